@@ -1,0 +1,44 @@
+"""What can go wrong in the domain.
+
+CasebookError
+├── Refusal                 a well-formed command that is not accepted; nothing has changed
+│   ├── TicketNotFound      the ticket does not exist
+│   ├── Unacceptable        the command can never be accepted, whatever the ticket's state
+│   └── StateConflict       the ticket's present state forbids it; in another state it might pass
+└── HistoryError            stored events that cannot be: unknown, unreadable or out of order
+
+Every error carries a stable `code` for programs and a `detail` for people. A refusal's detail says
+what to do instead. Codes are part of the API and are never reused for another meaning.
+"""
+
+
+class CasebookError(Exception):
+    """Root of all errors that Casebook raises on purpose."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Refusal(CasebookError):
+    """A command that was understood and not accepted. State is unchanged."""
+
+
+class TicketNotFound(Refusal):
+    """For example: a reply to a ticket id that was never opened."""
+
+    def __init__(self) -> None:
+        super().__init__("ticket_not_found", "there is no such ticket")
+
+
+class Unacceptable(Refusal):
+    """For example: `update_status` to "closed", which only `close` can reach."""
+
+
+class StateConflict(Refusal):
+    """For example: resolving a ticket that nobody is assigned to."""
+
+
+class HistoryError(CasebookError):
+    """For example: a stored event of a type that this version of Casebook does not know."""

@@ -1,0 +1,66 @@
+"""Random commands, as hypothesis strategies."""
+
+from datetime import timedelta
+from typing import get_args
+
+from hypothesis import strategies as st
+
+from domain.events import Actor, CloseReason, Priority, Role, Status
+from domain.ticket import (
+    AddNote,
+    AddTags,
+    AssignTicket,
+    ChangePriority,
+    ChangeSubject,
+    CloseTicket,
+    Command,
+    MoveToGroup,
+    OpenTicket,
+    RemoveTags,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+    UnassignTicket,
+    UpdateStatus,
+)
+from tests.spec import NOW
+
+# Few values, so that commands meet what others left behind.
+names = st.sampled_from(["alice", "bob", "Zoë"])
+texts = st.sampled_from(["Done.", "Ça marche", "x" * 80, "line\nline"])
+tags = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(tuple)
+keys = st.sampled_from(["floor", "room"])
+priorities = st.sampled_from(get_args(Priority))
+actors = st.builds(Actor, names, st.sampled_from(get_args(Role)))
+
+openings = st.builds(
+    OpenTicket,
+    subject=texts,
+    requester=names,
+    body=texts,
+    priority=priorities,
+    group=st.none() | names,
+    tags=tags,
+    fields=st.dictionaries(keys, st.integers(2, 4)),
+)
+changes: st.SearchStrategy[Command] = st.one_of(
+    st.builds(
+        UpdateStatus,
+        status=st.sampled_from(get_args(Status)),
+        reason=st.none() | texts,
+        resume_at=st.none() | st.just(NOW + timedelta(days=1)),
+    ),
+    st.builds(ResolveTicket, resolution=texts),
+    st.builds(ReopenTicket, reason=st.none() | texts),
+    st.builds(CloseTicket, reason=st.none() | st.sampled_from(get_args(CloseReason))),
+    st.builds(AssignTicket, assignee=names),
+    st.builds(UnassignTicket),
+    st.builds(MoveToGroup, group=st.none() | names),
+    st.builds(ChangePriority, priority=priorities),
+    st.builds(ChangeSubject, subject=texts),
+    st.builds(Reply, body=texts),
+    st.builds(AddNote, body=texts),
+    st.builds(AddTags, tags=tags),
+    st.builds(RemoveTags, tags=tags),
+)
+commands: st.SearchStrategy[Command] = st.one_of(changes, changes, changes, openings)
