@@ -1,0 +1,114 @@
+"""One door to MongoDB for two drivers: Motor, and PyMongo's own async client.
+
+They share nearly every call. The few that differ (sessions, change streams, closing) are hidden
+here, and all other code is written and typed against PyMongo's async API. That Motor's objects
+answer to the same calls is what the test suite shows by running on both.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from inspect import isawaitable
+from typing import Literal, TypeVar, cast, overload
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import ConfigurationError, InvalidURI
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+
+DriverName = Literal["motor", "pymongo"]
+Session = AsyncClientSession
+Collection = AsyncCollection[JsonObject]
+T = TypeVar("T")
+
+_DATABASE_NAME = "casebook"  # unless the URL names one
+_SERVER_SELECTION_SECONDS = 10
+
+
+class DatabaseAddressError(CasebookError):
+    """The database URL cannot be used: for example `mongo://host`, or an unknown option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A connected database. Bound to the event loop in which it is first used."""
+
+    client: AsyncMongoClient[JsonObject]
+    name: str
+
+    def collection(self, name: str) -> Collection:
+        return self.client[self.name][name]
+
+    async def in_transaction(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, again as a whole if the database asks for it.
+
+        `work` passes the session to every call that belongs to the transaction and must be safe to
+        run several times. The transaction is always ended: an open one would block others.
+        """
+        session = await _settled(self.client.start_session())
+        async with session:
+            return await session.with_transaction(work)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        collection: Collection,
+        pipeline: Sequence[Mapping[str, object]],
+        *,
+        resume_after: Mapping[str, object] | None,
+        wait_milliseconds: int,
+    ) -> AsyncIterator[AsyncChangeStream[JsonObject]]:
+        """Open a change stream. It is open when the block is entered."""
+        opening = collection.watch(
+            pipeline, resume_after=resume_after, max_await_time_ms=wait_milliseconds
+        )
+        async with await _settled(opening) as stream:
+            yield stream
+
+    async def server_time(self) -> datetime:
+        """Read the database's clock (UTC, milliseconds): the one that all processes share."""
+        admin = self.client.admin
+        hello = await admin.command("hello", codec_options=admin.codec_options)
+        return cast("datetime", hello["localTime"])
+
+    async def close(self) -> None:
+        await _settled(self.client.close())
+
+
+def connect(url: str, driver: DriverName = "motor") -> Database:
+    """Give a database for `url`; nothing is sent yet. Writes wait for a majority, on disk.
+
+    Raises DatabaseAddressError if the URL cannot be read.
+    """
+    make: Callable[..., object] = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
+    try:
+        made = make(
+            url,
+            appname="casebook",
+            journal=True,
+            serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
+            tz_aware=True,
+            uuidRepresentation="standard",
+            w="majority",
+        )
+    except (ConfigurationError, InvalidURI, ValueError) as error:
+        raise DatabaseAddressError(
+            "bad_database_url", f"cannot use the database URL: {error}"
+        ) from error
+    client = cast("AsyncMongoClient[JsonObject]", made)
+    return Database(client, client.get_default_database(_DATABASE_NAME).name)
+
+
+@overload
+async def _settled(result: Awaitable[T]) -> T: ...
+@overload
+async def _settled(result: T) -> T: ...
+async def _settled(result: object) -> object:
+    """Wait for what one driver gives at once and the other as an awaitable."""
+    return await result if isawaitable(result) else result

@@ -1,0 +1,221 @@
+"""What the log stores of an event, and the hash that chains it to the one before.
+
+An envelope wraps an event of whatever kind: here an event is a (type, schema, data) triple and
+nothing more is known of it.
+
+The hash of an event is SHA-256 over its canonical form: one JSON object in UTF-8, no white space,
+keys sorted at every level, times as whole milliseconds since 1970-01-01 UTC, UUIDs in lower-case
+hyphenated form, and under `previous` the hex hash of the ticket's event before it (null for the
+first). It covers the document as it is stored, so it outlives any change of the code that reads it.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple, TypedDict
+from uuid import UUID
+
+import orjson
+from uuid_utils.compat import uuid7
+
+from domain.errors import HistoryError
+from domain.events import Actor, EventData, JsonObject, Role
+
+
+class CommandRef(NamedTuple):
+    """Which command an event came of. `fingerprint` tells its content from another's (hex)."""
+
+    id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is known of a command beside its content; the same for all of its events."""
+
+    actor: Actor
+    command: CommandRef
+    correlation_id: str | None = None
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event of one ticket as the log knows it. Times are UTC with whole milliseconds."""
+
+    id: UUID
+    ticket_id: UUID
+    version: int
+    type: str
+    schema: int
+    data: JsonObject
+    occurred_at: datetime
+    recorded_at: datetime
+    metadata: Metadata
+    hash: bytes
+
+
+class ActorDocument(TypedDict):
+    id: str
+    role: Role
+
+
+class CommandDocument(TypedDict):
+    id: str
+    fingerprint: str
+
+
+class EventDocument(TypedDict):
+    """An envelope as a document of `ticket_events`."""
+
+    _id: UUID
+    ticket_id: UUID
+    version: int
+    type: str
+    schema: int
+    data: JsonObject
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: ActorDocument
+    command: CommandDocument
+    correlation_id: str | None
+    causation_id: str | None
+    hash: bytes
+
+
+class Head(NamedTuple):
+    """The last event of a stream: its version (0 for an empty stream) and hash."""
+
+    version: int
+    hash: bytes | None
+
+
+EMPTY = Head(0, None)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def utc_now() -> datetime:
+    """Read the clock, in the precision that is stored."""
+    return whole_milliseconds(datetime.now(UTC))
+
+
+def whole_milliseconds(time: datetime) -> datetime:
+    """Give `time` in UTC, cut to the milliseconds that a BSON date holds."""
+    utc = time.astimezone(UTC)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+def seal(
+    ticket_id: UUID,
+    head: Head,
+    events: Iterable[EventData],
+    metadata: Metadata,
+    occurred_at: datetime,
+    recorded_at: datetime,
+) -> list[Envelope]:
+    """Wrap the events of one command as the next of their stream, chained from `head`."""
+    sealed: list[Envelope] = []
+    occurred_at = whole_milliseconds(occurred_at)
+    for event in events:
+        previous = sealed[-1].hash if sealed else head.hash
+        envelope = Envelope(
+            id=uuid7(),
+            ticket_id=ticket_id,
+            version=head.version + len(sealed) + 1,
+            type=event.type,
+            schema=event.schema,
+            data=event.data,
+            occurred_at=occurred_at,
+            recorded_at=recorded_at,
+            metadata=metadata,
+            hash=b"",
+        )
+        sealed.append(replace(envelope, hash=content_hash(to_document(envelope), previous)))
+    return sealed
+
+
+def content_hash(document: EventDocument, previous: bytes | None) -> bytes:
+    """Hash a stored event; `previous` is the stored hash of the event before it."""
+    canonical = {
+        "actor": document["actor"],
+        "causation_id": document["causation_id"],
+        "command": document["command"],
+        "correlation_id": document["correlation_id"],
+        "data": document["data"],
+        "id": document["_id"],
+        "occurred_at": _milliseconds(document["occurred_at"]),
+        "previous": None if previous is None else previous.hex(),
+        "recorded_at": _milliseconds(document["recorded_at"]),
+        "schema": document["schema"],
+        "ticket_id": document["ticket_id"],
+        "type": document["type"],
+        "version": document["version"],
+    }
+    return hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def chain_is_whole(head: Head, stream: Iterable[Envelope]) -> bool:
+    """Say whether the events continue from `head` as they were once written (law L11)."""
+    for envelope in stream:
+        if envelope.version != head.version + 1:
+            return False
+        if content_hash(to_document(envelope), head.hash) != envelope.hash:
+            return False
+        head = Head(envelope.version, envelope.hash)
+    return True
+
+
+def to_document(envelope: Envelope) -> EventDocument:
+    """Give the stored form."""
+    metadata = envelope.metadata
+    return {
+        "_id": envelope.id,
+        "ticket_id": envelope.ticket_id,
+        "version": envelope.version,
+        "type": envelope.type,
+        "schema": envelope.schema,
+        "data": envelope.data,
+        "occurred_at": envelope.occurred_at,
+        "recorded_at": envelope.recorded_at,
+        "actor": {"id": metadata.actor.id, "role": metadata.actor.role},
+        "command": {"id": metadata.command.id, "fingerprint": metadata.command.fingerprint},
+        "correlation_id": metadata.correlation_id,
+        "causation_id": metadata.causation_id,
+        "hash": envelope.hash,
+    }
+
+
+def from_document(document: EventDocument) -> Envelope:
+    """Read the stored form. Raises HistoryError for a document that no store has written."""
+    try:
+        return Envelope(
+            id=document["_id"],
+            ticket_id=document["ticket_id"],
+            version=document["version"],
+            type=document["type"],
+            schema=document["schema"],
+            data=document["data"],
+            occurred_at=document["occurred_at"],
+            recorded_at=document["recorded_at"],
+            metadata=Metadata(
+                actor=Actor(**document["actor"]),
+                command=CommandRef(**document["command"]),
+                correlation_id=document["correlation_id"],
+                causation_id=document["causation_id"],
+            ),
+            hash=document["hash"],
+        )
+    except (KeyError, TypeError) as error:
+        raise HistoryError("unreadable_envelope", f"not an event document: {error!r}") from error
+
+
+def fingerprint(content: Mapping[str, object]) -> str:
+    """Tell one command's content from another's: hex SHA-256 over sorted JSON."""
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _milliseconds(time: datetime) -> int:
+    delta = time - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000

@@ -1,0 +1,176 @@
+"""The append-only log of ticket events.
+
+The idea: one collection, one document per event, and one unique index on (ticket_id, version) that
+is lock, order and access path at once. Whoever inserts version n+1 first has written it; everyone
+else gets a duplicate key and decides again from the new state (laws L1, L2). Nothing here updates
+or deletes a document of the log.
+
+One event is one insert. Several events of one command are one transaction, all or nothing (L4).
+Both are acknowledged by a majority, on disk (L3).
+
+Order: versions inside a ticket, and the change stream's commit order. There is no global position;
+a counter would be the one document through which all writers queue. Whoever follows the log counts
+versions per ticket and asks `load` for what a stream did not bring (L8).
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+from uuid import UUID
+
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore.driver import Database, Session
+from eventstore.envelope import Envelope, EventDocument, from_document, to_document
+
+COLLECTION = "ticket_events"
+ResumeToken = Mapping[str, object]
+
+_DUPLICATE_KEY = 11000
+_HISTORY_LOST = frozenset({286, 280})  # ChangeStreamHistoryLost, ChangeStreamFatalError
+_SCAN_BATCH_DOCUMENTS = 1000
+_STREAM_WAIT_MILLISECONDS = 50
+
+
+class VersionConflict(CasebookError):
+    """Another writer took the version first: for example two agents answering at once."""
+
+    def __init__(self) -> None:
+        super().__init__("version_conflict", "the ticket has changed since it was read")
+
+
+class StoreUnavailable(CasebookError):
+    """The database does not answer. If it was asked to write, it may or may not have done so."""
+
+    def __init__(self) -> None:
+        super().__init__("store_unavailable", "the database does not answer; try again")
+
+
+class HistoryLost(CasebookError):
+    """The change stream cannot go on from a token: for example after days of downtime."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("history_lost", detail)
+
+
+class Change(NamedTuple):
+    """A new event, and the token that resumes behind it."""
+
+    envelope: Envelope
+    token: ResumeToken
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """An open change stream over the log."""
+
+    _stream: AsyncChangeStream[JsonObject]
+
+    @property
+    def token(self) -> ResumeToken | None:
+        """Resumes behind all that has been given; on a quiet stream it moves on by itself."""
+        return self._stream.resume_token
+
+    async def next(self) -> Change | None:
+        """Give the next event, or None if none comes within a moment (some 50 ms)."""
+        change = await self._stream.try_next()
+        if change is None:
+            return None
+        document = cast("EventDocument", change["fullDocument"])
+        return Change(from_document(document), cast("ResumeToken", change["_id"]))
+
+
+class EventStore:
+    """The log in one database. Safe for any number of tasks and processes at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._events = cast("AsyncCollection[EventDocument]", database.collection(COLLECTION))
+
+    async def prepare(self) -> None:
+        """Make the collection's indexes. Safe to repeat."""
+        await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
+
+    async def append(self, events: Sequence[Envelope]) -> None:
+        """Write the events of one command, all or none.
+
+        Raises VersionConflict if the ticket already has one of their versions, StoreUnavailable if
+        the database does not answer: whether they were written is then found out by reading.
+        """
+        documents = [to_document(event) for event in events]
+        try:
+            if len(documents) == 1:
+                await self._events.insert_one(documents[0])
+            else:
+                await self._database.in_transaction(
+                    lambda session: self._insert_all(documents, session)
+                )
+        except DuplicateKeyError as error:
+            raise VersionConflict from error
+        except ConnectionFailure as error:
+            raise StoreUnavailable from error
+        except BulkWriteError as error:
+            if all(e["code"] == _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                raise VersionConflict from error
+            raise
+
+    async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
+        await self._events.insert_many(documents, session=session)
+
+    async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
+        """Give a ticket's events behind version `after`, in order; at most `limit` if not 0.
+
+        Raises StoreUnavailable.
+        """
+        found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
+        try:
+            return [from_document(d) async for d in found.sort("version", 1).limit(limit)]
+        except ConnectionFailure as error:
+            raise StoreUnavailable from error
+
+    async def scan(self) -> AsyncIterator[Envelope]:
+        """Give every event once, in the order of storage.
+
+        That is the order of writing, more or less: consumers compare versions here too. A sort
+        would keep the whole log in memory on a server that does not sort by an index.
+        """
+        async for document in self._events.find(batch_size=_SCAN_BATCH_DOCUMENTS):
+            yield from_document(document)
+
+    async def count(self, *, exact: bool = False) -> int:
+        """Count all events. The estimate may be off after a crash of a MongoDB server."""
+        if exact:
+            return await self._events.count_documents({})
+        return await self._events.estimated_document_count()
+
+    async def position(self) -> ResumeToken:
+        """Give the token of now: watching from it brings every event written after this call."""
+        async with self.watch(None) as feed:
+            while feed.token is None:
+                await feed.next()
+            return feed.token
+
+    @asynccontextmanager
+    async def watch(self, after: ResumeToken | None) -> AsyncIterator[Feed]:
+        """Follow the log from behind `after`, or from now; the feed is open inside the block.
+
+        Events come in version order per ticket. Doubles are possible, and on some servers silent
+        gaps: the consumer compares versions (L8). Raises HistoryLost, at the start or later on.
+        """
+        try:
+            async with self._database.watch(
+                self._database.collection(COLLECTION),
+                [{"$match": {"operationType": "insert"}}],
+                resume_after=after,
+                wait_milliseconds=_STREAM_WAIT_MILLISECONDS,
+            ) as stream:
+                yield Feed(stream)
+        except OperationFailure as error:
+            if error.code in _HISTORY_LOST:
+                raise HistoryLost(str(error)) from error
+            raise
