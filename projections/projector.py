@@ -1,0 +1,294 @@
+"""The process that keeps the views current: log in, `ticket_reads` and dashboard counters out.
+
+The idea: a batch of events becomes one transaction that reads the documents of their tickets, folds
+the events in, writes the documents back (each on condition that it still has the version that was
+read), adds the counters' deltas and moves the checkpoint on. So views, counters and checkpoint can
+never disagree, and an event that comes twice, or through two projectors at once, finds its version
+taken and changes nothing (law L7).
+
+The feed is trusted for speed, not for completeness (L8). An event whose version is not the next
+shows a gap, which is filled from the log. An event that is missing at the end of its ticket shows
+in the count: the checkpoint counts what has been folded, and when that differs from the log's count
+while nothing is on its way, the whole log is scanned again. Scanning is always safe: what is there
+already is passed over.
+
+Where to start: with a token, from the token. Without one, or when the database has forgotten it,
+take the stream's present token first, scan the log, then follow the stream from that token; doubles
+cost nothing. There is no other way in, so a rebuild is nothing special: it starts by emptying.
+
+Cost: one transaction per batch, whose size is what has gathered while the last one was written.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import NamedTuple
+
+from pymongo import InsertOne, ReplaceOne, UpdateOne
+from pymongo.errors import ConnectionFailure, PyMongoError
+
+from domain.events import JsonObject
+from eventstore.driver import Database, Session
+from eventstore.envelope import Envelope
+from eventstore.store import EventStore, Feed, HistoryLost, ResumeToken
+from projections import dashboard, tickets
+from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced
+from projections.tickets import TicketRead
+
+_log = logging.getLogger(__name__)
+
+BATCH_EVENTS = 500
+BATCH_SECONDS = 0.05
+RENEW_SECONDS = LEASE_SECONDS / 5
+STANDBY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+_SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
+
+Progress = Callable[[int], None]
+"""Told after each batch how many more events the views contain."""
+
+
+class _Applied(NamedTuple):
+    """What a batch comes to: documents to write, counters to change, events folded."""
+
+    changes: list[tuple[TicketRead | None, TicketRead]]
+    events: int
+
+
+async def prepare(database: Database) -> None:
+    """Make the views' collections and indexes and the checkpoint. Safe to repeat."""
+    reads = database.collection(tickets.COLLECTION)
+    await reads.create_index([("opened_at", -1), ("_id", -1)])
+    for name in ("status", "priority", "group", "assignee", "requester"):
+        await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
+    counters = database.collection(dashboard.COLLECTION)
+    await counters.create_index([("metric", 1), ("label", 1)], unique=True)
+    await Checkpoints(database).prepare()
+
+
+class Projector:
+    """Keeps the views of one database current for as long as `run` runs and holds the lease."""
+
+    def __init__(
+        self, database: Database, store: EventStore, progress: Progress = lambda _: None
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._progress = progress
+        self._checkpoints = Checkpoints(database)
+        self._reads = database.collection(tickets.COLLECTION)
+        self._counters = database.collection(dashboard.COLLECTION)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+
+    async def run(self, *, steal: bool = False) -> None:
+        """Take the lease, or stand by until it is free, and follow the log until cancelled.
+
+        A failure is logged and tried again from the checkpoint; the lease is given back at the end.
+        """
+        failure = ""
+        while True:
+            held: Checkpoint | None = None
+            try:
+                held = await self._checkpoints.acquire(self._owner, steal=steal)
+                if held is None:
+                    await asyncio.sleep(STANDBY_SECONDS)
+                    continue
+                steal = False
+                await self._follow(held)
+            except Fenced:
+                _log.warning("another projector has taken over; standing by")
+            except ConnectionFailure as error:
+                _log.warning("the database does not answer; trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001
+                # Whatever it is, giving up would leave the views stale for good. The log has
+                # everything, and the checkpoint's age tells the world that we fail.
+                again, failure = failure == repr(error), repr(error)
+                _log.error(
+                    "projection failed; trying again: %s",
+                    failure,
+                    exc_info=None if again else error,
+                )
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                if held is not None:
+                    with suppress(PyMongoError):
+                        await self._checkpoints.release(held.epoch)
+
+    async def rebuild(self) -> None:
+        """Empty the views and fold the whole log into them; return when they are current.
+
+        Takes the lease from whoever has it. Interrupted anywhere, the next projector goes on.
+        """
+        held = await self._checkpoints.acquire(self._owner, steal=True)
+        if held is None:
+            raise Fenced
+        try:
+            await self._checkpoints.enter(held.epoch, "reset", None)
+            await self._scan(await self._checkpoints.read())
+        finally:
+            await self._checkpoints.release(held.epoch)
+
+    async def _follow(self, held: Checkpoint) -> None:
+        """Bring the views up to date and keep them so. Returns only by an exception."""
+        epoch = held.epoch
+        try:
+            token = held.token if held.phase == "live" else None
+            while True:
+                if token is None:
+                    token = await self._scan(await self._checkpoints.read())
+                async with self._store.watch(token) as feed:
+                    await self._tail(epoch, feed)
+                token = None
+        except HistoryLost as error:
+            _log.warning("the change stream lost its place (%s); scanning the log", error.detail)
+            await self._checkpoints.enter(epoch, "scan", None)
+
+    async def _scan(self, held: Checkpoint) -> ResumeToken:
+        """Fold the whole log, passing over what is there; give the token from before the scan.
+
+        The token comes first: what is written during the scan is then found behind it.
+        """
+        epoch = held.epoch
+        if held.phase == "reset":
+            await self._reads.drop()
+            await self._counters.drop()
+            await prepare(self._database)
+        await self._checkpoints.enter(epoch, "scan", None)
+        token = await self._store.position()
+        batch: list[Envelope] = []
+        async for envelope in self._store.scan():
+            batch.append(envelope)
+            if len(batch) == BATCH_EVENTS:
+                await self._write(epoch, batch, None)
+                batch = []
+        await self._write(epoch, batch, None)
+        await self._checkpoints.enter(epoch, "live", token)
+        return token
+
+    async def _tail(self, epoch: int, feed: Feed) -> None:
+        """Follow the stream; return when the log turns out to hold more than the stream brought."""
+        clock = asyncio.get_running_loop().time
+        renewed = swept = clock()
+        pause = SWEEP_SECONDS
+        suspicion: tuple[int, int] | None = None
+        while True:
+            batch, token = await _gather(feed)
+            now = clock()
+            if batch:
+                await self._write(epoch, batch, token)
+                renewed = clock()
+            elif now - renewed > RENEW_SECONDS:
+                await self._checkpoints.advance(epoch, 0, feed.token)
+                renewed = now
+            if not batch and now - swept > pause:
+                applied = (await self._checkpoints.read()).applied
+                counts = (applied, await self._store.count())
+                swept = clock()
+                pause = max(SWEEP_SECONDS, (swept - now) / _SWEEP_SHARE)
+                if applied == counts[1]:
+                    suspicion = None
+                elif counts != suspicion:
+                    suspicion = counts  # something may be on its way: look again
+                elif await self._differs_from_log(epoch, applied):
+                    return
+
+    async def _differs_from_log(self, epoch: int, applied: int) -> bool:
+        stored = await self._store.count(exact=True)
+        if stored == applied:
+            return False
+        _log.error("views hold %d events, the log %d: scanning the log", applied, stored)
+        # More in the views than in the log: it was cut off, and what is shown is not true.
+        await self._checkpoints.enter(epoch, "scan" if stored > applied else "reset", None)
+        return True
+
+    async def _write(
+        self, epoch: int, batch: Sequence[Envelope], token: ResumeToken | None
+    ) -> None:
+        """Fold a batch into views, counters and checkpoint in one transaction. Raises Fenced."""
+
+        async def work(session: Session) -> int:
+            applied = await self._fold(batch, session)
+            await self._replace(applied.changes, session)
+            await self._count(applied.changes, session)
+            await self._checkpoints.advance(epoch, applied.events, token, session)
+            return applied.events
+
+        self._progress(await self._database.in_transaction(work))
+
+    async def _fold(self, batch: Sequence[Envelope], session: Session) -> _Applied:
+        ids = list({envelope.ticket_id for envelope in batch})
+        found = self._reads.find({"_id": {"$in": ids}}, session=session)
+        before = {read.id: read async for read in (tickets.from_document(d) async for d in found)}
+        changes: list[tuple[TicketRead | None, TicketRead]] = []
+        events = 0
+        ordered = sorted(batch, key=lambda e: (e.ticket_id, e.version))
+        for ticket_id, arrived in groupby(ordered, key=lambda e: e.ticket_id):
+            old = before.get(ticket_id)
+            have = 0 if old is None else old.version
+            new = [e for e in arrived if e.version > have]
+            if not new:
+                continue
+            if not _is_next(have, new):
+                new = await self._store.load(ticket_id, after=have)
+            after = tickets.fold(old, new)
+            if after is not None:
+                changes.append((old, after))
+                events += after.version - have
+        return _Applied(changes, events)
+
+    async def _replace(
+        self, changes: Sequence[tuple[TicketRead | None, TicketRead]], session: Session
+    ) -> None:
+        if not changes:
+            return
+        writes: list[InsertOne[JsonObject] | ReplaceOne[JsonObject]] = []
+        for before, after in changes:
+            document = tickets.to_document(after)
+            if before is None:
+                writes.append(InsertOne(document))
+            else:
+                gate = {"_id": after.id, "version": before.version}
+                writes.append(ReplaceOne(gate, document))
+        result = await self._reads.bulk_write(writes, ordered=False, session=session)
+        if result.inserted_count + result.matched_count != len(writes):
+            raise Fenced  # a document changed under us: someone else is writing
+
+    async def _count(
+        self, changes: Sequence[tuple[TicketRead | None, TicketRead]], session: Session
+    ) -> None:
+        deltas = dashboard.total(dashboard.delta(before, after) for before, after in changes)
+        if not deltas:
+            return
+        writes = [
+            UpdateOne({"metric": metric, "label": label}, {"$inc": {"n": n}}, upsert=True)
+            for (metric, label), n in sorted(deltas.items())
+        ]
+        await self._counters.bulk_write(writes, ordered=False, session=session)
+
+
+def _is_next(have: int, events: Sequence[Envelope]) -> bool:
+    """Say whether the events continue behind version `have` without gap or double."""
+    return all(e.version == have + n for n, e in enumerate(events, start=1))
+
+
+async def _gather(feed: Feed) -> tuple[list[Envelope], ResumeToken | None]:
+    """Give what comes within a moment of the first event, and the token behind the last."""
+    batch: list[Envelope] = []
+    token: ResumeToken | None = None
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + BATCH_SECONDS
+    while len(batch) < BATCH_EVENTS and (not batch or clock() < deadline):
+        change = await feed.next()
+        if change is None:
+            break
+        if not batch:
+            deadline = clock() + BATCH_SECONDS
+        batch.append(change.envelope)
+        token = change.token
+    return batch, token

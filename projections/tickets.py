@@ -1,0 +1,157 @@
+"""The view `ticket_reads`: one document per ticket with all that a list needs, computed once.
+
+What the ticket itself is (status, assignee, tags ...) is folded by the domain's own `evolve`, so a
+view cannot disagree with the model, and a new command needs no line here. This module adds what
+only a view wants to know: preview, reply counts, times, days.
+
+A document's fields, beside those of `Ticket` without its body: `_id` (ticket id), `version`,
+`opened_at`, `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened;
+null until then), `preview` (first 50 characters of the last public message), `has_note`,
+`agent_replies`, `requester_replies`, `last_actor`, and `opened_on`, `resolved_on`, `reopened_on`,
+`closed_on`: how often on which UTC day.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from domain.errors import HistoryError
+from domain.events import (
+    AgentReplied,
+    JsonObject,
+    NoteAdded,
+    RequesterReplied,
+    TicketClosed,
+    TicketOpened,
+    TicketReopened,
+    TicketResolved,
+    decode,
+)
+from domain.ticket import Ticket, evolve
+from eventstore.envelope import Envelope
+
+COLLECTION = "ticket_reads"
+PREVIEW_CHARACTERS = 50
+
+Days = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketRead:
+    """A ticket as the view holds it after `version` events."""
+
+    id: UUID
+    version: int
+    ticket: Ticket
+    opened_at: datetime
+    updated_at: datetime
+    preview: str
+    last_actor: str
+    has_note: bool = False
+    agent_replies: int = 0
+    requester_replies: int = 0
+    first_response_at: datetime | None = None
+    resolved_at: datetime | None = None
+    closed_at: datetime | None = None
+    opened_on: Days = field(default_factory=dict)
+    resolved_on: Days = field(default_factory=dict)
+    reopened_on: Days = field(default_factory=dict)
+    closed_on: Days = field(default_factory=dict)
+
+
+def fold(read: TicketRead | None, envelopes: Iterable[Envelope]) -> TicketRead | None:
+    """Fold a ticket's next events, in order, into its view.
+
+    Raises HistoryError if a version is not the next, or an event cannot be read.
+    """
+    for envelope in envelopes:
+        read = apply(read, envelope)
+    return read
+
+
+def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
+    """Fold one event. Raises HistoryError if it is not the ticket's next, or cannot be read."""
+    expected = 1 if read is None else read.version + 1
+    if envelope.version != expected:
+        raise HistoryError(
+            "not_the_next_version",
+            f"ticket {envelope.ticket_id}: version {envelope.version} where {expected} is next",
+        )
+    event = decode(envelope.type, envelope.schema, envelope.data)
+    ticket = evolve(None if read is None else read.ticket, event)
+    at = envelope.occurred_at
+    actor = envelope.metadata.actor.id
+    if read is None:
+        return TicketRead(
+            id=envelope.ticket_id,
+            version=1,
+            ticket=ticket,
+            opened_at=at,
+            updated_at=at,
+            preview=_preview(ticket.body),
+            last_actor=actor,
+            opened_on=_one_more({}, at),
+        )
+    read = replace(read, version=envelope.version, ticket=ticket, updated_at=at, last_actor=actor)
+    match event:
+        case AgentReplied(body):
+            return replace(
+                read,
+                preview=_preview(body),
+                agent_replies=read.agent_replies + 1,
+                first_response_at=read.first_response_at or at,
+            )
+        case RequesterReplied(body):
+            return replace(
+                read, preview=_preview(body), requester_replies=read.requester_replies + 1
+            )
+        case NoteAdded():
+            return replace(read, has_note=True)
+        case TicketResolved():
+            return replace(read, resolved_at=at, resolved_on=_one_more(read.resolved_on, at))
+        case TicketReopened():
+            return replace(read, resolved_at=None, reopened_on=_one_more(read.reopened_on, at))
+        case TicketClosed():
+            return replace(read, closed_at=at, closed_on=_one_more(read.closed_on, at))
+        case TicketOpened():
+            raise AssertionError("evolve refuses a second opening")
+        case _:  # the ticket's own fields say it all
+            return read
+
+
+def _preview(body: str) -> str:
+    return " ".join(body.split())[:PREVIEW_CHARACTERS]
+
+
+def _one_more(days: Days, at: datetime) -> Days:
+    day = at.date().isoformat()
+    return {**days, day: days.get(day, 0) + 1}
+
+
+# --- the stored form ----------------------------------------------------------------------------
+
+_TICKET_FIELDS = tuple(f.name for f in fields(Ticket))
+_OWN_FIELDS = tuple(f.name for f in fields(TicketRead) if f.name not in ("id", "ticket"))
+_READ = TypeAdapter(TicketRead)
+
+
+def to_document(read: TicketRead) -> JsonObject:
+    """Give the document of `ticket_reads`: the ticket's fields beside the view's own."""
+    document: JsonObject = {"_id": read.id}
+    for name in _TICKET_FIELDS:
+        document[name] = getattr(read.ticket, name)
+    for name in _OWN_FIELDS:
+        document[name] = getattr(read, name)
+    document["tags"] = list(read.ticket.tags)
+    return document
+
+
+def from_document(document: Mapping[str, object]) -> TicketRead:
+    """Read a document of `ticket_reads` back. Raises pydantic's ValidationError."""
+    parts: JsonObject = {name: document[name] for name in _OWN_FIELDS}
+    parts["id"] = document["_id"]
+    parts["ticket"] = {name: document[name] for name in _TICKET_FIELDS}
+    return _READ.validate_python(parts)
