@@ -1,0 +1,1 @@
+"""The HTTP door: commands in, views and timelines out."""

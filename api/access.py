@@ -1,0 +1,34 @@
+"""Who a request comes from.
+
+There is no authentication yet: a request says who acts in the header `Casebook-Actor`, as
+`<role>:<id>` (`agent:alice`, `requester:bob`), and is believed. This is the one place to change.
+"""
+
+from typing import Annotated, cast, get_args
+
+from fastapi import Depends, Header
+
+from domain.errors import Unacceptable
+from domain.events import Actor, Role
+
+_ID_CHARACTERS = 200
+
+
+def actor(
+    casebook_actor: Annotated[
+        str,
+        Header(description="Who acts, as `<role>:<id>`; role: requester, agent or system."),
+    ] = "agent:anonymous",
+) -> Actor:
+    """Read the acting person from the request. Raises Unacceptable."""
+    role, _, name = casebook_actor.partition(":")
+    name = name.strip()
+    if role not in get_args(Role) or not name.isprintable() or not 0 < len(name) <= _ID_CHARACTERS:
+        raise Unacceptable(
+            "bad_actor",
+            "Casebook-Actor must read <role>:<id>, role one of requester, agent, system",
+        )
+    return Actor(name, cast("Role", role))
+
+
+CurrentActor = Annotated[Actor, Depends(actor)]

@@ -1,0 +1,93 @@
+"""The composition root: one database in, one application out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+from fastapi import FastAPI, Response
+from pymongo.errors import PyMongoError
+
+from api import commands, problems, queries
+from api.handle import Handler
+from eventstore.driver import Database
+from eventstore.store import EventStore
+from projections import projector
+from projections.checkpoint import Checkpoints
+
+DESCRIPTION = """
+Every change to a ticket is a fact in an append-only log; everything shown is folded from that log.
+
+Send **commands** (`POST`) with an `Idempotency-Key` to be able to send them again safely. A single
+ticket and its timeline always show every acknowledged change; lists and the dashboard follow within
+a moment. Errors are RFC 9457 problem documents with a stable `code`.
+"""
+
+
+def create_app(database: Database, *, project: bool = True) -> FastAPI:
+    """Make the application over `database`; `project`: with a projector running in it."""
+    store = EventStore(database)
+    checkpoints = Checkpoints(database)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await store.prepare()
+        await projector.prepare(database)
+        if not project:
+            yield
+            return
+        running = asyncio.create_task(projector.Projector(database, store).run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+    app = FastAPI(
+        title="Casebook", version=_version(), description=DESCRIPTION.strip(), lifespan=lifespan
+    )
+    problems.install(app)
+    app.include_router(commands.router(Handler(store)))
+    app.include_router(queries.router(database, store))
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> Response:
+        """Say whether commands can be taken and the views are kept current; 503 if not.
+
+        The views count as kept while their checkpoint, which a projector writes with every batch
+        and every few seconds when idle, is fresh by the database's clock.
+        """
+        try:
+            checkpoint = await checkpoints.read()
+            now = await database.server_time()
+        except PyMongoError:
+            return _readiness(503, {"database": "does not answer"})
+        kept = checkpoint.is_held(now)
+        views = {
+            "phase": checkpoint.phase,
+            "applied_events": checkpoint.applied,
+            "owner": checkpoint.owner,
+            "checkpoint_age_seconds": (now - checkpoint.renewed_at).total_seconds(),
+        }
+        return _readiness(200 if kept else 503, {"database": "ok", "views": views})
+
+    return app
+
+
+def _readiness(status: int, content: dict[str, object]) -> Response:
+    content = {"status": "ready" if status == 200 else "not ready", **content}
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+def _version() -> str:
+    try:
+        return version("casebook")
+    except PackageNotFoundError:  # run from a checkout
+        return "dev"

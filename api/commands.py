@@ -1,0 +1,140 @@
+"""The command routes, one per command class: `POST /tickets` and `POST /tickets/{id}/<verb>`.
+
+Nothing is written here for a single command: the path is the class's verb, the body its fields, the
+description its docstring.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from inspect import Parameter, signature
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel, Field
+
+from api.access import CurrentActor
+from api.handle import Handler, Outcome, Submission, new_ticket_id
+from api.problems import problem_responses
+from domain.errors import Unacceptable
+from domain.ticket import COMMANDS, Command, OpenTicket
+
+Endpoint = Callable[..., Awaitable[Response]]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description="Send the same key again and the command has one effect, with the same answer.",
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(description='The version the command was decided on, as its ETag: `"3"`. Else 412.'),
+]
+CorrelationId = Annotated[
+    str | None, Header(max_length=200, description="Kept with the events; ties requests together.")
+]
+
+
+class AcceptedEvent(BaseModel):
+    version: int
+    type: str
+
+
+class Accepted(BaseModel):
+    """The answer to a command: the ticket's version now, and the events that it led to."""
+
+    ticket_id: UUID
+    version: int
+    events: list[AcceptedEvent] = Field(description="Empty if nothing had to change.")
+
+
+def router(handler: Handler) -> APIRouter:
+    """Make the routes of all commands."""
+    routes = APIRouter(tags=["commands"])
+    problems = problem_responses(400, 409, 412, 422, 503)
+    for verb, command in COMMANDS.items():
+        opens = command is OpenTicket
+        routes.add_api_route(
+            "/tickets" if opens else f"/tickets/{{ticket_id}}/{verb}",
+            _taking(command, _open(handler) if opens else _change(handler)),
+            methods=["POST"],
+            name=verb,
+            summary=verb.replace("_", " ").capitalize(),
+            description=command.__doc__,
+            status_code=HTTPStatus.CREATED if opens else HTTPStatus.OK,
+            response_model=Accepted,
+            responses=problems if opens else {**problems, **problem_responses(404)},
+        )
+    return routes
+
+
+def _open(handler: Handler) -> Endpoint:
+    async def endpoint(
+        command: Command,
+        actor: CurrentActor,
+        idempotency_key: IdempotencyKey = None,
+        correlation_id: CorrelationId = None,
+    ) -> Response:
+        ticket_id = new_ticket_id(actor, idempotency_key)
+        submission = Submission(
+            command=command, actor=actor, key=idempotency_key, correlation_id=correlation_id
+        )
+        outcome = await handler.handle(ticket_id, submission)
+        return _answer(outcome, HTTPStatus.CREATED, {"Location": f"/tickets/{ticket_id}"})
+
+    return endpoint
+
+
+def _change(handler: Handler) -> Endpoint:
+    async def endpoint(
+        ticket_id: UUID,
+        command: Command,
+        actor: CurrentActor,
+        idempotency_key: IdempotencyKey = None,
+        if_match: IfMatch = None,
+        correlation_id: CorrelationId = None,
+    ) -> Response:
+        submission = Submission(
+            command=command,
+            actor=actor,
+            key=idempotency_key,
+            expected_version=_version(if_match),
+            correlation_id=correlation_id,
+        )
+        return _answer(await handler.handle(ticket_id, submission), HTTPStatus.OK, {})
+
+    return endpoint
+
+
+def _taking(command: type[Command], endpoint: Endpoint) -> Endpoint:
+    """Make `endpoint` take this very command as its body; none is needed if no field is."""
+    own = signature(endpoint)
+    body = own.parameters["command"].replace(annotation=command)
+    if not any(field.is_required() for field in command.model_fields.values()):
+        body = body.replace(default=command.model_validate({}))
+    others = [p for p in own.parameters.values() if p.name != "command"]
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
+    endpoint.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return endpoint
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match == "*":
+        return None
+    version = if_match.removeprefix("W/").strip('"')
+    if not version.isascii() or not version.isdecimal():
+        raise Unacceptable("bad_if_match", 'If-Match must be a version in quotes, like "3"')
+    return int(version)
+
+
+def _answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Response:
+    content = {
+        "ticket_id": outcome.ticket_id,
+        "version": outcome.version,
+        "events": [{"version": e.version, "type": e.type} for e in outcome.events],
+    }
+    headers["ETag"] = f'"{outcome.version}"'
+    return Response(orjson.dumps(content), status, headers, "application/json")

@@ -1,0 +1,46 @@
+"""Settings, by environment variables alone. The README has the table."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from domain.errors import CasebookError
+from eventstore.driver import DriverName
+
+_PREFIX = "CASEBOOK_"
+
+
+class SettingsError(CasebookError):
+    """A variable has a value that cannot be used: for example CASEBOOK_PORT=eighty."""
+
+
+class Settings(BaseModel):
+    """What can be set; each field is the variable CASEBOOK_<FIELD>."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path("data")
+    mongodb_url: str | None = None
+    mongo_driver: DriverName = "motor"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings; a variable set to nothing counts as not set. Raises SettingsError."""
+        given = {
+            name: value
+            for name in cls.model_fields
+            if (value := environment.get(_PREFIX + name.upper(), "").strip())
+        }
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = _PREFIX + str(first["loc"][0]).upper()
+            raise SettingsError(
+                "bad_setting", f"{name}={first['input']!r}: {first['msg']}"
+            ) from error
