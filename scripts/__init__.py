@@ -1,0 +1,1 @@
+"""Command lines. Each module is one command: `python -m scripts.<name> --help`."""

@@ -1,0 +1,123 @@
+"""What all command lines share: the database, progress, one-line errors, a clean end on Ctrl-C."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from pymongo.errors import PyMongoError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from api.settings import Settings
+from domain.errors import CasebookError
+from eventstore import embedded
+from eventstore.driver import Database, connect
+
+screen = Console()
+errors = Console(stderr=True)
+
+_INTERRUPTED = 130
+
+
+class UsageError(CasebookError):
+    """What was typed makes no sense: for example the name of a file that is not there."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("usage", detail)
+
+
+def run(main: Callable[[], Awaitable[int]]) -> None:
+    """Run a command line to its end and exit with its code; 1 and one line for an error."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    try:
+        code = asyncio.run(_until_told(main))
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except CasebookError as error:
+        errors.print(f"error: {error.detail}", style="red", highlight=False, markup=False)
+        code = 1
+    except PyMongoError as error:
+        errors.print(f"error: the database: {error}", style="red", highlight=False, markup=False)
+        code = 1
+    sys.exit(code)
+
+
+async def _until_told(main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main`; a SIGTERM ends it as Ctrl-C does, with everything tidied up."""
+    task = asyncio.ensure_future(main())
+    loop = asyncio.get_running_loop()
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if told:
+            return _INTERRUPTED
+        raise
+
+
+@asynccontextmanager
+async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[Database]:
+    """Connect to the configured database, or to the embedded one, started if need be.
+
+    `attach`: use an embedded database that another process has running on the data folder.
+    Raises EmbeddedError, DatabaseAddressError.
+    """
+    if settings.mongodb_url is not None:
+        async with _connected(settings.mongodb_url, settings) as connected:
+            yield connected
+        return
+    try:
+        running = embedded.run(settings.data_dir)
+        url = await running.__aenter__()
+    except embedded.InUse as in_use:
+        if not attach or in_use.url is None:
+            raise
+        async with _connected(in_use.url, settings) as connected:
+            yield connected
+        return
+    try:
+        async with _connected(url, settings) as connected:
+            yield connected
+    finally:
+        await running.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _connected(url: str, settings: Settings) -> AsyncIterator[Database]:
+    connected = connect(url, settings.mongo_driver)
+    try:
+        yield connected
+    finally:
+        await connected.close()
+
+
+def progress() -> Progress:
+    """Give a progress bar for the terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=screen,
+    )

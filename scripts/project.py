@@ -1,0 +1,26 @@
+"""Keep the views current in a process of its own, until stopped.
+
+Any number may run, beside the server's own: one works, the others stand by and take over.
+"""
+
+import argparse
+
+from api.settings import Settings
+from eventstore.store import EventStore
+from projections import projector
+from scripts.console import database, run, screen
+
+
+async def main() -> int:
+    argparse.ArgumentParser(prog="python -m scripts.project", description=__doc__).parse_args()
+    async with database(Settings.from_environment()) as db:
+        store = EventStore(db)
+        await store.prepare()
+        await projector.prepare(db)
+        screen.print("projecting; Ctrl-C to stop")
+        await projector.Projector(db, store).run()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
