@@ -137,6 +137,14 @@ class TagsRemoved(Event):
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FieldSet(Event):
+    """A custom field's new value; null takes the field away."""
+
+    key: str
+    value: FieldValue | None
+
+
 TicketEvent = (
     TicketOpened
     | StatusUpdated
@@ -153,6 +161,7 @@ TicketEvent = (
     | NoteAdded
     | TagsAdded
     | TagsRemoved
+    | FieldSet
 )
 
 EVENT_TYPES: Mapping[str, type[TicketEvent]] = {cls.__name__: cls for cls in get_args(TicketEvent)}

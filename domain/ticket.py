@@ -21,6 +21,7 @@ from domain.events import (
     Actor,
     AgentReplied,
     CloseReason,
+    FieldSet,
     FieldValue,
     NoteAdded,
     Priority,
@@ -109,6 +110,9 @@ def evolve(ticket: Ticket | None, event: TicketEvent) -> Ticket:
             return replace(ticket, tags=tuple(sorted({*ticket.tags, *tags})))
         case TagsRemoved(tags):
             return replace(ticket, tags=tuple(t for t in ticket.tags if t not in tags))
+        case FieldSet(key, value):
+            others = {k: v for k, v in ticket.fields.items() if k != key}
+            return replace(ticket, fields=others if value is None else {**others, key: value})
         case _:
             assert_never(event)
 
@@ -285,6 +289,13 @@ class RemoveTags(_Command):
     tags: Tags
 
 
+class SetField(_Command):
+    """Give a custom field a value, or take it away (null)."""
+
+    key: FieldKey
+    value: Value | None
+
+
 Command = (
     OpenTicket
     | UpdateStatus
@@ -300,6 +311,7 @@ Command = (
     | AddNote
     | AddTags
     | RemoveTags
+    | SetField
 )
 
 
@@ -385,6 +397,10 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> tuple[T
         case RemoveTags(tags=tags):
             present = tuple(sorted(set(tags) & set(ticket.tags)))
             return (TagsRemoved(present),) if present else ()
+        case SetField(key=key, value=value):
+            old = ticket.fields.get(key)
+            same = value == old and type(value) is type(old)  # 1 and true are not the same
+            return () if same else (FieldSet(key, value),)
         case _:
             assert_never(command)
 

@@ -20,6 +20,7 @@ from domain.ticket import (
     ReopenTicket,
     Reply,
     ResolveTicket,
+    SetField,
     UnassignTicket,
     UpdateStatus,
 )
@@ -30,6 +31,7 @@ names = st.sampled_from(["alice", "bob", "Zoë"])
 texts = st.sampled_from(["Done.", "Ça marche", "x" * 80, "line\nline"])
 tags = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(tuple)
 keys = st.sampled_from(["floor", "room"])
+values = st.none() | st.booleans() | st.integers(2, 4) | st.sampled_from(["", "x"])
 priorities = st.sampled_from(get_args(Priority))
 actors = st.builds(Actor, names, st.sampled_from(get_args(Role)))
 
@@ -62,5 +64,6 @@ changes: st.SearchStrategy[Command] = st.one_of(
     st.builds(AddNote, body=texts),
     st.builds(AddTags, tags=tags),
     st.builds(RemoveTags, tags=tags),
+    st.builds(SetField, key=keys, value=values),
 )
 commands: st.SearchStrategy[Command] = st.one_of(changes, changes, changes, openings)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from domain.events import (
     AgentReplied,
+    FieldSet,
     NoteAdded,
     PriorityChanged,
     RequesterReplied,
@@ -35,6 +36,7 @@ from domain.ticket import (
     ReopenTicket,
     Reply,
     ResolveTicket,
+    SetField,
     UnassignTicket,
     UpdateStatus,
 )
@@ -197,6 +199,7 @@ def test_closing_what_is_closed_changes_nothing_unless_the_reason_is_another():
         ChangeSubject(subject="x"),
         Reply(body="x"),
         AddNote(body="x"),
+        SetField(key="floor", value=3),
     ],
 )
 def test_a_closed_ticket_takes_nothing_but_tags(command):
@@ -260,6 +263,19 @@ def test_only_missing_tags_are_added_and_only_present_ones_removed():
     assert folded(tagged, TagsAdded(("c",)), TagsRemoved(("a",))).tags == ("b", "c")
 
 
+def test_a_field_is_set_changed_and_taken_away():
+    given(opened()).when(SetField(key="floor", value=3)).then(FieldSet("floor", 3))
+    with_floor = opened(fields={"floor": 3})
+    given(with_floor).when(SetField(key="floor", value=3)).then()
+    given(with_floor).when(SetField(key="floor", value=None)).then(FieldSet("floor", None))
+    given(opened()).when(SetField(key="floor", value=None)).then()
+    assert folded(with_floor, FieldSet("floor", None)).fields == {}
+
+
+def test_true_is_another_value_than_one():
+    given(opened(fields={"f": 1})).when(SetField(key="f", value=True)).then(FieldSet("f", True))
+
+
 @pytest.mark.parametrize(
     ("verb", "content"),
     [
@@ -269,6 +285,9 @@ def test_only_missing_tags_are_added_and_only_present_ones_removed():
         ("open", {"subject": "x", "requester": "bob", "fields": {"$where": "1"}}),
         ("open", {"subject": "x", "requester": "bob", "fields": {"a.b": "1"}}),
         ("open", {"subject": "\ud800", "requester": "bob"}),
+        ("set_field", {"key": "n", "value": 2**63}),
+        ("set_field", {"key": "n", "value": 1.5}),
+        ("set_field", {"key": "n", "value": {"$gt": 1}}),
         ("add_tags", {"tags": []}),
         ("add_tags", {"tags": ["A B"]}),
         ("close", {"reason": "boredom"}),
