@@ -32,7 +32,9 @@ COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
 
 _DUPLICATE_KEY = 11000
-_HISTORY_LOST = frozenset({286, 280})  # ChangeStreamHistoryLost, ChangeStreamFatalError
+# ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
+# for tokens that cannot be read.
+_HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _SCAN_BATCH_DOCUMENTS = 1000
 _STREAM_WAIT_MILLISECONDS = 50
 

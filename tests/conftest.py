@@ -1,0 +1,59 @@
+"""Fixtures: one real database server for the whole run, a fresh database for every test."""
+
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from eventstore import embedded
+from eventstore.driver import Database, DriverName, connect
+from eventstore.store import EventStore
+from projections import projector
+
+_numbers = count(1)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Where a database listens: CASEBOOK_TEST_MONGODB_URL, or an embedded one."""
+    given = os.environ.get("CASEBOOK_TEST_MONGODB_URL")
+    if given:
+        yield given
+        return
+    async with embedded.run(tmp_path_factory.mktemp("server"), durable=False) as url:
+        yield url
+
+
+async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
+    address, _, options = server_url.partition("?")
+    name = f"test_{uuid4().hex[:8]}_{next(_numbers)}"
+    database = connect(f"{address.rstrip('/')}/{name}?{options}", driver)
+    yield database
+    await database.client.drop_database(name)
+    await database.close()
+
+
+@pytest_asyncio.fixture
+async def database(server_url: str) -> AsyncIterator[Database]:
+    """An empty database, by the default driver."""
+    async for one in fresh(server_url, "motor"):
+        yield one
+
+
+@pytest_asyncio.fixture(params=["motor", "pymongo"])
+async def any_database(server_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """An empty database, once by each driver."""
+    async for one in fresh(server_url, request.param):
+        yield one
+
+
+@pytest_asyncio.fixture
+async def store(database: Database) -> EventStore:
+    """An empty log; its views are prepared."""
+    made = EventStore(database)
+    await made.prepare()
+    await projector.prepare(database)
+    return made

@@ -1,0 +1,325 @@
+"""What a REST client sees."""
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from api.app import create_app
+from domain.ticket import COMMANDS
+from tests.oracle import assert_views_equal_the_log, folded_reads, recounted
+from tests.test_projector import caught_up
+
+AGENT = {"Casebook-Actor": "agent:alice"}
+REQUESTER = {"Casebook-Actor": "requester:bob"}
+OPEN = {"subject": "Printer jam", "requester": "bob", "body": "It jams."}
+
+
+@asynccontextmanager
+async def serving(database, *, project=True):
+    app = create_app(database, project=project)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://casebook") as client,
+    ):
+        yield client
+
+
+@pytest_asyncio.fixture
+async def client(database):
+    """The API with its projector."""
+    async with serving(database) as one:
+        yield one
+
+
+@pytest_asyncio.fixture
+async def ticket(client):
+    """The path of a ticket that was opened by bob and assigned to alice: version 2."""
+    answer = await client.post("/tickets", json=OPEN, headers=REQUESTER)
+    path = answer.headers["location"]
+    await client.post(f"{path}/assign", json={"assignee": "alice"}, headers=AGENT)
+    return path
+
+
+def is_problem(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == code
+    assert problem["status"] == status
+    assert problem["type"] == f"urn:casebook:problem:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+async def test_opening_answers_with_place_version_and_events(client):
+    answer = await client.post("/tickets", json=OPEN, headers=REQUESTER)
+    assert answer.status_code == 201
+    body = answer.json()
+    assert answer.headers["location"] == f"/tickets/{body['ticket_id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert body["events"] == [{"version": 1, "type": "TicketOpened"}]
+
+
+async def test_a_ticket_shows_what_was_just_done_to_it(client, ticket):
+    shown = (await client.get(ticket)).json()
+    assert (shown["status"], shown["assignee"], shown["version"]) == ("open", "alice", 2)
+    assert shown["preview"] == "It jams."
+    assert shown["last_actor"] == "alice"
+
+
+async def test_a_ticket_is_current_without_any_projector(database):
+    """L9: read your own writes, with every projector stopped."""
+    async with serving(database, project=False) as client:
+        path = (await client.post("/tickets", json=OPEN)).headers["location"]
+        for n in range(5):
+            await client.post(f"{path}/reply", json={"body": f"reply {n}"}, headers=AGENT)
+            shown = (await client.get(path)).json()
+            assert (shown["version"], shown["agent_replies"]) == (n + 2, n + 1)
+            assert shown["preview"] == f"reply {n}"
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/tickets")).json()["tickets"] == []
+
+
+async def test_a_ticket_is_current_on_top_of_a_stale_view(database, store):
+    """L9: the view stopped at some version; the events behind it are folded in."""
+    async with serving(database) as client:
+        path = (await client.post("/tickets", json=OPEN)).headers["location"]
+        await caught_up(database, store)
+    async with serving(database, project=False) as client:
+        await client.post(f"{path}/add_note", json={"body": "odd"})
+        shown = (await client.get(path)).json()
+        assert (shown["version"], shown["has_note"]) == (2, True)
+        [listed] = (await client.get("/tickets")).json()["tickets"]
+        assert (listed["version"], listed["has_note"]) == (1, False)
+
+
+async def test_every_command_has_a_route_and_a_place_in_the_document(client):
+    """Adding a command class is enough."""
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    for verb in COMMANDS:
+        path = "/tickets" if verb == "open" else f"/tickets/{{ticket_id}}/{verb}"
+        operation = paths[path]["post"]
+        assert operation["description"]
+        assert "requestBody" in operation
+
+
+async def test_a_repeat_with_its_key_is_answered_the_same(client):
+    """L5: for opening too."""
+    headers = {**REQUESTER, "Idempotency-Key": "k-1"}
+    answers = await asyncio.gather(
+        *(client.post("/tickets", json=OPEN, headers=headers) for _ in range(10))
+    )
+    assert {a.status_code for a in answers} == {201}
+    assert len({a.content for a in answers}) == 1
+    other = await client.post("/tickets", json={**OPEN, "subject": "Other"}, headers=headers)
+    is_problem(other, 422, "idempotency_key_reused")
+
+
+async def test_if_match_guards_against_what_the_client_has_not_seen(client, ticket):
+    note = {"body": "odd"}
+    stale = await client.post(f"{ticket}/add_note", json=note, headers={"If-Match": '"1"'})
+    is_problem(stale, 412, "version_mismatch")
+    fresh = await client.post(f"{ticket}/add_note", json=note, headers={"If-Match": '"2"'})
+    assert fresh.status_code == 200
+    for rubbish in ("2", 'W/"3"', "*"):
+        await client.post(f"{ticket}/add_note", json=note, headers={"If-Match": rubbish})
+    bad = await client.post(f"{ticket}/add_note", json=note, headers={"If-Match": '"x"'})
+    is_problem(bad, 422, "bad_if_match")
+
+
+async def test_commands_without_content_need_no_body(client, ticket):
+    assert (await client.post(f"{ticket}/unassign")).status_code == 200
+    assert (await client.post(f"{ticket}/unassign", json={})).json()["events"] == []
+
+
+async def test_refusals_say_what_to_do_instead(client, ticket):
+    """L12: a 4xx problem document, and nothing has changed."""
+    before = (await client.get(f"{ticket}/timeline")).json()
+    close = await client.post(f"{ticket}/update_status", json={"status": "closed"})
+    problem = is_problem(close, 422, "cannot_close_by_status")
+    assert problem["detail"] == "cannot close by status; use close"
+    is_problem(await client.post(f"{ticket}/reopen"), 409, "transition_refused")
+    unknown = f"/tickets/{uuid4()}"
+    is_problem(await client.get(unknown), 404, "ticket_not_found")
+    is_problem(await client.get(f"{unknown}/timeline"), 404, "ticket_not_found")
+    is_problem(await client.post(f"{unknown}/unassign"), 404, "ticket_not_found")
+    assert (await client.get(f"{ticket}/timeline")).json() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"{bad", 400, "bad_json"),
+        (b"", 422, "invalid_request"),
+        (b"[]", 422, "invalid_request"),
+        (b'"x"', 422, "invalid_request"),
+        (b"null", 422, "invalid_request"),
+        (b'{"subject": "x"}', 422, "invalid_request"),
+        (b'{"subject": "x", "requester": "b", "extra": 1}', 422, "invalid_request"),
+        (b'{"subject": {"$ne": 1}, "requester": "b"}', 422, "invalid_request"),
+        (b'{"subject": NaN, "requester": "b"}', 422, "invalid_request"),
+        (b'{"subject": "\\ud800", "requester": "b"}', 422, "invalid_request"),
+        (b'{"subject": "a\\u0000b", "requester": "b"}', 422, "invalid_request"),
+        (b'{"subject": "x", "requester": "b", "fields": {"n": 1e400}}', 422, "invalid_request"),
+        (
+            b'{"subject": "x", "requester": "b", "fields": {"n": 99999999999999999999}}',
+            422,
+            "invalid_request",
+        ),
+        (b"\xff\xfe", 400, "bad_json"),
+    ],
+)
+async def test_bad_bodies_are_refused_with_a_reason(client, database, content, status, code):
+    """L12: never a 5xx, and nothing is written."""
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/tickets", content=content, headers=headers)
+    is_problem(answer, status, code)
+    assert await database.collection("ticket_events").count_documents({}) == 0
+
+
+async def test_a_fault_is_pointed_at(client):
+    fields = {"ok": 1, "NOT/OK": 1}
+    answer = await client.post("/tickets", json={**OPEN, "fields": fields, "priority": "huge"})
+    pointers = {e["pointer"] for e in is_problem(answer, 422, "invalid_request")["errors"]}
+    assert "/priority" in pointers
+    assert any(pointer.startswith("/fields/NOT~1OK") for pointer in pointers)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tickets?status=broken",
+        "/tickets?limit=0",
+        "/tickets?limit=x",
+        "/tickets?cursor=rubbish",
+        "/tickets?cursor=W10",
+        "/tickets?assignee[$ne]=x",
+        "/tickets/not-a-uuid",
+        "/dashboard?from=yesterday",
+        "/dashboard?from=2026-01-02&to=2026-01-01",
+        "/dashboard?from=0001-01-01&to=9999-01-01",
+    ],
+)
+async def test_bad_queries_are_refused_or_ignored_but_never_fail(client, path):
+    """L12"""
+    answer = await client.get(path)
+    if "[$ne]" in path:
+        assert answer.status_code in (200, 422)
+    else:
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_paths_and_methods_that_are_not_there(client):
+    is_problem(await client.get("/nothing"), 404, "not_found")
+    is_problem(await client.delete("/tickets"), 405, "method_not_allowed")
+
+
+async def test_an_actor_must_make_sense(client):
+    for actor in ("alice", "king:alice", "agent:", "agent: ", "agent:" + "x" * 201):
+        answer = await client.post("/tickets", json=OPEN, headers={"Casebook-Actor": actor})
+        is_problem(answer, 422, "bad_actor")
+
+
+async def test_the_timeline_tells_who_did_what_when(client, ticket):
+    await client.post(f"{ticket}/add_note", json={"body": "odd"}, headers=AGENT)
+    timeline = (await client.get(f"{ticket}/timeline", headers=AGENT)).json()
+    assert timeline["chain"] == "whole"
+    told = [(e["version"], e["type"], e["actor"]["id"]) for e in timeline["events"]]
+    assert told == [
+        (1, "TicketOpened", "bob"),
+        (2, "TicketAssigned", "alice"),
+        (3, "NoteAdded", "alice"),
+    ]
+
+
+async def test_requesters_are_not_told_internal_notes(client, ticket):
+    await client.post(f"{ticket}/add_note", json={"body": "secret"}, headers=AGENT)
+    answer = await client.get(f"{ticket}/timeline", headers=REQUESTER)
+    assert "secret" not in answer.text
+    assert [e["version"] for e in answer.json()["events"]] == [1, 2]
+
+
+async def test_a_long_timeline_comes_in_pages_that_check(client, ticket):
+    for n in range(5):
+        await client.post(f"{ticket}/add_note", json={"body": f"{n}"})
+    path, versions = f"{ticket}/timeline?limit=3", []
+    while path:
+        page = await client.get(path)
+        assert page.json()["chain"] == "whole"
+        versions += [e["version"] for e in page.json()["events"]]
+        path = page.links.get("next", {}).get("url")
+    assert versions == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_an_edited_event_shows_in_the_timeline(client, ticket, database):
+    """L11"""
+    await database.collection("ticket_events").update_one(
+        {"version": 2}, {"$set": {"data.assignee": "mallory"}}
+    )
+    assert (await client.get(f"{ticket}/timeline")).json()["chain"] == "broken"
+    assert (await client.get(f"{ticket}/timeline?after=1")).json()["chain"] == "broken"
+
+
+async def test_lists_are_filtered_and_paged_newest_first(client, database, store):
+    ids = []
+    for n in range(7):
+        more = {"group": "print"} if n % 2 else {}
+        answer = await client.post("/tickets", json={**OPEN, **more, "subject": f"{n}"})
+        ids.append(answer.json()["ticket_id"])
+    await client.post(f"/tickets/{ids[0]}/assign", json={"assignee": "alice"})
+    await caught_up(database, store)
+    path, seen = "/tickets?limit=3", []
+    while path:
+        page = await client.get(path)
+        seen += [t["id"] for t in page.json()["tickets"]]
+        path = page.links.get("next", {}).get("url")
+        assert (path is None) == (page.json()["next"] is None)
+    assert seen == ids[::-1]
+
+    async def subjects(query):
+        return [t["subject"] for t in (await client.get(f"/tickets?{query}")).json()["tickets"]]
+
+    assert await subjects("group=print") == ["5", "3", "1"]
+    assert await subjects("group=none") == ["6", "4", "2", "0"]
+    assert await subjects("assignee=alice") == ["0"]
+    assert await subjects("status=new&group=none&assignee=none") == ["6", "4", "2"]
+    assert await subjects("requester=nobody") == []
+
+
+async def test_the_dashboard_equals_a_recount(client, ticket, database, store):
+    """L7: what is shown is what a recount over the folded log gives."""
+    await client.post(f"{ticket}/resolve", json={"resolution": "toner"}, headers=AGENT)
+    await client.post(f"{ticket}/reply", json={"body": "Jams."}, headers=REQUESTER)
+    await client.post("/tickets", json={**OPEN, "group": "print", "priority": "high"})
+    await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+    shown = (await client.get("/dashboard")).json()
+    del shown["from"], shown["to"]
+    flat = {(metric, label): n for metric, labels in shown.items() for label, n in labels.items()}
+    assert flat == dict(recounted(await folded_reads(database)))
+    assert shown["total"] == {"created": 2, "resolved": 1, "reopened": 1}
+    assert Counter(shown["status"]) == {"open": 1, "new": 1}
+
+
+async def test_the_dashboard_shows_the_days_asked_for(client, ticket, database, store):
+    await caught_up(database, store)
+    shown = (await client.get("/dashboard?from=2020-01-01&to=2020-01-31")).json()
+    assert (shown["from"], shown["to"]) == ("2020-01-01", "2020-01-31")
+    assert shown["created"] == {}
+    assert shown["total"]["created"] == 1
+
+
+async def test_health_and_readiness(client, ticket, database, store):
+    await caught_up(database, store)
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    ready = await client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["views"]["applied_events"] == 2

@@ -1,0 +1,69 @@
+"""The layout shows the architecture; here is what holds it."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("domain", "eventstore", "projections", "api", "scripts")
+"""Each may import itself and those before it."""
+
+THIRD_PARTY = {
+    "domain": {"pydantic"},
+    "eventstore": {"motor", "orjson", "pymongo", "uuid_utils"},
+    "projections": {"pydantic", "pymongo"},
+    "api": {"fastapi", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
+    "scripts": {"orjson", "pymongo", "rich", "uvicorn"},
+}
+MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level names that a module imports from."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports name their room"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_run_one_way_and_each_room_has_its_tools(path):
+    layer = path.relative_to(ROOT).parts[0]
+    allowed = set(LAYERS[: LAYERS.index(layer) + 1]) | THIRD_PARTY[layer]
+    assert imports(path) - allowed - sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "domain").rglob("*.py")), ids=lambda p: p.name)
+def test_the_core_is_pure(path):
+    """L6: nothing in domain reads a clock, makes an id by chance, or does I/O."""
+    impure = {"asyncio", "io", "os", "pathlib", "random", "secrets", "socket", "time", "uuid"}
+    assert imports(path) & impure == set()
+    text = path.read_text()
+    for call in ("now(", "today(", "utcnow(", "open(", "print(", "input("):
+        assert f".{call}" not in text
+        assert f" {call}" not in text
+
+
+def test_only_the_store_writes_to_the_log():
+    """L1: no other module names the collection; the store's own calls have a test of their own."""
+    naming = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value == "ticket_events"
+    }
+    assert naming == {"eventstore/store.py"}
+
+
+def test_the_store_names_no_concrete_event():
+    from domain.events import EVENT_TYPES  # noqa: PLC0415
+
+    for path in (ROOT / "eventstore").glob("*.py"):
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert names & EVENT_TYPES.keys() == set()

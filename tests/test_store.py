@@ -1,0 +1,185 @@
+"""The store's contract, on a real database, once by each driver."""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+
+from domain.errors import CasebookError
+from domain.events import Actor, EventData
+from eventstore import store as store_module
+from eventstore.driver import Database, connect
+from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
+from eventstore.store import (
+    COLLECTION,
+    Change,
+    EventStore,
+    HistoryLost,
+    StoreUnavailable,
+    VersionConflict,
+)
+
+ABOUT = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
+
+
+def happened(ticket_id: UUID, n: int = 1, after: Head = EMPTY) -> list[Envelope]:
+    now = utc_now()
+    events = [EventData("Happened", 1, {"n": i}) for i in range(n)]
+    return seal(ticket_id, after, events, ABOUT, now, now)
+
+
+def head(events: list[Envelope]) -> Head:
+    return Head(events[-1].version, events[-1].hash)
+
+
+@pytest_asyncio.fixture
+async def log(any_database: Database) -> AsyncIterator[EventStore]:
+    made = EventStore(any_database)
+    await made.prepare()
+    yield made
+
+
+async def test_what_is_appended_is_read_back_in_order(log):
+    ticket = uuid4()
+    first = happened(ticket, 3)
+    second = happened(ticket, 1, head(first))
+    await log.append(first)
+    await log.append(second)
+    assert await log.load(ticket) == [*first, *second]
+    assert await log.load(ticket, after=2) == [first[2], *second]
+    assert await log.load(ticket, after=1, limit=2) == [first[1], first[2]]
+    assert await log.load(uuid4()) == []
+
+
+async def test_a_version_is_taken_once(log):
+    """L2: the second writer of a version is told so, and nothing of his is stored."""
+    ticket = uuid4()
+    mine = happened(ticket)
+    await log.append(mine)
+    for theirs in (happened(ticket), happened(ticket, 2)):
+        with pytest.raises(VersionConflict):
+            await log.append(theirs)
+    assert await log.load(ticket) == mine
+
+
+async def test_the_events_of_a_command_are_stored_all_or_not_at_all(log):
+    """L4: the second of three collides, and the first and third are not there."""
+    ticket = uuid4()
+    first = happened(ticket)
+    await log.append(first)
+    colliding = happened(ticket, 3)
+    with pytest.raises(VersionConflict):
+        await log.append(colliding)
+    late = happened(ticket, 3, Head(5, b""))
+    await log.append(happened(ticket, 1, Head(6, b"")))
+    with pytest.raises(VersionConflict):
+        await log.append(late)
+    assert [e.version for e in await log.load(ticket)] == [1, 7]
+
+
+async def test_of_many_writers_one_wins_each_version(log):
+    """L2: 20 writers race for 10 versions; each version is written by exactly one."""
+    ticket = uuid4()
+    won: list[int] = []
+
+    async def write() -> None:
+        while True:
+            stream = await log.load(ticket)
+            if len(stream) >= 10:
+                return
+            mine = happened(ticket, 1, head(stream) if stream else EMPTY)
+            try:
+                await log.append(mine)
+            except VersionConflict:
+                continue
+            won.append(mine[0].version)
+
+    await asyncio.gather(*(write() for _ in range(20)))
+    versions = [e.version for e in await log.load(ticket)]
+    assert versions == list(range(1, len(versions) + 1))
+    assert sorted(won) == versions
+
+
+async def test_a_scan_gives_every_event_once(log):
+    tickets = [uuid4() for _ in range(5)]
+    for ticket in tickets:
+        await log.append(happened(ticket, 3))
+    seen = [(e.ticket_id, e.version) async for e in log.scan()]
+    assert sorted(seen) == sorted((t, v) for t in tickets for v in (1, 2, 3))
+    assert await log.count() == await log.count(exact=True) == 15
+
+
+async def test_watching_brings_what_is_written_after_the_token(log):
+    """L8: a token taken before, then writes, then a watch: nothing is missing, order holds."""
+    ticket = uuid4()
+    before = happened(ticket)
+    await log.append(before)
+    token = await log.position()
+    later = happened(ticket, 3, head(before))
+    await log.append(later)
+    async with log.watch(token) as feed:
+        got = await _take(feed, 2)
+        assert [c.envelope for c in got] == later[:2]
+    async with log.watch(got[-1].token) as feed:
+        assert [c.envelope for c in await _take(feed, 1)] == later[2:]
+        assert feed.token is not None
+
+
+async def _take(feed, n):
+    got: list[Change] = []
+    async with asyncio.timeout(20):
+        while len(got) < n:
+            change = await feed.next()
+            if change is not None:
+                got.append(change)
+    return got
+
+
+async def test_a_token_that_nobody_knows_is_history_lost(log):
+    """L8: never a silent start from now."""
+    with pytest.raises(HistoryLost):
+        async with log.watch({"_data": "00" * 20}) as feed:
+            await feed.next()
+
+
+async def test_a_database_that_does_not_answer_is_said_to_be_unavailable(monkeypatch):
+    monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
+    nobody = connect("mongodb://127.0.0.1:9/")
+    log = EventStore(nobody)
+    with pytest.raises(StoreUnavailable):
+        await log.append(happened(uuid4()))
+    with pytest.raises(StoreUnavailable):
+        await log.load(uuid4())
+    await nobody.close()
+
+
+@pytest.mark.parametrize("url", ["http://x", "mongodb://", "mongodb://h:99999", "mongodb://h/?x"])
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_a_bad_url_is_an_error_that_says_so(url, driver):
+    with pytest.raises(CasebookError, match="database URL"):
+        connect(url, driver)
+
+
+def test_the_log_is_only_ever_found_and_inserted_into():
+    """L1: the store's code knows no call that changes or removes a document of the log."""
+    allowed = {"create_index", "insert_one", "insert_many", "find", "count_documents"}
+    allowed |= {"estimated_document_count"}
+    called = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(store_module)))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "_events"
+    }
+    assert called
+    assert called <= allowed
+
+
+async def test_the_log_has_no_second_unique_index_to_trip_over(log, any_database):
+    indexes = await any_database.collection(COLLECTION).index_information()
+    assert set(indexes) == {"_id_", "ticket_id_1_version_1"}
+    assert indexes["ticket_id_1_version_1"]["unique"]
