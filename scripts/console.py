@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,21 +36,29 @@ class UsageError(CasebookError):
         super().__init__("usage", detail)
 
 
+class DatabaseSilent(CasebookError):
+    """Nothing answers at the database's address: it is not running, or the address is wrong."""
+
+
 def run(main: Callable[[], Awaitable[int]]) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("pymongo").setLevel(logging.WARNING)
+    code = 1
     try:
         code = asyncio.run(_until_told(main))
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except CasebookError as error:
-        errors.print(f"error: {error.detail}", style="red", highlight=False, markup=False)
-        code = 1
+        fail(error.detail)
     except PyMongoError as error:
-        errors.print(f"error: the database: {error}", style="red", highlight=False, markup=False)
-        code = 1
+        fail(f"the database: {error}")
     sys.exit(code)
+
+
+def fail(detail: str) -> None:
+    """Say on standard error what went wrong."""
+    errors.print(f"error: {detail}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 async def _until_told(main: Callable[[], Awaitable[int]]) -> int:
@@ -105,6 +113,11 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
 async def _connected(url: str, settings: Settings) -> AsyncIterator[Database]:
     connected = connect(url, settings.mongo_driver)
     try:
+        try:
+            await connected.server_time()
+        except ConnectionFailure as error:
+            reason = str(error).partition(" (")[0]
+            raise DatabaseSilent("database_silent", f"no database answers: {reason}") from error
         yield connected
     finally:
         await connected.close()

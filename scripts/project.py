@@ -4,6 +4,8 @@ Any number may run, beside the server's own: one works, the others stand by and 
 """
 
 import argparse
+import asyncio
+from contextlib import suppress
 
 from api.settings import Settings
 from eventstore.store import EventStore
@@ -18,7 +20,8 @@ async def main() -> int:
         await store.prepare()
         await projector.prepare(db)
         screen.print("projecting; Ctrl-C to stop")
-        await projector.Projector(db, store).run()
+        with suppress(asyncio.CancelledError):  # how it ends
+            await projector.Projector(db, store).run()
     return 0
 
 

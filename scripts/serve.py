@@ -1,6 +1,7 @@
 """Serve the API, with a projector in the same process."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,30 +9,32 @@ import uvicorn
 
 from api.app import create_app
 from api.settings import Settings
-from scripts.console import database, run, screen
+from scripts.console import UsageError, database, run
 
 
 async def main() -> int:
     settings = Settings.from_environment()
-    async with database(settings, attach=False) as db:
-        if settings.mongodb_url is None:
-            screen.print(
-                f"Embedded database in {settings.data_dir.resolve()}: for trying, developing and "
-                "small single-machine use.\nIn production, name a MongoDB replica set in "
-                "CASEBOOK_MONGODB_URL.",
-                highlight=False,
-                soft_wrap=True,
-            )
-        config = uvicorn.Config(
-            create_app(db), host=settings.host, port=settings.port, log_config=None
-        )
-        screen.print(
-            f"Casebook: http://{settings.host}:{settings.port}/docs",
-            highlight=False,
-            soft_wrap=True,
-        )
-        await _serve(_Server(config))
+    with _listen(settings) as listening:
+        async with database(settings, attach=False) as db:
+            if settings.mongodb_url is None:
+                print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
+                print("and small single-machine use. In production, name a MongoDB replica set in")
+                print("CASEBOOK_MONGODB_URL.")
+            host, port = listening.getsockname()[:2]
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
+            server = _Server(uvicorn.Config(create_app(db), log_config=None))
+            await _serve(server, listening)
     return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything else is started. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
 
 
 class _Server(uvicorn.Server):
@@ -41,15 +44,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(server: uvicorn.Server) -> None:
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
     """Serve until cancelled; then let requests end, and the application stop in good order."""
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve([listening]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
         server.should_exit = True
         await serving
-        raise
 
 
 if __name__ == "__main__":

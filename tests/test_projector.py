@@ -109,9 +109,10 @@ async def test_a_projector_that_starts_late_finds_everything(database, store):
 async def test_a_projector_goes_on_where_the_last_one_stopped(database, store):
     """L8: what is written while nobody projects is found by the token."""
     for _ in range(3):
+        await open_some(store, 5)
         async with running(Projector(database, store)):
             await caught_up(database, store)
-        await open_some(store, 5)
+    await open_some(store, 5)
     async with running(Projector(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)

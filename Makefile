@@ -1,0 +1,52 @@
+# make run    serve on http://127.0.0.1:8000, with a database of its own unless told otherwise
+# make demo   load a small real log into it, and say what to try
+# make test   run the tests
+# make check  formatting, lint, types
+# make bench  measure
+# make lock   compile the requirements anew from pyproject.toml
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+COMPILE := $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --quiet
+
+.PHONY: run demo test check bench lock clean
+
+run: $(RUN)
+	@$(BIN)/python -m scripts.serve
+
+demo: $(RUN)
+	@$(BIN)/python -m scripts.demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(RUN)
+	@$(BIN)/python -m scripts.bench all
+
+lock: $(DEV)
+	$(BIN)/pip install --quiet uv
+	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) --group dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): requirements/run.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(DEV): requirements/dev.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(RUN)

@@ -1,0 +1,173 @@
+"""Real ticket logs, each format a small mapping of its own from rows to commands.
+
+A format is a module with `FORMAT`: which columns it needs, how the rows of one ticket become
+commands, and what an independent table of expected results says about the tickets.
+"""
+
+import csv
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+from pydantic import ValidationError
+
+from domain.errors import CasebookError
+from domain.events import Actor
+from domain.ticket import Command
+from projections.tickets import TicketRead
+
+Cells = Mapping[str, str]
+
+
+class Row(NamedTuple):
+    """One row: its line in the file, and its cells by column name."""
+
+    line: int
+    cells: Cells
+
+
+class Step(NamedTuple):
+    """One command that a row stands for. `key` tells it from the ticket's others, in every run."""
+
+    line: int
+    key: str
+    command: Command
+    actor: Actor
+    at: datetime
+
+
+class Finding(NamedTuple):
+    """Something that could not be taken over as it stands, or had to be added."""
+
+    line: int
+    kind: str
+    detail: str
+
+
+@dataclass(slots=True)
+class History:
+    """What the rows of one ticket come to. The first step opens the ticket."""
+
+    number: str
+    steps: list[Step] = field(default_factory=list)
+    rejected: list[Finding] = field(default_factory=list)
+    """Rows, or facts in them, that no command can stand for."""
+    assumed: list[Finding] = field(default_factory=list)
+    """What the log does not say and a command needs."""
+    silent_rows: int = 0
+    """Rows that differ in nothing that is taken over."""
+
+    def add(self, row: Row, at: datetime, actor: Actor, *commands: Command) -> None:
+        """Append commands of `row`; their keys count them within the ticket's rows."""
+        for command in commands:
+            nth = sum(step.line == row.line for step in self.steps)
+            key = f"{self.number}:{row.cells[ORDINAL]}:{nth}"
+            self.steps.append(Step(row.line, key, command, actor, at))
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How to read one kind of log, and a table of what should come of it."""
+
+    name: str
+    columns: frozenset[str]
+    number: str
+    """The column that names the ticket."""
+    interpret: Callable[[str, Sequence[Row]], History]
+    """Turn one ticket's rows, in order, into commands. Pure."""
+    expected_number: str
+    """The column of the expected table that names the ticket."""
+    compare: Callable[[Cells, TicketRead], list[str]]
+    """Say in which points a ticket differs from its row in the expected table."""
+
+
+class BadRow(Exception):
+    """A row that cannot be read: raised by a mapping, reported with the row's line."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class UnreadableLog(CasebookError):
+    """A log that cannot be read at all: not there, not text, or its archive is cut off."""
+
+
+ORDINAL = ""
+"""The cell in which the reader keeps a row's place among its ticket's rows."""
+
+UNKNOWN = "unknown"
+
+
+def read_time(text: str, form: str) -> datetime:
+    """Read a log's time; both logs give no zone, and UTC is taken. Raises BadRow."""
+    try:
+        return datetime.strptime(text, form).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise BadRow("bad_time", f"cannot read the time {text!r}") from error
+
+
+def read_rows(path: Path) -> Iterator[Row | Finding]:
+    """Read a csv file, plain, .gz or .xz; a row that cannot be read is a Finding.
+
+    A row is a line: a quote that is never closed spoils its own line only. Raises UnreadableLog.
+    """
+    lines = _read_lines(path)
+    header = next(lines, (0, []))[1]
+    for line, cells in lines:
+        if isinstance(cells, str):
+            yield Finding(line, "not_csv", cells)
+        elif len(cells) != len(header):
+            wrong = f"{len(cells)} cells where the header has {len(header)}"
+            yield Finding(line, "wrong_number_of_cells", wrong)
+        elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+            yield Finding(line, "not_utf8", "there are bytes that are not UTF-8")
+        else:
+            yield Row(line, dict(zip(header, cells, strict=True)))
+
+
+def read_header(path: Path) -> frozenset[str]:
+    """Give the names of the columns. Raises UnreadableLog."""
+    return frozenset(next(_read_lines(path), (0, []))[1])
+
+
+def rejected(row: Row, error: BadRow | ValidationError) -> Finding:
+    """Report a row that a mapping could not take."""
+    if isinstance(error, BadRow):
+        return Finding(row.line, error.kind, str(error))
+    first = error.errors()[0]
+    return Finding(row.line, "bad_value", f"{first['msg']}: {first['input']!r:.80}")
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, list[str] | str]]:
+    """Give each line's number and its cells, or what is wrong with it."""
+    try:
+        with _open(path) as text:
+            for number, line in enumerate(text, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    yield number, next(csv.reader([line.rstrip("\r\n")], strict=True))
+                except csv.Error as error:
+                    yield number, str(error)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UnreadableLog("unreadable_log", f"cannot read {path}: {error}") from error
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[TextIOWrapper]:
+    with path.open("rb") as stored:
+        unpacked: IO[bytes] = stored
+        if path.suffix == ".xz":
+            unpacked = lzma.open(stored)  # noqa: SIM115 ends with `stored`
+        elif path.suffix == ".gz":
+            unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=stored))
+        # newline: a lone carriage return is no line end
+        yield TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="\n")

@@ -1,0 +1,51 @@
+"""The whole of both real logs, where they are at hand.
+
+They are not part of the project. CASEBOOK_REAL_LOGS names a folder that holds
+`uci498-servicenow/incident_events.csv.xz` and `expected_final_state.csv.xz` beside it, and
+`helpdesk-italy/finale.csv.xz` and `expected_cases.csv.xz`.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from projections.projector import Projector
+from scripts.import_log import FORMATS, Tally, check, import_into, read
+from tests.oracle import assert_views_equal_the_log
+
+FOLDER = os.environ.get("CASEBOOK_REAL_LOGS")
+
+
+@pytest.mark.skipif(not FOLDER, reason="CASEBOOK_REAL_LOGS names no folder")
+@pytest.mark.parametrize(
+    ("name", "log", "expected", "equal"),
+    [
+        (
+            "servicenow",
+            "uci498-servicenow/incident_events.csv.xz",
+            "uci498-servicenow/expected_final_state.csv.xz",
+            2405,
+        ),
+        (
+            "helpdesk",
+            "helpdesk-italy/finale.csv.xz",
+            "helpdesk-italy/expected_cases.csv.xz",
+            4088,
+        ),
+    ],
+)
+async def test_a_real_log_comes_out_as_expected(database, store, name, log, expected, equal):
+    """L7: equal to an independent table but for what is reported; the same after a rebuild."""
+    folder = Path(str(FOLDER))
+    tally = Tally()
+    histories = read(FORMATS[name], folder / log, tally)
+    ids = await import_into(database, FORMATS[name], histories, tally)
+    assert await check(FORMATS[name], folder / expected, database, ids, tally)
+    assert len(ids) - len(tally.differing) == equal
+    await assert_views_equal_the_log(database)
+    again = Tally()
+    await import_into(database, FORMATS[name], histories, again)
+    assert again.events == 0
+    await Projector(database, store).rebuild()
+    await assert_views_equal_the_log(database)
