@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from api.handle import KeyReused, TooContended, VersionMismatch
 from domain.errors import CasebookError, StateConflict, TicketNotFound, Unacceptable
-from eventstore.store import StoreUnavailable
+from eventstore.failures import StoreBusy, StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
+    StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Any other CasebookError is the server's own fault: 500."""

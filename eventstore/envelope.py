@@ -3,10 +3,9 @@
 An envelope wraps an event of whatever kind: here an event is a (type, schema, data) triple and
 nothing more is known of it.
 
-The hash of an event is SHA-256 over its canonical form: one JSON object in UTF-8, no white space,
-keys sorted at every level, times as whole milliseconds since 1970-01-01 UTC, UUIDs in lower-case
-hyphenated form, and under `previous` the hex hash of the ticket's event before it (null for the
-first). It covers the document as it is stored, so it outlives any change of the code that reads it.
+The hash of an event is SHA-256 over its canonical form, which docs/hash-chain.md gives to the byte.
+It covers the document as it is stored, the hash of the ticket's event before it included, so it
+outlives any change of the code that reads it.
 """
 
 import hashlib
@@ -53,6 +52,7 @@ class Envelope:
     occurred_at: datetime
     recorded_at: datetime
     metadata: Metadata
+    previous: bytes | None
     hash: bytes
 
 
@@ -81,6 +81,7 @@ class EventDocument(TypedDict):
     command: CommandDocument
     correlation_id: str | None
     causation_id: str | None
+    previous: bytes | None
     hash: bytes
 
 
@@ -130,14 +131,16 @@ def seal(
             occurred_at=occurred_at,
             recorded_at=recorded_at,
             metadata=metadata,
+            previous=previous,
             hash=b"",
         )
-        sealed.append(replace(envelope, hash=content_hash(to_document(envelope), previous)))
+        sealed.append(replace(envelope, hash=content_hash(to_document(envelope))))
     return sealed
 
 
-def content_hash(document: EventDocument, previous: bytes | None) -> bytes:
-    """Hash a stored event; `previous` is the stored hash of the event before it."""
+def content_hash(document: EventDocument) -> bytes:
+    """Hash a stored event: all of it but the hash itself."""
+    previous = document["previous"]
     canonical = {
         "actor": document["actor"],
         "causation_id": document["causation_id"],
@@ -161,7 +164,9 @@ def chain_is_whole(head: Head, stream: Iterable[Envelope]) -> bool:
     for envelope in stream:
         if envelope.version != head.version + 1:
             return False
-        if content_hash(to_document(envelope), head.hash) != envelope.hash:
+        if envelope.previous != head.hash:
+            return False
+        if content_hash(to_document(envelope)) != envelope.hash:
             return False
         head = Head(envelope.version, envelope.hash)
     return True
@@ -183,6 +188,7 @@ def to_document(envelope: Envelope) -> EventDocument:
         "command": {"id": metadata.command.id, "fingerprint": metadata.command.fingerprint},
         "correlation_id": metadata.correlation_id,
         "causation_id": metadata.causation_id,
+        "previous": envelope.previous,
         "hash": envelope.hash,
     }
 
@@ -205,6 +211,7 @@ def from_document(document: EventDocument) -> Envelope:
                 correlation_id=document["correlation_id"],
                 causation_id=document["causation_id"],
             ),
+            previous=document["previous"],
             hash=document["hash"],
         )
     except (KeyError, TypeError) as error:

@@ -5,8 +5,9 @@ is lock, order and access path at once. Whoever inserts version n+1 first has wr
 else gets a duplicate key and decides again from the new state (laws L1, L2). Nothing here updates
 or deletes a document of the log.
 
-One event is one insert. Several events of one command are one transaction, all or nothing (L4).
-Both are acknowledged by a majority, on disk (L3).
+One event is one insert, and those that are wanted at the same time share a round trip and a sync
+(`commit.py`). Several events of one command are one transaction, all or nothing (L4). Both are
+acknowledged by a majority, on disk (L3).
 
 Order: versions inside a ticket, and the change stream's commit order. There is no global position;
 a counter would be the one document through which all writers queue. Whoever follows the log counts
@@ -21,43 +22,22 @@ from uuid import UUID
 
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure
+from pymongo.errors import OperationFailure
 
-from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document, to_document
+from eventstore.failures import HistoryLost, translating
 
 COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
 
-_DUPLICATE_KEY = 11000
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _SCAN_BATCH_DOCUMENTS = 1000
 _STREAM_WAIT_MILLISECONDS = 50
-
-
-class VersionConflict(CasebookError):
-    """Another writer took the version first: for example two agents answering at once."""
-
-    def __init__(self) -> None:
-        super().__init__("version_conflict", "the ticket has changed since it was read")
-
-
-class StoreUnavailable(CasebookError):
-    """The database does not answer. If it was asked to write, it may or may not have done so."""
-
-    def __init__(self) -> None:
-        super().__init__("store_unavailable", "the database does not answer; try again")
-
-
-class HistoryLost(CasebookError):
-    """The change stream cannot go on from a token: for example after days of downtime."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("history_lost", detail)
 
 
 class Change(NamedTuple):
@@ -90,36 +70,35 @@ class Feed:
 class EventStore:
     """The log in one database. Safe for any number of tasks and processes at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, group_commit: bool = True) -> None:
+        """`group_commit=False` writes each event by itself: there to be measured against."""
         self._database = database
         self._events = cast("AsyncCollection[EventDocument]", database.collection(COLLECTION))
+        self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
         """Make the collection's indexes. Safe to repeat."""
         await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
 
     async def append(self, events: Sequence[Envelope]) -> None:
-        """Write the events of one command, all or none.
+        """Write the events of one command, all or none, and return when they are durable.
 
-        Raises VersionConflict if the ticket already has one of their versions, StoreUnavailable if
-        the database does not answer: whether they were written is then found out by reading.
+        Raises VersionConflict if the ticket already has one of their versions; StoreBusy; and
+        StoreUnavailable if the database does not answer: whether they were written is then found
+        out by reading.
         """
         documents = [to_document(event) for event in events]
-        try:
-            if len(documents) == 1:
-                await self._events.insert_one(documents[0])
-            else:
+        if len(documents) == 1:
+            await self._insert(documents[0])
+        else:
+            with translating():
                 await self._database.in_transaction(
                     lambda session: self._insert_all(documents, session)
                 )
-        except DuplicateKeyError as error:
-            raise VersionConflict from error
-        except ConnectionFailure as error:
-            raise StoreUnavailable from error
-        except BulkWriteError as error:
-            if all(e["code"] == _DUPLICATE_KEY for e in error.details["writeErrors"]):
-                raise VersionConflict from error
-            raise
+
+    async def _insert_alone(self, document: EventDocument) -> None:
+        with translating():
+            await self._events.insert_one(document)
 
     async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
         await self._events.insert_many(documents, session=session)
@@ -130,10 +109,8 @@ class EventStore:
         Raises StoreUnavailable.
         """
         found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
-        try:
+        with translating():
             return [from_document(d) async for d in found.sort("version", 1).limit(limit)]
-        except ConnectionFailure as error:
-            raise StoreUnavailable from error
 
     async def scan(self) -> AsyncIterator[Envelope]:
         """Give every event once, in the order of storage.

@@ -34,7 +34,8 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope
-from eventstore.store import EventStore, Feed, HistoryLost, ResumeToken
+from eventstore.failures import HistoryLost, StoreUnavailable
+from eventstore.store import EventStore, Feed, ResumeToken
 from projections import dashboard, tickets
 from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced
 from projections.tickets import TicketRead
@@ -102,7 +103,7 @@ class Projector:
                 await self._follow(held)
             except Fenced:
                 _log.warning("another projector has taken over; standing by")
-            except ConnectionFailure as error:
+            except (ConnectionFailure, StoreUnavailable) as error:
                 _log.warning("the database does not answer; trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001

@@ -18,12 +18,12 @@ from uuid import UUID
 import orjson
 from rich.table import Table
 
-from api.handle import Handler, Stream, Submission, new_ticket_id
+from api.handle import Handler, Submission, new_ticket_id
 from api.settings import Settings
+from api.streams import Stream
 from domain.errors import Refusal
 from domain.ticket import Context, decide, verb
 from eventstore.driver import Database
-from eventstore.envelope import Envelope
 from eventstore.store import EventStore
 from projections import projector, tickets
 from projections.checkpoint import Checkpoints
@@ -111,30 +111,25 @@ class Importer:
         past = await self._store.load(ticket_id)
         done = {e.metadata.command.id: e.version for e in past}
         last = max((done.get(self._key(step), 0) for step in history.steps), default=0)
-        stream = Stream()
+        stream = Stream(ticket_id)
         for step in history.steps:
             version = done.get(self._key(step))
             if version is not None:
-                stream = stream.after(past[stream.head.version : version])
+                stream.extend(past[stream.head.version : version])
                 self._tally.already_there += 1
                 continue
             try:
                 if stream.head.version < last:
-                    events: Sequence[object] = decide(
-                        stream.ticket, step.command, Context(step.at, step.actor)
-                    )
-                    if events:
+                    if decide(stream.ticket, step.command, Context(step.at, step.actor)):
                         self._note(history, step, "too_late", "later rows were imported already")
-                        continue
+                    else:
+                        self._unchanged(history, step)
                 else:
-                    stream, events = await self._submit(ticket_id, step)
+                    await self._submit(history, ticket_id, step)
             except Refusal as refusal:
                 self._note(history, step, refusal.code, refusal.detail)
-                continue
-            if not events:
-                self._unchanged(history, step)
 
-    async def _submit(self, ticket_id: UUID, step: Step) -> tuple[Stream, Sequence[Envelope]]:
+    async def _submit(self, history: History, ticket_id: UUID, step: Step) -> None:
         submission = Submission(
             command=step.command, actor=step.actor, key=self._key(step), occurred_at=step.at
         )
@@ -142,7 +137,8 @@ class Importer:
         if outcome.events:
             self._tally.accepted += 1
             self._tally.events += len(outcome.events)
-        return outcome.stream, outcome.events
+        else:
+            self._unchanged(history, step)
 
     def _note(self, history: History, step: Step, code: str, detail: str) -> None:
         kind = f"{verb(type(step.command))}: {code}"

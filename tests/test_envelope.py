@@ -36,7 +36,7 @@ def stream(n: int) -> list[Envelope]:
     return seal(TICKET, EMPTY, events, ABOUT, AT, AT + timedelta(seconds=1))
 
 
-def canonical(document: dict[str, Any], previous: bytes | None) -> bytes:
+def canonical(document: dict[str, Any]) -> bytes:
     """The canonical form, written again from its description with another JSON library."""
 
     def milliseconds(at: datetime) -> int:
@@ -50,7 +50,7 @@ def canonical(document: dict[str, Any], previous: bytes | None) -> bytes:
             **{k: document[k] for k in ("correlation_id", "causation_id")},
             "occurred_at": milliseconds(document["occurred_at"]),
             "recorded_at": milliseconds(document["recorded_at"]),
-            "previous": previous.hex() if previous else None,
+            "previous": document["previous"].hex() if document["previous"] else None,
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -62,8 +62,9 @@ def test_the_hash_is_what_its_description_says():
     """L11: anyone can check it without this code."""
     previous = None
     for envelope in stream(3):
+        assert envelope.previous == previous
         document = to_document(envelope)
-        assert envelope.hash == hashlib.sha256(canonical(dict(document), previous)).digest()
+        assert envelope.hash == hashlib.sha256(canonical(dict(document))).digest()
         previous = envelope.hash
 
 
@@ -88,6 +89,7 @@ def test_every_stored_field_is_covered(index, name):
         "command": {"id": "k-2", "fingerprint": "ab" * 32},
         "correlation_id": None,
         "causation_id": "x",
+        "previous": b"\x01" * 32,
     }
     events = stream(4)
     document = {**to_document(events[index]), name: other[name]}
@@ -109,7 +111,7 @@ def test_a_forger_who_rehashes_one_event_breaks_the_next():
     """L11: each hash holds the one before it."""
     a, b, c = stream(3)
     edited = replace(b, data={"n": 99})
-    rehashed = replace(edited, hash=content_hash(to_document(edited), a.hash))
+    rehashed = replace(edited, hash=content_hash(to_document(edited)))
     assert chain_is_whole(EMPTY, [a, rehashed])
     assert not chain_is_whole(EMPTY, [a, rehashed, c])
 

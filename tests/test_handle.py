@@ -19,7 +19,8 @@ from domain.ticket import (
     ResolveTicket,
 )
 from eventstore.envelope import EMPTY, Envelope, chain_is_whole
-from eventstore.store import EventStore, StoreUnavailable
+from eventstore.failures import StoreUnavailable
+from eventstore.store import EventStore
 from tests.spec import ALICE, BOB
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob")
@@ -51,7 +52,7 @@ async def test_a_command_becomes_events_with_all_that_is_known_of_them(handler, 
         by(BOB, OPEN, key="k", occurred_at=happened, correlation_id="c", causation_id="a"),
     )
     [event] = await store.load(ticket_id)
-    assert outcome.events == (event,)
+    assert outcome.events == ((1, "TicketOpened"),)
     assert outcome.version == event.version == 1
     assert (event.occurred_at, event.metadata.actor) == (happened, BOB)
     assert event.recorded_at > happened
@@ -63,8 +64,9 @@ async def test_several_events_of_a_command_share_its_id(handler, store, ticket_i
     """L4: moved and unassigned, together."""
     outcome = await handler.handle(ticket_id, by(ALICE, MoveToGroup(group="network")))
     assert [e.type for e in outcome.events] == ["TicketMovedToGroup", "TicketUnassigned"]
-    assert len({e.metadata.command for e in outcome.events}) == 1
-    assert chain_is_whole(EMPTY, await store.load(ticket_id))
+    stream = await store.load(ticket_id)
+    assert stream[-1].metadata.command == stream[-2].metadata.command
+    assert chain_is_whole(EMPTY, stream)
 
 
 async def test_a_refused_command_changes_nothing(handler, store, ticket_id):
@@ -100,7 +102,7 @@ async def test_an_opening_with_a_key_opens_one_ticket(handler, store):
     )
     stream = await store.load(ticket_id)
     assert len(stream) == 1
-    assert all(o.version == 1 and list(o.events) == stream for o in outcomes)
+    assert {(o.version, o.events) for o in outcomes} == {(1, ((1, "TicketOpened"),))}
 
 
 async def test_a_key_with_another_command_is_refused(handler, ticket_id):
@@ -176,7 +178,7 @@ async def test_an_unknown_outcome_is_found_out_by_reading(database, ticket_id, a
     outcome = await Handler(unsure).handle(ticket_id, by(ALICE, AddNote(body="odd")))
     stream = await unsure.load(ticket_id)
     assert [e.type for e in stream].count("NoteAdded") == 1
-    assert outcome.events == (stream[-1],)
+    assert outcome.events == ((stream[-1].version, "NoteAdded"),)
 
 
 async def test_what_was_resolved_meanwhile_is_decided_anew(store, ticket_id):

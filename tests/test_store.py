@@ -14,14 +14,8 @@ from domain.events import Actor, EventData
 from eventstore import store as store_module
 from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
-from eventstore.store import (
-    COLLECTION,
-    Change,
-    EventStore,
-    HistoryLost,
-    StoreUnavailable,
-    VersionConflict,
-)
+from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
+from eventstore.store import COLLECTION, Change, EventStore
 
 ABOUT = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
 

@@ -1,0 +1,104 @@
+"""Tickets folded from their streams, kept for the next command.
+
+A command on a ticket that is kept costs one insert, however long the ticket's stream. What is kept
+is never trusted: another process may have gone on, and the unique key of the insert decides.
+Commands for one ticket take turns within a process, so that they do not race each other.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from domain.events import decode
+from domain.ticket import Ticket, evolve
+from eventstore.envelope import EMPTY, Envelope, Head
+from eventstore.store import EventStore
+
+KEPT_EVENTS = 100_000
+"""How long the streams of kept tickets may be in all. Some 300 bytes an event: 30 MB."""
+
+
+class EventRef(NamedTuple):
+    """An event as an answer names it."""
+
+    version: int
+    type: str
+
+
+class Done(NamedTuple):
+    """What an earlier command led to, and what it said."""
+
+    fingerprint: str
+    events: tuple[EventRef, ...]
+
+
+class Stream:
+    """A ticket's stream, folded: its state, its head, and the commands that led there (L5)."""
+
+    __slots__ = ("_done", "head", "ticket", "ticket_id")
+
+    def __init__(self, ticket_id: UUID) -> None:
+        self.ticket_id = ticket_id
+        self.ticket: Ticket | None = None
+        self.head: Head = EMPTY
+        self._done: dict[tuple[str, str], Done] = {}
+
+    def done(self, actor_id: str, command_id: str) -> Done | None:
+        """Give what a command led to, if it is in the stream."""
+        return self._done.get((actor_id, command_id))
+
+    def extend(self, events: Iterable[Envelope]) -> None:
+        """Fold the events that come next. Raises HistoryError."""
+        for envelope in events:
+            event = decode(envelope.type, envelope.schema, envelope.data)
+            self.ticket = evolve(self.ticket, event)
+            self.head = Head(envelope.version, envelope.hash)
+            command = envelope.metadata.command
+            key = (envelope.metadata.actor.id, command.id)
+            before = self._done.get(key)
+            ref = EventRef(envelope.version, envelope.type)
+            refs = (*before.events, ref) if before else (ref,)
+            self._done[key] = Done(command.fingerprint, refs)
+
+
+class Streams:
+    """The tickets that were last in use, a bounded number of them."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._kept: OrderedDict[UUID, Stream] = OrderedDict()
+        self._kept_events = 0
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, ticket_id: UUID) -> AsyncIterator[Stream]:
+        """Wait for one's turn with a ticket; give its stream as far as it is known, maybe empty."""
+        turn = self._turns.get(ticket_id)
+        if turn is None:
+            turn = self._turns[ticket_id] = asyncio.Lock()
+        async with turn:
+            stream = self._kept.pop(ticket_id, None)
+            if stream is None:
+                stream = Stream(ticket_id)
+            self._kept_events -= stream.head.version
+            try:
+                yield stream
+            finally:
+                self._keep(stream)
+
+    async def refresh(self, stream: Stream) -> None:
+        """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""
+        stream.extend(await self._store.load(stream.ticket_id, after=stream.head.version))
+
+    def _keep(self, stream: Stream) -> None:
+        if stream.head.version == 0:
+            return
+        self._kept[stream.ticket_id] = stream
+        self._kept_events += stream.head.version
+        while self._kept_events > KEPT_EVENTS and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_events -= oldest.head.version

@@ -1,0 +1,107 @@
+"""What can go wrong in the store: a small tree of its own instead of the drivers' large ones.
+
+StoreError
+├── VersionConflict     another writer was first; read and decide again
+├── StoreBusy           too much is waiting; nothing was written
+├── StoreUnavailable    no answer in time; a write may or may not have happened: read to find out
+├── StoreFailed         the database refuses for a reason that trying again does not mend
+└── HistoryLost         the change stream cannot go on from a token
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    PyMongoError,
+    WriteConcernError,
+)
+
+from domain.errors import CasebookError
+
+_DUPLICATE_KEY = 11000
+_TRANSIENT_LABELS = (
+    "RetryableWriteError",
+    "TransientTransactionError",
+    "UnknownTransactionCommitResult",
+)
+# LockTimeout, MaxTimeMSExpired, WriteConflict, NoSuchTransaction; and those of a host that cannot
+# be reached, a node that restarts and a primary that steps down.
+_TRANSIENT_CODES = frozenset(
+    {24, 50, 112, 251, 6, 7, 89, 91, 189, 9001, 10107, 11600, 11602, 13435}
+)
+
+
+class StoreError(CasebookError):
+    """Root of what the store raises."""
+
+
+class VersionConflict(StoreError):
+    """Another writer took the version first: for example two agents answering at once."""
+
+    def __init__(self) -> None:
+        super().__init__("version_conflict", "the ticket has changed since it was read")
+
+
+class StoreBusy(StoreError):
+    """The database has been slower than its writers for too long: for example under a flood."""
+
+    def __init__(self) -> None:
+        super().__init__("store_busy", "too many commands are waiting; try again")
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer: for example while it restarts or elects a primary."""
+
+    def __init__(self) -> None:
+        super().__init__("store_unavailable", "the database does not answer; try again")
+
+
+class StoreFailed(StoreError):
+    """The database refuses: for example because the user lacks a right, or the disk is full."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("store_failed", f"the database refuses: {detail}")
+
+
+class HistoryLost(StoreError):
+    """The change stream cannot go on from a token: for example after days of downtime."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("history_lost", detail)
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Raise the store's own errors for the drivers' in this block."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise translated(error) from error
+
+
+def translated(error: PyMongoError) -> StoreError:
+    """Give the store's own error for a driver's."""
+    if isinstance(error, BulkWriteError):
+        failures = error.details.get("writeErrors", [])
+        return write_failure(failures[0]) if failures else StoreUnavailable()
+    if isinstance(error, DuplicateKeyError):
+        return VersionConflict()
+    unsure = ConnectionFailure | ExecutionTimeout | WriteConcernError
+    code = getattr(error, "code", None)
+    labelled = any(error.has_error_label(label) for label in _TRANSIENT_LABELS)
+    if isinstance(error, unsure) or labelled or code in _TRANSIENT_CODES:
+        return StoreUnavailable()
+    return StoreFailed(str(error))
+
+
+def write_failure(failure: Mapping[str, object]) -> StoreError:
+    """Give the store's own error for one entry of a bulk write's `writeErrors`."""
+    if failure["code"] == _DUPLICATE_KEY:
+        return VersionConflict()
+    if failure["code"] in _TRANSIENT_CODES:
+        return StoreUnavailable()
+    return StoreFailed(str(failure.get("errmsg")))
