@@ -1,8 +1,9 @@
 """The composition root: one database in, one application out."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
@@ -11,7 +12,9 @@ from pymongo.errors import PyMongoError
 
 from api import commands, problems, queries
 from api.handle import Handler
+from api.settings import Settings
 from eventstore.driver import Database
+from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import projector
 from projections.checkpoint import Checkpoints
@@ -25,25 +28,35 @@ a moment. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
-def create_app(database: Database, *, project: bool = True) -> FastAPI:
-    """Make the application over `database`; `project`: with a projector running in it."""
-    store = EventStore(database)
+Work = Callable[[], Coroutine[None, None, None]]
+"""Something that runs beside the application until it is cancelled."""
+
+
+def background(database: Database, store: EventStore, settings: Settings) -> list[Work]:
+    """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
+    work: list[Work] = [projector.Projector(database, store).run]
+    if settings.checkpoint_seconds:
+        key = signing_key(settings.signing_key_path)
+        notary = LogCheckpoints(database, store, key)
+        work.append(partial(notary.keep, settings.checkpoint_seconds))
+    return work
+
+
+def create_app(database: Database, store: EventStore, beside: Sequence[Work] = ()) -> FastAPI:
+    """Make the application over `database`, and run `beside` for as long as it runs."""
     checkpoints = Checkpoints(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await store.prepare()
         await projector.prepare(database)
-        if not project:
-            yield
-            return
-        running = asyncio.create_task(projector.Projector(database, store).run())
+        running = [asyncio.create_task(work()) for work in beside]
         try:
             yield
         finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     app = FastAPI(
         title="Casebook", version=_version(), description=DESCRIPTION.strip(), lifespan=lifespan

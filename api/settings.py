@@ -27,6 +27,13 @@ class Settings(BaseModel):
     data_dir: Path = Path("data")
     mongodb_url: str | None = None
     mongo_driver: DriverName = "motor"
+    signing_key: Path | None = None
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
+
+    @property
+    def signing_key_path(self) -> Path:
+        """Where the key is that signs checkpoints of the log."""
+        return self.signing_key or self.data_dir / "signing-key.pem"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

@@ -11,7 +11,7 @@ outlives any change of the code that reads it.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypedDict
 from uuid import UUID
 
@@ -140,23 +140,28 @@ def seal(
 
 def content_hash(document: EventDocument) -> bytes:
     """Hash a stored event: all of it but the hash itself."""
+    canonical = canonical_form(document)
+    return hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def canonical_form(document: EventDocument) -> JsonObject:
+    """Give the content that is hashed, as JSON values."""
     previous = document["previous"]
-    canonical = {
+    return {
         "actor": document["actor"],
         "causation_id": document["causation_id"],
         "command": document["command"],
         "correlation_id": document["correlation_id"],
         "data": document["data"],
         "id": document["_id"],
-        "occurred_at": _milliseconds(document["occurred_at"]),
+        "occurred_at": milliseconds(document["occurred_at"]),
         "previous": None if previous is None else previous.hex(),
-        "recorded_at": _milliseconds(document["recorded_at"]),
+        "recorded_at": milliseconds(document["recorded_at"]),
         "schema": document["schema"],
         "ticket_id": document["ticket_id"],
         "type": document["type"],
         "version": document["version"],
     }
-    return hashlib.sha256(orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def chain_is_whole(head: Head, stream: Iterable[Envelope]) -> bool:
@@ -223,6 +228,12 @@ def fingerprint(content: Mapping[str, object]) -> str:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _milliseconds(time: datetime) -> int:
+def milliseconds(time: datetime) -> int:
+    """Give a UTC time as whole milliseconds since 1970."""
     delta = time - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+def time_of(milliseconds_since_1970: int) -> datetime:
+    """Give the UTC time of whole milliseconds since 1970."""
+    return _EPOCH + timedelta(milliseconds=milliseconds_since_1970)

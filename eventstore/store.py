@@ -22,13 +22,13 @@ from uuid import UUID
 
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from domain.events import JsonObject
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document, to_document
-from eventstore.failures import HistoryLost, translating
+from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
 
 COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
@@ -37,6 +37,7 @@ ResumeToken = Mapping[str, object]
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _SCAN_BATCH_DOCUMENTS = 1000
+_TICKETS_AT_ONCE = 200
 _STREAM_WAIT_MILLISECONDS = 50
 
 
@@ -120,6 +121,45 @@ class EventStore:
         """
         async for document in self._events.find(batch_size=_SCAN_BATCH_DOCUMENTS):
             yield from_document(document)
+
+    async def heads(self) -> dict[UUID, tuple[int, bytes]]:
+        """Give the last version and hash of every ticket.
+
+        Reads the whole log, and keeps some 300 bytes for each ticket.
+        """
+        heads: dict[UUID, tuple[int, bytes]] = {}
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
+        async for event in self._events.find({}, wanted, batch_size=_SCAN_BATCH_DOCUMENTS):
+            known = heads.get(event["ticket_id"])
+            if known is None or known[0] < event["version"]:
+                heads[event["ticket_id"]] = (event["version"], event["hash"])
+        return heads
+
+    async def in_order(self) -> AsyncIterator[EventDocument]:
+        """Give every stored document by ticket id and version.
+
+        Sorted here, some tickets at a time: a sort of the whole log is beyond some servers.
+        """
+        first = self._events.find({"version": 1}, {"_id": 0, "ticket_id": 1})
+        ids = sorted([event["ticket_id"] async for event in first])
+        for start in range(0, len(ids), _TICKETS_AT_ONCE):
+            some = ids[start : start + _TICKETS_AT_ONCE]
+            found = await self._events.find({"ticket_id": {"$in": some}}).to_list()
+            for document in sorted(found, key=lambda d: (d["ticket_id"], d["version"])):
+                yield document
+
+    async def restore(self, documents: Sequence[EventDocument]) -> None:
+        """Insert stored documents as they are; those that are there already are passed over.
+
+        For restoring an export into an empty log: nothing is decided and nothing is checked here.
+        """
+        try:
+            await self._events.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failures = map(write_failure, error.details["writeErrors"])
+            others = [failure for failure in failures if not isinstance(failure, VersionConflict)]
+            if others:
+                raise others[0] from error
 
     async def count(self, *, exact: bool = False) -> int:
         """Count all events. The estimate may be off after a crash of a MongoDB server."""

@@ -1,4 +1,4 @@
-"""Keep the views current in a process of its own, until stopped.
+"""Keep the views and the log's checkpoints current in a process of its own, until stopped.
 
 Any number may run, beside the server's own: one works, the others stand by and take over.
 """
@@ -7,6 +7,7 @@ import argparse
 import asyncio
 from contextlib import suppress
 
+from api.app import background
 from api.settings import Settings
 from eventstore.store import EventStore
 from projections import projector
@@ -15,13 +16,14 @@ from scripts.console import database, run, screen
 
 async def main() -> int:
     argparse.ArgumentParser(prog="python -m scripts.project", description=__doc__).parse_args()
-    async with database(Settings.from_environment()) as db:
+    settings = Settings.from_environment()
+    async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
         await projector.prepare(db)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            await projector.Projector(db, store).run()
+            await asyncio.gather(*(work() for work in background(db, store, settings)))
     return 0
 
 

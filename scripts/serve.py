@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from api.app import create_app
+from api.app import background, create_app
 from api.settings import Settings
+from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
 
 
@@ -23,7 +24,9 @@ async def main() -> int:
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
-            server = _Server(uvicorn.Config(create_app(db), log_config=None))
+            store = EventStore(db)
+            app = create_app(db, store, background(db, store, settings))
+            server = _Server(uvicorn.Config(app, log_config=None))
             await _serve(server, listening)
     return 0
 

@@ -11,6 +11,8 @@ import pytest_asyncio
 
 from api.app import create_app
 from domain.ticket import COMMANDS
+from eventstore.store import EventStore
+from projections.projector import Projector
 from tests.oracle import assert_views_equal_the_log, folded_reads, recounted
 from tests.test_projector import caught_up
 
@@ -21,7 +23,9 @@ OPEN = {"subject": "Printer jam", "requester": "bob", "body": "It jams."}
 
 @asynccontextmanager
 async def serving(database, *, project=True):
-    app = create_app(database, project=project)
+    store = EventStore(database)
+    beside = [Projector(database, store).run] if project else []
+    app = create_app(database, store, beside)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -12,10 +12,10 @@ LAYERS = ("domain", "eventstore", "projections", "api", "scripts")
 
 THIRD_PARTY = {
     "domain": {"pydantic"},
-    "eventstore": {"motor", "orjson", "pymongo", "uuid_utils"},
+    "eventstore": {"cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
     "projections": {"pydantic", "pymongo"},
     "api": {"fastapi", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
-    "scripts": {"orjson", "pydantic", "pymongo", "rich", "uvicorn"},
+    "scripts": {"cryptography", "orjson", "pydantic", "pymongo", "rich", "uvicorn"},
 }
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 

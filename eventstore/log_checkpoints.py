@@ -1,0 +1,276 @@
+"""Signed checkpoints: what the whole log looked like at a moment.
+
+A ticket's hash chain cannot show that its last events were cut off, or that a whole ticket is gone.
+A checkpoint can: it is a Merkle root over the heads of all tickets, signed with Ed25519, appended
+to `log_checkpoints`, and each holds the hash of the one before it. An operator who keeps one
+elsewhere can prove later that nothing it covers was changed.
+
+The root alone would not say which ticket is wrong, so the heads are kept too: with each checkpoint
+those that are new since the one before it, in `log_checkpoint_heads`.
+
+A checkpoint reads the whole log once, so its cost grows with it. Several processes may take them at
+once: the number decides who wins, and the other's work is left out.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+from uuid import UUID, uuid4
+
+import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from domain.errors import CasebookError
+from eventstore import merkle
+from eventstore.driver import Database
+from eventstore.envelope import milliseconds
+from eventstore.failures import StoreError
+from eventstore.store import EventStore
+
+_log = logging.getLogger(__name__)
+
+COLLECTION = "log_checkpoints"
+HEADS_COLLECTION = "log_checkpoint_heads"
+HEAD_BYTES = 16 + 8 + 32
+_HEADS_A_DOCUMENT = 100_000  # 5.6 MB
+
+Heads = dict[UUID, tuple[int, bytes]]
+"""The last version and hash of each ticket."""
+
+
+class KeyUnusable(CasebookError):
+    """The signing key cannot be used: for example a file that holds something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a checkpoint says; `previous` is the SHA-256 of the statement before it (hex)."""
+
+    number: int
+    taken_at: int
+    tickets: int
+    events: int
+    root: str
+    previous: str | None
+
+    def signed_bytes(self) -> bytes:
+        """Give the bytes that are signed and hashed: JSON, sorted keys, no white space."""
+        content = {
+            "events": self.events,
+            "format": 1,
+            "number": self.number,
+            "previous": self.previous,
+            "root": self.root,
+            "taken_at": self.taken_at,
+            "tickets": self.tickets,
+        }
+        return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+    def digest(self) -> str:
+        """Give what the next statement holds as its `previous`."""
+        return hashlib.sha256(self.signed_bytes()).hexdigest()
+
+
+class LogCheckpoint(NamedTuple):
+    """A statement, its signature, and the heads that it stands for."""
+
+    statement: Statement
+    signature: bytes
+    heads: Heads
+
+
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """Read the key, or make one at first: 0600, with the public key beside it as `<name>.pub`.
+
+    Raises KeyUnusable.
+    """
+    try:
+        stored = path.read_bytes()
+    except FileNotFoundError:
+        return _new_key(path)
+    except OSError as error:
+        raise KeyUnusable("key_unusable", f"cannot read {path}: {error}") from error
+    try:
+        key = serialization.load_pem_private_key(stored, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable("key_unusable", f"{path} holds no key: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyUnusable("key_unusable", f"{path} holds no Ed25519 key")
+    return key
+
+
+def _new_key(path: Path) -> Ed25519PrivateKey:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)  # fails if another process was first
+    except FileExistsError:
+        return signing_key(path)
+    finally:
+        temporary.unlink()
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    path.with_suffix(".pub").write_bytes(public)
+    return key
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Name a public key: the first 16 hex digits of its SHA-256."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def leaf(ticket_id: UUID, version: int, hash_: bytes) -> bytes:
+    """Give a head as a leaf of the tree: 16 bytes of id, 8 of version (big-endian), 32 of hash."""
+    return ticket_id.bytes + version.to_bytes(8, "big") + hash_
+
+
+class LogCheckpoints:
+    """Takes and reads the checkpoints of one database's log."""
+
+    def __init__(self, database: Database, store: EventStore, key: Ed25519PrivateKey) -> None:
+        self._database = database
+        self._store = store
+        self._key = key
+        self._checkpoints = database.collection(COLLECTION)
+        self._heads = database.collection(HEADS_COLLECTION)
+
+    async def take(self) -> LogCheckpoint | None:
+        """Take a checkpoint of the log as it is; None if nothing is new, or another was first."""
+        latest = await self._checkpoints.find_one({}, sort=[("_id", -1)])
+        known = await self.heads()
+        # Heads only ever move on. One that is gone or went back stays what it was: a checkpoint
+        # speaks for what should be there, and never covers up for a log that lost something.
+        new = {
+            ticket: head
+            for ticket, head in (await self._store.heads()).items()
+            if ticket not in known or known[ticket][0] < head[0]
+        }
+        if latest is not None and not new:
+            return None
+        heads = {**known, **new}
+        statement = await asyncio.to_thread(
+            _state,
+            heads,
+            0 if latest is None else cast("int", latest["_id"]) + 1,
+            milliseconds(await self._database.server_time()),
+            None if latest is None else _statement(latest).digest(),
+        )
+        signature = self._key.sign(statement.signed_bytes())
+        parts = [uuid4() for _ in range(0, len(new), _HEADS_A_DOCUMENT)]
+        for part, packed in zip(parts, _packed(new), strict=True):
+            await self._heads.insert_one({"_id": part, "heads": packed})
+        try:
+            await self._checkpoints.insert_one(
+                {
+                    "_id": statement.number,
+                    "taken_at": statement.taken_at,
+                    "tickets": statement.tickets,
+                    "events": statement.events,
+                    "root": statement.root,
+                    "previous": statement.previous,
+                    "key_id": key_id(self._key.public_key()),
+                    "signature": signature,
+                    "heads": parts,
+                }
+            )
+        except DuplicateKeyError:
+            return None
+        return LogCheckpoint(statement, signature, heads)
+
+    async def latest(self) -> LogCheckpoint | None:
+        """Give the last checkpoint that was taken."""
+        document = await self._checkpoints.find_one({}, sort=[("_id", -1)])
+        if document is None:
+            return None
+        signature = cast("bytes", document["signature"])
+        return LogCheckpoint(_statement(document), signature, await self.heads())
+
+    async def heads(self) -> Heads:
+        """Give the heads that the checkpoints so far stand for."""
+        heads: Heads = {}
+        async for checkpoint in self._checkpoints.find().sort("_id", 1):
+            for part in cast("list[UUID]", checkpoint["heads"]):
+                document = await self._heads.find_one({"_id": part})
+                if document is not None:
+                    heads.update(unpacked(cast("bytes", document["heads"])))
+        return heads
+
+    async def keep(self, seconds: float) -> None:
+        """Take a checkpoint every so often, until cancelled. A failure waits for the next time."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                taken = await self.take()
+            except (StoreError, PyMongoError) as error:
+                _log.warning("no checkpoint of the log was taken: %s", error)
+            else:
+                if taken is not None:
+                    _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
+
+
+def write_file(path: Path, checkpoint: LogCheckpoint, public: Ed25519PublicKey) -> None:
+    """Write a checkpoint with all its heads, for keeping elsewhere.
+
+    JSON lines: the signed statement, then [ticket id, version, hash] for each ticket. A later
+    `verify --checkpoint FILE` needs nothing of the database's own checkpoints.
+    """
+    with path.open("wb") as file:
+        header = {
+            **orjson.loads(checkpoint.statement.signed_bytes()),
+            "key_id": key_id(public),
+            "signature": checkpoint.signature.hex(),
+        }
+        file.write(orjson.dumps(header, option=orjson.OPT_SORT_KEYS) + b"\n")
+        for ticket, (version, hash_) in sorted(checkpoint.heads.items()):
+            file.write(orjson.dumps([str(ticket), version, hash_.hex()]) + b"\n")
+
+
+def unpacked(packed: bytes) -> Iterator[tuple[UUID, tuple[int, bytes]]]:
+    """Read heads from their stored bytes."""
+    for start in range(0, len(packed), HEAD_BYTES):
+        one = packed[start : start + HEAD_BYTES]
+        yield UUID(bytes=one[:16]), (int.from_bytes(one[16:24], "big"), one[24:])
+
+
+def _packed(heads: Heads) -> Iterator[bytes]:
+    leaves = [leaf(ticket, *head) for ticket, head in sorted(heads.items())]
+    for start in range(0, len(leaves), _HEADS_A_DOCUMENT):
+        yield b"".join(leaves[start : start + _HEADS_A_DOCUMENT])
+
+
+def _state(heads: Heads, number: int, taken_at: int, previous: str | None) -> Statement:
+    root = merkle.root(leaf(ticket, *head) for ticket, head in sorted(heads.items()))
+    events = sum(version for version, _ in heads.values())
+    return Statement(number, taken_at, len(heads), events, root.hex(), previous)
+
+
+def _statement(document: Mapping[str, object]) -> Statement:
+    return Statement(
+        number=cast("int", document["_id"]),
+        taken_at=cast("int", document["taken_at"]),
+        tickets=cast("int", document["tickets"]),
+        events=cast("int", document["events"]),
+        root=cast("str", document["root"]),
+        previous=cast("str | None", document["previous"]),
+    )

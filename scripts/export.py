@@ -1,0 +1,43 @@
+"""Export the log to a file, one event a line, with a manifest beside it.
+
+The same log gives the same bytes. Events that are added meanwhile may or may not be in it; each
+ticket is whole up to its last line.
+"""
+
+import argparse
+from pathlib import Path
+
+from api.settings import Settings
+from eventstore.archive import Summing, lines, manifest_path
+from eventstore.store import EventStore
+from scripts.console import UsageError, database, progress, run
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.export", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    path: Path = options.file
+    unfinished = path.with_name(f"{path.name}.part")
+    async with database(Settings.from_environment()) as db:
+        store = EventStore(db)
+        summing = Summing()
+        try:
+            with unfinished.open("wb") as file, progress() as bar:
+                task = bar.add_task("exporting", total=await store.count(), rate="events")
+                async for line in lines(store, summing):
+                    file.write(line)
+                    bar.advance(task)
+        except OSError as error:
+            raise UsageError(f"cannot write {unfinished}: {error}") from error
+    manifest = summing.manifest()
+    manifest.write(manifest_path(path))
+    unfinished.replace(path)
+    print(f"{manifest.tickets} tickets, {manifest.events} events, sha256 {manifest.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,470 @@
+"""Verify the log: every hash, every chain, and what signed checkpoints say should be there.
+
+Reads the database, or a file that was exported. Shares no code with what writes the log: the
+canonical form, the tree and the signatures are done again here from their description in
+docs/hash-chain.md, so that one mistake cannot hide in both.
+
+Exit code 0: all is as it was written. 1: something was tampered with. 3: it cannot be verified.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pymongo.errors import PyMongoError
+
+from api.settings import Settings
+from domain.errors import CasebookError
+from eventstore.driver import Database
+from scripts.console import database, fail, progress, run
+
+Kind = Literal["edited", "deleted", "inserted", "reordered"]
+Plain = Mapping[str, object]
+Head = tuple[int, str]
+"""A version and the hash (hex) of the event that has it."""
+
+OK, TAMPERED, CANNOT_VERIFY = 0, 1, 3
+_FIELDS = frozenset(
+    {"id", "ticket_id", "version", "type", "schema", "data", "occurred_at", "recorded_at"}
+    | {"actor", "command", "correlation_id", "causation_id", "previous", "hash"}
+)
+_SHOWN = 20
+_REACH = 100  # how far events may have been renumbered and still be recognised
+
+
+class CannotVerify(CasebookError):
+    """There is nothing to verify against: no key, no readable file, no database."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("cannot_verify", detail)
+
+
+class Fault(NamedTuple):
+    """Where the log is not what was written: the ticket's first bad version."""
+
+    ticket: str
+    version: int
+    kind: Kind
+    detail: str
+
+
+@dataclass(slots=True)
+class Event:
+    """A stored event: where it stands, and its content if it has the form of an event."""
+
+    ticket: str
+    version: int
+    plain: Plain | None
+
+    @property
+    def hash(self) -> str:
+        return str(self.plain["hash"]) if self.plain else ""
+
+    @property
+    def previous(self) -> str | None:
+        return None if self.plain is None else str(self.plain["previous"] or "") or None
+
+    def is_itself(self, version: int | None = None) -> bool:
+        """Say whether its hash is over this content; if `version` is given, with that version."""
+        if self.plain is None:
+            return False
+        content = {k: v for k, v in self.plain.items() if k != "hash"}
+        content["version"] = self.version if version is None else version
+        return hashlib.sha256(canonical(content)).hexdigest() == self.plain["hash"]
+
+
+def canonical(content: object) -> bytes:
+    """Give the bytes of a JSON value: sorted keys, no white space, UTF-8."""
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8", "surrogatepass")
+
+
+# --- one ticket ----------------------------------------------------------------------------------
+
+
+def examine(stream: Sequence[Event]) -> Fault | None:
+    """Find the first fault in all of a ticket's events, sorted by version."""
+    head: str | None = None
+    for index, event in enumerate(stream):
+        expected = index + 1
+        if event.version > expected:
+            return Fault(event.ticket, expected, "deleted", "this version is missing")
+        if event.version < expected:
+            return Fault(event.ticket, event.version, "inserted", "this version stands twice")
+        if not event.is_itself():
+            return _explain(stream, index)
+        if event.previous != head:
+            return _broken_link(stream, index)
+        head = event.hash
+    return None
+
+
+def _explain(stream: Sequence[Event], index: int) -> Fault:
+    """Say what became of an event whose hash is not over its content."""
+    event = stream[index]
+    hashes = [None, *(before.hash for before in stream[:index])]
+    after = stream[index + 1] if index + 1 < len(stream) else None
+    if after and after.previous == hashes[-1] and after.is_itself(event.version):
+        if event.is_itself(after.version):
+            detail = f"it has changed places with version {after.version}"
+            return Fault(event.ticket, event.version, "reordered", detail)
+        detail = "the events behind it follow what stands before it"
+        return Fault(event.ticket, event.version, "inserted", detail)
+    for distance in range(1, _REACH + 1):
+        if event.is_itself(event.version + distance):
+            detail = f"what stands here was written as version {event.version + distance}"
+            return Fault(event.ticket, event.version, "deleted", detail)
+        if (
+            distance <= index
+            and event.previous == hashes[index - distance]
+            and event.is_itself(event.version - distance)
+        ):
+            detail = f"version {event.version} follows what stands before it"
+            return Fault(event.ticket, event.version - distance, "inserted", detail)
+    detail = "its content is not what its hash was made of"
+    return Fault(event.ticket, event.version, "edited", detail)
+
+
+def _broken_link(stream: Sequence[Event], index: int) -> Fault:
+    """Say what is wrong where an event is itself but does not follow the one before it."""
+    event = stream[index]
+    if index == 0:
+        return Fault(event.ticket, 1, "deleted", "what stands first follows another event")
+    before = stream[index - 1]
+    detail = f"version {event.version} follows another event than this one"
+    return Fault(event.ticket, before.version, "edited", detail)
+
+
+# --- the whole log -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Verification:
+    """What has been found so far, event by event, in any order."""
+
+    expected: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Hashes that checkpoints say must be there, by ticket and version."""
+    heads: dict[str, Head] = field(default_factory=dict)
+    events: int = 0
+    suspects: set[str] = field(default_factory=set)
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    def expect(self, ticket: str, version: int, hash_: str) -> None:
+        """Take note of what a checkpoint says."""
+        self.expected.setdefault(ticket, {})[version] = hash_
+
+    def see(self, event: Event) -> None:
+        """Check an event that is its ticket's next; put aside tickets where something is odd."""
+        self.events += 1
+        version, hash_ = self.heads.get(event.ticket, (0, None))
+        if event.version == version + 1 and event.previous == hash_ and event.is_itself():
+            self.heads[event.ticket] = (event.version, event.hash)
+        else:
+            self.suspects.add(event.ticket)
+        wanted = self.expected.get(event.ticket, {}).pop(event.version, None)
+        if wanted not in (None, event.hash):
+            detail = "a checkpoint holds another hash for it"
+            self.report(Fault(event.ticket, event.version, "edited", detail))
+
+    def judge(self, ticket: str, stream: Sequence[Event]) -> None:
+        """Look at all of a suspect ticket's events at once."""
+        fault = examine(stream)
+        if fault is not None:
+            self.report(fault)
+        elif stream:
+            self.heads[ticket] = (stream[-1].version, stream[-1].hash)
+
+    def finish(self) -> list[Fault]:
+        """Report what checkpoints expect and nobody has seen; give all faults by ticket."""
+        for ticket, missing in self.expected.items():
+            if missing:
+                version = self.heads.get(ticket, (0, ""))[0] + 1
+                detail = f"a checkpoint knows version {max(missing)} of this ticket"
+                self.report(Fault(ticket, min(version, *missing), "deleted", detail))
+        return sorted(self.faults.values())
+
+    def report(self, fault: Fault) -> None:
+        known = self.faults.get(fault.ticket)
+        if known is None or fault.version < known.version:
+            self.faults[fault.ticket] = fault
+
+
+# --- events in the database ----------------------------------------------------------------------
+
+
+def from_stored(document: Mapping[str, object]) -> Event:
+    """Read a document of `ticket_events`; its content is None if it has another form."""
+    ticket, version = document.get("ticket_id"), document.get("version")
+    place = (str(ticket), version if isinstance(version, int) else 0)
+    try:
+        plain = {
+            **{k: v for k, v in document.items() if k != "_id"},
+            "id": _text(document["_id"], UUID),
+            "ticket_id": _text(ticket, UUID),
+            "occurred_at": _milliseconds(document["occurred_at"]),
+            "recorded_at": _milliseconds(document["recorded_at"]),
+            "previous": _hex(document["previous"]),
+            "hash": _hex(document["hash"]),
+        }
+        canonical(plain)
+    except (KeyError, TypeError, ValueError):
+        return Event(*place, None)
+    return Event(*place, plain if plain.keys() == _FIELDS else None)
+
+
+def _text(value: object, type_: type) -> str:
+    if not isinstance(value, type_):
+        raise TypeError
+    return str(value)
+
+
+def _hex(value: object) -> str | None:
+    if value is not None and not isinstance(value, bytes):
+        raise TypeError
+    return None if value is None else value.hex()
+
+
+def _milliseconds(value: object) -> int:
+    if not isinstance(value, datetime):
+        raise TypeError
+    return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+async def verify_database(db: Database, verification: Verification) -> None:
+    """Check every event of the log."""
+    log = db.collection("ticket_events")
+    with progress() as bar:
+        task = bar.add_task("verifying", total=await log.estimated_document_count(), rate="events")
+        async for document in log.find(batch_size=1000):
+            verification.see(from_stored(document))
+            bar.advance(task)
+    for ticket in sorted(verification.suspects):
+        try:
+            found = await log.find({"ticket_id": UUID(ticket)}).to_list()
+        except ValueError:
+            verification.report(Fault(ticket, 0, "edited", "its ticket id is none"))
+            continue
+        events = sorted(map(from_stored, found), key=lambda event: event.version)
+        verification.judge(ticket, events)
+
+
+# --- events in a file ----------------------------------------------------------------------------
+
+
+def verify_file(path: Path, verification: Verification) -> None:
+    """Check every line of an exported file, and its manifest. Raises CannotVerify."""
+    streams: dict[str, list[Event]] = {}
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                digest.update(line)
+                event = _from_line(line)
+                verification.see(event)
+                streams.setdefault(event.ticket, []).append(event)
+        manifest = json.loads(path.with_name(f"{path.name}.manifest.json").read_bytes())
+        said = (manifest["tickets"], manifest["events"], manifest["sha256"], manifest["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CannotVerify(f"cannot read {path} and its manifest: {error}") from error
+    for ticket in sorted(verification.suspects):
+        verification.judge(ticket, sorted(streams[ticket], key=lambda event: event.version))
+    heads = {ticket: (events[-1].version, events[-1].hash) for ticket, events in streams.items()}
+    found = (len(streams), verification.events, digest.hexdigest(), root_of(heads))
+    if found != said and not verification.faults:
+        differing = ["tickets", "events", "sha256", "root"]
+        names = [n for n, s, f in zip(differing, said, found, strict=True) if s != f]
+        detail = f"the file differs from its manifest in: {', '.join(names)}"
+        verification.report(Fault("(file)", 0, "edited", detail))
+
+
+def _from_line(line: bytes) -> Event:
+    try:
+        plain = json.loads(line)
+        ticket, version = str(plain["ticket_id"]), int(plain["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CannotVerify(f"a line is no event: {error!r}") from error
+    written_so = plain.keys() == _FIELDS and canonical(plain) + b"\n" == line
+    return Event(ticket, version, plain if written_so else None)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def root_of(heads: Mapping[str, Head]) -> str:
+    """Give the Merkle root (RFC 6962) over heads, in hex."""
+    leaves = sorted(
+        UUID(ticket).bytes + version.to_bytes(8, "big") + bytes.fromhex(hash_)
+        for ticket, (version, hash_) in heads.items()
+    )
+    return _tree([hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]).hex()
+
+
+def _tree(nodes: Sequence[bytes]) -> bytes:
+    if not nodes:
+        return hashlib.sha256(b"").digest()
+    while len(nodes) > 1:
+        pairs = zip(nodes[0::2], nodes[1::2], strict=False)
+        joined = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in pairs]
+        nodes = [*joined, nodes[-1]] if len(nodes) % 2 else joined
+    return nodes[0]
+
+
+def statement_bytes(checkpoint: Mapping[str, object], number: int) -> bytes:
+    """Give the bytes of a checkpoint that are signed."""
+    names = ("events", "previous", "root", "taken_at", "tickets")
+    return canonical({**{n: checkpoint[n] for n in names}, "format": 1, "number": number})
+
+
+async def expect_database_checkpoints(
+    db: Database, key: Ed25519PublicKey | None, verification: Verification
+) -> int:
+    """Check the signed checkpoints in the database; take note of their heads; give their number.
+
+    Raises CannotVerify if there are some and no key.
+    """
+    heads: dict[str, Head] = {}
+    previous: str | None = None
+    number = 0
+    async for checkpoint in db.collection("log_checkpoints").find().sort("_id", 1):
+        if key is None:
+            raise CannotVerify("there are checkpoints, but no public key: name it with --key")
+        try:
+            if checkpoint["_id"] != number or checkpoint["previous"] != previous:
+                raise ValueError("it does not follow the one before it")  # noqa: TRY301
+            signed = statement_bytes(checkpoint, number)
+            key.verify(bytes(_bytes(checkpoint["signature"])), signed)
+            for ticket, head in await _heads_of(db, checkpoint):
+                heads[ticket] = head
+                verification.expect(ticket, *head)
+            if root_of(heads) != checkpoint["root"]:
+                raise ValueError("its heads are not those of its root")  # noqa: TRY301
+        except (InvalidSignature, KeyError, TypeError, ValueError) as error:
+            reason = str(error) or "its signature is not by this key"
+            verification.report(Fault(f"(checkpoint {number})", number, "edited", reason))
+            return number
+        previous = hashlib.sha256(signed).hexdigest()
+        number += 1
+    return number
+
+
+async def _heads_of(db: Database, checkpoint: Mapping[str, object]) -> Iterable[tuple[str, Head]]:
+    packed = b""
+    parts = checkpoint["heads"]
+    if not isinstance(parts, list):
+        raise TypeError("it names no heads")
+    for part in parts:
+        document = await db.collection("log_checkpoint_heads").find_one({"_id": part})
+        if document is None:
+            raise ValueError("some of its heads are gone")
+        packed += _bytes(document["heads"])
+    return _unpack(packed)
+
+
+def _unpack(packed: bytes) -> Iterator[tuple[str, Head]]:
+    for start in range(0, len(packed), 56):
+        one = packed[start : start + 56]
+        yield str(UUID(bytes=one[:16])), (int.from_bytes(one[16:24], "big"), one[24:].hex())
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("bytes were expected")
+    return value
+
+
+def expect_checkpoint_file(
+    path: Path, key: Ed25519PublicKey | None, verification: Verification
+) -> None:
+    """Check a checkpoint that was kept elsewhere; take note of its heads. Raises CannotVerify."""
+    if key is None:
+        raise CannotVerify("a checkpoint is checked with its public key: name it with --key")
+    try:
+        statement, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        key.verify(
+            bytes.fromhex(statement["signature"]), statement_bytes(statement, statement["number"])
+        )
+        heads = {ticket: (version, hash_) for ticket, version, hash_ in lines}
+        if root_of(heads) != statement["root"]:
+            raise CannotVerify(f"{path}: its heads are not those of its root")
+    except InvalidSignature as error:
+        raise CannotVerify(f"{path}: its signature is not by this key") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CannotVerify(f"cannot read the checkpoint {path}: {error}") from error
+    for ticket, head in heads.items():
+        verification.expect(ticket, *head)
+
+
+def read_key(path: Path, *, needed: bool) -> Ed25519PublicKey | None:
+    """Read a public key; None if it is not there and not needed. Raises CannotVerify."""
+    if not needed and not path.exists():
+        return None
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise CannotVerify(f"cannot read the key {path}: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise CannotVerify(f"{path} holds no Ed25519 key")
+    return key
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.verify", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--file", type=Path, help="an exported file, instead of the database")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")
+    options = parser.parse_args()
+    settings = Settings.from_environment()
+    verification = Verification()
+    try:
+        key = read_key(
+            options.key or settings.signing_key_path.with_suffix(".pub"),
+            needed=options.key is not None,
+        )
+        if options.checkpoint is not None:
+            expect_checkpoint_file(options.checkpoint, key, verification)
+        if options.file is not None:
+            verify_file(options.file, verification)
+            checkpoints = 0
+        else:
+            async with database(settings) as db:
+                checkpoints = await expect_database_checkpoints(db, key, verification)
+                await verify_database(db, verification)
+    except (CasebookError, PyMongoError) as error:
+        fail(f"cannot verify: {error}")
+        return CANNOT_VERIFY
+    return _say(verification, checkpoints)
+
+
+def _say(verification: Verification, checkpoints: int) -> int:
+    faults = verification.finish()
+    tickets = len(verification.heads.keys() | {f.ticket for f in faults if f.ticket[0] != "("})
+    print(f"tickets {tickets}, events {verification.events}, checkpoints {checkpoints}")
+    if not faults:
+        print("ok: every event is as it was written")
+        return OK
+    for fault in faults[:_SHOWN]:
+        print(
+            f"TAMPERED ticket {fault.ticket} version {fault.version}: {fault.kind}: {fault.detail}"
+        )
+    if len(faults) > _SHOWN:
+        print(f"... and {len(faults) - _SHOWN} more tickets")
+    return TAMPERED
+
+
+if __name__ == "__main__":
+    run(main)
