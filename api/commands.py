@@ -83,7 +83,7 @@ def _open(handler: Handler) -> Endpoint:
             command=command, actor=actor, key=idempotency_key, correlation_id=correlation_id
         )
         outcome = await handler.handle(ticket_id, submission)
-        return _answer(outcome, HTTPStatus.CREATED, {"Location": f"/tickets/{ticket_id}"})
+        return answer(outcome, HTTPStatus.CREATED, {"Location": f"/tickets/{ticket_id}"})
 
     return endpoint
 
@@ -104,7 +104,7 @@ def _change(handler: Handler) -> Endpoint:
             expected_version=_version(if_match),
             correlation_id=correlation_id,
         )
-        return _answer(await handler.handle(ticket_id, submission), HTTPStatus.OK, {})
+        return answer(await handler.handle(ticket_id, submission), HTTPStatus.OK, {})
 
     return endpoint
 
@@ -130,7 +130,7 @@ def _version(if_match: str | None) -> int | None:
     return int(version)
 
 
-def _answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Response:
+def answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Response:
     content = {
         "ticket_id": outcome.ticket_id,
         "version": outcome.version,

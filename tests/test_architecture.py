@@ -58,7 +58,10 @@ def test_only_the_store_writes_to_the_log():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value == "ticket_events"
     }
-    assert naming == {"eventstore/store.py"}
+    assert naming == {"eventstore/store.py", "scripts/verify.py"}
+    verifier = (ROOT / "scripts" / "verify.py").read_text()
+    for write in ("insert", "update", "delete", "replace", "drop", "bulk_write"):
+        assert f".{write}" not in verifier, "the verifier only reads"
 
 
 def test_the_store_names_no_concrete_event():
