@@ -8,16 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 from fastapi import FastAPI, Response
-from pymongo.errors import PyMongoError
 
 from api import commands, problems, queries
 from api.handle import Handler
 from api.settings import Settings
 from eventstore.driver import Database
+from eventstore.failures import StoreUnavailable, answering
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import projector
 from projections.checkpoint import Checkpoints
+
+_READY_SECONDS = 5.0
+_BODY_BYTES = 4 * 2**20
 
 DESCRIPTION = """
 Every change to a ticket is a fact in an append-only log; everything shown is folded from that log.
@@ -59,9 +62,13 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
             await asyncio.gather(*running, return_exceptions=True)
 
     app = FastAPI(
-        title="Casebook", version=_version(), description=DESCRIPTION.strip(), lifespan=lifespan
+        title="Casebook",
+        version=_version(),
+        description=DESCRIPTION.strip(),
+        lifespan=lifespan,
     )
     problems.install(app)
+    app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
     app.include_router(commands.router(Handler(store)))
     app.include_router(queries.router(database, store))
 
@@ -75,18 +82,20 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
         """Say whether commands can be taken and the views are kept current; 503 if not.
 
         The views count as kept while their checkpoint, which a projector writes with every batch
-        and every few seconds when idle, is fresh by the database's clock.
+        and every few seconds when idle, is fresh by the database's clock and holds no failure.
         """
         try:
-            checkpoint = await checkpoints.read()
-            now = await database.server_time()
-        except PyMongoError:
+            async with answering(_READY_SECONDS):
+                checkpoint = await checkpoints.read()
+                now = await database.server_time()
+        except StoreUnavailable:
             return _readiness(503, {"database": "does not answer"})
-        kept = checkpoint.is_held(now)
+        kept = checkpoint.is_held(now) and checkpoint.failure is None
         views = {
             "phase": checkpoint.phase,
             "applied_events": checkpoint.applied,
             "owner": checkpoint.owner,
+            "failure": checkpoint.failure,
             "checkpoint_age_seconds": (now - checkpoint.renewed_at).total_seconds(),
         }
         return _readiness(200 if kept else 503, {"database": "ok", "views": views})

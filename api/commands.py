@@ -4,6 +4,7 @@ Nothing is written here for a single command: the path is the class's verb, the 
 description its docstring.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from inspect import Parameter, signature
@@ -26,7 +27,9 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=200,
-        description="Send the same key again and the command has one effect, with the same answer.",
+        description="Send the same key for the same ticket again, and what the command did is "
+        "not done twice: the answer is the first one. A command that was refused or changed "
+        "nothing left nothing behind, and is decided anew.",
     ),
 ]
 IfMatch = Annotated[
@@ -124,10 +127,10 @@ def _taking(command: type[Command], endpoint: Endpoint) -> Endpoint:
 def _version(if_match: str | None) -> int | None:
     if if_match is None or if_match == "*":
         return None
-    version = if_match.removeprefix("W/").strip('"')
-    if not version.isascii() or not version.isdecimal():
+    version = re.fullmatch(r'(?:W/)?"?([0-9]{1,18})"?', if_match)
+    if version is None:
         raise Unacceptable("bad_if_match", 'If-Match must be a version in quotes, like "3"')
-    return int(version)
+    return int(version[1])
 
 
 def answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Response:

@@ -22,7 +22,7 @@ from domain.errors import CasebookError, Refusal
 from domain.events import Actor, encode
 from domain.ticket import Command, Context, decide, verb
 from eventstore.envelope import CommandRef, Metadata, fingerprint, seal, utc_now
-from eventstore.failures import StoreUnavailable, VersionConflict
+from eventstore.failures import StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
 _ROUNDS = 10  # of deciding again because another writer was first
@@ -78,6 +78,8 @@ class Outcome(NamedTuple):
     ticket_id: UUID
     version: int
     events: tuple[EventRef, ...]
+    replayed: bool = False
+    """The command had been done before: this is what came of it then."""
 
 
 def new_ticket_id(actor: Actor, key: str | None) -> UUID:
@@ -110,7 +112,7 @@ class Handler:
         )
         clock = asyncio.get_running_loop().time
         deadline = clock() + _PATIENCE_SECONDS
-        async with self._streams.turn(ticket_id) as stream:
+        async with answering(2 * _PATIENCE_SECONDS), self._streams.turn(ticket_id) as stream:
             is_current = False
             for _ in range(_ROUNDS):
                 try:
@@ -143,7 +145,8 @@ class Handler:
         if done is not None:
             if done.fingerprint != command.fingerprint:
                 raise KeyReused
-            return Outcome(stream.ticket_id, done.events[-1].version, done.events)
+            version = done.events[-1].version
+            return Outcome(stream.ticket_id, version, done.events, replayed=True)
         now = utc_now()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):

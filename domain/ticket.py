@@ -11,10 +11,10 @@ whichever of them is missing, and the HTTP route is made from the class.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, assert_never, get_args
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from domain.errors import HistoryError, StateConflict, TicketNotFound, Unacceptable
 from domain.events import (
@@ -170,6 +170,11 @@ _WRONG_WORD: Mapping[Status, tuple[str, str]] = {
 
 # --- commands -----------------------------------------------------------------------------------
 
+TICKET_TAGS = 50
+TICKET_FIELDS = 100
+VALUE_CHARACTERS = 5_000
+"""Bounds of one ticket, so that its view always fits in a document."""
+
 
 def _printable(text: str) -> str:
     # NUL and its like are no part of any name or message; tabs and line ends may be.
@@ -183,14 +188,33 @@ Name = Annotated[str, Field(min_length=1, max_length=200), _Clean]
 Line = Annotated[str, Field(min_length=1, max_length=500), _Clean]
 Text = Annotated[str, Field(min_length=1, max_length=50_000), _Clean]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
-Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=50)]
+Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS)]
 FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-WholeNumber = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
-Value = (
-    Annotated[str, Field(max_length=5_000), _Clean]
-    | Annotated[bool, Field(strict=True)]
-    | (WholeNumber)
-)
+
+
+def _value(value: object) -> object:
+    # Here and not in the types, so that a wrong value is told in one sentence.
+    if isinstance(value, str) and len(value) <= VALUE_CHARACTERS:
+        return _printable(value)
+    if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    raise ValueError(
+        f"a value is text of at most {VALUE_CHARACTERS} characters, true or false, "
+        "or a whole number of 64 bits"
+    )
+
+
+def _moment(time: datetime) -> datetime:
+    try:
+        utc = time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("there is no such time in UTC") from error
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+Value = Annotated[FieldValue, BeforeValidator(_value)]
+Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
+"""A time in UTC, in the whole milliseconds that are kept."""
 
 
 class _Command(BaseModel):
@@ -205,8 +229,10 @@ class OpenTicket(_Command):
     body: Annotated[str, Field(max_length=50_000), _Clean] = ""
     priority: Priority = "normal"
     group: Name | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=50)] = ()
-    fields: Annotated[dict[FieldKey, Value], Field(max_length=100)] = Field(default_factory=dict)
+    tags: Annotated[tuple[Tag, ...], Field(max_length=TICKET_TAGS)] = ()
+    fields: Annotated[dict[FieldKey, Value], Field(max_length=TICKET_FIELDS)] = Field(
+        default_factory=dict
+    )
 
 
 class UpdateStatus(_Command):
@@ -214,7 +240,7 @@ class UpdateStatus(_Command):
 
     status: Status
     reason: Line | None = None
-    resume_at: AwareDatetime | None = None
+    resume_at: Moment | None = None
 
 
 class ResolveTicket(_Command):
@@ -393,6 +419,8 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> tuple[T
             return (NoteAdded(body),)
         case AddTags(tags=tags):
             missing = tuple(sorted(set(tags) - set(ticket.tags)))
+            if len(ticket.tags) + len(missing) > TICKET_TAGS:
+                raise StateConflict("too_many_tags", f"a ticket has at most {TICKET_TAGS} tags")
             return (TagsAdded(missing),) if missing else ()
         case RemoveTags(tags=tags):
             present = tuple(sorted(set(tags) & set(ticket.tags)))
@@ -400,6 +428,9 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> tuple[T
         case SetField(key=key, value=value):
             old = ticket.fields.get(key)
             same = value == old and type(value) is type(old)  # 1 and true are not the same
+            if value is not None and old is None and len(ticket.fields) >= TICKET_FIELDS:
+                detail = f"a ticket has at most {TICKET_FIELDS} fields"
+                raise StateConflict("too_many_fields", detail)
             return () if same else (FieldSet(key, value),)
         case _:
             assert_never(command)

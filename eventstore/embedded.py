@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 START_SECONDS = 60  # a server that was killed replays its journal first
 STOP_SECONDS = 60  # after heavy writing the last checkpoint takes its time
 _TAIL_LINES = 15
-_RESTARTS = 5  # in a row; a server that stays up for a while starts the count anew
-_STEADY_SECONDS = 60
+_AT_ONCE_SECONDS = 1.0  # a server that lives no longer than this has died at once
+_PAUSE_SECONDS = 10.0  # at most, before it is started again
 
 _SHELL = """
 exec 3<&0
@@ -67,7 +67,7 @@ class InUse(EmbeddedError):
 async def run(data_dir: Path, *, durable: bool = True) -> AsyncIterator[str]:
     """Run a server on `data_dir` and give its URL; it is stopped when the block is left.
 
-    A server that dies is started again on the same port, a bounded number of times in a row.
+    A server that dies is started again on the same port.
     `durable=False` does not wait for the disk: for tests.
     Raises InUse if another process runs one there, EmbeddedError if it cannot be started.
     """
@@ -201,23 +201,19 @@ class _Server:
             await asyncio.sleep(0.02)
 
     async def keep_up(self) -> None:
-        """Start the server again whenever it dies, until cancelled or it dies too often."""
-        restarts = 0
+        """Start the server again whenever it dies, until cancelled; slower if it dies at once."""
+        clock = asyncio.get_running_loop().time
+        pause = 0.0
         while self._process is not None:
-            began = asyncio.get_running_loop().time()
+            began = clock()
             code = await self._process.wait()
-            if asyncio.get_running_loop().time() - began > _STEADY_SECONDS:
-                restarts = 0
-            if restarts == _RESTARTS:
-                _log.error("the database keeps dying; see %s", self._log_path)
-                return
-            restarts += 1
+            pause = 0.0 if clock() - began > _AT_ONCE_SECONDS else min(pause + 1, _PAUSE_SECONDS)
             _log.error("the database stopped with code %s; starting it again", code)
+            await asyncio.sleep(pause)
             try:
                 await self.start()
             except EmbeddedError as error:
                 _log.error("%s", error.detail)
-                await asyncio.sleep(restarts)
 
     async def stop(self) -> None:
         """Let the server write its last checkpoint and end."""

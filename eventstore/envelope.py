@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, cast
 from uuid import UUID
 
 import orjson
@@ -164,16 +164,21 @@ def canonical_form(document: EventDocument) -> JsonObject:
     }
 
 
-def chain_is_whole(head: Head, stream: Iterable[Envelope]) -> bool:
-    """Say whether the events continue from `head` as they were once written (law L11)."""
-    for envelope in stream:
-        if envelope.version != head.version + 1:
-            return False
-        if envelope.previous != head.hash:
-            return False
-        if content_hash(to_document(envelope)) != envelope.hash:
-            return False
-        head = Head(envelope.version, envelope.hash)
+def chain_is_whole(
+    stream: Iterable[Mapping[str, object]], after: Mapping[str, object] | None = None
+) -> bool:
+    """Say whether stored documents are what was once written, behind the event `after` (L11)."""
+    version, previous = (after.get("version"), after.get("hash")) if after else (0, None)
+    for document in stream:
+        try:
+            event = to_document(from_document(cast("EventDocument", document)))
+            if event != document or event["hash"] != content_hash(event):
+                return False
+            if event["previous"] != previous or event["version"] - 1 != version:
+                return False
+        except (HistoryError, TypeError, ValueError, AttributeError):
+            return False  # it has another form than anything that was written
+        version, previous = event["version"], event["hash"]
     return True
 
 

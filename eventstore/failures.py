@@ -8,8 +8,9 @@ StoreError
 └── HistoryLost         the change stream cannot go on from a token
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 from pymongo.errors import (
     BulkWriteError,
@@ -81,6 +82,17 @@ def translating() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise translated(error) from error
+
+
+@asynccontextmanager
+async def answering(seconds: float) -> AsyncIterator[None]:
+    """Raise the store's own errors in this block, and StoreUnavailable if it takes too long."""
+    try:
+        with translating():
+            async with asyncio.timeout(seconds):
+                yield
+    except TimeoutError as error:
+        raise StoreUnavailable from error
 
 
 def translated(error: PyMongoError) -> StoreError:

@@ -15,7 +15,7 @@ versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -36,6 +36,7 @@ ResumeToken = Mapping[str, object]
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
+_INDEX = "ticket_id_1_version_1"
 _SCAN_BATCH_DOCUMENTS = 1000
 _TICKETS_AT_ONCE = 200
 _STREAM_WAIT_MILLISECONDS = 50
@@ -78,7 +79,13 @@ class EventStore:
         self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
-        """Make the collection's indexes. Safe to repeat."""
+        """Make the collection's index, if it is not there. Safe to repeat.
+
+        A database user who may only find and insert (L1) needs it to have been made before.
+        """
+        with suppress(OperationFailure):  # there is no collection yet
+            if _INDEX in await self._events.index_information():
+                return
         await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
 
     async def append(self, events: Sequence[Envelope]) -> None:
@@ -107,11 +114,17 @@ class EventStore:
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
         """Give a ticket's events behind version `after`, in order; at most `limit` if not 0.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable, and HistoryError for what cannot be read.
         """
+        return [from_document(d) for d in await self.stored(ticket_id, after=after, limit=limit)]
+
+    async def stored(
+        self, ticket_id: UUID, *, after: int = 0, limit: int = 0
+    ) -> list[EventDocument]:
+        """Give the same as `load` as it is stored, readable or not. Raises StoreUnavailable."""
         found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
         with translating():
-            return [from_document(d) async for d in found.sort("version", 1).limit(limit)]
+            return await found.sort("version", 1).limit(limit).to_list()
 
     async def scan(self) -> AsyncIterator[Envelope]:
         """Give every event once, in the order of storage.

@@ -5,7 +5,10 @@ epoch; every later write to the views carries the epoch in its condition, in the
 So a projector that was frozen and wakes up finds its epoch gone and writes nothing (L7), and no
 process needs a clock that is right: a lease's age is judged by the database's own clock alone.
 
-    {_id: "tickets", epoch, owner, renewed_at, phase, token, applied}
+    {_id: "tickets", epoch, owner, renewed_at, phase, token, applied, failure}
+
+`failure` is why the last attempt to go on failed, null once one has succeeded: a projector that
+tries and fails for ever renews its lease all the time, and must not be taken for a healthy one.
 """
 
 from contextlib import suppress
@@ -28,6 +31,7 @@ Phase = Literal["reset", "scan", "live"]
 """reset: the views are to be emptied; scan: the whole log is being folded; live: following it."""
 
 _NAME = "tickets"
+_FAILURE_CHARACTERS = 500
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +52,7 @@ class Checkpoint:
     phase: Phase
     token: ResumeToken | None
     applied: int
+    failure: str | None
 
     def is_held(self, server_time: datetime) -> bool:
         """Say whether its owner has shown life lately (`server_time`: the database's clock)."""
@@ -67,7 +72,7 @@ class Checkpoints:
         first = {"_id": _NAME, "epoch": 0, "owner": None, "renewed_at": _LONG_AGO}
         with suppress(DuplicateKeyError):
             await self._documents.insert_one(
-                {**first, "phase": "reset", "token": None, "applied": 0}
+                {**first, "phase": "reset", "token": None, "applied": 0, "failure": None}
             )
 
     async def read(self) -> Checkpoint:
@@ -104,10 +109,14 @@ class Checkpoints:
         self, epoch: int, applied: int, token: ResumeToken | None, session: Session | None = None
     ) -> None:
         """Count `applied` more events, keep `token` if given, renew the lease. Raises Fenced."""
-        change: JsonObject = {"$inc": {"applied": applied}}
+        kept: JsonObject = {"failure": None}
         if token is not None:
-            change["$set"] = {"token": token}
-        await self._write(epoch, change, session)
+            kept["token"] = token
+        await self._write(epoch, {"$inc": {"applied": applied}, "$set": kept}, session)
+
+    async def fail(self, epoch: int, failure: str) -> None:
+        """Say why it does not go on. Raises Fenced."""
+        await self._write(epoch, {"$set": {"failure": failure[:_FAILURE_CHARACTERS]}})
 
     async def release(self, epoch: int) -> None:
         """Give the lease back, if it is still ours: others need not wait for it to lapse."""
@@ -131,4 +140,5 @@ def _from_document(document: JsonObject) -> Checkpoint:
         phase=cast("Phase", document["phase"]),
         token=cast("ResumeToken | None", document["token"]),
         applied=cast("int", document["applied"]),
+        failure=cast("str | None", document["failure"]),
     )

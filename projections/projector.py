@@ -32,17 +32,18 @@ from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
+from eventstore.driver import Collection, Database, Session
 from eventstore.envelope import Envelope
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, ResumeToken
 from projections import dashboard, tickets
-from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced
+from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced, Phase
 from projections.tickets import TicketRead
 
 _log = logging.getLogger(__name__)
 
 BATCH_EVENTS = 500
+_EMPTIED_AT_ONCE = 2000
 BATCH_SECONDS = 0.05
 RENEW_SECONDS = LEASE_SECONDS / 5
 STANDBY_SECONDS = 1.0
@@ -108,7 +109,10 @@ class Projector:
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, giving up would leave the views stale for good. The log has
-                # everything, and the checkpoint's age tells the world that we fail.
+                # everything, and the checkpoint tells the world that we fail, and why.
+                if held is not None:
+                    with suppress(PyMongoError, Fenced):
+                        await self._checkpoints.fail(held.epoch, repr(error))
                 again, failure = failure == repr(error), repr(error)
                 _log.error(
                     "projection failed; trying again: %s",
@@ -131,35 +135,31 @@ class Projector:
             raise Fenced
         try:
             await self._checkpoints.enter(held.epoch, "reset", None)
-            await self._scan(await self._checkpoints.read())
+            await self._scan(held.epoch, "reset")
         finally:
             await self._checkpoints.release(held.epoch)
 
     async def _follow(self, held: Checkpoint) -> None:
-        """Bring the views up to date and keep them so. Returns only by an exception."""
-        epoch = held.epoch
-        try:
-            token = held.token if held.phase == "live" else None
-            while True:
-                if token is None:
-                    token = await self._scan(await self._checkpoints.read())
+        """Bring the views up to date and keep them so, for as long as the lease is held."""
+        epoch, phase, token = held.epoch, held.phase, held.token
+        while True:
+            if phase != "live" or token is None:
+                token = await self._scan(epoch, phase)
+            try:
                 async with self._store.watch(token) as feed:
-                    await self._tail(epoch, feed)
-                token = None
-        except HistoryLost as error:
-            _log.warning("the change stream lost its place (%s); scanning the log", error.detail)
-            await self._checkpoints.enter(epoch, "scan", None)
+                    phase = await self._tail(epoch, feed)
+            except HistoryLost as error:
+                _log.warning("the change stream lost its place: %s; scanning", error.detail)
+                phase = "scan"
 
-    async def _scan(self, held: Checkpoint) -> ResumeToken:
+    async def _scan(self, epoch: int, phase: Phase) -> ResumeToken:
         """Fold the whole log, passing over what is there; give the token from before the scan.
 
         The token comes first: what is written during the scan is then found behind it.
         """
-        epoch = held.epoch
-        if held.phase == "reset":
-            await self._reads.drop()
-            await self._counters.drop()
-            await prepare(self._database)
+        if phase == "reset":
+            await self._empty(epoch, self._reads)
+            await self._empty(epoch, self._counters)
         await self._checkpoints.enter(epoch, "scan", None)
         token = await self._store.position()
         batch: list[Envelope] = []
@@ -172,8 +172,28 @@ class Projector:
         await self._checkpoints.enter(epoch, "live", token)
         return token
 
-    async def _tail(self, epoch: int, feed: Feed) -> None:
-        """Follow the stream; return when the log turns out to hold more than the stream brought."""
+    async def _empty(self, epoch: int, view: Collection) -> None:
+        """Remove a view's documents, some at a time, each time on condition of the epoch.
+
+        Dropping the collection would be faster, and would be done by a projector that was replaced
+        while it was about to: nothing about a drop depends on the epoch.
+        """
+
+        async def work(session: Session) -> int:
+            found = view.find({}, {"_id": 1}, session=session).limit(_EMPTIED_AT_ONCE)
+            ids = [document["_id"] async for document in found]
+            await view.delete_many({"_id": {"$in": ids}}, session=session)
+            await self._checkpoints.advance(epoch, 0, None, session)
+            return len(ids)
+
+        while await self._database.in_transaction(work):
+            pass
+
+    async def _tail(self, epoch: int, feed: Feed) -> Phase:
+        """Follow the stream until the log turns out to hold something else than the views.
+
+        Gives the phase that mends it.
+        """
         clock = asyncio.get_running_loop().time
         renewed = swept = clock()
         pause = SWEEP_SECONDS
@@ -196,17 +216,15 @@ class Projector:
                     suspicion = None
                 elif counts != suspicion:
                     suspicion = counts  # something may be on its way: look again
-                elif await self._differs_from_log(epoch, applied):
-                    return
-
-    async def _differs_from_log(self, epoch: int, applied: int) -> bool:
-        stored = await self._store.count(exact=True)
-        if stored == applied:
-            return False
-        _log.error("views hold %d events, the log %d: scanning the log", applied, stored)
-        # More in the views than in the log: it was cut off, and what is shown is not true.
-        await self._checkpoints.enter(epoch, "scan" if stored > applied else "reset", None)
-        return True
+                else:
+                    stored = await self._store.count(exact=True)
+                    if stored != applied:
+                        _log.error("views hold %d events, the log %d", applied, stored)
+                        # More in the views than in the log: it was cut off, and they show what
+                        # is not there.
+                        phase: Phase = "scan" if stored > applied else "reset"
+                        await self._checkpoints.enter(epoch, phase, None)
+                        return phase
 
     async def _write(
         self, epoch: int, batch: Sequence[Envelope], token: ResumeToken | None

@@ -18,12 +18,14 @@ from uuid import UUID
 import orjson
 from rich.table import Table
 
-from api.handle import Handler, Submission, new_ticket_id
+from api.handle import Handler, Submission, VersionMismatch, new_ticket_id
 from api.settings import Settings
 from api.streams import Stream
-from domain.errors import Refusal
+from domain.errors import CasebookError, Refusal
+from domain.events import Actor
 from domain.ticket import Context, decide, verb
 from eventstore.driver import Database
+from eventstore.envelope import fingerprint
 from eventstore.store import EventStore
 from projections import projector, tickets
 from projections.checkpoint import Checkpoints
@@ -36,7 +38,17 @@ _AT_ONCE = 32
 _WAIT_SECONDS = 0.1
 _SHOWN = 10
 
+_IMPORTER = Actor("import", "system")
 _DECIDES_STATUS = frozenset({"resolve", "close"})
+
+
+class ViewsStuck(CasebookError):
+    """All is in the log, but the views do not follow: a projector says why."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__(
+            "views_stuck", f"all is in the log, but the views do not follow: {failure}"
+        )
 
 
 class Reported(NamedTuple):
@@ -76,11 +88,14 @@ def interpret(format_: Format, rows: Iterator[Row | Finding], tally: Tally) -> l
             tally.not_taken.append(Reported("", *row))
             continue
         mine = by_ticket.setdefault(row.cells[format_.number], [])
-        mine.append(Row(row.line, {**row.cells, logs.ORDINAL: str(len(mine))}))
+        digest = fingerprint(row.cells)[:16]
+        nth = sum(other.name.startswith(digest) for other in mine)
+        mine.append(Row(row.line, row.cells, f"{digest}.{nth}"))
     histories = [format_.interpret(number, mine) for number, mine in by_ticket.items()]
     for history in histories:
         tally.silent_rows += history.silent_rows
-        tally.not_taken += [Reported(history.number, *finding) for finding in history.rejected]
+        for findings in (history.rejected, history.wordless):
+            tally.not_taken += [Reported(history.number, *finding) for finding in findings]
         tally.assumed += [Reported(history.number, *finding) for finding in history.assumed]
     return histories
 
@@ -98,19 +113,22 @@ class Importer:
     async def run(self, history: History) -> None:
         """Bring one ticket about, or what is missing of it.
 
-        A command that is in the stream already is passed over. One that is not, but stands before
-        one that is, was refused or changed nothing the first time: it is decided again from what
-        the ticket was then, so that it is reported the same and cannot take effect now.
+        A command that is in the stream already is passed over; one that is not, but stands before
+        one that is, was refused or changed nothing the first time, and is decided again from what
+        the ticket was then, so that it is reported the same and cannot take effect now. New ones
+        are appended behind exactly the version they were decided on. A ticket that someone else has
+        changed since is theirs: what is still missing is reported, not mixed in.
         """
         if not history.steps:
             return
-        opening = history.steps[0]
-        ticket_id = new_ticket_id(opening.actor, self._key(opening))
+        ticket_id = new_ticket_id(_IMPORTER, f"{self._format.name}:{history.number}")
         self.ticket_ids[history.number] = ticket_id
         self._tally.tickets += 1
         past = await self._store.load(ticket_id)
+        keys = {self._key(step) for step in history.steps}
+        foreign = next((e.version for e in past if e.metadata.command.id not in keys), None)
         done = {e.metadata.command.id: e.version for e in past}
-        last = max((done.get(self._key(step), 0) for step in history.steps), default=0)
+        last = max((done.get(key, 0) for key in keys), default=0)
         stream = Stream(ticket_id)
         for step in history.steps:
             version = done.get(self._key(step))
@@ -119,26 +137,38 @@ class Importer:
                 self._tally.already_there += 1
                 continue
             try:
-                if stream.head.version < last:
-                    if decide(stream.ticket, step.command, Context(step.at, step.actor)):
-                        self._note(history, step, "too_late", "later rows were imported already")
-                    else:
-                        self._unchanged(history, step)
+                events = decide(stream.ticket, step.command, Context(step.at, step.actor))
+                if not events:
+                    self._unchanged(history, step)
+                elif stream.head.version < last:
+                    self._note(history, step, "too_late", "later rows were imported already")
+                elif foreign is not None:
+                    self._note(history, step, "changed_by_others", f"since version {foreign}")
                 else:
-                    await self._submit(history, ticket_id, step)
+                    await self._submit(stream, step)
+            except VersionMismatch:
+                self._note(history, step, "changed_by_others", "while it was imported")
             except Refusal as refusal:
                 self._note(history, step, refusal.code, refusal.detail)
 
-    async def _submit(self, history: History, ticket_id: UUID, step: Step) -> None:
+    async def _submit(self, stream: Stream, step: Step) -> None:
+        version = stream.head.version
         submission = Submission(
-            command=step.command, actor=step.actor, key=self._key(step), occurred_at=step.at
+            command=step.command,
+            actor=step.actor,
+            key=self._key(step),
+            occurred_at=step.at,
+            expected_version=version,
         )
-        outcome = await self._handler.handle(ticket_id, submission)
-        if outcome.events:
+        outcome = await self._handler.handle(stream.ticket_id, submission)
+        # Up to this command's events and no further: another import may be ahead of this one.
+        limit = outcome.version - version
+        stream.extend(await self._store.load(stream.ticket_id, after=version, limit=limit))
+        if outcome.replayed:
+            self._tally.already_there += 1
+        else:
             self._tally.accepted += 1
             self._tally.events += len(outcome.events)
-        else:
-            self._unchanged(history, step)
 
     def _note(self, history: History, step: Step, code: str, detail: str) -> None:
         kind = f"{verb(type(step.command))}: {code}"
@@ -189,10 +219,12 @@ async def projecting(db: Database, store: EventStore) -> AsyncIterator[None]:
         total = await store.count(exact=True)
         with progress() as bar:
             shown = bar.add_task("projecting", total=total, rate="events")
-            while (applied := (await checkpoints.read()).applied) < total:
-                bar.update(shown, completed=applied)
+            while (checkpoint := await checkpoints.read()).applied < total:
+                if checkpoint.failure is not None:
+                    raise ViewsStuck(checkpoint.failure)
+                bar.update(shown, completed=checkpoint.applied)
                 await asyncio.sleep(_WAIT_SECONDS)
-            bar.update(shown, completed=applied)
+            bar.update(shown, completed=checkpoint.applied)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -204,9 +236,9 @@ async def check(
 ) -> bool:
     """Compare the views with a table of expected results; say whether all differences are known."""
     reads = db.collection(tickets.COLLECTION)
-    reasons: dict[str, list[str]] = {}
+    known: dict[str, list[Reported]] = {}
     for entry in sorted((*tally.not_taken, *tally.repeats)):
-        reasons.setdefault(entry.ticket, []).append(f"line {entry.line}: {entry.kind}")
+        known.setdefault(entry.ticket, []).append(entry)
     equal = 0
     unexplained = 0
     for row in logs.read_rows(expected):
@@ -214,17 +246,28 @@ async def check(
             raise UsageError(f"{expected}, line {row.line}: {row.detail}")
         number = row.cells[format_.expected_number]
         document = await reads.find_one({"_id": ids[number]}) if number in ids else None
-        if document is None:
-            differences = ["not there"]
-        else:
-            differences = format_.compare(row.cells, tickets.from_document(document))
+        try:
+            differences = (
+                {"ticket": "not there"}
+                if document is None
+                else format_.compare(row.cells, tickets.from_document(document))
+            )
+        except ValueError as error:
+            raise UsageError(f"{expected}, line {row.line}: {error}") from error
         if not differences:
             equal += 1
             continue
-        known = reasons.get(number, [])
-        unexplained += not known
-        reason = ", ".join(known) or "no reason known"
-        what = f"{'; '.join(differences)} ({reason})"
+        reasons = [
+            entry
+            for entry in known.get(number, [])
+            if any(_explains(format_, entry, point) for point in differences)
+        ]
+        unexplained += not all(
+            any(_explains(format_, entry, point) for entry in reasons) for point in differences
+        )
+        said = "; ".join(f"{point}: {how}" for point, how in differences.items())
+        reason = ", ".join(f"line {entry.line}: {entry.kind}" for entry in reasons)
+        what = f"{said} ({reason or 'no reason known'})"
         tally.differing.append(Reported(number, row.line, "differs", what))
     explained = len(tally.differing) - unexplained
     print(
@@ -236,6 +279,14 @@ async def check(
     if len(tally.differing) > _SHOWN:
         print(f"  ... and {len(tally.differing) - _SHOWN} more: --report FILE lists them all")
     return unexplained == 0
+
+
+def _explains(format_: Format, entry: Reported, point: str) -> bool:
+    """Say whether a finding can be why a ticket differs in a point."""
+    word, _, code = entry.kind.partition(": ")
+    if not code:  # a whole row could not be read
+        return entry.kind not in format_.wordless
+    return word in format_.deciders.get(point, ())
 
 
 def summarise(tally: Tally) -> Table:
@@ -265,16 +316,21 @@ def summarise(tally: Tally) -> Table:
 
 
 def write_report(path: Path, tally: Tally) -> None:
-    """List every finding, one JSON object a line."""
-    with path.open("wb") as report:
+    """List every finding, one JSON object a line. Raises UsageError."""
+    lines = [
+        orjson.dumps({"what": what, **entry._asdict()}) + b"\n"
         for what, entries in (
             ("not taken", tally.not_taken),
             ("changed nothing", tally.repeats),
             ("assumed", tally.assumed),
             ("differs", tally.differing),
-        ):
-            for entry in sorted(entries):
-                report.write(orjson.dumps({"what": what, **entry._asdict()}) + b"\n")
+        )
+        for entry in sorted(entries)
+    ]
+    try:
+        path.write_bytes(b"".join(lines))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
 
 
 async def main() -> int:
@@ -292,7 +348,9 @@ async def main() -> int:
     tally = Tally()
     histories = read(format_, options.file, tally)
     if options.check is not None:
-        _require_columns(options.check, frozenset({format_.expected_number}))
+        _require_columns(options.check, format_.expected_columns)
+    if options.report is not None:
+        write_report(options.report, tally)  # now, and not only after all the work
 
     async with database(Settings.from_environment()) as db:
         ids = await import_into(db, format_, histories, tally)

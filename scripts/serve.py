@@ -26,7 +26,7 @@ async def main() -> int:
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
             app = create_app(db, store, background(db, store, settings))
-            server = _Server(uvicorn.Config(app, log_config=None))
+            server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
             await _serve(server, listening)
     return 0
 

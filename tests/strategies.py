@@ -1,6 +1,6 @@
 """Random commands, as hypothesis strategies."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
 from hypothesis import strategies as st
@@ -27,6 +27,11 @@ from domain.ticket import (
 from tests.spec import NOW
 
 # Few values, so that commands meet what others left behind.
+times = st.datetimes(
+    NOW.replace(tzinfo=None, microsecond=1) + timedelta(days=1),
+    datetime(9999, 12, 31, 12),  # noqa: DTZ001 zones are drawn
+    timezones=st.sampled_from([UTC, timezone(timedelta(hours=-11)), timezone(timedelta(hours=13))]),
+)
 names = st.sampled_from(["alice", "bob", "Zoë"])
 texts = st.sampled_from(["Done.", "Ça marche", "x" * 80, "line\nline"])
 tags = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(tuple)
@@ -50,7 +55,7 @@ changes: st.SearchStrategy[Command] = st.one_of(
         UpdateStatus,
         status=st.sampled_from(get_args(Status)),
         reason=st.none() | texts,
-        resume_at=st.none() | st.just(NOW + timedelta(days=1)),
+        resume_at=st.none() | times,
     ),
     st.builds(ResolveTicket, resolution=texts),
     st.builds(ReopenTicket, reason=st.none() | texts),

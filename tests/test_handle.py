@@ -18,7 +18,7 @@ from domain.ticket import (
     Reply,
     ResolveTicket,
 )
-from eventstore.envelope import EMPTY, Envelope, chain_is_whole
+from eventstore.envelope import Envelope, chain_is_whole, to_document
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
 from tests.spec import ALICE, BOB
@@ -66,7 +66,7 @@ async def test_several_events_of_a_command_share_its_id(handler, store, ticket_i
     assert [e.type for e in outcome.events] == ["TicketMovedToGroup", "TicketUnassigned"]
     stream = await store.load(ticket_id)
     assert stream[-1].metadata.command == stream[-2].metadata.command
-    assert chain_is_whole(EMPTY, stream)
+    assert chain_is_whole(map(to_document, stream))
 
 
 async def test_a_refused_command_changes_nothing(handler, store, ticket_id):
@@ -129,7 +129,8 @@ async def test_a_client_that_decided_on_an_old_version_is_told(handler, ticket_i
 async def test_a_repeat_is_answered_as_before_even_if_its_version_is_old(handler, ticket_id):
     """L5: the first time it was right."""
     note = by(ALICE, AddNote(body="x"), expected_version=2, key="k")
-    assert await handler.handle(ticket_id, note) == await handler.handle(ticket_id, note)
+    first, again = [await handler.handle(ticket_id, note) for _ in range(2)]
+    assert again == first._replace(replayed=True)
 
 
 async def test_many_at_once_all_get_through_in_some_order(store, ticket_id):
@@ -141,7 +142,7 @@ async def test_many_at_once_all_get_through_in_some_order(store, ticket_id):
     assert sorted(o.version for o in outcomes) == [3, 4, 5, 6, 7]
     stream = await store.load(ticket_id)
     assert [e.version for e in stream] == list(range(1, 8))
-    assert chain_is_whole(EMPTY, stream)
+    assert chain_is_whole(map(to_document, stream))
 
 
 async def test_of_two_who_expect_the_same_version_one_is_told(store, ticket_id):

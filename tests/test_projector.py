@@ -201,6 +201,21 @@ async def test_a_projector_that_was_replaced_writes_nothing(database, store):
     await assert_views_equal_the_log(database)
 
 
+@pytest.mark.parametrize("phase", ["reset", "scan"])
+async def test_a_rebuild_that_was_replaced_empties_and_writes_nothing(database, store, phase):
+    """L7: held up before it empties the views or scans, it finds its epoch gone."""
+    await open_some(store, 3)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+    zombie = await Checkpoints(database).acquire("zombie")
+    assert zombie is not None
+    await Projector(database, store).rebuild()
+    with pytest.raises(Fenced):
+        await Projector(database, store)._scan(zombie.epoch, phase)
+    await assert_views_equal_the_log(database)
+    assert (await Checkpoints(database).read()).phase == "live"
+
+
 async def test_a_lease_that_is_held_is_not_given_away(database, store):
     checkpoints = Checkpoints(database)
     first = await checkpoints.acquire("first")

@@ -31,7 +31,7 @@ FOLDER = os.environ.get("CASEBOOK_REAL_LOGS")
             "helpdesk",
             "helpdesk-italy/finale.csv.xz",
             "helpdesk-italy/expected_cases.csv.xz",
-            4088,
+            4089,
         ),
     ],
 )

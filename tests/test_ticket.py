@@ -272,6 +272,15 @@ def test_a_field_is_set_changed_and_taken_away():
     assert folded(with_floor, FieldSet("floor", None)).fields == {}
 
 
+def test_a_ticket_has_room_for_so_many_tags_and_fields():
+    """L12: refused before a view of it would no longer fit in a document."""
+    full = opened(tags=tuple(f"t{n}" for n in range(50)), fields={f"f{n}": n for n in range(100)})
+    given(full).when(AddTags(tags=("one-more",))).refused("too_many_tags")
+    given(full).when(SetField(key="one_more", value=1)).refused("too_many_fields")
+    given(full).when(SetField(key="f0", value=1)).then(FieldSet("f0", 1))
+    given(full).when(SetField(key="f0", value=None)).then(FieldSet("f0", None))
+
+
 def test_true_is_another_value_than_one():
     given(opened(fields={"f": 1})).when(SetField(key="f", value=True)).then(FieldSet("f", True))
 

@@ -27,10 +27,15 @@ Cells = Mapping[str, str]
 
 
 class Row(NamedTuple):
-    """One row: its line in the file, and its cells by column name."""
+    """One row: its line in the file, its cells by column name, and a name from its content.
+
+    The name tells it from its ticket's other rows, and stays when rows around it are mended, put in
+    or taken out: it is a digest of the cells and a count among equal ones.
+    """
 
     line: int
     cells: Cells
+    name: str = ""
 
 
 class Step(NamedTuple):
@@ -58,7 +63,9 @@ class History:
     number: str
     steps: list[Step] = field(default_factory=list)
     rejected: list[Finding] = field(default_factory=list)
-    """Rows, or facts in them, that no command can stand for."""
+    """Rows that cannot be read."""
+    wordless: list[Finding] = field(default_factory=list)
+    """Facts in rows that there is no command for."""
     assumed: list[Finding] = field(default_factory=list)
     """What the log does not say and a command needs."""
     silent_rows: int = 0
@@ -68,7 +75,7 @@ class History:
         """Append commands of `row`; their keys count them within the ticket's rows."""
         for command in commands:
             nth = sum(step.line == row.line for step in self.steps)
-            key = f"{self.number}:{row.cells[ORDINAL]}:{nth}"
+            key = f"{self.number}:{row.name}:{nth}"
             self.steps.append(Step(row.line, key, command, actor, at))
 
 
@@ -84,8 +91,13 @@ class Format:
     """Turn one ticket's rows, in order, into commands. Pure."""
     expected_number: str
     """The column of the expected table that names the ticket."""
-    compare: Callable[[Cells, TicketRead], list[str]]
-    """Say in which points a ticket differs from its row in the expected table."""
+    expected_columns: frozenset[str]
+    compare: Callable[[Cells, TicketRead], dict[str, str]]
+    """Say in which points a ticket differs from its row in the expected table, and how."""
+    deciders: Mapping[str, frozenset[str]]
+    """Which commands, refused or without effect, can explain a difference in each point."""
+    wordless: frozenset[str] = frozenset()
+    """Kinds of findings that explain no difference: facts that there is no command for."""
 
 
 class BadRow(Exception):
@@ -99,9 +111,6 @@ class BadRow(Exception):
 class UnreadableLog(CasebookError):
     """A log that cannot be read at all: not there, not text, or its archive is cut off."""
 
-
-ORDINAL = ""
-"""The cell in which the reader keeps a row's place among its ticket's rows."""
 
 UNKNOWN = "unknown"
 

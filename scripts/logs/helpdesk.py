@@ -51,23 +51,31 @@ _NOTES = ("Schedule intervention", "Create SW anomaly", "Resolve SW anomaly", "V
 def _interpret(number: str, rows: Sequence[Row]) -> History:
     history = History(number)
     before: Cells | None = None
+    assignee: str | None = None
     resolved = False
     for row in rows:
         cells = row.cells
         try:
             at = read_time(cells["Complete Timestamp"], _TIME)
-            commands = [_open(number, cells)] if before is None else list(_changes(before, cells))
+            commands = (
+                [_open(number, cells)]
+                if before is None
+                else list(_changes(before, cells, assignee))
+            )
             commands += _activity(cells, resolved=resolved)
         except (BadRow, ValidationError) as error:
             history.rejected.append(rejected(row, error))
             continue
         history.add(row, at, Actor(cells["Resource"].strip() or UNKNOWN, "agent"), *commands)
+        for command in commands:
+            if isinstance(command, AssignTicket):
+                assignee = command.assignee
         if before is None and cells["Activity"] != "Insert ticket":
             made = Finding(row.line, "opening", f"opened by its first row, {cells['Activity']!r}")
             history.assumed.append(made)
         if before is not None and cells["customer"] != before["customer"]:
             no_command = Finding(row.line, "requester_changed", "there is no command for this yet")
-            history.rejected.append(no_command)
+            history.wordless.append(no_command)
         if any(isinstance(command, ResolveTicket) for command in commands):
             history.assumed.append(Finding(row.line, "resolution_text", _RESOLUTION))
             resolved = True
@@ -87,12 +95,15 @@ def _open(number: str, cells: Cells) -> Command:
     )
 
 
-def _changes(before: Cells, after: Cells) -> Iterator[Command]:
+def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Command]:
+    """Give what a row changes beside its activity. A move clears the assignee, who stays on."""
     for column, key in _FIELDS.items():
         if after[column] != before[column]:
             yield SetField(key=key, value=after[column].strip() or None)
     if after["workgroup"] != before["workgroup"]:
         yield MoveToGroup(group=after["workgroup"].strip() or None)
+        if assignee is not None:
+            yield AssignTicket(assignee=assignee)
 
 
 def _activity(cells: Cells, *, resolved: bool) -> Iterator[Command]:
@@ -130,12 +141,12 @@ def _priority(cells: Cells) -> Priority:
     return priority
 
 
-def _compare(expected: Cells, read: TicketRead) -> list[str]:
+def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
     pairs = {
         "closed": (int(expected["closed_events"]), sum(read.closed_on.values())),
         "resolved": (int(expected["resolve_events"]), sum(read.resolved_on.values())),
     }
-    return [f"{what}: expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f]
+    return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 
 
 FORMAT = Format(
@@ -147,5 +158,8 @@ FORMAT = Format(
     number="Case ID",
     interpret=_interpret,
     expected_number="case_id",
+    expected_columns=frozenset({"case_id", "closed_events", "resolve_events"}),
     compare=_compare,
+    deciders={"closed": frozenset({"close"}), "resolved": frozenset({"resolve"})},
+    wordless=frozenset({"requester_changed"}),
 )

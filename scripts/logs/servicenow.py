@@ -183,7 +183,7 @@ def _agent(text: str) -> Actor:
     return Actor(_name(text) or UNKNOWN, "agent")
 
 
-def _compare(expected: Cells, read: TicketRead) -> list[str]:
+def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
     ticket = read.ticket
     status = {"New": "new", "Active": "open", "Awaiting User Info": "pending"}.get(
         expected["incident_state"], expected["incident_state"].lower()
@@ -195,7 +195,7 @@ def _compare(expected: Cells, read: TicketRead) -> list[str]:
         "assignee": (_name(expected["assigned_to"]), ticket.assignee),
         "reopened": (int(expected["reopen_count"]), sum(read.reopened_on.values())),
     }
-    return [f"{what}: expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f]
+    return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 
 
 FORMAT = Format(
@@ -209,5 +209,15 @@ FORMAT = Format(
     number="number",
     interpret=_interpret,
     expected_number="number",
+    expected_columns=frozenset(
+        {"number", "incident_state", "priority", "assignment_group", "assigned_to", "reopen_count"}
+    ),
     compare=_compare,
+    deciders={
+        "status": frozenset({"resolve", "close", "reopen", "update_status"}),
+        "priority": frozenset({"change_priority"}),
+        "group": frozenset({"move_to_group"}),
+        "assignee": frozenset({"assign", "unassign", "move_to_group"}),
+        "reopened": frozenset({"reopen"}),
+    },
 )
