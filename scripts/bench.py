@@ -1,0 +1,305 @@
+"""Measure Casebook beside what one would do otherwise, in one run.
+
+    python -m scripts.bench commands   the write path beside a CRUD service and no database at all
+    python -m scripts.bench growth     what a command costs on a long stream, warm and cold
+    python -m scripts.bench all
+
+Everything runs on this machine on an embedded database of its own, with its default durability.
+Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The
+ratios mean more than the numbers.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import orjson
+import uvicorn
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.app import Work, create_app
+from api.handle import Handler, Submission
+from api.settings import Settings
+from domain.events import Actor, EventData
+from domain.ticket import AddNote, OpenTicket
+from eventstore import embedded
+from eventstore.driver import Database, connect
+from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now
+from eventstore.store import EventStore
+from projections import projector
+from scripts.console import progress, run
+from scripts.load import Connection, request
+from scripts.soak import free_port, process, ready
+
+SERVICES = {
+    "crud": "CRUD: update_one, find_one, replace_one",
+    "alone": "Casebook, each event by itself",
+    "group": "Casebook, group commit",
+    "projecting": "Casebook, group commit, projector in the process",
+    "nothing": "validates the body, no database",
+}
+CONNECTIONS = (1, 32, 128)
+TICKETS = 200
+ACTOR = Actor("bench", "agent")
+OPEN = OpenTicket(subject="Bench", requester="bench", body="x" * 200)
+NOTE = "It was the toner after all; the other tray works, and the part is ordered. " * 2
+
+
+# --- what is measured: services ------------------------------------------------------------------
+
+
+class Note(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    body: str = Field(min_length=1, max_length=50_000)
+
+
+def crud_service(database: Database) -> FastAPI:
+    """A plain service as most would write it: the ticket is a document, changed in place."""
+    app = FastAPI()
+    tickets = database.collection("crud_tickets")
+
+    @app.post("/tickets", status_code=201)
+    async def open_ticket(command: OpenTicket) -> dict[str, object]:
+        now = datetime.now(UTC)
+        ticket = {**command.model_dump(), "_id": str(uuid4()), "status": "new", "notes": []}
+        await tickets.insert_one({**ticket, "opened_at": now, "updated_at": now, "has_note": False})
+        return {"ticket_id": ticket["_id"]}
+
+    @app.post("/tickets/{ticket_id}/add_note")
+    async def add_note(ticket_id: str, note: Note) -> dict[str, object]:
+        now = datetime.now(UTC)
+        entry = {"body": note.body, "at": now, "actor": "bench"}
+        # The last ten only: a document that grows for ever would be measured instead of a change.
+        changed = await tickets.update_one(
+            {"_id": ticket_id, "status": {"$ne": "closed"}},
+            {"$push": {"notes": {"$each": [entry], "$slice": -10}}, "$set": {"updated_at": now}},
+        )
+        if changed.matched_count == 0:
+            raise HTTPException(404)
+        ticket = await tickets.find_one({"_id": ticket_id})
+        if ticket is None:
+            raise HTTPException(404)
+        ticket |= {"has_note": True, "preview": note.body[:50]}
+        await tickets.replace_one({"_id": ticket_id}, ticket)
+        return {"ticket_id": ticket_id, "updated_at": now}
+
+    return app
+
+
+def service_without_database() -> FastAPI:
+    """The bound: FastAPI reads and validates the same body, and answers."""
+    app = FastAPI()
+
+    @app.post("/tickets", status_code=201)
+    async def open_ticket(_: OpenTicket) -> dict[str, object]:
+        return {"ticket_id": str(uuid4())}
+
+    @app.post("/tickets/{ticket_id}/add_note")
+    async def add_note(ticket_id: str, note: Note) -> dict[str, object]:
+        return {"ticket_id": ticket_id, "version": 1, "events": [{"type": note.body[:9]}]}
+
+    return app
+
+
+async def serve(kind: str, url: str, port: int) -> int:
+    database = connect(url, Settings.from_environment().mongo_driver)
+    if kind == "nothing":
+        app = service_without_database()
+    elif kind == "crud":
+        app = crud_service(database)
+    else:
+        store = EventStore(database, group_commit=kind != "alone")
+        beside: list[Work] = []
+        if kind == "projecting":
+            beside.append(projector.Projector(database, store).run)
+        app = create_app(database, store, beside)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    await uvicorn.Server(config).serve()
+    return 0
+
+
+# --- how it is measured --------------------------------------------------------------------------
+
+
+class Measured(NamedTuple):
+    """One stretch of load: requests per second, and latencies in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+async def load(port: int, tickets: Sequence[str], connections: int, seconds: float) -> Measured:
+    """Keep some connections busy for a while."""
+    body = orjson.dumps({"body": NOTE})
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def one() -> None:
+        async with Connection(port) as connection:
+            while (began := time.perf_counter()) < end:
+                path = f"/tickets/{random.choice(tickets)}/add_note"  # noqa: S311
+                key = {"Idempotency-Key": uuid4().hex, "Casebook-Actor": "agent:bench"}
+                answer = await connection.send(request("POST", path, body, key))
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {answer.body!r}")
+                latencies.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(connections)))
+    taken = time.perf_counter() - began
+    latencies.sort()
+    return Measured(
+        rate=len(latencies) / taken,
+        p50=1000 * latencies[len(latencies) // 2],
+        p99=1000 * latencies[int(len(latencies) * 0.99)],
+    )
+
+
+async def commands(url: str, rounds: int, seconds: float) -> None:
+    """Measure the write path of all services in turn, and print a table."""
+    measured: dict[tuple[str, int], list[Measured]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        ports: dict[str, int] = {}
+        tickets: dict[str, list[str]] = {}
+        for kind in SERVICES:
+            ports[kind] = free_port()
+            base, _, options = url.partition("?")
+            own = f"{base.rstrip('/')}/bench_{kind}?{options}"
+            words = ("scripts.bench", "_serve", kind, own, str(ports[kind]))
+            await stack.enter_async_context(process(*words))
+            await ready(ports[kind])
+            tickets[kind] = await _open(ports[kind])
+        bar = stack.enter_context(progress())
+        task = bar.add_task("", total=rounds * len(CONNECTIONS) * len(SERVICES), rate="stretches")
+        for round_ in range(rounds):
+            for connections in CONNECTIONS:
+                for kind in random.sample(list(SERVICES), len(SERVICES)):
+                    bar.update(task, description=f"{connections} connections, {kind}")
+                    found = await load(ports[kind], tickets[kind], connections, seconds)
+                    if round_ > 0:  # the first is for warming up
+                        measured[kind, connections].append(found)
+                    bar.advance(task)
+    print("\n| connections | service | requests/s | p50 ms | p99 ms | of CRUD | of no database |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for connections in CONNECTIONS:
+        crud = [m.rate for m in measured["crud", connections]]
+        nothing = [m.rate for m in measured["nothing", connections]]
+        for kind, name in SERVICES.items():
+            stretches = measured[kind, connections]
+            rates = [m.rate for m in stretches]
+            print(
+                f"| {connections} | {name} | {statistics.median(rates):.0f} "
+                f"| {statistics.median(m.p50 for m in stretches):.1f} "
+                f"| {statistics.median(m.p99 for m in stretches):.1f} "
+                f"| {_ratio(rates, crud):.2f}x | {_ratio(rates, nothing):.2f}x |"
+            )
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Give the median of the ratios, round by round."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+async def _open(port: int) -> list[str]:
+    async with Connection(port) as connection:
+        answers = [
+            await connection.post("/tickets", OPEN.model_dump(mode="json")) for _ in range(TICKETS)
+        ]
+    return [str(answer.json()["ticket_id"]) for answer in answers]
+
+
+async def growth(url: str, rounds: int) -> None:
+    """Measure one command on streams of different length, warm and cold, and print a table."""
+    database = connect(url)
+    store = EventStore(database)
+    await store.prepare()
+    lengths = (10, 1_000, 10_000)
+    tickets = {length: uuid4() for length in lengths}
+    warm = Handler(store)
+    measured: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for length, ticket in tickets.items():
+        await warm.handle(ticket, Submission(command=OPEN, actor=ACTOR))
+        [opening] = await store.load(ticket)
+        head = Head(1, opening.hash)
+        for start in range(1, length, 1000):
+            notes = [EventData("NoteAdded", 1, {"body": NOTE})] * min(1000, length - start)
+            about = Metadata(ACTOR, CommandRef(f"{start}", "f"))
+            sealed = seal(ticket, head, notes, about, utc_now(), utc_now())
+            await store.append(sealed)
+            head = Head(sealed[-1].version, sealed[-1].hash)
+        await warm.handle(ticket, Submission(command=AddNote(body=NOTE), actor=ACTOR))
+    with progress() as bar:
+        task = bar.add_task("growth", total=rounds, rate="rounds")
+        for _ in range(rounds):
+            for length, ticket in tickets.items():
+                for name, handler in (("warm", warm), ("cold", Handler(store))):
+                    note = Submission(command=AddNote(body=NOTE), actor=ACTOR)
+                    began = time.perf_counter()
+                    await handler.handle(ticket, note)
+                    measured[name, length].append(1000 * (time.perf_counter() - began))
+                    if name == "cold":  # let the warm one catch up outside of the measurement
+                        await warm.handle(ticket, note)
+            bar.advance(task)
+    await database.close()
+    print("\n| stream | warm ms | of 10 events | cold ms | of warm |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    short = statistics.median(measured["warm", lengths[0]])
+    for length in lengths:
+        hot, cold = (statistics.median(measured[name, length]) for name in ("warm", "cold"))
+        print(f"| {length} | {hot:.2f} | {hot / short:.2f}x | {cold:.1f} | {cold / hot:.1f}x |")
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+async def main() -> int:
+    if sys.argv[1:2] == ["_serve"]:
+        kind, url, port = sys.argv[2:]
+        return await serve(kind, url, int(port))
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["commands", "growth", "all"])
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")
+    options = parser.parse_args()
+    driver = Settings.from_environment().mongo_driver
+    print(
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
+        f"{driver}; the database, the service and the load share them"
+    )
+    async with _database() as url:
+        if options.what in ("commands", "all"):
+            await commands(url, options.rounds + 1, options.seconds)
+        if options.what in ("growth", "all"):
+            await growth(url, 10 * options.rounds)
+    return 0
+
+
+@asynccontextmanager
+async def _database() -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
+        async with embedded.run(Path(folder)) as url:
+            yield url
+
+
+if __name__ == "__main__":
+    run(main)
