@@ -43,7 +43,7 @@ from eventstore.store import EventStore
 from projections import projector
 from scripts.console import progress, run
 from scripts.load import Connection, request
-from scripts.soak import free_port, process, ready
+from scripts.soak.promises import free_port, process, ready
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",

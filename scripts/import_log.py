@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 from rich.table import Table
 
-from api.handle import Handler, Submission, VersionMismatch, new_ticket_id
+from api.handle import Handler, KeyReused, Submission, VersionMismatch, new_ticket_id
 from api.settings import Settings
 from api.streams import Stream
 from domain.errors import CasebookError, Refusal
@@ -146,7 +146,7 @@ class Importer:
                     self._note(history, step, "changed_by_others", f"since version {foreign}")
                 else:
                     await self._submit(stream, step)
-            except VersionMismatch:
+            except (VersionMismatch, KeyReused):
                 self._note(history, step, "changed_by_others", "while it was imported")
             except Refusal as refusal:
                 self._note(history, step, refusal.code, refusal.detail)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import soak
+from scripts.soak.follow import follow
+from scripts.soak.kill import POINTS, kill_api, kill_database
+from scripts.soak.race import race
 
 
 @pytest.fixture
@@ -16,15 +18,15 @@ def scratch_url(database, server_url):
 
 async def test_a_race_of_50_writers_in_3_processes(scratch_url):
     """L2: no version twice, none missing; whoever is acknowledged is there, all others are told."""
-    counted = await soak.race(scratch_url, rounds=10)
+    counted = await race(scratch_url, rounds=10)
     assert counted["commands"] == 500
     assert counted["acknowledged"] > 250
 
 
 async def test_the_api_killed_at_bad_moments(scratch_url):
     """L3, L5: what was acknowledged is there once, and a retry is answered as the first time."""
-    counted = await soak.kill_api(scratch_url, rounds=20)
-    assert all(counted[f"killed_{point}"] == 5 for point in soak.POINTS)
+    counted = await kill_api(scratch_url, rounds=20)
+    assert all(counted[f"killed_{point}"] == 5 for point in POINTS)
     assert counted["ok"] > 500
     assert counted["failed"] > 0
     assert counted["unknown_then_retried"] > 0
@@ -33,13 +35,13 @@ async def test_the_api_killed_at_bad_moments(scratch_url):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_the_database_killed_under_load():
     """L3: no acknowledged command is lost, with the embedded database's default durability."""
-    counted = await soak.kill_database(rounds=4)
+    counted = await kill_database(rounds=4)
     assert counted["killed"] == 4
     assert counted["ok"] > 100
 
 
 async def test_a_consumer_that_comes_and_goes(scratch_url):
     """L8: every event of every ticket in version order, under 8 writers."""
-    counted = await soak.follow(scratch_url, commands_=3000)
+    counted = await follow(scratch_url, commands_=3000)
     assert counted["events"] >= 3000
     assert counted["stops"] > 3

@@ -1,0 +1,1 @@
+"""The log's promises under stress: `python -m scripts.soak --help`."""

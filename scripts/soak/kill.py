@@ -1,0 +1,226 @@
+"""Kill -9 at bad moments, under clients that keep a ledger (L3, L5)."""
+
+import asyncio
+import os
+import random
+import signal
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import uvicorn
+
+from api import commands
+from api.app import create_app
+from api.handle import Outcome
+from eventstore.driver import connect
+from eventstore.envelope import Envelope
+from eventstore.store import EventStore
+from scripts.console import progress
+from scripts.load import Answer, Connection
+from scripts.soak.promises import OPEN, READY_SECONDS, free_port, process, ready, require, streams
+
+HEADERS = {"Casebook-Actor": "agent:soak"}
+
+Point = Literal["random", "before_insert", "after_insert", "before_answer"]
+POINTS: tuple[Point, ...] = ("random", "before_insert", "after_insert", "before_answer")
+
+
+@dataclass(slots=True)
+class Sent:
+    """A command in the ledger: what was sent, and what is known to have come of it."""
+
+    ticket: str
+    key: str
+    body: str
+    answer: Answer | None = None
+    """None: unknown."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What clients know. Kept outside of the server, so that it survives it."""
+
+    sent: list[Sent] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def unknown(self) -> list[Sent]:
+        return [sent for sent in self.sent if sent.answer is None]
+
+
+async def send(connection: Connection, sent: Sent) -> None:
+    """Send a command; a 503 says no more about what happened than a lost connection does."""
+    headers = {**HEADERS, "Idempotency-Key": sent.key}
+    with suppress(ConnectionError):
+        answer = await connection.post(
+            f"/tickets/{sent.ticket}/add_note", {"body": sent.body}, headers
+        )
+        if answer.status != 503:
+            sent.answer = answer
+
+
+async def client(port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Event) -> None:
+    """Send commands one after the other until told to stop or the connection is lost."""
+    async with Connection(port) as connection:
+        while not stop.is_set():
+            key = uuid4().hex
+            # One in ten is bad: it must fail, and never be written.
+            body = "" if random.random() < 0.1 else key  # noqa: S311 not for secrets
+            sent = Sent(random.choice(tickets), key, body)  # noqa: S311
+            ledger.sent.append(sent)
+            await send(connection, sent)
+            if sent.answer is None:
+                return
+
+
+async def open_tickets(port: int, count: int) -> list[str]:
+    async with Connection(port) as connection:
+        answers = [
+            await connection.post("/tickets", OPEN.model_dump(mode="json"), HEADERS)
+            for _ in range(count)
+        ]
+    return [str(answer.json()["ticket_id"]) for answer in answers]
+
+
+async def retry(port: int, ledger: Ledger) -> None:
+    """Send again what is unknown, and some of what is known: that must be answered as before."""
+    async with Connection(port) as connection:
+        for sent in ledger.unknown():
+            ledger.counted["unknown_then_retried"] += 1
+            async with asyncio.timeout(READY_SECONDS):
+                while sent.answer is None:
+                    await send(connection, sent)
+        known = [sent for sent in ledger.sent if sent.answer and sent.answer.status == 200]
+        for sent in random.sample(known, min(5, len(known))):
+            again = Sent(sent.ticket, sent.key, sent.body)
+            await send(connection, again)
+            require(again.answer == sent.answer, f"{sent}: answered otherwise: {again.answer}")
+            ledger.counted["known_and_repeated"] += 1
+
+
+async def settle(store: EventStore, ledger: Ledger) -> Counter[str]:
+    """Compare the log with the ledger (L3, L5). Raises PromiseBroken."""
+    found = await streams(store)
+    times = Counter(e.metadata.command.id for events in found.values() for e in events)
+    for sent in ledger.sent:
+        require(sent.answer is not None, f"{sent}: never answered")
+        accepted = sent.answer is not None and sent.answer.status == 200
+        require(times[sent.key] == accepted, f"{sent}: {times[sent.key]} times in the log")
+        ledger.counted["ok" if accepted else "failed"] += 1
+    return ledger.counted
+
+
+async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
+    """Kill the API process in every round, at random or at a named point. Raises PromiseBroken."""
+    database = connect(url)
+    ledger = Ledger()
+    points: Counter[str] = Counter()
+    with progress() as bar:
+        task = bar.add_task("killing", total=rounds, rate="rounds")
+        for round_ in range(rounds + 1):
+            last = round_ == rounds
+            point = "never" if last else POINTS[round_ % len(POINTS)]
+            # Not before the retries and openings with which a round begins are through.
+            port, nth = free_port(), random.randrange(2 * clients + 10, 70)  # noqa: S311
+            async with process("scripts.soak", "_serve", url, str(port), point, str(nth)) as api:
+                await ready(port)
+                await retry(port, ledger)
+                if last:
+                    break
+                tickets = await open_tickets(port, 3)
+                stop = asyncio.Event()
+                busy = [
+                    asyncio.create_task(client(port, tickets, ledger, stop)) for _ in range(clients)
+                ]
+                if point == "random":
+                    await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311
+                    api.kill()
+                await asyncio.wait_for(api.wait(), READY_SECONDS)
+                await asyncio.gather(*busy)
+            points[f"killed_{point}"] += 1
+            bar.advance(task)
+    counted = await settle(EventStore(database), ledger)
+    await database.close()
+    return points + counted
+
+
+async def serve_and_die(url: str, port: int, point: str, nth: int) -> int:
+    """Serve until the nth command reaches a point, and die there as by kill -9."""
+    reached = 0
+
+    def reach(name: str) -> None:
+        nonlocal reached
+        if name == point:
+            reached += 1
+            if reached == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    class Mortal(EventStore):
+        async def append(self, events: "list[Envelope]") -> None:  # type: ignore[override]
+            reach("before_insert")
+            await super().append(events)
+            reach("after_insert")
+
+    answering = commands.answer
+
+    def answer(outcome: Outcome, *rest: object) -> object:
+        reach("before_answer")
+        return answering(outcome, *rest)  # type: ignore[arg-type]
+
+    commands.answer = answer  # type: ignore[assignment]
+    database = connect(url)
+    app = create_app(database, Mortal(database))
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    await uvicorn.Server(config).serve()
+    return 0
+
+
+async def kill_database(rounds: int, clients: int = 8) -> Counter[str]:
+    """Kill the embedded database under load, while the API lives. Raises PromiseBroken."""
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        port = free_port()
+        settings = {"CASEBOOK_DATA_DIR": folder, "CASEBOOK_PORT": str(port)}
+        ledger, killed = Ledger(), 0
+        async with process("scripts.serve", **settings) as api:
+            await ready(port)
+            with progress() as bar:
+                task = bar.add_task("killing", total=rounds, rate="rounds")
+                for _ in range(rounds):
+                    tickets = await open_tickets(port, 3)
+                    stop = asyncio.Event()
+                    busy = [
+                        asyncio.create_task(client(port, tickets, ledger, stop))
+                        for _ in range(clients)
+                    ]
+                    await asyncio.sleep(random.uniform(0.1, 0.6))  # noqa: S311
+                    for pid in database_processes(Path(folder)):
+                        os.kill(pid, signal.SIGKILL)
+                        killed += 1
+                    await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
+                    stop.set()
+                    await asyncio.gather(*busy)
+                    await retry(port, ledger)
+                    bar.advance(task)
+            address = (Path(folder) / "database.url").read_text()
+            database = connect(address)
+            counted = await settle(EventStore(database), ledger)
+            await database.close()
+            api.send_signal(signal.SIGTERM)
+            await api.wait()
+    require(killed == rounds, f"{killed} of {rounds} databases could be killed")
+    return Counter(killed=killed) + counted
+
+
+def database_processes(folder: Path) -> list[int]:
+    """Find the embedded database's process by its folder (Linux)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if str(folder / "database").encode() in words and words[0].endswith(b"secantusd-rs"):
+                found.append(int(entry.name))
+    return found

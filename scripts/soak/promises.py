@@ -1,0 +1,93 @@
+"""What a soak works with, and how it tells that a promise was broken."""
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from domain.errors import CasebookError
+from domain.events import Actor
+from domain.ticket import OpenTicket
+from eventstore import embedded
+from eventstore.envelope import Envelope, chain_is_whole, to_document
+from eventstore.store import EventStore
+from scripts.load import Connection
+
+ACTOR = Actor("soak", "agent")
+OPEN = OpenTicket(subject="Soak", requester="soak")
+
+READY_SECONDS = 60
+
+
+class PromiseBroken(CasebookError):
+    """The log is not what was promised. This is what a soak looks for."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("promise_broken", detail)
+
+
+def require(condition: object, detail: str) -> None:
+    if not condition:
+        raise PromiseBroken(detail)
+
+
+@asynccontextmanager
+async def scratch() -> AsyncIterator[str]:
+    """Run an embedded database in a temporary folder and give its URL."""
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        async with embedded.run(Path(folder)) as url:
+            yield url
+
+
+async def streams(store: EventStore) -> dict[UUID, list[Envelope]]:
+    """Read the whole log and check every ticket's stream: versions 1..n, chain whole (L2, L11)."""
+    found: dict[UUID, list[Envelope]] = {}
+    async for event in store.scan():
+        found.setdefault(event.ticket_id, []).append(event)
+    for ticket, events in found.items():
+        events.sort(key=lambda event: event.version)
+        versions = [event.version for event in events]
+        require(versions == list(range(1, len(events) + 1)), f"{ticket}: versions {versions}")
+        require(chain_is_whole(map(to_document, events)), f"{ticket}: the chain is broken")
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return cast("int", listening.getsockname()[1])
+
+
+@asynccontextmanager
+async def process(*words: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a script of this project; kill it at the end if it still runs."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *words,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.wait()
+
+
+async def ready(port: int) -> None:
+    """Wait until a server answers."""
+    async with asyncio.timeout(READY_SECONDS):
+        while True:
+            with suppress(ConnectionError):
+                async with Connection(port) as connection:
+                    await connection.get("/healthz")
+                    return
+            await asyncio.sleep(0.02)
