@@ -1,0 +1,94 @@
+"""Tickets that are kept for the next command, and never trusted."""
+
+from uuid import uuid4
+
+import pytest
+
+from api import streams
+from api.handle import Handler, Submission
+from api.streams import Streams
+from domain.errors import StateConflict
+from domain.ticket import AddNote, AddTags, AssignTicket, OpenTicket, RemoveTags, ResolveTicket
+from eventstore.store import EventStore
+from tests.spec import ALICE
+from tests.test_projector import open_some
+
+OPEN = OpenTicket(subject="x", requester="bob")
+
+
+class Counting(EventStore):
+    loads = 0
+
+    async def load(self, ticket_id, *, after=0, limit=0):
+        self.loads += 1
+        return await super().load(ticket_id, after=after, limit=limit)
+
+
+def by_alice(command, **more):
+    return Submission(command=command, actor=ALICE, **more)
+
+
+async def test_a_warm_command_reads_nothing(store, database):
+    counting = Counting(database)
+    handler = Handler(counting)
+    ticket = uuid4()
+    await handler.handle(ticket, by_alice(OPEN))
+    for n in range(10):
+        await handler.handle(ticket, by_alice(AddNote(body=f"{n}")))
+    assert counting.loads == 0
+
+
+async def test_a_refusal_is_never_made_from_what_was_kept(store, database):
+    """Another process has assigned someone: resolving is fine, whatever this one remembers."""
+    here, elsewhere = Handler(store), Handler(EventStore(database))
+    ticket = uuid4()
+    await here.handle(ticket, by_alice(OPEN))
+    with pytest.raises(StateConflict):
+        await here.handle(ticket, by_alice(ResolveTicket(resolution="x")))
+    await elsewhere.handle(ticket, by_alice(AssignTicket(assignee="bob")))
+    outcome = await here.handle(ticket, by_alice(ResolveTicket(resolution="x")))
+    assert outcome.version == 3
+
+
+async def test_no_change_is_never_said_from_what_was_kept(store, database):
+    here, elsewhere = Handler(store), Handler(EventStore(database))
+    ticket = uuid4()
+    await here.handle(ticket, by_alice(OPEN))
+    await here.handle(ticket, by_alice(AddTags(tags=("a",))))
+    await elsewhere.handle(ticket, by_alice(RemoveTags(tags=("a",))))
+    outcome = await here.handle(ticket, by_alice(AddTags(tags=("a",))))
+    assert (outcome.version, len(outcome.events)) == (4, 1)
+
+
+async def test_an_expected_version_is_judged_by_the_log(store, database):
+    here, elsewhere = Handler(store), Handler(EventStore(database))
+    ticket = uuid4()
+    await here.handle(ticket, by_alice(OPEN))
+    await elsewhere.handle(ticket, by_alice(AddNote(body="x")))
+    outcome = await here.handle(ticket, by_alice(AddNote(body="y"), expected_version=2))
+    assert outcome.version == 3
+
+
+async def test_a_key_used_elsewhere_is_found(store, database):
+    """L5: by another process, after this one has kept the ticket."""
+    here, elsewhere = Handler(store), Handler(EventStore(database))
+    ticket = uuid4()
+    await here.handle(ticket, by_alice(OPEN))
+    first = await elsewhere.handle(ticket, by_alice(AddNote(body="x"), key="k"))
+    again = await here.handle(ticket, by_alice(AddNote(body="x"), key="k"))
+    assert again == first._replace(replayed=True)
+
+
+async def test_what_is_kept_is_bounded_by_events(store, database, monkeypatch):
+    monkeypatch.setattr(streams, "KEPT_EVENTS", 10)
+    kept = Streams(store)
+    ids = await open_some(store, 8, versions=3)
+    for ticket in ids:
+        async with kept.turn(ticket) as stream:
+            await kept.refresh(stream)
+    assert list(kept._kept) == ids[-3:]
+    assert kept._kept_events == 9
+    async with kept.turn(uuid4()) as stream:
+        await kept.refresh(stream)
+    assert len(kept._kept) == 3, "a ticket that is not there is not kept"
+    assert len(kept._turns) == 0
