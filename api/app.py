@@ -1,6 +1,7 @@
 """The composition root: one database in, one application out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,8 @@ from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import projector
 from projections.checkpoint import Checkpoints
+
+_log = logging.getLogger(__name__)
 
 _READY_SECONDS = 5.0
 _BODY_BYTES = 4 * 2**20
@@ -38,7 +41,10 @@ Work = Callable[[], Coroutine[None, None, None]]
 def background(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
     work: list[Work] = [projector.Projector(database, store).run]
-    if settings.checkpoint_seconds:
+    if settings.mongodb_url is not None and settings.signing_key is None:
+        # A key of each host's own would not do: they sign one chain.
+        _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
+    elif settings.checkpoint_seconds:
         key = signing_key(settings.signing_key_path)
         notary = LogCheckpoints(database, store, key)
         work.append(partial(notary.keep, settings.checkpoint_seconds))
@@ -54,6 +60,8 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
         await store.prepare()
         await projector.prepare(database)
         running = [asyncio.create_task(work()) for work in beside]
+        for task in running:
+            task.add_done_callback(_tell_failure)
         try:
             yield
         finally:
@@ -101,6 +109,11 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
         return _readiness(200 if kept else 503, {"database": "ok", "views": views})
 
     return app
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("what runs beside the application has ended", exc_info=error)
 
 
 def _readiness(status: int, content: dict[str, object]) -> Response:

@@ -22,12 +22,14 @@ from domain.errors import CasebookError, Refusal
 from domain.events import Actor, encode
 from domain.ticket import Command, Context, decide, verb
 from eventstore.envelope import CommandRef, Metadata, fingerprint, seal, utc_now
-from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
 _ROUNDS = 10  # of deciding again because another writer was first
 _PATIENCE_SECONDS = 10.0  # with a database that does not answer
 _PAUSE_SECONDS = 0.2
+COMMANDS_AT_ONCE = 10_000
+"""How many commands may be under way in a process; one more is turned away, nothing written."""
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
 
 
@@ -93,6 +95,7 @@ class Handler:
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._streams = Streams(store)
+        self._under_way = 0
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
         """Do what `submission` asks for, once, and say what came of it.
@@ -101,37 +104,49 @@ class Handler:
         and StoreUnavailable if the database stays silent: the command may then be repeated with
         its key, and will have one effect.
         """
+        # Without defaults: a field that a later version adds does not make it another command.
         command = CommandRef(
             submission.key or str(uuid7()),
             fingerprint(
                 {
                     "command": verb(type(submission.command)),
-                    "content": submission.command.model_dump(mode="json"),
+                    "content": submission.command.model_dump(mode="json", exclude_defaults=True),
                 }
             ),
         )
+        if self._under_way >= COMMANDS_AT_ONCE:
+            raise StoreBusy
+        self._under_way += 1
+        try:
+            async with answering(2 * _PATIENCE_SECONDS), self._streams.turn(ticket_id) as stream:
+                return await self._settle(stream, submission, command)
+        finally:
+            self._under_way -= 1
+
+    async def _settle(self, stream: Stream, submission: Submission, command: CommandRef) -> Outcome:
+        """Attempt until there is an outcome, others were first too often, or time is up."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + _PATIENCE_SECONDS
-        async with answering(2 * _PATIENCE_SECONDS), self._streams.turn(ticket_id) as stream:
-            is_current = False
-            for _ in range(_ROUNDS):
-                try:
-                    if is_current:
-                        await self._streams.refresh(stream)
-                    outcome = await self._attempt(stream, submission, command, sure=is_current)
-                except VersionConflict:
-                    pass
-                except StoreUnavailable:
-                    # An append may have come through: the next round reads, and finds its events
-                    # by the command's id.
-                    if clock() > deadline:
-                        raise
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                else:
-                    if outcome is not None:
-                        return outcome
-                is_current = True
-        raise TooContended
+        conflicts = 0
+        is_current = False
+        while True:
+            try:
+                if is_current:
+                    await self._streams.refresh(stream)
+                outcome = await self._attempt(stream, submission, command, sure=is_current)
+                if outcome is not None:
+                    return outcome
+            except VersionConflict:
+                conflicts += 1
+                if conflicts == _ROUNDS:
+                    raise TooContended from None
+            except StoreUnavailable:
+                # An append may have come through: the next round reads, and finds its events by
+                # the command's id. Only time ends this, and then it is said that nobody knows.
+                if clock() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+            is_current = True
 
     async def _attempt(
         self, stream: Stream, submission: Submission, command: CommandRef, *, sure: bool

@@ -13,13 +13,17 @@ from typing import NamedTuple
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from domain.errors import HistoryError
 from domain.events import decode
 from domain.ticket import Ticket, evolve
 from eventstore.envelope import EMPTY, Envelope, Head
 from eventstore.store import EventStore
 
-KEPT_EVENTS = 100_000
-"""How long the streams of kept tickets may be in all. Some 300 bytes an event: 30 MB."""
+KEPT_BYTES = 64 * 2**20
+"""What kept tickets may weigh in all, by a generous estimate of their memory."""
+
+_EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
+_CHARACTER_BYTES = 4  # at most: texts of the ticket's state
 
 
 class EventRef(NamedTuple):
@@ -39,12 +43,13 @@ class Done(NamedTuple):
 class Stream:
     """A ticket's stream, folded: its state, its head, and the commands that led there (L5)."""
 
-    __slots__ = ("_done", "head", "ticket", "ticket_id")
+    __slots__ = ("_done", "head", "ticket", "ticket_id", "weight_bytes")
 
     def __init__(self, ticket_id: UUID) -> None:
         self.ticket_id = ticket_id
         self.ticket: Ticket | None = None
         self.head: Head = EMPTY
+        self.weight_bytes = 0
         self._done: dict[tuple[str, str], Done] = {}
 
     def done(self, actor_id: str, command_id: str) -> Done | None:
@@ -54,9 +59,16 @@ class Stream:
     def extend(self, events: Iterable[Envelope]) -> None:
         """Fold the events that come next. Raises HistoryError."""
         for envelope in events:
+            if envelope.version != self.head.version + 1:
+                raise HistoryError(
+                    "not_the_next_version",
+                    f"ticket {self.ticket_id}: version {envelope.version} follows "
+                    f"{self.head.version}",
+                )
             event = decode(envelope.type, envelope.schema, envelope.data)
             self.ticket = evolve(self.ticket, event)
             self.head = Head(envelope.version, envelope.hash)
+            self.weight_bytes += _EVENT_BYTES + _CHARACTER_BYTES * len(str(envelope.data))
             command = envelope.metadata.command
             key = (envelope.metadata.actor.id, command.id)
             before = self._done.get(key)
@@ -71,7 +83,7 @@ class Streams:
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._kept: OrderedDict[UUID, Stream] = OrderedDict()
-        self._kept_events = 0
+        self._kept_bytes = 0
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -84,7 +96,7 @@ class Streams:
             stream = self._kept.pop(ticket_id, None)
             if stream is None:
                 stream = Stream(ticket_id)
-            self._kept_events -= stream.head.version
+            self._kept_bytes -= stream.weight_bytes
             try:
                 yield stream
             finally:
@@ -98,7 +110,7 @@ class Streams:
         if stream.head.version == 0:
             return
         self._kept[stream.ticket_id] = stream
-        self._kept_events += stream.head.version
-        while self._kept_events > KEPT_EVENTS and len(self._kept) > 1:
+        self._kept_bytes += stream.weight_bytes
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
-            self._kept_events -= oldest.head.version
+            self._kept_bytes -= oldest.weight_bytes

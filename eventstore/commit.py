@@ -18,7 +18,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from eventstore.envelope import EventDocument
-from eventstore.failures import StoreBusy, StoreUnavailable, translated, write_failure
+from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable, translated, write_failure
 
 GROUP_DOCUMENTS = 500
 QUEUE_DOCUMENTS = 10_000
@@ -76,9 +76,23 @@ class GroupCommit:
                 rest = None
         except PyMongoError as error:
             rest = translated(error)
+        except Exception:  # noqa: BLE001
+            # One of them cannot even be sent: for example a number that BSON does not hold. Nothing
+            # was, so each goes alone, and only the culprit fails.
+            for waiting in group:
+                _settle(waiting, await self._write_alone(waiting.document))
         finally:
             for index, waiting in enumerate(group):
                 _settle(waiting, failures.get(index, rest))
+
+    async def _write_alone(self, document: EventDocument) -> Exception | None:
+        try:
+            await self._collection.insert_one(document)
+        except PyMongoError as error:
+            return translated(error)
+        except Exception as error:  # noqa: BLE001
+            return StoreFailed(repr(error))
+        return None
 
 
 def _settle(waiting: _Waiting, failure: Exception | None) -> None:

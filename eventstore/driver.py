@@ -55,6 +55,18 @@ class Database:
         async with session:
             return await session.with_transaction(work)
 
+    async def clear_abandoned_transactions(self) -> None:
+        """Make the embedded server let go of transactions whose process was killed.
+
+        Like MongoDB, it ends them after a minute; but there, only once another transaction comes
+        along. Until then they block writers. MongoDB needs no such help, and is not harmed by it.
+        """
+
+        async def look(session: Session) -> None:
+            await self.collection("projections").find_one({}, {"_id": 1}, session=session)
+
+        await self.in_transaction(look)
+
     @asynccontextmanager
     async def watch(
         self,
@@ -82,7 +94,10 @@ class Database:
 
 
 def connect(url: str, driver: DriverName = "motor") -> Database:
-    """Give a database for `url`; nothing is sent yet. Writes wait for a majority, on disk.
+    """Give a database for `url`; nothing is sent yet.
+
+    Writes wait for a majority, on disk; reads see only what a majority has, so that nothing that
+    was read, or answered from, can be rolled back in a failover.
 
     Raises DatabaseAddressError if the URL cannot be read.
     """
@@ -92,6 +107,7 @@ def connect(url: str, driver: DriverName = "motor") -> Database:
             url,
             appname="casebook",
             journal=True,
+            readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
             tz_aware=True,
             uuidRepresentation="standard",

@@ -17,6 +17,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -26,13 +27,12 @@ import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
 from domain.errors import CasebookError
 from eventstore import merkle
 from eventstore.driver import Database
 from eventstore.envelope import milliseconds
-from eventstore.failures import StoreError
 from eventstore.store import EventStore
 
 _log = logging.getLogger(__name__)
@@ -93,45 +93,43 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
     Raises KeyUnusable.
     """
     try:
-        stored = path.read_bytes()
-    except FileNotFoundError:
-        return _new_key(path)
-    except OSError as error:
-        raise KeyUnusable("key_unusable", f"cannot read {path}: {error}") from error
-    try:
-        key = serialization.load_pem_private_key(stored, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyUnusable("key_unusable", f"{path} holds no key: {error}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyUnusable("key_unusable", f"{path} holds no Ed25519 key")
+        if not path.exists():
+            _make_key(path)
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyUnusable("key_unusable", f"{path} holds no Ed25519 key")
+        public = path.with_suffix(".pub")
+        if not public.exists():
+            pem = key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            _place(public, pem, 0o644)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable("key_unusable", f"cannot use the key {path}: {error}") from error
     return key
 
 
-def _new_key(path: Path) -> Ed25519PrivateKey:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
+def _make_key(path: Path) -> None:
+    private = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
+    _place(path, private, 0o600)
+
+
+def _place(path: Path, content: bytes, mode: int) -> None:
+    """Put a file in its place whole, unless another process has put one there first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(private)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)  # fails if another process was first
-    except FileExistsError:
-        return signing_key(path)
-    finally:
-        temporary.unlink()
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    path.with_suffix(".pub").write_bytes(public)
-    return key
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -156,8 +154,17 @@ class LogCheckpoints:
         self._heads = database.collection(HEADS_COLLECTION)
 
     async def take(self) -> LogCheckpoint | None:
-        """Take a checkpoint of the log as it is; None if nothing is new, or another was first."""
+        """Take a checkpoint of the log as it is; None if nothing is new, or another was first.
+
+        Raises KeyUnusable if the log's checkpoints are signed by another key.
+        """
         latest = await self._checkpoints.find_one({}, sort=[("_id", -1)])
+        own = key_id(self._key.public_key())
+        if latest is not None and latest["key_id"] != own:
+            raise KeyUnusable(
+                "other_key",
+                f"the checkpoints of this log are signed by key {latest['key_id']}; this is {own}",
+            )
         known = await self.heads()
         # Heads only ever move on. One that is gone or went back stays what it was: a checkpoint
         # speaks for what should be there, and never covers up for a log that lost something.
@@ -189,12 +196,13 @@ class LogCheckpoints:
                     "events": statement.events,
                     "root": statement.root,
                     "previous": statement.previous,
-                    "key_id": key_id(self._key.public_key()),
+                    "key_id": own,
                     "signature": signature,
                     "heads": parts,
                 }
             )
-        except DuplicateKeyError:
+        except DuplicateKeyError:  # another process was first: its checkpoint is as good
+            await self._heads.delete_many({"_id": {"$in": parts}})
             return None
         return LogCheckpoint(statement, signature, heads)
 
@@ -217,16 +225,24 @@ class LogCheckpoints:
         return heads
 
     async def keep(self, seconds: float) -> None:
-        """Take a checkpoint every so often, until cancelled. A failure waits for the next time."""
+        """Take a checkpoint whenever the last one is so old, until cancelled."""
         while True:
-            await asyncio.sleep(seconds)
             try:
+                await asyncio.sleep(await self._seconds_until_due(seconds))
                 taken = await self.take()
-            except (StoreError, PyMongoError) as error:
-                _log.warning("no checkpoint of the log was taken: %s", error)
-            else:
                 if taken is not None:
                     _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
+            except Exception:  # noqa: BLE001
+                # Whatever it is, and be it an event that cannot be read: the next one may work.
+                _log.exception("no checkpoint of the log was taken")
+            await asyncio.sleep(seconds)
+
+    async def _seconds_until_due(self, seconds: float) -> float:
+        latest = await self._checkpoints.find_one({}, sort=[("_id", -1)])
+        if latest is None:
+            return 0.0
+        now = milliseconds(await self._database.server_time())
+        return max(0.0, seconds - (now - cast("int", latest["taken_at"])) / 1000)
 
 
 def write_file(path: Path, checkpoint: LogCheckpoint, public: Ed25519PublicKey) -> None:

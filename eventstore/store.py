@@ -38,7 +38,7 @@ ResumeToken = Mapping[str, object]
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEX = "ticket_id_1_version_1"
 _SCAN_BATCH_DOCUMENTS = 1000
-_TICKETS_AT_ONCE = 200
+_SORTED_AT_ONCE = 5000
 _STREAM_WAIT_MILLISECONDS = 50
 
 
@@ -83,6 +83,7 @@ class EventStore:
 
         A database user who may only find and insert (L1) needs it to have been made before.
         """
+        await self._database.clear_abandoned_transactions()
         with suppress(OperationFailure):  # there is no collection yet
             if _INDEX in await self._events.index_information():
                 return
@@ -151,15 +152,19 @@ class EventStore:
     async def in_order(self) -> AsyncIterator[EventDocument]:
         """Give every stored document by ticket id and version.
 
-        Sorted here, some tickets at a time: a sort of the whole log is beyond some servers.
+        Sorted here, some thousand events at a time: a sort of the whole log is beyond some servers.
         """
-        first = self._events.find({"version": 1}, {"_id": 0, "ticket_id": 1})
-        ids = sorted([event["ticket_id"] async for event in first])
-        for start in range(0, len(ids), _TICKETS_AT_ONCE):
-            some = ids[start : start + _TICKETS_AT_ONCE]
-            found = await self._events.find({"ticket_id": {"$in": some}}).to_list()
-            for document in sorted(found, key=lambda d: (d["ticket_id"], d["version"])):
-                yield document
+        some: list[UUID] = []
+        events = 0
+        heads = sorted((await self.heads()).items())
+        for ticket_id, (version, _) in heads:
+            some.append(ticket_id)
+            events += version
+            if events >= _SORTED_AT_ONCE or ticket_id == heads[-1][0]:
+                found = await self._events.find({"ticket_id": {"$in": some}}).to_list()
+                for document in sorted(found, key=lambda d: (d["ticket_id"], d["version"])):
+                    yield document
+                some, events = [], 0
 
     async def restore(self, documents: Sequence[EventDocument]) -> None:
         """Insert stored documents as they are; those that are there already are passed over.

@@ -206,6 +206,7 @@ class Projector:
                 renewed = clock()
             elif now - renewed > RENEW_SECONDS:
                 await self._checkpoints.advance(epoch, 0, feed.token)
+                await self._database.clear_abandoned_transactions()
                 renewed = now
             if not batch and now - swept > pause:
                 applied = (await self._checkpoints.read()).applied

@@ -6,7 +6,7 @@ from pathlib import Path
 from api.settings import Settings
 from eventstore.log_checkpoints import LogCheckpoint, LogCheckpoints, signing_key, write_file
 from eventstore.store import EventStore
-from scripts.console import database, run
+from scripts.console import UsageError, database, run
 
 
 async def main() -> int:
@@ -14,6 +14,8 @@ async def main() -> int:
     parser.add_argument("--export", type=Path, metavar="FILE", help="with all heads, to be kept")
     options = parser.parse_args()
     settings = Settings.from_environment()
+    if settings.mongodb_url is not None and settings.signing_key is None:
+        raise UsageError("name the key that signs this log's checkpoints in CASEBOOK_SIGNING_KEY")
     key = signing_key(settings.signing_key_path)
     async with database(settings) as db:
         store = EventStore(db)
@@ -24,7 +26,10 @@ async def main() -> int:
         if options.export is not None:
             latest = taken or await checkpoints.latest()
             if latest is not None:
-                write_file(options.export, latest, key.public_key())
+                try:
+                    write_file(options.export, latest, key.public_key())
+                except OSError as error:
+                    raise UsageError(f"cannot write {options.export}: {error}") from error
                 print(f"checkpoint {latest.statement.number} written to {options.export}")
     return 0
 

@@ -61,8 +61,8 @@ async def restore(db: Database, path: Path) -> Manifest:
     marks = db.collection(_MARKS)
     if await store.count(exact=True):
         begun = await marks.find_one({"_id": manifest.sha256})
-        if begun is None:
-            raise RestoreRefused("the database holds events; restore into an empty one")
+        if begun is None or not await _holds_only(store, path):
+            raise RestoreRefused("the database holds other events; restore into an empty one")
     await marks.update_one({"_id": manifest.sha256}, {"$set": {"done": False}}, upsert=True)
     with path.open("rb") as file, progress() as bar:
         task = bar.add_task("restoring", total=manifest.events, rate="events")
@@ -76,6 +76,16 @@ async def restore(db: Database, path: Path) -> Manifest:
         raise RestoreRefused("what is in the database now is not what is in the file")
     await marks.update_one({"_id": manifest.sha256}, {"$set": {"done": True}})
     return manifest
+
+
+async def _holds_only(store: EventStore, path: Path) -> bool:
+    """Say whether every event that is there already is one of the file's."""
+    with path.open("rb") as file:
+        hashes = {from_line(line)["hash"] for line in file}
+    async for event in store.scan():
+        if event.hash not in hashes:
+            return False
+    return True
 
 
 def _batches(lines_: Iterable[bytes]) -> Iterator[list[bytes]]:

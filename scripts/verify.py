@@ -11,12 +11,15 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from bson.codec_options import DatetimeConversion
+from bson.int64 import Int64
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -37,6 +40,7 @@ _FIELDS = frozenset(
     {"id", "ticket_id", "version", "type", "schema", "data", "occurred_at", "recorded_at"}
     | {"actor", "command", "correlation_id", "causation_id", "previous", "hash"}
 )
+_STORED = _FIELDS - {"id"} | {"_id"}
 _SHOWN = 20
 _REACH = 100  # how far events may have been renumbered and still be recognised
 
@@ -165,12 +169,16 @@ class Verification:
 
     def see(self, event: Event) -> None:
         """Check an event that is its ticket's next; put aside tickets where something is odd."""
-        self.events += 1
         version, hash_ = self.heads.get(event.ticket, (0, None))
         if event.version == version + 1 and event.previous == hash_ and event.is_itself():
             self.heads[event.ticket] = (event.version, event.hash)
         else:
             self.suspects.add(event.ticket)
+        self.tick_off(event)
+
+    def tick_off(self, event: Event) -> None:
+        """Count an event, and compare it with what checkpoints say."""
+        self.events += 1
         wanted = self.expected.get(event.ticket, {}).pop(event.version, None)
         if wanted not in (None, event.hash):
             detail = "a checkpoint holds another hash for it"
@@ -205,33 +213,53 @@ class Verification:
 def from_stored(document: Mapping[str, object]) -> Event:
     """Read a document of `ticket_events`; its content is None if it has another form."""
     ticket, version = document.get("ticket_id"), document.get("version")
-    place = (str(ticket), version if isinstance(version, int) else 0)
+    place = (str(ticket) if isinstance(ticket, UUID) else repr(ticket), _place(version))
     try:
+        if document.keys() != _STORED:
+            return Event(*place, None)
+        previous = document["previous"]
         plain = {
             **{k: v for k, v in document.items() if k != "_id"},
-            "id": _text(document["_id"], UUID),
-            "ticket_id": _text(ticket, UUID),
+            "id": _text(document["_id"]),
+            "ticket_id": _text(ticket),
             "occurred_at": _milliseconds(document["occurred_at"]),
             "recorded_at": _milliseconds(document["recorded_at"]),
-            "previous": _hex(document["previous"]),
-            "hash": _hex(document["hash"]),
+            "previous": None if previous is None else _bytes(previous).hex(),
+            "hash": _bytes(document["hash"]).hex(),
         }
-        canonical(plain)
-    except (KeyError, TypeError, ValueError):
+        is_event = type(version) in (int, Int64) and _is_plain(plain)
+        return Event(*place, plain if is_event else None)
+    except (TypeError, ValueError):
         return Event(*place, None)
-    return Event(*place, plain if plain.keys() == _FIELDS else None)
 
 
-def _text(value: object, type_: type) -> str:
-    if not isinstance(value, type_):
+def _place(version: object) -> int:
+    """Give where an event stands, or claims to; 0 if that cannot be said."""
+    if isinstance(version, int | float | str):
+        with suppress(ValueError, OverflowError):
+            return int(version)
+    return 0
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether a value is made of what an event may hold, and of no type that looks like it."""
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return type(value) in (str, int, Int64, bool, type(None))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, UUID):
         raise TypeError
     return str(value)
 
 
-def _hex(value: object) -> str | None:
-    if value is not None and not isinstance(value, bytes):
-        raise TypeError
-    return None if value is None else value.hex()
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:  # a subclass stands for another kind of binary
+        raise TypeError("bytes were expected")
+    return value
 
 
 def _milliseconds(value: object) -> int:
@@ -242,18 +270,24 @@ def _milliseconds(value: object) -> int:
 
 async def verify_database(db: Database, verification: Verification) -> None:
     """Check every event of the log."""
-    log = db.collection("ticket_events")
+    stored = db.collection("ticket_events")
+    # A date that Python does not know is a fault to report, and not an error.
+    any_date = stored.codec_options.with_options(
+        datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    )
+    log = stored.with_options(codec_options=any_date)
     with progress() as bar:
         task = bar.add_task("verifying", total=await log.estimated_document_count(), rate="events")
         async for document in log.find(batch_size=1000):
-            verification.see(from_stored(document))
+            event = from_stored(document)
+            if isinstance(document.get("ticket_id"), UUID):
+                verification.see(event)
+            else:
+                detail = "a document that is no event: its ticket id is no UUID"
+                verification.report(Fault(event.ticket, event.version, "inserted", detail))
             bar.advance(task)
     for ticket in sorted(verification.suspects):
-        try:
-            found = await log.find({"ticket_id": UUID(ticket)}).to_list()
-        except ValueError:
-            verification.report(Fault(ticket, 0, "edited", "its ticket id is none"))
-            continue
+        found = await log.find({"ticket_id": UUID(ticket)}).to_list()
         events = sorted(map(from_stored, found), key=lambda event: event.version)
         verification.judge(ticket, events)
 
@@ -262,25 +296,44 @@ async def verify_database(db: Database, verification: Verification) -> None:
 
 
 def verify_file(path: Path, verification: Verification) -> None:
-    """Check every line of an exported file, and its manifest. Raises CannotVerify."""
-    streams: dict[str, list[Event]] = {}
+    """Check every line of an exported file, and its manifest. Raises CannotVerify.
+
+    One ticket's events are kept at a time: their lines stand together.
+    """
     digest = hashlib.sha256()
+    stream: list[Event] = []
+
+    def judge() -> None:
+        if stream:
+            ticket = stream[0].ticket
+            if ticket in verification.heads or ticket in verification.faults:
+                detail = "its lines do not stand together"
+                verification.report(Fault(ticket, stream[0].version, "inserted", detail))
+            verification.judge(ticket, sorted(stream, key=lambda event: event.version))
+
     try:
         with path.open("rb") as file:
             for line in file:
                 digest.update(line)
                 event = _from_line(line)
-                verification.see(event)
-                streams.setdefault(event.ticket, []).append(event)
+                verification.tick_off(event)
+                if stream and stream[-1].ticket != event.ticket:
+                    judge()
+                    stream = []
+                elif stream and stream[-1].version >= event.version:
+                    detail = "its line stands behind that of a later version"
+                    verification.report(Fault(event.ticket, event.version, "reordered", detail))
+                stream.append(event)
+            judge()
         manifest = json.loads(path.with_name(f"{path.name}.manifest.json").read_bytes())
         said = (manifest["tickets"], manifest["events"], manifest["sha256"], manifest["root"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CannotVerify(f"cannot read {path} and its manifest: {error}") from error
-    for ticket in sorted(verification.suspects):
-        verification.judge(ticket, sorted(streams[ticket], key=lambda event: event.version))
-    heads = {ticket: (events[-1].version, events[-1].hash) for ticket, events in streams.items()}
-    found = (len(streams), verification.events, digest.hexdigest(), root_of(heads))
-    if found != said and not verification.faults:
+    if verification.faults:
+        return
+    heads = verification.heads
+    found = (len(heads), verification.events, digest.hexdigest(), root_of(heads))
+    if found != said:
         differing = ["tickets", "events", "sha256", "root"]
         names = [n for n, s, f in zip(differing, said, found, strict=True) if s != f]
         detail = f"the file differs from its manifest in: {', '.join(names)}"
@@ -288,13 +341,22 @@ def verify_file(path: Path, verification: Verification) -> None:
 
 
 def _from_line(line: bytes) -> Event:
+    plain = json.loads(line)
+    if not isinstance(plain, dict):
+        raise TypeError("a line is no event")
+    ticket = str(plain["ticket_id"])
+    if str(UUID(ticket)) != ticket:
+        raise ValueError(f"{ticket} is no ticket id")
     try:
-        plain = json.loads(line)
-        ticket, version = str(plain["ticket_id"]), int(plain["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CannotVerify(f"a line is no event: {error!r}") from error
-    written_so = plain.keys() == _FIELDS and canonical(plain) + b"\n" == line
-    return Event(ticket, version, plain if written_so else None)
+        written_so = (
+            plain.keys() == _FIELDS
+            and type(plain["version"]) is int
+            and _is_plain(plain)
+            and canonical(plain) + b"\n" == line
+        )
+    except ValueError:  # NaN and its like
+        written_so = False
+    return Event(ticket, _place(plain["version"]), plain if written_so else None)
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
@@ -327,34 +389,59 @@ def statement_bytes(checkpoint: Mapping[str, object], number: int) -> bytes:
 
 async def expect_database_checkpoints(
     db: Database, key: Ed25519PublicKey | None, verification: Verification
-) -> int:
-    """Check the signed checkpoints in the database; take note of their heads; give their number.
+) -> list[str]:
+    """Check the signed checkpoints in the database; take note of their heads; give their digests.
 
-    Raises CannotVerify if there are some and no key.
+    Raises CannotVerify if there are some and the key is not that which they name.
     """
     heads: dict[str, Head] = {}
-    previous: str | None = None
-    number = 0
+    digests: list[str] = []
+    root: object = root_of({})
     async for checkpoint in db.collection("log_checkpoints").find().sort("_id", 1):
+        number = len(digests)
         if key is None:
             raise CannotVerify("there are checkpoints, but no public key: name it with --key")
+        if checkpoint.get("key_id") != _key_id(key):
+            raise CannotVerify(
+                f"checkpoint {number} is signed by key {checkpoint.get('key_id')}, and the key at "
+                f"hand is {_key_id(key)}: name the right one with --key"
+            )
         try:
-            if checkpoint["_id"] != number or checkpoint["previous"] != previous:
+            before = digests[-1] if digests else None
+            if checkpoint["_id"] != number or checkpoint["previous"] != before:
                 raise ValueError("it does not follow the one before it")  # noqa: TRY301
             signed = statement_bytes(checkpoint, number)
-            key.verify(bytes(_bytes(checkpoint["signature"])), signed)
+            key.verify(_bytes(checkpoint["signature"]), signed)
             for ticket, head in await _heads_of(db, checkpoint):
                 heads[ticket] = head
                 verification.expect(ticket, *head)
-            if root_of(heads) != checkpoint["root"]:
-                raise ValueError("its heads are not those of its root")  # noqa: TRY301
         except (InvalidSignature, KeyError, TypeError, ValueError) as error:
-            reason = str(error) or "its signature is not by this key"
+            reason = str(error) or "its signature is not of this content"
             verification.report(Fault(f"(checkpoint {number})", number, "edited", reason))
-            return number
-        previous = hashlib.sha256(signed).hexdigest()
-        number += 1
-    return number
+            return digests
+        digests.append(hashlib.sha256(signed).hexdigest())
+        root = checkpoint["root"]
+    # The last root stands for all heads. One that was altered before is found in the log itself.
+    if root_of(heads) != root:
+        last = len(digests) - 1
+        detail = "its heads are not those of its root"
+        verification.report(Fault(f"(checkpoint {last})", last, "edited", detail))
+    return digests
+
+
+def compare_kept(kept: tuple[int, str], digests: Sequence[str], verification: Verification) -> None:
+    """Compare a checkpoint that was kept elsewhere with that of the same number in the database."""
+    number, digest = kept
+    name = f"(checkpoint {number})"
+    if number >= len(digests):
+        verification.report(Fault(name, number, "deleted", "the database has it no more"))
+    elif digests[number] != digest:
+        verification.report(Fault(name, number, "edited", "the database has another one"))
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]
 
 
 async def _heads_of(db: Database, checkpoint: Mapping[str, object]) -> Iterable[tuple[str, Head]]:
@@ -376,23 +463,19 @@ def _unpack(packed: bytes) -> Iterator[tuple[str, Head]]:
         yield str(UUID(bytes=one[:16])), (int.from_bytes(one[16:24], "big"), one[24:].hex())
 
 
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise TypeError("bytes were expected")
-    return value
-
-
 def expect_checkpoint_file(
     path: Path, key: Ed25519PublicKey | None, verification: Verification
-) -> None:
-    """Check a checkpoint that was kept elsewhere; take note of its heads. Raises CannotVerify."""
+) -> tuple[int, str]:
+    """Check a checkpoint that was kept elsewhere; take note of its heads.
+
+    Gives its number and digest. Raises CannotVerify.
+    """
     if key is None:
         raise CannotVerify("a checkpoint is checked with its public key: name it with --key")
     try:
         statement, *lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        key.verify(
-            bytes.fromhex(statement["signature"]), statement_bytes(statement, statement["number"])
-        )
+        signed = statement_bytes(statement, statement["number"])
+        key.verify(bytes.fromhex(statement["signature"]), signed)
         heads = {ticket: (version, hash_) for ticket, version, hash_ in lines}
         if root_of(heads) != statement["root"]:
             raise CannotVerify(f"{path}: its heads are not those of its root")
@@ -402,6 +485,7 @@ def expect_checkpoint_file(
         raise CannotVerify(f"cannot read the checkpoint {path}: {error}") from error
     for ticket, head in heads.items():
         verification.expect(ticket, *head)
+    return int(statement["number"]), hashlib.sha256(signed).hexdigest()
 
 
 def read_key(path: Path, *, needed: bool) -> Ed25519PublicKey | None:
@@ -428,30 +512,38 @@ async def main() -> int:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")
     options = parser.parse_args()
+    try:
+        return await _verify(options.file, options.checkpoint, options.key)
+    except Exception as error:  # noqa: BLE001 exit 1 is for tampering, and for nothing else
+        known = isinstance(error, CasebookError | PyMongoError)
+        fail(f"cannot verify: {error if known else repr(error)}")
+        return CANNOT_VERIFY
+
+
+async def _verify(file: Path | None, kept: Path | None, key_file: Path | None) -> int:
     settings = Settings.from_environment()
     verification = Verification()
-    try:
-        key = read_key(
-            options.key or settings.signing_key_path.with_suffix(".pub"),
-            needed=options.key is not None,
-        )
-        if options.checkpoint is not None:
-            expect_checkpoint_file(options.checkpoint, key, verification)
-        if options.file is not None:
-            verify_file(options.file, verification)
-            checkpoints = 0
-        else:
-            async with database(settings) as db:
-                checkpoints = await expect_database_checkpoints(db, key, verification)
-                await verify_database(db, verification)
-    except (CasebookError, PyMongoError) as error:
-        fail(f"cannot verify: {error}")
-        return CANNOT_VERIFY
-    return _say(verification, checkpoints)
-
-
-def _say(verification: Verification, checkpoints: int) -> int:
+    key_path = key_file or settings.signing_key_path.with_suffix(".pub")
+    key = read_key(key_path, needed=key_file is not None)
+    from_file = None if kept is None else expect_checkpoint_file(kept, key, verification)
+    digests: list[str] = []
+    if file is not None:
+        verify_file(file, verification)
+    else:
+        if settings.mongodb_url is None and not (settings.data_dir / "database").exists():
+            raise CannotVerify(f"there is no database in {settings.data_dir}")
+        async with database(settings) as db:
+            digests = await expect_database_checkpoints(db, key, verification)
+            await verify_database(db, verification)
+        if from_file is not None:
+            compare_kept(from_file, digests, verification)
     faults = verification.finish()
+    if not verification.events and not faults:
+        raise CannotVerify("there are no events")
+    return _say(verification, faults, len(digests))
+
+
+def _say(verification: Verification, faults: Sequence[Fault], checkpoints: int) -> int:
     tickets = len(verification.heads.keys() | {f.ticket for f in faults if f.ticket[0] != "("})
     print(f"tickets {tickets}, events {verification.events}, checkpoints {checkpoints}")
     if not faults:

@@ -15,7 +15,16 @@ THIRD_PARTY = {
     "eventstore": {"cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
     "projections": {"pydantic", "pymongo"},
     "api": {"fastapi", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
-    "scripts": {"cryptography", "fastapi", "orjson", "pydantic", "pymongo", "rich", "uvicorn"},
+    "scripts": {
+        "bson",
+        "cryptography",
+        "fastapi",
+        "orjson",
+        "pydantic",
+        "pymongo",
+        "rich",
+        "uvicorn",
+    },
 }
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 

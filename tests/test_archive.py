@@ -96,7 +96,17 @@ async def test_a_restore_that_was_cut_off_is_finished_by_running_it_again(
 
 async def test_a_log_that_is_not_empty_is_left_alone(database, store, archive):
     await open_some(store, 1)
-    with pytest.raises(RestoreRefused, match="holds events"):
+    with pytest.raises(RestoreRefused, match="holds other events"):
+        await restore(database, archive)
+    assert await store.count(exact=True) == 3
+
+
+async def test_a_restore_is_not_finished_beside_events_of_others(database, store, archive):
+    """Marked as begun, and then someone else wrote: nothing is mixed."""
+    manifest = json.loads(manifest_path(archive).read_bytes())
+    await database.collection("restores").insert_one({"_id": manifest["sha256"], "done": False})
+    await open_some(store, 1)
+    with pytest.raises(RestoreRefused, match="holds other events"):
         await restore(database, archive)
     assert await store.count(exact=True) == 3
 
@@ -123,6 +133,49 @@ async def test_a_file_that_was_tampered_with_restores_nothing(
     with pytest.raises(RestoreRefused, match="tampered"):
         await restore(database, archive)
     assert await EventStore(database).count(exact=True) == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"rubbish\n",
+        b"[]\n",
+        b"[" * 100_000 + b"\n",
+        b'{"ticket_id": "x", "version": 1}\n',
+        b'{"version": 1}\n',
+    ],
+    ids=range(6),
+)
+async def test_what_is_no_export_cannot_be_verified(archive, line):
+    content = archive.read_bytes()
+    archive.write_bytes(line + (content if line else b""))
+    if line:
+        with pytest.raises(CannotVerify):
+            verify_file(archive, Verification())
+    else:
+        verification = Verification()
+        verify_file(archive, verification)
+        assert [fault.ticket for fault in verification.finish()] == ["(file)"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"hash":"', b'"hash":"zz'),
+        (b'"version":1', b'"version":"1"'),
+        (b'"version":1', b'"version":1.0'),
+        (b'"schema":1', b'"schema":NaN'),
+        (b'"schema":1', b'"schema":1e999'),
+    ],
+    ids=str,
+)
+async def test_a_line_of_other_types_is_found(archive, old, new):
+    archive.write_bytes(archive.read_bytes().replace(old, new, 1))
+    verification = Verification()
+    verify_file(archive, verification)
+    [fault] = verification.finish()
+    assert (fault.version, fault.kind) == (1, "edited")
 
 
 async def test_a_file_without_its_manifest_cannot_be_verified(database, archive):
@@ -174,5 +227,9 @@ async def test_export_verify_checkpoint_and_restore_as_commands(tmp_path):
     assert where in found
     assert "cannot verify" in await does("scripts.verify", "--file", "nowhere", code=3)
     assert "cannot verify" in await does("scripts.verify", "--key", str(file), code=3)
+    elsewhere = {"CASEBOOK_DATA_DIR": str(tmp_path / "nothing")}
+    assert "no database" in await does("scripts.verify", code=3, changed=elsewhere)
+    assert not (tmp_path / "nothing").exists()
+    assert "cannot verify" in await does("scripts.verify", code=3, changed={"CASEBOOK_PORT": "x"})
     nobody = {"CASEBOOK_MONGODB_URL": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100"}
     assert "cannot verify" in await does("scripts.verify", code=3, changed=nobody)

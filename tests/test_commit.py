@@ -89,7 +89,6 @@ async def test_a_lost_connection_leaves_all_of_a_group_unsure_and_the_next_go_on
             BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]}),
             StoreUnavailable,
         ),
-        (ValueError("a bug"), StoreUnavailable),
     ],
     ids=str,
 )
@@ -100,6 +99,18 @@ async def test_every_waiter_is_told_whatever_happens(store, database, failure, e
     )
     assert [type(outcome) for outcome in outcomes] == [expected] * 3
     await group.insert(one())
+
+
+async def test_a_document_that_cannot_be_sent_fails_alone(store, database):
+    group = GroupCommit(database.collection(COLLECTION))
+    culprit = one()
+    culprit["data"] = {"n": 2**63}
+    outcomes = await asyncio.gather(
+        *(group.insert(d) for d in (one(), one(), culprit, one())), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes].count(StoreFailed) == 1
+    assert outcomes.count(None) == 3
+    assert await store.count(exact=True) == 3
 
 
 async def test_a_waiter_who_goes_away_disturbs_nobody(store, database):
@@ -123,9 +134,14 @@ async def test_a_full_queue_turns_away_and_writes_nothing(store, database, monke
     assert await store.count(exact=True) == 5
 
 
-async def test_a_full_queue_is_a_503_that_says_when_to_come_back(store, database, monkeypatch):
+@pytest.mark.parametrize(
+    "target", ["eventstore.commit.QUEUE_DOCUMENTS", "api.handle.COMMANDS_AT_ONCE"]
+)
+async def test_a_full_queue_is_a_503_that_says_when_to_come_back(
+    store, database, monkeypatch, target
+):
     """L12: load is shed before memory grows."""
-    monkeypatch.setattr(commit, "QUEUE_DOCUMENTS", 0)
+    monkeypatch.setattr(target, 0)
     app = create_app(database, EventStore(database))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:

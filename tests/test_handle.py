@@ -7,7 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from api.handle import Handler, KeyReused, Submission, VersionMismatch, new_ticket_id
+from api.handle import (
+    Handler,
+    KeyReused,
+    Submission,
+    TooContended,
+    VersionMismatch,
+    new_ticket_id,
+)
 from domain.errors import StateConflict, TicketNotFound
 from domain.ticket import (
     AddNote,
@@ -15,11 +22,12 @@ from domain.ticket import (
     AssignTicket,
     MoveToGroup,
     OpenTicket,
+    ReopenTicket,
     Reply,
     ResolveTicket,
 )
-from eventstore.envelope import Envelope, chain_is_whole, to_document
-from eventstore.failures import StoreUnavailable
+from eventstore.envelope import Envelope, chain_is_whole, fingerprint, to_document
+from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.store import EventStore
 from tests.spec import ALICE, BOB
 
@@ -197,3 +205,55 @@ async def test_what_was_resolved_meanwhile_is_decided_anew(store, ticket_id):
     overtaken = Overtaken(store._database)
     with pytest.raises(StateConflict):
         await Handler(overtaken).handle(ticket_id, by(ALICE, ResolveTicket(resolution="a")))
+
+
+class Contended(EventStore):
+    """A store in which others are always first, and the last append is written and then unsure."""
+
+    appends = 0
+
+    async def append(self, events):
+        self.appends += 1
+        if self.appends < 10:
+            raise VersionConflict
+        if self.appends == 10:
+            await super().append(events)
+            raise StoreUnavailable
+        raise AssertionError("it had been written")
+
+
+async def test_an_unsure_last_attempt_is_found_out_too(store, database, ticket_id):
+    """L3, L5: never "nothing was written" when something was."""
+    outcome = await Handler(Contended(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
+    assert outcome.version == 3
+    assert len(await store.load(ticket_id)) == 3
+
+
+async def test_whoever_is_never_first_is_told(store, database, ticket_id):
+    class Hopeless(EventStore):
+        async def append(self, events):
+            raise VersionConflict
+
+    with pytest.raises(TooContended):
+        await Handler(Hopeless(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
+    assert len(await store.load(ticket_id)) == 2
+
+
+async def test_a_store_that_stays_silent_is_waited_for_only_so_long(
+    store, database, ticket_id, monkeypatch
+):
+    class Silent(EventStore):
+        async def append(self, events):
+            raise StoreUnavailable
+
+    monkeypatch.setattr("api.handle._PATIENCE_SECONDS", 0.5)
+    with pytest.raises(StoreUnavailable):
+        await Handler(Silent(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
+
+
+def test_a_command_is_known_by_what_was_said_and_not_by_defaults():
+    """L5: a repeat after an upgrade that added a field with a default is still the same command."""
+    said = fingerprint({"command": "reopen", "content": {}})
+    reopened = ReopenTicket()
+    content = reopened.model_dump(mode="json", exclude_defaults=True)
+    assert fingerprint({"command": "reopen", "content": content}) == said

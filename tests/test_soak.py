@@ -24,10 +24,11 @@ async def test_a_race_of_50_writers_in_3_processes(scratch_url):
 
 
 async def test_the_api_killed_at_bad_moments(scratch_url):
-    """L3, L5: what was acknowledged is there once, and a retry is answered as the first time."""
+    """L3, L4, L5: what was acknowledged is there once; a retry is answered as the first time."""
     counted = await kill_api(scratch_url, rounds=20)
     assert all(counted[f"killed_{point}"] == 5 for point in POINTS)
-    assert counted["ok"] > 500
+    assert counted["ok"] > 300
+    assert counted["ok_of_several_events"] > 50
     assert counted["failed"] > 0
     assert counted["unknown_then_retried"] > 0
 
@@ -35,8 +36,8 @@ async def test_the_api_killed_at_bad_moments(scratch_url):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_the_database_killed_under_load():
     """L3: no acknowledged command is lost, with the embedded database's default durability."""
-    counted = await kill_database(rounds=4)
-    assert counted["killed"] == 4
+    counted = await kill_database(rounds=20)
+    assert counted["killed"] == 20
     assert counted["ok"] > 100
 
 

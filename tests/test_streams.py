@@ -79,16 +79,27 @@ async def test_a_key_used_elsewhere_is_found(store, database):
     assert again == first._replace(replayed=True)
 
 
-async def test_what_is_kept_is_bounded_by_events(store, database, monkeypatch):
-    monkeypatch.setattr(streams, "KEPT_EVENTS", 10)
+async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatch):
+    monkeypatch.setattr(streams, "KEPT_BYTES", 10_000)
     kept = Streams(store)
     ids = await open_some(store, 8, versions=3)
     for ticket in ids:
         async with kept.turn(ticket) as stream:
             await kept.refresh(stream)
-    assert list(kept._kept) == ids[-3:]
-    assert kept._kept_events == 9
+    assert 1 < len(kept._kept) < 8
+    assert list(kept._kept) == ids[-len(kept._kept) :]
+    assert kept._kept_bytes == sum(s.weight_bytes for s in kept._kept.values()) <= 10_000
+    before = len(kept._kept)
     async with kept.turn(uuid4()) as stream:
         await kept.refresh(stream)
-    assert len(kept._kept) == 3, "a ticket that is not there is not kept"
+    assert len(kept._kept) == before, "a ticket that is not there is not kept"
     assert len(kept._turns) == 0
+
+
+async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monkeypatch):
+    monkeypatch.setattr(streams, "KEPT_BYTES", 300_000)
+    handler = Handler(store)
+    for _ in range(5):
+        huge = OpenTicket(subject="x", requester="bob", body="😀" * 50_000)
+        await handler.handle(uuid4(), by_alice(huge))
+    assert len(handler._streams._kept) == 1
