@@ -17,7 +17,8 @@ from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import projector
 from scripts.console import UsageError, database, progress, run
-from scripts.verify import Verification, verify_file
+from scripts.verification import Verification
+from scripts.verify import verify_file
 
 _BATCH_EVENTS = 1000
 _MARKS = "restores"

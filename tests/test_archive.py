@@ -15,7 +15,8 @@ from eventstore.envelope import EMPTY, CommandRef, Metadata, seal, to_document
 from eventstore.store import COLLECTION, EventStore
 from projections.projector import Projector
 from scripts.restore import RestoreRefused, restore
-from scripts.verify import CannotVerify, Verification, verify_file
+from scripts.verification import Verification
+from scripts.verify import CannotVerify, verify_file
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE, NOW
 from tests.test_import import SAMPLE, environment, script

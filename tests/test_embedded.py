@@ -11,6 +11,7 @@ import pytest
 
 from eventstore import embedded
 from eventstore.driver import connect
+from scripts.soak.kill import database_processes
 
 HOLD = """
 import asyncio, pathlib, sys
@@ -73,24 +74,13 @@ async def test_it_ends_with_its_owner_even_one_that_was_killed(tmp_path):
 async def test_a_server_that_dies_is_started_again_on_the_same_port(tmp_path):
     async with embedded.run(tmp_path, durable=False) as url:
         await ping(url)
-        for pid in servers_on(tmp_path):
+        for pid in database_processes(tmp_path):
             os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(30):
             while True:
                 with suppress(Exception):
                     await ping(url)
                     break
-
-
-def servers_on(folder: Path) -> list[int]:
-    """The ids of the database processes whose files are in the folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if str(folder / "database").encode() in words and words[0].endswith(b"secantusd-rs"):
-                found.append(int(entry.name))
-    return found
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):

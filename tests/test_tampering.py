@@ -17,12 +17,8 @@ from domain.events import EventData
 from eventstore.envelope import EMPTY, CommandRef, Metadata, content_hash, seal
 from eventstore.log_checkpoints import KeyUnusable, LogCheckpoints
 from eventstore.store import COLLECTION, EventStore
-from scripts.verify import (
-    CannotVerify,
-    Verification,
-    expect_database_checkpoints,
-    verify_database,
-)
+from scripts.verification import Verification
+from scripts.verify import CannotVerify, expect_database_checkpoints, verify_database
 from tests.spec import ALICE, NOW
 
 Document = dict[str, Any]
