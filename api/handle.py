@@ -133,13 +133,15 @@ class Handler:
             try:
                 if is_current:
                     await self._streams.refresh(stream)
+                # Said only after a last look: what stood in the way may have been this command.
+                found = stream.done(submission.actor.id, command.id)
+                if conflicts == _ROUNDS and found is None:
+                    raise TooContended
                 outcome = await self._attempt(stream, submission, command, sure=is_current)
                 if outcome is not None:
                     return outcome
             except VersionConflict:
                 conflicts += 1
-                if conflicts == _ROUNDS:
-                    raise TooContended from None
             except StoreUnavailable:
                 # An append may have come through: the next round reads, and finds its events by
                 # the command's id. Only time ends this, and then it is said that nobody knows.

@@ -86,9 +86,17 @@ class Summing:
 
 
 async def lines(store: EventStore, summing: Summing) -> AsyncIterator[bytes]:
-    """Give the log's lines in order, and sum them up."""
+    """Give the log's lines in order, and sum them up.
+
+    Raises UnreadableArchive or HistoryError for a document that is no event: an export that left it
+    out would hide it.
+    """
     async for document in store.in_order():
-        line = to_line(document)
+        try:
+            line = to_line(document)
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"event {document.get('_id')} cannot be exported: verify the log ({error!r})"
+            raise UnreadableArchive(what) from error
         summing.add(document, line)
         yield line
 

@@ -3,6 +3,7 @@
 For trying, developing, testing and small single-machine use. One folder holds everything:
 
     <data>/database/        the server's files
+    <data>/database.toml    its configuration: empty, so that it reads no other
     <data>/database.log     what it prints
     <data>/database.lock    held (flock) for as long as a server uses the folder; who started it
     <data>/database.url     where it listens, while it does

@@ -24,6 +24,7 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
+from domain.errors import HistoryError
 from domain.events import JsonObject
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
@@ -139,14 +140,21 @@ class EventStore:
     async def heads(self) -> dict[UUID, tuple[int, bytes]]:
         """Give the last version and hash of every ticket.
 
-        Reads the whole log, and keeps some 300 bytes for each ticket.
+        Reads the whole log, and keeps some 300 bytes for each ticket. Raises HistoryError for a
+        document that is no event: the verifier tells more about it.
         """
         heads: dict[UUID, tuple[int, bytes]] = {}
         wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
         async for event in self._events.find({}, wanted, batch_size=_SCAN_BATCH_DOCUMENTS):
-            known = heads.get(event["ticket_id"])
-            if known is None or known[0] < event["version"]:
-                heads[event["ticket_id"]] = (event["version"], event["hash"])
+            try:
+                ticket_id, head = event["ticket_id"], (event["version"], event["hash"])
+                known = heads.get(ticket_id)
+                if known is None or known[0] < head[0]:
+                    heads[ticket_id] = head
+            except (KeyError, TypeError) as error:
+                raise HistoryError("not_an_event", f"not an event: {event!r}") from error
+            if not isinstance(ticket_id, UUID):
+                raise HistoryError("not_an_event", f"not an event: {event!r}")
         return heads
 
     async def in_order(self) -> AsyncIterator[EventDocument]:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 from rich.console import Console
@@ -87,26 +87,18 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
     """Connect to the configured database, or to the embedded one, started if need be.
 
     `attach`: use an embedded database that another process has running on the data folder.
-    Raises EmbeddedError, DatabaseAddressError.
+    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent.
     """
-    if settings.mongodb_url is not None:
-        async with _connected(settings.mongodb_url, settings) as connected:
-            yield connected
-        return
-    try:
-        running = embedded.run(settings.data_dir)
-        url = await running.__aenter__()
-    except embedded.InUse as in_use:
-        if not attach or in_use.url is None:
-            raise
-        async with _connected(in_use.url, settings) as connected:
-            yield connected
-        return
-    try:
-        async with _connected(url, settings) as connected:
-            yield connected
-    finally:
-        await running.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
+        url = settings.mongodb_url
+        if url is None:
+            try:
+                url = await stack.enter_async_context(embedded.run(settings.data_dir))
+            except embedded.InUse as in_use:
+                if not attach or in_use.url is None:
+                    raise
+                url = in_use.url
+        yield await stack.enter_async_context(_connected(url, settings))
 
 
 @asynccontextmanager

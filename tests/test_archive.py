@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.errors import HistoryError
 from domain.events import EventData
 from eventstore.archive import Summing, UnreadableArchive, from_line, lines, manifest_path, to_line
 from eventstore.envelope import EMPTY, CommandRef, Metadata, seal, to_document
@@ -93,6 +94,21 @@ async def test_a_restore_that_was_cut_off_is_finished_by_running_it_again(
     assert await EventStore(database).count(exact=True) == 40
     await restore(database, archive)
     assert await exported(database, tmp_path / "again.ndjson") == archive.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"$unset": {"actor": 1}}, {"$unset": {"hash": 1}}, {"$set": {"ticket_id": "x"}}],
+    ids=str,
+)
+async def test_a_log_that_was_tampered_with_is_not_exported_as_if_it_were_whole(
+    database, store, tmp_path, change
+):
+    """L11: an export never leaves out what it cannot write."""
+    await open_some(store, 3)
+    await database.collection(COLLECTION).update_one({"version": 1}, change)
+    with pytest.raises((UnreadableArchive, HistoryError)):
+        await exported(database, tmp_path / "log.ndjson")
 
 
 async def test_a_log_that_is_not_empty_is_left_alone(database, store, archive):

@@ -229,6 +229,23 @@ async def test_an_unsure_last_attempt_is_found_out_too(store, database, ticket_i
     assert len(await store.load(ticket_id)) == 3
 
 
+async def test_a_conflict_with_itself_is_found_out_too(store, database, ticket_id):
+    """L5: an append that came through late is what stands in the way of its own repeat."""
+
+    class Late(EventStore):
+        appends = 0
+
+        async def append(self, events):
+            self.appends += 1
+            if self.appends == 10:
+                await super().append(events)
+            raise VersionConflict
+
+    outcome = await Handler(Late(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
+    assert (outcome.version, outcome.replayed) == (3, True)
+    assert len(await store.load(ticket_id)) == 3
+
+
 async def test_whoever_is_never_first_is_told(store, database, ticket_id):
     class Hopeless(EventStore):
         async def append(self, events):
