@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import orjson
 from fastapi import FastAPI, Response
 
-from api import commands, problems, queries
+from api import commands, desk, problems, queries
 from api.handle import Handler
 from api.settings import Settings
+from api.timekeeper import Timekeeper
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
@@ -38,7 +39,14 @@ Work = Callable[[], Coroutine[None, None, None]]
 """Something that runs beside the application until it is cancelled."""
 
 
-def background(database: Database, store: EventStore, settings: Settings) -> list[Work]:
+def timekeeping(database: Database, store: EventStore, settings: Settings) -> list[Work]:
+    """Give what does to tickets what is due, unless it is done elsewhere."""
+    seconds = settings.timekeeper_seconds
+    keeper = Timekeeper(database, store, desk.Desks(database), look_seconds=seconds)
+    return [keeper.run] if seconds else []
+
+
+def projecting(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
     work: list[Work] = [projector.Projector(database, store).run]
     if settings.mongodb_url is not None and settings.signing_key is None:
@@ -77,8 +85,10 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
-    app.include_router(commands.router(Handler(store)))
+    desks = desk.Desks(database)
+    app.include_router(commands.router(Handler(store, desks)))
     app.include_router(queries.router(database, store))
+    app.include_router(desk.router(desks))
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field
 from api.access import CurrentActor
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
+from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
-from domain.ticket import COMMANDS, Command, OpenTicket
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -52,6 +52,9 @@ class Accepted(BaseModel):
     ticket_id: UUID
     version: int
     events: list[AcceptedEvent] = Field(description="Empty if nothing had to change.")
+    follow_up: UUID | None = Field(
+        description="The new ticket that a requester's reply to this closed one has opened."
+    )
 
 
 def router(handler: Handler) -> APIRouter:
@@ -104,7 +107,7 @@ def _change(handler: Handler) -> Endpoint:
             command=command,
             actor=actor,
             key=idempotency_key,
-            expected_version=_version(if_match),
+            expected_version=expected_version(if_match),
             correlation_id=correlation_id,
         )
         return answer(await handler.handle(ticket_id, submission), HTTPStatus.OK, {})
@@ -124,7 +127,8 @@ def _taking(command: type[Command], endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def _version(if_match: str | None) -> int | None:
+def expected_version(if_match: str | None) -> int | None:
+    """Read a version from `If-Match`; None if any will do. Raises Unacceptable."""
     if if_match is None or if_match == "*":
         return None
     version = re.fullmatch(r'(?:W/)?"?([0-9]{1,18})"?', if_match)
@@ -138,6 +142,7 @@ def answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Res
         "ticket_id": outcome.ticket_id,
         "version": outcome.version,
         "events": [{"version": e.version, "type": e.type} for e in outcome.events],
+        "follow_up": outcome.follow_up,
     }
     headers["ETag"] = f'"{outcome.version}"'
     return Response(orjson.dumps(content), status, headers, "application/json")

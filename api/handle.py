@@ -10,18 +10,21 @@ unknown: read the stream, and the command's events are there or they are not.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
 
 from api.streams import EventRef, Stream, Streams
+from domain.commands import Command, Reply, other_ticket, verb
+from domain.decisions import Context, decide
+from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
-from domain.events import Actor, encode
-from domain.ticket import Command, Context, decide, verb
-from eventstore.envelope import CommandRef, Metadata, fingerprint, seal, utc_now
+from domain.events import Actor, TicketLinked, encode
+from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, seal, utc_now
 from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
@@ -46,7 +49,7 @@ class VersionMismatch(CasebookError):
     """The client decided on a version that is not the current one."""
 
     def __init__(self, current: int) -> None:
-        super().__init__("version_mismatch", f"the ticket is at version {current}")
+        super().__init__("version_mismatch", f"it is at version {current}")
 
 
 class TooContended(CasebookError):
@@ -80,8 +83,23 @@ class Outcome(NamedTuple):
     ticket_id: UUID
     version: int
     events: tuple[EventRef, ...]
+    follow_up: UUID | None = None
+    """The ticket that a reply to a closed one has opened."""
     replayed: bool = False
     """The command had been done before: this is what came of it then."""
+
+
+class DeskSource(Protocol):
+    """Knows the desk's set-up, as of some moments ago, or as of now if one must be sure."""
+
+    async def current(self, *, sure: bool = False) -> Desk: ...
+
+
+class EmptyDesk:
+    """Knows of no set-up."""
+
+    async def current(self, *, sure: bool = False) -> Desk:  # noqa: ARG002
+        return EMPTY_DESK
 
 
 def new_ticket_id(actor: Actor, key: str | None) -> UUID:
@@ -92,8 +110,10 @@ def new_ticket_id(actor: Actor, key: str | None) -> UUID:
 class Handler:
     """Takes commands to the store."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, desks: DeskSource | None = None) -> None:
+        """Without `desks`, the desk is an empty one."""
         self._store = store
+        self._desks = desks or EmptyDesk()
         self._streams = Streams(store)
         self._under_way = 0
 
@@ -118,12 +138,18 @@ class Handler:
             raise StoreBusy
         self._under_way += 1
         try:
-            async with answering(2 * _PATIENCE_SECONDS), self._streams.turn(ticket_id) as stream:
-                return await self._settle(stream, submission, command)
+            other_id = other_ticket(submission.command)
+            async with (
+                answering(2 * _PATIENCE_SECONDS),
+                self._streams.turns(ticket_id, other_id) as (stream, other),
+            ):
+                return await self._settle(stream, other, submission, command)
         finally:
             self._under_way -= 1
 
-    async def _settle(self, stream: Stream, submission: Submission, command: CommandRef) -> Outcome:
+    async def _settle(
+        self, stream: Stream, other: Stream | None, submission: Submission, command: CommandRef
+    ) -> Outcome:
         """Attempt until there is an outcome, others were first too often, or time is up."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + _PATIENCE_SECONDS
@@ -133,11 +159,13 @@ class Handler:
             try:
                 if is_current:
                     await self._streams.refresh(stream)
+                    if other is not None:
+                        await self._streams.refresh(other)
                 # Said only after a last look: what stood in the way may have been this command.
                 found = stream.done(submission.actor.id, command.id)
                 if conflicts == _ROUNDS and found is None:
                     raise TooContended
-                outcome = await self._attempt(stream, submission, command, sure=is_current)
+                outcome = await self._attempt(stream, other, submission, command, sure=is_current)
                 if outcome is not None:
                     return outcome
             except VersionConflict:
@@ -151,43 +179,86 @@ class Handler:
             is_current = True
 
     async def _attempt(
-        self, stream: Stream, submission: Submission, command: CommandRef, *, sure: bool
+        self,
+        stream: Stream,
+        other: Stream | None,
+        submission: Submission,
+        command: CommandRef,
+        *,
+        sure: bool,
     ) -> Outcome | None:
         """Decide from what is known of the ticket, and append.
 
         What is known may be old. An append finds that out by itself; a refusal or "no change" does
-        not, so unless the stream was just read (`sure`), give None instead of either.
+        not, so unless all was just read (`sure`), give None instead of either.
         """
-        done = stream.done(submission.actor.id, command.id)
+        ticket_id, actor = stream.ticket_id, submission.actor
+        follow_up_id = None
+        if isinstance(submission.command, Reply):
+            follow_up_id = uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{command.id}")
+        done = stream.done(actor.id, command.id)
         if done is not None:
             if done.fingerprint != command.fingerprint:
                 raise KeyReused
-            version = done.events[-1].version
-            return Outcome(stream.ticket_id, version, done.events, replayed=True)
+            return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
         now = utc_now()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
             if sure:
                 raise VersionMismatch(stream.head.version)
             return None
+        context = Context(
+            now=occurred_at,
+            actor=actor,
+            ticket_id=ticket_id,
+            desk=await self._desks.current(sure=sure),
+            other=None if other is None else other.ticket,
+            follow_up_id=follow_up_id,
+        )
         try:
-            events = decide(
-                stream.ticket, submission.command, Context(occurred_at, submission.actor)
-            )
+            decision = decide(stream.ticket, submission.command, context)
         except Refusal:
             if sure:
                 raise
             return None
-        if not events:
-            return Outcome(stream.ticket_id, stream.head.version, ()) if sure else None
-        about = Metadata(
-            submission.actor, command, submission.correlation_id, submission.causation_id
-        )
-        sealed = seal(stream.ticket_id, stream.head, map(encode, events), about, occurred_at, now)
-        await self._store.append(sealed)
+        if not decision.events:
+            return Outcome(ticket_id, stream.head.version, ()) if sure else None
+        about = Metadata(actor, command, submission.correlation_id, submission.causation_id)
+        events = map(encode, decision.events)
+        sealed = seal(ticket_id, stream.head, events, about, occurred_at, now)
+        sealed_elsewhere: list[Envelope] = []
+        if decision.elsewhere:
+            if other is None:
+                other = Stream(follow_up_id or uuid7())
+            # Its stream remembers it under a name of its own: a key belongs to one ticket.
+            about = replace(
+                about,
+                command=CommandRef(f"{ticket_id}:{command.id}", command.fingerprint),
+                causation_id=str(sealed[0].id),
+            )
+            events = map(encode, decision.elsewhere)
+            sealed_elsewhere = seal(other.ticket_id, other.head, events, about, occurred_at, now)
+        await self._store.append([*sealed, *sealed_elsewhere])
         stream.extend(sealed)
-        return Outcome(
-            stream.ticket_id,
-            stream.head.version,
-            tuple(EventRef(event.version, event.type) for event in sealed),
-        )
+        if other is not None:
+            other.extend(sealed_elsewhere)
+        refs = tuple(EventRef(event.version, event.type) for event in sealed)
+        return _outcome(ticket_id, refs, follow_up_id)
+
+
+def _outcome(
+    ticket_id: UUID,
+    events: Sequence[EventRef],
+    follow_up_id: UUID | None,
+    *,
+    replayed: bool = False,
+) -> Outcome:
+    # A reply that has linked its ticket has opened the other one.
+    opened = any(event.type == TicketLinked.__name__ for event in events)
+    return Outcome(
+        ticket_id,
+        events[-1].version,
+        tuple(events),
+        follow_up=follow_up_id if opened else None,
+        replayed=replayed,
+    )

@@ -18,17 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from api.access import CurrentActor
 from api.problems import problem_responses
 from domain.errors import TicketNotFound, Unacceptable
-from domain.events import JsonObject, NoteAdded, Priority, Status
-from domain.ticket import Moment
+from domain.events import JsonObject, NoteAdded, Priority, SlaBreached, Status
+from domain.values import Moment
 from eventstore.driver import Database
 from eventstore.envelope import chain_is_whole
 from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections import dashboard, tickets
 
-_INTERNAL_FIELDS = ("opened_on", "resolved_on", "reopened_on", "closed_on")
+_INTERNAL_FIELDS = ("opened_on", "resolved_on", "reopened_on", "closed_on", "sla", "next_due_at")
 _NOT_IN_LISTS = dict.fromkeys((*_INTERNAL_FIELDS, "body"), 0)
-_INTERNAL_EVENTS = frozenset({NoteAdded.__name__})
+_INTERNAL_EVENTS = frozenset({NoteAdded.__name__, SlaBreached.__name__})
 _DEFAULT_DAYS = 30
 _PATIENCE_SECONDS = 10.0
 _MOST_DAYS = 3660

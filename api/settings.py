@@ -29,6 +29,7 @@ class Settings(BaseModel):
     mongo_driver: DriverName = "motor"
     signing_key: Path | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
 
     @property
     def signing_key_path(self) -> Path:

@@ -66,7 +66,7 @@ class Stream:
                     f"{self.head.version}",
                 )
             event = decode(envelope.type, envelope.schema, envelope.data)
-            self.ticket = evolve(self.ticket, event)
+            self.ticket = evolve(self.ticket, event, envelope.occurred_at)
             self.head = Head(envelope.version, envelope.hash)
             self.weight_bytes += _EVENT_BYTES + _CHARACTER_BYTES * len(str(envelope.data))
             command = envelope.metadata.command
@@ -101,6 +101,19 @@ class Streams:
                 yield stream
             finally:
                 self._keep(stream)
+
+    @asynccontextmanager
+    async def turns(
+        self, ticket_id: UUID, other_id: UUID | None
+    ) -> AsyncIterator[tuple[Stream, Stream | None]]:
+        """Wait for one's turn with a ticket and, if one is named, with another ticket too."""
+        if other_id is None or other_id == ticket_id:
+            async with self.turn(ticket_id) as stream:
+                yield stream, None
+            return
+        first, second = sorted((ticket_id, other_id))  # or two would wait for each other
+        async with self.turn(first) as one, self.turn(second) as two:
+            yield (one, two) if first == ticket_id else (two, one)
 
     async def refresh(self, stream: Stream) -> None:
         """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""

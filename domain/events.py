@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, NamedTuple, get_args
+from uuid import UUID
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -22,6 +23,20 @@ Status = Literal["new", "open", "pending", "on_hold", "resolved", "closed"]
 Priority = Literal["low", "normal", "high", "urgent"]
 CloseReason = Literal["duplicate", "spam", "merged", "invalid"]
 Role = Literal["requester", "agent", "system"]
+SlaTarget = Literal["first_response", "resolution"]
+Relation = Literal[
+    "blocks",
+    "blocked_by",
+    "duplicates",
+    "duplicated_by",
+    "relates",
+    "parent",
+    "child",
+    "follows_up",
+    "followed_up_by",
+    "merged_into",
+    "merged_from",
+]
 FieldValue = str | int | bool
 JsonObject = dict[str, object]
 
@@ -34,6 +49,15 @@ class Actor:
     role: Role
 
 
+@dataclass(frozen=True, slots=True)
+class SlaTargets:
+    """What was promised for a ticket, in minutes of its clock; null for no promise."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    first_response_minutes: int | None
+    resolution_minutes: int | None
+
+
 class Event:
     """Base of the events. `schema` is the number of the shape that is written today."""
 
@@ -44,6 +68,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class TicketOpened(Event):
+    schema: ClassVar[int] = 2
     subject: str
     body: str
     requester: str
@@ -51,6 +76,7 @@ class TicketOpened(Event):
     group: str | None
     tags: tuple[str, ...]
     fields: Mapping[str, FieldValue]
+    sla: SlaTargets
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +124,21 @@ class TicketMovedToGroup(Event):
 
 @dataclass(frozen=True, slots=True)
 class PriorityChanged(Event):
+    """Promises for the new priority replace those for the old, from the same beginning."""
+
+    schema: ClassVar[int] = 2
     priority: Priority
+    sla: SlaTargets
 
 
 @dataclass(frozen=True, slots=True)
 class SubjectChanged(Event):
     subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequesterChanged(Event):
+    requester: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +150,7 @@ class AgentReplied(Event):
 
 @dataclass(frozen=True, slots=True)
 class RequesterReplied(Event):
-    """Public. A resolved ticket is reopened by an event of its own beside this one."""
+    """Public. Takes a waiting or resolved ticket to open by an event of its own beside this one."""
 
     body: str
 
@@ -145,6 +180,73 @@ class FieldSet(Event):
     value: FieldValue | None
 
 
+@dataclass(frozen=True, slots=True)
+class FollowerAdded(Event):
+    follower: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerRemoved(Event):
+    follower: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileAttached(Event):
+    """A file that is kept elsewhere. `sha256` is hexadecimal."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class TicketLinked(Event):
+    """Read from this ticket: it blocks `ticket`, or `ticket` is its parent, and so on. The other
+    has the opposite event at the same time.
+    """
+
+    relation: Relation
+    ticket: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TicketUnlinked(Event):
+    relation: Relation
+    ticket: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TicketMergedInto(Event):
+    """Closes the ticket: `ticket` goes on in its place."""
+
+    ticket: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TicketMergedFrom(Event):
+    """Goes on in the place of `ticket`, whose requester and followers follow this one now."""
+
+    ticket: UUID
+    followers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRated(Event):
+    """By the requester, 1 (bad) to 5 (good)."""
+
+    score: int
+    comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlaBreached(Event):
+    """What had been promised for `due_at` had not been done by then."""
+
+    target: SlaTarget
+    due_at: datetime
+
+
 TicketEvent = (
     TicketOpened
     | StatusUpdated
@@ -156,18 +258,37 @@ TicketEvent = (
     | TicketMovedToGroup
     | PriorityChanged
     | SubjectChanged
+    | RequesterChanged
     | AgentReplied
     | RequesterReplied
     | NoteAdded
     | TagsAdded
     | TagsRemoved
     | FieldSet
+    | FollowerAdded
+    | FollowerRemoved
+    | FileAttached
+    | TicketLinked
+    | TicketUnlinked
+    | TicketMergedInto
+    | TicketMergedFrom
+    | TicketRated
+    | SlaBreached
 )
 
 EVENT_TYPES: Mapping[str, type[TicketEvent]] = {cls.__name__: cls for cls in get_args(TicketEvent)}
 
+
+def _without_promise(data: JsonObject) -> JsonObject:
+    """Before there were promises, none was made."""
+    return {**data, "sla": {"first_response_minutes": None, "resolution_minutes": None}}
+
+
 # (type, schema) -> the data of the next schema. Pure; given a copy of the stored data.
-UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {}
+UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
+    ("TicketOpened", 1): _without_promise,
+    ("PriorityChanged", 1): _without_promise,
+}
 
 # One adapter per type, built once: a discriminated union costs more per event.
 _ADAPTERS: Mapping[str, TypeAdapter[TicketEvent]] = {

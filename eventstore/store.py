@@ -93,7 +93,8 @@ class EventStore:
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.
 
-        Raises VersionConflict if the ticket already has one of their versions; StoreBusy; and
+        They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
+        already has one of their versions; StoreBusy; and
         StoreUnavailable if the database does not answer: whether they were written is then found
         out by reading.
         """

@@ -68,6 +68,8 @@ async def prepare(database: Database) -> None:
     await reads.create_index([("opened_at", -1), ("_id", -1)])
     for name in ("status", "priority", "group", "assignee", "requester"):
         await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
+    await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
+    await reads.create_index([("status", 1), ("resolved_at", 1)])
     counters = database.collection(dashboard.COLLECTION)
     await counters.create_index([("metric", 1), ("label", 1)], unique=True)
     await Checkpoints(database).prepare()

@@ -4,16 +4,22 @@ What the ticket itself is (status, assignee, tags ...) is folded by the domain's
 view cannot disagree with the model, and a new command needs no line here. This module adds what
 only a view wants to know: preview, reply counts, times, days.
 
-A document's fields, beside those of `Ticket` without its body: `_id` (ticket id), `version`,
-`opened_at`, `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened;
-null until then), `preview` (first 50 characters of the last public message), `has_note`,
-`agent_replies`, `requester_replies`, `last_actor`, and `opened_on`, `resolved_on`, `reopened_on`,
-`closed_on`: how often on which UTC day.
+A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `opened_at`,
+`updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
+then), `preview` (first 50 characters of the last public message), `has_note`, `agent_replies`,
+`requester_replies`, `last_actor`, and `opened_on`, `resolved_on`, `reopened_on`, `closed_on`: how
+often on which UTC day.
+
+Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
+promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
+stands); `sla_breached`, the targets that the log says were missed; `next_due_at`, the next time at
+which the timekeeper has something to do.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -25,6 +31,7 @@ from domain.events import (
     NoteAdded,
     RequesterReplied,
     TicketClosed,
+    TicketMergedInto,
     TicketOpened,
     TicketReopened,
     TicketResolved,
@@ -81,8 +88,8 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             f"ticket {envelope.ticket_id}: version {envelope.version} where {expected} is next",
         )
     event = decode(envelope.type, envelope.schema, envelope.data)
-    ticket = evolve(None if read is None else read.ticket, event)
     at = envelope.occurred_at
+    ticket = evolve(None if read is None else read.ticket, event, at)
     actor = envelope.metadata.actor.id
     if read is None:
         return TicketRead(
@@ -95,7 +102,13 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             last_actor=actor,
             opened_on=_one_more({}, at),
         )
-    read = replace(read, version=envelope.version, ticket=ticket, updated_at=at, last_actor=actor)
+    read = replace(
+        read,
+        version=envelope.version,
+        ticket=ticket,
+        updated_at=max(at, read.updated_at),
+        last_actor=actor,
+    )
     match event:
         case AgentReplied(body):
             return replace(
@@ -114,7 +127,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             return replace(read, resolved_at=at, resolved_on=_one_more(read.resolved_on, at))
         case TicketReopened():
             return replace(read, resolved_at=None, reopened_on=_one_more(read.reopened_on, at))
-        case TicketClosed():
+        case TicketClosed() | TicketMergedInto():
             return replace(read, closed_at=at, closed_on=_one_more(read.closed_on, at))
         case TicketOpened():
             raise AssertionError("evolve refuses a second opening")
@@ -138,14 +151,23 @@ _OWN_FIELDS = tuple(f.name for f in fields(TicketRead) if f.name not in ("id", "
 _READ = TypeAdapter(TicketRead)
 
 
+def next_due_at(ticket: Ticket) -> datetime | None:
+    """Give the next time at which something is to happen to a ticket by itself."""
+    promised = ticket.sla.next_due()
+    times = (ticket.resume_at, None if promised is None else promised[0])
+    return min((time for time in times if time is not None), default=None)
+
+
 def to_document(read: TicketRead) -> JsonObject:
     """Give the document of `ticket_reads`: the ticket's fields beside the view's own."""
-    document: JsonObject = {"_id": read.id}
-    for name in _TICKET_FIELDS:
-        document[name] = getattr(read.ticket, name)
-    for name in _OWN_FIELDS:
-        document[name] = getattr(read, name)
-    document["tags"] = list(read.ticket.tags)
+    own: JsonObject = _READ.dump_python(read)
+    document = {"_id": own.pop("id"), **cast("JsonObject", own.pop("ticket")), **own}
+    clock = read.ticket.sla
+    ends = {**clock.due(), **clock.overdue, **clock.breached}
+    document["first_response_due_at"] = ends.get("first_response")
+    document["resolution_due_at"] = ends.get("resolution")
+    document["sla_breached"] = sorted(clock.breached)
+    document["next_due_at"] = next_due_at(read.ticket)
     return document
 
 

@@ -34,8 +34,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.app import Work, create_app
 from api.handle import Handler, Submission
 from api.settings import Settings
+from domain.commands import AddNote, OpenTicket
 from domain.events import Actor, EventData
-from domain.ticket import AddNote, OpenTicket
 from eventstore import embedded
 from eventstore.driver import Database, connect
 from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now

@@ -1,8 +1,9 @@
 """Import a real ticket log: every row becomes commands that are decided like everyone else's.
 
 Nothing is forced in. What the domain refuses and what a row does not say is counted by kind and,
-with --report, listed one by one. Every command carries a key made from its row, so running the same
-import again, or after it was interrupted, adds only what is missing.
+with --report, listed one by one. What groups, fields and promises the desk had at the time is not
+known, so all is decided for a desk without any. Every command carries a key made from its row, so
+running the same import again, or after it was interrupted, adds only what is missing.
 """
 
 import argparse
@@ -21,9 +22,10 @@ from rich.table import Table
 from api.handle import Handler, KeyReused, Submission, VersionMismatch, new_ticket_id
 from api.settings import Settings
 from api.streams import Stream
+from domain.commands import verb
+from domain.decisions import Context, decide
 from domain.errors import CasebookError, Refusal
 from domain.events import Actor
-from domain.ticket import Context, decide, verb
 from eventstore.driver import Database
 from eventstore.envelope import fingerprint
 from eventstore.store import EventStore
@@ -137,8 +139,8 @@ class Importer:
                 self._tally.already_there += 1
                 continue
             try:
-                events = decide(stream.ticket, step.command, Context(step.at, step.actor))
-                if not events:
+                context = Context(now=step.at, actor=step.actor, ticket_id=ticket_id)
+                if not decide(stream.ticket, step.command, context).events:
                     self._unchanged(history, step)
                 elif stream.head.version < last:
                     self._note(history, step, "too_late", "later rows were imported already")

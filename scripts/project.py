@@ -7,7 +7,7 @@ import argparse
 import asyncio
 from contextlib import suppress
 
-from api.app import background
+from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
 from projections import projector
@@ -23,7 +23,7 @@ async def main() -> int:
         await projector.prepare(db)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            await asyncio.gather(*(work() for work in background(db, store, settings)))
+            await asyncio.gather(*(work() for work in projecting(db, store, settings)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Serve the API, with a projector in the same process."""
+"""Serve the API, with a projector and a timekeeper in the same process."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from api.app import background, create_app
+from api.app import create_app, projecting, timekeeping
 from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
@@ -25,7 +25,8 @@ async def main() -> int:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
-            app = create_app(db, store, background(db, store, settings))
+            beside = projecting(db, store, settings) + timekeeping(db, store, settings)
+            app = create_app(db, store, beside)
             server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
             await _serve(server, listening)
     return 0

@@ -6,7 +6,9 @@ there is not made here too (L7).
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from eventstore.driver import Database
 
@@ -21,39 +23,47 @@ async def folded_reads(database: Database) -> dict[Any, Document]:
         previous = reads.get(event["ticket_id"])
         assert event["version"] == (previous["version"] if previous else 0) + 1
         reads[event["ticket_id"]] = _after(previous, event)
-    return reads
+    return {ticket_id: _as_stored(read) for ticket_id, read in reads.items()}
 
 
 def _after(read: Document | None, event: Document) -> Document:
     at, data, day = event["occurred_at"], event["data"], str(event["occurred_at"].date())
     if read is None:
         assert event["type"] == "TicketOpened"
-        return {
-            **data,
-            "_id": event["ticket_id"],
-            "version": 1,
-            "status": "new",
-            "assignee": None,
-            "waiting_reason": None,
-            "resume_at": None,
-            "resolution": None,
-            "close_reason": None,
-            "opened_at": at,
-            "updated_at": at,
-            "first_response_at": None,
-            "resolved_at": None,
-            "closed_at": None,
-            "preview": " ".join(data["body"].split())[:50],
-            "has_note": False,
-            "agent_replies": 0,
-            "requester_replies": 0,
-            "last_actor": event["actor"]["id"],
-            "opened_on": {day: 1},
-            "resolved_on": {},
-            "reopened_on": {},
-            "closed_on": {},
-        }
-    new = {**read, "version": event["version"], "updated_at": at}
+        return _with_times(
+            {
+                **data,
+                "_id": event["ticket_id"],
+                "version": 1,
+                "sla": _clock(data.get("sla"), at),
+                "status": "new",
+                "assignee": None,
+                "waiting_reason": None,
+                "resume_at": None,
+                "resolution": None,
+                "close_reason": None,
+                "followers": [],
+                "attachments": [],
+                "links": [],
+                "rating": None,
+                "opened_at": at,
+                "updated_at": at,
+                "first_response_at": None,
+                "resolved_at": None,
+                "closed_at": None,
+                "preview": " ".join(data["body"].split())[:50],
+                "has_note": False,
+                "agent_replies": 0,
+                "requester_replies": 0,
+                "last_actor": event["actor"]["id"],
+                "opened_on": {day: 1},
+                "resolved_on": {},
+                "reopened_on": {},
+                "closed_on": {},
+            }
+        )
+    new = {**read, "version": event["version"], "updated_at": max(at, read["updated_at"])}
+    clock = new["sla"] = _passed(read["sla"], at)
     new["last_actor"] = event["actor"]["id"]
     kind = event["type"]
     if kind in ("TicketAssigned", "AgentReplied") and new["status"] == "new":
@@ -66,6 +76,29 @@ def _after(read: Document | None, event: Document) -> Document:
         new["group"] = data["group"]
     elif kind == "PriorityChanged":
         new["priority"] = data["priority"]
+        clock["targets"] = data.get("sla") or NOTHING
+    elif kind == "RequesterChanged":
+        new["requester"] = data["requester"]
+    elif kind == "FollowerAdded":
+        new["followers"] = sorted({*new["followers"], data["follower"]})
+    elif kind == "FollowerRemoved":
+        new["followers"] = [f for f in new["followers"] if f != data["follower"]]
+    elif kind == "FileAttached":
+        new["attachments"] = [*new["attachments"], data]
+    elif kind == "TicketLinked":
+        new["links"] = [*new["links"], {**data, "ticket": UUID(data["ticket"])}]
+    elif kind == "TicketUnlinked":
+        gone = {**data, "ticket": UUID(data["ticket"])}
+        new["links"] = [link for link in new["links"] if link != gone]
+    elif kind == "TicketMergedFrom":
+        merged = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
+        new["links"] = [*new["links"], merged]
+        new["followers"] = sorted({*new["followers"], *data["followers"]})
+    elif kind == "TicketRated":
+        new["rating"] = data
+    elif kind == "SlaBreached":
+        clock["breached"] = {**clock["breached"], data["target"]: _time(data["due_at"])}
+        clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
     elif kind == "StatusUpdated":
@@ -85,15 +118,19 @@ def _after(read: Document | None, event: Document) -> Document:
         new["preview"] = " ".join(data["body"].split())[:50]
         who = "agent_replies" if kind == "AgentReplied" else "requester_replies"
         new[who] += 1
+        clock["answered"] = clock["answered"] or kind == "AgentReplied"
         if kind == "AgentReplied" and new["first_response_at"] is None:
             new["first_response_at"] = at
-    elif kind in ("TicketResolved", "TicketReopened", "TicketClosed"):
-        status = {"TicketResolved": "resolved", "TicketReopened": "open", "TicketClosed": "closed"}
-        new |= {"status": status[kind], "waiting_reason": None, "resume_at": None}
+    elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):
+        status = {"TicketResolved": "resolved", "TicketReopened": "open"}
+        new |= {"status": status.get(kind, "closed"), "waiting_reason": None, "resume_at": None}
         if kind == "TicketResolved":
             new |= {"resolution": data["resolution"], "resolved_at": at}
         elif kind == "TicketReopened":
             new |= {"resolution": None, "resolved_at": None}
+        elif kind == "TicketMergedInto":
+            merged = {"relation": "merged_into", "ticket": UUID(data["ticket"])}
+            new |= {"close_reason": "merged", "closed_at": at, "links": [*new["links"], merged]}
         else:
             new |= {"close_reason": data["reason"], "closed_at": at}
         days = {"TicketResolved": "resolved_on", "TicketReopened": "reopened_on"}
@@ -101,12 +138,73 @@ def _after(read: Document | None, event: Document) -> Document:
         new[key] = {**new[key], day: new[key].get(day, 0) + 1}
     else:
         raise AssertionError(f"the oracle does not know {kind}")
-    return new
+    _turn(clock, at, on=new["status"] in ("new", "open", "on_hold"))
+    return _with_times(new)
 
 
-def _time(text: str) -> Any:
-    from datetime import datetime  # noqa: PLC0415
+# The clock of what was promised, reckoned from all the spans in which it ran.
 
+NOTHING = {"first_response_minutes": None, "resolution_minutes": None}
+
+
+def _clock(targets: Document | None, at: datetime) -> Document:
+    clock = {"targets": targets or NOTHING, "answered": False, "overdue": {}, "breached": {}}
+    return {**clock, "spans": [(at, None)]}
+
+
+def _ends(clock: Document) -> dict[str, datetime]:
+    """When each target runs out that has not yet, if nothing stops the clock."""
+    ends = {}
+    for target in ("first_response", "resolution"):
+        minutes = clock["targets"][f"{target}_minutes"]
+        if minutes is None or target in clock["overdue"] or target in clock["breached"]:
+            continue
+        if target == "first_response" and clock["answered"]:
+            continue
+        left = timedelta(minutes=minutes)
+        for start, end in clock["spans"]:
+            if end is None:
+                ends[target] = start + left
+            else:
+                left -= max(end - start, timedelta())
+    return ends
+
+
+def _passed(clock: Document, at: datetime) -> Document:
+    out = {target: end for target, end in _ends(clock).items() if end <= at}
+    return {**clock, "overdue": {**clock["overdue"], **out}}
+
+
+def _turn(clock: Document, at: datetime, *, on: bool) -> None:
+    start, end = clock["spans"][-1]
+    if on and end is not None:
+        clock["spans"] = [*clock["spans"], (at, None)]
+    elif not on and end is None:
+        clock["spans"] = [*clock["spans"][:-1], (start, at)]
+
+
+def _with_times(read: Document) -> Document:
+    clock = read["sla"]
+    ends = _ends(clock)
+    out = {**clock["overdue"], **clock["breached"]}
+    for target in ("first_response", "resolution"):
+        read[f"{target}_due_at"] = out.get(target, ends.get(target))
+    read["sla_breached"] = sorted(clock["breached"])
+    times = [read["resume_at"], *ends.values(), *clock["overdue"].values()]
+    read["next_due_at"] = min((time for time in times if time), default=None)
+    return read
+
+
+def _as_stored(read: Document) -> Document:
+    clock = dict(read["sla"])
+    spans = clock.pop("spans")
+    passed = sum((max(e - s, timedelta()) for s, e in spans if e is not None), timedelta())
+    clock["elapsed_ms"] = passed // timedelta(milliseconds=1)
+    clock["running_since"] = spans[-1][0] if spans[-1][1] is None else None
+    return {**read, "sla": clock}
+
+
+def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 

@@ -1,20 +1,27 @@
 """Given, when, then: decisions as sentences.
 
 given(opened(), TicketAssigned("alice")).when(ResolveTicket(resolution="x")).then(...)
+
+What is given happened at PAST, and the command comes at NOW, an hour later.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import reduce
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
+from domain.commands import Command
+from domain.decisions import Context, Decision, decide
+from domain.desk import EMPTY_DESK, Desk
 from domain.errors import Refusal
-from domain.events import Actor, Role, TicketEvent, TicketOpened
-from domain.ticket import Command, Context, Ticket, decide, evolve
+from domain.events import Actor, Role, SlaTargets, TicketEvent, TicketOpened
+from domain.ticket import Ticket, evolve
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PAST = NOW - timedelta(hours=1)
+TICKET, OTHER, FOLLOW_UP = UUID(int=1), UUID(int=2), UUID(int=3)
+NO_PROMISE = SlaTargets(None, None)
 ALICE = Actor("alice", "agent")
 BOB = Actor("bob", "requester")
 
@@ -29,14 +36,16 @@ def opened(**different: object) -> TicketOpened:
         group=None,
         tags=(),
         fields={},
+        sla=NO_PROMISE,
     )
     return replace(event, **different)  # type: ignore[arg-type]
 
 
-def folded(*events: TicketEvent) -> Ticket:
+def folded(*events: TicketEvent, at: datetime = PAST) -> Ticket:
     """The ticket after these events."""
     ticket: Ticket | None = None
-    ticket = reduce(evolve, events, ticket)
+    for event in events:
+        ticket = evolve(ticket, event, at)
     assert ticket is not None
     return ticket
 
@@ -46,16 +55,25 @@ class Spec:
     past: tuple[TicketEvent, ...]
     actor: Actor = ALICE
     command: Command | None = None
+    desk: Desk = EMPTY_DESK
+    other: Ticket | None = None
 
-    def by(self, role: Role) -> "Spec":
-        return replace(self, actor=Actor("somebody", role))
+    def by(self, role: Role, name: str = "somebody") -> "Spec":
+        return replace(self, actor=Actor(name, role))
+
+    def at(self, desk: Desk) -> "Spec":
+        return replace(self, desk=desk)
+
+    def beside(self, *past: TicketEvent) -> "Spec":
+        """Another ticket, of the id OTHER, with a past of its own."""
+        return replace(self, other=folded(*past))
 
     def when(self, command: Command) -> "Spec":
         return replace(self, command=command)
 
-    def then(self, *expected: TicketEvent) -> None:
-        """Exactly these events follow; none if nothing is to change."""
-        assert self._decide() == expected
+    def then(self, *expected: TicketEvent, there: tuple[TicketEvent, ...] = ()) -> None:
+        """Exactly these events follow, here and on the other ticket; none if nothing changes."""
+        assert self._decide() == Decision(expected, there)
 
     def refused(self, code: str) -> None:
         """The command is refused, with this code and words that say why."""
@@ -64,10 +82,18 @@ class Spec:
         assert caught.value.code == code
         assert caught.value.detail
 
-    def _decide(self) -> Sequence[TicketEvent]:
+    def _decide(self) -> Decision:
         assert self.command is not None
         ticket = folded(*self.past) if self.past else None
-        return decide(ticket, self.command, Context(NOW, self.actor))
+        context = Context(
+            now=NOW,
+            actor=self.actor,
+            ticket_id=TICKET,
+            desk=self.desk,
+            other=self.other,
+            follow_up_id=FOLLOW_UP,
+        )
+        return decide(ticket, self.command, context)
 
 
 def given(*past: TicketEvent) -> Spec:

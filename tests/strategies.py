@@ -2,28 +2,40 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
+from uuid import UUID
 
 from hypothesis import strategies as st
 
-from domain.events import Actor, CloseReason, Priority, Role, Status
-from domain.ticket import (
+from domain.commands import (
     AddNote,
     AddTags,
     AssignTicket,
+    Attach,
     ChangePriority,
+    ChangeRequester,
     ChangeSubject,
     CloseTicket,
     Command,
+    FollowTicket,
+    LinkRelation,
+    LinkTicket,
+    MarkSlaBreach,
+    MergeTicket,
     MoveToGroup,
     OpenTicket,
+    RateTicket,
     RemoveTags,
     ReopenTicket,
     Reply,
     ResolveTicket,
     SetField,
     UnassignTicket,
+    UnfollowTicket,
+    UnlinkTicket,
     UpdateStatus,
 )
+from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
+from domain.events import Actor, CloseReason, Priority, Role, SlaTarget, Status
 from tests.spec import NOW
 
 # Few values, so that commands meet what others left behind.
@@ -37,6 +49,7 @@ texts = st.sampled_from(["Done.", "Ça marche", "x" * 80, "line\nline"])
 tags = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(tuple)
 keys = st.sampled_from(["floor", "room"])
 values = st.none() | st.booleans() | st.integers(2, 4) | st.sampled_from(["", "x"])
+ids = st.sampled_from([UUID(int=n) for n in range(1, 4)])
 priorities = st.sampled_from(get_args(Priority))
 actors = st.builds(Actor, names, st.sampled_from(get_args(Role)))
 
@@ -57,6 +70,13 @@ changes: st.SearchStrategy[Command] = st.one_of(
         reason=st.none() | texts,
         resume_at=st.none() | times,
     ),
+    st.builds(
+        UpdateStatus,
+        status=st.sampled_from(["pending", "on_hold"]),
+        reason=texts,
+        resume_at=st.none() | times,
+    ),
+    st.just(UpdateStatus(status="open")),
     st.builds(ResolveTicket, resolution=texts),
     st.builds(ReopenTicket, reason=st.none() | texts),
     st.builds(CloseTicket, reason=st.none() | st.sampled_from(get_args(CloseReason))),
@@ -70,5 +90,32 @@ changes: st.SearchStrategy[Command] = st.one_of(
     st.builds(AddTags, tags=tags),
     st.builds(RemoveTags, tags=tags),
     st.builds(SetField, key=keys, value=values),
+    st.builds(ChangeRequester, requester=names),
+    st.builds(FollowTicket, follower=st.none() | names),
+    st.builds(UnfollowTicket, follower=st.none() | names),
+    st.builds(
+        Attach,
+        name=names,
+        media_type=st.just("image/png"),
+        size_bytes=st.integers(0, 1),
+        sha256=st.sampled_from(["a" * 64, "b" * 64]),
+    ),
+    st.builds(LinkTicket, relation=st.sampled_from(get_args(LinkRelation)), ticket=ids),
+    st.builds(UnlinkTicket, relation=st.sampled_from(get_args(LinkRelation)), ticket=ids),
+    st.builds(MergeTicket, into=ids),
+    st.builds(RateTicket, score=st.integers(1, 5), comment=st.none() | texts),
+    st.builds(MarkSlaBreach, target=st.sampled_from(get_args(SlaTarget))),
+)
+policies = st.builds(
+    SlaPolicy,
+    first_response_minutes=st.none() | st.integers(1, 120),
+    resolution_minutes=st.none() | st.integers(1, 600),
+)
+desks = st.just(EMPTY_DESK) | st.builds(
+    Desk,
+    groups=st.dictionaries(names, st.lists(names, max_size=2).map(tuple), max_size=3),
+    fields=st.just({}) | st.just({"floor": FieldDefinition(type="integer", required_on="resolve")}),
+    sla=st.dictionaries(priorities, policies),
+    close_resolved_after_days=st.none() | st.integers(1, 3),
 )
 commands: st.SearchStrategy[Command] = st.one_of(changes, changes, changes, openings)

@@ -11,7 +11,7 @@ import pytest_asyncio
 from bson.decimal128 import Decimal128
 
 from api.app import create_app
-from domain.ticket import COMMANDS
+from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from projections.projector import Projector

@@ -135,7 +135,7 @@ async def test_a_restore_is_not_finished_beside_events_of_others(database, store
         (rb"\A[^\n]*\n", b""),
         (rb"[^\n]*\n\Z", b""),
         (rb"\A([^\n]*\n)([^\n]*\n)", rb"\2\1"),
-        (rb'"schema":1', b'"schema": 1'),
+        (rb'"schema":2', b'"schema": 1'),
     ],
     ids=["edited", "first line gone", "last line gone", "lines swapped", "written otherwise"],
 )
@@ -182,8 +182,8 @@ async def test_what_is_no_export_cannot_be_verified(archive, line):
         (b'"hash":"', b'"hash":"zz'),
         (b'"version":1', b'"version":"1"'),
         (b'"version":1', b'"version":1.0'),
-        (b'"schema":1', b'"schema":NaN'),
-        (b'"schema":1', b'"schema":1e999'),
+        (b'"schema":2', b'"schema":NaN'),
+        (b'"schema":2', b'"schema":1e999'),
     ],
     ids=str,
 )

@@ -15,8 +15,7 @@ from api.handle import (
     VersionMismatch,
     new_ticket_id,
 )
-from domain.errors import StateConflict, TicketNotFound
-from domain.ticket import (
+from domain.commands import (
     AddNote,
     AddTags,
     AssignTicket,
@@ -26,6 +25,7 @@ from domain.ticket import (
     Reply,
     ResolveTicket,
 )
+from domain.errors import StateConflict, TicketNotFound
 from eventstore.envelope import Envelope, chain_is_whole, fingerprint, to_document
 from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.store import EventStore

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from api.handle import Handler, Submission
-from domain.ticket import AssignTicket, CloseTicket, OpenTicket, ResolveTicket
+from domain.commands import AssignTicket, CloseTicket, OpenTicket, ResolveTicket
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.import_log import FORMATS, Tally, check, import_into, read

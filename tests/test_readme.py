@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from api.settings import Settings
-from domain.ticket import COMMANDS
+from domain.commands import COMMANDS
 from tests.test_import import environment, script
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

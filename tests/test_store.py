@@ -9,9 +9,9 @@ import pytest_asyncio
 from pymongo.monitoring import CommandListener, register
 
 from api.handle import Handler, Submission
+from domain.commands import AddTags, AssignTicket, MoveToGroup, OpenTicket
 from domain.errors import CasebookError
 from domain.events import Actor, EventData
-from domain.ticket import AddTags, AssignTicket, MoveToGroup, OpenTicket
 from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict

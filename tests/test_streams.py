@@ -7,8 +7,8 @@ import pytest
 from api import streams
 from api.handle import Handler, Submission
 from api.streams import Streams
+from domain.commands import AddNote, AddTags, AssignTicket, OpenTicket, RemoveTags, ResolveTicket
 from domain.errors import StateConflict
-from domain.ticket import AddNote, AddTags, AssignTicket, OpenTicket, RemoveTags, ResolveTicket
 from eventstore.store import EventStore
 from tests.spec import ALICE
 from tests.test_projector import open_some

@@ -5,24 +5,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from domain.events import (
-    AgentReplied,
-    FieldSet,
-    NoteAdded,
-    PriorityChanged,
-    RequesterReplied,
-    StatusUpdated,
-    SubjectChanged,
-    TagsAdded,
-    TagsRemoved,
-    TicketAssigned,
-    TicketClosed,
-    TicketMovedToGroup,
-    TicketReopened,
-    TicketResolved,
-    TicketUnassigned,
-)
-from domain.ticket import (
+from domain.commands import (
     COMMANDS,
     AddNote,
     AddTags,
@@ -40,7 +23,24 @@ from domain.ticket import (
     UnassignTicket,
     UpdateStatus,
 )
-from tests.spec import NOW, folded, given, opened
+from domain.events import (
+    AgentReplied,
+    FieldSet,
+    NoteAdded,
+    PriorityChanged,
+    RequesterReplied,
+    StatusUpdated,
+    SubjectChanged,
+    TagsAdded,
+    TagsRemoved,
+    TicketAssigned,
+    TicketClosed,
+    TicketMovedToGroup,
+    TicketReopened,
+    TicketResolved,
+    TicketUnassigned,
+)
+from tests.spec import NO_PROMISE, NOW, folded, given, opened
 
 PENDING = StatusUpdated("pending", "needs the serial number", None)
 ASSIGNED = (opened(), TicketAssigned("alice"))
@@ -202,7 +202,7 @@ def test_closing_what_is_closed_changes_nothing_unless_the_reason_is_another():
         SetField(key="floor", value=3),
     ],
 )
-def test_a_closed_ticket_takes_nothing_but_tags(command):
+def test_a_closed_ticket_takes_nothing_but_tags_links_and_a_rating(command):
     given(*CLOSED).when(command).refused("ticket_closed")
 
 
@@ -222,7 +222,9 @@ def test_a_ticket_can_be_taken_out_of_its_group():
 
 
 def test_priority_and_subject_change_only_to_something_else():
-    given(opened()).when(ChangePriority(priority="urgent")).then(PriorityChanged("urgent"))
+    given(opened()).when(ChangePriority(priority="urgent")).then(
+        PriorityChanged("urgent", NO_PROMISE)
+    )
     given(opened()).when(ChangePriority(priority="normal")).then()
     given(opened()).when(ChangeSubject(subject="Jam!")).then(SubjectChanged("Jam!"))
     given(opened()).when(ChangeSubject(subject="Printer jam")).then()

@@ -18,9 +18,9 @@ from typing import IO, NamedTuple, cast
 
 from pydantic import ValidationError
 
+from domain.commands import Command
 from domain.errors import CasebookError
 from domain.events import Actor
-from domain.ticket import Command
 from projections.tickets import TicketRead
 
 Cells = Mapping[str, str]

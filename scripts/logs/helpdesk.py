@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from domain.events import Actor, Priority
-from domain.ticket import (
+from domain.commands import (
     AddNote,
     AssignTicket,
     ChangePriority,
@@ -25,6 +24,7 @@ from domain.ticket import (
     SetField,
     UpdateStatus,
 )
+from domain.events import Actor, Priority
 from projections.tickets import TicketRead
 from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
 

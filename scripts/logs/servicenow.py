@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from domain.events import Actor, FieldValue, Priority
-from domain.ticket import (
+from domain.commands import (
     AssignTicket,
     ChangePriority,
     CloseTicket,
@@ -26,6 +25,7 @@ from domain.ticket import (
     UnassignTicket,
     UpdateStatus,
 )
+from domain.events import Actor, FieldValue, Priority
 from projections.tickets import TicketRead
 from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
 

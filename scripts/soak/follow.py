@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from api.handle import Handler, Submission, TooContended
-from domain.ticket import AddNote
+from domain.commands import AddNote
 from eventstore.driver import connect
 from eventstore.envelope import Envelope
 from eventstore.store import EventStore, ResumeToken

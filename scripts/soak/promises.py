@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
+from domain.commands import OpenTicket
 from domain.errors import CasebookError
 from domain.events import Actor
-from domain.ticket import OpenTicket
 from eventstore import embedded
 from eventstore.envelope import Envelope, chain_is_whole, to_document
 from eventstore.store import EventStore

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from api.handle import Handler, Submission, TooContended
-from domain.ticket import AddNote
+from domain.commands import AddNote
 from eventstore.driver import Database, connect
 from eventstore.store import EventStore
 from scripts.console import progress

@@ -1,0 +1,175 @@
+"""What happens to tickets by itself, when its time has come.
+
+A ticket that waits is opened again at its `resume_at`; a promise that was not kept is put on
+record; a resolved ticket is closed after as many days as the desk says.
+
+The idea: the views say which tickets have something due, quickly and perhaps a moment late; what is
+done is then decided from the ticket's own events, by ordinary commands of the actor `timekeeper`.
+Each is sent for exactly the version it was decided on, under a key that is made from it. So any
+number of timekeepers may run, be killed and start again: what one has done, another finds done.
+
+An act happens at the time it was due, or at the ticket's last event if that was later; the log also
+says when it was recorded. After a downtime all that has become due is done, in the order of time.
+
+Time is the database's, which all processes share.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from pymongo.errors import PyMongoError
+
+from api.desk import Desks
+from api.handle import Handler, Submission, TooContended, VersionMismatch
+from domain.commands import CloseTicket, Command, MarkSlaBreach, UpdateStatus, verb
+from domain.desk import Desk
+from domain.errors import HistoryError, Refusal
+from domain.events import (
+    Actor,
+    Event,
+    JsonObject,
+    PriorityChanged,
+    StatusUpdated,
+    TicketOpened,
+    TicketResolved,
+)
+from eventstore.driver import Database
+from eventstore.envelope import Envelope
+from eventstore.failures import StoreBusy, StoreUnavailable, answering
+from eventstore.store import EventStore
+from projections import tickets
+from projections.tickets import TicketRead
+
+_log = logging.getLogger(__name__)
+
+TIMEKEEPER = Actor("timekeeper", "system")
+LOOK_SECONDS = 1.0
+TICKETS_AT_ONCE = 32
+_PAGE_TICKETS = 1000
+_PATIENCE_SECONDS = 10.0
+_SOON_SECONDS = 0.1
+
+Clock = Callable[[], Awaitable[datetime]]
+
+
+class Act(NamedTuple):
+    """Something due: when, which command does it, and which kinds of events brought it about."""
+
+    at: datetime
+    command: Command
+    causes: tuple[type[Event], ...]
+
+
+def due(read: TicketRead, desk: Desk, now: datetime) -> Act | None:
+    """Give what a ticket has had due for the longest, if anything."""
+    ticket = read.ticket
+    acts: list[Act] = []
+    if ticket.resume_at is not None:
+        acts.append(Act(ticket.resume_at, UpdateStatus(status="open"), (StatusUpdated,)))
+    if (promised := ticket.sla.next_due()) is not None:
+        at, target = promised
+        acts.append(Act(at, MarkSlaBreach(target=target), (TicketOpened, PriorityChanged)))
+    days = desk.close_resolved_after_days
+    if ticket.status == "resolved" and read.resolved_at is not None and days is not None:
+        # Compared this way round: there is a first and a last day of the calendar.
+        wait = timedelta(days=days)
+        if read.resolved_at <= now - wait:
+            acts.append(Act(read.resolved_at + wait, CloseTicket(), (TicketResolved,)))
+    first = min(acts, key=lambda act: act.at, default=None)
+    return first if first is not None and first.at <= now else None
+
+
+class Timekeeper:
+    """Does what is due in one database for as long as `run` runs."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: EventStore,
+        desks: Desks,
+        *,
+        clock: Clock | None = None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._reads = database.collection(tickets.COLLECTION)
+        self._store = store
+        self._desks = desks
+        self._handler = Handler(store, desks)
+        self._clock = clock or database.server_time
+        self._look_seconds = look_seconds
+
+    async def run(self) -> None:
+        """Look again and again until cancelled. A failure is logged, and tried again."""
+        while True:
+            done = 0
+            try:
+                done = await self.look()
+            except (PyMongoError, StoreUnavailable) as error:
+                _log.warning("the database does not answer; looking again: %s", error)
+            except Exception:  # noqa: BLE001 as in the projector: never give up
+                _log.exception("timekeeping failed; trying again")
+            # The views need a moment to show what was done; then there may be more.
+            await asyncio.sleep(
+                min(_SOON_SECONDS, self._look_seconds) if done else self._look_seconds
+            )
+
+    async def look(self) -> int:
+        """Do what the views show as due now, for a page of tickets; give how many acts that were.
+
+        Raises StoreUnavailable.
+        """
+        async with answering(_PATIENCE_SECONDS):
+            now = await self._clock()
+        desk = await self._desks.current()
+        questions: list[JsonObject] = [{"next_due_at": {"$lte": now}}]
+        if desk.close_resolved_after_days is not None:
+            before = now - timedelta(days=desk.close_resolved_after_days)
+            questions.append({"status": "resolved", "resolved_at": {"$lte": before}})
+        ids: set[UUID] = set()
+        for question in questions:
+            async with answering(_PATIENCE_SECONDS):
+                found = self._reads.find(question, {"_id": 1}).limit(_PAGE_TICKETS)
+                ids |= {UUID(str(document["_id"])) for document in await found.to_list()}
+        waiting = iter(ids)
+
+        async def work() -> int:
+            return sum([await self._tend(ticket_id, desk, now) for ticket_id in waiting])
+
+        return sum(await asyncio.gather(*(work() for _ in range(TICKETS_AT_ONCE))))
+
+    async def _tend(self, ticket_id: UUID, desk: Desk, now: datetime) -> int:
+        """Do all that one ticket has due, one after the other."""
+        done = 0
+        try:
+            stream = await self._store.load(ticket_id)
+            read = tickets.fold(None, stream)
+            while read is not None and (act := due(read, desk, now)) is not None:
+                outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
+                done += not outcome.replayed
+                new = await self._store.load(ticket_id, after=read.version)
+                stream += new
+                read = tickets.fold(read, new)
+        except (VersionMismatch, TooContended):
+            pass  # someone is at work on it, or another timekeeper: look again
+        except StoreBusy:
+            await asyncio.sleep(self._look_seconds)
+        except (Refusal, HistoryError) as error:
+            _log.error("ticket %s: what is due cannot be done: %s", ticket_id, error.detail)
+        return done
+
+
+def _submission(act: Act, read: TicketRead, stream: Sequence[Envelope]) -> Submission:
+    causes = {cause.__name__ for cause in act.causes}
+    cause = next(event for event in reversed(stream) if event.type in causes)
+    return Submission(
+        command=act.command,
+        actor=TIMEKEEPER,
+        key=f"{verb(type(act.command))}:{read.version}",
+        occurred_at=max(act.at, read.updated_at),
+        expected_version=read.version,
+        causation_id=str(cause.id),
+    )

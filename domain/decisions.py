@@ -1,0 +1,417 @@
+"""What follows from a command: the events of a ticket that it leads to, or a refusal.
+
+`decide` is pure (law L6): the time, the actor, the desk's set-up, the other ticket and every id
+come in as arguments. What concerns two tickets stands at the end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, assert_never
+from uuid import UUID
+
+from domain.commands import (
+    TICKET_ATTACHMENTS,
+    TICKET_FIELDS,
+    TICKET_FOLLOWERS,
+    TICKET_LINKS,
+    TICKET_TAGS,
+    AddNote,
+    AddTags,
+    AssignTicket,
+    Attach,
+    ChangePriority,
+    ChangeRequester,
+    ChangeSubject,
+    CloseTicket,
+    Command,
+    FollowTicket,
+    LinkTicket,
+    MarkSlaBreach,
+    MergeTicket,
+    MoveToGroup,
+    OpenTicket,
+    RateTicket,
+    RemoveTags,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+    SetField,
+    UnassignTicket,
+    UnfollowTicket,
+    UnlinkTicket,
+    UpdateStatus,
+)
+from domain.desk import EMPTY_DESK, Desk
+from domain.errors import StateConflict, TicketNotFound, Unacceptable
+from domain.events import (
+    Actor,
+    AgentReplied,
+    CloseReason,
+    FieldSet,
+    FieldValue,
+    FileAttached,
+    FollowerAdded,
+    FollowerRemoved,
+    NoteAdded,
+    PriorityChanged,
+    RequesterChanged,
+    RequesterReplied,
+    SlaBreached,
+    Status,
+    StatusUpdated,
+    SubjectChanged,
+    TagsAdded,
+    TagsRemoved,
+    TicketAssigned,
+    TicketClosed,
+    TicketEvent,
+    TicketLinked,
+    TicketMergedFrom,
+    TicketMergedInto,
+    TicketMovedToGroup,
+    TicketOpened,
+    TicketRated,
+    TicketReopened,
+    TicketResolved,
+    TicketUnassigned,
+    TicketUnlinked,
+)
+from domain.ticket import LIFECYCLE, OPPOSITE, Attachment, Link, Rating, Ticket
+
+_WRONG_WORD: Mapping[Status, tuple[str, str]] = {
+    "new": ("cannot_return_to_new", "nothing returns to new"),
+    "resolved": ("cannot_resolve_by_status", "cannot resolve by status; use resolve"),
+    "closed": ("cannot_close_by_status", "cannot close by status; use close"),
+}
+"""The states that `update_status` never reaches, whatever the ticket's state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a decision may know beside the ticket and the command.
+
+    `now`: when it happens (UTC). `other`: the other ticket that the command names, if there is one.
+    `follow_up_id`: the id that a follow-up ticket is to have.
+    """
+
+    now: datetime
+    actor: Actor
+    ticket_id: UUID
+    desk: Desk = EMPTY_DESK
+    other: Ticket | None = None
+    follow_up_id: UUID | None = None
+
+
+class Decision(NamedTuple):
+    """What a command leads to: events of its ticket, and at the same time of the other ticket that
+    it concerns. Nothing at all if it would change nothing.
+    """
+
+    events: tuple[TicketEvent, ...] = ()
+    elsewhere: tuple[TicketEvent, ...] = ()
+
+
+_TAKEN_WHEN_CLOSED = (
+    AddTags | RemoveTags | LinkTicket | UnlinkTicket | RateTicket | MarkSlaBreach
+) | (CloseTicket | MergeTicket)  # which find that it is done, or refuse
+
+
+def decide(ticket: Ticket | None, command: Command, context: Context) -> Decision:
+    """Say what follows from `command`.
+
+    Raises TicketNotFound if it needs a ticket and there is none, Unacceptable if no ticket could
+    ever take it, StateConflict if this one cannot in its present state.
+    """
+    if isinstance(command, OpenTicket):
+        if ticket is not None:
+            raise StateConflict("ticket_exists", "this ticket has been opened already")
+        return Decision((_open(command, context.desk),))
+    if ticket is None:
+        raise TicketNotFound
+    if ticket.status == "closed" and not isinstance(command, _TAKEN_WHEN_CLOSED):
+        if isinstance(command, Reply) and context.actor.role == "requester":
+            return _follow_up(ticket, command.body, context)
+        raise StateConflict(
+            "ticket_closed", "the ticket is closed; it takes only tags, links and a rating"
+        )
+    match command:
+        case LinkTicket():
+            return _link(ticket, command, context)
+        case UnlinkTicket(relation=relation, ticket=other):
+            if Link(relation, other) not in ticket.links:
+                return Decision()
+            here = TicketUnlinked(relation, other)
+            return Decision((here,), (TicketUnlinked(OPPOSITE[relation], context.ticket_id),))
+        case MergeTicket(into=into):
+            return _merge(ticket, into, context)
+        case _:
+            return Decision(_alone(ticket, command, context))
+
+
+def _alone(
+    ticket: Ticket,
+    command: Command,
+    context: Context,
+) -> tuple[TicketEvent, ...]:
+    """Decide what concerns one ticket only."""
+    match command:
+        case UpdateStatus():
+            return _update_status(ticket, command, context)
+        case ResolveTicket(resolution=resolution):
+            return _resolve(ticket, resolution, context.desk)
+        case ReopenTicket(reason=reason):
+            _require_transition(ticket, "reopen", "open")
+            return (TicketReopened(reason),)
+        case CloseTicket(reason=reason):
+            return _close(ticket, reason)
+        case AssignTicket(assignee=assignee):
+            if assignee == ticket.assignee:
+                return ()
+            context.desk.check_assignee(assignee, ticket.group)
+            return (TicketAssigned(assignee),)
+        case UnassignTicket():
+            return () if ticket.assignee is None else (TicketUnassigned(),)
+        case MoveToGroup(group=group):
+            return _move(ticket, group, context.desk)
+        case ChangePriority(priority=priority):
+            if priority == ticket.priority:
+                return ()
+            return (PriorityChanged(priority, context.desk.targets(priority)),)
+        case ChangeSubject(subject=subject):
+            return () if subject == ticket.subject else (SubjectChanged(subject),)
+        case ChangeRequester(requester=requester):
+            return () if requester == ticket.requester else (RequesterChanged(requester),)
+        case Reply(body=body):
+            return _reply(ticket, body, context.actor)
+        case AddNote(body=body):
+            return (NoteAdded(body),)
+        case AddTags(tags=tags):
+            missing = tuple(sorted(set(tags) - set(ticket.tags)))
+            _require_room("tags", len(ticket.tags) + len(missing), TICKET_TAGS)
+            return (TagsAdded(missing),) if missing else ()
+        case RemoveTags(tags=tags):
+            present = tuple(sorted(set(tags) & set(ticket.tags)))
+            return (TagsRemoved(present),) if present else ()
+        case SetField(key=key, value=value):
+            return _set_field(ticket, key, value, context.desk)
+        case FollowTicket(follower=named):
+            follower = named or context.actor.id
+            if follower in ticket.followers:
+                return ()
+            _require_room("followers", len(ticket.followers) + 1, TICKET_FOLLOWERS)
+            return (FollowerAdded(follower),)
+        case UnfollowTicket(follower=named):
+            follower = named or context.actor.id
+            return (FollowerRemoved(follower),) if follower in ticket.followers else ()
+        case Attach(name=name, media_type=media_type, size_bytes=size_bytes, sha256=sha256):
+            if Attachment(name, media_type, size_bytes, sha256) in ticket.attachments:
+                return ()
+            _require_room("attachments", len(ticket.attachments) + 1, TICKET_ATTACHMENTS)
+            return (FileAttached(name, media_type, size_bytes, sha256),)
+        case RateTicket(score=score, comment=comment):
+            return _rate(ticket, Rating(score, comment), context.actor)
+        case MarkSlaBreach(target=target):
+            clock = ticket.sla.at(context.now)
+            if target in clock.breached:
+                return ()
+            if target not in clock.overdue:
+                raise StateConflict("sla_not_due", f"the {target} is not overdue")
+            return (SlaBreached(target, clock.overdue[target]),)
+        case OpenTicket() | LinkTicket() | UnlinkTicket() | MergeTicket():
+            raise AssertionError("decided elsewhere")
+        case _:
+            assert_never(command)
+
+
+def _open(command: OpenTicket, desk: Desk) -> TicketOpened:
+    desk.check_group(command.group)
+    for key, value in command.fields.items():
+        desk.check_field(key, value)
+    if missing := desk.missing(command.fields, "open"):
+        raise Unacceptable("needs_fields", f"to open a ticket, say {', '.join(missing)}")
+    return TicketOpened(
+        subject=command.subject,
+        body=command.body,
+        requester=command.requester,
+        priority=command.priority,
+        group=command.group,
+        tags=tuple(sorted(set(command.tags))),
+        fields=command.fields,
+        sla=desk.targets(command.priority),
+    )
+
+
+def _require_transition(ticket: Ticket, by: str, to: Status) -> None:
+    ways = LIFECYCLE[ticket.status]
+    if to not in ways.get(by, ()):
+        known = ", ".join(f"{word} ({' | '.join(sorted(ways[word]))})" for word in sorted(ways))
+        raise StateConflict(
+            "transition_refused",
+            f"{by} cannot take a ticket from {ticket.status} to {to}; what can be done: {known}",
+        )
+
+
+def _require_room(what: str, wanted: int, most: int) -> None:
+    if wanted > most:
+        raise StateConflict(f"too_many_{what}", f"a ticket has at most {most} {what}")
+
+
+def _update_status(
+    ticket: Ticket, command: UpdateStatus, context: Context
+) -> tuple[TicketEvent, ...]:
+    if command.status in _WRONG_WORD:
+        raise Unacceptable(*_WRONG_WORD[command.status])
+    if command.status == "open" and (command.reason or command.resume_at):
+        raise Unacceptable("open_waits_for_nothing", "open takes neither reason nor resume_at")
+    if command.status != "open" and command.reason is None:
+        raise Unacceptable("needs_reason", f"say in reason what {command.status} waits for")
+    if command.resume_at is not None and command.resume_at <= context.now:
+        raise Unacceptable("resume_at_past", "resume_at must lie in the future")
+    updated = StatusUpdated(command.status, command.reason, command.resume_at)
+    if updated == StatusUpdated(ticket.status, ticket.waiting_reason, ticket.resume_at):
+        return ()
+    if command.status != ticket.status:
+        _require_transition(ticket, "update_status", command.status)
+    return (updated,)
+
+
+def _resolve(ticket: Ticket, resolution: str, desk: Desk) -> tuple[TicketEvent, ...]:
+    if ticket.status == "resolved" and ticket.resolution == resolution:
+        return ()
+    if ticket.assignee is None:
+        raise StateConflict("needs_assignee", "a ticket without an assignee cannot be resolved")
+    _require_transition(ticket, "resolve", "resolved")
+    if missing := desk.missing(ticket.fields, "open", "resolve"):
+        raise StateConflict("needs_fields", f"before it is resolved, set {', '.join(missing)}")
+    return (TicketResolved(resolution),)
+
+
+def _close(ticket: Ticket, reason: CloseReason | None) -> tuple[TicketEvent, ...]:
+    if ticket.status == "closed":
+        if reason in (None, ticket.close_reason):
+            return ()
+        raise StateConflict("ticket_closed", "the ticket was closed for another reason")
+    if ticket.status != "resolved" and reason is None:
+        raise StateConflict(
+            "needs_resolution_or_reason",
+            f"the ticket is {ticket.status}; resolve it first, or give a reason for closing it",
+        )
+    _require_transition(ticket, "close", "closed")
+    return (TicketClosed(reason),)
+
+
+def _move(ticket: Ticket, group: str | None, desk: Desk) -> tuple[TicketEvent, ...]:
+    if group == ticket.group:
+        return ()
+    desk.check_group(group)
+    moved = TicketMovedToGroup(group)
+    stays = ticket.assignee is None or desk.has_member(group, ticket.assignee)
+    return (moved,) if stays else (moved, TicketUnassigned())
+
+
+def _reply(ticket: Ticket, body: str, actor: Actor) -> tuple[TicketEvent, ...]:
+    if actor.role != "requester":
+        return (AgentReplied(body),)
+    match ticket.status:
+        case "pending":  # the requester is who was waited for
+            return (RequesterReplied(body), StatusUpdated("open", None, None))
+        case "resolved":
+            return (RequesterReplied(body), TicketReopened("the requester replied"))
+        case _:
+            return (RequesterReplied(body),)
+
+
+def _set_field(
+    ticket: Ticket, key: str, value: FieldValue | None, desk: Desk
+) -> tuple[TicketEvent, ...]:
+    old = ticket.fields.get(key)
+    if value == old and type(value) is type(old):  # 1 and true are not the same
+        return ()
+    if value is not None:
+        desk.check_field(key, value)
+        _require_room("fields", len({*ticket.fields, key}), TICKET_FIELDS)
+    elif key in desk.missing({}, "open"):
+        raise Unacceptable("field_required", f"{key} cannot be taken away; set it to another value")
+    return (FieldSet(key, value),)
+
+
+def _rate(ticket: Ticket, rating: Rating, actor: Actor) -> tuple[TicketEvent, ...]:
+    if actor != Actor(ticket.requester, "requester"):
+        raise Unacceptable("not_the_requester", "only its requester can rate a ticket")
+    if ticket.resolution is None:
+        raise StateConflict("not_resolved", "a ticket is rated once it has been resolved")
+    return () if rating == ticket.rating else (TicketRated(rating.score, rating.comment),)
+
+
+# --- decisions on two tickets -------------------------------------------------------------------
+
+
+def _link(ticket: Ticket, command: LinkTicket, context: Context) -> Decision:
+    relation, opposite = command.relation, OPPOSITE[command.relation]
+    if command.ticket == context.ticket_id:
+        raise Unacceptable("link_to_itself", "a ticket cannot be linked to itself")
+    if Link(relation, command.ticket) in ticket.links:
+        return Decision()
+    other = _require_other(context)
+    if Link(opposite, command.ticket) in ticket.links:
+        raise StateConflict("link_cycle", "the two tickets are linked the other way round already")
+    if relation == "parent" and any(link.relation == "parent" for link in ticket.links):
+        raise StateConflict("has_parent", "the ticket has a parent; take that link away first")
+    _require_room_for_link(ticket, other)
+    return Decision(
+        (TicketLinked(relation, command.ticket),), (TicketLinked(opposite, context.ticket_id),)
+    )
+
+
+def _merge(ticket: Ticket, into: UUID, context: Context) -> Decision:
+    if into == context.ticket_id:
+        raise Unacceptable("merge_into_itself", "a ticket cannot be merged into itself")
+    if Link("merged_into", into) in ticket.links:
+        return Decision()
+    if ticket.status == "closed":
+        raise StateConflict("ticket_closed", "the ticket is closed; it cannot be merged")
+    other = _require_other(context)
+    if other.status in ("resolved", "closed"):
+        raise StateConflict(
+            "merge_target_solved", f"the other ticket is {other.status}; it cannot go on for both"
+        )
+    _require_transition(ticket, "merge", "closed")
+    _require_room_for_link(ticket, other)
+    known = {other.requester, *other.followers}
+    new = sorted({ticket.requester, *ticket.followers} - known)
+    room = TICKET_FOLLOWERS - len(other.followers)
+    followers = tuple(new[:room])
+    return Decision((TicketMergedInto(into),), (TicketMergedFrom(context.ticket_id, followers),))
+
+
+def _follow_up(ticket: Ticket, body: str, context: Context) -> Decision:
+    """Open a new ticket for what the requester of a closed one has to say."""
+    if context.follow_up_id is None:
+        raise AssertionError("whoever takes replies to decide has an id at hand")
+    _require_room("links", len(ticket.links) + 1, TICKET_LINKS)
+    desk = context.desk
+    opened = TicketOpened(
+        subject=ticket.subject,
+        body=body,
+        requester=ticket.requester,
+        priority=ticket.priority,
+        group=ticket.group if desk.takes_group(ticket.group) else None,
+        tags=ticket.tags,
+        fields=ticket.fields,
+        sla=desk.targets(ticket.priority),
+    )
+    return Decision(
+        (TicketLinked("followed_up_by", context.follow_up_id),),
+        (opened, TicketLinked("follows_up", context.ticket_id)),
+    )
+
+
+def _require_other(context: Context) -> Ticket:
+    if context.other is None:
+        raise Unacceptable("unknown_ticket", "there is no such other ticket")
+    return context.other
+
+
+def _require_room_for_link(ticket: Ticket, other: Ticket) -> None:
+    _require_room("links", max(len(ticket.links), len(other.links)) + 1, TICKET_LINKS)

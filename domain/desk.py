@@ -1,0 +1,134 @@
+"""How the desk is set up: its groups, its custom fields, what it promises.
+
+Decisions consult it; the fold of a ticket never does. What is promised for a ticket is written into
+its own events, so that yesterday's history does not change with today's set-up.
+
+A desk that names no groups takes any name for one, and a desk that defines no fields takes any
+field: so one can start with an empty desk, and be strict later.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from domain.errors import StateConflict, Unacceptable
+from domain.events import FieldValue, Priority, SlaTargets
+from domain.values import FieldKey, Name
+
+DESK_GROUPS = 500
+DESK_AGENTS = 10_000
+DESK_FIELDS = 100
+FIELD_CHOICES = 200
+
+FieldType = Literal["text", "integer", "boolean", "choice"]
+Minutes = Annotated[int, Field(ge=1, le=5_256_000)]  # ten years
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldDefinition(_Part):
+    """A custom field: its type, a choice's choices, and whether it must be filled in by when."""
+
+    type: FieldType
+    choices: Annotated[tuple[Name, ...], Field(max_length=FIELD_CHOICES)] = ()
+    required_on: Literal["open", "resolve"] | None = None
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> Self:
+        if (self.type == "choice") != bool(self.choices):
+            raise ValueError("a choice has choices, and nothing else has")
+        return self
+
+    def takes(self, value: FieldValue) -> bool:
+        """Say whether a value is of the field's kind."""
+        match self.type:
+            case "text":
+                return isinstance(value, str)
+            case "integer":
+                return isinstance(value, int) and not isinstance(value, bool)
+            case "boolean":
+                return isinstance(value, bool)
+            case "choice":
+                return value in self.choices
+
+
+class SlaPolicy(_Part):
+    """Within how many minutes of its clock a ticket is to be answered and resolved."""
+
+    first_response_minutes: Minutes | None = None
+    resolution_minutes: Minutes | None = None
+
+
+class Desk(_Part):
+    """The set-up. `groups`: the agents of each; `sla`: what is promised by priority."""
+
+    groups: Annotated[dict[Name, tuple[Name, ...]], Field(max_length=DESK_GROUPS)] = Field(
+        default_factory=dict
+    )
+    fields: Annotated[dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS)] = Field(
+        default_factory=dict
+    )
+    sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
+    close_resolved_after_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        if sum(map(len, self.groups.values())) > DESK_AGENTS:
+            raise ValueError(f"the groups have at most {DESK_AGENTS} members in all")
+        return self
+
+    def has_member(self, group: str | None, agent: str) -> bool:
+        """Say whether an agent is known to belong to a group."""
+        return group is not None and agent in self.groups.get(group, ())
+
+    def targets(self, priority: Priority) -> SlaTargets:
+        """Give what is promised for a ticket of this priority."""
+        policy = self.sla.get(priority, SlaPolicy())
+        return SlaTargets(policy.first_response_minutes, policy.resolution_minutes)
+
+    def takes_group(self, group: str | None) -> bool:
+        """Say whether a ticket can be in this group, or in none."""
+        return not self.groups or group is None or group in self.groups
+
+    def check_group(self, group: str | None) -> None:
+        """Raise Unacceptable if there is no such group."""
+        if not self.takes_group(group):
+            raise Unacceptable("unknown_group", f"the desk has no group {group!r}")
+
+    def check_assignee(self, assignee: str, group: str | None) -> None:
+        """Raise Unacceptable for somebody unknown, StateConflict for one outside the group."""
+        if not self.groups:
+            return
+        if not any(assignee in members for members in self.groups.values()):
+            raise Unacceptable("unknown_agent", f"{assignee!r} is in no group of the desk")
+        if group in self.groups and not self.has_member(group, assignee):
+            raise StateConflict(
+                "assignee_outside_group", f"{assignee!r} does not belong to the group {group!r}"
+            )
+
+    def check_field(self, key: str, value: FieldValue) -> None:
+        """Raise Unacceptable if there is no such field, or the value is not one of its kind."""
+        if not self.fields:
+            return
+        field = self.fields.get(key)
+        if field is None:
+            raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
+        if not field.takes(value):
+            kind = f"one of {', '.join(field.choices)}" if field.choices else field.type
+            raise Unacceptable("wrong_field_value", f"{key} takes {kind}, not {value!r}")
+
+    def missing(
+        self, fields: Mapping[str, FieldValue], *moments: Literal["open", "resolve"]
+    ) -> list[str]:
+        """Give the fields that must be filled in by now and are not."""
+        return sorted(
+            key
+            for key, field in self.fields.items()
+            if field.required_on in moments and key not in fields
+        )
+
+
+EMPTY_DESK = Desk()

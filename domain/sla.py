@@ -1,0 +1,91 @@
+"""The clock that runs on a ticket from its opening, against what the desk has promised.
+
+It runs while somebody on our side is to act, and stands while the ticket waits for its requester or
+is solved. A target that runs out is *overdue* until the log says so (`SlaBreached`), then
+*breached*.
+
+Pure arithmetic on times that come in. What is overdue is a matter of the times of a ticket's events
+alone, so it is found whether or not anybody was watching when it happened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from domain.events import SlaTarget, SlaTargets
+
+_MINUTE_MS = 60_000
+_MILLISECOND = timedelta(milliseconds=1)
+_NEVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlaClock:
+    """Where a ticket's clock stands. Times are UTC.
+
+    `elapsed_ms`: what had passed when it was last set going or stopped; `running_since`: null while
+    it stands; `overdue`, `breached`: when the targets ran out that did.
+    """
+
+    targets: SlaTargets
+    elapsed_ms: int = 0
+    running_since: datetime | None = None
+    answered: bool = False
+    overdue: Mapping[SlaTarget, datetime] = field(default_factory=dict)
+    breached: Mapping[SlaTarget, datetime] = field(default_factory=dict)
+
+    def due(self) -> dict[SlaTarget, datetime]:
+        """Give when each target runs out that still can; nothing while the clock stands."""
+        if self.running_since is None:
+            return {}
+        minutes: dict[SlaTarget, int | None] = {
+            "first_response": None if self.answered else self.targets.first_response_minutes,
+            "resolution": self.targets.resolution_minutes,
+        }
+        return {
+            target: _later(self.running_since, limit * _MINUTE_MS - self.elapsed_ms)
+            for target, limit in minutes.items()
+            if limit is not None and target not in self.overdue and target not in self.breached
+        }
+
+    def next_due(self) -> tuple[datetime, SlaTarget] | None:
+        """Give the target that is overdue, or will be next, and when it runs out."""
+        return min(
+            ((at, target) for target, at in (*self.overdue.items(), *self.due().items())),
+            default=None,
+        )
+
+    def at(self, now: datetime) -> "SlaClock":
+        """Let time pass: what has run out by `now` is overdue."""
+        ran_out = {target: at for target, at in self.due().items() if at <= now}
+        return replace(self, overdue={**self.overdue, **ran_out}) if ran_out else self
+
+    def switched(self, now: datetime, *, running: bool) -> "SlaClock":
+        """Set going or stop. A time before the last switch, as of a log out of order, adds none."""
+        if running == (self.running_since is not None):
+            return self
+        if self.running_since is None:
+            return replace(self, running_since=now)
+        passed_ms = max(0, (now - self.running_since) // _MILLISECOND)
+        return replace(self, running_since=None, elapsed_ms=self.elapsed_ms + passed_ms)
+
+    def promising(self, targets: SlaTargets) -> "SlaClock":
+        """Promise something else, counted from the same beginning."""
+        return replace(self, targets=targets)
+
+    def with_answer(self) -> "SlaClock":
+        """Note the first response."""
+        return self if self.answered else replace(self, answered=True)
+
+    def with_breach(self, target: SlaTarget, due_at: datetime) -> "SlaClock":
+        """Note that the log says it."""
+        overdue = {other: at for other, at in self.overdue.items() if other != target}
+        return replace(self, overdue=overdue, breached={**self.breached, target: due_at})
+
+
+def _later(time: datetime, milliseconds: int) -> datetime:
+    """Add, and stop at the end of the calendar: a fold must not fail over a time."""
+    try:
+        return min(time + timedelta(milliseconds=milliseconds), _NEVER)
+    except OverflowError:
+        return _NEVER

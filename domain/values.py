@@ -1,0 +1,54 @@
+"""The kinds of values that clients may send: bounded, printable, exact."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+
+from domain.events import FieldValue
+
+VALUE_CHARACTERS = 5_000
+
+
+def _printable(text: str) -> str:
+    # NUL and its like are no part of any name or message; tabs and line ends may be.
+    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _value(value: object) -> object:
+    # Here and not in the types, so that a wrong value is told in one sentence.
+    if isinstance(value, str) and len(value) <= VALUE_CHARACTERS:
+        return _printable(value)
+    if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    raise ValueError(
+        f"a value is text of at most {VALUE_CHARACTERS} characters, true or false, "
+        "or a whole number of 64 bits"
+    )
+
+
+def _moment(time: datetime) -> datetime:
+    try:
+        utc = time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("there is no such time in UTC") from error
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+_Clean = AfterValidator(_printable)
+Name = Annotated[str, Field(min_length=1, max_length=200), _Clean]
+Line = Annotated[str, Field(min_length=1, max_length=500), _Clean]
+Text = Annotated[str, Field(min_length=1, max_length=50_000), _Clean]
+TextOrNothing = Annotated[str, Field(max_length=50_000), _Clean]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
+FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Value = Annotated[FieldValue, BeforeValidator(_value)]
+Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
+"""A time in UTC, in the whole milliseconds that are kept."""
+MediaType = Annotated[str, Field(max_length=127, pattern=r"^[a-z0-9.+-]+/[a-z0-9.+-]+$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="In hexadecimal.")]
+SizeBytes = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+Score = Annotated[int, Field(ge=1, le=5, strict=True)]

@@ -1,0 +1,34 @@
+"""Do what is due in a process of its own: wake, close, put missed promises on record.
+
+Runs until it is stopped. The server does it too, unless CASEBOOK_TIMEKEEPER_SECONDS is 0; any
+number may run at once.
+"""
+
+import argparse
+import asyncio
+from contextlib import suppress
+
+from api.desk import Desks
+from api.settings import Settings
+from api.timekeeper import LOOK_SECONDS, Timekeeper
+from eventstore.store import EventStore
+from projections import projector
+from scripts.console import database, run, screen
+
+
+async def main() -> int:
+    argparse.ArgumentParser(prog="python -m scripts.timekeeper", description=__doc__).parse_args()
+    settings = Settings.from_environment()
+    async with database(settings) as db:
+        store = EventStore(db)
+        await store.prepare()
+        await projector.prepare(db)
+        seconds = settings.timekeeper_seconds or LOOK_SECONDS
+        screen.print("keeping time; Ctrl-C to stop")
+        with suppress(asyncio.CancelledError):  # how it ends
+            await Timekeeper(db, store, Desks(db), look_seconds=seconds).run()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
