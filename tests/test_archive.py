@@ -135,7 +135,7 @@ async def test_a_restore_is_not_finished_beside_events_of_others(database, store
         (rb"\A[^\n]*\n", b""),
         (rb"[^\n]*\n\Z", b""),
         (rb"\A([^\n]*\n)([^\n]*\n)", rb"\2\1"),
-        (rb'"schema":2', b'"schema": 1'),
+        (rb'"schema":1', b'"schema": 1'),
     ],
     ids=["edited", "first line gone", "last line gone", "lines swapped", "written otherwise"],
 )
