@@ -10,24 +10,33 @@ from domain.commands import (
     AddNote,
     AddTags,
     AssignTicket,
+    Attach,
     ChangePriority,
+    ChangeRequester,
     ChangeSubject,
     CloseTicket,
+    FollowTicket,
     MoveToGroup,
     OpenTicket,
+    RateTicket,
     RemoveTags,
     ReopenTicket,
     Reply,
     ResolveTicket,
     SetField,
     UnassignTicket,
+    UnfollowTicket,
     UpdateStatus,
 )
 from domain.events import (
     AgentReplied,
     FieldSet,
+    FileAttached,
+    FollowerAdded,
+    FollowerRemoved,
     NoteAdded,
     PriorityChanged,
+    RequesterChanged,
     RequesterReplied,
     StatusUpdated,
     SubjectChanged,
@@ -35,12 +44,15 @@ from domain.events import (
     TagsRemoved,
     TicketAssigned,
     TicketClosed,
+    TicketEvent,
     TicketMovedToGroup,
+    TicketRated,
     TicketReopened,
     TicketResolved,
     TicketUnassigned,
 )
-from tests.spec import NO_PROMISE, NOW, folded, given, opened
+from domain.ticket import Attachment, Rating
+from tests.spec import NO_PROMISE, NOW, OTHER, folded, given, opened
 
 PENDING = StatusUpdated("pending", "needs the serial number", None)
 ASSIGNED = (opened(), TicketAssigned("alice"))
@@ -287,6 +299,80 @@ def test_true_is_another_value_than_one():
     given(opened(fields={"f": 1})).when(SetField(key="f", value=True)).then(FieldSet("f", True))
 
 
+def test_a_requesters_reply_ends_the_wait_for_it():
+    given(*ASSIGNED, PENDING).by("requester").when(Reply(body="Here.")).then(
+        RequesterReplied("Here."), StatusUpdated("open", None, None)
+    )
+    on_hold = StatusUpdated("on_hold", "parts", None)
+    given(*ASSIGNED, on_hold).by("requester").when(Reply(body="Well?")).then(
+        RequesterReplied("Well?")
+    )
+
+
+def test_a_ticket_can_turn_out_to_be_someone_elses():
+    given(opened()).when(ChangeRequester(requester="carol")).then(RequesterChanged("carol"))
+    given(opened()).when(ChangeRequester(requester="bob")).then()
+    assert folded(opened(), RequesterChanged("carol")).requester == "carol"
+
+
+def test_one_follows_oneself_or_names_another():
+    given(opened()).by("agent", "carol").when(FollowTicket()).then(FollowerAdded("carol"))
+    given(opened()).when(FollowTicket(follower="dave")).then(FollowerAdded("dave"))
+    followed = (opened(), FollowerAdded("dave"), FollowerAdded("carol"))
+    assert folded(*followed).followers == ("carol", "dave")
+    given(*followed).by("agent", "carol").when(FollowTicket()).then()
+    given(*followed).by("agent", "carol").when(UnfollowTicket()).then(FollowerRemoved("carol"))
+    given(*followed).when(UnfollowTicket(follower="dave")).then(FollowerRemoved("dave"))
+    given(*followed).when(UnfollowTicket(follower="erin")).then()
+    assert folded(*followed, FollowerRemoved("carol")).followers == ("dave",)
+
+
+def test_a_file_is_attached_once():
+    jam = FileAttached("jam.jpg", "image/jpeg", 1234, "a" * 64)
+    other = FileAttached("jam.jpg", "image/jpeg", 1234, "b" * 64)
+    command = Attach(name="jam.jpg", media_type="image/jpeg", size_bytes=1234, sha256="a" * 64)
+    given(opened()).when(command).then(jam)
+    given(opened(), jam).when(command).then()
+    given(opened(), other).when(command).then(jam)
+    assert folded(opened(), jam, other).attachments == (
+        Attachment("jam.jpg", "image/jpeg", 1234, "a" * 64),
+        Attachment("jam.jpg", "image/jpeg", 1234, "b" * 64),
+    )
+
+
+def test_its_requester_rates_what_was_resolved():
+    bob = given(*RESOLVED).by("requester", "bob")
+    bob.when(RateTicket(score=4, comment="Quick.")).then(TicketRated(4, "Quick."))
+    bob.when(RateTicket(score=1)).then(TicketRated(1, None))
+    assert folded(*RESOLVED, TicketRated(4, "Quick.")).rating == Rating(4, "Quick.")
+    rated = given(*CLOSED, TicketRated(4, None)).by("requester", "bob")
+    rated.when(RateTicket(score=4)).then()
+    rated.when(RateTicket(score=5)).then(TicketRated(5, None))
+    rated.when(RateTicket(score=4, comment="Quick.")).then(TicketRated(4, "Quick."))
+
+
+def test_nobody_else_rates_and_nothing_else_is_rated():
+    rate = RateTicket(score=4)
+    given(*RESOLVED).by("requester", "carol").when(rate).refused("not_the_requester")
+    given(*RESOLVED).by("agent", "bob").when(rate).refused("not_the_requester")
+    given(*ASSIGNED).by("requester", "bob").when(rate).refused("not_resolved")
+    given(*RESOLVED, TicketReopened(None)).by("requester", "bob").when(rate).refused("not_resolved")
+    spam = (opened(), TicketClosed("spam"))
+    given(*spam).by("requester", "bob").when(rate).refused("not_resolved")
+
+
+def test_a_ticket_has_room_for_so_many_followers_and_attachments():
+    """L12: refused before a view of it would no longer fit in a document."""
+    followed: tuple[TicketEvent, ...] = (opened(), *(FollowerAdded(f"f{n}") for n in range(100)))
+    given(*followed).when(FollowTicket(follower="f0")).then()
+    given(*followed).when(FollowTicket(follower="one more")).refused("too_many_followers")
+    given(*followed[:-1]).when(FollowTicket(follower="f99")).then(FollowerAdded("f99"))
+    files = [FileAttached(f"{n}", "a/b", 0, "a" * 64) for n in range(100)]
+    command = Attach(name="one more", media_type="a/b", size_bytes=0, sha256="a" * 64)
+    given(opened(), *files).when(command).refused("too_many_attachments")
+    given(opened(), *files[:-1]).when(command).then(FileAttached("one more", "a/b", 0, "a" * 64))
+
+
 @pytest.mark.parametrize(
     ("verb", "content"),
     [
@@ -304,6 +390,16 @@ def test_true_is_another_value_than_one():
         ("close", {"reason": "boredom"}),
         ("update_status", {"status": "pending", "reason": "x", "resume_at": "2026-03-02T00:00:00"}),
         ("reply", {"body": ""}),
+        ("merge", {"into": "the other one"}),
+        ("link", {"relation": "blocked_by", "ticket": str(OTHER)}),
+        ("rate", {"score": 0}),
+        ("rate", {"score": 6}),
+        ("rate", {"score": "5"}),
+        ("attach", {"name": "x", "media_type": "jpeg", "size_bytes": 1, "sha256": "a" * 64}),
+        ("attach", {"name": "x", "media_type": "a/b", "size_bytes": -1, "sha256": "a" * 64}),
+        ("attach", {"name": "x", "media_type": "a/b", "size_bytes": 1, "sha256": "A" * 64}),
+        ("follow", {"follower": ""}),
+        ("mark_sla_breach", {"target": "happiness"}),
         ("unassign", {"why": "x"}),
     ],
 )

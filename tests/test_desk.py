@@ -1,0 +1,205 @@
+"""How the desk's set-up bears on decisions."""
+
+import pytest
+from pydantic import ValidationError
+
+from domain.commands import (
+    AssignTicket,
+    ChangePriority,
+    MoveToGroup,
+    OpenTicket,
+    ResolveTicket,
+    SetField,
+)
+from domain.desk import Desk, FieldDefinition, SlaPolicy
+from domain.events import (
+    FieldSet,
+    PriorityChanged,
+    SlaTargets,
+    TicketAssigned,
+    TicketMovedToGroup,
+    TicketResolved,
+    TicketUnassigned,
+)
+from tests.spec import NO_PROMISE, given, opened
+
+GROUPS = Desk(groups={"print": ("alice", "carol"), "network": ("carol", "dave"), "void": ()})
+FIELDS = Desk(
+    fields={
+        "floor": FieldDefinition(type="integer"),
+        "room": FieldDefinition(type="text", required_on="open"),
+        "vip": FieldDefinition(type="boolean"),
+        "cause": FieldDefinition(type="choice", choices=("paper", "toner"), required_on="resolve"),
+    }
+)
+PROMISES = Desk(
+    sla={
+        "urgent": SlaPolicy(first_response_minutes=15, resolution_minutes=240),
+        "low": SlaPolicy(resolution_minutes=9000),
+    }
+)
+
+
+def asking(**more):
+    return OpenTicket(subject="Printer jam", requester="bob", body="It jams.", **more)
+
+
+def test_an_empty_desk_takes_any_name_and_field():
+    given(opened(group="any")).when(AssignTicket(assignee="anybody")).then(
+        TicketAssigned("anybody")
+    )
+    given(opened()).when(SetField(key="any", value=1)).then(FieldSet("any", 1))
+    given().when(asking(group="any")).then(opened(group="any"))
+
+
+def test_a_ticket_is_only_in_a_group_that_there_is():
+    given().at(GROUPS).when(asking(group="print")).then(opened(group="print"))
+    given().at(GROUPS).when(asking()).then(opened())
+    given().at(GROUPS).when(asking(group="garden")).refused("unknown_group")
+    given(opened()).at(GROUPS).when(MoveToGroup(group="garden")).refused("unknown_group")
+    given(opened(group="print")).at(GROUPS).when(MoveToGroup(group=None)).then(
+        TicketMovedToGroup(None)
+    )
+
+
+def test_an_assignee_belongs_to_the_tickets_group():
+    in_print = given(opened(group="print")).at(GROUPS)
+    in_print.when(AssignTicket(assignee="alice")).then(TicketAssigned("alice"))
+    in_print.when(AssignTicket(assignee="dave")).refused("assignee_outside_group")
+    in_print.when(AssignTicket(assignee="mallory")).refused("unknown_agent")
+    given(opened(group="void")).at(GROUPS).when(AssignTicket(assignee="alice")).refused(
+        "assignee_outside_group"
+    )
+
+
+def test_a_ticket_in_no_group_or_in_one_that_is_gone_takes_any_agent():
+    for group in (None, "gone"):
+        spec = given(opened(group=group)).at(GROUPS)
+        spec.when(AssignTicket(assignee="dave")).then(TicketAssigned("dave"))
+        spec.when(AssignTicket(assignee="mallory")).refused("unknown_agent")
+
+
+def test_who_has_the_ticket_already_may_keep_it_outside_the_group():
+    """Nothing changes, so nothing is checked."""
+    past = (opened(group="print"), TicketAssigned("mallory"))
+    given(*past).at(GROUPS).when(AssignTicket(assignee="mallory")).then()
+
+
+def test_a_move_clears_who_does_not_belong_there_and_nobody_else():
+    for_carol = (opened(group="print"), TicketAssigned("carol"))
+    moved = TicketMovedToGroup("network")
+    given(*for_carol).at(GROUPS).when(MoveToGroup(group="network")).then(moved)
+    for_alice = (opened(group="print"), TicketAssigned("alice"))
+    given(*for_alice).at(GROUPS).when(MoveToGroup(group="network")).then(moved, TicketUnassigned())
+    given(*for_alice).at(GROUPS).when(MoveToGroup(group=None)).then(
+        TicketMovedToGroup(None), TicketUnassigned()
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("floor", "3"),
+        ("floor", True),
+        ("room", 3),
+        ("vip", 1),
+        ("vip", "true"),
+        ("cause", "prayer"),
+        ("cause", 0),
+    ],
+)
+def test_a_field_takes_values_of_its_kind(key, value):
+    """L12"""
+    given(opened()).at(FIELDS).when(SetField(key=key, value=value)).refused("wrong_field_value")
+    fields = {"room": "B2", key: value}
+    given().at(FIELDS).when(asking(fields=fields)).refused("wrong_field_value")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("floor", 3), ("room", "B2"), ("vip", False), ("cause", "toner")]
+)
+def test_a_field_is_set_to_a_value_of_its_kind(key, value):
+    given(opened()).at(FIELDS).when(SetField(key=key, value=value)).then(FieldSet(key, value))
+
+
+def test_a_field_that_is_not_defined_is_not_set_but_can_be_taken_away():
+    given(opened()).at(FIELDS).when(SetField(key="mood", value="bad")).refused("unknown_field")
+    given().at(FIELDS).when(asking(fields={"room": "B2", "mood": "bad"})).refused("unknown_field")
+    old = opened(fields={"mood": "bad"})
+    given(old).at(FIELDS).when(SetField(key="mood", value=None)).then(FieldSet("mood", None))
+
+
+def test_a_ticket_is_opened_with_what_must_be_said():
+    given().at(FIELDS).when(asking()).refused("needs_fields")
+    given().at(FIELDS).when(asking(fields={"room": "B2"})).then(opened(fields={"room": "B2"}))
+    filled = opened(fields={"room": "B2", "cause": "toner"})
+    given(filled).at(FIELDS).when(SetField(key="room", value=None)).refused("field_required")
+    given(filled).at(FIELDS).when(SetField(key="cause", value=None)).then(FieldSet("cause", None))
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({}, ["cause", "room"]),
+        ({"room": "B2"}, ["cause"]),
+        ({"cause": "toner"}, ["room"]),
+        ({"room": "B2", "cause": "toner"}, []),
+    ],
+)
+def test_a_ticket_is_resolved_with_all_that_must_be_said_by_then(fields, missing):
+    assert FIELDS.missing(fields, "open", "resolve") == missing
+    spec = given(opened(fields=fields), TicketAssigned("alice")).at(FIELDS)
+    spec = spec.when(ResolveTicket(resolution="toner"))
+    if missing:
+        spec.refused("needs_fields")
+    else:
+        spec.then(TicketResolved("toner"))
+
+
+def test_what_is_promised_is_written_into_the_ticket():
+    given().at(PROMISES).when(asking(priority="urgent")).then(
+        opened(priority="urgent", sla=SlaTargets(15, 240))
+    )
+    given().at(PROMISES).when(asking()).then(opened(sla=NO_PROMISE))
+    given(opened()).at(PROMISES).when(ChangePriority(priority="low")).then(
+        PriorityChanged("low", SlaTargets(None, 9000))
+    )
+    given(opened(priority="low")).at(PROMISES).when(ChangePriority(priority="high")).then(
+        PriorityChanged("high", NO_PROMISE)
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"fields": {"cause": {"type": "choice"}}},
+        {"fields": {"floor": {"type": "integer", "choices": ["1"]}}},
+        {"fields": {"Floor": {"type": "integer"}}},
+        {"fields": {"floor": {"type": "float"}}},
+        {"fields": {"floor": {"type": "text", "required_on": "close"}}},
+        {"groups": {"": ["alice"]}},
+        {"groups": {"print": [""]}},
+        {"groups": {"print": "alice"}},
+        {"groups": {"print": [f"a{n}" for n in range(10_001)]}},
+        {"groups": {f"g{n}": [] for n in range(501)}},
+        {"sla": {"whenever": {}}},
+        {"sla": {"low": {"first_response_minutes": 0}}},
+        {"sla": {"low": {"resolution_minutes": 5_256_001}}},
+        {"close_resolved_after_days": 0},
+        {"colour": "green"},
+    ],
+)
+def test_a_set_up_that_makes_no_sense_cannot_be_made(content):
+    """L12"""
+    with pytest.raises(ValidationError):
+        Desk.model_validate(content)
+
+
+def test_a_set_up_at_its_bounds_can_be_made():
+    Desk.model_validate(
+        {
+            "groups": {"print": [f"a{n}" for n in range(10_000)]},
+            "sla": {"low": {"first_response_minutes": 1, "resolution_minutes": 5_256_000}},
+            "close_resolved_after_days": 1,
+        }
+    )

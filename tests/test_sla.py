@@ -1,0 +1,160 @@
+"""The clock against what was promised."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from domain.commands import MarkSlaBreach
+from domain.events import (
+    AgentReplied,
+    NoteAdded,
+    PriorityChanged,
+    RequesterReplied,
+    SlaBreached,
+    SlaTargets,
+    StatusUpdated,
+    TicketAssigned,
+    TicketClosed,
+    TicketReopened,
+    TicketResolved,
+)
+from domain.sla import SlaClock
+from domain.ticket import evolve
+from tests.spec import NOW, PAST, given, opened
+
+PROMISE = SlaTargets(30, 120)
+PENDING = StatusUpdated("pending", "a photo", None)
+ON_HOLD = StatusUpdated("on_hold", "parts", None)
+OPEN = StatusUpdated("open", None, None)
+
+
+def clock_after(*story):
+    """The clock after a story of (minutes since the opening, event)."""
+    ticket = evolve(None, opened(sla=PROMISE), NOW)
+    for minutes, event in story:
+        ticket = evolve(ticket, event, minute(minutes))
+    return ticket.sla
+
+
+def minute(n):
+    return NOW + timedelta(minutes=n)
+
+
+def test_it_runs_from_the_opening():
+    assert clock_after().due() == {"first_response": minute(30), "resolution": minute(120)}
+    assert clock_after().next_due() == (minute(30), "first_response")
+
+
+def test_an_answer_in_time_keeps_the_promise():
+    clock = clock_after((29, AgentReplied("x")))
+    assert clock.due() == {"resolution": minute(120)}
+    assert clock.next_due() == (minute(120), "resolution")
+    assert clock.overdue == {}
+
+
+@pytest.mark.parametrize("late", [30, 31, 500])
+def test_an_answer_at_the_time_or_later_is_late(late):
+    clock = clock_after((late, AgentReplied("x")))
+    assert clock.overdue["first_response"] == minute(30)
+    assert clock.next_due() == (minute(30), "first_response")
+
+
+def test_only_an_agents_words_are_an_answer():
+    clock = clock_after((5, RequesterReplied("x")), (6, NoteAdded("x")), (7, TicketAssigned("a")))
+    assert clock.due()["first_response"] == minute(30)
+
+
+def test_it_stands_while_the_requester_is_waited_for():
+    waiting = clock_after((10, PENDING))
+    assert waiting.due() == {}
+    assert waiting.next_due() is None
+    going_on = clock_after((10, PENDING), (70, OPEN))
+    assert going_on.due() == {"first_response": minute(90), "resolution": minute(180)}
+    again = clock_after((10, PENDING), (70, OPEN), (75, PENDING), (80, OPEN))
+    assert again.due()["first_response"] == minute(95)
+
+
+def test_it_runs_on_while_others_are_waited_for():
+    assert clock_after((10, ON_HOLD)).due() == clock_after().due()
+
+
+def test_another_reason_to_wait_does_not_set_it_going():
+    other = StatusUpdated("pending", "a call", None)
+    clock = clock_after((10, PENDING), (20, other), (30, OPEN))
+    assert clock.due()["first_response"] == minute(50)
+
+
+def test_it_stands_when_the_ticket_is_solved_and_runs_on_if_that_was_wrong():
+    resolved = ((0, TicketAssigned("a")), (10, AgentReplied("x")), (20, TicketResolved("x")))
+    assert clock_after(*resolved).due() == {}
+    assert clock_after(*resolved, (80, TicketReopened(None))).due() == {"resolution": minute(180)}
+    assert clock_after(*resolved, (80, TicketClosed(None))).next_due() is None
+
+
+def test_what_ran_out_while_nobody_looked_is_still_found():
+    clock = clock_after((200, TicketClosed("spam")))
+    assert clock.overdue == {"first_response": minute(30), "resolution": minute(120)}
+    assert clock.next_due() == (minute(30), "first_response")
+
+
+def test_a_breach_on_record_is_not_due_again():
+    clock = clock_after((31, SlaBreached("first_response", minute(30))))
+    assert clock.breached == {"first_response": minute(30)}
+    assert clock.overdue == {}
+    assert clock.next_due() == (minute(120), "resolution")
+    both = clock_after(
+        (121, SlaBreached("first_response", minute(30))),
+        (121, SlaBreached("resolution", minute(120))),
+    )
+    assert both.next_due() is None
+    assert set(both.breached) == {"first_response", "resolution"}
+
+
+def test_another_priority_promises_something_else_from_the_same_beginning():
+    sooner = clock_after((5, PriorityChanged("urgent", SlaTargets(10, None))))
+    assert sooner.due() == {"first_response": minute(10)}
+    too_late = clock_after((50, PriorityChanged("urgent", SlaTargets(None, 40))))
+    assert too_late.due() == {"resolution": minute(40)}
+    assert too_late.at(minute(50)).overdue["resolution"] == minute(40)
+    paused = clock_after((10, PENDING), (20, PriorityChanged("low", SlaTargets(60, None))))
+    assert paused.due() == {}
+
+
+def test_a_promise_that_was_missed_stays_missed_with_another_priority():
+    clock = clock_after((31, PriorityChanged("low", SlaTargets(500, 500))))
+    assert clock.overdue == {"first_response": minute(30)}
+    assert clock.due() == {"resolution": minute(500)}
+
+
+def test_time_that_goes_back_adds_none():
+    """A log that was imported may hold its events out of order."""
+    clock = clock_after((10, PENDING), (5, OPEN), (1, PENDING))
+    assert clock.elapsed_ms == 10 * 60_000
+
+
+def test_the_end_of_the_calendar_is_no_error():
+    late = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    ticket = evolve(None, opened(sla=PROMISE), late)
+    assert ticket.sla.due()["resolution"].year == 9999
+    assert SlaClock(targets=PROMISE, elapsed_ms=-(10**18), running_since=late).due()
+
+
+def test_without_a_promise_nothing_is_due():
+    ticket = evolve(None, opened(), NOW)
+    assert (ticket.sla.due(), ticket.sla.next_due()) == ({}, None)
+
+
+def test_a_breach_is_put_on_record_once_it_is_one():
+    due_at = PAST + timedelta(minutes=60)
+    spec = given(opened(sla=SlaTargets(60, 61)))
+    spec.when(MarkSlaBreach(target="first_response")).then(SlaBreached("first_response", due_at))
+    spec.when(MarkSlaBreach(target="resolution")).refused("sla_not_due")
+    on_record = (opened(sla=SlaTargets(60, 61)), SlaBreached("first_response", due_at))
+    given(*on_record).when(MarkSlaBreach(target="first_response")).then()
+    closed = (opened(sla=SlaTargets(60, 61)), TicketClosed("spam"))
+    given(*closed).when(MarkSlaBreach(target="first_response")).refused("sla_not_due")
+
+
+def test_a_missed_promise_is_put_on_record_after_closing_too():
+    late = evolve(evolve(None, opened(sla=PROMISE), PAST), TicketClosed("spam"), NOW)
+    assert late.sla.overdue == {"first_response": PAST + timedelta(minutes=30)}
