@@ -6,6 +6,7 @@ import pytest
 
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
+from scripts.soak.merge import killed_merges, opposite_merges
 from scripts.soak.race import race
 
 
@@ -39,6 +40,18 @@ async def test_the_database_killed_under_load():
     counted = await kill_database(rounds=20)
     assert counted["killed"] == 20
     assert counted["ok"] > 100
+
+
+async def test_two_tickets_merged_into_each_other_at_once(scratch_url):
+    """L4: one is merged, one is told no; never two that are closed for each other."""
+    counted = await opposite_merges(scratch_url, rounds=20)
+    assert counted["merged"] == 20
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
+async def test_a_merge_killed_between_its_halves():
+    """L4: both halves or none, and the merge sent again completes it."""
+    assert await killed_merges(rounds=3) == {"killed_and_completed": 3}
 
 
 async def test_a_consumer_that_comes_and_goes(scratch_url):
