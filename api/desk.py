@@ -23,7 +23,7 @@ from api.commands import IfMatch, expected_version
 from api.handle import VersionMismatch
 from api.problems import problem_responses
 from domain.desk import EMPTY_DESK, Desk
-from domain.errors import CasebookError
+from domain.errors import NotFound
 from domain.events import Actor, JsonObject
 from eventstore.driver import Database
 from eventstore.envelope import ActorDocument, utc_now
@@ -35,7 +35,7 @@ _PATIENCE_SECONDS = 10.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class NoSuchDesk(CasebookError):
+class NoSuchDesk(NotFound):
     """A version was asked for that there never was."""
 
     def __init__(self) -> None:

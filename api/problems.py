@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.handle import KeyReused, TooContended, VersionMismatch
-from domain.errors import CasebookError, StateConflict, TicketNotFound, Unacceptable
+from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
 
 STATUS: Mapping[type[CasebookError], HTTPStatus] = {
-    TicketNotFound: HTTPStatus.NOT_FOUND,
+    NotFound: HTTPStatus.NOT_FOUND,
     StateConflict: HTTPStatus.CONFLICT,
     Unacceptable: HTTPStatus.UNPROCESSABLE_ENTITY,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,

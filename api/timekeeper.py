@@ -118,7 +118,7 @@ class Timekeeper:
             )
 
     async def look(self) -> int:
-        """Do what the views show as due now, for a page of tickets; give how many acts that were.
+        """Do what the views show as due, one thing for each ticket; give how many things that were.
 
         Raises StoreUnavailable.
         """
@@ -142,24 +142,20 @@ class Timekeeper:
         return sum(await asyncio.gather(*(work() for _ in range(TICKETS_AT_ONCE))))
 
     async def _tend(self, ticket_id: UUID, desk: Desk, now: datetime) -> int:
-        """Do all that one ticket has due, one after the other."""
-        done = 0
+        """Do what one ticket has had due for the longest; the next look finds what else it has."""
         try:
             stream = await self._store.load(ticket_id)
             read = tickets.fold(None, stream)
-            while read is not None and (act := due(read, desk, now)) is not None:
-                outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
-                done += not outcome.replayed
-                new = await self._store.load(ticket_id, after=read.version)
-                stream += new
-                read = tickets.fold(read, new)
-        except (VersionMismatch, TooContended):
-            pass  # someone is at work on it, or another timekeeper: look again
-        except StoreBusy:
-            await asyncio.sleep(self._look_seconds)
+            act = None if read is None else due(read, desk, now)
+            if read is None or act is None:
+                return 0  # the view is a moment behind
+            outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
+        except (VersionMismatch, TooContended, StoreBusy):
+            return 0  # someone is at work on it, or another timekeeper: look again
         except (Refusal, HistoryError) as error:
             _log.error("ticket %s: what is due cannot be done: %s", ticket_id, error.detail)
-        return done
+            return 0
+        return 0 if outcome.replayed else 1
 
 
 def _submission(act: Act, read: TicketRead, stream: Sequence[Envelope]) -> Submission:

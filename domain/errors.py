@@ -2,7 +2,8 @@
 
 CasebookError
 ├── Refusal                 a well-formed command that is not accepted; nothing has changed
-│   ├── TicketNotFound      the ticket does not exist
+│   ├── NotFound            what is named does not exist
+│   │   └── TicketNotFound
 │   ├── Unacceptable        the command can never be accepted, whatever the ticket's state
 │   └── StateConflict       the ticket's present state forbids it; in another state it might pass
 └── HistoryError            stored events that cannot be: unknown, unreadable or out of order
@@ -25,7 +26,11 @@ class Refusal(CasebookError):
     """A command that was understood and not accepted. State is unchanged."""
 
 
-class TicketNotFound(Refusal):
+class NotFound(Refusal):
+    """For example: a version of something that it has not reached."""
+
+
+class TicketNotFound(NotFound):
     """For example: a reply to a ticket id that was never opened."""
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import httpx
@@ -439,3 +440,82 @@ async def test_health_and_readiness(client, ticket, database, store):
     ready = await client.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["views"]["applied_events"] == 2
+
+
+async def test_a_reply_to_a_closed_ticket_is_answered_with_the_new_one(client, ticket):
+    """L5, L9: named in the answer, shown at once, linked both ways; a retry makes no second."""
+    await client.post(f"{ticket}/close", json={"reason": "invalid"}, headers=AGENT)
+    key = {**REQUESTER, "Idempotency-Key": "k"}
+    first, again = [
+        await client.post(f"{ticket}/reply", json={"body": "Again!"}, headers=key) for _ in range(2)
+    ]
+    assert first.status_code == 200
+    assert first.content == again.content
+    follow_up = (await client.get(f"/tickets/{first.json()['follow_up']}")).json()
+    old = (await client.get(ticket)).json()
+    assert (follow_up["status"], follow_up["preview"]) == ("new", "Again!")
+    assert follow_up["links"] == [{"relation": "follows_up", "ticket": old["id"]}]
+    assert old["links"] == [{"relation": "followed_up_by", "ticket": follow_up["id"]}]
+    other = await client.post(f"{ticket}/add_tags", json={"tags": ["x"]}, headers=AGENT)
+    assert other.json()["follow_up"] is None
+
+
+async def test_merged_tickets_show_each_other(client, ticket):
+    """L9"""
+    other = (await client.post("/tickets", json=OPEN)).json()["ticket_id"]
+    merged = await client.post(f"{ticket}/merge", json={"into": other}, headers=AGENT)
+    assert merged.json()["events"] == [{"version": 3, "type": "TicketMergedInto"}]
+    one, two = [(await client.get(path)).json() for path in (ticket, f"/tickets/{other}")]
+    assert (one["status"], one["close_reason"]) == ("closed", "merged")
+    assert one["links"] == [{"relation": "merged_into", "ticket": two["id"]}]
+    assert two["links"] == [{"relation": "merged_from", "ticket": one["id"]}]
+    back = await client.post(f"/tickets/{other}/merge", json={"into": one["id"]}, headers=AGENT)
+    is_problem(back, 409, "merge_target_solved")
+
+
+DESK = {
+    "groups": {"print": ["alice"]},
+    "fields": {"floor": {"type": "integer", "required_on": "open"}},
+    "sla": {"normal": {"first_response_minutes": 30, "resolution_minutes": 60}},
+    "close_resolved_after_days": 7,
+}
+
+
+async def test_the_desk_is_set_up_as_a_whole_and_remembers(client):
+    empty = await client.get("/desk")
+    assert (empty.headers["etag"], empty.json()["desk"]["groups"]) == ('"0"', {})
+    done = await client.put("/desk", json=DESK, headers={**AGENT, "If-Match": '"0"'})
+    assert (done.status_code, done.headers["etag"]) == (200, '"1"')
+    shown = (await client.get("/desk")).json()
+    assert shown == done.json()
+    assert shown["desk"]["groups"] == DESK["groups"]
+    assert shown["changed_by"] == {"id": "alice", "role": "agent"}
+    stale = await client.put("/desk", json={}, headers={"If-Match": '"0"'})
+    is_problem(stale, 412, "version_mismatch")
+    assert (await client.get("/desk", params={"version": 0})).json() == empty.json()
+    is_problem(await client.get("/desk", params={"version": 2}), 404, "desk_version_not_found")
+    wrong = await client.put("/desk", json={"fields": {"floor": {"type": "float"}}})
+    problem = is_problem(wrong, 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "/fields/floor/type"
+
+
+async def test_a_ticket_shows_what_is_promised_for_it(client):
+    await client.put("/desk", json=DESK)
+    is_problem(await client.post("/tickets", json=OPEN), 422, "needs_fields")
+    opening = {**OPEN, "fields": {"floor": 3}, "group": "print"}
+    path = (await client.post("/tickets", json=opening)).headers["location"]
+    shown = (await client.get(path)).json()
+    opened_at = datetime.fromisoformat(shown["opened_at"])
+    for target, minutes in (("first_response", 30), ("resolution", 60)):
+        due_at = datetime.fromisoformat(shown[f"{target}_due_at"])
+        assert due_at - opened_at == timedelta(minutes=minutes)
+    assert shown["sla_breached"] == []
+    assert not shown.keys() & {"sla", "next_due_at"}
+    mallory = await client.post(f"{path}/assign", json={"assignee": "mallory"}, headers=AGENT)
+    is_problem(mallory, 422, "unknown_agent")
+    too_soon = await client.post(f"{path}/mark_sla_breach", json={"target": "resolution"})
+    is_problem(too_soon, 409, "sla_not_due")
+    waiting = {"status": "pending", "reason": "a photo"}
+    await client.post(f"{path}/update_status", json=waiting, headers=AGENT)
+    shown = (await client.get(path)).json()
+    assert shown["first_response_due_at"] is shown["resolution_due_at"] is None

@@ -1,0 +1,402 @@
+"""What is due happens, once, at its time."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import pytest
+
+from api.desk import Desks
+from api.handle import Handler, Submission
+from api.timekeeper import TIMEKEEPER, Timekeeper
+from domain.commands import (
+    AssignTicket,
+    Command,
+    OpenTicket,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+    UpdateStatus,
+)
+from domain.desk import Desk, SlaPolicy
+from domain.events import Actor, Priority, Status
+from eventstore.envelope import Envelope
+from eventstore.store import EventStore
+from projections import projector
+from projections.checkpoint import Checkpoints
+from projections.projector import Projector
+from tests.oracle import assert_views_equal_the_log
+from tests.spec import ALICE, BOB, NOW
+from tests.test_projector import caught_up, running
+
+DESK = Desk(
+    sla={
+        "urgent": SlaPolicy(first_response_minutes=15, resolution_minutes=240),
+        "high": SlaPolicy(first_response_minutes=60, resolution_minutes=24 * 60),
+        "normal": SlaPolicy(resolution_minutes=5 * 24 * 60),
+    },
+    close_resolved_after_days=7,
+)
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    async def __call__(self) -> datetime:
+        return self.now
+
+
+class World:
+    """One database with its projector, a desk, and a timekeeper whose clock the test sets."""
+
+    def __init__(self, database, store) -> None:
+        self.database, self.store = database, store
+        self.desks = Desks(database)
+        self.clock = Clock(NOW)
+        self.handler = Handler(store, self.desks)
+        self.keeper = self.timekeeper()
+
+    def timekeeper(self) -> Timekeeper:
+        return Timekeeper(self.database, EventStore(self.database), self.desks, clock=self.clock)
+
+    async def do(self, ticket_id, command, actor=ALICE, at=None):
+        submission = Submission(command=command, actor=actor, occurred_at=at or self.clock.now)
+        await self.handler.handle(ticket_id, submission)
+
+    async def opened(self, **more) -> UUID:
+        ticket_id = uuid4()
+        await self.do(ticket_id, OpenTicket(subject="x", requester="bob", **more), BOB)
+        await self.do(ticket_id, AssignTicket(assignee="alice"))
+        return ticket_id
+
+    async def pass_time(self, **time) -> int:
+        self.clock.now += timedelta(**time)
+        done = 0
+        while True:
+            await caught_up(self.database, self.store)
+            more = await self.keeper.look()
+            if more == 0:
+                return done
+            done += more
+
+    async def acts(self, ticket_id) -> list[Envelope]:
+        stream = await self.store.load(ticket_id)
+        return [event for event in stream if event.metadata.actor == TIMEKEEPER]
+
+
+@pytest.fixture
+async def world(database, store):
+    made = World(database, store)
+    await made.desks.replace(DESK, ALICE, None)
+    async with running(Projector(database, store)):
+        yield made
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+
+
+def later(**time):
+    return NOW + timedelta(**time)
+
+
+async def test_a_ticket_that_waits_is_opened_again_at_its_time(world):
+    ticket = await world.opened(priority="low")
+    wait = UpdateStatus(status="on_hold", reason="parts", resume_at=later(hours=5))
+    await world.do(ticket, wait)
+    assert await world.pass_time(hours=4) == 0
+    assert await world.pass_time(hours=4) == 1
+    [act] = await world.acts(ticket)
+    assert (act.type, act.data["status"]) == ("StatusUpdated", "open")
+    assert act.occurred_at == later(hours=5)
+    waiting = (await world.store.load(ticket))[2]
+    assert act.metadata.causation_id == str(waiting.id)
+    assert await world.pass_time(hours=4) == 0
+
+
+async def test_who_waits_longer_is_not_woken_earlier(world):
+    """Also while the view still shows the former time."""
+    ticket = await world.opened(priority="low")
+    for hours in (5, 9):
+        wait = UpdateStatus(status="pending", reason="a photo", resume_at=later(hours=hours))
+        await world.do(ticket, wait)
+    assert await world.pass_time(hours=6) == 0
+    world.clock.now = later(hours=10)
+    prolonged = UpdateStatus(status="pending", reason="a photo", resume_at=later(hours=20))
+    await caught_up(world.database, world.store)
+    await world.do(ticket, prolonged)
+    assert await world.keeper.look() == 0
+    assert await world.acts(ticket) == []
+
+
+async def test_a_promise_that_was_missed_is_put_on_record_at_the_time(world):
+    ticket = await world.opened(priority="urgent")
+    assert await world.pass_time(minutes=14) == 0
+    assert await world.pass_time(minutes=2) == 1
+    await world.do(ticket, Reply(body="On it."))
+    assert await world.pass_time(hours=4) == 1
+    first, second = await world.acts(ticket)
+    assert first.data["target"] == "first_response"
+    assert first.occurred_at == later(minutes=15)
+    assert second.data["target"] == "resolution"
+    assert second.occurred_at == later(minutes=240)
+    opening = (await world.store.load(ticket))[0]
+    assert {e.metadata.causation_id for e in (first, second)} == {str(opening.id)}
+    assert await world.pass_time(days=1) == 0
+
+
+async def test_what_was_missed_while_nobody_kept_time_is_found_with_its_time(world):
+    """It says when it was due; and it happens no earlier than what has happened since."""
+    ticket = await world.opened(priority="urgent")
+    await world.do(ticket, Reply(body="Sorry!"), at=later(minutes=40))
+    wait = UpdateStatus(status="pending", reason="x", resume_at=later(hours=2))
+    await world.do(ticket, wait, at=later(minutes=50))
+    assert await world.pass_time(days=3) == 3
+    missed, woken, missed_too = await world.acts(ticket)
+    assert (missed.data["target"], missed.occurred_at) == ("first_response", later(minutes=50))
+    assert missed.data["due_at"].startswith("2026-03-01T12:15:00")
+    assert woken.occurred_at == later(hours=2)
+    assert missed_too.data["target"] == "resolution"
+    assert missed_too.occurred_at == later(minutes=240 + 70)  # it stood for 70 minutes
+
+
+async def test_a_resolved_ticket_is_closed_after_some_days(world):
+    ticket = await world.opened(priority="low")
+    await world.do(ticket, ResolveTicket(resolution="toner"))
+    assert await world.pass_time(days=6) == 0
+    await world.do(ticket, Reply(body="Jams!"), BOB)
+    await world.do(ticket, ResolveTicket(resolution="other toner"))
+    assert await world.pass_time(days=6) == 0
+    assert await world.pass_time(days=2) == 1
+    [act] = await world.acts(ticket)
+    assert (act.type, act.data, act.occurred_at) == (
+        "TicketClosed",
+        {"reason": None},
+        later(days=13),
+    )
+    resolved = [e for e in await world.store.load(ticket) if e.type == "TicketResolved"][-1]
+    assert act.metadata.causation_id == str(resolved.id)
+
+
+async def test_a_desk_that_closes_nothing_closes_nothing(world):
+    await world.desks.replace(Desk(), ALICE, None)
+    ticket = await world.opened(priority="low")
+    await world.do(ticket, ResolveTicket(resolution="toner"))
+    assert await world.pass_time(days=3000) == 0
+
+
+async def test_several_timekeepers_at_once_do_nothing_twice(world):
+    ids = [await world.opened(priority="urgent") for _ in range(20)]
+    world.clock.now = later(days=1)
+    await caught_up(world.database, world.store)
+    for _ in range(2):
+        done = await asyncio.gather(*(world.timekeeper().look() for _ in range(4)))
+        assert sum(done) == 20
+        await caught_up(world.database, world.store)
+    for ticket in ids:
+        targets = [act.data["target"] for act in await world.acts(ticket)]
+        assert sorted(targets) == ["first_response", "resolution"]
+
+
+async def test_a_stale_view_makes_nothing_happen_twice(world):
+    """What is due is asked of the view; what is done is decided from the log."""
+    ticket = await world.opened(priority="high")
+    assert await world.pass_time(hours=2) == 1
+    reads = world.database.collection("ticket_reads")
+    await caught_up(world.database, world.store)
+    fresh = await reads.find_one({"_id": ticket})
+    await reads.update_one({"_id": ticket}, {"$set": {"next_due_at": later(hours=1)}})
+    assert await world.keeper.look() == 0
+    await reads.replace_one({"_id": ticket}, fresh)
+
+
+async def test_a_ticket_that_cannot_be_read_keeps_no_other_from_its_due(world, caplog):
+    ids = [await world.opened(priority="high") for _ in range(3)]
+    load = world.keeper._store.load
+
+    async def broken(ticket_id, **more):
+        stream = await load(ticket_id, **more)
+        return stream[1:] if ticket_id == ids[0] else stream
+
+    world.keeper._store.load = broken
+    assert await world.pass_time(hours=2) == 2
+    assert [len(await world.acts(ticket)) for ticket in ids] == [0, 1, 1]
+    assert str(ids[0]) in caplog.text
+
+
+# --- a month ------------------------------------------------------------------------------------
+
+TICKETS = 10_000
+STEP = timedelta(hours=12)
+STEPS = 60  # a month
+DOWN_AT = (8, 17, 29, 38, 50)
+DOWN_STEPS = 2
+
+
+class Deed(NamedTuple):
+    """What somebody does to a ticket at the beginning of a step."""
+
+    step: int
+    command: Command
+    actor: Actor
+
+
+class Story(NamedTuple):
+    """A ticket's month: what people do, and what must come of it by itself, in plain arithmetic."""
+
+    ticket_id: UUID
+    deeds: list[Deed]
+    wakes: list[datetime]
+    closes: list[datetime]
+    breaches: dict[str, datetime]
+
+
+def when(step: float) -> datetime:
+    return NOW + step * STEP
+
+
+def stories(chance: random.Random) -> Iterator[Story]:
+    for _ in range(TICKETS):
+        yield story(chance, UUID(int=chance.getrandbits(128), version=4))
+
+
+def story(chance: random.Random, ticket_id: UUID) -> Story:
+    """Make up a ticket's month. Whoever waits is left alone until after a possible downtime."""
+    step = chance.randrange(STEPS - 5)
+    opened_at = when(step)
+    priority: Priority = chance.choice(["low", "normal", "high", "urgent"])
+    deeds = [Deed(step, OpenTicket(subject="x", requester="bob", priority=priority), BOB)]
+    deeds.append(Deed(step, AssignTicket(assignee="alice"), ALICE))
+    answered_at: datetime | None = None
+    wakes, closes = [], []
+    stood: list[tuple[datetime, datetime]] = []  # spans in which the clock stands
+    if chance.random() < 0.7:
+        step += chance.choice([0, 1, 1, 4])
+        answered_at = when(step)
+        deeds.append(Deed(step, Reply(body="On it."), ALICE))
+    if chance.random() < 0.6:
+        step += chance.choice([0, 1])
+        ends = step + chance.uniform(0.1, 9)
+        ends_at = when(ends).replace(second=0, microsecond=0)
+        status: Status = chance.choice(["pending", "on_hold"])
+        wait = UpdateStatus(status=status, reason="x", resume_at=ends_at)
+        deeds.append(Deed(step, wait, ALICE))
+        if ends_at <= when(STEPS) and step <= STEPS:
+            wakes.append(ends_at)
+        if status == "pending":
+            stood.append((when(step), ends_at))
+        step = int(ends) + DOWN_STEPS + 3
+    solved_at: datetime | None = None
+    for _ in range(chance.choice([0, 1, 1, 1, 2])):
+        if solved_at is not None:
+            step += chance.randrange(1, 10)  # reopened before it is closed
+            deeds.append(Deed(step, ReopenTicket(), BOB))
+            stood.append((solved_at, when(step)))
+        step += chance.choice([1, 2, 6])
+        deeds.append(Deed(step, ResolveTicket(resolution="x"), ALICE))
+        solved_at = when(step)
+    end = when(STEPS)
+    if solved_at is not None:
+        if solved_at + timedelta(days=7) <= end and step <= STEPS:
+            closes.append(solved_at + timedelta(days=7))
+        stood.append((solved_at, end + timedelta(days=1)))
+    policy = DESK.sla.get(priority, SlaPolicy())
+    breaches = {}
+    for target, minutes in policy:
+        if minutes is not None:
+            due_at = opened_at + timedelta(minutes=minutes)
+            for start, until in stood:
+                if start < due_at:
+                    due_at += until - start
+            in_time = (
+                target == "first_response_minutes"
+                and answered_at is not None
+                and answered_at < due_at
+            )
+            if due_at <= end and not in_time:
+                breaches[target.removesuffix("_minutes")] = due_at
+    deeds = [deed for deed in deeds if deed.step <= STEPS]
+    return Story(ticket_id, deeds, wakes, closes, breaches)
+
+
+class Month(World):
+    """A world that knows how many events its views must hold, without counting the log."""
+
+    expected = 0
+
+    async def views_are_current(self) -> None:
+        checkpoints = Checkpoints(self.database)
+        self.expected = max(self.expected, await self.store.count())
+        async with asyncio.timeout(120):
+            while (await checkpoints.read()).applied < self.expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def everybody_acts(self, deeds: dict[UUID, list[Deed]], at: datetime) -> None:
+        waiting = iter(deeds.items())
+
+        async def work() -> None:
+            for ticket_id, mine in waiting:
+                for deed in mine:
+                    await self.do(ticket_id, deed.command, deed.actor, at)
+
+        await asyncio.gather(*(work() for _ in range(64)))
+
+    async def all_is_done(self, *keepers: Timekeeper) -> None:
+        while sum(await asyncio.gather(*(keeper.look() for keeper in keepers))):
+            await self.views_are_current()
+
+
+async def test_a_month_of_10_000_tickets(quick_database):
+    """L2, L5: every due wake, close and breach once and at its time, across five restarts."""
+    chance = random.Random(20260301)  # noqa: S311
+    told = list(stories(chance))
+    by_step: dict[int, dict[UUID, list[Deed]]] = {}
+    for one in told:
+        for deed in one.deeds:
+            by_step.setdefault(deed.step, {}).setdefault(one.ticket_id, []).append(deed)
+    database, store = quick_database, EventStore(quick_database)
+    await store.prepare()
+    await projector.prepare(database)
+    month = Month(database, store)
+    await month.desks.replace(DESK, ALICE, None)
+    down_until = 0
+    keepers = [month.timekeeper()]
+    async with running(Projector(database, store)):
+        for step in range(STEPS + 1):
+            month.clock.now = when(step)
+            if step in DOWN_AT:
+                crashing = asyncio.create_task(keepers[0].look())
+                await asyncio.sleep(chance.uniform(0.0, 0.2))
+                crashing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await crashing
+                down_until = step + DOWN_STEPS
+                keepers = [month.timekeeper() for _ in range(chance.choice([1, 2]))]
+            elif step >= down_until:
+                await month.views_are_current()
+                await month.all_is_done(*keepers)
+            await month.everybody_acts(by_step.get(step, {}), when(step))
+        await month.views_are_current()
+        await month.all_is_done(*keepers)
+        await month.views_are_current()
+    acts: dict[UUID, list[Envelope]] = {one.ticket_id: [] for one in told}
+    async for event in store.scan():
+        if event.metadata.actor == TIMEKEEPER:
+            acts[event.ticket_id].append(event)
+    for one in told:
+        mine = acts[one.ticket_id]
+        of = {t: [e for e in mine if e.type == t] for t in {e.type for e in mine}}
+        assert [e.occurred_at for e in of.get("StatusUpdated", [])] == one.wakes
+        assert [e.occurred_at for e in of.get("TicketClosed", [])] == one.closes
+        breached = [(e.data["target"], e.data["due_at"]) for e in of.get("SlaBreached", [])]
+        assert len(breached) == len(dict(breached))
+        found = {target: datetime.fromisoformat(str(at)) for target, at in breached}
+        assert found == one.breaches
+    counted = [sum(len(e) for e in acts.values())]
+    assert min(counted) > TICKETS
+    await assert_views_equal_the_log(database)
