@@ -271,15 +271,14 @@ def story(chance: random.Random, ticket_id: UUID) -> Story:
     opened_at = when(step)
     priority: Priority = chance.choice(["low", "normal", "high", "urgent"])
     deeds = [Deed(step, OpenTicket(subject="x", requester="bob", priority=priority), BOB)]
-    deeds.append(Deed(step, AssignTicket(assignee="alice"), ALICE))
     answered_at: datetime | None = None
     wakes, closes = [], []
     stood: list[tuple[datetime, datetime]] = []  # spans in which the clock stands
-    if chance.random() < 0.7:
+    if chance.random() < 0.4:
         step += chance.choice([0, 1, 1, 4])
         answered_at = when(step)
         deeds.append(Deed(step, Reply(body="On it."), ALICE))
-    if chance.random() < 0.6:
+    if chance.random() < 0.4:
         step += chance.choice([0, 1])
         ends = step + chance.uniform(0.1, 9)
         ends_at = when(ends).replace(second=0, microsecond=0)
@@ -292,12 +291,13 @@ def story(chance: random.Random, ticket_id: UUID) -> Story:
             stood.append((when(step), ends_at))
         step = int(ends) + DOWN_STEPS + 3
     solved_at: datetime | None = None
-    for _ in range(chance.choice([0, 1, 1, 1, 2])):
+    for _ in range(chance.choice([0, 0, 0, 1, 1, 2])):
         if solved_at is not None:
             step += chance.randrange(1, 10)  # reopened before it is closed
             deeds.append(Deed(step, ReopenTicket(), BOB))
             stood.append((solved_at, when(step)))
         step += chance.choice([1, 2, 6])
+        deeds.append(Deed(step, AssignTicket(assignee="alice"), ALICE))
         deeds.append(Deed(step, ResolveTicket(resolution="x"), ALICE))
         solved_at = when(step)
     end = when(STEPS)
@@ -324,16 +324,24 @@ def story(chance: random.Random, ticket_id: UUID) -> Story:
     return Story(ticket_id, deeds, wakes, closes, breaches)
 
 
-class Month(World):
-    """A world that knows how many events its views must hold, without counting the log."""
+class Counting(EventStore):
+    """Counts what it appends: to count a long log again and again takes longer than the month."""
 
-    expected = 0
+    appended = 0
+
+    async def append(self, events) -> None:
+        await super().append(events)
+        Counting.appended += len(events)
+
+
+class Month(World):
+    def timekeeper(self) -> Timekeeper:
+        return Timekeeper(self.database, Counting(self.database), self.desks, clock=self.clock)
 
     async def views_are_current(self) -> None:
         checkpoints = Checkpoints(self.database)
-        self.expected = max(self.expected, await self.store.count())
         async with asyncio.timeout(120):
-            while (await checkpoints.read()).applied < self.expected:  # noqa: ASYNC110
+            while (await checkpoints.read()).applied < Counting.appended:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def everybody_acts(self, deeds: dict[UUID, list[Deed]], at: datetime) -> None:
@@ -359,7 +367,8 @@ async def test_a_month_of_10_000_tickets(quick_database):
     for one in told:
         for deed in one.deeds:
             by_step.setdefault(deed.step, {}).setdefault(one.ticket_id, []).append(deed)
-    database, store = quick_database, EventStore(quick_database)
+    database, store = quick_database, Counting(quick_database)
+    Counting.appended = 0
     await store.prepare()
     await projector.prepare(database)
     month = Month(database, store)
@@ -375,6 +384,7 @@ async def test_a_month_of_10_000_tickets(quick_database):
                 crashing.cancel()
                 with suppress(asyncio.CancelledError):
                     await crashing
+                Counting.appended = await store.count(exact=True)
                 down_until = step + DOWN_STEPS
                 keepers = [month.timekeeper() for _ in range(chance.choice([1, 2]))]
             elif step >= down_until:
