@@ -65,6 +65,8 @@ class _Applied(NamedTuple):
 async def prepare(database: Database) -> None:
     """Make the views' collections and indexes and the checkpoint. Safe to repeat."""
     reads = database.collection(tickets.COLLECTION)
+    # For the gate on the version, which makes the embedded server scan all documents without it.
+    await reads.create_index([("_id", 1), ("version", 1)])
     await reads.create_index([("opened_at", -1), ("_id", -1)])
     for name in ("status", "priority", "group", "assignee", "requester"):
         await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
