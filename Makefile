@@ -3,6 +3,7 @@
 # make test   run the tests
 # make check  formatting, lint, types
 # make bench  measure
+# make mutants  change the domain's code in a thousand ways, and see which the tests notice
 # make lock   compile the requirements anew from pyproject.toml
 
 PYTHON ?= python3
@@ -10,10 +11,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
+MUTATION := .venv-mutation
 COMPILE := $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test check bench lock clean
+.PHONY: run demo test check bench mutants lock clean
 
 run: $(RUN)
 	@$(BIN)/python -m scripts.serve
@@ -32,13 +34,24 @@ check: $(DEV)
 bench: $(RUN)
 	@$(BIN)/python -m scripts.bench all
 
+# In an environment of its own: it needs none of the other tools, and they need none of it.
+mutants: $(MUTATION)/.done
+	@$(MUTATION)/bin/mutmut run
+	@$(MUTATION)/bin/mutmut results
+
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --group dev -o requirements/dev.txt
+	$(COMPILE) --group mutation -o requirements/mutation.txt
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(MUTATION) mutants
+
+$(MUTATION)/.done: requirements/mutation.txt
+	$(PYTHON) -m venv $(MUTATION)
+	$(MUTATION)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

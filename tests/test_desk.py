@@ -12,6 +12,7 @@ from domain.commands import (
     SetField,
 )
 from domain.desk import Desk, FieldDefinition, SlaPolicy
+from domain.errors import Refusal
 from domain.events import (
     FieldSet,
     PriorityChanged,
@@ -110,7 +111,11 @@ def test_a_move_clears_who_does_not_belong_there_and_nobody_else():
 )
 def test_a_field_takes_values_of_its_kind(key, value):
     """L12"""
-    given(opened()).at(FIELDS).when(SetField(key=key, value=value)).refused("wrong_field_value")
+    spec = given(opened()).at(FIELDS).when(SetField(key=key, value=value))
+    spec.refused("wrong_field_value")
+    kind = {"floor": "integer", "room": "text", "vip": "boolean", "cause": "one of paper, toner"}
+    with pytest.raises(Refusal, match=f"{key} takes {kind[key]}, not {value!r}"):
+        spec.then()
     fields = {"room": "B2", key: value}
     given().at(FIELDS).when(asking(fields=fields)).refused("wrong_field_value")
 
@@ -131,6 +136,9 @@ def test_a_field_that_is_not_defined_is_not_set_but_can_be_taken_away():
 
 def test_a_ticket_is_opened_with_what_must_be_said():
     given().at(FIELDS).when(asking()).refused("needs_fields")
+    strict = {key: FieldDefinition(type="text", required_on="open") for key in ("b", "a")}
+    with pytest.raises(Refusal, match=r"say a, b$"):
+        given().at(Desk(fields=strict)).when(asking()).then()
     given().at(FIELDS).when(asking(fields={"room": "B2"})).then(opened(fields={"room": "B2"}))
     filled = opened(fields={"room": "B2", "cause": "toner"})
     given(filled).at(FIELDS).when(SetField(key="room", value=None)).refused("field_required")
@@ -151,7 +159,8 @@ def test_a_ticket_is_resolved_with_all_that_must_be_said_by_then(fields, missing
     spec = given(opened(fields=fields), TicketAssigned("alice")).at(FIELDS)
     spec = spec.when(ResolveTicket(resolution="toner"))
     if missing:
-        spec.refused("needs_fields")
+        with pytest.raises(Refusal, match=f"set {', '.join(missing)}$"):
+            spec.then()
     else:
         spec.then(TicketResolved("toner"))
 

@@ -53,6 +53,7 @@ def test_what_casebook_did_not_write_is_not_read(name, schema, data, code):
     with pytest.raises(HistoryError) as caught:
         decode(name, schema, data)
     assert caught.value.code == code
+    assert name in caught.value.detail
 
 
 def test_stored_data_is_json_without_floats():

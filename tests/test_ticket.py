@@ -28,6 +28,7 @@ from domain.commands import (
     UnfollowTicket,
     UpdateStatus,
 )
+from domain.errors import Refusal
 from domain.events import (
     AgentReplied,
     FieldSet,
@@ -154,6 +155,17 @@ def test_the_same_wait_again_changes_nothing_but_another_reason_does():
     given(*past).when(UpdateStatus(status="pending", reason="needs a photo")).then(other)
 
 
+def test_a_refused_transition_says_what_can_be_done():
+    spec = given(*RESOLVED).when(UpdateStatus(status="open"))
+    with pytest.raises(Refusal, match=r"from resolved to open; what can be done: "):
+        spec.then()
+    known = r"close \(closed\), merge \(closed\), reopen \(open\), reply \(open\)$"
+    with pytest.raises(Refusal, match=known):
+        spec.then()
+    with pytest.raises(Refusal, match=r"update_status \(on_hold \| pending\)$"):
+        given(opened(), TicketAssigned("a"), TicketUnassigned()).when(ReopenTicket()).then()
+
+
 def test_a_resolved_ticket_is_not_reopened_by_status():
     given(*RESOLVED).when(UpdateStatus(status="open")).refused("transition_refused")
 
@@ -240,6 +252,8 @@ def test_priority_and_subject_change_only_to_something_else():
     given(opened()).when(ChangePriority(priority="normal")).then()
     given(opened()).when(ChangeSubject(subject="Jam!")).then(SubjectChanged("Jam!"))
     given(opened()).when(ChangeSubject(subject="Printer jam")).then()
+    assert folded(opened(), SubjectChanged("Jam!")).subject == "Jam!"
+    assert folded(opened(), PriorityChanged("urgent", NO_PROMISE)).priority == "urgent"
 
 
 def test_an_agents_reply_takes_a_new_ticket_to_open():
@@ -284,6 +298,8 @@ def test_a_field_is_set_changed_and_taken_away():
     given(with_floor).when(SetField(key="floor", value=None)).then(FieldSet("floor", None))
     given(opened()).when(SetField(key="floor", value=None)).then()
     assert folded(with_floor, FieldSet("floor", None)).fields == {}
+    assert folded(with_floor, FieldSet("room", "B2")).fields == {"floor": 3, "room": "B2"}
+    assert folded(with_floor, FieldSet("floor", 4)).fields == {"floor": 4}
 
 
 def test_a_ticket_has_room_for_so_many_tags_and_fields():

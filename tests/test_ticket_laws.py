@@ -249,10 +249,12 @@ def test_every_relation_has_its_opposite():
 
 
 def test_a_history_must_begin_with_the_opening_and_only_once():
-    with pytest.raises(HistoryError, match="before the ticket was opened"):
+    with pytest.raises(HistoryError, match="TicketReopened before the ticket was opened") as early:
         evolve(None, TicketReopened(None), NOW)
-    with pytest.raises(HistoryError, match="twice"):
+    assert early.value.code == "not_opened"
+    with pytest.raises(HistoryError, match="twice") as again:
         evolve(folded(opened()), opened(), NOW)
+    assert again.value.code == "opened_twice"
 
 
 @given(st.permutations(range(4)), st.integers(0, 3))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.commands import LinkTicket, MergeTicket, Reply, UnlinkTicket
+from domain.commands import LinkTicket, MergeTicket, Reply, UnlinkTicket, other_ticket
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.events import (
     FollowerAdded,
@@ -84,6 +84,13 @@ def test_closed_tickets_take_links():
     given(*CLOSED, linked[0]).when(unlink).then(gone[0], there=(gone[1],))
 
 
+def test_a_command_says_which_other_ticket_it_is_about():
+    assert other_ticket(LinkTicket(relation="blocks", ticket=OTHER)) == OTHER
+    assert other_ticket(UnlinkTicket(relation="blocks", ticket=OTHER)) == OTHER
+    assert other_ticket(MERGE) == OTHER
+    assert other_ticket(Reply(body="x")) is None
+
+
 def test_both_tickets_have_room_for_so_many_links():
     """L12: refused before a view of either would no longer fit in a document."""
     links = [TicketLinked("relates", FOLLOW_UP)] * 100
@@ -96,6 +103,10 @@ def test_both_tickets_have_room_for_so_many_links():
     given(opened()).beside(*full).when(MERGE).refused("too_many_links")
     given(*full, TicketClosed("spam")).by("requester").when(Reply(body="x")).refused(
         "too_many_links"
+    )
+    follow_up = (opened(body="x"), TicketLinked("follows_up", TICKET))
+    given(*nearly, TicketClosed("spam")).by("requester").when(Reply(body="x")).then(
+        TicketLinked("followed_up_by", FOLLOW_UP), there=follow_up
     )
     there = (TicketLinked("blocked_by", TICKET),)
     given(*nearly).beside(*nearly).when(link).then(TicketLinked("blocks", OTHER), there=there)
