@@ -96,8 +96,7 @@ def interpret(format_: Format, rows: Iterator[Row | Finding], tally: Tally) -> l
     histories = [format_.interpret(number, mine) for number, mine in by_ticket.items()]
     for history in histories:
         tally.silent_rows += history.silent_rows
-        for findings in (history.rejected, history.wordless):
-            tally.not_taken += [Reported(history.number, *finding) for finding in findings]
+        tally.not_taken += [Reported(history.number, *finding) for finding in history.rejected]
         tally.assumed += [Reported(history.number, *finding) for finding in history.assumed]
     return histories
 
@@ -286,9 +285,8 @@ async def check(
 def _explains(format_: Format, entry: Reported, point: str) -> bool:
     """Say whether a finding can be why a ticket differs in a point."""
     word, _, code = entry.kind.partition(": ")
-    if not code:  # a whole row could not be read
-        return entry.kind not in format_.wordless
-    return word in format_.deciders.get(point, ())
+    row_is_unreadable = not code
+    return row_is_unreadable or word in format_.deciders.get(point, ())
 
 
 def summarise(tally: Tally) -> Table:

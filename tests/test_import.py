@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from api.handle import Handler, Submission
-from domain.commands import AssignTicket, CloseTicket, OpenTicket, ResolveTicket
+from domain.commands import AssignTicket, ChangeRequester, CloseTicket, OpenTicket, ResolveTicket
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.import_log import FORMATS, Tally, check, import_into, read
@@ -171,11 +171,15 @@ def test_a_case_is_read_as_its_format_says(cases):
         "CloseTicket",
         "CloseTicket",
     ]
-    assert [type(s.command) for s in b.steps] == [OpenTicket, ResolveTicket, CloseTicket]
+    assert [type(s.command) for s in b.steps] == [
+        OpenTicket,
+        ChangeRequester,
+        ResolveTicket,
+        CloseTicket,
+    ]
     assert c.steps == []
     assert kinds(tally.assumed) == {"resolution_text": 3, "opening": 1}
     assert kinds(tally.not_taken) == {
-        "requester_changed": 1,
         "unknown_activity": 1,
         "bad_time": 1,
     }

@@ -64,8 +64,6 @@ class History:
     steps: list[Step] = field(default_factory=list)
     rejected: list[Finding] = field(default_factory=list)
     """Rows that cannot be read."""
-    wordless: list[Finding] = field(default_factory=list)
-    """Facts in rows that there is no command for."""
     assumed: list[Finding] = field(default_factory=list)
     """What the log does not say and a command needs."""
     silent_rows: int = 0
@@ -96,8 +94,6 @@ class Format:
     """Say in which points a ticket differs from its row in the expected table, and how."""
     deciders: Mapping[str, frozenset[str]]
     """Which commands, refused or without effect, can explain a difference in each point."""
-    wordless: frozenset[str] = frozenset()
-    """Kinds of findings that explain no difference: facts that there is no command for."""
 
 
 class BadRow(Exception):

@@ -15,6 +15,7 @@ from domain.commands import (
     AddNote,
     AssignTicket,
     ChangePriority,
+    ChangeRequester,
     CloseTicket,
     Command,
     MoveToGroup,
@@ -73,9 +74,6 @@ def _interpret(number: str, rows: Sequence[Row]) -> History:
         if before is None and cells["Activity"] != "Insert ticket":
             made = Finding(row.line, "opening", f"opened by its first row, {cells['Activity']!r}")
             history.assumed.append(made)
-        if before is not None and cells["customer"] != before["customer"]:
-            no_command = Finding(row.line, "requester_changed", "there is no command for this yet")
-            history.wordless.append(no_command)
         if any(isinstance(command, ResolveTicket) for command in commands):
             history.assumed.append(Finding(row.line, "resolution_text", _RESOLUTION))
             resolved = True
@@ -89,7 +87,7 @@ def _open(number: str, cells: Cells) -> Command:
     fields = {key: cells[column].strip() for column, key in _FIELDS.items()}
     return OpenTicket(
         subject=number,
-        requester=f"customer {cells['customer'].strip() or UNKNOWN}",
+        requester=_customer(cells),
         group=cells["workgroup"].strip() or None,
         fields={"number": number, **{key: value for key, value in fields.items() if value}},
     )
@@ -97,6 +95,8 @@ def _open(number: str, cells: Cells) -> Command:
 
 def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Command]:
     """Give what a row changes beside its activity. A move clears the assignee, who stays on."""
+    if after["customer"] != before["customer"]:
+        yield ChangeRequester(requester=_customer(after))
     for column, key in _FIELDS.items():
         if after[column] != before[column]:
             yield SetField(key=key, value=after[column].strip() or None)
@@ -134,6 +134,10 @@ def _activity(cells: Cells, *, resolved: bool) -> Iterator[Command]:
             raise BadRow("unknown_activity", f"there is no activity {activity!r}")
 
 
+def _customer(cells: Cells) -> str:
+    return f"customer {cells['customer'].strip() or UNKNOWN}"
+
+
 def _priority(cells: Cells) -> Priority:
     priority = _PRIORITIES.get(cells["seriousness_2"])
     if priority is None:
@@ -161,5 +165,4 @@ FORMAT = Format(
     expected_columns=frozenset({"case_id", "closed_events", "resolve_events"}),
     compare=_compare,
     deciders={"closed": frozenset({"close"}), "resolved": frozenset({"resolve"})},
-    wordless=frozenset({"requester_changed"}),
 )
