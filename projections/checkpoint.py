@@ -5,7 +5,10 @@ epoch; every later write to the views carries the epoch in its condition, in the
 So a projector that was frozen and wakes up finds its epoch gone and writes nothing (L7), and no
 process needs a clock that is right: a lease's age is judged by the database's own clock alone.
 
-    {_id: "tickets", epoch, owner, renewed_at, phase, token, applied, failure}
+    {_id: "tickets", epoch, owner, renewed_at, phase, shape, token, applied, failure}
+
+`shape` is the number of what has been folded into the views: views of another shape than today's, as
+after an upgrade, are folded again.
 
 `failure` is why the last attempt to go on failed, null once one has succeeded: a projector that
 tries and fails for ever renews its lease all the time, and must not be taken for a healthy one.
@@ -23,6 +26,7 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.store import ResumeToken
+from projections.tickets import SHAPE
 
 COLLECTION = "projections"
 LEASE_SECONDS = 10
@@ -50,6 +54,7 @@ class Checkpoint:
     owner: str | None
     renewed_at: datetime
     phase: Phase
+    shape: int
     token: ResumeToken | None
     applied: int
     failure: str | None
@@ -72,7 +77,14 @@ class Checkpoints:
         first = {"_id": _NAME, "epoch": 0, "owner": None, "renewed_at": _LONG_AGO}
         with suppress(DuplicateKeyError):
             await self._documents.insert_one(
-                {**first, "phase": "reset", "token": None, "applied": 0, "failure": None}
+                {
+                    **first,
+                    "phase": "reset",
+                    "shape": 0,
+                    "token": None,
+                    "applied": 0,
+                    "failure": None,
+                }
             )
 
     async def read(self) -> Checkpoint:
@@ -99,10 +111,13 @@ class Checkpoints:
         return None if taken is None else _from_document(taken)
 
     async def enter(self, epoch: int, phase: Phase, token: ResumeToken | None) -> None:
-        """Change the phase. Entering reset forgets the count. Raises Fenced."""
+        """Change the phase. Entering reset forgets the count, and means today's shape.
+
+        Raises Fenced.
+        """
         change: JsonObject = {"phase": phase, "token": token}
         if phase == "reset":
-            change["applied"] = 0
+            change |= {"applied": 0, "shape": SHAPE}
         await self._write(epoch, {"$set": change})
 
     async def advance(
@@ -138,6 +153,7 @@ def _from_document(document: JsonObject) -> Checkpoint:
         owner=cast("str | None", document["owner"]),
         renewed_at=cast("datetime", document["renewed_at"]),
         phase=cast("Phase", document["phase"]),
+        shape=cast("int", document.get("shape", 1)),
         token=cast("ResumeToken | None", document["token"]),
         applied=cast("int", document["applied"]),
         failure=cast("str | None", document["failure"]),

@@ -38,7 +38,7 @@ from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, ResumeToken
 from projections import dashboard, tickets
 from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced, Phase
-from projections.tickets import TicketRead
+from projections.tickets import SHAPE, TicketRead
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +146,10 @@ class Projector:
     async def _follow(self, held: Checkpoint) -> None:
         """Bring the views up to date and keep them so, for as long as the lease is held."""
         epoch, phase, token = held.epoch, held.phase, held.token
+        if held.shape != SHAPE:
+            _log.info("the views are of another version's shape; folding them again")
+            phase = "reset"
+            await self._checkpoints.enter(epoch, phase, None)
         while True:
             if phase != "live" or token is None:
                 token = await self._scan(epoch, phase)
@@ -248,7 +252,8 @@ class Projector:
     async def _fold(self, batch: Sequence[Envelope], session: Session) -> _Applied:
         ids = list({envelope.ticket_id for envelope in batch})
         found = self._reads.find({"_id": {"$in": ids}}, session=session)
-        before = {read.id: read async for read in (tickets.from_document(d) async for d in found)}
+        reads = [tickets.from_document(document) async for document in found]
+        before = {read.id: read for read in reads if read is not None}
         changes: list[tuple[TicketRead | None, TicketRead]] = []
         events = 0
         ordered = sorted(batch, key=lambda e: (e.ticket_id, e.version))

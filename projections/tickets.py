@@ -41,6 +41,8 @@ from domain.ticket import Ticket, evolve
 from eventstore.envelope import Envelope
 
 COLLECTION = "ticket_reads"
+SHAPE = 2
+"""The number of what is folded here. Raise it with any change: all views are then folded again."""
 PREVIEW_CHARACTERS = 50
 
 Days = Mapping[str, int]
@@ -168,11 +170,17 @@ def to_document(read: TicketRead) -> JsonObject:
     document["resolution_due_at"] = ends.get("resolution")
     document["sla_breached"] = sorted(clock.breached)
     document["next_due_at"] = next_due_at(read.ticket)
+    document["shape"] = SHAPE
     return document
 
 
-def from_document(document: Mapping[str, object]) -> TicketRead:
-    """Read a document of `ticket_reads` back. Raises pydantic's ValidationError."""
+def from_document(document: Mapping[str, object]) -> TicketRead | None:
+    """Read a document of `ticket_reads` back; None if it has another shape than today's.
+
+    Raises pydantic's ValidationError.
+    """
+    if document.get("shape") != SHAPE:
+        return None
     parts: JsonObject = {name: document[name] for name in _OWN_FIELDS}
     parts["id"] = document["_id"]
     parts["ticket"] = {name: document[name] for name in _TICKET_FIELDS}

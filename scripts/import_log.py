@@ -247,11 +247,10 @@ async def check(
             raise UsageError(f"{expected}, line {row.line}: {row.detail}")
         number = row.cells[format_.expected_number]
         document = await reads.find_one({"_id": ids[number]}) if number in ids else None
+        read = None if document is None else tickets.from_document(document)
         try:
             differences = (
-                {"ticket": "not there"}
-                if document is None
-                else format_.compare(row.cells, tickets.from_document(document))
+                {"ticket": "not there"} if read is None else format_.compare(row.cells, read)
             )
         except ValueError as error:
             raise UsageError(f"{expected}, line {row.line}: {error}") from error

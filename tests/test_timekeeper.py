@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -24,11 +25,12 @@ from domain.commands import (
 )
 from domain.desk import Desk, SlaPolicy
 from domain.events import Actor, Priority, Status
-from eventstore.envelope import Envelope
+from eventstore.envelope import Envelope, utc_now
 from eventstore.store import EventStore
 from projections import projector
 from projections.checkpoint import Checkpoints
 from projections.projector import Projector
+from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE, BOB, NOW
 from tests.test_projector import caught_up, running
@@ -227,6 +229,35 @@ async def test_a_ticket_that_cannot_be_read_keeps_no_other_from_its_due(world, c
     assert await world.pass_time(hours=2) == 2
     assert [len(await world.acts(ticket)) for ticket in ids] == [0, 1, 1]
     assert str(ids[0]) in caplog.text
+
+
+async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world, server_url):
+    """L5: kill -9 of the process itself, in the middle of its work."""
+    opening = OpenTicket(subject="x", requester="bob", priority="urgent")
+    for _ in range(150):
+        await world.do(uuid4(), opening, BOB, utc_now() - timedelta(days=1))
+    await caught_up(world.database, world.store)
+    address, _, options = server_url.partition("?")
+    environment = {
+        "CASEBOOK_MONGODB_URL": f"{address.rstrip('/')}/{world.database.name}?{options}",
+        "CASEBOOK_TIMEKEEPER_SECONDS": "0.05",
+    }
+
+    async def breaches() -> int:
+        events = world.database.collection("ticket_events")
+        return int(await events.count_documents({"type": "SlaBreached"}))
+
+    async with asyncio.timeout(120):
+        for enough in (20, 100, 180, 300):
+            async with process("scripts.timekeeper", **environment):  # killed at the end
+                while await breaches() < enough:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+    assert await breaches() == 300
+    found: Counter[tuple[UUID, object]] = Counter()
+    async for event in world.store.scan():
+        if event.type == "SlaBreached":
+            found[event.ticket_id, event.data["target"]] += 1
+    assert len(found) == 300
 
 
 # --- a month ------------------------------------------------------------------------------------
