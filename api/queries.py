@@ -26,14 +26,8 @@ from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections import dashboard, tickets
 
-_INTERNAL_FIELDS = (
-    "opened_on",
-    "resolved_on",
-    "reopened_on",
-    "closed_on",
-    "sla",
-    "next_due_at",
-    "shape",
+_INTERNAL_FIELDS = frozenset(
+    ("opened_on", "resolved_on", "reopened_on", "closed_on", "sla", "next_due_at", "shape")
 )
 _NOT_IN_LISTS = dict.fromkeys((*_INTERNAL_FIELDS, "body"), 0)
 _INTERNAL_EVENTS = frozenset({NoteAdded.__name__, SlaBreached.__name__})

@@ -7,8 +7,8 @@ process needs a clock that is right: a lease's age is judged by the database's o
 
     {_id: "tickets", epoch, owner, renewed_at, phase, shape, token, applied, failure}
 
-`shape` is the number of what has been folded into the views: views of another shape than today's, as
-after an upgrade, are folded again.
+`shape` is the number of what has been folded into the views: views of another shape than today's,
+as after an upgrade, are folded again.
 
 `failure` is why the last attempt to go on failed, null once one has succeeded: a projector that
 tries and fails for ever renews its lease all the time, and must not be taken for a healthy one.
@@ -74,17 +74,10 @@ class Checkpoints:
 
     async def prepare(self) -> None:
         """Make the document if it is not there: nothing folded yet, nobody's."""
-        first = {"_id": _NAME, "epoch": 0, "owner": None, "renewed_at": _LONG_AGO}
+        first = {"_id": _NAME, "epoch": 0, "owner": None, "renewed_at": _LONG_AGO, "shape": SHAPE}
         with suppress(DuplicateKeyError):
             await self._documents.insert_one(
-                {
-                    **first,
-                    "phase": "reset",
-                    "shape": 0,
-                    "token": None,
-                    "applied": 0,
-                    "failure": None,
-                }
+                {**first, "phase": "reset", "token": None, "applied": 0, "failure": None}
             )
 
     async def read(self) -> Checkpoint:
