@@ -34,6 +34,8 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
                 except httpx.TransportError:
                     await asyncio.sleep(0.1)
         [tour] = blocks("Try it")
+        [set_up] = blocks("Set up the desk")
+        tour += set_up
         # A list follows the log within a moment; people type slowly, this does not.
         typed = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=").replace(":8000", f":{port}")
         shell = await asyncio.create_subprocess_exec(
@@ -46,12 +48,13 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
         out, _ = await shell.communicate()
         assert shell.returncode == 0
         answers = [json.loads(line) for line in out.decode().splitlines() if line.strip()]
-        opened, assigned, replied, refused, ticket, timeline, dashboard = answers
+        opened, assigned, replied, refused, ticket, timeline, dashboard, desk = answers
         assert [a["version"] for a in (opened, assigned, replied)] == [1, 2, 3]
         assert refused["code"] == "cannot_close_by_status"
         assert (ticket["status"], ticket["version"]) == ("open", 3)
         assert timeline["chain"] == "whole"
         assert dashboard["total"]["created"] == 1
+        assert desk["desk"]["groups"]["print"] == ["alice", "carol"]
     finally:
         server.terminate()
         await server.communicate()
