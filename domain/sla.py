@@ -75,7 +75,7 @@ class SlaClock:
 
     def with_answer(self) -> "SlaClock":
         """Note the first response."""
-        return self if self.answered else replace(self, answered=True)
+        return replace(self, answered=True)
 
     def with_breach(self, target: SlaTarget, due_at: datetime) -> "SlaClock":
         """Note that the log says it."""

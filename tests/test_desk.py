@@ -159,6 +159,7 @@ def test_a_ticket_is_resolved_with_all_that_must_be_said_by_then(fields, missing
     spec = given(opened(fields=fields), TicketAssigned("alice")).at(FIELDS)
     spec = spec.when(ResolveTicket(resolution="toner"))
     if missing:
+        spec.refused("needs_fields")
         with pytest.raises(Refusal, match=f"set {', '.join(missing)}$"):
             spec.then()
     else:
