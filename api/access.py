@@ -11,6 +11,8 @@ from fastapi import Depends, Header
 from domain.errors import Unacceptable
 from domain.events import Actor, Role
 
+TIMEKEEPER = Actor("timekeeper", "system")
+"""Who acts when nobody does. Its id is nobody else's, so that nobody uses up its keys."""
 _ID_CHARACTERS = 200
 
 
@@ -32,6 +34,8 @@ async def actor(
             "bad_actor",
             "Casebook-Actor must read <role>:<id>, role one of requester, agent, system",
         )
+    if name == TIMEKEEPER.id:
+        raise Unacceptable("bad_actor", f"the id {name} is the server's own")
     return Actor(name, cast("Role", role))
 
 

@@ -7,7 +7,7 @@ description its docstring.
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from inspect import Parameter, signature
+from inspect import Parameter, getdoc, signature
 from typing import Annotated
 from uuid import UUID
 
@@ -69,7 +69,7 @@ def router(handler: Handler) -> APIRouter:
             methods=["POST"],
             name=verb,
             summary=verb.replace("_", " ").capitalize(),
-            description=command.__doc__,
+            description=getdoc(command),
             status_code=HTTPStatus.CREATED if opens else HTTPStatus.OK,
             response_model=Accepted,
             responses=problems if opens else {**problems, **problem_responses(404)},

@@ -3,14 +3,17 @@
 Every set-up there ever was stays, as a document of `desks` with its version as `_id`; the newest
 holds. Whoever inserts version n+1 first has changed it, as with a ticket's events.
 
-    {_id: version, desk, changed_at, changed_by: {id, role}}
+    {_id: version, desk, changed_at, changed_by: {id, role}, closing_since}
+
+`closing_since` is when `close_resolved_after_days` got the value it has: nothing is closed as of a
+time before that.
 
 A process keeps what it last read for some seconds, so a command may be decided on a set-up that is
 that old. A refusal is not: before one is believed, the set-up is read anew.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple, cast
@@ -49,17 +52,19 @@ class SetUp(NamedTuple):
     desk: Desk
     changed_at: datetime
     changed_by: Actor
+    closing_since: datetime
 
 
-_FIRST = SetUp(0, EMPTY_DESK, _LONG_AGO, Actor("casebook", "system"))
+_FIRST = SetUp(0, EMPTY_DESK, _LONG_AGO, Actor("casebook", "system"), _LONG_AGO)
 
 
 class Desks:
     """The set-ups in one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
         self._documents = database.collection(COLLECTION)
-        self._kept: tuple[float, Desk] | None = None
+        self._kept: tuple[float, SetUp] | None = None
         self._reading = asyncio.Lock()
 
     async def current(self, *, sure: bool = False) -> Desk:
@@ -70,13 +75,19 @@ class Desks:
         clock = asyncio.get_running_loop().time
         asked = clock()
         if not sure and self._kept is not None and asked - self._kept[0] < KEPT_SECONDS:
-            return self._kept[1]
+            return self._kept[1].desk
         async with self._reading:
             # Who waited for another's reading has what was read after he asked.
             if self._kept is None or self._kept[0] < asked:
                 began = clock()
-                self._kept = (began, (await self.read()).desk)
-            return self._kept[1]
+                return self._keep(began, await self.read())
+            return self._kept[1].desk
+
+    def _keep(self, read_at: float, set_up: SetUp) -> Desk:
+        """Keep what was read, unless something newer was made meanwhile; give what is kept."""
+        if self._kept is None or self._kept[1].version <= set_up.version:
+            self._kept = (read_at, set_up)
+        return self._kept[1].desk
 
     async def read(self, version: int | None = None) -> SetUp:
         """Give a version, or the newest. Raises StoreUnavailable, NoSuchDesk."""
@@ -99,16 +110,20 @@ class Desks:
         while True:
             newest = await self.read()
             if expected not in (None, newest.version):
-                raise VersionMismatch(newest.version)
+                raise VersionMismatch("desk", newest.version)
             if newest.desk == desk:
                 return newest
-            changed = SetUp(newest.version + 1, desk, utc_now(), actor)
+            now, began = self._now(), asyncio.get_running_loop().time()
+            days = desk.close_resolved_after_days
+            same = days == newest.desk.close_resolved_after_days
+            since = newest.closing_since if same else now
+            changed = SetUp(newest.version + 1, desk, now, actor, since)
             try:
                 async with answering(_PATIENCE_SECONDS):
                     await self._documents.insert_one(_to_document(changed))
             except VersionConflict:
                 continue  # someone was first: look at theirs
-            self._kept = (asyncio.get_running_loop().time(), desk)
+            self._keep(began, changed)
             return changed
 
 
@@ -121,6 +136,7 @@ def _to_document(set_up: SetUp) -> JsonObject:
         "desk": desk,
         "changed_at": set_up.changed_at,
         "changed_by": asdict(set_up.changed_by),
+        "closing_since": set_up.closing_since,
     }
 
 
@@ -133,6 +149,7 @@ def _from_document(document: Mapping[str, object]) -> SetUp:
         desk=Desk.model_validate(desk),
         changed_at=cast("datetime", document["changed_at"]),
         changed_by=Actor(**cast("ActorDocument", document["changed_by"])),
+        closing_since=cast("datetime", document["closing_since"]),
     )
 
 
@@ -172,6 +189,11 @@ def router(desks: Desks) -> APIRouter:
 
 
 def _answer(set_up: SetUp) -> Response:
-    answer = DeskAnswer.model_validate(set_up._asdict())
+    answer = DeskAnswer(
+        version=set_up.version,
+        changed_at=set_up.changed_at,
+        changed_by=set_up.changed_by,
+        desk=set_up.desk,
+    )
     etag = {"ETag": f'"{set_up.version}"'}
     return Response(answer.model_dump_json(), 200, etag, "application/json")

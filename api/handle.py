@@ -48,8 +48,8 @@ class KeyReused(CasebookError):
 class VersionMismatch(CasebookError):
     """The client decided on a version that is not the current one."""
 
-    def __init__(self, current: int) -> None:
-        super().__init__("version_mismatch", f"it is at version {current}")
+    def __init__(self, what: str, current: int) -> None:
+        super().__init__("version_mismatch", f"the {what} is at version {current}")
 
 
 class TooContended(CasebookError):
@@ -205,22 +205,23 @@ class Handler:
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
             if sure:
-                raise VersionMismatch(stream.head.version)
+                raise VersionMismatch("ticket", stream.head.version)
             return None
         context = Context(
             now=occurred_at,
             actor=actor,
             ticket_id=ticket_id,
-            desk=await self._desks.current(sure=sure),
+            desk=await self._desks.current(),
             other=None if other is None else other.ticket,
             follow_up_id=follow_up_id,
         )
         try:
             decision = decide(stream.ticket, submission.command, context)
         except Refusal:
-            if sure:
-                raise
-            return None
+            if not sure:
+                return None
+            context = replace(context, desk=await self._desks.current(sure=True))
+            decision = decide(stream.ticket, submission.command, context)
         if not decision.events:
             return Outcome(ticket_id, stream.head.version, ()) if sure else None
         about = Metadata(actor, command, submission.correlation_id, submission.causation_id)

@@ -143,7 +143,8 @@ def _pointer(location: Sequence[str | int]) -> str:
     """Tell where: a JSON pointer into the body ("" is all of it), or the parameter's name."""
     place, *path = location
     if place == "body":
-        escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+        named = (part for part in path if part != "[key]")  # pydantic's word for a bad name itself
+        escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in named)
         return "".join(f"/{part}" for part in escaped)
     return f"{place} {'.'.join(map(str, path))}"
 

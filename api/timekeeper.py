@@ -9,27 +9,27 @@ Each is sent for exactly the version it was decided on, under a key that is made
 number of timekeepers may run, be killed and start again: what one has done, another finds done.
 
 An act happens at the time it was due, or at the ticket's last event if that was later; the log also
-says when it was recorded. After a downtime all that has become due is done, in the order of time.
+says when it was recorded. After a downtime all that has become due is done, what has waited longest
+first. A ticket that nothing can be done about is set aside for a while, and keeps nobody waiting.
 
-Time is the database's, which all processes share.
+Whether it is time is asked of the database's clock, which all processes share.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from pymongo.errors import PyMongoError
 
-from api.desk import Desks
+from api.access import TIMEKEEPER
+from api.desk import Desks, SetUp
 from api.handle import Handler, Submission, TooContended, VersionMismatch
 from domain.commands import CloseTicket, Command, MarkSlaBreach, UpdateStatus, verb
 from domain.desk import Desk
-from domain.errors import HistoryError, Refusal
 from domain.events import (
-    Actor,
     Event,
     JsonObject,
     PriorityChanged,
@@ -46,8 +46,10 @@ from projections.tickets import TicketRead
 
 _log = logging.getLogger(__name__)
 
-TIMEKEEPER = Actor("timekeeper", "system")
 LOOK_SECONDS = 1.0
+_STALE_SECONDS = 1.0  # for how long a ticket is set aside: until the view has caught up
+_BUSY_SECONDS = 10.0
+_UNDOABLE_SECONDS = 300.0
 TICKETS_AT_ONCE = 32
 _PAGE_TICKETS = 1000
 _PATIENCE_SECONDS = 10.0
@@ -64,7 +66,7 @@ class Act(NamedTuple):
     causes: tuple[type[Event], ...]
 
 
-def due(read: TicketRead, desk: Desk, now: datetime) -> Act | None:
+def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
     """Give what a ticket has had due for the longest, if anything."""
     ticket = read.ticket
     acts: list[Act] = []
@@ -73,12 +75,13 @@ def due(read: TicketRead, desk: Desk, now: datetime) -> Act | None:
     if (promised := ticket.sla.next_due()) is not None:
         at, target = promised
         acts.append(Act(at, MarkSlaBreach(target=target), (TicketOpened, PriorityChanged)))
-    days = desk.close_resolved_after_days
+    days = set_up.desk.close_resolved_after_days
     if ticket.status == "resolved" and read.resolved_at is not None and days is not None:
         # Compared this way round: there is a first and a last day of the calendar.
         wait = timedelta(days=days)
         if read.resolved_at <= now - wait:
-            acts.append(Act(read.resolved_at + wait, CloseTicket(), (TicketResolved,)))
+            at = max(read.resolved_at + wait, set_up.closing_since)
+            acts.append(Act(at, CloseTicket(), (TicketResolved,)))
     first = min(acts, key=lambda act: act.at, default=None)
     return first if first is not None and first.at <= now else None
 
@@ -101,6 +104,7 @@ class Timekeeper:
         self._handler = Handler(store, desks)
         self._clock = clock or database.server_time
         self._look_seconds = look_seconds
+        self._aside: dict[UUID, float] = {}  # until when, by the loop's clock
 
     async def run(self) -> None:
         """Look again and again until cancelled. A failure is logged, and tried again."""
@@ -109,7 +113,7 @@ class Timekeeper:
             try:
                 done = await self.look()
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("the database does not answer; looking again: %s", error)
+                _log.warning("timekeeping: %s", error)
             except Exception:  # noqa: BLE001 as in the projector: never give up
                 _log.exception("timekeeping failed; trying again")
             # The views need a moment to show what was done; then there may be more.
@@ -124,43 +128,65 @@ class Timekeeper:
         """
         async with answering(_PATIENCE_SECONDS):
             now = await self._clock()
-        desk = await self._desks.current()
-        questions: list[JsonObject] = [{"next_due_at": {"$lte": now}}]
-        if desk.close_resolved_after_days is not None:
-            before = now - timedelta(days=desk.close_resolved_after_days)
-            questions.append({"status": "resolved", "resolved_at": {"$lte": before}})
-        ids: set[UUID] = set()
-        for question in questions:
-            async with answering(_PATIENCE_SECONDS):
-                found = self._reads.find(question, {"_id": 1}).limit(_PAGE_TICKETS)
-                ids |= {UUID(str(document["_id"])) for document in await found.to_list()}
-        waiting = iter(ids)
+        set_up = await self._desks.read()
+        waiting = iter(await self._find_due(set_up.desk, now))
 
         async def work() -> int:
-            return sum([await self._tend(ticket_id, desk, now) for ticket_id in waiting])
+            return sum([await self._tend(ticket_id, set_up, now) for ticket_id in waiting])
 
-        return sum(await asyncio.gather(*(work() for _ in range(TICKETS_AT_ONCE))))
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(work()) for _ in range(TICKETS_AT_ONCE)]
+        return sum(worker.result() for worker in workers)
 
-    async def _tend(self, ticket_id: UUID, desk: Desk, now: datetime) -> int:
+    async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
+        """Give a page of tickets that the views show as due."""
+        questions: list[tuple[str, JsonObject]] = [("next_due_at", {"next_due_at": {"$lte": now}})]
+        if desk.close_resolved_after_days is not None:
+            before = now - timedelta(days=desk.close_resolved_after_days)
+            question: JsonObject = {"status": "resolved", "resolved_at": {"$lte": before}}
+            questions.append(("resolved_at", question))
+        clock = asyncio.get_running_loop().time()
+        self._aside = {t: until for t, until in self._aside.items() if until > clock}
+        found: dict[UUID, None] = {}
+        for time, question in questions:
+            async with answering(_PATIENCE_SECONDS):
+                due = self._reads.find(question, {"_id": 1}).sort(time, 1)
+                page = await due.limit(_PAGE_TICKETS + len(self._aside)).to_list()
+            found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
+        return [ticket_id for ticket_id in found if ticket_id not in self._aside]
+
+    async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
         """Do what one ticket has had due for the longest; the next look finds what else it has."""
         try:
-            stream = await self._store.load(ticket_id)
-            read = tickets.fold(None, stream)
-            act = None if read is None else due(read, desk, now)
-            if read is None or act is None:
-                return 0  # the view is a moment behind
-            outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
-        except (VersionMismatch, TooContended, StoreBusy):
+            async with answering(_PATIENCE_SECONDS):
+                stream = await self._store.load(ticket_id)
+                read = tickets.fold(None, stream)
+                act = None if read is None else due(read, set_up, now)
+                if read is None or act is None:  # the view is behind
+                    self._set_aside(ticket_id, _STALE_SECONDS)
+                    return 0
+                outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
+        except (VersionMismatch, TooContended):
             return 0  # someone is at work on it, or another timekeeper: look again
-        except (Refusal, HistoryError) as error:
-            _log.error("ticket %s: what is due cannot be done: %s", ticket_id, error.detail)
+        except (StoreBusy, StoreUnavailable) as error:
+            _log.warning("ticket %s: %s", ticket_id, error.detail)
+            self._set_aside(ticket_id, _BUSY_SECONDS)
+            return 0
+        except Exception as error:  # noqa: BLE001 one ticket never keeps the others waiting
+            _log.error("ticket %s: what is due cannot be done: %r", ticket_id, error)
+            self._set_aside(ticket_id, _UNDOABLE_SECONDS)
             return 0
         return 0 if outcome.replayed else 1
 
+    def _set_aside(self, ticket_id: UUID, seconds: float) -> None:
+        self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
+
 
 def _submission(act: Act, read: TicketRead, stream: Sequence[Envelope]) -> Submission:
-    causes = {cause.__name__ for cause in act.causes}
-    cause = next(event for event in reversed(stream) if event.type in causes)
+    kinds = {kind.__name__ for kind in act.causes}
+    causes = [event for event in stream if event.type in kinds]
+    before = [event for event in causes if event.occurred_at <= act.at]
+    cause = (before or causes)[-1]
     return Submission(
         command=act.command,
         actor=TIMEKEEPER,

@@ -36,6 +36,7 @@ TICKET_ATTACHMENTS = 100
 """Bounds of one ticket, so that its view always fits in a document."""
 
 LinkRelation = Literal["blocks", "duplicates", "relates", "parent"]
+UnlinkRelation = Literal[LinkRelation, "blocked_by", "duplicated_by", "child"]
 Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS)]
 
 
@@ -131,7 +132,7 @@ class ChangeRequester(_Command):
 
 class Reply(_Command):
     """Write to the other side: public. A requester's reply takes a pending or resolved ticket back
-    to open; on a closed one it opens a follow-up ticket, which the answer names.
+    to open; to a closed one it opens a follow-up ticket, which the answer names.
     """
 
     body: Text
@@ -195,7 +196,7 @@ class LinkTicket(_Command):
 class UnlinkTicket(_Command):
     """Take a link away, on both tickets. Taken by closed tickets too."""
 
-    relation: LinkRelation
+    relation: UnlinkRelation
     ticket: UUID
 
 

@@ -77,9 +77,9 @@ from domain.events import (
     TicketUnassigned,
     TicketUnlinked,
 )
-from domain.ticket import LIFECYCLE, OPPOSITE, Attachment, Link, Rating, Ticket
+from domain.ticket import LIFECYCLE, OPPOSITE, Attachment, Link, Rating, Ticket, clock_at
 
-_WRONG_WORD: Mapping[Status, tuple[str, str]] = {
+_NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {
     "new": ("cannot_return_to_new", "nothing returns to new"),
     "resolved": ("cannot_resolve_by_status", "cannot resolve by status; use resolve"),
     "closed": ("cannot_close_by_status", "cannot close by status; use close"),
@@ -112,9 +112,8 @@ class Decision(NamedTuple):
     elsewhere: tuple[TicketEvent, ...] = ()
 
 
-_TAKEN_WHEN_CLOSED = (
-    AddTags | RemoveTags | LinkTicket | UnlinkTicket | RateTicket | MarkSlaBreach
-) | (CloseTicket | MergeTicket)  # which find that it is done, or refuse
+_TAKEN_WHEN_CLOSED = AddTags | RemoveTags | LinkTicket | UnlinkTicket | RateTicket | MarkSlaBreach
+_DECIDED_WHEN_CLOSED = CloseTicket | MergeTicket  # which may have been done already
 
 
 def decide(ticket: Ticket | None, command: Command, context: Context) -> Decision:
@@ -129,12 +128,11 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
         return Decision((_open(command, context.desk),))
     if ticket is None:
         raise TicketNotFound
-    if ticket.status == "closed" and not isinstance(command, _TAKEN_WHEN_CLOSED):
+    if ticket.status == "closed":
         if isinstance(command, Reply) and context.actor.role == "requester":
             return _follow_up(ticket, command.body, context)
-        raise StateConflict(
-            "ticket_closed", "the ticket is closed; it takes only tags, links and a rating"
-        )
+        if not isinstance(command, _TAKEN_WHEN_CLOSED | _DECIDED_WHEN_CLOSED):
+            raise StateConflict("ticket_closed", _closed(ticket))
     match command:
         case LinkTicket():
             return _link(ticket, command, context)
@@ -146,10 +144,10 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
         case MergeTicket(into=into):
             return _merge(ticket, into, context)
         case _:
-            return Decision(_alone(ticket, command, context))
+            return Decision(_on_one_ticket(ticket, command, context))
 
 
-def _alone(
+def _on_one_ticket(
     ticket: Ticket,
     command: Command,
     context: Context,
@@ -212,11 +210,11 @@ def _alone(
         case RateTicket(score=score, comment=comment):
             return _rate(ticket, Rating(score, comment), context.actor)
         case MarkSlaBreach(target=target):
-            clock = ticket.sla.at(context.now)
+            clock = clock_at(ticket, context.now)
             if target in clock.breached:
                 return ()
             if target not in clock.overdue:
-                raise StateConflict("sla_not_due", f"the {target} is not overdue")
+                raise StateConflict("sla_not_due", f"no promised {target} has run out")
             return (SlaBreached(target, clock.overdue[target]),)
         case OpenTicket() | LinkTicket() | UnlinkTicket() | MergeTicket():
             raise AssertionError("decided elsewhere")
@@ -229,7 +227,7 @@ def _open(command: OpenTicket, desk: Desk) -> TicketOpened:
     for key, value in command.fields.items():
         desk.check_field(key, value)
     if missing := desk.missing(command.fields, "open"):
-        raise Unacceptable("needs_fields", f"to open a ticket, say {', '.join(missing)}")
+        raise Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
     return TicketOpened(
         subject=command.subject,
         body=command.body,
@@ -245,10 +243,10 @@ def _open(command: OpenTicket, desk: Desk) -> TicketOpened:
 def _require_transition(ticket: Ticket, by: str, to: Status) -> None:
     ways = LIFECYCLE[ticket.status]
     if to not in ways.get(by, ()):
-        known = ", ".join(f"{word} ({' | '.join(sorted(ways[word]))})" for word in sorted(ways))
+        possible = ", ".join(f"{word} ({' | '.join(sorted(ways[word]))})" for word in sorted(ways))
         raise StateConflict(
             "transition_refused",
-            f"{by} cannot take a ticket from {ticket.status} to {to}; what can be done: {known}",
+            f"{by} cannot take a ticket from {ticket.status} to {to}; what can be done: {possible}",
         )
 
 
@@ -260,8 +258,8 @@ def _require_room(what: str, wanted: int, most: int) -> None:
 def _update_status(
     ticket: Ticket, command: UpdateStatus, context: Context
 ) -> tuple[TicketEvent, ...]:
-    if command.status in _WRONG_WORD:
-        raise Unacceptable(*_WRONG_WORD[command.status])
+    if command.status in _NEVER_BY_STATUS:
+        raise Unacceptable(*_NEVER_BY_STATUS[command.status])
     if command.status == "open" and (command.reason or command.resume_at):
         raise Unacceptable("open_waits_for_nothing", "open takes neither reason nor resume_at")
     if command.status != "open" and command.reason is None:
@@ -283,7 +281,7 @@ def _resolve(ticket: Ticket, resolution: str, desk: Desk) -> tuple[TicketEvent, 
         raise StateConflict("needs_assignee", "a ticket without an assignee cannot be resolved")
     _require_transition(ticket, "resolve", "resolved")
     if missing := desk.missing(ticket.fields, "open", "resolve"):
-        raise StateConflict("needs_fields", f"before it is resolved, set {', '.join(missing)}")
+        raise StateConflict("fields_missing", f"set before it is resolved: {', '.join(missing)}")
     return (TicketResolved(resolution),)
 
 
@@ -291,7 +289,7 @@ def _close(ticket: Ticket, reason: CloseReason | None) -> tuple[TicketEvent, ...
     if ticket.status == "closed":
         if reason in (None, ticket.close_reason):
             return ()
-        raise StateConflict("ticket_closed", "the ticket was closed for another reason")
+        raise StateConflict("ticket_closed", _closed(ticket))
     if ticket.status != "resolved" and reason is None:
         raise StateConflict(
             "needs_resolution_or_reason",
@@ -311,8 +309,10 @@ def _move(ticket: Ticket, group: str | None, desk: Desk) -> tuple[TicketEvent, .
 
 
 def _reply(ticket: Ticket, body: str, actor: Actor) -> tuple[TicketEvent, ...]:
-    if actor.role != "requester":
+    if actor.role == "agent":
         return (AgentReplied(body),)
+    if actor.role == "system":  # or a receipt sent by a machine would count as the first response
+        raise Unacceptable("nobody_replies", "a reply is an agent's or a requester's")
     match ticket.status:
         case "pending":  # the requester is who was waited for
             return (RequesterReplied(body), StatusUpdated("open", None, None))
@@ -331,8 +331,10 @@ def _set_field(
     if value is not None:
         desk.check_field(key, value)
         _require_room("fields", len({*ticket.fields, key}), TICKET_FIELDS)
-    elif key in desk.missing({}, "open"):
-        raise Unacceptable("field_required", f"{key} cannot be taken away; set it to another value")
+    without = {**ticket.fields, key: ""}
+    needed = desk.missing(without, "open", *(("resolve",) if ticket.status == "resolved" else ()))
+    if value in (None, "") and key in needed:
+        raise Unacceptable("field_required", f"{key} cannot be empty; set it to another value")
     return (FieldSet(key, value),)
 
 
@@ -370,7 +372,7 @@ def _merge(ticket: Ticket, into: UUID, context: Context) -> Decision:
     if Link("merged_into", into) in ticket.links:
         return Decision()
     if ticket.status == "closed":
-        raise StateConflict("ticket_closed", "the ticket is closed; it cannot be merged")
+        raise StateConflict("ticket_closed", _closed(ticket))
     other = _require_other(context)
     if other.status in ("resolved", "closed"):
         raise StateConflict(
@@ -378,15 +380,18 @@ def _merge(ticket: Ticket, into: UUID, context: Context) -> Decision:
         )
     _require_transition(ticket, "merge", "closed")
     _require_room_for_link(ticket, other)
-    known = {other.requester, *other.followers}
-    new = sorted({ticket.requester, *ticket.followers} - known)
-    room = TICKET_FOLLOWERS - len(other.followers)
-    followers = tuple(new[:room])
+    told = {other.requester, *other.followers}
+    followers = tuple(sorted({ticket.requester, *ticket.followers} - told))
+    _require_room("followers", len(other.followers) + len(followers), TICKET_FOLLOWERS)
     return Decision((TicketMergedInto(into),), (TicketMergedFrom(context.ticket_id, followers),))
 
 
 def _follow_up(ticket: Ticket, body: str, context: Context) -> Decision:
-    """Open a new ticket for what the requester of a closed one has to say."""
+    """Open a new ticket for what a requester has to say to a closed one, and in his name.
+
+    Everything else is as it was on the closed ticket, also fields that the desk defines otherwise
+    by now: the requester could not mend them.
+    """
     if context.follow_up_id is None:
         raise AssertionError("whoever takes replies to decide has an id at hand")
     _require_room("links", len(ticket.links) + 1, TICKET_LINKS)
@@ -394,7 +399,7 @@ def _follow_up(ticket: Ticket, body: str, context: Context) -> Decision:
     opened = TicketOpened(
         subject=ticket.subject,
         body=body,
-        requester=ticket.requester,
+        requester=context.actor.id,
         priority=ticket.priority,
         group=ticket.group if desk.takes_group(ticket.group) else None,
         tags=ticket.tags,
@@ -405,6 +410,13 @@ def _follow_up(ticket: Ticket, body: str, context: Context) -> Decision:
         (TicketLinked("followed_up_by", context.follow_up_id),),
         (opened, TicketLinked("follows_up", context.ticket_id)),
     )
+
+
+def _closed(ticket: Ticket) -> str:
+    for link in ticket.links:
+        if link.relation == "merged_into":
+            return f"the ticket was merged; {link.ticket} goes on in its place"
+    return "the ticket is closed; it takes only tags, links and a rating"
 
 
 def _require_other(context: Context) -> Ticket:

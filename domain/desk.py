@@ -10,7 +10,7 @@ field: so one can start with an empty desk, and be strict later.
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from domain.errors import StateConflict, Unacceptable
 from domain.events import FieldValue, Priority, SlaTargets
@@ -22,18 +22,25 @@ DESK_FIELDS = 100
 FIELD_CHOICES = 200
 
 FieldType = Literal["text", "integer", "boolean", "choice"]
-Minutes = Annotated[int, Field(ge=1, le=5_256_000)]  # ten years
+Minutes = Annotated[int, Field(ge=1, le=5_256_000, strict=True)]  # ten years
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class FieldDefinition(_Part):
     """A custom field: its type, a choice's choices, and whether it must be filled in by when."""
 
     type: FieldType
-    choices: Annotated[tuple[Name, ...], Field(max_length=FIELD_CHOICES)] = ()
+    choices: Annotated[Names, Field(max_length=FIELD_CHOICES)] = ()
     required_on: Literal["open", "resolve"] | None = None
 
     @model_validator(mode="after")
@@ -54,6 +61,18 @@ class FieldDefinition(_Part):
             case "choice":
                 return value in self.choices
 
+    def kind(self) -> str:
+        """Say in words what it takes."""
+        match self.type:
+            case "text":
+                return "text"
+            case "integer":
+                return "a whole number"
+            case "boolean":
+                return "true or false"
+            case "choice":
+                return f"one of: {', '.join(self.choices)}"
+
 
 class SlaPolicy(_Part):
     """Within how many minutes of its clock a ticket is to be answered and resolved."""
@@ -65,14 +84,14 @@ class SlaPolicy(_Part):
 class Desk(_Part):
     """The set-up. `groups`: the agents of each; `sla`: what is promised by priority."""
 
-    groups: Annotated[dict[Name, tuple[Name, ...]], Field(max_length=DESK_GROUPS)] = Field(
+    groups: Annotated[dict[Name, Names], Field(max_length=DESK_GROUPS)] = Field(
         default_factory=dict
     )
     fields: Annotated[dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS)] = Field(
         default_factory=dict
     )
     sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
-    close_resolved_after_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
 
     @model_validator(mode="after")
     def _is_small(self) -> Self:
@@ -81,8 +100,8 @@ class Desk(_Part):
         return self
 
     def has_member(self, group: str | None, agent: str) -> bool:
-        """Say whether an agent is known to belong to a group."""
-        return group is not None and agent in self.groups.get(group, ())
+        """Say whether an agent is known to belong to a group; to none belongs everyone."""
+        return group is None or agent in self.groups.get(group, ())
 
     def targets(self, priority: Priority) -> SlaTargets:
         """Give what is promised for a ticket of this priority."""
@@ -117,18 +136,24 @@ class Desk(_Part):
         if field is None:
             raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
         if not field.takes(value):
-            kind = f"one of {', '.join(field.choices)}" if field.choices else field.type
-            raise Unacceptable("wrong_field_value", f"{key} takes {kind}, not {value!r}")
+            raise Unacceptable("wrong_field_value", f"the field {key} takes {field.kind()}")
 
     def missing(
         self, fields: Mapping[str, FieldValue], *moments: Literal["open", "resolve"]
     ) -> list[str]:
-        """Give the fields that must be filled in by now and are not."""
+        """Give the fields that must be filled in by now and are not.
+
+        An empty text fills none, nor does a value from before the field was what it is.
+        """
         return sorted(
             key
             for key, field in self.fields.items()
-            if field.required_on in moments and key not in fields
+            if field.required_on in moments and not _filled(field, fields.get(key))
         )
+
+
+def _filled(field: FieldDefinition, value: FieldValue | None) -> bool:
+    return value is not None and value != "" and field.takes(value)
 
 
 EMPTY_DESK = Desk()

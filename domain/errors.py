@@ -4,12 +4,13 @@ CasebookError
 ├── Refusal                 a well-formed command that is not accepted; nothing has changed
 │   ├── NotFound            what is named does not exist
 │   │   └── TicketNotFound
-│   ├── Unacceptable        the command can never be accepted, whatever the ticket's state
+│   ├── Unacceptable        the command is at fault: what it says, names, or who says it
 │   └── StateConflict       the ticket's present state forbids it; in another state it might pass
 └── HistoryError            stored events that cannot be: unknown, unreadable or out of order
 
 Every error carries a stable `code` for programs and a `detail` for people. A refusal's detail says
-what to do instead. Codes are part of the API and are never reused for another meaning.
+why, and what to do instead where there is something. Codes are part of the API and are never reused
+for another meaning.
 """
 
 

@@ -150,7 +150,7 @@ class AgentReplied(Event):
 
 @dataclass(frozen=True, slots=True)
 class RequesterReplied(Event):
-    """Public. Takes a waiting or resolved ticket to open by an event of its own beside this one."""
+    """Public. A pending or resolved ticket is opened by an event of its own beside this one."""
 
     body: str
 
@@ -202,8 +202,8 @@ class FileAttached(Event):
 
 @dataclass(frozen=True, slots=True)
 class TicketLinked(Event):
-    """Read from this ticket: it blocks `ticket`, or `ticket` is its parent, and so on. The other
-    has the opposite event at the same time.
+    """Read as a line on this ticket's form, `blocks: B`, `parent: P`. The other ticket has the
+    opposite event at the same time.
     """
 
     relation: Relation

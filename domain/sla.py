@@ -1,8 +1,9 @@
 """The clock that runs on a ticket from its opening, against what the desk has promised.
 
-It runs while somebody on our side is to act, and stands while the ticket waits for its requester or
-is solved. A target that runs out is *overdue* until the log says so (`SlaBreached`), then
-*breached*.
+A *policy* of the desk is what it promises for a priority; written into a ticket, these are its
+*targets*. A target that runs out is *overdue* until the log says so (`SlaBreached`), then
+*breached*. The clock runs while somebody on our side is to act, and stands while the ticket waits
+for its requester or is solved.
 
 Pure arithmetic on times that come in. What is overdue is a matter of the times of a ticket's events
 alone, so it is found whether or not anybody was watching when it happened.
@@ -23,27 +24,28 @@ _NEVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 class SlaClock:
     """Where a ticket's clock stands. Times are UTC.
 
-    `elapsed_ms`: what had passed when it was last set going or stopped; `running_since`: null while
-    it stands; `overdue`, `breached`: when the targets ran out that did.
+    `running`, `since`: whether it runs, and when it was last set going or stopped; `elapsed_ms`:
+    what had passed by then; `overdue`, `breached`: when the targets ran out that did.
     """
 
     targets: SlaTargets
+    since: datetime
+    running: bool = True
     elapsed_ms: int = 0
-    running_since: datetime | None = None
     answered: bool = False
     overdue: Mapping[SlaTarget, datetime] = field(default_factory=dict)
     breached: Mapping[SlaTarget, datetime] = field(default_factory=dict)
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Give when each target runs out that still can; nothing while the clock stands."""
-        if self.running_since is None:
+        if not self.running:
             return {}
         minutes: dict[SlaTarget, int | None] = {
             "first_response": None if self.answered else self.targets.first_response_minutes,
             "resolution": self.targets.resolution_minutes,
         }
         return {
-            target: _later(self.running_since, limit * _MINUTE_MS - self.elapsed_ms)
+            target: _later(self.since, limit * _MINUTE_MS - self.elapsed_ms)
             for target, limit in minutes.items()
             if limit is not None and target not in self.overdue and target not in self.breached
         }
@@ -61,13 +63,12 @@ class SlaClock:
         return replace(self, overdue={**self.overdue, **ran_out}) if ran_out else self
 
     def switched(self, now: datetime, *, running: bool) -> "SlaClock":
-        """Set going or stop. A time before the last switch, as of a log out of order, adds none."""
-        if running == (self.running_since is not None):
+        """Set going or stop. A time before the last switch, as in an unordered log, adds none."""
+        if running == self.running:
             return self
-        if self.running_since is None:
-            return replace(self, running_since=now)
-        passed_ms = max(0, (now - self.running_since) // _MILLISECOND)
-        return replace(self, running_since=None, elapsed_ms=self.elapsed_ms + passed_ms)
+        now = max(now, self.since)
+        passed_ms = (now - self.since) // _MILLISECOND if self.running else 0
+        return replace(self, running=running, since=now, elapsed_ms=self.elapsed_ms + passed_ms)
 
     def promising(self, targets: SlaTargets) -> "SlaClock":
         """Promise something else, counted from the same beginning."""

@@ -52,7 +52,7 @@ from domain.sla import SlaClock
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How another ticket stands to this one: this one blocks it, it is this one's parent, ..."""
+    """A line on a ticket's form: `blocks: B`, `parent: P`, `merged_into: B`."""
 
     relation: Relation
     ticket: UUID
@@ -100,10 +100,6 @@ class Ticket:
     rating: Rating | None = None
 
 
-_OUR_TURN: frozenset[Status] = frozenset({"new", "open", "on_hold"})
-"""The states in which somebody on our side is to act, so that the clock runs."""
-
-
 def evolve(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
     """Give the ticket as it is after `event`, which happened at `at` (UTC).
 
@@ -121,14 +117,29 @@ def evolve(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
             group=event.group,
             tags=event.tags,
             fields=event.fields,
-            sla=SlaClock(targets=event.sla, running_since=at),
+            sla=SlaClock(targets=event.sla, since=at),
         )
     if ticket is None:
         raise HistoryError("not_opened", f"{type(event).__name__} before the ticket was opened")
     # Time passes, then it happens; then the clock runs on or stands, as the new state wants it.
-    before = replace(ticket, sla=ticket.sla.at(at))
-    after = _changed(before, event)
-    return replace(after, sla=after.sla.switched(at, running=after.status in _OUR_TURN))
+    after = _changed(replace(ticket, sla=clock_at(ticket, at)), event)
+    return replace(after, sla=after.sla.switched(at, running=_is_our_turn(after, at)))
+
+
+def clock_at(ticket: Ticket, at: datetime) -> SlaClock:
+    """Give the clock as it stands at `at`: a wait that is over has set it going when it was over,
+    even if nobody has woken the ticket yet.
+    """
+    clock = ticket.sla
+    if ticket.resume_at is not None and ticket.resume_at <= at:
+        clock = clock.switched(ticket.resume_at, running=True)
+    return clock.at(at)
+
+
+def _is_our_turn(ticket: Ticket, at: datetime) -> bool:
+    """Say whether somebody on our side is to act, so that the clock runs."""
+    waited_enough = ticket.resume_at is not None and ticket.resume_at <= at
+    return ticket.status in ("new", "open", "on_hold") or waited_enough
 
 
 def _changed(ticket: Ticket, event: TicketEvent) -> Ticket:
@@ -136,13 +147,13 @@ def _changed(ticket: Ticket, event: TicketEvent) -> Ticket:
         case StatusUpdated(status, reason, resume_at):
             return replace(ticket, status=status, waiting_reason=reason, resume_at=resume_at)
         case TicketResolved(resolution):
-            return replace(_awake(ticket, "resolved"), resolution=resolution)
+            return replace(_entered(ticket, "resolved"), resolution=resolution)
         case TicketReopened():
-            return replace(_awake(ticket, "open"), resolution=None)
+            return replace(_entered(ticket, "open"), resolution=None)
         case TicketClosed(reason):
-            return replace(_awake(ticket, "closed"), close_reason=reason)
+            return replace(_entered(ticket, "closed"), close_reason=reason)
         case TicketMergedInto(other):
-            closed = replace(_awake(ticket, "closed"), close_reason="merged")
+            closed = replace(_entered(ticket, "closed"), close_reason="merged")
             return _linked(closed, "merged_into", other)
         case TicketMergedFrom(other, followers):
             merged = replace(ticket, followers=_with(ticket.followers, *followers))
@@ -192,7 +203,7 @@ def _changed(ticket: Ticket, event: TicketEvent) -> Ticket:
             assert_never(event)
 
 
-def _awake(ticket: Ticket, status: Status) -> Ticket:
+def _entered(ticket: Ticket, status: Status) -> Ticket:
     """Move to a state in which nothing is waited for."""
     return replace(ticket, status=status, waiting_reason=None, resume_at=None)
 
@@ -268,4 +279,4 @@ OPPOSITE: Mapping[Relation, Relation] = {
     "merged_into": "merged_from",
     "merged_from": "merged_into",
 }
-"""How the other ticket stands to this one."""
+"""What stands on the other ticket's form."""

@@ -30,6 +30,15 @@ def _value(value: object) -> object:
     )
 
 
+def _written(time: object) -> object:
+    # Pydantic would take a number for seconds since 1970.
+    if isinstance(time, datetime):
+        return time
+    if isinstance(time, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", time):
+        return time
+    raise ValueError("a time is written like 2026-03-01T12:00:00Z")
+
+
 def _moment(time: datetime) -> datetime:
     try:
         utc = time.astimezone(UTC)
@@ -46,9 +55,14 @@ TextOrNothing = Annotated[str, Field(max_length=50_000), _Clean]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
 FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Value = Annotated[FieldValue, BeforeValidator(_value)]
-Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]
 """A time in UTC, in the whole milliseconds that are kept."""
-MediaType = Annotated[str, Field(max_length=127, pattern=r"^[a-z0-9.+-]+/[a-z0-9.+-]+$")]
+_MEDIA_NAME = r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}"
+MediaType = Annotated[
+    str,
+    BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text),
+    Field(pattern=rf"^{_MEDIA_NAME}/{_MEDIA_NAME}$", description="As in RFC 6838."),
+]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="In hexadecimal.")]
 SizeBytes = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 Score = Annotated[int, Field(ge=1, le=5, strict=True)]

@@ -93,6 +93,14 @@ async def run(data_dir: Path, *, durable: bool = True) -> AsyncIterator[str]:
         os.close(lock)
 
 
+def listens_at(data_dir: Path) -> str | None:
+    """Give the URL of the server that runs on `data_dir`, if one does."""
+    try:
+        return (data_dir / "database.url").read_text()
+    except OSError:
+        return None
+
+
 def _program() -> str:
     beside_python = Path(sys.executable).parent
     found = shutil.which("secantusd-rs", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")

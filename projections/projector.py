@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
+from uuid import UUID
 
 from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import ConnectionFailure, PyMongoError
@@ -60,6 +61,10 @@ class _Applied(NamedTuple):
 
     changes: list[tuple[TicketRead | None, TicketRead]]
     events: int
+
+
+class _OtherShape(Exception):
+    """A read document was folded by another version, which had the lease meanwhile."""
 
 
 async def prepare(database: Database) -> None:
@@ -146,19 +151,29 @@ class Projector:
     async def _follow(self, held: Checkpoint) -> None:
         """Bring the views up to date and keep them so, for as long as the lease is held."""
         epoch, phase, token = held.epoch, held.phase, held.token
-        if held.shape != SHAPE:
-            _log.info("the views are of another version's shape; folding them again")
-            phase = "reset"
-            await self._checkpoints.enter(epoch, phase, None)
+        if held.shape != SHAPE or await self._is_of_another_shape():
+            phase = await self._begin_again(epoch)
         while True:
             if phase != "live" or token is None:
                 token = await self._scan(epoch, phase)
             try:
                 async with self._store.watch(token) as feed:
                     phase = await self._tail(epoch, feed)
+            except _OtherShape:
+                phase = await self._begin_again(epoch)
             except HistoryLost as error:
                 _log.warning("the change stream lost its place: %s; scanning", error.detail)
                 phase = "scan"
+
+    async def _is_of_another_shape(self) -> bool:
+        """Look at one read document: a former version may have folded all of them anew."""
+        some = await self._reads.find_one()
+        return some is not None and tickets.from_document(some) is None
+
+    async def _begin_again(self, epoch: int) -> Phase:
+        _log.info("the views are of another version's shape; folding them again")
+        await self._checkpoints.enter(epoch, "reset", None)
+        return "reset"
 
     async def _scan(self, epoch: int, phase: Phase) -> ResumeToken:
         """Fold the whole log, passing over what is there; give the token from before the scan.
@@ -252,8 +267,12 @@ class Projector:
     async def _fold(self, batch: Sequence[Envelope], session: Session) -> _Applied:
         ids = list({envelope.ticket_id for envelope in batch})
         found = self._reads.find({"_id": {"$in": ids}}, session=session)
-        reads = [tickets.from_document(document) async for document in found]
-        before = {read.id: read for read in reads if read is not None}
+        before: dict[UUID, TicketRead] = {}
+        async for document in found:
+            read = tickets.from_document(document)
+            if read is None:
+                raise _OtherShape
+            before[read.id] = read
         changes: list[tuple[TicketRead | None, TicketRead]] = []
         events = 0
         ordered = sorted(batch, key=lambda e: (e.ticket_id, e.version))

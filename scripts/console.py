@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 from rich.console import Console
@@ -27,6 +28,7 @@ screen = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_LOOK_SECONDS = 1.0
 
 
 class UsageError(CasebookError):
@@ -38,6 +40,15 @@ class UsageError(CasebookError):
 
 class DatabaseSilent(CasebookError):
     """Nothing answers at the database's address: it is not running, or the address is wrong."""
+
+
+class DatabaseGone(CasebookError):
+    """The process whose embedded database was used has stopped it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "database_gone", "the embedded database was stopped by the process that ran it"
+        )
 
 
 def run(main: Callable[[], Awaitable[int]]) -> None:
@@ -87,7 +98,9 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
     """Connect to the configured database, or to the embedded one, started if need be.
 
     `attach`: use an embedded database that another process has running on the data folder.
-    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent.
+    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent; and DatabaseGone, having cancelled
+    what is done inside, when an embedded database is stopped by the process that runs it: the next
+    one will be at another address.
     """
     async with AsyncExitStack() as stack:
         url = settings.mongodb_url
@@ -98,7 +111,33 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
                 if not attach or in_use.url is None:
                     raise
                 url = in_use.url
+                await stack.enter_async_context(_while_it_listens(settings.data_dir, url))
         yield await stack.enter_async_context(_connected(url, settings))
+
+
+@asynccontextmanager
+async def _while_it_listens(data_dir: Path, url: str) -> AsyncIterator[None]:
+    inside = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while embedded.listens_at(data_dir) == url:  # noqa: ASYNC110 a file of another process
+            await asyncio.sleep(_LOOK_SECONDS)
+        gone = True
+        if inside is not None:
+            inside.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+    finally:
+        watching.cancel()
+    if gone:
+        raise DatabaseGone
 
 
 @asynccontextmanager

@@ -63,7 +63,10 @@ def _after(read: Document | None, event: Document) -> Document:
             }
         )
     new = {**read, "version": event["version"], "updated_at": max(at, read["updated_at"])}
-    clock = new["sla"] = _passed(read["sla"], at)
+    clock = new["sla"] = dict(read["sla"])
+    if read["resume_at"] is not None and read["resume_at"] <= at:
+        _turn(clock, read["resume_at"], on=True)
+    clock = new["sla"] = _passed(clock, at)
     new["last_actor"] = event["actor"]["id"]
     kind = event["type"]
     if kind in ("TicketAssigned", "AgentReplied") and new["status"] == "new":
@@ -138,7 +141,8 @@ def _after(read: Document | None, event: Document) -> Document:
         new[key] = {**new[key], day: new[key].get(day, 0) + 1}
     else:
         raise AssertionError(f"the oracle does not know {kind}")
-    _turn(clock, at, on=new["status"] in ("new", "open", "on_hold"))
+    over = new["resume_at"] is not None and new["resume_at"] <= at
+    _turn(clock, at, on=over or new["status"] in ("new", "open", "on_hold"))
     return _with_times(new)
 
 
@@ -166,7 +170,7 @@ def _ends(clock: Document) -> dict[str, datetime]:
             if end is None:
                 ends[target] = start + left
             else:
-                left -= max(end - start, timedelta())
+                left -= end - start
     return ends
 
 
@@ -178,9 +182,9 @@ def _passed(clock: Document, at: datetime) -> Document:
 def _turn(clock: Document, at: datetime, *, on: bool) -> None:
     start, end = clock["spans"][-1]
     if on and end is not None:
-        clock["spans"] = [*clock["spans"], (at, None)]
+        clock["spans"] = [*clock["spans"], (max(at, end), None)]
     elif not on and end is None:
-        clock["spans"] = [*clock["spans"][:-1], (start, at)]
+        clock["spans"] = [*clock["spans"][:-1], (start, max(at, start))]
 
 
 def _with_times(read: Document) -> Document:
@@ -199,9 +203,10 @@ def _as_stored(read: Document) -> Document:
     clock = dict(read["sla"])
     read = {**read, "shape": 2}
     spans = clock.pop("spans")
-    passed = sum((max(e - s, timedelta()) for s, e in spans if e is not None), timedelta())
+    passed = sum((e - s for s, e in spans if e is not None), timedelta())
     clock["elapsed_ms"] = passed // timedelta(milliseconds=1)
-    clock["running_since"] = spans[-1][0] if spans[-1][1] is None else None
+    start, end = spans[-1]
+    clock |= {"running": end is None, "since": end or start}
     return {**read, "sla": clock}
 
 

@@ -90,3 +90,34 @@ async def test_many_who_must_be_sure_at_once_are(database):
     await asyncio.gather(*(desks.current(sure=n % 2 == 0) for n in range(50)))
     await Desks(database).replace(PRINT, ALICE, None)
     assert await asyncio.gather(*(desks.current(sure=True) for _ in range(50))) == [PRINT] * 50
+
+
+async def test_what_was_read_before_a_change_does_not_come_back_after_it(database, monkeypatch):
+    desks = Desks(database)
+    read = desks.read
+
+    async def slow(version=None):
+        found = await read(version)
+        if found.version == 0:
+            await asyncio.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(desks, "read", slow)
+    reading = asyncio.create_task(desks.current(sure=True))
+    await asyncio.sleep(0.02)
+    await Desks(database).replace(PRINT, ALICE, None)
+    newer = PRINT.model_copy(update={"close_resolved_after_days": 3})
+    await desks.replace(newer, ALICE, None)
+    await reading
+    assert await desks.current() == newer
+
+
+async def test_it_says_since_when_tickets_are_closed_by_themselves(database):
+    desks = Desks(database)
+    first = await desks.replace(PRINT, ALICE, None)
+    assert first.closing_since == first.changed_at
+    other = PRINT.model_copy(update={"groups": {}})
+    assert (await desks.replace(other, ALICE, None)).closing_since == first.changed_at
+    sooner = PRINT.model_copy(update={"close_resolved_after_days": 3})
+    changed = await desks.replace(sooner, ALICE, None)
+    assert changed.closing_since == changed.changed_at

@@ -1,5 +1,6 @@
 """Tickets that are kept for the next command, and never trusted."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -7,7 +8,15 @@ import pytest
 from api import streams
 from api.handle import Handler, Submission
 from api.streams import Streams
-from domain.commands import AddNote, AddTags, AssignTicket, OpenTicket, RemoveTags, ResolveTicket
+from domain.commands import (
+    AddNote,
+    AddTags,
+    AssignTicket,
+    LinkTicket,
+    OpenTicket,
+    RemoveTags,
+    ResolveTicket,
+)
 from domain.errors import StateConflict
 from eventstore.store import EventStore
 from tests.spec import ALICE
@@ -103,3 +112,33 @@ async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monk
         huge = OpenTicket(subject="x", requester="bob", body="😀" * 50_000)
         await handler.handle(uuid4(), by_alice(huge))
     assert len(handler._streams._kept) == 1
+
+
+async def test_turns_with_two_tickets_are_taken_in_one_order(store):
+    """Or two commands, each with the turn that the other waits for, would wait for ever."""
+    kept = Streams(store)
+    a, b = sorted((uuid4(), uuid4()))
+
+    async def both(first, second):
+        async with kept.turns(first, second) as (stream, other):
+            assert other is not None
+            assert (stream.ticket_id, other.ticket_id) == (first, second)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        async with kept.turn(a):
+            waiting = [asyncio.create_task(both(*pair)) for pair in ((a, b), (b, a))]
+            await asyncio.sleep(0.02)  # both stand in line now
+        await asyncio.gather(*waiting)
+
+
+async def test_after_a_command_on_two_tickets_both_are_warm(store, database):
+    counting = Counting(database)
+    handler = Handler(counting)
+    a, b = uuid4(), uuid4()
+    for ticket in (a, b):
+        await handler.handle(ticket, by_alice(OPEN))
+    await handler.handle(a, by_alice(LinkTicket(relation="blocks", ticket=b)))
+    for ticket in (a, b):
+        await handler.handle(ticket, by_alice(AddNote(body="x")))
+    assert counting.loads == 0

@@ -272,6 +272,11 @@ def test_a_requesters_reply_reopens_a_resolved_ticket():
     )
 
 
+def test_a_machine_does_not_reply():
+    """Or its receipt would count as the first response."""
+    given(opened()).by("system").when(Reply(body="Received.")).refused("nobody_replies")
+
+
 def test_an_agents_reply_leaves_a_resolved_ticket_resolved():
     given(*RESOLVED).when(Reply(body="You are welcome.")).then(AgentReplied("You are welcome."))
     assert folded(*RESOLVED, AgentReplied("You are welcome.")).status == "resolved"
@@ -411,6 +416,8 @@ def test_a_ticket_has_room_for_so_many_followers_and_attachments():
         ("rate", {"score": 0}),
         ("rate", {"score": 6}),
         ("rate", {"score": "5"}),
+        ("update_status", {"status": "pending", "reason": "x", "resume_at": 1999999999}),
+        ("update_status", {"status": "pending", "reason": "x", "resume_at": "1999999999"}),
         ("attach", {"name": "x", "media_type": "jpeg", "size_bytes": 1, "sha256": "a" * 64}),
         ("attach", {"name": "x", "media_type": "a/b", "size_bytes": -1, "sha256": "a" * 64}),
         ("attach", {"name": "x", "media_type": "a/b", "size_bytes": 1, "sha256": "A" * 64}),

@@ -4,6 +4,7 @@ import pytest
 
 from domain.commands import LinkTicket, MergeTicket, Reply, UnlinkTicket, other_ticket
 from domain.desk import Desk, FieldDefinition, SlaPolicy
+from domain.errors import Refusal
 from domain.events import (
     FollowerAdded,
     RequesterChanged,
@@ -43,6 +44,13 @@ def test_a_link_is_taken_away_on_both_tickets(relation):
     here, there = TicketUnlinked(relation, OTHER), TicketUnlinked(OPPOSITE[relation], TICKET)
     given(*past).when(UnlinkTicket(relation=relation, ticket=OTHER)).then(here, there=(there,))
     assert folded(*past, here).links == (Link("child", OTHER),)
+
+
+def test_a_link_can_be_taken_away_from_the_other_side():
+    past = (opened(), TicketLinked("blocked_by", OTHER))
+    given(*past).when(UnlinkTicket(relation="blocked_by", ticket=OTHER)).then(
+        TicketUnlinked("blocked_by", OTHER), there=(TicketUnlinked("blocks", TICKET),)
+    )
 
 
 def test_a_link_that_is_there_or_is_not_changes_nothing_again():
@@ -105,7 +113,7 @@ def test_both_tickets_have_room_for_so_many_links():
         "too_many_links"
     )
     follow_up = (opened(body="x"), TicketLinked("follows_up", TICKET))
-    given(*nearly, TicketClosed("spam")).by("requester").when(Reply(body="x")).then(
+    given(*nearly, TicketClosed("spam")).by("requester", "bob").when(Reply(body="x")).then(
         TicketLinked("followed_up_by", FOLLOW_UP), there=follow_up
     )
     there = (TicketLinked("blocked_by", TICKET),)
@@ -132,12 +140,14 @@ def test_who_was_told_of_the_one_is_told_of_the_other():
     )
 
 
-def test_a_merge_brings_no_more_followers_than_there_is_room_for():
+def test_a_merge_loses_nobody_for_want_of_room():
+    """L12"""
     mine: Past = (opened(), FollowerAdded("x"), FollowerAdded("y"))
-    theirs: Past = (opened(), *(FollowerAdded(f"f{n}") for n in range(99)))
+    theirs: Past = (opened(), *(FollowerAdded(f"f{n}") for n in range(98)))
     given(*mine).beside(*theirs).when(MERGE).then(
-        TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ("x",)),)
+        TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ("x", "y")),)
     )
+    given(*mine).beside(*theirs, FollowerAdded("f98")).when(MERGE).refused("too_many_followers")
 
 
 def test_a_ticket_is_not_merged_into_itself_or_none_or_a_solved_one():
@@ -156,7 +166,7 @@ def test_a_closed_ticket_is_not_merged_and_a_merged_one_not_elsewhere():
     given(*merged).beside(opened()).when(MergeTicket(into=FOLLOW_UP)).refused("ticket_closed")
 
 
-def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up():
+def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up_in_his_name():
     past = (
         opened(priority="high", group="print", tags=("a",), fields={"floor": 3}),
         RequesterChanged("carol"),
@@ -170,7 +180,7 @@ def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up():
         requester="carol",
         body="Again!",
     )
-    given(*past).by("requester").when(Reply(body="Again!")).then(
+    given(*past).by("requester", "carol").when(Reply(body="Again!")).then(
         TicketLinked("followed_up_by", FOLLOW_UP),
         there=(follow_up, TicketLinked("follows_up", TICKET)),
     )
@@ -184,10 +194,16 @@ def test_a_follow_up_is_promised_what_the_desk_promises_now():
     )
     past = (opened(group="print"), TicketClosed("invalid"))
     follow_up = opened(body="Again!", group=None, sla=SlaTargets(10, None))
-    given(*past).at(desk).by("requester").when(Reply(body="Again!")).then(
+    given(*past).at(desk).by("requester", "bob").when(Reply(body="Again!")).then(
         TicketLinked("followed_up_by", FOLLOW_UP),
         there=(follow_up, TicketLinked("follows_up", TICKET)),
     )
+
+
+def test_who_comes_too_late_is_told_where_it_goes_on():
+    merged = (opened(), TicketMergedInto(OTHER))
+    with pytest.raises(Refusal, match=f"{OTHER} goes on in its place"):
+        given(*merged).when(Reply(body="x")).then()
 
 
 def test_an_agent_does_not_reply_to_a_closed_ticket():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from domain.values import VALUE_CHARACTERS, Line, Moment, Value
+from domain.values import VALUE_CHARACTERS, Line, MediaType, Moment, Value
 
 VALUE: TypeAdapter[object] = TypeAdapter(Value)
 MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
@@ -47,6 +47,15 @@ def test_a_moment_is_kept_in_utc_and_whole_milliseconds():
     assert taken == datetime(2026, 3, 1, 12, 0, 0, 999_000, tzinfo=UTC)
     assert taken.tzinfo is UTC
     assert MOMENT.validate_python("2026-03-01T12:00:00.001Z").microsecond == 1000
+
+
+def test_a_media_type_is_any_that_can_be_registered():
+    media_type: TypeAdapter[str] = TypeAdapter(MediaType)
+    excel = "application/vnd.ms-excel.sheet.macroEnabled.12"
+    assert media_type.validate_python(excel) == excel.lower()
+    for wrong in ("jpeg", "a/b/c", "a/", "a/b; charset=utf-8", 3):
+        with pytest.raises(ValidationError):
+            media_type.validate_python(wrong)
 
 
 def test_a_moment_has_a_zone_and_a_place_in_the_calendar():

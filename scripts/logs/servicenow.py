@@ -120,7 +120,9 @@ def _difference(before: Cells, after: Cells) -> Iterator[Command]:
 
 
 def _assignment(before: Cells | None, after: Cells) -> Iterator[Command]:
-    """Give group and assignee. A move clears the assignee, so who stays is assigned again."""
+    """Give group and assignee. A move to a group clears who may not belong there: whoever stays is
+    assigned again.
+    """
     group, assignee = _name(after["assignment_group"]), _name(after["assigned_to"])
     old_group = None if before is None else _name(before["assignment_group"])
     old_assignee = None if before is None else _name(before["assigned_to"])
@@ -129,7 +131,7 @@ def _assignment(before: Cells | None, after: Cells) -> Iterator[Command]:
         yield MoveToGroup(group=group)
     if assignee is not None and (moved or assignee != old_assignee):
         yield AssignTicket(assignee=assignee)
-    elif assignee is None and old_assignee is not None and not moved:
+    elif assignee is None and old_assignee is not None and not (moved and group):
         yield UnassignTicket()
 
 
