@@ -124,7 +124,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
 
         `chain` is `whole` if every event shown is what was once written behind its predecessor,
         and `broken` if not; what can no longer be read is shown as it is stored. Requesters are not
-        shown internal notes.
+        shown internal notes and missed promises.
         """
         async with answering(_PATIENCE_SECONDS):
             anchor = await store.stored(ticket_id, after=after - 1, limit=1) if after else []

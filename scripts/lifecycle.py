@@ -1,4 +1,4 @@
-"""Print the diagram of docs/lifecycle.md, made from the table that decisions use."""
+"""Print the diagram of docs/lifecycle.md, made from the table of the lifecycle."""
 
 from domain.ticket import LIFECYCLE
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from eventstore.driver import Database
+from projections.tickets import SHAPE
 
 Document = dict[str, Any]
 
@@ -201,7 +202,7 @@ def _with_times(read: Document) -> Document:
 
 def _as_stored(read: Document) -> Document:
     clock = dict(read["sla"])
-    read = {**read, "shape": 2}
+    read = {**read, "shape": SHAPE}
     spans = clock.pop("spans")
     passed = sum((e - s for s, e in spans if e is not None), timedelta())
     clock["elapsed_ms"] = passed // timedelta(milliseconds=1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,6 +38,7 @@ from projections.projector import Projector
 from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE, BOB, NOW
+from tests.test_import import environment, script
 from tests.test_projector import caught_up, running
 
 DESK = Desk(
@@ -349,6 +351,24 @@ async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world, se
         if event.type == "SlaBreached":
             found[event.ticket_id, event.data["target"]] += 1
     assert len(found) == 300
+
+
+async def test_a_timekeeper_ends_with_the_embedded_database_that_it_uses(tmp_path):
+    """The server's next one will be somewhere else: better to end, and say why, than to wait."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        env = environment(tmp_path, free.getsockname()[1])
+    server = await script("scripts.serve", env=env)
+    async with asyncio.timeout(30):
+        while not (tmp_path / "data" / "database.url").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    keeper = await script("scripts.timekeeper", env=env)
+    assert keeper.stdout is not None
+    assert b"keeping time" in await keeper.stdout.readline()
+    server.terminate()
+    await server.communicate()
+    _, said = await asyncio.wait_for(keeper.communicate(), 30)
+    assert keeper.returncode == 1
+    assert b"error: the embedded database was stopped by the process that ran it" in said
 
 
 # --- a month ------------------------------------------------------------------------------------

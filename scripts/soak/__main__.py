@@ -16,7 +16,7 @@ import sys
 from scripts.console import run
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
-from scripts.soak.merge import killed_merges, merge_and_die, opposite_merges
+from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
 from scripts.soak.promises import scratch
 from scripts.soak.race import race
 
@@ -46,6 +46,7 @@ async def main() -> int:
             elif options.what == "merge":
                 counted = await opposite_merges(url, options.rounds or 200)
                 counted += await killed_merges((options.rounds or 200) // 10)
+                counted += await killed_alone(url)
             else:
                 counted = await follow(url, options.rounds or 20_000)
     print("held: " + ", ".join(f"{name} {n}" for name, n in counted.items()))

@@ -141,6 +141,37 @@ async def killed_merges(rounds: int) -> Counter[str]:
     return Counter(killed_and_completed=rounds)
 
 
+async def killed_alone(url: str) -> Counter[str]:
+    """Kill only the process, while the database lives: nothing is there, and then all of it.
+
+    The database keeps both tickets locked until it ends the transaction, up to a minute or so: a
+    merge sent again meanwhile is told that nobody knows, and is sent again. Raises PromiseBroken.
+    """
+    database = connect(url)
+    store = EventStore(database)
+    await store.prepare()
+    one, other = uuid4(), uuid4()
+    await _open(Handler(store), one, other)
+    async with process("scripts.soak", "_merge", url, str(one), str(other)) as merging:
+        await asyncio.wait_for(merging.wait(), _ROUND_SECONDS)
+    require(await _read(store, one, other) == [[], []], "one half without the other")
+    told = 0
+    with progress() as bar:
+        task = bar.add_task("waiting for the database to let go", total=None, rate="")
+        async with asyncio.timeout(_ROUND_SECONDS):
+            while True:
+                try:
+                    await Handler(store).handle(one, _merging(other))
+                    break
+                except StoreUnavailable:
+                    told += 1
+                    bar.advance(task)
+    after = await _read(store, one, other)
+    require(after == [[_HALVES[0]], [_HALVES[1]]], f"not completed: {after}")
+    await database.close()
+    return Counter(killed_alone_and_completed=1, told_nobody_knows=told)
+
+
 async def merge_and_die(url: str, one: str, other: str) -> int:
     """Merge, and die as by kill -9 when one half is written and the other is not."""
 
