@@ -14,6 +14,7 @@ from api import commands, desk, problems, queries
 from api.handle import Handler
 from api.settings import Settings
 from api.timekeeper import Timekeeper
+from api.visible import Views
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
@@ -86,7 +87,7 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     problems.install(app)
     app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
     desks = desk.Desks(database)
-    app.include_router(commands.router(Handler(store, desks)))
+    app.include_router(commands.router(Handler(store, desks), Views(database)))
     app.include_router(queries.router(database, store))
     app.include_router(desk.router(desks))
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from api.access import CurrentActor
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
+from api.visible import WAIT_SECONDS, Views, wait_seconds
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
 
@@ -39,6 +40,14 @@ IfMatch = Annotated[
 CorrelationId = Annotated[
     str | None, Header(max_length=200, description="Kept with the events; ties requests together.")
 ]
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="`wait=2`: answer once lists and dashboard show the change, which "
+        f"`Preference-Applied` then says; or without it after 2 seconds (at most {WAIT_SECONDS}).",
+    ),
+]
 
 
 class AcceptedEvent(BaseModel):
@@ -57,7 +66,7 @@ class Accepted(BaseModel):
     )
 
 
-def router(handler: Handler) -> APIRouter:
+def router(handler: Handler, views: Views) -> APIRouter:
     """Make the routes of all commands."""
     routes = APIRouter(tags=["commands"])
     problems = problem_responses(400, 409, 412, 422, 503)
@@ -65,7 +74,7 @@ def router(handler: Handler) -> APIRouter:
         opens = command is OpenTicket
         routes.add_api_route(
             "/tickets" if opens else f"/tickets/{{ticket_id}}/{verb}",
-            _taking(command, _open(handler) if opens else _change(handler)),
+            _taking(command, _open(handler, views) if opens else _change(handler, views)),
             methods=["POST"],
             name=verb,
             summary=verb.replace("_", " ").capitalize(),
@@ -77,24 +86,27 @@ def router(handler: Handler) -> APIRouter:
     return routes
 
 
-def _open(handler: Handler) -> Endpoint:
+def _open(handler: Handler, views: Views) -> Endpoint:
     async def endpoint(
         command: Command,
         actor: CurrentActor,
         idempotency_key: IdempotencyKey = None,
         correlation_id: CorrelationId = None,
+        prefer: Prefer = None,
     ) -> Response:
         ticket_id = new_ticket_id(actor, idempotency_key)
         submission = Submission(
             command=command, actor=actor, key=idempotency_key, correlation_id=correlation_id
         )
         outcome = await handler.handle(ticket_id, submission)
-        return answer(outcome, HTTPStatus.CREATED, {"Location": f"/tickets/{ticket_id}"})
+        headers = await _waited(views, outcome, prefer)
+        headers["Location"] = f"/tickets/{ticket_id}"
+        return answer(outcome, HTTPStatus.CREATED, headers)
 
     return endpoint
 
 
-def _change(handler: Handler) -> Endpoint:
+def _change(handler: Handler, views: Views) -> Endpoint:
     async def endpoint(
         ticket_id: UUID,
         command: Command,
@@ -102,6 +114,7 @@ def _change(handler: Handler) -> Endpoint:
         idempotency_key: IdempotencyKey = None,
         if_match: IfMatch = None,
         correlation_id: CorrelationId = None,
+        prefer: Prefer = None,
     ) -> Response:
         submission = Submission(
             command=command,
@@ -110,9 +123,22 @@ def _change(handler: Handler) -> Endpoint:
             expected_version=expected_version(if_match),
             correlation_id=correlation_id,
         )
-        return answer(await handler.handle(ticket_id, submission), HTTPStatus.OK, {})
+        outcome = await handler.handle(ticket_id, submission)
+        return answer(outcome, HTTPStatus.OK, await _waited(views, outcome, prefer))
 
     return endpoint
+
+
+async def _waited(views: Views, outcome: Outcome, prefer: str | None) -> dict[str, str]:
+    """Wait for the views if that is preferred; give the header that says that it was done."""
+    seconds = wait_seconds(prefer)
+    if seconds is None:
+        return {}
+    versions = {outcome.ticket_id: outcome.version}
+    if outcome.follow_up is not None:
+        versions[outcome.follow_up] = 1
+    shown = await views.show(versions, seconds)
+    return {"Preference-Applied": f"wait={seconds}"} if shown else {}
 
 
 def _taking(command: type[Command], endpoint: Endpoint) -> Endpoint:

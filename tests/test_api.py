@@ -12,6 +12,7 @@ import pytest_asyncio
 from bson.decimal128 import Decimal128
 
 from api.app import create_app
+from api.visible import WAIT_SECONDS, wait_seconds
 from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.store import EventStore
@@ -519,3 +520,66 @@ async def test_a_ticket_shows_what_is_promised_for_it(client):
     await client.post(f"{path}/update_status", json=waiting, headers=AGENT)
     shown = (await client.get(path)).json()
     assert shown["first_response_due_at"] is shown["resolution_due_at"] is None
+
+
+WAIT = {**AGENT, "Prefer": "wait=10"}
+
+
+async def test_who_prefers_to_wait_finds_the_change_in_lists_and_dashboard(client):
+    """L9: a list shows what was done once the answer is there."""
+    for n in range(1, 6):
+        opened = await client.post("/tickets", json=OPEN, headers=WAIT)
+        assert opened.headers["preference-applied"] == "wait=10"
+        path = opened.headers["location"]
+        noted = await client.post(f"{path}/add_note", json={"body": "odd"}, headers=WAIT)
+        assert noted.headers["preference-applied"] == "wait=10"
+        listed = (await client.get("/tickets", params={"limit": 1})).json()["tickets"]
+        assert [(t["version"], t["has_note"]) for t in listed] == [(2, True)]
+        assert (await client.get("/dashboard")).json()["total"]["created"] == n
+
+
+async def test_many_may_wait_at_once_and_each_is_answered(client):
+    """L9"""
+    answers = await asyncio.gather(
+        *(client.post("/tickets", json=OPEN, headers=WAIT) for _ in range(50))
+    )
+    assert {a.headers.get("preference-applied") for a in answers} == {"wait=10"}
+    listed = (await client.get("/tickets", params={"limit": 200})).json()["tickets"]
+    assert {t["id"] for t in listed} == {a.json()["ticket_id"] for a in answers}
+
+
+async def test_a_follow_up_is_waited_for_too(client, ticket):
+    """L9"""
+    await client.post(f"{ticket}/close", json={"reason": "invalid"}, headers=AGENT)
+    headers = {**REQUESTER, "Prefer": "wait=10"}
+    answer = await client.post(f"{ticket}/reply", json={"body": "Again!"}, headers=headers)
+    listed = (await client.get("/tickets", params={"status": "new"})).json()["tickets"]
+    assert [t["id"] for t in listed] == [answer.json()["follow_up"]]
+
+
+async def test_nobody_waits_longer_than_he_prefers(database):
+    """L12: the command is done, and its answer does not say that it was waited for."""
+    async with serving(database, project=False) as client:
+        for prefer in ("wait=0", "wait=1"):
+            answer = await client.post("/tickets", json=OPEN, headers={"Prefer": prefer})
+            assert answer.status_code == 201
+            assert "preference-applied" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ("wait=2", 2),
+        ("respond-async, Wait = 3", 3),
+        ('return=minimal, wait="4"; x=y', 4),
+        ("wait=999999999", WAIT_SECONDS),
+        ("wait=soon", None),
+        ("wait", None),
+        ("wait=-1", None),
+        ("return=minimal", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_preference_that_is_not_understood_is_ignored(prefer, seconds):
+    assert wait_seconds(prefer) == seconds
