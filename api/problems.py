@@ -134,9 +134,13 @@ def _invalid_request(_: Request, error: Exception) -> Response:
         reason = cast("dict[str, str]", found[0].get("ctx", {})).get("error", "")
         detail = f"the body is not JSON: {reason}".rstrip(": ")
         return problem(HTTPStatus.BAD_REQUEST, "bad_json", detail)
-    faults = [Fault(pointer=_pointer(e["loc"]), detail=str(e["msg"])) for e in found]
+    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in found]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults)
+
+
+def _said(message: object) -> str:
+    return str(message).removeprefix("Value error, ")  # pydantic's words before our own
 
 
 def _pointer(location: Sequence[str | int]) -> str:

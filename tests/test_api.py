@@ -583,3 +583,18 @@ async def test_nobody_waits_longer_than_he_prefers(database):
 )
 def test_a_preference_that_is_not_understood_is_ignored(prefer, seconds):
     assert wait_seconds(prefer) == seconds
+
+
+async def test_a_value_that_is_refused_is_refused_in_our_own_words(client, ticket):
+    """L12"""
+    answer = await client.post(f"{ticket}/add_note", json={"body": "a\x00b"}, headers=AGENT)
+    problem = is_problem(answer, 422, "invalid_request")
+    assert problem["errors"] == [
+        {"pointer": "/body", "detail": "control characters are not allowed"}
+    ]
+    wait = {"status": "pending", "reason": "x", "resume_at": 1999999999}
+    answer = await client.post(f"{ticket}/update_status", json=wait, headers=AGENT)
+    problem = is_problem(answer, 422, "invalid_request")
+    assert problem["detail"] == "/resume_at: a time is written like 2026-03-01T12:00:00Z"
+    set_up = await client.put("/desk", json={"groups": {" ": []}}, headers=AGENT)
+    assert is_problem(set_up, 422, "invalid_request")["errors"][0]["pointer"] == "/groups/ "
