@@ -1,1 +1,1 @@
-"""The HTTP door: commands in, views and timelines out."""
+"""The application: HTTP in front, the handling of commands, and what happens by itself."""

@@ -150,8 +150,8 @@ class Timekeeper:
         found: dict[UUID, None] = {}
         for time, question in questions:
             async with answering(_PATIENCE_SECONDS):
-                due = self._reads.find(question, {"_id": 1}).sort(time, 1)
-                page = await due.limit(_PAGE_TICKETS + len(self._aside)).to_list()
+                matches = self._reads.find(question, {"_id": 1}).sort(time, 1)
+                page = await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
             found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
         return [ticket_id for ticket_id in found if ticket_id not in self._aside]
 

@@ -119,8 +119,8 @@ _DECIDED_WHEN_CLOSED = CloseTicket | MergeTicket  # which may have been done alr
 def decide(ticket: Ticket | None, command: Command, context: Context) -> Decision:
     """Say what follows from `command`.
 
-    Raises TicketNotFound if it needs a ticket and there is none, Unacceptable if no ticket could
-    ever take it, StateConflict if this one cannot in its present state.
+    Raises TicketNotFound if it needs a ticket and there is none, Unacceptable if the command is at
+    fault (what it says, names, or who says it), StateConflict if this ticket cannot take it now.
     """
     if isinstance(command, OpenTicket):
         if ticket is not None:
@@ -312,7 +312,7 @@ def _reply(ticket: Ticket, body: str, actor: Actor) -> tuple[TicketEvent, ...]:
     if actor.role == "agent":
         return (AgentReplied(body),)
     if actor.role == "system":  # or a receipt sent by a machine would count as the first response
-        raise Unacceptable("nobody_replies", "a reply is an agent's or a requester's")
+        raise Unacceptable("system_cannot_reply", "a reply is an agent's or a requester's")
     match ticket.status:
         case "pending":  # the requester is who was waited for
             return (RequesterReplied(body), StatusUpdated("open", None, None))

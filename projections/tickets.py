@@ -13,7 +13,7 @@ often on which UTC day.
 Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
 promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
 stands); `sla_breached`, the targets that the log says were missed; `next_due_at`, the next time at
-which the timekeeper has something to do.
+which it is to be woken or a target runs out (when it closes by itself is the desk's to say).
 """
 
 from collections.abc import Iterable, Mapping
@@ -154,7 +154,7 @@ _READ = TypeAdapter(TicketRead)
 
 
 def next_due_at(ticket: Ticket) -> datetime | None:
-    """Give the next time at which something is to happen to a ticket by itself."""
+    """Give the next time at which a ticket is to be woken, or a target of its runs out."""
     promised = ticket.sla.next_due()
     times = (ticket.resume_at, None if promised is None else promised[0])
     return min((time for time in times if time is not None), default=None)

@@ -10,9 +10,10 @@ import httpx
 import pytest
 import pytest_asyncio
 from bson.decimal128 import Decimal128
+from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
-from api.visible import WAIT_SECONDS, wait_seconds
+from api.visible import WAIT_SECONDS, Views, wait_seconds
 from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.store import EventStore
@@ -564,6 +565,22 @@ async def test_nobody_waits_longer_than_he_prefers(database):
             answer = await client.post("/tickets", json=OPEN, headers={"Prefer": prefer})
             assert answer.status_code == 201
             assert "preference-applied" not in answer.headers
+
+
+async def test_a_database_that_falls_silent_while_one_waits_fails_nothing(client, monkeypatch):
+    """L3, L12: the command has been acknowledged by the log; only its visibility is unknown."""
+
+    async def silent(_):
+        raise ConnectionFailure("silent")
+
+    monkeypatch.setattr(Views, "_tell_those_who_can_see", silent)
+    answer = await client.post("/tickets", json=OPEN, headers={"Prefer": "wait=1"})
+    assert answer.status_code == 201
+    assert "preference-applied" not in answer.headers
+    monkeypatch.undo()
+    path = answer.headers["location"]
+    again = await client.post(f"{path}/assign", json={"assignee": "alice"}, headers=WAIT)
+    assert again.headers["preference-applied"] == "wait=10"
 
 
 @pytest.mark.parametrize(

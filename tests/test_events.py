@@ -26,6 +26,18 @@ def test_every_shape_ever_written_can_be_read(stored):
         assert encode(event)._asdict() == stored
 
 
+def test_what_was_opened_before_there_were_promises_has_none():
+    """L10: the upcaster adds what was so then."""
+    stored = [line for line in golden() if line["schema"] < EVENT_TYPES[line["type"]].schema]
+    assert {line["type"] for line in stored} == {"TicketOpened", "PriorityChanged"}
+    for line in stored:
+        event = decode(line["type"], line["schema"], line["data"])
+        assert encode(event).data == {
+            **line["data"],
+            "sla": {"first_response_minutes": None, "resolution_minutes": None},
+        }
+
+
 def test_the_golden_file_holds_every_schema_of_every_event():
     """L10: a new shape cannot be forgotten there."""
     written = {(s["type"], s["schema"]) for s in golden()}

@@ -274,7 +274,7 @@ def test_a_requesters_reply_reopens_a_resolved_ticket():
 
 def test_a_machine_does_not_reply():
     """Or its receipt would count as the first response."""
-    given(opened()).by("system").when(Reply(body="Received.")).refused("nobody_replies")
+    given(opened()).by("system").when(Reply(body="Received.")).refused("system_cannot_reply")
 
 
 def test_an_agents_reply_leaves_a_resolved_ticket_resolved():
