@@ -7,24 +7,20 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-import orjson
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 
-from api import commands, desk, problems, queries
+from api import commands, dashboard, desk, health, problems, queries, saved_views
 from api.handle import Handler
 from api.settings import Settings
 from api.timekeeper import Timekeeper
 from api.visible import Views
 from eventstore.driver import Database
-from eventstore.failures import StoreUnavailable, answering
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import projector
-from projections.checkpoint import Checkpoints
 
 _log = logging.getLogger(__name__)
 
-_READY_SECONDS = 5.0
 _BODY_BYTES = 4 * 2**20
 
 DESCRIPTION = """
@@ -62,7 +58,6 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
 
 def create_app(database: Database, store: EventStore, beside: Sequence[Work] = ()) -> FastAPI:
     """Make the application over `database`, and run `beside` for as long as it runs."""
-    checkpoints = Checkpoints(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -86,50 +81,19 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
-    desks = desk.Desks(database)
-    app.include_router(commands.router(Handler(store, desks), Views(database)))
-    app.include_router(queries.router(database, store))
+    desks, views = desk.Desks(database), Views(database)
+    app.include_router(commands.router(Handler(store, desks), views))
+    app.include_router(queries.router(database, store, views))
+    app.include_router(saved_views.router(database, views))
+    app.include_router(dashboard.router(database, views))
     app.include_router(desk.router(desks))
-
-    @app.get("/healthz", tags=["health"])
-    async def healthz() -> dict[str, str]:
-        """Say that the process answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["health"])
-    async def readyz() -> Response:
-        """Say whether commands can be taken and the views are kept current; 503 if not.
-
-        The views count as kept while their checkpoint, which a projector writes with every batch
-        and every few seconds when idle, is fresh by the database's clock and holds no failure.
-        """
-        try:
-            async with answering(_READY_SECONDS):
-                checkpoint = await checkpoints.read()
-                now = await database.server_time()
-        except StoreUnavailable:
-            return _readiness(503, {"database": "does not answer"})
-        kept = checkpoint.is_held(now) and checkpoint.failure is None
-        views = {
-            "phase": checkpoint.phase,
-            "applied_events": checkpoint.applied,
-            "owner": checkpoint.owner,
-            "failure": checkpoint.failure,
-            "checkpoint_age_seconds": (now - checkpoint.renewed_at).total_seconds(),
-        }
-        return _readiness(200 if kept else 503, {"database": "ok", "views": views})
-
+    app.include_router(health.router(database, store))
     return app
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("what runs beside the application has ended", exc_info=error)
-
-
-def _readiness(status: int, content: dict[str, object]) -> Response:
-    content = {"status": "ready" if status == 200 else "not ready", **content}
-    return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def _version() -> str:

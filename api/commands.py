@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from api.access import CurrentActor
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
-from api.visible import WAIT_SECONDS, Views, wait_seconds
+from api.visible import Prefer, Views, wait_seconds
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
 
@@ -39,14 +39,6 @@ IfMatch = Annotated[
 ]
 CorrelationId = Annotated[
     str | None, Header(max_length=200, description="Kept with the events; ties requests together.")
-]
-Prefer = Annotated[
-    str | None,
-    Header(
-        max_length=200,
-        description="`wait=2`: answer once lists and dashboard show the change, which "
-        f"`Preference-Applied` then says; or without it after 2 seconds (at most {WAIT_SECONDS}).",
-    ),
 ]
 
 

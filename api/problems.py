@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.handle import KeyReused, TooContended, VersionMismatch
+from api.visible import ViewsBehind
 from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
 
@@ -31,6 +32,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     Unacceptable: HTTPStatus.UNPROCESSABLE_ENTITY,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
+    ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -73,7 +75,7 @@ def problem(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] 
         errors=list(errors) or None,
     )
     headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE or code == ViewsBehind.CODE:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS
     body = document.model_dump_json(exclude_none=True)
     return Response(body, status.value, headers, MEDIA_TYPE)

@@ -1,25 +1,78 @@
-"""Waiting until the views show what a command has done (law L9: a list does after `Prefer: wait`).
+"""How new what is shown is, and waiting until it is new enough (law L9).
+
+A command is answered once the views show it if it says `Prefer: wait=2`; that never makes it fail:
+it has been done, and when time is up its answer does not say that it was waited for. A list or
+dashboard with `after=<ticket>@<version>` shows that version, or is refused; and each says in the
+header `Casebook-Views-Age` how many seconds old it is.
 
 All who wait in a process share one question: while anyone does, the versions of all awaited tickets
-are asked for together, some times a second. Waiting never makes a command fail: it has been done,
-and when time is up or the database stays silent, its answer does not say that it was waited for.
+are asked for together, some times a second.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 from uuid import UUID
 
+import orjson
+from fastapi import Header, Response
+from pydantic import BaseModel, ConfigDict, Field
 from pymongo.errors import PyMongoError
 
+from domain.errors import Refusal, Unacceptable
 from eventstore.driver import Database
-from projections import tickets
+from eventstore.failures import answering
+from projections import health, tickets
+from projections.partitions import Partitions
 
+AGE_HEADER = "Casebook-Views-Age"
 WAIT_SECONDS = 30
 """The longest that can be waited; who asks for more waits so long."""
+_WAIT_UNASKED_SECONDS = 2
 _LOOK_SECONDS = 0.02
+_AGE_KEPT_SECONDS = 0.25
+_PATIENCE_SECONDS = 10.0
+_MOST_AWAITED = 20
+
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="`wait=2`. On a command: answer once lists and dashboard show the change, "
+        "which `Preference-Applied` then says, or without it after 2 seconds. On a list with "
+        f"`after`: how long to wait for it ({_WAIT_UNASKED_SECONDS} unless given). At most "
+        f"{WAIT_SECONDS}.",
+    ),
+]
+
+
+class AtLeast(BaseModel):
+    """How new the answer must be. To be extended by what is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[
+        list[str],
+        Field(
+            default_factory=list,
+            max_length=_MOST_AWAITED,
+            description="`<ticket_id>@<version>`, of a command's answer: show at least that "
+            "version. 412 if the views do not get there in time. May be repeated.",
+        ),
+    ]
+
+
+class ViewsBehind(Refusal):
+    """A list was asked to show a command that the views do not show in time."""
+
+    CODE = "views_behind"
+
+    def __init__(self) -> None:
+        super().__init__(
+            self.CODE, "the views do not show what was asked for with `after` yet; try again"
+        )
 
 
 class _Awaited(NamedTuple):
@@ -29,15 +82,41 @@ class _Awaited(NamedTuple):
 
 
 class Views:
-    """What `ticket_reads` shows in one database, for those who wait for it."""
+    """What the views of one database show, for those who wait for it."""
 
     def __init__(self, database: Database) -> None:
         self._reads = database.collection(tickets.COLLECTION)
+        self._partitions = Partitions(database)
         self._awaited: set[_Awaited] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._age: tuple[float, str] | None = None
+
+    async def at_least(self, after: Sequence[str], prefer: str | None) -> dict[str, str]:
+        """Wait for what was asked for with `after`; give the header that tells the views' age.
+
+        Raises ViewsBehind, Unacceptable, StoreUnavailable.
+        """
+        awaited: dict[UUID, int] = {}
+        for ticket_id, version in map(_ticket_and_version, after):
+            awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
+        seconds = wait_seconds(prefer)
+        if not await self.show(awaited, _WAIT_UNASKED_SECONDS if seconds is None else seconds):
+            raise ViewsBehind
+        return {AGE_HEADER: await self._age_told()}
+
+    async def _age_told(self) -> str:
+        """Give the age in seconds, or `unknown`; told again for a moment without looking."""
+        clock = asyncio.get_running_loop().time
+        if self._age is None or clock() - self._age[0] > _AGE_KEPT_SECONDS:
+            async with answering(_PATIENCE_SECONDS):
+                age = health.age_seconds(await self._partitions.read())
+            self._age = (clock(), "unknown" if age is None else f"{age:.1f}")
+        return self._age[1]
 
     async def show(self, versions: Mapping[UUID, int], seconds: float) -> bool:
         """Wait until the tickets are shown at these versions or later; False if time is up."""
+        if not versions:
+            return True
         loop = asyncio.get_running_loop()
         mine = {_Awaited(*wanted, loop.create_future()) for wanted in versions.items()}
         self._awaited |= mine
@@ -82,3 +161,18 @@ def wait_seconds(prefer: str | None) -> int | None:
         if wait is not None:
             return min(int(wait[1]), WAIT_SECONDS)
     return None
+
+
+def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
+    """Answer with JSON; what somebody else has put into the log is shown as text."""
+    return Response(orjson.dumps(content, default=str), status, headers, "application/json")
+
+
+def _ticket_and_version(after: str) -> tuple[UUID, int]:
+    named = re.fullmatch(r"([0-9a-fA-F-]{32,36})@([1-9][0-9]{0,9})", after)
+    with suppress(ValueError):
+        if named is not None:
+            return UUID(named[1]), int(named[2])
+    raise Unacceptable(
+        "bad_after", "after must be <ticket_id>@<version>, as a command's answer tells them"
+    )

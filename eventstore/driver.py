@@ -18,6 +18,7 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
@@ -45,15 +46,19 @@ class Database:
     def collection(self, name: str) -> Collection:
         return self.client[self.name][name]
 
-    async def in_transaction(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def in_transaction(
+        self, work: Callable[[Session], Awaitable[T]], *, snapshot: bool = False
+    ) -> T:
         """Run `work` in a transaction, again as a whole if the database asks for it.
 
         `work` passes the session to every call that belongs to the transaction and must be safe to
         run several times. The transaction is always ended: an open one would block others.
+        `snapshot`: all that is read is as of one moment, on a sharded cluster too.
         """
         session = await _settled(self.client.start_session())
+        concern = ReadConcern("snapshot") if snapshot else None
         async with session:
-            return await session.with_transaction(work)
+            return await session.with_transaction(work, read_concern=concern)
 
     async def clear_abandoned_transactions(self) -> None:
         """Make the embedded server let go of transactions whose process was killed.

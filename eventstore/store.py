@@ -17,9 +17,12 @@ versions per ticket and asks `load` for what a stream did not bring (L8).
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, cast
 from uuid import UUID
 
+import bson
+from bson.errors import BSONError
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
@@ -37,17 +40,30 @@ ResumeToken = Mapping[str, object]
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
-_INDEX = "ticket_id_1_version_1"
+_INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
 _SORTED_AT_ONCE = 5000
 _STREAM_WAIT_MILLISECONDS = 50
 
 
 class Change(NamedTuple):
-    """A new event, and the token that resumes behind it."""
+    """A new event as it is stored, and the token that resumes behind it."""
 
-    envelope: Envelope
+    document: EventDocument
     token: ResumeToken
+
+    @property
+    def envelope(self) -> Envelope:
+        """Read the event. Raises HistoryError if it is none."""
+        return from_document(self.document)
+
+
+class Recorded(NamedTuple):
+    """Which event was recorded when."""
+
+    ticket_id: UUID
+    version: int
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +83,21 @@ class Feed:
         if change is None:
             return None
         document = cast("EventDocument", change["fullDocument"])
-        return Change(from_document(document), cast("ResumeToken", change["_id"]))
+        return Change(document, cast("ResumeToken", change["_id"]))
+
+
+def stream_order(token: ResumeToken) -> str:
+    """Give what tokens of one server's stream can be compared by: the earlier is the smaller.
+
+    MongoDB's are hexadecimal strings that sort in the order of the stream (its manual, "Change
+    Streams", on resume tokens). Those of the embedded server are BSON documents with a number `s`.
+    """
+    data = str(token["_data"])
+    try:
+        number = bson.decode(bytes.fromhex(data)).get("s")
+    except (BSONError, ValueError):
+        return data
+    return f"{number:020d}" if isinstance(number, int) else data
 
 
 class EventStore:
@@ -80,15 +110,16 @@ class EventStore:
         self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
-        """Make the collection's index, if it is not there. Safe to repeat.
+        """Make the collection's indexes, if they are not there. Safe to repeat.
 
-        A database user who may only find and insert (L1) needs it to have been made before.
+        A database user who may only find and insert (L1) needs them to have been made before.
         """
         await self._database.clear_abandoned_transactions()
         with suppress(OperationFailure):  # there is no collection yet
-            if _INDEX in await self._events.index_information():
+            if (await self._events.index_information()).keys() >= _INDEXES:
                 return
         await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
+        await self._events.create_index([("recorded_at", 1)])  # to see how far the views are behind
 
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.
@@ -134,9 +165,16 @@ class EventStore:
 
         That is the order of writing, more or less: consumers compare versions here too. A sort
         would keep the whole log in memory on a server that does not sort by an index.
+
+        Raises HistoryError for a document that is no event.
         """
-        async for document in self._events.find(batch_size=_SCAN_BATCH_DOCUMENTS):
+        async for document in self.scan_stored():
             yield from_document(document)
+
+    async def scan_stored(self) -> AsyncIterator[EventDocument]:
+        """Give the same as `scan` as it is stored, readable or not."""
+        async for document in self._events.find(batch_size=_SCAN_BATCH_DOCUMENTS):
+            yield document
 
     async def heads(self) -> dict[UUID, tuple[int, bytes]]:
         """Give the last version and hash of every ticket.
@@ -170,10 +208,14 @@ class EventStore:
             some.append(ticket_id)
             events += version
             if events >= _SORTED_AT_ONCE or ticket_id == heads[-1][0]:
-                found = await self._events.find({"ticket_id": {"$in": some}}).to_list()
-                for document in sorted(found, key=lambda d: (d["ticket_id"], d["version"])):
+                for document in await self.of_tickets(some):
                     yield document
                 some, events = [], 0
+
+    async def of_tickets(self, ids: Sequence[UUID]) -> list[EventDocument]:
+        """Give the stored events of some tickets by ticket id and version."""
+        found = await self._events.find({"ticket_id": {"$in": list(ids)}}).to_list()
+        return sorted(found, key=lambda d: (d["ticket_id"], d["version"]))
 
     async def restore(self, documents: Sequence[EventDocument]) -> None:
         """Insert stored documents as they are; those that are there already are passed over.
@@ -193,6 +235,17 @@ class EventStore:
         if exact:
             return await self._events.count_documents({})
         return await self._events.estimated_document_count()
+
+    async def since(self, time: datetime, limit: int) -> list[Recorded]:
+        """Give the events recorded at or after `time`, at most `limit`, the earliest first.
+
+        For looking, not for following: the clocks of those who write are not one clock.
+        """
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "recorded_at": 1}
+        with translating():
+            found = self._events.find({"recorded_at": {"$gte": time}}, wanted)
+            documents = await found.sort("recorded_at", 1).limit(limit).to_list()
+        return [Recorded(d["ticket_id"], d["version"], d["recorded_at"]) for d in documents]
 
     async def position(self) -> ResumeToken:
         """Give the token of now: watching from it brings every event written after this call."""

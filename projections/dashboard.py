@@ -1,61 +1,240 @@
-"""The dashboard's counters: what a ticket adds to each, as a pure function of its view.
+"""What a ticket adds to the dashboard's counters, as a pure fold of its events.
 
-A change of a ticket changes the counters by `contribution(after) - contribution(before)`, so the
-counters always equal a recount over `ticket_reads`, and reading the dashboard never counts.
+Every number of the dashboard, of today and of any past day, is a sum of *entries*. An entry is
 
-A counter is a (metric, label) pair:
+    day | metric | group | label: n
 
-    status       all tickets by status
-    priority     unsolved tickets (neither resolved nor closed) by priority
-    group        unsolved tickets by group ("" for none)
-    assignee     unsolved tickets by assignee ("" for none)
-    created, resolved, reopened, closed
-                 how often it happened, by UTC day (YYYY-MM-DD)
-    total        how often it happened in all, by the name of one of those four
+(UTC day, the ticket's group, how many), and each event of a ticket adds some. They are of two
+kinds. *Happenings* are counted on their day: what was created, resolved ..., and how long it took.
+*States* are kept as what changed: a ticket that goes from open to pending adds -1 to open and +1 to
+pending on that day, so that the sum of all days up to one is how it stood at the end of that day.
+
+    metric          labels
+    happened        created, resolved, reopened, closed, breached_first_response,
+                    breached_resolution: how often
+    first_response  b<i>: answers that took a time of bucket i; ms: their milliseconds in all
+    resolution      the same for resolutions, each counted from the opening of its ticket
+    status          all tickets by status
+    priority        unsolved tickets (neither resolved nor closed) by priority
+    group, assignee, opened_on, sla
+                    unsolved tickets by these; sla: none, running, paused, breached
+    rating          rated tickets by score
+
+A ticket's entries are kept in its read document. So what a ticket has added is known exactly, a
+change of a ticket changes the counters by the difference, and all counters are at all times the sum
+over the read documents, whatever a fold has done in the past.
+
+A day is never before that of the ticket's event before: if a clock was set back, the sums up to a
+day would come out negative otherwise.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from itertools import product
+from typing import Literal, get_args
+from urllib.parse import quote, unquote
 
-from projections.tickets import TicketRead
+from domain.events import (
+    AgentReplied,
+    SlaBreached,
+    TicketClosed,
+    TicketEvent,
+    TicketMergedInto,
+    TicketReopened,
+    TicketResolved,
+)
+from domain.ticket import Ticket
 
-COLLECTION = "dashboard_counters"
+Entries = Mapping[str, int]
+"""Entries by their key `day|metric|group|label`, group and label as `word` writes them."""
 
-CounterKey = tuple[str, str]
-SOLVED = frozenset({"resolved", "closed"})
-BY_DAY = ("created", "resolved", "reopened", "closed")
-NOW = ("status", "priority", "group", "assignee", "total")
+State = Literal["status", "priority", "group", "assignee", "opened_on", "sla", "rating"]
+Time = Literal["first_response", "resolution"]
+Metric = Literal["happened", State, Time]
+STATES: tuple[State, ...] = get_args(State)
+TIMES: tuple[Time, ...] = get_args(Time)
+UNSOLVED = ("new", "open", "pending", "on_hold")
 
-
-def contribution(read: TicketRead | None) -> Counter[CounterKey]:
-    """Give what one ticket adds to every counter; nothing if there is no ticket."""
-    counters: Counter[CounterKey] = Counter()
-    if read is None:
-        return counters
-    ticket = read.ticket
-    counters["status", ticket.status] = 1
-    if ticket.status not in SOLVED:
-        counters["priority", ticket.priority] = 1
-        counters["group", ticket.group or ""] = 1
-        counters["assignee", ticket.assignee or ""] = 1
-    days = (read.opened_on, read.resolved_on, read.reopened_on, read.closed_on)
-    for metric, happened in zip(BY_DAY, days, strict=True):
-        for day, times in happened.items():
-            counters[metric, day] = times
-            counters["total", metric] += times
-    return counters
-
-
-def delta(before: TicketRead | None, after: TicketRead | None) -> Counter[CounterKey]:
-    """Give what a change of one ticket changes, without zeros."""
-    change = contribution(after)
-    change.subtract(contribution(before))
-    return Counter({key: n for key, n in change.items() if n})
+_MILLISECOND = timedelta(milliseconds=1)
+_BUCKETS_PER_DOUBLING = 4
+_DOUBLINGS = 27  # from a second to four years
+BOUNDS_MS = tuple(
+    round(1000 * 2 ** (i / _BUCKETS_PER_DOUBLING))
+    for i in range(_BUCKETS_PER_DOUBLING * _DOUBLINGS + 1)
+)
+"""Bucket i holds times above bound i - 1 and up to bound i; one more bucket what is longer."""
+_NONE = "%"
+"""How no group and no assignee are written; the quoting of a name never gives this."""
 
 
-def total(deltas: Iterable[Counter[CounterKey]]) -> Counter[CounterKey]:
-    """Add up changes, without zeros."""
-    result: Counter[CounterKey] = Counter()
-    for one in deltas:
-        result.update(one)
-    return Counter({key: n for key, n in result.items() if n})
+def entries(
+    before: Ticket | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
+) -> Counter[str]:
+    """Give what one event adds; `at`: its time, or that of the event before if that was later."""
+    change: Counter[str] = Counter()
+    day, group = at.date().isoformat(), word(after.group)
+    opened_on = opened_at.date().isoformat()
+    was = () if before is None else tuple(_state(before, opened_on))
+    is_ = tuple(_state(after, opened_on))
+    if was != is_:
+        change.update(f"{day}|{state}" for state in is_)
+        change.subtract(f"{day}|{state}" for state in was)
+    for label in _happened(before, event):
+        change[f"{day}|happened|{group}|{label}"] += 1
+    for time in _timed(before, event):
+        milliseconds = max(0, (at - opened_at) // _MILLISECOND)
+        change[f"{day}|{time}|{group}|b{bisect_left(BOUNDS_MS, milliseconds)}"] += 1
+        change[f"{day}|{time}|{group}|ms"] += milliseconds
+    return change
+
+
+def _state(ticket: Ticket, opened_on: str) -> Iterator[str]:
+    group = word(ticket.group)
+    yield f"status|{group}|{ticket.status}"
+    if ticket.rating is not None:
+        yield f"rating|{group}|{ticket.rating.score}"
+    if ticket.status in UNSOLVED:
+        yield f"priority|{group}|{ticket.priority}"
+        yield f"group|{group}|{group}"
+        yield f"assignee|{group}|{word(ticket.assignee)}"
+        yield f"opened_on|{group}|{opened_on}"
+        yield f"sla|{group}|{_sla(ticket)}"
+
+
+def _sla(ticket: Ticket) -> str:
+    clock = ticket.sla
+    if clock.breached:
+        return "breached"
+    if clock.targets.first_response_minutes is None and clock.targets.resolution_minutes is None:
+        return "none"
+    return "running" if clock.running else "paused"
+
+
+def _happened(before: Ticket | None, event: TicketEvent) -> Iterator[str]:
+    if before is None:
+        yield "created"
+    match event:
+        case TicketResolved():
+            yield "resolved"
+        case TicketReopened():
+            yield "reopened"
+        case TicketClosed() | TicketMergedInto():
+            yield "closed"
+        case SlaBreached(target):
+            yield f"breached_{target}"
+        case _:
+            return
+
+
+def _timed(before: Ticket | None, event: TicketEvent) -> Iterator[Time]:
+    match event:
+        case AgentReplied() if before is not None and not before.sla.answered:
+            yield "first_response"
+        case TicketResolved():
+            yield "resolution"
+        case _:
+            return
+
+
+def added(one: Entries, other: Entries, *, times: int = 1) -> dict[str, int]:
+    """Give the sum of entries, the second `times` over, without zeros."""
+    total = dict(one)
+    for key, n in other.items():
+        total[key] = total.get(key, 0) + times * n
+    return {key: n for key, n in total.items() if n}
+
+
+def happened(counted: Entries, label: str) -> int:
+    """Give how often something has happened to a ticket: `resolved`, `reopened` ..."""
+    suffix = f"|{label}"
+    return sum(
+        n
+        for key, n in counted.items()
+        if key[10:].startswith("|happened|") and key.endswith(suffix)
+    )
+
+
+# --- the counters that are kept: sums by day, month and year --------------------------------------
+
+Span = Literal["day", "month", "year"]
+_SPANS: tuple[tuple[Span, int], ...] = (("day", 10), ("month", 7), ("year", 4))
+_IN_ALL_ONLY = frozenset({"group", "assignee"})
+
+CounterKey = tuple[str, Span, str]
+"""Metric, span and period: ("status", "month", "2026-01")."""
+
+
+def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
+    """Give what a change of entries adds to which counters, and where: `all.<label>`, and
+    `groups.<group>.<label>` for metrics that are also kept by group.
+
+    Kept by month and year as well, so that the sum of all days up to one takes some fifty
+    counters and not thousands.
+    """
+    found: dict[CounterKey, Counter[str]] = {}
+    for (key, n), (span, length) in product(change.items(), _SPANS):
+        day, metric, group, label = key.split("|")
+        paths = found.setdefault((metric, span, day[:length]), Counter())
+        paths[f"all.{label}"] += n
+        if metric not in _IN_ALL_ONLY:
+            paths[f"groups.{group}.{label}"] += n
+    summed = {key: {path: n for path, n in paths.items() if n} for key, paths in found.items()}
+    return {key: paths for key, paths in summed.items() if paths}
+
+
+def until(day: date) -> list[tuple[Span, str, str]]:
+    """Give the periods that make up all time until the end of a day: span, from, before."""
+    today = day.isoformat()
+    year, month = today[:4], today[:7]
+    return [("year", "", year), ("month", year, month), ("day", month, f"{today}~")]
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def quantile_ms(buckets: Mapping[int, int], share: float) -> int | None:
+    """Give a time within which at least this share stayed; None if there is nothing.
+
+    The upper bound of the bucket in which it lies: at most 19 % above the exact one, for times of
+    a second and more.
+    """
+    wanted = share * sum(buckets.values())
+    reached = 0
+    for bucket, n in sorted(buckets.items()):
+        reached += n
+        if n and reached >= wanted:
+            return BOUNDS_MS[min(bucket, len(BOUNDS_MS) - 1)]
+    return None
+
+
+AGES: tuple[tuple[str, int], ...] = (
+    ("today", 1),
+    ("1-2 days", 3),
+    ("3-6 days", 7),
+    ("7-29 days", 30),
+    ("30-89 days", 90),
+)
+_OLDER = "90 days or more"
+
+
+def by_age(opened_on: Iterable[tuple[str, int]], day: date) -> dict[str, int]:
+    """Give how many of the tickets that were opened on certain days are how old on a day."""
+    ages: Counter[str] = Counter()
+    for opened, n in opened_on:
+        days = (day - date.fromisoformat(opened)).days
+        ages[next((name for name, below in AGES if days < below), _OLDER)] += n
+    return {name: ages[name] for name in (*(name for name, _ in AGES), _OLDER) if ages[name]}
+
+
+@lru_cache(maxsize=4096)
+def word(name: str | None) -> str:
+    """Write a name, or None, so that it can be part of a key and of a document's path."""
+    return _NONE if name is None else quote(name, safe=" ").replace(".", "%2E")
+
+
+def name(word: str) -> str | None:
+    """Read what `word` has written."""
+    return None if word == _NONE else unquote(word)

@@ -1,201 +1,323 @@
-"""The process that keeps the views current: log in, `ticket_reads` and dashboard counters out.
+"""The process that keeps the views current: log in, `ticket_reads` and counters out.
 
-The idea: a batch of events becomes one transaction that reads the documents of their tickets, folds
-the events in, writes the documents back (each on condition that it still has the version that was
-read), adds the counters' deltas and moves the checkpoint on. So views, counters and checkpoint can
-never disagree, and an event that comes twice, or through two projectors at once, finds its version
-taken and changes nothing (law L7).
+Any number may run. They share 64 partitions (`partitions.py`); each follows one change stream,
+takes the events of its own partitions from it and writes them in batches (`batch.py`).
 
-The feed is trusted for speed, not for completeness (L8). An event whose version is not the next
-shows a gap, which is filled from the log. An event that is missing at the end of its ticket shows
-in the count: the checkpoint counts what has been folded, and when that differs from the log's count
-while nothing is on its way, the whole log is scanned again. Scanning is always safe: what is there
-already is passed over.
+The stream is trusted for speed, not for completeness (law L8). An event whose version is not the
+next shows a gap, which is filled from the log. An event that is missing at the end of its ticket
+shows in the count: the checkpoints count what has been folded, and when that differs from the log's
+count while nothing is on its way, everything is scanned again. Scanning is always safe: what is
+there already is passed over.
 
-Where to start: with a token, from the token. Without one, or when the database has forgotten it,
-take the stream's present token first, scan the log, then follow the stream from that token; doubles
-cost nothing. There is no other way in, so a rebuild is nothing special: it starts by emptying.
+Where to start: from the earliest token of the partitions that one has; doubles cost little. A
+partition without a token, or whose token the database has forgotten, is scanned: the stream's
+present token is taken first, then the log is read, then the stream is followed from that token.
+There is no other way in, so a rebuild is nothing special: it starts by emptying.
 
-Cost: one transaction per batch, whose size is what has gathered while the last one was written.
+Nothing waits for a batch to fill up: while one is written the next one gathers.
 """
 
 import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import groupby
-from typing import NamedTuple
-from uuid import UUID
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple, cast
+from uuid import UUID, uuid4
 
-from pymongo import InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import ConnectionFailure, PyMongoError
 
-from domain.events import JsonObject
 from eventstore.driver import Collection, Database, Session
-from eventstore.envelope import Envelope
+from eventstore.envelope import EventDocument
 from eventstore.failures import HistoryLost, StoreUnavailable
-from eventstore.store import EventStore, Feed, ResumeToken
-from projections import dashboard, tickets
-from projections.checkpoint import LEASE_SECONDS, Checkpoint, Checkpoints, Fenced, Phase
-from projections.tickets import SHAPE, TicketRead
+from eventstore.store import Change, EventStore, Feed, ResumeToken, stream_order
+from projections import counters, parked, saved_views, tickets
+from projections.batch import BatchWriter, Holding, OtherShape
+from projections.counters import Counters
+from projections.parked import ParkedTickets
+from projections.partitions import (
+    LEASE_SECONDS,
+    PARTITIONS,
+    Applied,
+    Fenced,
+    Partition,
+    Partitions,
+    State,
+    partition_of,
+    plan,
+)
+from projections.saved_views import SavedView, SavedViews
+from projections.tickets import SHAPE
 
 _log = logging.getLogger(__name__)
 
 BATCH_EVENTS = 500
-_EMPTIED_AT_ONCE = 2000
-BATCH_SECONDS = 0.05
-RENEW_SECONDS = LEASE_SECONDS / 5
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
+_BEATS_PER_LEASE = 5
+_EMPTIED_AT_ONCE = 2000
+_GATHERED_EVENTS = 4 * BATCH_EVENTS
+_FAILURE_CHARACTERS = 500
 
 Progress = Callable[[int], None]
 """Told after each batch how many more events the views contain."""
 
 
-class _Applied(NamedTuple):
-    """What a batch comes to: documents to write, counters to change, events folded."""
-
-    changes: list[tuple[TicketRead | None, TicketRead]]
-    events: int
-
-
-class _OtherShape(Exception):
-    """A read document was folded by another version, which had the lease meanwhile."""
-
-
 async def prepare(database: Database) -> None:
-    """Make the views' collections and indexes and the checkpoint. Safe to repeat."""
+    """Make the views' collections and indexes and the checkpoints. Safe to repeat."""
     reads = database.collection(tickets.COLLECTION)
     # For the gate on the version, which makes the embedded server scan all documents without it.
     await reads.create_index([("_id", 1), ("version", 1)])
     await reads.create_index([("opened_at", -1), ("_id", -1)])
-    for name in ("status", "priority", "group", "assignee", "requester"):
+    for name in ("status", "priority", "group", "assignee", "requester", "tags"):
         await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
     await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
     await reads.create_index([("status", 1), ("resolved_at", 1)])
-    counters = database.collection(dashboard.COLLECTION)
-    await counters.create_index([("metric", 1), ("label", 1)], unique=True)
-    await Checkpoints(database).prepare()
+    await Counters(database).prepare()
+    await SavedViews(database).prepare()
+    await ParkedTickets(database).prepare()
+    await Partitions(database).prepare()
 
 
 class Projector:
-    """Keeps the views of one database current for as long as `run` runs and holds the lease."""
+    """Keeps its share of one database's views current for as long as `run` runs."""
 
     def __init__(
-        self, database: Database, store: EventStore, progress: Progress = lambda _: None
+        self,
+        database: Database,
+        store: EventStore,
+        progress: Progress = lambda _: None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._database = database
         self._store = store
         self._progress = progress
-        self._checkpoints = Checkpoints(database)
-        self._reads = database.collection(tickets.COLLECTION)
-        self._counters = database.collection(dashboard.COLLECTION)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{id(self):x}"
+        self._partitions = Partitions(database, lease_seconds)
+        self._writer = BatchWriter(database, store, self._partitions)
+        self._views = SavedViews(database)
+        self._parked = ParkedTickets(database)
+        self._beat_seconds = lease_seconds / _BEATS_PER_LEASE
+        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._mine: dict[int, Partition] = {}
+        self._holding = Holding(self._me, {})
+        self._recount: _Recount | None = None
+        self._rescanned: tuple[int, int] | None = None
 
-    async def run(self, *, steal: bool = False) -> None:
-        """Take the lease, or stand by until it is free, and follow the log until cancelled.
+    async def run(self) -> None:
+        """Share in the work until cancelled; then give back what one has.
 
-        A failure is logged and tried again from the checkpoint; the lease is given back at the end.
+        A failure is logged and tried again from the checkpoints, which tell everyone about it.
         """
         failure = ""
-        while True:
-            held: Checkpoint | None = None
-            try:
-                held = await self._checkpoints.acquire(self._owner, steal=steal)
-                if held is None:
-                    await asyncio.sleep(STANDBY_SECONDS)
-                    continue
-                steal = False
-                await self._follow(held)
-            except Fenced:
-                _log.warning("another projector has taken over; standing by")
-            except (ConnectionFailure, StoreUnavailable) as error:
-                _log.warning("the database does not answer; trying again: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:  # noqa: BLE001
-                # Whatever it is, giving up would leave the views stale for good. The log has
-                # everything, and the checkpoint tells the world that we fail, and why.
-                if held is not None:
-                    with suppress(PyMongoError, Fenced):
-                        await self._checkpoints.fail(held.epoch, repr(error))
-                again, failure = failure == repr(error), repr(error)
-                _log.error(
-                    "projection failed; trying again: %s",
-                    failure,
-                    exc_info=None if again else error,
-                )
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                if held is not None:
-                    with suppress(PyMongoError):
-                        await self._checkpoints.release(held.epoch)
-
-    async def rebuild(self) -> None:
-        """Empty the views and fold the whole log into them; return when they are current.
-
-        Takes the lease from whoever has it. Interrupted anywhere, the next projector goes on.
-        """
-        held = await self._checkpoints.acquire(self._owner, steal=True)
-        if held is None:
-            raise Fenced
         try:
-            await self._checkpoints.enter(held.epoch, "reset", None)
-            await self._scan(held.epoch, "reset")
+            while True:
+                try:
+                    await self._work()
+                    failure = ""
+                except Fenced:
+                    _log.info("another projector has taken over some partitions")
+                except OtherShape:
+                    _log.info("the views are of another version's shape; folding them again")
+                    with suppress(PyMongoError):
+                        await self._partitions.reset(self._me)
+                except HistoryLost as error:
+                    _log.warning("the change stream lost its place: %s; scanning", error.detail)
+                    with suppress(PyMongoError, Fenced):
+                        await self._partitions.scan(self._holding.epochs)
+                except (ConnectionFailure, StoreUnavailable) as error:
+                    _log.warning("the database does not answer; trying again: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it is, giving up would leave the views stale for good. The log has
+                    # everything, and the checkpoints tell the world that we fail, and why.
+                    told = repr(error)[:_FAILURE_CHARACTERS]
+                    again, failure = failure == told, told
+                    with suppress(PyMongoError):
+                        await self._partitions.fail(self._me, failure)
+                    _log.error(
+                        "projection failed; trying again: %s",
+                        failure,
+                        exc_info=None if again else error,
+                    )
+                    await asyncio.sleep(RETRY_SECONDS)
         finally:
-            await self._checkpoints.release(held.epoch)
+            with suppress(PyMongoError):
+                await self._partitions.leave(self._me)
 
-    async def _follow(self, held: Checkpoint) -> None:
-        """Bring the views up to date and keep them so, for as long as the lease is held."""
-        epoch, phase, token = held.epoch, held.phase, held.token
-        if held.shape != SHAPE or await self._is_of_another_shape():
-            phase = await self._begin_again(epoch)
-        while True:
-            if phase != "live" or token is None:
-                token = await self._scan(epoch, phase)
-            try:
-                async with self._store.watch(token) as feed:
-                    phase = await self._tail(epoch, feed)
-            except _OtherShape:
-                phase = await self._begin_again(epoch)
-            except HistoryLost as error:
-                _log.warning("the change stream lost its place: %s; scanning", error.detail)
-                phase = "scan"
+    async def begin_rebuild(self) -> None:
+        """Have the views emptied and folded again by whoever projects, this one first of all."""
+        await self._partitions.reset(self._me)
 
-    async def _is_of_another_shape(self) -> bool:
-        """Look at one read document: a former version may have folded all of them anew."""
-        some = await self._reads.find_one()
-        return some is not None and tickets.from_document(some) is None
+    async def _work(self) -> None:
+        """Do what the partitions that one has need most, until that changes."""
+        await self._share()
+        if not self._mine:
+            await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
+            return
+        phases = {partition.phase for partition in self._mine.values()}
+        if "reset" in phases:
+            if len(self._mine) == PARTITIONS:
+                await self._empty_all()
+            else:  # others are about to let go
+                await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
+        elif "scan" in phases or any(p.token is None for p in self._mine.values()):
+            await self._scan([p for p in self._mine.values() if p.phase == "scan" or not p.token])
+        else:
+            tokens = [p.token for p in self._mine.values() if p.token is not None]
+            async with self._store.watch(min(tokens, key=stream_order)) as feed:
+                await self._follow(feed)
 
-    async def _begin_again(self, epoch: int) -> Phase:
-        _log.info("the views are of another version's shape; folding them again")
-        await self._checkpoints.enter(epoch, "reset", None)
-        return "reset"
+    # --- sharing -------------------------------------------------------------------------------
 
-    async def _scan(self, epoch: int, phase: Phase) -> ResumeToken:
-        """Fold the whole log, passing over what is there; give the token from before the scan.
+    async def _share(self, followed: "_Batch | None" = None) -> bool:
+        """Show life, see what one has, take and release what is to be; do what was asked for.
+
+        `followed` has just been written. Say whether one now has other partitions, or they need
+        something else than to be followed.
+        """
+        if followed is None:
+            await self._partitions.beat(self._me)
+        else:
+            shown = None if followed.drained else followed.events[-1]["recorded_at"]
+            await self._partitions.beat(self._me, followed.token, as_of=shown)
+        state = await self._partitions.read()
+        planned = plan(state, self._me)
+        if planned.release:
+            await self._partitions.release(planned.release, _as_of(state, self._me))
+        taken = await self._partitions.take(self._me, state, planned.take)
+        if planned.release or taken:
+            state = await self._partitions.read()
+        await self._partitions.bury(state)
+        had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
+        if any(p.shape != SHAPE for p in self._mine.values()):
+            raise OtherShape
+        views = await self._views.all()
+        epochs = {number: partition.epoch for number, partition in self._mine.items()}
+        self._holding = Holding(self._me, epochs, views, self._holding.parked)
+        new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
+        await self._look_after_parked(new)
+        self._prepare_recount(views)
+        live = all(p.phase == "live" for p in self._mine.values())
+        return bool(new) or not live or not self._mine
+
+    async def _look_after_parked(self, new: set[int]) -> None:
+        """Fold parked tickets again: those that were asked for, and all of new partitions."""
+        waiting = await self._parked.of(self._mine)
+        self._holding.parked = {p.ticket_id for p in waiting if p.version is not None}
+        if any(self._mine[n].phase == "reset" for n in self._mine):
+            return
+        for ticket in waiting:
+            if ticket.repair or partition_of(ticket.ticket_id) in new:
+                error = await self._writer.refold(self._holding, ticket.ticket_id)
+                what = "is folded again" if error is None else f"stays parked: {error}"
+                _log.info("ticket %s %s", ticket.ticket_id, what)
+
+    # --- following -----------------------------------------------------------------------------
+
+    async def _follow(self, feed: Feed) -> None:
+        """Follow the stream until one has other partitions, or they are to be scanned."""
+        clock = asyncio.get_running_loop().time
+        beaten, swept = 0.0, clock()
+        pause = SWEEP_SECONDS
+        suspicion: tuple[int, int] | None = None
+        async with _gathering(feed) as inbox:
+            while True:
+                batch = await inbox.take()
+                own = self._own(batch.events)
+                if own:
+                    self._progress(await self._writer.write(self._holding, own, batch.token))
+                if self._recount is not None:
+                    await self._recount_some()
+                if clock() - beaten > self._beat_seconds:
+                    if await self._share(batch):
+                        return
+                    await self._database.clear_abandoned_transactions()
+                    beaten = clock()
+                if batch.drained and not own and 0 in self._mine and clock() - swept > pause:
+                    began = clock()
+                    suspicion = await self._sweep(suspicion)
+                    swept = clock()
+                    pause = max(SWEEP_SECONDS, (swept - began) / _SWEEP_SHARE)
+
+    def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
+        return [event for event in events if _partition(event) in self._mine]
+
+    async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Compare what has been folded with the log; what differs twice in the same way is wrong.
+
+        Done by who has the first partition, for all.
+        """
+        counts = await self._folded(), await self._store.count()
+        if counts[0] == counts[1]:
+            return None
+        if counts != suspicion:
+            return counts  # something may be on its way: look again
+        folded, stored = counts[0], await self._store.count(exact=True)
+        if folded == stored:
+            return None
+        if (folded, stored) == self._rescanned:
+            _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
+            return None
+        _log.error("the views hold %d events, the log %d", folded, stored)
+        self._rescanned = (folded, stored)
+        if stored > folded:
+            await self._partitions.scan_all()
+        else:
+            # The log was cut off, and the views show what is not there.
+            await self._partitions.reset(self._me)
+        return None
+
+    async def _folded(self) -> int:
+        """Count the events that are in the views, or wait for a parked ticket."""
+        state, waiting = await asyncio.gather(self._partitions.read(), self._parked.all())
+        folded = sum(partition.applied for partition in state.partitions)
+        return folded + sum(ticket.waiting_events for ticket in waiting)
+
+    # --- scanning and emptying -----------------------------------------------------------------
+
+    async def _scan(self, partitions: Iterable[Partition]) -> None:
+        """Fold the whole log of some partitions, passing over what is there.
 
         The token comes first: what is written during the scan is then found behind it.
         """
-        if phase == "reset":
-            await self._empty(epoch, self._reads)
-            await self._empty(epoch, self._counters)
-        await self._checkpoints.enter(epoch, "scan", None)
+        numbers = {partition.number for partition in partitions}
+        epochs = {number: self._holding.epochs[number] for number in numbers}
+        clock = asyncio.get_running_loop().time
+        beaten = clock()
         token = await self._store.position()
-        batch: list[Envelope] = []
-        async for envelope in self._store.scan():
-            batch.append(envelope)
+        batch: list[EventDocument] = []
+        async for event in self._store.scan_stored():
+            if _partition(event) in numbers:
+                batch.append(event)
             if len(batch) == BATCH_EVENTS:
-                await self._write(epoch, batch, None)
+                self._progress(await self._writer.write(self._holding, batch))
                 batch = []
-        await self._write(epoch, batch, None)
-        await self._checkpoints.enter(epoch, "live", token)
-        return token
+            if clock() - beaten > self._beat_seconds:
+                await self._partitions.beat(self._me)
+                beaten = clock()
+        if batch:
+            self._progress(await self._writer.write(self._holding, batch))
+        await self._partitions.follow(epochs, token)
 
-    async def _empty(self, epoch: int, view: Collection) -> None:
+    async def _empty_all(self) -> None:
+        """Empty the views, and have them folded from the log; one has all partitions."""
+        for name in (
+            tickets.COLLECTION,
+            counters.COLLECTION,
+            saved_views.COUNTS,
+            parked.COLLECTION,
+        ):
+            await self._empty(self._database.collection(name))
+        self._holding.parked = set()
+        await self._partitions.scan(self._holding.epochs)
+
+    async def _empty(self, view: Collection) -> None:
         """Remove a view's documents, some at a time, each time on condition of the epoch.
 
         Dropping the collection would be faster, and would be done by a projector that was replaced
@@ -205,138 +327,143 @@ class Projector:
         async def work(session: Session) -> int:
             found = view.find({}, {"_id": 1}, session=session).limit(_EMPTIED_AT_ONCE)
             ids = [document["_id"] async for document in found]
-            await view.delete_many({"_id": {"$in": ids}}, session=session)
-            await self._checkpoints.advance(epoch, 0, None, session)
+            # Any partition would do: a reset takes all of them.
+            await self._partitions.advance(
+                self._me, self._holding.epochs, {0: Applied(0, None)}, session
+            )
+            if ids:
+                await view.delete_many({"_id": {"$in": ids}}, session=session)
             return len(ids)
 
         while await self._database.in_transaction(work):
             pass
 
-    async def _tail(self, epoch: int, feed: Feed) -> Phase:
-        """Follow the stream until the log turns out to hold something else than the views.
+    # --- counting for new saved views ----------------------------------------------------------
 
-        Gives the phase that mends it.
-        """
-        clock = asyncio.get_running_loop().time
-        renewed = swept = clock()
-        pause = SWEEP_SECONDS
-        suspicion: tuple[int, int] | None = None
-        while True:
-            batch, token = await _gather(feed)
-            now = clock()
-            if batch:
-                await self._write(epoch, batch, token)
-                renewed = clock()
-            elif now - renewed > RENEW_SECONDS:
-                await self._checkpoints.advance(epoch, 0, feed.token)
-                await self._database.clear_abandoned_transactions()
-                renewed = now
-            if not batch and now - swept > pause:
-                applied = (await self._checkpoints.read()).applied
-                counts = (applied, await self._store.count())
-                swept = clock()
-                pause = max(SWEEP_SECONDS, (swept - now) / _SWEEP_SHARE)
-                if applied == counts[1]:
-                    suspicion = None
-                elif counts != suspicion:
-                    suspicion = counts  # something may be on its way: look again
-                else:
-                    stored = await self._store.count(exact=True)
-                    if stored != applied:
-                        _log.error("views hold %d events, the log %d", applied, stored)
-                        # More in the views than in the log: it was cut off, and they show what
-                        # is not there.
-                        phase: Phase = "scan" if stored > applied else "reset"
-                        await self._checkpoints.enter(epoch, phase, None)
-                        return phase
-
-    async def _write(
-        self, epoch: int, batch: Sequence[Envelope], token: ResumeToken | None
-    ) -> None:
-        """Fold a batch into views, counters and checkpoint in one transaction. Raises Fenced."""
-
-        async def work(session: Session) -> int:
-            applied = await self._fold(batch, session)
-            await self._replace(applied.changes, session)
-            await self._count(applied.changes, session)
-            await self._checkpoints.advance(epoch, applied.events, token, session)
-            return applied.events
-
-        self._progress(await self._database.in_transaction(work))
-
-    async def _fold(self, batch: Sequence[Envelope], session: Session) -> _Applied:
-        ids = list({envelope.ticket_id for envelope in batch})
-        found = self._reads.find({"_id": {"$in": ids}}, session=session)
-        before: dict[UUID, TicketRead] = {}
-        async for document in found:
-            read = tickets.from_document(document)
-            if read is None:
-                raise _OtherShape
-            before[read.id] = read
-        changes: list[tuple[TicketRead | None, TicketRead]] = []
-        events = 0
-        ordered = sorted(batch, key=lambda e: (e.ticket_id, e.version))
-        for ticket_id, arrived in groupby(ordered, key=lambda e: e.ticket_id):
-            old = before.get(ticket_id)
-            have = 0 if old is None else old.version
-            new = [e for e in arrived if e.version > have]
-            if not new:
-                continue
-            if not _is_next(have, new):
-                new = await self._store.load(ticket_id, after=have)
-            after = tickets.fold(old, new)
-            if after is not None:
-                changes.append((old, after))
-                events += after.version - have
-        return _Applied(changes, events)
-
-    async def _replace(
-        self, changes: Sequence[tuple[TicketRead | None, TicketRead]], session: Session
-    ) -> None:
-        if not changes:
-            return
-        writes: list[InsertOne[JsonObject] | ReplaceOne[JsonObject]] = []
-        for before, after in changes:
-            document = tickets.to_document(after)
-            if before is None:
-                writes.append(InsertOne(document))
-            else:
-                gate = {"_id": after.id, "version": before.version}
-                writes.append(ReplaceOne(gate, document))
-        result = await self._reads.bulk_write(writes, ordered=False, session=session)
-        if result.inserted_count + result.matched_count != len(writes):
-            raise Fenced  # a document changed under us: someone else is writing
-
-    async def _count(
-        self, changes: Sequence[tuple[TicketRead | None, TicketRead]], session: Session
-    ) -> None:
-        deltas = dashboard.total(dashboard.delta(before, after) for before, after in changes)
-        if not deltas:
-            return
-        writes = [
-            UpdateOne({"metric": metric, "label": label}, {"$inc": {"n": n}}, upsert=True)
-            for (metric, label), n in sorted(deltas.items())
+    def _prepare_recount(self, views: Iterable[SavedView]) -> None:
+        """See whether one's partitions have tickets that a new saved view does not count yet."""
+        waiting = [
+            (view, epochs)
+            for view in views
+            if (
+                epochs := {
+                    n: p.epoch
+                    for n, p in self._mine.items()
+                    if view.id not in p.views and p.phase == "live"
+                }
+            )
         ]
-        await self._counters.bulk_write(writes, ordered=False, session=session)
+        if not waiting:
+            self._recount = None
+        elif self._recount is None or (self._recount.view, self._recount.epochs) != waiting[0]:
+            view, epochs = waiting[0]
+            self._recount = _Recount(view, epochs, self._matching(view, set(epochs)))
+
+    async def _matching(self, view: SavedView, numbers: set[int]) -> AsyncIterator[UUID]:
+        """Give the tickets of some partitions that match a view.
+
+        Tickets that change meanwhile may come or not: whoever writes them counts them.
+        """
+        reads = self._database.collection(tickets.COLLECTION)
+        async for found in reads.find(view.filter.condition(), {"_id": 1}):
+            ticket_id = cast("UUID", found["_id"])
+            if partition_of(ticket_id) in numbers:
+                yield ticket_id
+
+    async def _recount_some(self) -> None:
+        """Count some more tickets for a new saved view."""
+        recount = self._recount
+        if recount is None:
+            return
+        self._recount = None  # if anything goes wrong now, it begins again
+        ids: list[UUID] = []
+        async for ticket_id in recount.tickets:
+            ids.append(ticket_id)
+            if len(ids) == BATCH_EVENTS:
+                break
+        if ids:
+            await self._writer.recount(self._holding, ids)
+        if len(ids) == BATCH_EVENTS:
+            self._recount = recount
+            return
+        await self._partitions.count(recount.epochs, recount.view.id)
+        for number in recount.epochs:
+            partition = self._mine[number]
+            views = partition.views | {recount.view.id}
+            self._mine[number] = replace(partition, views=views)
+        self._prepare_recount(self._holding.views)
 
 
-def _is_next(have: int, events: Sequence[Envelope]) -> bool:
-    """Say whether the events continue behind version `have` without gap or double."""
-    return all(e.version == have + n for n, e in enumerate(events, start=1))
+class _Recount(NamedTuple):
+    view: SavedView
+    epochs: dict[int, int]
+    tickets: AsyncIterator[UUID]
 
 
-async def _gather(feed: Feed) -> tuple[list[Envelope], ResumeToken | None]:
-    """Give what comes within a moment of the first event, and the token behind the last."""
-    batch: list[Envelope] = []
-    token: ResumeToken | None = None
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + BATCH_SECONDS
-    while len(batch) < BATCH_EVENTS and (not batch or clock() < deadline):
-        change = await feed.next()
-        if change is None:
-            break
-        if not batch:
-            deadline = clock() + BATCH_SECONDS
-        batch.append(change.envelope)
-        token = change.token
-    return batch, token
+class _Quiet(NamedTuple):
+    """A moment in which the feed brought nothing; `token` resumes from there."""
+
+    token: ResumeToken | None
+
+
+class _Batch(NamedTuple):
+    """Events in the order of the stream; `token` resumes behind them, `drained`: that was all."""
+
+    events: list[EventDocument]
+    token: ResumeToken | None
+    drained: bool
+
+
+class _Inbox:
+    """What a feed has brought and nobody has taken yet."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._queue: asyncio.Queue[Change | _Quiet | Exception] = asyncio.Queue(_GATHERED_EVENTS)
+        self._token: ResumeToken | None = None
+
+    async def fill(self) -> None:
+        """Read the feed until cancelled."""
+        try:
+            while True:
+                change = await self._feed.next()
+                # The token is read here and now: a driver may move it on from another thread.
+                await self._queue.put(change or _Quiet(self._feed.token))
+        except Exception as error:  # noqa: BLE001 whoever takes gets it
+            await self._queue.put(error)
+
+    async def take(self) -> _Batch:
+        """Give what is there, waiting until something is. Raises what the feed does."""
+        events: list[EventDocument] = []
+        while len(events) < BATCH_EVENTS and not (events and self._queue.empty()):
+            got = await self._queue.get()
+            if isinstance(got, Exception):
+                raise got
+            self._token = got.token or self._token
+            if isinstance(got, _Quiet):
+                return _Batch(events, self._token, drained=True)
+            events.append(got.document)
+        return _Batch(events, self._token, drained=False)
+
+
+@asynccontextmanager
+async def _gathering(feed: Feed) -> AsyncIterator[_Inbox]:
+    inbox = _Inbox(feed)
+    filling = asyncio.create_task(inbox.fill())
+    try:
+        yield inbox
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
+
+
+def _as_of(state: State, me: str) -> datetime | None:
+    return state.members[me].as_of if me in state.members else None
+
+
+def _partition(event: Mapping[str, object]) -> int:
+    """Give an event's partition; none's for what somebody has put into the log and is no event."""
+    ticket_id, version = event.get("ticket_id"), event.get("version")
+    if isinstance(ticket_id, UUID) and isinstance(version, int) and version > 0:
+        return partition_of(ticket_id)
+    return -1

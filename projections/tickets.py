@@ -6,9 +6,12 @@ only a view wants to know: preview, reply counts, times, days.
 
 A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `opened_at`,
 `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
-then), `preview` (first 50 characters of the last public message), `has_note`, `agent_replies`,
-`requester_replies`, `last_actor`, and `opened_on`, `resolved_on`, `reopened_on`, `closed_on`: how
-often on which UTC day.
+then), `first_response_seconds`, `resolution_seconds` (from the opening), `preview` (first 50
+characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
+`reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents).
+
+Kept for the counters: `counted`, what the ticket has added to those of the dashboard
+(`dashboard.py`), and `in_views`, the ids of the saved views that count it (`saved_views.py`).
 
 Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
 promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
@@ -16,9 +19,11 @@ stands); `sla_breached`, the targets that the log says were missed; `next_due_at
 which it is to be woken or a target runs out (when it closes by itself is the desk's to say).
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
 
@@ -30,6 +35,7 @@ from domain.events import (
     JsonObject,
     NoteAdded,
     RequesterReplied,
+    SubjectChanged,
     TicketClosed,
     TicketMergedInto,
     TicketOpened,
@@ -39,13 +45,15 @@ from domain.events import (
 )
 from domain.ticket import Ticket, evolve
 from eventstore.envelope import Envelope
+from projections import dashboard
 
 COLLECTION = "ticket_reads"
-SHAPE = 2
+SHAPE = 3
 """The number of what is folded here. Raise it with any change: all views are then folded again."""
 PREVIEW_CHARACTERS = 50
-
-Days = Mapping[str, int]
+_MOST_TERMS = 1000
+_TERM_CHARACTERS = 64
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +70,15 @@ class TicketRead:
     has_note: bool = False
     agent_replies: int = 0
     requester_replies: int = 0
+    reopenings: int = 0
     first_response_at: datetime | None = None
+    first_response_seconds: int | None = None
     resolved_at: datetime | None = None
+    resolution_seconds: int | None = None
     closed_at: datetime | None = None
-    opened_on: Days = field(default_factory=dict)
-    resolved_on: Days = field(default_factory=dict)
-    reopened_on: Days = field(default_factory=dict)
-    closed_on: Days = field(default_factory=dict)
+    terms: tuple[str, ...] = ()
+    counted: dashboard.Entries = field(default_factory=dict)
+    in_views: tuple[str, ...] = ()
 
 
 def fold(read: TicketRead | None, envelopes: Iterable[Envelope]) -> TicketRead | None:
@@ -102,35 +112,43 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             updated_at=at,
             preview=_preview(ticket.body),
             last_actor=actor,
-            opened_on=_one_more({}, at),
+            terms=_terms(ticket),
+            counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
         )
+    # A clock may have been set back; what is counted by days never runs backwards.
+    now = max(at, read.updated_at)
+    more = dashboard.entries(read.ticket, ticket, event, opened_at=read.opened_at, at=now)
     read = replace(
         read,
         version=envelope.version,
         ticket=ticket,
-        updated_at=max(at, read.updated_at),
+        updated_at=now,
         last_actor=actor,
+        counted=dashboard.added(read.counted, more),
     )
     match event:
         case AgentReplied(body):
-            return replace(
-                read,
-                preview=_preview(body),
-                agent_replies=read.agent_replies + 1,
-                first_response_at=read.first_response_at or at,
-            )
+            read = replace(read, preview=_preview(body), agent_replies=read.agent_replies + 1)
+            if read.first_response_at is not None:
+                return read
+            seconds = (now - read.opened_at) // _SECOND
+            return replace(read, first_response_at=at, first_response_seconds=seconds)
         case RequesterReplied(body):
             return replace(
                 read, preview=_preview(body), requester_replies=read.requester_replies + 1
             )
         case NoteAdded():
             return replace(read, has_note=True)
+        case SubjectChanged():
+            return replace(read, terms=_terms(ticket))
         case TicketResolved():
-            return replace(read, resolved_at=at, resolved_on=_one_more(read.resolved_on, at))
+            seconds = (now - read.opened_at) // _SECOND
+            return replace(read, resolved_at=at, resolution_seconds=seconds)
         case TicketReopened():
-            return replace(read, resolved_at=None, reopened_on=_one_more(read.reopened_on, at))
+            again = read.reopenings + 1
+            return replace(read, resolved_at=None, resolution_seconds=None, reopenings=again)
         case TicketClosed() | TicketMergedInto():
-            return replace(read, closed_at=at, closed_on=_one_more(read.closed_on, at))
+            return replace(read, closed_at=at)
         case TicketOpened():
             raise AssertionError("evolve refuses a second opening")
         case _:  # the ticket's own fields say it all
@@ -141,9 +159,16 @@ def _preview(body: str) -> str:
     return " ".join(body.split())[:PREVIEW_CHARACTERS]
 
 
-def _one_more(days: Days, at: datetime) -> Days:
-    day = at.date().isoformat()
-    return {**days, day: days.get(day, 0) + 1}
+def _terms(ticket: Ticket) -> tuple[str, ...]:
+    return words(f"{ticket.subject} {ticket.body}")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Give the different words of a text, without case and accents, sorted; at most a thousand."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(c for c in folded if not unicodedata.combining(c))
+    found = {found[:_TERM_CHARACTERS] for found in re.findall(r"\w+", plain)}
+    return tuple(sorted(found)[:_MOST_TERMS])
 
 
 # --- the stored form ----------------------------------------------------------------------------

@@ -27,7 +27,8 @@ async def main() -> int:
         print("Try:")
     print(f"  curl -s {address}/tickets/{ids[longest.number]}/timeline")
     print(f"  curl -s '{address}/tickets?status=open&limit=3'")
-    print(f"  curl -s '{address}/dashboard?from=2016-03-01&to=2016-03-31'")
+    print(f"  curl -s '{address}/dashboard?date=2016-03-31'")
+    print(f"  curl -s '{address}/dashboard/series?metric=backlog&from=2016-03-01&to=2016-03-31'")
     return 0
 
 

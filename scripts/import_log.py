@@ -9,8 +9,7 @@ running the same import again, or after it was interrupted, adds only what is mi
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,33 +23,23 @@ from api.settings import Settings
 from api.streams import Stream
 from domain.commands import verb
 from domain.decisions import Context, decide
-from domain.errors import CasebookError, Refusal
+from domain.errors import Refusal
 from domain.events import Actor
 from eventstore.driver import Database
 from eventstore.envelope import fingerprint
 from eventstore.store import EventStore
 from projections import projector, tickets
-from projections.checkpoint import Checkpoints
 from scripts import logs
+from scripts.catch_up import caught_up, projecting
 from scripts.console import UsageError, database, fail, progress, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
 
 FORMATS = {format_.name: format_ for format_ in (servicenow.FORMAT, helpdesk.FORMAT)}
 _AT_ONCE = 32
-_WAIT_SECONDS = 0.1
 _SHOWN = 10
 
 _IMPORTER = Actor("import", "system")
 _DECIDES_STATUS = frozenset({"resolve", "close"})
-
-
-class ViewsStuck(CasebookError):
-    """All is in the log, but the views do not follow: a projector says why."""
-
-    def __init__(self, failure: str) -> None:
-        super().__init__(
-            "views_stuck", f"all is in the log, but the views do not follow: {failure}"
-        )
 
 
 class Reported(NamedTuple):
@@ -210,28 +199,6 @@ async def import_histories(
     return importer.ticket_ids
 
 
-@asynccontextmanager
-async def projecting(db: Database, store: EventStore) -> AsyncIterator[None]:
-    """Keep the views current meanwhile, unless another projector does; wait for them at the end."""
-    checkpoints = Checkpoints(db)
-    task = asyncio.create_task(projector.Projector(db, store).run())
-    try:
-        yield
-        total = await store.count(exact=True)
-        with progress() as bar:
-            shown = bar.add_task("projecting", total=total, rate="events")
-            while (checkpoint := await checkpoints.read()).applied < total:
-                if checkpoint.failure is not None:
-                    raise ViewsStuck(checkpoint.failure)
-                bar.update(shown, completed=checkpoint.applied)
-                await asyncio.sleep(_WAIT_SECONDS)
-            bar.update(shown, completed=checkpoint.applied)
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
 async def check(
     format_: Format, expected: Path, db: Database, ids: dict[str, UUID], tally: Tally
 ) -> bool:
@@ -376,7 +343,9 @@ async def import_into(
     await store.prepare()
     await projector.prepare(db)
     async with projecting(db, store):
-        return await import_histories(format_, store, histories, tally)
+        ids = await import_histories(format_, store, histories, tally)
+        await caught_up(db, store, "projecting")
+    return ids
 
 
 def _require_columns(path: Path, needed: frozenset[str]) -> None:

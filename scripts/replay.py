@@ -1,39 +1,70 @@
-"""Rebuild the views from the log.
+"""Rebuild the views from the log: all of them, or those of single tickets.
 
-Takes over from the running projector, empties the views and folds the whole log into them. Until it
-is done lists and dashboard show what has been folded so far; single tickets and timelines show
-everything throughout. Interrupted, it is finished by the next projector, or by running it again.
+Without --ticket the views are emptied and the whole log is folded into them. Until that is done
+lists and dashboard show what has been folded so far; single tickets and timelines show everything
+throughout. Interrupted, it is finished by the next projector, or by running it again.
+
+With --ticket single tickets are folded again from their first event; that frees parked ones.
 """
 
 import argparse
+import asyncio
+from uuid import UUID
 
 from api.settings import Settings
+from domain.errors import TicketNotFound
+from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import projector
-from scripts.console import database, progress, run, screen
+from projections.parked import ParkedTickets
+from scripts.catch_up import caught_up, projecting
+from scripts.console import database, fail, run, screen
+
+_LOOK_SECONDS = 0.1
 
 
 async def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m scripts.replay", description=__doc__.partition("\n")[0]
-    ).parse_args()
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these"
+    )
+    options = parser.parse_args()
     async with database(Settings.from_environment()) as db:
         store = EventStore(db)
         await store.prepare()
         await projector.prepare(db)
-        total = await store.count()
-        with progress() as bar:
-            task = bar.add_task("replaying", total=total, rate="events")
-            folded = 0
-
-            def advance(events: int) -> None:
-                nonlocal folded
-                folded += events
-                bar.update(task, completed=folded, total=max(total, folded))
-
-            await projector.Projector(db, store, advance).rebuild()
-        screen.print(f"{folded} events replayed", highlight=False)
+        if options.ticket:
+            return await _repair(db, store, options.ticket)
+        async with projecting(db, store) as working:
+            await working.begin_rebuild()
+            events = await caught_up(db, store, "replaying")
+        screen.print(f"{events} events replayed", highlight=False)
     return 0
+
+
+async def _repair(db: Database, store: EventStore, ids: list[UUID]) -> int:
+    parked = ParkedTickets(db)
+    for ticket_id in ids:
+        if not await store.stored(ticket_id, limit=1):
+            raise TicketNotFound
+    code = 0
+    async with projecting(db, store):
+        for ticket_id in ids:
+            await parked.ask(ticket_id)
+        for ticket_id in ids:
+            while await parked.is_asked(ticket_id):  # noqa: ASYNC110 whoever has its partition
+                await asyncio.sleep(_LOOK_SECONDS)
+            [*still] = [p for p in await parked.all() if p.ticket_id == ticket_id]
+            if still:
+                fail(f"ticket {ticket_id} stays parked: {still[0].error}")
+                code = 1
+            else:
+                screen.print(f"ticket {ticket_id} replayed", highlight=False)
+    return code
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ Written apart from the projection code, with plain dictionaries and no word of i
 there is not made here too (L7).
 """
 
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,19 +17,121 @@ from projections.tickets import SHAPE
 Document = dict[str, Any]
 
 
-async def folded_reads(database: Database) -> dict[Any, Document]:
-    """Fold every event of the log into read documents, by ticket id."""
-    events = await database.collection("ticket_events").find().to_list()
+async def folded_reads(
+    database: Database, waiting: Mapping[Any, int] | None = None
+) -> dict[Any, Document]:
+    """Fold every event of the log into read documents, by ticket id.
+
+    `waiting`: of these tickets only what comes before a version.
+    """
+    events = await _all(database, "ticket_events")
     reads: dict[Any, Document] = {}
+    counted: dict[Any, Counter[str]] = {}
     for event in sorted(events, key=lambda e: (e["ticket_id"], e["version"])):
-        previous = reads.get(event["ticket_id"])
+        ticket_id = event["ticket_id"]
+        if waiting and event["version"] >= waiting.get(ticket_id, 10**9):
+            continue
+        previous = reads.get(ticket_id)
         assert event["version"] == (previous["version"] if previous else 0) + 1
-        reads[event["ticket_id"]] = _after(previous, event)
+        read = reads[ticket_id] = _after(previous, event)
+        _count(counted.setdefault(ticket_id, Counter()), previous, read, event)
+    views = await _all(database, "saved_views")
+    for ticket_id, read in reads.items():
+        read["counted"] = {key: n for key, n in counted[ticket_id].items() if n}
+        read["in_views"] = sorted(v["id"] for v in views if _matches(v["filter"], read))
     return {ticket_id: _as_stored(read) for ticket_id, read in reads.items()}
 
 
+async def _all(database: Database, name: str) -> list[Document]:
+    return await database.collection(name).find().to_list()
+
+
+def _matches(wanted: Document, read: Document) -> bool:
+    rest = dict(wanted)
+    tag, solved = rest.pop("tag", None), rest.pop("solved", None)
+    if tag is not None and tag not in read["tags"]:
+        return False
+    if solved is not None and solved != (read["status"] in ("resolved", "closed")):
+        return False
+    return all(read[name] == (value or None) for name, value in rest.items())
+
+
+# What a ticket adds to the counters: states entered and left, and what happened, by day.
+
+
+def _count(
+    counted: Counter[str], before: Document | None, after: Document, event: Document
+) -> None:
+    day, group = f"{after['updated_at']:%Y-%m-%d}", _quoted(after["group"])
+    kind = event["type"]
+    for read, n in ((before, -1), (after, 1)):
+        if read is not None:
+            own = _quoted(read["group"])
+            for metric, label in _states(read).items():
+                counted[f"{day}|{metric}|{own}|{label}"] += n
+    happened = {
+        "TicketOpened": "created",
+        "TicketResolved": "resolved",
+        "TicketReopened": "reopened",
+        "TicketClosed": "closed",
+        "TicketMergedInto": "closed",
+        "SlaBreached": f"breached_{event['data'].get('target')}",
+    }.get(kind)
+    if happened:
+        counted[f"{day}|happened|{group}|{happened}"] += 1
+    times = {"TicketResolved": "resolution"}
+    if before is not None and before["first_response_at"] is None:
+        times["AgentReplied"] = "first_response"
+    if kind in times:
+        took = _elapsed(after) // timedelta(milliseconds=1)
+        bucket = sum(bound < took for bound in _BOUNDS)
+        counted[f"{day}|{times[kind]}|{group}|b{bucket}"] += 1
+        counted[f"{day}|{times[kind]}|{group}|ms"] += took
+
+
+_BOUNDS = [round(1000 * 2 ** (n / 4)) for n in range(109)]  # 2 ** 27 seconds are four years
+
+
+def _states(read: Document) -> dict[str, str]:
+    states = {"status": read["status"]}
+    if read["rating"]:
+        states["rating"] = str(read["rating"]["score"])
+    if read["status"] not in ("resolved", "closed"):
+        clock = read["sla"]
+        state = "running" if clock["spans"][-1][1] is None else "paused"
+        if set(clock["targets"].values()) == {None}:
+            state = "none"
+        states |= {
+            "priority": read["priority"],
+            "group": _quoted(read["group"]),
+            "assignee": _quoted(read["assignee"]),
+            "opened_on": f"{read['opened_at']:%Y-%m-%d}",
+            "sla": "breached" if clock["breached"] else state,
+        }
+    return states
+
+
+def _quoted(name: str | None) -> str:
+    if name is None:
+        return "%"
+    plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-~ "
+    return "".join(chr(b) if chr(b) in plain else f"%{b:02X}" for b in name.encode())
+
+
+def _elapsed(read: Document) -> timedelta:
+    elapsed: timedelta = read["updated_at"] - read["opened_at"]
+    return elapsed
+
+
+def _words(text: str) -> list[str]:
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    kept = "".join(c for c in letters if not unicodedata.combining(c))
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in kept).split(" ")
+    return sorted({word[:64] for word in words if word})[:1000]
+
+
 def _after(read: Document | None, event: Document) -> Document:
-    at, data, day = event["occurred_at"], event["data"], str(event["occurred_at"].date())
+    at, data = event["occurred_at"], event["data"]
     if read is None:
         assert event["type"] == "TicketOpened"
         return _with_times(
@@ -57,10 +160,11 @@ def _after(read: Document | None, event: Document) -> Document:
                 "agent_replies": 0,
                 "requester_replies": 0,
                 "last_actor": event["actor"]["id"],
-                "opened_on": {day: 1},
-                "resolved_on": {},
-                "reopened_on": {},
-                "closed_on": {},
+                "first_response_seconds": None,
+                "resolution_seconds": None,
+                "reopenings": 0,
+                "terms": _words(data["subject"] + " " + data["body"]),
+                "in_views": [],
             }
         )
     new = {**read, "version": event["version"], "updated_at": max(at, read["updated_at"])}
@@ -105,6 +209,7 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
+        new["terms"] = _words(data["subject"] + " " + new["body"])
     elif kind == "StatusUpdated":
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
@@ -125,21 +230,21 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["answered"] = clock["answered"] or kind == "AgentReplied"
         if kind == "AgentReplied" and new["first_response_at"] is None:
             new["first_response_at"] = at
+            new["first_response_seconds"] = _elapsed(new).seconds + 86_400 * _elapsed(new).days
     elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):
         status = {"TicketResolved": "resolved", "TicketReopened": "open"}
         new |= {"status": status.get(kind, "closed"), "waiting_reason": None, "resume_at": None}
         if kind == "TicketResolved":
             new |= {"resolution": data["resolution"], "resolved_at": at}
+            new["resolution_seconds"] = _elapsed(new).seconds + 86_400 * _elapsed(new).days
         elif kind == "TicketReopened":
-            new |= {"resolution": None, "resolved_at": None}
+            new |= {"resolution": None, "resolved_at": None, "resolution_seconds": None}
+            new["reopenings"] += 1
         elif kind == "TicketMergedInto":
             merged = {"relation": "merged_into", "ticket": UUID(data["ticket"])}
             new |= {"close_reason": "merged", "closed_at": at, "links": [*new["links"], merged]}
         else:
             new |= {"close_reason": data["reason"], "closed_at": at}
-        days = {"TicketResolved": "resolved_on", "TicketReopened": "reopened_on"}
-        key = days.get(kind, "closed_on")
-        new[key] = {**new[key], day: new[key].get(day, 0) + 1}
     else:
         raise AssertionError(f"the oracle does not know {kind}")
     over = new["resume_at"] is not None and new["resume_at"] <= at
@@ -215,33 +320,52 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def recounted(reads: Mapping[Any, Document]) -> Counter[tuple[str, str]]:
-    """Count everything that the dashboard shows, over read documents."""
+def recounted(reads: Mapping[Any, Document]) -> dict[tuple[str, str], int]:
+    """Add up what the dashboard's counters must hold, by metric and period, and path."""
     counts: Counter[tuple[str, str]] = Counter()
     for read in reads.values():
-        counts["status", read["status"]] += 1
-        if read["status"] not in ("resolved", "closed"):
-            for what in ("priority", "group", "assignee"):
-                counts[what, read[what] or ""] += 1
-        for what in ("created", "resolved", "reopened", "closed"):
-            field = "opened_on" if what == "created" else f"{what}_on"
-            for day, n in read[field].items():
-                counts[what, day] += n
-                counts["total", what] += n
-    return counts
+        for key, n in read["counted"].items():
+            day, metric, group, label = key.split("|")
+            for period in (day, day[:7], day[:4]):
+                counts[f"{metric}/{period}", f"all.{label}"] += n
+                if metric not in ("group", "assignee"):
+                    counts[f"{metric}/{period}", f"groups.{group}.{label}"] += n
+    return {key: n for key, n in counts.items() if n}
 
 
-async def assert_views_equal_the_log(database: Database) -> None:
-    """L7: read models == fold(events), counters == a recount, checkpoint == the log's count."""
-    expected = await folded_reads(database)
-    stored = {d["_id"]: d for d in await database.collection("ticket_reads").find().to_list()}
+async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] = ()) -> None:
+    """L7: read models == fold(events), counters == a recount, checkpoints == the log's count.
+
+    `parked`: the tickets that wait, and no others, are shown as before what they stopped at.
+    """
+    waiting = {
+        p["_id"]: p["version"]
+        for p in await _all(database, "parked_tickets")
+        if p["version"] is not None
+    }
+    assert set(waiting) == set(parked)
+    expected = await folded_reads(database, waiting)
+    stored = {d["_id"]: d for d in await _all(database, "ticket_reads")}
     assert stored.keys() == expected.keys()
     for ticket_id, document in expected.items():
         assert stored[ticket_id] == document
-    counters = await database.collection("dashboard_counters").find().to_list()
-    shown = {(c["metric"], c["label"]): c["n"] for c in counters if c["n"]}
-    assert len(shown) == sum(bool(c["n"]) for c in counters)
-    assert shown == dict(recounted(expected))
-    checkpoint = await database.collection("projections").find_one({"_id": "tickets"})
-    assert checkpoint is not None
-    assert checkpoint["applied"] == sum(d["version"] for d in expected.values())
+    shown: Counter[tuple[str, str]] = Counter()
+    for counter in await _all(database, "dashboard_counters"):
+        metric, period, _ = counter["_id"].split("/")
+        assert (metric, period) == (counter["metric"], counter["period"])
+        for label, n in counter["n"].get("all", {}).items():
+            shown[f"{metric}/{period}", f"all.{label}"] += n
+        for group, labels in counter["n"].get("groups", {}).items():
+            for label, n in labels.items():
+                shown[f"{metric}/{period}", f"groups.{group}.{label}"] += n
+    assert {key: n for key, n in shown.items() if n} == recounted(expected)
+    counts: Counter[str] = Counter()
+    for count in await _all(database, "saved_view_counts"):
+        counts[count["view"]] += count["n"]
+    for view in await _all(database, "saved_views"):
+        assert counts[view["id"]] == sum(view["id"] in d["in_views"] for d in expected.values())
+    checkpoints = await _all(database, "projections")
+    applied: Counter[int] = Counter()
+    for ticket_id, document in expected.items():
+        applied[int(str(ticket_id)[-2:], 16) % 64] += document["version"]
+    assert {c["_id"]: c["applied"] for c in checkpoints} == {n: applied[n] for n in range(64)}

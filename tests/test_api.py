@@ -1,7 +1,6 @@
 """What a REST client sees."""
 
 import asyncio
-from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -18,8 +17,8 @@ from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from projections.projector import Projector
-from tests.oracle import assert_views_equal_the_log, folded_reads, recounted
-from tests.test_projector import caught_up
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import caught_up
 
 AGENT = {"Casebook-Actor": "agent:alice"}
 REQUESTER = {"Casebook-Actor": "requester:bob"}
@@ -92,7 +91,6 @@ async def test_a_ticket_is_current_without_any_projector(database):
             shown = (await client.get(path)).json()
             assert (shown["version"], shown["agent_replies"]) == (n + 2, n + 1)
             assert shown["preview"] == f"reply {n}"
-        assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/tickets")).json()["tickets"] == []
 
 
@@ -222,10 +220,24 @@ async def test_a_fault_is_pointed_at(client):
         "/tickets?cursor=WyI5OTk5LTEyLTMxVDIzOjU5OjU5LTEyOjAwIiwiMDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwIl0",
         "/tickets?cursor=WyIwMDAxLTAxLTAxVDAwOjAwOjAwKzEyOjAwIiwiMDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwIl0",
         "/tickets/not-a-uuid",
-        "/dashboard?from=yesterday",
-        "/dashboard?from=2026-01-02&to=2026-01-01",
-        "/dashboard?from=0001-01-01&to=9999-01-01",
-        "/dashboard?form=2026-01-01",
+        "/tickets?after=x",
+        f"/tickets?after={uuid4()}",
+        f"/tickets?after={uuid4()}@0",
+        f"/tickets?after={uuid4()}@1.5",
+        f"/tickets?after={uuid4()}@99999999999",
+        "/tickets?view=No%20Name",
+        "/tickets?solved=perhaps",
+        "/tickets?tag=A%20B",
+        "/dashboard?date=yesterday",
+        "/dashboard?day=2026-01-01",
+        "/dashboard?after=1@2",
+        "/dashboard/series",
+        "/dashboard/series?metric=weather",
+        "/dashboard/series?metric=created&from=yesterday",
+        "/dashboard/series?metric=created&from=2026-01-02&to=2026-01-01",
+        "/dashboard/series?metric=created&from=0001-01-01&to=9999-01-01",
+        "/dashboard/series?metric=created&form=2026-01-01",
+        "/views?limit=3",
         f"/tickets/{uuid4()}/timeline?after=99999999999999999999999",
         f"/tickets/{uuid4()}/timeline?after=-1",
     ],
@@ -240,7 +252,11 @@ async def test_bad_queries_are_refused(client, path):
 @pytest.mark.parametrize("day", ["0001-01-01", "0001-01-10", "9999-12-31"])
 async def test_the_first_and_last_days_there_are_can_be_asked_for(client, day):
     """L12"""
-    assert (await client.get(f"/dashboard?to={day}")).status_code == 200
+    assert (await client.get(f"/dashboard?date={day}")).status_code == 200
+    for metric in ("created", "backlog", "resolution"):
+        shown = await client.get(f"/dashboard/series?metric={metric}&to={day}")
+        assert shown.status_code == 200
+        assert shown.json()["days"][-1]["date"] == day
 
 
 async def test_paths_and_methods_that_are_not_there(client):
@@ -329,7 +345,8 @@ async def test_without_a_database_everything_says_so_and_nothing_hangs(monkeypat
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
         path = f"/tickets/{uuid4()}"
-        for get in ("/tickets", path, f"{path}/timeline", "/dashboard"):
+        lists = ("/tickets", "/dashboard", "/dashboard/series?metric=backlog", "/views")
+        for get in (*lists, "/views/x", "/projections", path, f"{path}/timeline"):
             answer = await client.get(get)
             is_problem(answer, 503, "store_unavailable")
             assert answer.headers["retry-after"]
@@ -342,28 +359,6 @@ async def test_without_a_database_everything_says_so_and_nothing_hangs(monkeypat
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/healthz")).status_code == 200
     await nobody.close()
-
-
-async def test_a_projector_that_keeps_failing_is_not_ready(
-    client, ticket, database, store, monkeypatch
-):
-    """L8: its lease is fresh and it gets nowhere; that is not health."""
-    await caught_up(database, store)
-
-    def broken(read, envelopes):
-        raise RuntimeError("a bug in a fold")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("projections.projector.RETRY_SECONDS", 0.05)
-        patch.setattr("projections.tickets.fold", broken)
-        await client.post(f"{ticket}/add_note", json={"body": "x"})
-        async with asyncio.timeout(10):
-            while (await client.get("/readyz")).status_code == 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        ready = await client.get("/readyz")
-        assert "a bug in a fold" in ready.json()["views"]["failure"]
-    await caught_up(database, store)
-    assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_a_long_timeline_comes_in_pages_that_check(client, ticket):
@@ -411,37 +406,6 @@ async def test_lists_are_filtered_and_paged_newest_first(client, database, store
     assert await subjects("assignee=alice") == ["0"]
     assert await subjects("status=new&group=&assignee=") == ["6", "4", "2"]
     assert await subjects("requester=nobody") == []
-
-
-async def test_the_dashboard_equals_a_recount(client, ticket, database, store):
-    """L7: what is shown is what a recount over the folded log gives."""
-    await client.post(f"{ticket}/resolve", json={"resolution": "toner"}, headers=AGENT)
-    await client.post(f"{ticket}/reply", json={"body": "Jams."}, headers=REQUESTER)
-    await client.post("/tickets", json={**OPEN, "group": "print", "priority": "high"})
-    await caught_up(database, store)
-    await assert_views_equal_the_log(database)
-    shown = (await client.get("/dashboard")).json()
-    del shown["from"], shown["to"]
-    flat = {(metric, label): n for metric, labels in shown.items() for label, n in labels.items()}
-    assert flat == dict(recounted(await folded_reads(database)))
-    assert shown["total"] == {"created": 2, "resolved": 1, "reopened": 1}
-    assert Counter(shown["status"]) == {"open": 1, "new": 1}
-
-
-async def test_the_dashboard_shows_the_days_asked_for(client, ticket, database, store):
-    await caught_up(database, store)
-    shown = (await client.get("/dashboard?from=2020-01-01&to=2020-01-31")).json()
-    assert (shown["from"], shown["to"]) == ("2020-01-01", "2020-01-31")
-    assert shown["created"] == {}
-    assert shown["total"]["created"] == 1
-
-
-async def test_health_and_readiness(client, ticket, database, store):
-    await caught_up(database, store)
-    assert (await client.get("/healthz")).json() == {"status": "ok"}
-    ready = await client.get("/readyz")
-    assert ready.status_code == 200
-    assert ready.json()["views"]["applied_events"] == 2
 
 
 async def test_a_reply_to_a_closed_ticket_is_answered_with_the_new_one(client, ticket):
@@ -536,7 +500,8 @@ async def test_who_prefers_to_wait_finds_the_change_in_lists_and_dashboard(clien
         assert noted.headers["preference-applied"] == "wait=10"
         listed = (await client.get("/tickets", params={"limit": 1})).json()["tickets"]
         assert [(t["version"], t["has_note"]) for t in listed] == [(2, True)]
-        assert (await client.get("/dashboard")).json()["total"]["created"] == n
+        dashboard = (await client.get("/dashboard")).json()
+        assert dashboard["until_date"]["created"] == n
 
 
 async def test_many_may_wait_at_once_and_each_is_answered(client):

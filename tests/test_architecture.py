@@ -12,8 +12,8 @@ LAYERS = ("domain", "eventstore", "projections", "api", "scripts")
 
 THIRD_PARTY = {
     "domain": {"pydantic"},
-    "eventstore": {"cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
-    "projections": {"pydantic", "pymongo"},
+    "eventstore": {"bson", "cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
+    "projections": {"bson", "pydantic", "pymongo"},
     "api": {"fastapi", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
     "scripts": {
         "bson",

@@ -19,9 +19,9 @@ from scripts.restore import RestoreRefused, restore
 from scripts.verification import Verification
 from scripts.verify import CannotVerify, verify_file
 from tests.oracle import assert_views_equal_the_log
+from tests.projecting import caught_up, open_some, running
 from tests.spec import ALICE, NOW
 from tests.test_import import SAMPLE, environment, script
-from tests.test_projector import caught_up, open_some, running
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),

@@ -324,7 +324,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
     await assert_views_equal_the_log(database)
     async with httpx.AsyncClient() as client:
         shown = (await client.get(f"{url}/dashboard")).json()
-        assert shown["total"]["reopened"] == 8
+        assert shown["until_date"]["reopened"] == 8
     replay = await script("scripts.replay", env=env)
     assert (await replay.communicate())[0].endswith(b"752 events replayed\n")
     await assert_views_equal_the_log(database)

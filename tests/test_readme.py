@@ -53,7 +53,7 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
         assert refused["code"] == "cannot_close_by_status"
         assert (ticket["status"], ticket["version"]) == ("open", 3)
         assert timeline["chain"] == "whole"
-        assert dashboard["total"]["created"] == 1
+        assert dashboard["until_date"]["created"] == 1
         assert desk["desk"]["groups"]["print"] == ["alice", "carol"]
     finally:
         server.terminate()

@@ -13,6 +13,7 @@ import pytest
 from projections.projector import Projector
 from scripts.import_log import FORMATS, Tally, check, import_into, read
 from tests.oracle import assert_views_equal_the_log
+from tests.projecting import rebuilt, running
 
 FOLDER = os.environ.get("CASEBOOK_REAL_LOGS")
 
@@ -47,5 +48,7 @@ async def test_a_real_log_comes_out_as_expected(database, store, name, log, expe
     again = Tally()
     await import_into(database, FORMATS[name], histories, again)
     assert again.events == 0
-    await Projector(database, store).rebuild()
+    async with running(Projector(database, store)) as _:
+        await Projector(database, store).begin_rebuild()
+        await rebuilt(database, store)
     await assert_views_equal_the_log(database)

@@ -19,8 +19,8 @@ from domain.commands import (
 )
 from domain.errors import StateConflict
 from eventstore.store import EventStore
+from tests.projecting import open_some
 from tests.spec import ALICE
-from tests.test_projector import open_some
 
 OPEN = OpenTicket(subject="x", requester="bob")
 

@@ -33,13 +33,13 @@ from domain.events import Actor, EventData, Priority, Status
 from eventstore.envelope import CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
 from projections import projector
-from projections.checkpoint import Checkpoints
+from projections.partitions import Partitions
 from projections.projector import Projector
 from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
+from tests.projecting import caught_up, running, until
 from tests.spec import ALICE, BOB, NOW
 from tests.test_import import environment, script
-from tests.test_projector import caught_up, running
 
 DESK = Desk(
     sla={
@@ -491,10 +491,13 @@ class Month(World):
         return Timekeeper(self.database, Counting(self.database), self.desks, clock=self.clock)
 
     async def views_are_current(self) -> None:
-        checkpoints = Checkpoints(self.database)
-        async with asyncio.timeout(120):
-            while (await checkpoints.read()).applied < Counting.appended:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        partitions = Partitions(self.database)
+
+        async def all_folded() -> bool:
+            state = await partitions.read()
+            return sum(p.applied for p in state.partitions) >= Counting.appended
+
+        await until(all_folded, 120)
 
     async def everybody_acts(self, deeds: dict[UUID, list[Deed]], at: datetime) -> None:
         waiting = iter(deeds.items())

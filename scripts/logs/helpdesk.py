@@ -26,6 +26,7 @@ from domain.commands import (
     UpdateStatus,
 )
 from domain.events import Actor, Priority
+from projections.dashboard import happened
 from projections.tickets import TicketRead
 from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
 
@@ -147,8 +148,8 @@ def _priority(cells: Cells) -> Priority:
 
 def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
     pairs = {
-        "closed": (int(expected["closed_events"]), sum(read.closed_on.values())),
-        "resolved": (int(expected["resolve_events"]), sum(read.resolved_on.values())),
+        "closed": (int(expected["closed_events"]), happened(read.counted, "closed")),
+        "resolved": (int(expected["resolve_events"]), happened(read.counted, "resolved")),
     }
     return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 

@@ -195,7 +195,7 @@ def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
         "priority": (_PRIORITIES.get(expected["priority"]), ticket.priority),
         "group": (_name(expected["assignment_group"]), ticket.group),
         "assignee": (_name(expected["assigned_to"]), ticket.assignee),
-        "reopened": (int(expected["reopen_count"]), sum(read.reopened_on.values())),
+        "reopened": (int(expected["reopen_count"]), read.reopenings),
     }
     return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 

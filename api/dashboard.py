@@ -1,0 +1,226 @@
+"""The dashboard: the desk as it is, as it was at the end of any day, and over time.
+
+Read from counters alone: no query here looks at a ticket or at an event, whatever the day.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal, cast, get_args
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from api.problems import problem_responses
+from api.visible import AtLeast, Prefer, Views, json_response
+from domain.errors import Unacceptable
+from domain.events import JsonObject
+from eventstore.driver import Database
+from eventstore.failures import answering
+from projections import dashboard
+from projections.counters import Counters, Figures
+from projections.dashboard import STATES, TIMES, Metric
+
+_DEFAULT_DAYS = 30
+_MOST_DAYS = 3660
+_PATIENCE_SECONDS = 10.0
+_ONE_DAY = timedelta(days=1)
+
+Happening = Literal[
+    "created",
+    "resolved",
+    "reopened",
+    "closed",
+    "breached_first_response",
+    "breached_resolution",
+]
+HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
+SeriesMetric = Literal[
+    "backlog",
+    "status",
+    "priority",
+    "group",
+    "assignee",
+    "sla",
+    "rating",
+    Happening,
+    "first_response",
+    "resolution",
+]
+Group = Annotated[
+    str | None,
+    Field(max_length=200, description="This group's tickets only; empty: those of no group."),
+]
+
+
+class DashboardQuery(AtLeast):
+    """Which day, and whose."""
+
+    date_: date | None = Field(
+        default=None, alias="date", description="As it was at the end of this UTC day; or as it is."
+    )
+    group: Group = None
+
+
+class SeriesQuery(AtLeast):
+    """What to show over which days."""
+
+    metric: SeriesMetric
+    first: date | None = Field(default=None, alias="from", description="30 days unless given.")
+    last: date | None = Field(default=None, alias="to", description="Today unless given.")
+    group: Group = None
+
+    def days(self, today: date) -> tuple[date, date]:
+        """Give the first and last day. Raises Unacceptable."""
+        last = self.last or max(self.first or today, today)
+        try:
+            first = self.first or last - timedelta(days=_DEFAULT_DAYS - 1)
+        except OverflowError:
+            first = date.min
+        if not 0 <= (last - first).days < _MOST_DAYS:
+            raise Unacceptable("bad_range", f"from..to must be 1 to {_MOST_DAYS} days")
+        return first, last
+
+
+def router(database: Database, views: Views) -> APIRouter:
+    """Make the dashboard's routes over one database."""
+    counters = Counters(database)
+    routes = APIRouter(tags=["dashboard"])
+
+    @routes.get("/dashboard", responses=problem_responses(412, 422, 503))
+    async def show_dashboard(
+        asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
+    ) -> Response:
+        """Show the desk as it is, or as it was at the end of a day.
+
+        `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
+        opening; p50 and p90 are at most 19 % above the exact ones.
+        """
+        headers = await views.at_least(asked.after, prefer)
+        day = asked.date_ or datetime.now(UTC).date()
+        async with answering(_PATIENCE_SECONDS):
+            # What is dated tomorrow, by a clock that is ahead, is part of today.
+            stood = await counters.until(asked.date_ or date.max, _group(asked.group))
+            happened = await counters.on(day, _group(asked.group))
+        shown = {
+            "date": day,
+            "group": asked.group,
+            "tickets": _named(stood, "status"),
+            "backlog": _backlog(stood, day),
+            "ratings": _ratings(stood.get("rating", Counter())),
+            "on_date": _happened(happened),
+            "until_date": _happened(stood),
+        }
+        return json_response(shown, headers)
+
+    @routes.get("/dashboard/series", responses=problem_responses(412, 422, 503))
+    async def show_series(
+        asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
+    ) -> Response:
+        """Show one metric for each day of a range.
+
+        `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
+        day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
+        """
+        headers = await views.at_least(asked.after, prefer)
+        first, last = asked.days(datetime.now(UTC).date())
+        group = _group(asked.group)
+        metric: Metric
+        async with answering(_PATIENCE_SECONDS):
+            if asked.metric in HAPPENINGS:
+                metric = "happened"
+            else:
+                metric = "priority" if asked.metric == "backlog" else cast("Metric", asked.metric)
+            changes = await counters.by_day(metric, first, last, group)
+            before: Figures = {}
+            if metric in STATES and first > date.min:
+                before = await counters.until(first - _ONE_DAY, group)
+        days = _series(asked.metric, metric, first, last, before, changes)
+        shown = {
+            "metric": asked.metric,
+            "group": asked.group,
+            "from": first,
+            "to": last,
+            "days": [{"date": day, "value": value} for day, value in days],
+        }
+        return json_response(shown, headers)
+
+    return routes
+
+
+def _group(asked: str | None) -> str | None:
+    """Give the group as it is written in counters; None for all."""
+    return None if asked is None else dashboard.word(asked or None)
+
+
+def _series(
+    asked: SeriesMetric,
+    metric: Metric,
+    first: date,
+    last: date,
+    before: Figures,
+    changes: Mapping[str, Counter[str]],
+) -> Iterator[tuple[date, object]]:
+    stood = Counter(before.get(metric, Counter()))
+    for n in range((last - first).days + 1):
+        day = first + timedelta(days=n)
+        change = changes.get(day.isoformat(), Counter[str]())
+        if metric == "happened":
+            yield day, change[asked]
+        elif metric in TIMES:
+            yield day, _times(change)
+        else:
+            stood.update(change)
+            yield day, stood.total() if asked == "backlog" else _labels(stood)
+
+
+def _backlog(stood: Figures, day: date) -> JsonObject:
+    opened_on = stood.get("opened_on", Counter())
+    return {
+        "total": stood.get("priority", Counter()).total(),
+        **{by: _named(stood, by) for by in ("priority", "group", "assignee", "sla", "opened_on")},
+        "age": dashboard.by_age(opened_on.items(), day),
+    }
+
+
+def _named(figures: Figures, metric: str) -> dict[str, int]:
+    return _labels(figures.get(metric, Counter()))
+
+
+def _labels(counter: Mapping[str, int]) -> dict[str, int]:
+    """Give the numbers by name, in the order of names; no name at all is written ""."""
+    named = {dashboard.name(label) or "": n for label, n in counter.items() if n}
+    return dict(sorted(named.items()))
+
+
+def _happened(figures: Figures) -> JsonObject:
+    happened = figures.get("happened", Counter())
+    return {
+        **{label: happened[label] for label in HAPPENINGS},
+        **{time: _times(figures.get(time, Counter())) for time in TIMES},
+    }
+
+
+def _times(labels: Mapping[str, int]) -> JsonObject:
+    buckets = {int(label[1:]): n for label, n in labels.items() if label.startswith("b")}
+    count = sum(buckets.values())
+    return {
+        "count": count,
+        "mean_seconds": labels.get("ms", 0) / count / 1000 if count else None,
+        "p50_seconds": _seconds(dashboard.quantile_ms(buckets, 0.5)),
+        "p90_seconds": _seconds(dashboard.quantile_ms(buckets, 0.9)),
+    }
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _ratings(scores: Mapping[str, int]) -> JsonObject:
+    count = sum(scores.values())
+    total = sum(int(score) * n for score, n in scores.items())
+    return {
+        "count": count,
+        "mean": total / count if count else None,
+        "scores": dict(sorted(scores.items())),
+    }

@@ -1,0 +1,160 @@
+"""How it is: whether the process answers, whether it can be relied on, and each partition."""
+
+from datetime import datetime
+from http import HTTPStatus
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict
+
+from api.problems import problem_responses
+from api.visible import json_response
+from domain.errors import TicketNotFound
+from domain.events import JsonObject
+from eventstore.driver import Database
+from eventstore.failures import StoreUnavailable, answering
+from eventstore.store import EventStore
+from projections.health import Health, Lag, Report, age_seconds
+from projections.parked import Parked, ParkedTickets
+from projections.partitions import Member, Partition, State
+
+_READY_SECONDS = 5.0
+_PATIENCE_SECONDS = 10.0
+_MOST_PARKED = 100
+
+
+class Repair(BaseModel):
+    """A ticket whose view is to be folded again from its first event."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ticket_id: UUID
+
+
+def router(database: Database, store: EventStore) -> APIRouter:
+    """Make the routes over one database."""
+    health = Health(database, store)
+    parked = ParkedTickets(database)
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz", responses={503: {"description": "Not ready; the same document."}})
+    async def readyz() -> Response:
+        """Say whether commands can be taken and the views get on; 503 if not.
+
+        `current`: all that was written before a moment ago is shown. `slow`: it is not, and the
+        projectors get on; starting them anew would not help. `stuck`: it is not, and nothing moves.
+        Judged by how far the log has been folded, not by what runs.
+        """
+        try:
+            async with answering(_READY_SECONDS):
+                report = await health.look()
+        except StoreUnavailable:
+            return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
+        stuck = report.condition == "stuck"
+        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
+        return _readiness(status, {"database": "ok", "views": _views(report)})
+
+    @routes.get("/projections", responses=problem_responses(503))
+    async def show_projections() -> Response:
+        """Show how far the views are, by partition, who keeps them so, and what is parked.
+
+        `lag` is what is in the log and not in the views, parked tickets left out; null while it is
+        not known how far a partition is.
+        """
+        async with answering(_PATIENCE_SECONDS):
+            report = await health.look()
+            lags = await health.lags(report)
+        state = report.state
+        shown = {
+            **_views(report),
+            "log_events": report.log_events,
+            "applied_events": report.folded_events,
+            "parked": [_parked(ticket) for ticket in report.parked[:_MOST_PARKED]],
+            "projectors": [_member(state, member) for member in state.members.values()],
+            "partitions": [
+                {"condition": is_, **_partition(state, partition, lags.get(partition.number))}
+                for partition, is_ in zip(state.partitions, report.conditions, strict=True)
+            ],
+        }
+        return json_response(shown, {})
+
+    @routes.post(
+        "/projections/repairs", status_code=202, responses=problem_responses(400, 404, 422, 503)
+    )
+    async def repair(asked: Repair) -> Response:
+        """Have a ticket's view folded again from its first event: a parked one, or any other.
+
+        Its projector does so within moments; a ticket that still cannot be folded stays parked.
+        """
+        async with answering(_PATIENCE_SECONDS):
+            if not await store.stored(asked.ticket_id, limit=1):
+                raise TicketNotFound
+            await parked.ask(asked.ticket_id)
+        content = {"ticket_id": asked.ticket_id, "repair": True}
+        return json_response(content, {"Location": "/projections"}, HTTPStatus.ACCEPTED)
+
+    return routes
+
+
+def _readiness(status: HTTPStatus, content: JsonObject) -> Response:
+    ready = "ready" if status == HTTPStatus.OK else "not ready"
+    return json_response({"status": ready, **content}, {}, status)
+
+
+def _views(report: Report) -> JsonObject:
+    failures = {m.failure for m in report.state.members.values() if m.failure is not None}
+    return {
+        "condition": report.condition,
+        "age_seconds": age_seconds(report.state),
+        "missing_events": report.missing_events,
+        "parked_tickets": len(report.parked),
+        "failures": sorted(failures),
+    }
+
+
+def _partition(state: State, partition: Partition, lag: Lag | None) -> JsonObject:
+    shown = state.as_of(partition)
+    last = partition.last
+    if last is not None:
+        last = {**last, "age_seconds": _age(state, last["recorded_at"])}
+    return {
+        "partition": partition.number,
+        "owner": partition.owner,
+        "epoch": partition.epoch,
+        "phase": partition.phase,
+        "applied_events": partition.applied,
+        "last_event": last,
+        "as_of": shown,
+        "lag": lag,
+    }
+
+
+def _member(state: State, member: Member) -> JsonObject:
+    return {
+        "id": member.id,
+        "alive": state.is_alive(member.id),
+        "seen_at": member.seen_at,
+        "progressed_at": member.progressed_at,
+        "partitions": len(state.of(member.id)),
+        "failure": member.failure,
+    }
+
+
+def _parked(ticket: Parked) -> JsonObject:
+    return {
+        "ticket_id": ticket.ticket_id,
+        "version": ticket.version,
+        "waiting_events": ticket.waiting_events,
+        "error": ticket.error,
+        "tried_at": ticket.tried_at,
+        "repair_asked": ticket.repair,
+    }
+
+
+def _age(state: State, then: object) -> float | None:
+    return max(0.0, (state.now - then).total_seconds()) if isinstance(then, datetime) else None

@@ -1,0 +1,76 @@
+"""The routes of saved views: named filters with a count that is kept, not counted."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.problems import problem_responses
+from api.visible import AtLeast, Prefer, Views, json_response
+from domain.events import JsonObject
+from eventstore.driver import Database
+from eventstore.failures import answering
+from projections.partitions import Partitions
+from projections.saved_views import SavedView, SavedViews, TicketFilter, ViewName
+
+_PATIENCE_SECONDS = 10.0
+
+
+def router(database: Database, views: Views) -> APIRouter:
+    """Make the routes over one database."""
+    saved = SavedViews(database)
+    partitions = Partitions(database)
+    routes = APIRouter(prefix="/views", tags=["saved views"])
+
+    async def shown(found: list[SavedView]) -> list[JsonObject]:
+        """Tell views with their counts; null for one that has not been counted everywhere yet."""
+        state, counts = await partitions.read(), await saved.counts()
+        everywhere = frozenset.intersection(*(p.views for p in state.partitions))
+        return [
+            {
+                "name": view.name,
+                "filter": view.filter.model_dump(exclude_none=True),
+                "saved_at": view.saved_at,
+                "count": counts[view.id] if view.id in everywhere else None,
+            }
+            for view in found
+        ]
+
+    @routes.get("", responses=problem_responses(412, 422, 503))
+    async def list_views(asked: Annotated[AtLeast, Query()], prefer: Prefer = None) -> Response:
+        """List the saved views by name, each with the number of tickets that match it.
+
+        The count is exact, as new as the views are; null for the moment in which it is first made.
+        """
+        headers = await views.at_least(asked.after, prefer)
+        async with answering(_PATIENCE_SECONDS):
+            content = await shown(await saved.all())
+        return json_response({"views": content}, headers)
+
+    @routes.get("/{name}", responses=problem_responses(404, 412, 422, 503))
+    async def show_view(
+        name: ViewName, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
+    ) -> Response:
+        """Show one saved view; its tickets are at `/tickets?view=<name>`."""
+        headers = await views.at_least(asked.after, prefer)
+        async with answering(_PATIENCE_SECONDS):
+            [content] = await shown([await saved.find(name)])
+        return json_response(content, headers)
+
+    @routes.put("/{name}", responses=problem_responses(400, 409, 422, 503))
+    async def save_view(name: ViewName, asked: TicketFilter) -> Response:
+        """Save a filter under a name, in the place of what had the name. 201 if it is new."""
+        async with answering(_PATIENCE_SECONDS):
+            view, is_new = await saved.save(name, asked)
+            [content] = await shown([view])
+        status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
+        return json_response(content, {"Location": f"/views/{name}"}, status)
+
+    @routes.delete("/{name}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def delete_view(name: ViewName) -> Response:
+        """Forget a saved view. Its tickets are what they were."""
+        async with answering(_PATIENCE_SECONDS):
+            await saved.delete(name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes

@@ -1,0 +1,374 @@
+"""One batch of events into the views: one transaction, all of it or nothing.
+
+The read documents of the batch's tickets are read and the events folded in; the checkpoint of each
+partition is moved on, on condition of its epoch; the documents are written back, each on condition
+of the version that was read; what has changed is added to the counters and to the counts of saved
+views. So views, counters and checkpoint never disagree, and an event that comes twice, or through
+two projectors at once, finds its version taken and changes nothing (law L7).
+
+An event whose version is not the next shows a gap, which is filled from the log (L8).
+
+A ticket that cannot be folded, or whose document cannot be written, is parked, and its batch goes
+on without it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import NamedTuple, TypeVar, cast
+from uuid import UUID
+
+import bson
+from bson.raw_bson import RawBSONDocument
+from pydantic import ValidationError
+from pymongo import DeleteOne, InsertOne, ReplaceOne
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore.driver import Database, Session
+from eventstore.envelope import Envelope, EventDocument, from_document
+from eventstore.store import EventStore, ResumeToken
+from projections import tickets
+from projections.counters import Counters
+from projections.dashboard import Entries
+from projections.parked import ParkedTickets
+from projections.partitions import Applied, Partitions, partition_of
+from projections.saved_views import SavedView, SavedViews, counting
+from projections.tickets import TicketRead
+
+T = TypeVar("T")
+
+_FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
+_MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
+_DUPLICATE_KEY = 11000
+
+
+class OtherShape(CasebookError):
+    """A read document was folded by another version, which projected meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__("other_shape", "a read document is of another version's shape")
+
+
+class TooLarge(CasebookError):
+    """A read document would be larger than the database takes: for example with 50,000 tags."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__("too_large", f"the read document would have {size_bytes} bytes")
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one process holds: its partitions' epochs, and what it must know of their tickets."""
+
+    me: str
+    epochs: Mapping[int, int]
+    views: Sequence[SavedView] = ()
+    parked: set[UUID] = field(default_factory=set)
+
+    @property
+    def shard(self) -> int:
+        """Which counters it writes: those that no other process does, if there are few."""
+        return min(self.epochs, default=0)
+
+
+class _Stored(NamedTuple):
+    """A read document as it is: what stands in it, and what it has added to the counters.
+
+    `read` is None if another version has folded it, or it cannot be read: then `damage` says why.
+    """
+
+    read: TicketRead | None
+    damage: str | None
+    version: int
+    counted: Entries
+    in_views: tuple[str, ...]
+
+
+class _Change(NamedTuple):
+    """What becomes of one ticket's read document; `document` is None if it is to go."""
+
+    ticket_id: UUID
+    before: _Stored | None
+    after: TicketRead | None
+    document: RawBSONDocument | None
+    last: Envelope | None
+
+
+class _Stuck(NamedTuple):
+    """A ticket that could not be folded, the version it stopped at, and the last one known."""
+
+    ticket_id: UUID
+    version: int
+    seen: int
+    error: str
+
+
+class _Made(NamedTuple):
+    """What events of one ticket come to: both, if only the later ones could not be taken."""
+
+    change: _Change | None
+    stuck: _Stuck | None
+
+
+class BatchWriter:
+    """Writes batches of one process into the views of one database."""
+
+    def __init__(self, database: Database, store: EventStore, partitions: Partitions) -> None:
+        self._database = database
+        self._store = store
+        self._partitions = partitions
+        self._reads = database.collection(tickets.COLLECTION)
+        self._counters = Counters(database)
+        self._views = SavedViews(database)
+        self._parked = ParkedTickets(database)
+
+    async def write(
+        self,
+        holding: Holding,
+        batch: Sequence[EventDocument],
+        token: ResumeToken | None = None,
+    ) -> int:
+        """Fold stored events in, of the process's partitions only; give how many were new.
+
+        `token` resumes behind them. Raises Fenced, OtherShape, StoreUnavailable and what the driver
+        raises; then nothing has been written.
+        """
+        ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
+        arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
+        waiting = {t: events[-1]["version"] for t, events in arrived.items() if t in holding.parked}
+        wanted = {t: events for t, events in arrived.items() if t not in waiting}
+        touched = {partition_of(ticket_id) for ticket_id in arrived}
+
+        async def work(session: Session) -> tuple[int, list[_Stuck]]:
+            made = await self._fold(holding, wanted, await self._read(wanted, session))
+            changes = [m.change for m in made if m.change is not None]
+            stuck = [m.stuck for m in made if m.stuck is not None]
+            applied = _applied(changes, touched)
+            await self._store_all(holding, changes, applied, session, token)
+            for ticket_id, version in waiting.items():
+                await self._parked.see(ticket_id, version, session)
+            for one in stuck:
+                await self._parked.park(*one, session)
+            return sum(events for events, _ in applied.values()), stuck
+
+        events, stuck = await self._in_transaction(work)
+        holding.parked.update(one.ticket_id for one in stuck)
+        return events
+
+    async def refold(self, holding: Holding, ticket_id: UUID) -> str | None:
+        """Fold one ticket again from its first event, whatever its document holds.
+
+        Give None, or why it could not be done: then the document stays as it is, and the ticket is
+        parked. Raises as `write` does.
+        """
+
+        async def work(session: Session) -> str | None:
+            stored = (await self._read([ticket_id], session)).get(ticket_id)
+            events = await self._store.stored(ticket_id)
+            change, stuck = self._make(holding, ticket_id, stored, None, events)
+            if stuck is None and change is None and stored is not None:
+                change = _Change(ticket_id, stored, None, None, None)  # the log has no such ticket
+            changes = [change] if change is not None and stuck is None else []
+            applied = _applied(changes, {partition_of(ticket_id)})
+            await self._store_all(holding, changes, applied, session)
+            if stuck is None:
+                await self._parked.free(ticket_id, session)
+                return None
+            version = 1 if stored is None else stored.version + 1
+            await self._parked.park(ticket_id, version, stuck.seen, stuck.error, session)
+            return stuck.error
+
+        error = await self._in_transaction(work)
+        if error is None:
+            holding.parked.discard(ticket_id)
+        else:
+            holding.parked.add(ticket_id)
+        return error
+
+    async def recount(self, holding: Holding, ids: Collection[UUID]) -> None:
+        """Find anew which saved views count some tickets. Raises as `write` does."""
+
+        async def work(session: Session) -> None:
+            changes = []
+            for ticket_id, stored in (await self._read(ids, session)).items():
+                if stored.read is None:
+                    continue  # it will be folded again, and counted then
+                change, _ = self._make(holding, ticket_id, stored, stored.read, ())
+                after = None if change is None else change.after
+                if change and after and after.in_views != stored.in_views:
+                    changes.append(change)
+            applied = _applied(changes, {partition_of(ticket_id) for ticket_id in ids})
+            await self._store_all(holding, changes, applied, session)
+
+        await self._in_transaction(work)
+
+    async def _in_transaction(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        try:
+            return await self._database.in_transaction(work)
+        except PyMongoError as error:
+            if not _is_race(error):
+                raise
+        # Two have made the same document at the same time; now it is there.
+        return await self._database.in_transaction(work)
+
+    async def _read(self, ids: Collection[UUID], session: Session) -> dict[UUID, _Stored]:
+        found = self._reads.find({"_id": {"$in": list(ids)}}, session=session)
+        return {cast("UUID", document["_id"]): _stored(document) async for document in found}
+
+    async def _fold(
+        self,
+        holding: Holding,
+        arrived: Mapping[UUID, Sequence[EventDocument]],
+        stored: Mapping[UUID, _Stored],
+    ) -> list[_Made]:
+        made: list[_Made] = []
+        for n, (ticket_id, events) in enumerate(arrived.items(), start=1):
+            before = stored.get(ticket_id)
+            read = None if before is None else before.read
+            if before is not None and read is None and before.damage is None:
+                raise OtherShape
+            have = 0 if before is None else before.version
+            new: Sequence[EventDocument] = [e for e in events if e["version"] > have]
+            if not new:
+                continue
+            if before is not None and before.damage is not None:
+                stuck = _Stuck(ticket_id, have + 1, new[-1]["version"], before.damage)
+                made.append(_Made(None, stuck))
+                continue
+            if not _is_next(have, new):
+                new = await self._store.stored(ticket_id, after=have)
+            made.append(self._make(holding, ticket_id, before, read, new))
+            if n % _FOLDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return made
+
+    def _make(
+        self,
+        holding: Holding,
+        ticket_id: UUID,
+        before: _Stored | None,
+        read: TicketRead | None,
+        events: Sequence[EventDocument],
+    ) -> _Made:
+        """Fold events into a ticket's view as far as they can be, ready to be written.
+
+        Whatever goes wrong with one ticket is no reason to keep the others waiting.
+        """
+        last: Envelope | None = None
+        after, error = read, ""
+        try:
+            for event in events:
+                envelope = from_document(event)
+                after, last = tickets.apply(after, envelope), envelope
+        except Exception as caught:  # noqa: BLE001
+            error = _told(caught)
+        change: _Change | None = None
+        try:
+            if after is not None:
+                after = replace(after, in_views=counting(holding.views, after))
+                change = _Change(ticket_id, before, after, self._encoded(after), last)
+        except Exception as caught:  # noqa: BLE001
+            after, error = read, _told(caught)
+        if not error:
+            return _Made(change, None)
+        version = 1 if after is None else after.version + 1
+        seen = max([version, *(event["version"] for event in events)])
+        return _Made(change if last else None, _Stuck(ticket_id, version, seen, error))
+
+    def _encoded(self, read: TicketRead) -> RawBSONDocument:
+        data = bson.encode(tickets.to_document(read), codec_options=self._reads.codec_options)
+        if len(data) > _MOST_BYTES:
+            raise TooLarge(len(data))
+        return RawBSONDocument(data)
+
+    async def _store_all(
+        self,
+        holding: Holding,
+        changes: Sequence[_Change],
+        applied: Mapping[int, Applied],
+        session: Session,
+        token: ResumeToken | None = None,
+    ) -> None:
+        """Write checkpoints, documents, counters and counts of views.
+
+        The checkpoints first: who has been replaced finds out before anything else is tried.
+        """
+        await self._partitions.advance(holding.me, holding.epochs, applied, session, token=token)
+        if not changes:
+            return
+        entries: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
+        for _, before, after, *_ in changes:
+            if after is not None:
+                entries.update(after.counted)
+                counts.update(after.in_views)
+            if before is not None:
+                entries.subtract(before.counted)
+                counts.subtract(before.in_views)
+        done = await self._reads.bulk_write(
+            [_write(change) for change in changes], ordered=False, session=session
+        )
+        if done.inserted_count + done.matched_count + done.deleted_count != len(changes):
+            raise AssertionError("a document has changed within a transaction")
+        await self._counters.add(entries, holding.shard, session)
+        known = {view.id for view in holding.views}
+        of_known = {view: n for view, n in counts.items() if view in known}
+        await self._views.add(of_known, holding.shard, session)
+
+
+def _write(change: _Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
+    document = cast("JsonObject", change.document)
+    if change.before is None:
+        return InsertOne(document)
+    gate = {"_id": change.ticket_id, "version": change.before.version}
+    return DeleteOne(gate) if change.document is None else ReplaceOne(gate, document)
+
+
+def _stored(document: Mapping[str, object]) -> _Stored:
+    """Read a document as far as it can be read."""
+    version, counted = document.get("version"), document.get("counted")
+    in_views = document.get("in_views")
+    read, damage = None, None
+    try:
+        read = tickets.from_document(document)
+    except (KeyError, ValidationError) as error:
+        damage = f"the read document is damaged: {_told(error)}"
+    return _Stored(
+        read,
+        damage,
+        version if isinstance(version, int) else 0,
+        cast("Entries", counted) if isinstance(counted, dict) else {},
+        tuple(in_views) if isinstance(in_views, list) else (),
+    )
+
+
+def _applied(changes: Iterable[_Change], partitions: Iterable[int]) -> dict[int, Applied]:
+    """Give what changes do to the checkpoints of partitions."""
+    applied = {number: Applied(0, None) for number in partitions}
+    for ticket_id, before, after, _, last in changes:
+        number = partition_of(ticket_id)
+        events, former = applied[number]
+        events += 0 if after is None else after.version
+        events -= 0 if before is None else before.version
+        latest = max((e for e in (former, last) if e), key=lambda e: e.recorded_at, default=None)
+        applied[number] = Applied(events, latest)
+    return applied
+
+
+def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
+    """Say whether the events continue behind version `have` without gap or double."""
+    return all(e["version"] == have + n for n, e in enumerate(events, start=1))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_race(error: PyMongoError) -> bool:
+    details = getattr(error, "details", None) or {}
+    codes = {failure.get("code") for failure in details.get("writeErrors", [])}
+    return isinstance(error, DuplicateKeyError) or _DUPLICATE_KEY in codes

@@ -1,0 +1,119 @@
+"""The collection `dashboard_counters`: sums of entries by metric, period and shard.
+
+    {_id: "status/2026-01/3", metric, span: "month", period: "2026-01",
+     n: {all: {open: 5}, groups: {print: {open: 2}}}}
+
+A counter is spread over some shards, of which every projector writes one, so that projectors do
+not queue for it; whoever reads adds the shards up. No read counts tickets: the dashboard of a day
+is the sum of some fifty periods, whatever the number of tickets.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from typing import cast
+
+from pymongo import UpdateOne
+from pymongo.errors import OperationFailure
+
+from domain.events import JsonObject
+from eventstore.driver import Database, Session
+from projections import dashboard
+from projections.dashboard import Entries, Metric
+
+COLLECTION = "dashboard_counters"
+SHARDS = 8
+_FORMER_INDEX = "metric_1_label_1"  # unique, of a version that kept a document for each label
+
+Figures = Mapping[str, Counter[str]]
+"""By metric, by label, how many. Zeros are left out."""
+
+
+class Counters:
+    """The counters of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._counters = database.collection(COLLECTION)
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        with suppress(OperationFailure):  # there is no such index, or no collection yet
+            await self._counters.drop_index(_FORMER_INDEX)
+        await self._counters.create_index([("span", 1), ("period", 1)])
+        await self._counters.create_index([("metric", 1), ("span", 1), ("period", 1)])
+
+    async def add(self, change: Entries, shard: int, session: Session) -> None:
+        """Add a change of entries."""
+        writes = [
+            UpdateOne(
+                {"_id": f"{metric}/{period}/{shard % SHARDS}"},
+                {
+                    "$inc": {f"n.{path}": n for path, n in paths.items()},
+                    "$setOnInsert": {"metric": metric, "span": span, "period": period},
+                },
+                upsert=True,
+            )
+            for (metric, span, period), paths in sorted(dashboard.increments(change).items())
+        ]
+        if writes:
+            await self._counters.bulk_write(writes, ordered=False, session=session)
+
+    async def until(self, day: date, group: str | None = None) -> Figures:
+        """Add up all days until the end of one; of one group only if given, as `word` writes it."""
+        conditions: list[JsonObject] = [
+            {"span": span, "period": {"$gte": first, "$lt": before}}
+            for span, first, before in dashboard.until(day)
+        ]
+        # One after the other would be as right; as one $or some servers read everything.
+        parts = await asyncio.gather(*(self._sum(each, group) for each in conditions))
+        total: dict[str, Counter[str]] = {}
+        for part in parts:
+            for (metric, _), labels in part.items():
+                total.setdefault(metric, Counter()).update(labels)
+        return {metric: _without_zeros(labels) for metric, labels in total.items()}
+
+    async def on(self, day: date, group: str | None = None) -> Figures:
+        """Give what one day has added."""
+        found = await self._sum({"span": "day", "period": day.isoformat()}, group)
+        return {metric: _without_zeros(labels) for (metric, _), labels in found.items()}
+
+    async def by_day(
+        self, metric: Metric, first: date, last: date, group: str | None = None
+    ) -> dict[str, Counter[str]]:
+        """Give what each day of a range has added to one metric, by day; days without are left out.
+
+        Days are written YYYY-MM-DD.
+        """
+        condition: JsonObject = {
+            "metric": metric,
+            "span": "day",
+            "period": {"$gte": first.isoformat(), "$lte": last.isoformat()},
+        }
+        found = await self._sum(condition, group)
+        return {period: _without_zeros(labels) for (_, period), labels in found.items()}
+
+    async def _sum(
+        self, condition: JsonObject, group: str | None
+    ) -> dict[tuple[str, str], Counter[str]]:
+        """Add up the shards of some counters, by metric and period."""
+        path = ("all",) if group is None else ("groups", group)
+        wanted = {"_id": 0, "metric": 1, "period": 1, ".".join(("n", *path)): 1}
+        total: dict[tuple[str, str], Counter[str]] = {}
+        async for counter in self._counters.find(condition, wanted):
+            key = (str(counter["metric"]), str(counter["period"]))
+            labels = _inside(counter, ("n", *path))
+            total.setdefault(key, Counter()).update(labels)
+        return total
+
+
+def _inside(document: Mapping[str, object], path: Sequence[str]) -> Mapping[str, int]:
+    inside: object = document
+    for step in path:
+        inside = inside.get(step, {}) if isinstance(inside, dict) else {}
+    return cast("Mapping[str, int]", inside)
+
+
+def _without_zeros(labels: Mapping[str, int]) -> Counter[str]:
+    return Counter({label: n for label, n in labels.items() if n})

@@ -1,0 +1,199 @@
+"""Saved views: named filters over the tickets, each with a count that the projector keeps.
+
+A read document says which views count it (`in_views`). Whoever writes it finds anew which views it
+matches, and what changed is added to the views' counts in the same transaction: so a count is exact
+whatever happens, and reading it never counts.
+
+A new view has to find the tickets that are there already. Each partition's projector looks through
+them, a little at a time between its batches, and says so in the partition's checkpoint once it is
+done: a view's count is told when all partitions have said so. Meanwhile documents that are written
+are counted already, and found to be so.
+
+    saved_views         {_id: name, id, filter, saved_at}
+    saved_view_counts   {_id: "<id>/<shard>", view: id, n}
+
+A view that is saved anew with another filter is another view, with an id of its own.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+from pymongo import ReturnDocument, UpdateOne
+
+from domain.errors import NotFound, StateConflict
+from domain.events import JsonObject, Priority, Status
+from domain.values import Tag
+from eventstore.driver import Database, Session
+from projections.counters import SHARDS
+from projections.dashboard import UNSOLVED
+from projections.tickets import TicketRead
+
+COLLECTION = "saved_views"
+COUNTS = "saved_view_counts"
+MOST_VIEWS = 100
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one.")]
+ViewName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+class TicketFilter(BaseModel):
+    """Which tickets; all of it must hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Status | None = None
+    solved: Annotated[
+        bool | None, Field(description="Resolved and closed tickets, or all others.")
+    ] = None
+    priority: Priority | None = None
+    group: NameOrNone | None = None
+    assignee: NameOrNone | None = None
+    requester: Name | None = None
+    tag: Tag | None = None
+
+    def matches(self, read: TicketRead) -> bool:
+        """Say whether a ticket is one of them; `condition` says the same to the database."""
+        ticket = read.ticket
+        return (
+            self.status in (None, ticket.status)
+            and self.solved in (None, ticket.status not in UNSOLVED)
+            and self.priority in (None, ticket.priority)
+            and (self.group is None or (self.group or None) == ticket.group)
+            and (self.assignee is None or (self.assignee or None) == ticket.assignee)
+            and self.requester in (None, ticket.requester)
+            and (self.tag is None or self.tag in ticket.tags)
+        )
+
+    def condition(self) -> JsonObject:
+        """Give the database's filter: values only, never a client's own operators."""
+        given: JsonObject = {
+            name: None if value == "" else value
+            for name in ("status", "priority", "group", "assignee", "requester")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.tag is not None:
+            given["tags"] = self.tag
+        if self.solved is not None:
+            unsolved: JsonObject = {"$in" if not self.solved else "$nin": list(UNSOLVED)}
+            given["$and"] = [{"status": unsolved}]
+        return given
+
+
+class UnknownView(NotFound):
+    """No view of that name is saved: for example after it was deleted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("view_not_found", f"there is no saved view {name!r}")
+
+
+class TooManyViews(StateConflict):
+    """Each saved view costs the projector something with every event."""
+
+    def __init__(self) -> None:
+        super().__init__("too_many_views", f"no more than {MOST_VIEWS} views can be saved")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedView:
+    """A named filter. `id` changes with the filter."""
+
+    name: str
+    id: str
+    filter: TicketFilter
+    saved_at: datetime
+
+
+def counting(views: Iterable[SavedView], read: TicketRead) -> tuple[str, ...]:
+    """Give the ids of the views that a ticket matches, sorted."""
+    return tuple(sorted(view.id for view in views if view.filter.matches(read)))
+
+
+class SavedViews:
+    """The saved views of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._views = database.collection(COLLECTION)
+        self._counts = database.collection(COUNTS)
+
+    async def prepare(self) -> None:
+        """Make the index. Safe to repeat."""
+        await self._counts.create_index([("view", 1)])
+
+    async def all(self) -> list[SavedView]:
+        """Give all views by name."""
+        return [_from_document(d) async for d in self._views.find().sort("_id", 1)]
+
+    async def find(self, name: str) -> SavedView:
+        """Give a view. Raises UnknownView."""
+        found = await self._views.find_one({"_id": name})
+        if found is None:
+            raise UnknownView(name)
+        return _from_document(found)
+
+    async def save(self, name: str, filter_: TicketFilter) -> tuple[SavedView, bool]:
+        """Save a view; say whether it is new. One with the same filter stays as it is.
+
+        Raises TooManyViews.
+        """
+        former = await self._views.find_one({"_id": name})
+        if former is not None and _from_document(former).filter == filter_:
+            return _from_document(former), False
+        if former is None and await self._views.count_documents({}) >= MOST_VIEWS:
+            raise TooManyViews
+        stored = await self._views.find_one_and_update(
+            {"_id": name},
+            {
+                "$set": {"id": uuid4().hex, "filter": filter_.model_dump(exclude_none=True)},
+                "$currentDate": {"saved_at": True},
+            },
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+        if stored is None:  # some servers forget to tell what they have inserted
+            return await self.find(name), True
+        if former is not None:
+            await self._counts.delete_many({"view": former["id"]})
+        return _from_document(stored), True
+
+    async def delete(self, name: str) -> None:
+        """Forget a view. Raises UnknownView."""
+        view = await self.find(name)
+        await self._views.delete_one({"_id": name})
+        await self._counts.delete_many({"view": view.id})
+
+    async def counts(self) -> Counter[str]:
+        """Give the counts by view id."""
+        counts: Counter[str] = Counter()
+        async for count in self._counts.find():
+            counts[str(count["view"])] += cast("int", count["n"])
+        return counts
+
+    async def add(self, change: Mapping[str, int], shard: int, session: Session) -> None:
+        """Add a change of counts by view id."""
+        writes = [
+            UpdateOne(
+                {"_id": f"{view}/{shard % SHARDS}"},
+                {"$inc": {"n": n}, "$setOnInsert": {"view": view}},
+                upsert=True,
+            )
+            for view, n in sorted(change.items())
+            if n
+        ]
+        if writes:
+            await self._counts.bulk_write(writes, ordered=False, session=session)
+
+
+def _from_document(document: Mapping[str, object]) -> SavedView:
+    return SavedView(
+        name=str(document["_id"]),
+        id=str(document["id"]),
+        filter=TicketFilter.model_validate(document["filter"]),
+        saved_at=cast("datetime", document["saved_at"]),
+    )

@@ -1,0 +1,52 @@
+"""Compare the views with the log while everything runs, and say what differs.
+
+Every read document with the fold of its ticket's events, every counter with the sum over all
+tickets, the counts of saved views, the checkpoints. Nothing is written.
+Exit 0: all equal; 1: something differs.
+"""
+
+import argparse
+
+from api.settings import Settings
+from eventstore.store import EventStore
+from projections.audit import Auditor
+from scripts.console import database, progress, run, screen
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.audit_views",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--most", type=int, default=50, metavar="N", help="differences to show (50)"
+    )
+    options = parser.parse_args()
+    async with database(Settings.from_environment()) as db:
+        differences = 0
+        with progress() as bar:
+            task = bar.add_task("auditing", total=None, rate="tickets")
+            auditor = Auditor(
+                db,
+                EventStore(db),
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            async for difference in auditor.differences():
+                differences += 1
+                if differences <= options.most:
+                    bar.console.print(
+                        str(difference), markup=False, highlight=False, soft_wrap=True
+                    )
+    if differences > options.most:
+        screen.print(f"and {differences - options.most} more", highlight=False)
+    screen.print(
+        f"{auditor.tickets} tickets and {auditor.numbers} numbers compared: "
+        + (f"{differences} differences" if differences else "all equal"),
+        highlight=False,
+    )
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    run(main)

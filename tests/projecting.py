@@ -1,0 +1,118 @@
+"""What tests of the projection share: logs to project, and projectors that run."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+from api.handle import Handler, Submission
+from domain.errors import Refusal
+from domain.events import EventData, encode
+from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
+from eventstore.store import EventStore
+from projections.batch import BatchWriter, Holding
+from projections.health import Health
+from projections.partitions import Partitions
+from projections.projector import Projector
+from projections.saved_views import SavedViews
+from tests.spec import ALICE, NOW, opened
+
+
+async def write(store: EventStore, story) -> list[UUID]:
+    """Run random commands on some tickets, one of each in turn."""
+    handler = Handler(store)
+    ids = [uuid4() for _ in story]
+    for ticket_id, (opening, _) in zip(ids, story, strict=True):
+        await handler.handle(ticket_id, Submission(command=opening, actor=ALICE, occurred_at=NOW))
+    for turn in range(max(len(moves) for _, moves in story)):
+        for ticket_id, (_, moves) in zip(ids, story, strict=True):
+            if turn < len(moves):
+                command, actor = moves[turn]
+                with suppress(Refusal):
+                    await handler.handle(
+                        ticket_id, Submission(command=command, actor=actor, occurred_at=NOW)
+                    )
+    return ids
+
+
+async def open_some(store: EventStore, n: int, versions: int = 3, **different) -> list[UUID]:
+    """Write `n` tickets of some events each."""
+    ids = [uuid4() for _ in range(n)]
+    for ticket_id in ids:
+        about = Metadata(ALICE, CommandRef("k", "f"))
+        events = [encode(opened(**different))]
+        events += [EventData("NoteAdded", 1, {"body": f"{i}"}) for i in range(1, versions)]
+        await store.append(seal(ticket_id, EMPTY, events, about, NOW, utc_now()))
+    return ids
+
+
+async def add(store: EventStore, ticket_id: UUID, type_: str, occurred_at=NOW, **data) -> None:
+    """Write one more event, as no command would."""
+    last = (await store.load(ticket_id))[-1]
+    about = Metadata(ALICE, CommandRef(uuid4().hex, "f"))
+    event = EventData(type_, 1, data)
+    head = Head(last.version, last.hash)
+    await store.append(seal(ticket_id, head, [event], about, occurred_at, utc_now()))
+
+
+async def until(holds: Callable[[], Awaitable[object]], seconds: float = 60):
+    """Wait until something holds, and give it. Polled: what is waited for is in the database."""
+    async with asyncio.timeout(seconds):
+        while not (found := await holds()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def caught_up(database, store, seconds=30):
+    """Wait until as many events are folded, or wait with a parked ticket, as the log holds."""
+    health = Health(database, store)
+
+    async def nothing_missing():
+        return (await health.look()).missing_events == 0
+
+    await until(nothing_missing, seconds)
+
+
+async def all_live(database):
+    """Wait until no partition is to be emptied or scanned."""
+
+    async def live():
+        return {p.phase for p in (await Partitions(database).read()).partitions} == {"live"}
+
+    await until(live)
+
+
+async def rebuilt(database, store):
+    """Wait until the views are folded again; whoever began it may be gone."""
+    await all_live(database)
+    await caught_up(database, store)
+
+
+@asynccontextmanager
+async def running(*projectors: Projector):
+    tasks = [asyncio.create_task(p.run()) for p in projectors]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def holding_all(database, me="test") -> Holding:
+    """Take all partitions, from whoever has them."""
+    partitions = Partitions(database)
+    await partitions.beat(me)
+    state = await partitions.read()
+    await partitions.take(me, state, state.partitions)
+    mine = (await partitions.read()).of(me)
+    assert len(mine) == 64
+    return Holding(me, {p.number: p.epoch for p in mine}, await SavedViews(database).all())
+
+
+def writer(database, store) -> BatchWriter:
+    return BatchWriter(database, store, Partitions(database))
+
+
+async def stored_events(store: EventStore):
+    return [event async for event in store.scan_stored()]

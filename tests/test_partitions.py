@@ -1,0 +1,181 @@
+"""Who keeps which part of the views: plans, leases, epochs (L7)."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections.partitions import PARTITIONS, Member, Partition, Partitions, State, plan
+from projections.projector import Projector
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import add, caught_up, holding_all, open_some, running, stored_events, until
+from tests.projecting import writer as writer_of
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LEASE = 10.0
+
+
+def state(owners: dict[int, str], members: dict[str, float], **shapes: int) -> State:
+    """Give a state: owners of partitions, and how many seconds ago members were seen."""
+    return State(
+        NOW,
+        [Partition(n, owner=owners.get(n)) for n in range(PARTITIONS)],
+        {
+            name: Member(name, NOW - timedelta(seconds=age), shape=shapes.get(name, 1))
+            for name, age in members.items()
+        },
+        LEASE,
+    )
+
+
+def planned(found: State, me: str) -> tuple[list[int], list[int]]:
+    take, release = plan(found, me, shape=1)
+    return [p.number for p in take], [p.number for p in release]
+
+
+def everything(owner: str) -> dict[int, str]:
+    return dict.fromkeys(range(PARTITIONS), owner)
+
+
+def test_who_is_alone_takes_all():
+    assert planned(state({}, {"me": 0}), "me") == (list(range(64)), [])
+
+
+def test_who_has_all_lets_go_of_half_for_another():
+    both = {"me": 0.0, "other": 0.0}
+    assert planned(state(everything("me"), both), "me") == ([], list(range(32, 64)))
+    assert planned(state(everything("me"), both), "other") == ([], [])
+
+
+def test_the_partitions_of_the_dead_are_taken_and_those_of_the_living_are_not():
+    found = state(everything("other"), {"me": 0, "other": LEASE - 1})
+    assert planned(found, "me") == ([], [])
+    found = state(everything("other"), {"me": 0, "other": LEASE})
+    assert planned(found, "me") == (list(range(64)), [])
+
+
+def test_a_time_to_come_is_no_sign_of_life():
+    """L7: the database's clock was set back an hour; a dead owner would live for that long."""
+    found = state(everything("other"), {"me": 0, "other": -3600})
+    assert planned(found, "me") == (list(range(64)), [])
+    assert planned(state(everything("other"), {"me": 0, "other": -1}), "me") == ([], [])
+
+
+def test_who_folds_an_older_shape_stands_by():
+    """L7: during an upgrade the newest wins; when it is gone, the older go on."""
+    found = state(everything("me"), {"me": 0, "new": 0}, new=2)
+    assert planned(found, "me") == ([], list(range(64)))
+    found = state(everything("new"), {"me": 0, "new": LEASE}, new=2)
+    assert planned(found, "me") == (list(range(64)), [])
+
+
+def test_views_that_are_to_be_emptied_are_held_by_one():
+    """L7: by who has the first partition."""
+    found = state({0: "me", **dict.fromkeys(range(10, 20), "other")}, {"me": 0, "other": 0})
+    reset = State(
+        NOW, [Partition(p.number, owner=p.owner, phase="reset") for p in found.partitions],
+        found.members, LEASE,
+    )  # fmt: skip
+    assert planned(reset, "other") == ([], list(range(10, 20)))
+    take, release = planned(reset, "me")
+    assert (take, release) == ([*range(1, 10), *range(20, 64)], [])
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "dead"]), min_size=64, max_size=64),
+    st.sets(st.sampled_from(["a", "b", "c"]), min_size=1),
+    st.data(),
+)
+def test_whoever_is_there_they_share_all_evenly_in_the_end(owners, alive, data):
+    """L7: in any order of turns; nobody takes what another living one has."""
+    owned = dict(enumerate(owners))
+    members = {name: 0.0 if name in alive else 99.0 for name in ("a", "b", "c", "dead")}
+    for _ in range(3):
+        for me in data.draw(st.permutations(sorted(alive))):
+            take, release = planned(state(owned, members), me)
+            assert all(owned.get(n) not in alive for n in take)
+            assert all(owned.get(n) == me for n in release)
+            owned |= dict.fromkeys(take, me)
+            owned = {n: owner for n, owner in owned.items() if n not in release}
+    shares = [sum(owner == me for owner in owned.values()) for me in alive]
+    assert sum(shares) == 64
+    assert max(shares) <= -(-64 // len(alive))
+
+
+async def test_of_two_who_want_a_partition_one_gets_it(database, store):
+    """L7: the epoch decides."""
+    partitions = Partitions(database)
+    await partitions.beat("a")
+    await partitions.beat("b")
+    seen = await partitions.read()
+    await asyncio.gather(*(partitions.take(me, seen, seen.partitions) for me in ("a", "b")))
+    after = await partitions.read()
+    assert {p.epoch for p in after.partitions} == {1}
+    assert len(after.of("a")) + len(after.of("b")) == 64
+
+
+async def test_who_takes_partitions_that_are_behind_does_not_say_to_be_up_to_date(database, store):
+    """L9: the age of what is shown is that of the oldest part."""
+    partitions = Partitions(database)
+    holding = await holding_all(database, "dead")
+    await open_some(store, 5)
+    token = await store.position()
+    await partitions.follow(holding.epochs, token)
+    await partitions.beat("dead", token, as_of=NOW)
+    await partitions.beat("me", token)
+    found = await partitions.read()
+    await partitions.take("me", found, found.partitions)
+    after = await partitions.read()
+    assert {after.as_of(p) for p in after.partitions} == {NOW}
+
+
+def hasty(database, store):
+    return Projector(database, store, lease_seconds=0.5)
+
+
+async def shares(database):
+    found = await Partitions(database, 0.5).read()
+    return sorted(len(found.of(m)) for m in found.members if found.is_alive(m))
+
+
+async def test_those_who_come_and_go_share_the_work(database, store):
+    """L7: one, three, two, none; the log grows all the time."""
+    ids = await open_some(store, 30)
+
+    async def shared_by(n):
+        found = await shares(database)
+        return len(found) == n and sum(found) == 64 and found[-1] <= -(-64 // n)
+
+    async def grow():
+        while True:
+            for ticket_id in ids:
+                await add(store, ticket_id, "AgentReplied", body="more")
+
+    growing = asyncio.create_task(grow())
+    async with running(*(hasty(database, store) for _ in range(3))) as [first, second, third]:
+        await until(partial(shared_by, 3))
+        first.cancel()
+        await until(partial(shared_by, 2))
+        second.cancel()
+        await until(partial(shared_by, 1))
+        async with running(hasty(database, store), hasty(database, store)):
+            await until(partial(shared_by, 3))
+            third.cancel()
+            await until(partial(shared_by, 2))
+            growing.cancel()
+            await asyncio.gather(growing, return_exceptions=True)
+            await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+    assert {p.owner for p in (await Partitions(database).read()).partitions} == {None}
+
+
+async def test_a_dead_owner_is_replaced_once_its_lease_has_lapsed(database, store):
+    """L7, L8: and what it has not folded is."""
+    await open_some(store, 5)
+    holding = await holding_all(database, "dead")
+    await writer_of(database, store).write(holding, (await stored_events(store))[:4])
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
