@@ -290,6 +290,7 @@ class Projector:
         epochs = {number: self._holding.epochs[number] for number in numbers}
         clock = asyncio.get_running_loop().time
         beaten = clock()
+        began = await self._database.server_time()
         token = await self._store.position()
         batch: list[EventDocument] = []
         async for event in self._store.scan_stored():
@@ -304,6 +305,8 @@ class Projector:
         if batch:
             self._progress(await self._writer.write(self._holding, batch))
         await self._partitions.follow(epochs, token)
+        if epochs == self._holding.epochs:
+            await self._partitions.set_as_of(self._me, began)
 
     async def _empty_all(self) -> None:
         """Empty the views, and have them folded from the log; one has all partitions."""
