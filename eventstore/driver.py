@@ -6,18 +6,19 @@ answer to the same calls is what the test suite shows by running on both.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, TypeVar, cast, overload
 
+from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
@@ -36,12 +37,20 @@ class DatabaseAddressError(CasebookError):
     """The database URL cannot be used: for example `mongo://host`, or an unknown option."""
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The session of one who does one transaction after the other."""
+
+    session: Session | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """A connected database. Bound to the event loop in which it is first used."""
 
     client: AsyncMongoClient[JsonObject]
     name: str
+    _kept: _Kept | None = None
 
     def collection(self, name: str) -> Collection:
         return self.client[self.name][name]
@@ -55,10 +64,45 @@ class Database:
         run several times. The transaction is always ended: an open one would block others.
         `snapshot`: all that is read is as of one moment, on a sharded cluster too.
         """
-        session = await _settled(self.client.start_session())
         concern = ReadConcern("snapshot") if snapshot else None
-        async with session:
+        if self._kept is not None:
+            session = await self._session(self._kept)
             return await session.with_transaction(work, read_concern=concern)
+        async with await _settled(self.client.start_session()) as session:
+            return await session.with_transaction(work, read_concern=concern)
+
+    def keeping_session(self) -> "Database":
+        """Give the same database for one whose transactions come one after the other.
+
+        They are all of one session, whose id others can use to end what it has left open.
+        """
+        return replace(self, _kept=_Kept())
+
+    async def session_id(self) -> bytes | None:
+        """Give the id of the session that is kept; None if none is."""
+        if self._kept is None:
+            return None
+        return bytes(cast("bytes", (await self._session(self._kept)).session_id["id"]))
+
+    async def _session(self, kept: _Kept) -> Session:
+        if kept.session is None:
+            kept.session = await _settled(self.client.start_session())
+        return kept.session
+
+    async def end_session(self) -> None:
+        """End the session that is kept, as after a failure; the next transaction starts another."""
+        if self._kept is not None and self._kept.session is not None:
+            session, self._kept.session = self._kept.session, None
+            await session.end_session()
+
+    async def kill_session(self, session_id: bytes) -> None:
+        """Abort what a process that died, or was frozen, has left open in its session.
+
+        Otherwise its locks would last until the database ends the transaction, after a minute.
+        """
+        session = {"id": Binary(session_id, UUID_SUBTYPE)}
+        with suppress(OperationFailure):  # it may be gone, or another user's
+            await self.client.admin.command("killSessions", [session])
 
     async def clear_abandoned_transactions(self) -> None:
         """Make the embedded server let go of transactions whose process was killed.

@@ -6,7 +6,7 @@ Tickets belong to 64 partitions by their id. A partition has one document in `pr
 
 and every process that projects has one in `projectors`:
 
-    {_id: "host:123:ab", seen_at, progressed_at, as_of, shape, failure}
+    {_id: "host:123:ab", seen_at, progressed_at, as_of, shape, session, failure}
 
 A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
 time. The partitions of one that has shown none for `LEASE_SECONDS` may be taken by others, and
@@ -17,6 +17,9 @@ Taking a partition raises its epoch. Every batch names the epochs of its partiti
 of its checkpoint, in its own transaction. So a process that was frozen, and wakes up with a batch
 in its hands, writes nothing (law L7). No clock has to be right for that, not even the database's: a
 clock that is set back or forward makes partitions change hands, and nothing else.
+
+Who takes the partitions of a dead process also ends its database `session`: a transaction that it
+has left open would lock their documents for a minute.
 
 `token` resumes the log's stream behind all that has been applied to the partition; `applied` counts
 its events. `as_of`: what was written before this is shown, give or take the moment that the stream
@@ -87,6 +90,7 @@ class Member:
     id: str
     seen_at: datetime
     shape: int = SHAPE
+    session: bytes | None = None
     progressed_at: datetime | None = None
     as_of: datetime | None = None
     failure: str | None = None
@@ -195,8 +199,9 @@ class Partitions:
 
         With a token, one has got on: to `as_of`, or to the present if that is None.
         """
+        session: JsonObject = {"session": await self._database.session_id()}
         if token is None:
-            await self._show_life(me, {}, {})
+            await self._show_life(me, {}, session)
             return
         await self._partitions.update_many(
             {"owner": me, "phase": "live"}, {"$set": {"token": token}}
@@ -206,7 +211,7 @@ class Partitions:
             change["$currentDate"]["as_of"] = True
         else:
             change["$max"] = {"as_of": as_of}
-        await self._show_life(me, change, {"failure": None})
+        await self._show_life(me, change, {**session, "failure": None})
 
     async def _show_life(
         self,
@@ -245,6 +250,10 @@ class Partitions:
         as_of += [m.as_of for m in (state.members.get(me),) if m is not None and state.of(me)]
         known = [time for time in as_of if time is not None]
         await self.set_as_of(me, min(known) if known and len(known) == len(as_of) else None)
+        for owner in {p.owner for p in wanted if p.owner is not None}:
+            former = state.members.get(owner)
+            if former is not None and former.session is not None:
+                await self._database.kill_session(former.session)
         taking = [
             UpdateOne(
                 {"_id": p.number, "epoch": p.epoch}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}
@@ -398,6 +407,7 @@ def _member(document: Mapping[str, object]) -> Member:
         id=str(document["_id"]),
         seen_at=cast("datetime", document["seen_at"]),
         shape=cast("int", document["shape"]),
+        session=cast("bytes | None", document.get("session")),
         progressed_at=cast("datetime | None", document.get("progressed_at")),
         as_of=cast("datetime | None", document.get("as_of")),
         failure=cast("str | None", document.get("failure")),

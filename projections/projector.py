@@ -95,7 +95,7 @@ class Projector:
         *,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._database = database
+        self._database = database = database.keeping_session()
         self._store = store
         self._progress = progress
         self._partitions = Partitions(database, lease_seconds)
@@ -120,6 +120,7 @@ class Projector:
                 try:
                     await self._work()
                     failure = ""
+                    continue
                 except Fenced:
                     _log.info("another projector has taken over some partitions")
                 except OtherShape:
@@ -146,9 +147,11 @@ class Projector:
                         exc_info=None if again else error,
                     )
                     await asyncio.sleep(RETRY_SECONDS)
+                await self._database.end_session()
         finally:
             with suppress(PyMongoError):
                 await self._partitions.leave(self._me)
+                await self._database.end_session()
 
     async def begin_rebuild(self) -> None:
         """Have the views emptied and folded again by whoever projects, this one first of all."""

@@ -8,6 +8,9 @@ from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
 from scripts.soak.race import race
+from scripts.soak.views import POINTS as PROJECTOR_POINTS
+from scripts.soak.views import come_and_go, freeze_projector, kill_projector
+from tests.oracle import assert_views_equal_the_log
 
 
 @pytest.fixture
@@ -36,8 +39,8 @@ async def test_the_api_killed_at_bad_moments(scratch_url):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_the_database_killed_under_load():
-    """L3: no acknowledged command is lost, with the embedded database's default durability."""
-    counted = await kill_database(rounds=20)
+    """L3, L7: no acknowledged command is lost, and the views follow; with default durability."""
+    counted = await kill_database(rounds=20, check=assert_views_equal_the_log)
     assert counted["killed"] == 20
     assert counted["ok"] > 100
 
@@ -59,3 +62,22 @@ async def test_a_consumer_that_comes_and_goes(scratch_url):
     counted = await follow(scratch_url, commands_=3000)
     assert counted["events"] >= 3000
     assert counted["stops"] > 3
+
+
+async def test_a_projector_killed_between_any_two_steps_of_a_batch(scratch_url):
+    """L7, L8: before and after each step; the next one goes on, and the views are right."""
+    rounds = len(PROJECTOR_POINTS) + 4
+    counted = await kill_projector(scratch_url, rounds, assert_views_equal_the_log)
+    assert counted == {"killed": rounds}
+
+
+async def test_a_projector_frozen_past_its_lease(scratch_url):
+    """L7: another has its partitions when it wakes up with a batch in its hands."""
+    counted = await freeze_projector(scratch_url, 3, assert_views_equal_the_log)
+    assert counted["frozen"] == counted["taken_over"] == 3
+
+
+async def test_three_projectors_that_come_and_go(scratch_url):
+    """L7, L8: stopped and killed at random, under load."""
+    counted = await come_and_go(scratch_url, 8, assert_views_equal_the_log)
+    assert counted.total() >= 6

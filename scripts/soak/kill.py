@@ -23,6 +23,7 @@ from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.promises import OPEN, READY_SECONDS, free_port, process, ready, require, streams
+from scripts.soak.views import Check, audited, caught_up
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a
 # minute by default; until then that ticket's commands are answered 503.
@@ -222,8 +223,11 @@ async def serve_and_die(url: str, port: int, point: str, nth: int) -> int:
     return 0
 
 
-async def kill_database(rounds: int, clients: int = 8) -> Counter[str]:
-    """Kill the embedded database under load, while the API lives. Raises PromiseBroken."""
+async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -> Counter[str]:
+    """Kill the embedded database under load, while the API lives and projects.
+
+    Raises PromiseBroken.
+    """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         port = free_port()
         settings = {"CASEBOOK_DATA_DIR": folder, "CASEBOOK_PORT": str(port)}
@@ -253,6 +257,8 @@ async def kill_database(rounds: int, clients: int = 8) -> Counter[str]:
                     bar.advance(task)
             database = connect((Path(folder) / "database.url").read_text())
             counted = await settle(EventStore(database), ledger)
+            await caught_up(database, EventStore(database))
+            await check(database)
             await database.close()
             api.send_signal(signal.SIGTERM)
             await api.wait()

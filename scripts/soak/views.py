@@ -1,0 +1,248 @@
+"""Projectors killed between any two steps, frozen, coming and going, under load (L7, L8).
+
+In the end the views are audited: every document and every counter against the log.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+from api.handle import Handler, Submission, TooContended
+from domain.commands import (
+    AddNote,
+    AssignTicket,
+    ChangePriority,
+    Command,
+    MoveToGroup,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+)
+from domain.errors import Refusal
+from eventstore.driver import Database, connect
+from eventstore.failures import StoreUnavailable
+from eventstore.store import EventStore
+from projections import projector
+from projections.audit import Auditor
+from projections.batch import BatchWriter
+from projections.counters import Counters
+from projections.health import Health
+from projections.partitions import Partitions
+from projections.projector import Projector
+from projections.saved_views import SavedViews, TicketFilter
+from scripts.console import progress
+from scripts.soak.promises import ACTOR, OPEN, process, require
+
+LEASE_SECONDS = 0.5
+_CAUGHT_UP_SECONDS = 120
+_TICKETS = 40
+_PAUSE_SECONDS = 0.02
+
+STEPS: tuple[tuple[type, str], ...] = (
+    (Partitions, "beat"),
+    (BatchWriter, "_read"),
+    (Partitions, "advance"),
+    (BatchWriter, "_store_all"),
+    (Counters, "add"),
+    (SavedViews, "add"),
+    (BatchWriter, "write"),
+    (BatchWriter, "recount"),
+)
+"""What a batch goes through; it can be killed before and after each."""
+POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
+
+Check = Callable[[Database], Awaitable[None]]
+
+
+async def audited(database: Database) -> None:
+    """Compare all views with the log. Raises PromiseBroken."""
+    auditor = Auditor(database, EventStore(database))
+    found = [str(difference) async for difference in auditor.differences()]
+    require(not found, f"the views differ from the log: {found[:5]}")
+
+
+async def kill_projector(url: str, rounds: int, check: Check = audited) -> Counter[str]:
+    """Kill a projector at one point after the other; each is followed by the next."""
+    counted: Counter[str] = Counter()
+    async with _under_load(url, check) as database:
+        with progress() as bar:
+            task = bar.add_task("killing", total=rounds, rate="rounds")
+            for round_ in range(rounds):
+                point = POINTS[round_ % len(POINTS)]
+                nth = random.randint(1, 3)  # noqa: S311
+                if "recount" in point:
+                    await SavedViews(database).save(f"all-{round_}", TicketFilter())
+                    nth = 1
+                async with process("scripts.soak", "_project", url, point, str(nth)) as killed:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(killed.wait(), 30)
+                    code = killed.returncode
+                require(code == -signal.SIGKILL, f"{point}: the projector ended with {code}")
+                counted["killed"] += 1
+                bar.advance(task)
+    return counted
+
+
+async def freeze_projector(url: str, rounds: int, check: Check = audited) -> Counter[str]:
+    """Freeze one of two projectors for longer than its lease, and wake it again."""
+    counted: Counter[str] = Counter()
+    async with (
+        _under_load(url, check) as database,
+        process("scripts.soak", "_project", url, "never", "1") as first,
+        process("scripts.soak", "_project", url, "never", "1") as second,
+    ):
+        await _shared_by(database, 2)
+        with progress() as bar:
+            task = bar.add_task("freezing", total=rounds, rate="rounds")
+            for _ in range(rounds):
+                frozen = random.choice([first, second])  # noqa: S311
+                await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
+                frozen.send_signal(signal.SIGSTOP)
+                before = await _epochs(database)
+                await _shared_by(database, 1)
+                await asyncio.sleep(random.uniform(0.0, 1.0))  # noqa: S311
+                frozen.send_signal(signal.SIGCONT)
+                counted["frozen"] += 1
+                counted["taken_over"] += (await _epochs(database)) > before
+                await _shared_by(database, 2)
+                bar.advance(task)
+    return counted
+
+
+async def come_and_go(url: str, seconds: float, check: Check = audited) -> Counter[str]:
+    """Start, stop and kill projectors at random, up to three at once, for a while."""
+    counted: Counter[str] = Counter()
+    clock = asyncio.get_running_loop().time
+    end = clock() + seconds
+
+    async def one() -> None:
+        while clock() < end:
+            async with process("scripts.soak", "_project", url, "never", "1") as running:
+                await asyncio.sleep(random.uniform(0.5, 4.0))  # noqa: S311
+                how = random.choice([signal.SIGTERM, signal.SIGKILL])  # noqa: S311
+                running.send_signal(how)
+                await running.wait()
+                counted["stopped" if how == signal.SIGTERM else "killed"] += 1
+
+    async with _under_load(url, check):
+        with progress() as bar:
+            task = bar.add_task("coming and going", total=3, rate="")
+            for going in asyncio.as_completed([one() for _ in range(3)]):
+                await going
+                bar.advance(task)
+    return counted
+
+
+@asynccontextmanager
+async def _under_load(url: str, check: Check) -> AsyncIterator[Database]:
+    """Write commands while the block runs; then let the views catch up, and check them."""
+    database = connect(url)
+    store = EventStore(database)
+    await store.prepare()
+    await projector.prepare(database)
+    await SavedViews(database).save("unsolved", TicketFilter(solved=False))
+    await SavedViews(database).save("alices", TicketFilter(assignee="alice", solved=False))
+    stop = asyncio.Event()
+    writing = [asyncio.create_task(_write(store, stop)) for _ in range(2)]
+    try:
+        yield database
+        stop.set()
+        await asyncio.gather(*writing)
+        following = asyncio.create_task(Projector(database, store).run())
+        await caught_up(database, store)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await check(database)
+    finally:
+        for task in writing:
+            task.cancel()
+        await asyncio.gather(*writing, return_exceptions=True)
+        await database.close()
+
+
+async def _write(store: EventStore, stop: asyncio.Event) -> None:
+    handler = Handler(store)
+    tickets: list[UUID] = []
+    commands: list[Command] = [
+        AddNote(body="odd"),
+        Reply(body="Please try the other tray."),
+        AssignTicket(assignee="alice"),
+        AssignTicket(assignee="bob"),
+        ChangePriority(priority="urgent"),
+        ChangePriority(priority="low"),
+        MoveToGroup(group="print"),
+        MoveToGroup(group="net.work"),
+        ResolveTicket(resolution="toner"),
+        ReopenTicket(reason="no"),
+    ]
+    while not stop.is_set():
+        command: Command = random.choice(commands)  # noqa: S311
+        if not tickets or random.random() < 0.1:  # noqa: S311
+            tickets = [*tickets[-_TICKETS:], uuid4()]
+            command = OPEN
+        ticket = tickets[-1] if command is OPEN else random.choice(tickets)  # noqa: S311
+        with suppress(Refusal, TooContended, StoreUnavailable):
+            await handler.handle(ticket, Submission(command=command, actor=ACTOR))
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def caught_up(database: Database, store: EventStore) -> None:
+    health = Health(database, store)
+    async with asyncio.timeout(_CAUGHT_UP_SECONDS):
+        while True:
+            report = await health.look()
+            views = await SavedViews(database).all()
+            counted = all(v.id in p.views for p in report.state.partitions for v in views)
+            if report.missing_events == 0 and counted:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def _shared_by(database: Database, members: int) -> None:
+    """Wait until some living members have all partitions."""
+    partitions = Partitions(database, LEASE_SECONDS)
+    async with asyncio.timeout(_CAUGHT_UP_SECONDS):
+        while True:
+            state = await partitions.read()
+            owners = {p.owner for p in state.partitions}
+            if len(owners) == members and all(state.is_alive(owner) for owner in owners):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def _epochs(database: Database) -> int:
+    return sum(p.epoch for p in (await Partitions(database).read()).partitions)
+
+
+async def project_and_die(url: str, point: str, nth: int) -> int:
+    """Project until a point is reached for the nth time, and die there as by kill -9."""
+    reached = 0
+
+    def reach(name: str) -> None:
+        nonlocal reached
+        reached += name == point
+        if reached == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for owner, name in STEPS:
+        setattr(owner, name, _telling(getattr(owner, name), name, reach))
+    database = connect(url)
+    await Projector(database, EventStore(database), lease_seconds=LEASE_SECONDS).run()
+    return 0
+
+
+def _telling(
+    step: Callable[..., Awaitable[object]], name: str, reach: Callable[[str], None]
+) -> Callable[..., Awaitable[object]]:
+    async def told(*args: object, **more: object) -> object:
+        reach(f"before {name}")
+        result = await step(*args, **more)
+        reach(f"after {name}")
+        return result
+
+    return told
