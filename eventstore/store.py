@@ -236,14 +236,16 @@ class EventStore:
             return await self._events.count_documents({})
         return await self._events.estimated_document_count()
 
-    async def since(self, time: datetime, limit: int) -> list[Recorded]:
-        """Give the events recorded at or after `time`, at most `limit`, the earliest first.
+    async def since(
+        self, time: datetime, limit: int, session: Session | None = None
+    ) -> list[Recorded]:
+        """Give events recorded at or after `time`, the earliest first; at most `limit` if not 0.
 
         For looking, not for following: the clocks of those who write are not one clock.
         """
         wanted = {"_id": 0, "ticket_id": 1, "version": 1, "recorded_at": 1}
         with translating():
-            found = self._events.find({"recorded_at": {"$gte": time}}, wanted)
+            found = self._events.find({"recorded_at": {"$gte": time}}, wanted, session=session)
             documents = await found.sort("recorded_at", 1).limit(limit).to_list()
         return [Recorded(d["ticket_id"], d["version"], d["recorded_at"]) for d in documents]
 

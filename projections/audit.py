@@ -23,6 +23,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -44,6 +45,7 @@ _EVENTS_AT_ONCE = 5_000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
 _ABSENT_SECONDS = 15.0
+_RECENT_SECONDS = 10.0
 
 Document = Mapping[str, object]
 Number = tuple[str, str]
@@ -254,12 +256,21 @@ class Auditor:
         ]
 
     async def _snapshot(self, ids: Sequence[UUID]) -> _Snapshot:
-        """Read counters, checkpoints and some tickets' versions as of one moment."""
+        """Read counters, checkpoints and versions as of one moment.
+
+        The versions of some tickets, and of all that were written to just now.
+        """
 
         async def all_of(name: str, session: Session) -> list[JsonObject]:
             return await self._database.collection(name).find({}, session=session).to_list()
 
+        before = await self._database.server_time()
+        just_now = before - timedelta(seconds=_RECENT_SECONDS)
+
         async def work(session: Session) -> _Snapshot:
+            # What the stream has not brought yet was written a moment ago.
+            recent = await self._store.since(just_now, 0, session)
+            wanted = list({*ids, *(event.ticket_id for event in recent)})
             checkpoints = await all_of(CHECKPOINTS, session)
             numbers: Counter[Number] = Counter()
             for counter in await all_of(counters.COLLECTION, session):
@@ -269,8 +280,7 @@ class Auditor:
             counts: Counter[str] = Counter()
             for count in await all_of(saved_views.COUNTS, session):
                 counts[str(count["view"])] += cast("int", count["n"])
-            wanted = {"version": 1}
-            found = self._reads.find({"_id": {"$in": list(ids)}}, wanted, session=session)
+            found = self._reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
             versions = {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
             applied = sum(cast("int", c.get("applied", 0)) for c in checkpoints)
             return _Snapshot(applied, numbers, counts, versions)
