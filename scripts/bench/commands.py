@@ -1,28 +1,13 @@
-"""Measure Casebook beside what one would do otherwise, in one run.
+"""The write path beside a CRUD service and no database at all."""
 
-    python -m scripts.bench commands   the write path beside a CRUD service and no database at all
-    python -m scripts.bench growth     what a command costs on a long stream, warm and cold
-    python -m scripts.bench all
-
-Everything runs on this machine on an embedded database of its own, with its default durability.
-Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The
-ratios mean more than the numbers.
-"""
-
-import argparse
 import asyncio
-import os
-import platform
 import random
 import statistics
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -32,16 +17,13 @@ from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.app import Work, create_app
-from api.handle import Handler, Submission
 from api.settings import Settings
-from domain.commands import AddNote, OpenTicket
-from domain.events import Actor, EventData
-from eventstore import embedded
+from domain.commands import OpenTicket
+from domain.events import Actor
 from eventstore.driver import Database, connect
-from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
 from projections import projector
-from scripts.console import progress, run
+from scripts.console import progress
 from scripts.load import Connection, request
 from scripts.soak.promises import free_port, process, ready
 
@@ -230,84 +212,3 @@ async def _open(port: int) -> list[str]:
             await connection.post("/tickets", OPEN.model_dump(mode="json")) for _ in range(TICKETS)
         ]
     return [str(answer.json()["ticket_id"]) for answer in answers]
-
-
-async def growth(url: str, rounds: int) -> None:
-    """Measure one command on streams of different length, warm and cold, and print a table."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    lengths = (10, 1_000, 10_000)
-    tickets = {length: uuid4() for length in lengths}
-    warm = Handler(store)
-    measured: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for length, ticket in tickets.items():
-        await warm.handle(ticket, Submission(command=OPEN, actor=ACTOR))
-        [opening] = await store.load(ticket)
-        head = Head(1, opening.hash)
-        for start in range(1, length, 1000):
-            notes = [EventData("NoteAdded", 1, {"body": NOTE})] * min(1000, length - start)
-            about = Metadata(ACTOR, CommandRef(f"{start}", "f"))
-            sealed = seal(ticket, head, notes, about, utc_now(), utc_now())
-            await store.append(sealed)
-            head = Head(sealed[-1].version, sealed[-1].hash)
-        await warm.handle(ticket, Submission(command=AddNote(body=NOTE), actor=ACTOR))
-    with progress() as bar:
-        task = bar.add_task("growth", total=rounds, rate="rounds")
-        for _ in range(rounds):
-            for length, ticket in tickets.items():
-                for name, handler in (("warm", warm), ("cold", Handler(store))):
-                    note = Submission(command=AddNote(body=NOTE), actor=ACTOR)
-                    began = time.perf_counter()
-                    await handler.handle(ticket, note)
-                    measured[name, length].append(1000 * (time.perf_counter() - began))
-                    if name == "cold":  # let the warm one catch up outside of the measurement
-                        await warm.handle(ticket, note)
-            bar.advance(task)
-    await database.close()
-    print("\n| stream | warm ms | of 10 events | cold ms | of warm |")
-    print("| ---: | ---: | ---: | ---: | ---: |")
-    short = statistics.median(measured["warm", lengths[0]])
-    for length in lengths:
-        hot, cold = (statistics.median(measured[name, length]) for name in ("warm", "cold"))
-        print(f"| {length} | {hot:.2f} | {hot / short:.2f}x | {cold:.1f} | {cold / hot:.1f}x |")
-
-
-# --- the command ---------------------------------------------------------------------------------
-
-
-async def main() -> int:
-    if sys.argv[1:2] == ["_serve"]:
-        kind, url, port = sys.argv[2:]
-        return await serve(kind, url, int(port))
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("what", choices=["commands", "growth", "all"])
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")
-    options = parser.parse_args()
-    driver = Settings.from_environment().mongo_driver
-    print(
-        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
-        f"{driver}; the database, the service and the load share them"
-    )
-    async with _database() as url:
-        if options.what in ("commands", "all"):
-            await commands(url, options.rounds + 1, options.seconds)
-        if options.what in ("growth", "all"):
-            await growth(url, 10 * options.rounds)
-    return 0
-
-
-@asynccontextmanager
-async def _database() -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
-        async with embedded.run(Path(folder)) as url:
-            yield url
-
-
-if __name__ == "__main__":
-    run(main)

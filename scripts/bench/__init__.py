@@ -1,0 +1,1 @@
+"""Measurements beside what one would do otherwise."""

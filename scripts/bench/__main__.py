@@ -1,0 +1,80 @@
+"""Measure Casebook beside what one would do otherwise, in one run.
+
+    python -m scripts.bench commands     the write path beside a CRUD service and no database
+    python -m scripts.bench growth       what a command costs on a long stream, warm and cold
+    python -m scripts.bench projections  from acknowledged to visible; what a projector can take
+    python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
+    python -m scripts.bench all
+
+Everything runs on this machine on an embedded database of its own, with its default durability.
+Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The
+ratios mean more than the numbers.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from api.settings import Settings
+from eventstore import embedded
+from scripts.bench.commands import commands, serve
+from scripts.bench.dashboard import dashboard
+from scripts.bench.growth import growth
+from scripts.bench.projections import projections
+from scripts.console import run
+
+_WHAT = ("commands", "growth", "projections", "dashboard")
+
+
+async def main() -> int:
+    if sys.argv[1:2] == ["_serve"]:
+        kind, url, port = sys.argv[2:]
+        return await serve(kind, url, int(port))
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=[*_WHAT, "all"])
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")
+    parser.add_argument(
+        "--tickets",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        help="of the dashboard (10000 100000 1000000)",
+    )
+    options = parser.parse_args()
+    driver = Settings.from_environment().mongo_driver
+    print(
+        f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
+        f"{driver}; the database, the service and the load share them"
+    )
+    for what in _WHAT if options.what == "all" else (options.what,):
+        async with _database() as url:
+            if what == "commands":
+                await commands(url, options.rounds + 1, options.seconds)
+            elif what == "growth":
+                await growth(url, 10 * options.rounds)
+            elif what == "projections":
+                await projections(url, options.rounds, options.seconds)
+            else:
+                await dashboard(url, options.rounds, sorted(options.tickets))
+    return 0
+
+
+@asynccontextmanager
+async def _database() -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
+        async with embedded.run(Path(folder)) as url:
+            yield url
+
+
+if __name__ == "__main__":
+    run(main)

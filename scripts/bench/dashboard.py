@@ -1,0 +1,165 @@
+"""The dashboard beside an aggregation over the same tickets.
+
+The tickets are folded from made-up lives over two years, some hundred different ones, each many
+times over. The aggregation groups all of them by what the dashboard of today shows of the backlog;
+of past days, series and response times it knows nothing.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from inspect import isawaitable
+from typing import cast
+from uuid import UUID, uuid4
+
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
+
+from api.settings import Settings
+from domain.events import EventData, JsonObject
+from eventstore.driver import Database, Session, connect
+from eventstore.envelope import EMPTY, CommandRef, Metadata, seal
+from eventstore.store import EventStore
+from projections import projector, tickets
+from projections.counters import Counters
+from projections.tickets import TicketRead
+from scripts.bench.commands import ACTOR
+from scripts.console import progress
+from scripts.load import Connection
+from scripts.soak.promises import free_port, process, ready
+
+_LIVES = 500
+_INSERTED_AT_ONCE = 2000
+_FIRST_DAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
+_DAYS = 730
+_GROUPS = [f"group {n}" for n in range(12)]
+_AGENTS = [f"agent {n}" for n in range(60)]
+
+GROUPED: list[JsonObject] = [
+    {"$match": {"status": {"$nin": ["resolved", "closed"]}}},
+    {
+        "$group": {
+            "_id": {
+                "status": "$status",
+                "priority": "$priority",
+                "group": "$group",
+                "assignee": "$assignee",
+            },
+            "n": {"$sum": 1},
+        }
+    },
+]
+
+
+async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
+    """Measure at growing numbers of tickets, and print a table."""
+    database = connect(url, Settings.from_environment().mongo_driver)
+    store = EventStore(database)
+    await store.prepare()
+    await projector.prepare(database)
+    lives = [_life(random.Random(n)) for n in range(_LIVES)]  # noqa: S311
+    port = free_port()
+    measured: dict[tuple[int, str], list[float]] = defaultdict(list)
+    have = 0
+    async with process("scripts.bench", "_serve", "group", url, str(port)):
+        await ready(port)
+
+        async def get(path: str) -> None:
+            async with Connection(port) as connection:
+                answer = await connection.get(path)
+            if answer.status != 200:
+                raise RuntimeError(f"{answer.status}: {answer.body!r}")
+
+        async def aggregate() -> None:
+            # One driver gives the cursor at once, the other as an awaitable.
+            found: object = database.collection(tickets.COLLECTION).aggregate(GROUPED)
+            cursor = await found if isawaitable(found) else found
+            await cast("AsyncCommandCursor[JsonObject]", cursor).to_list()
+
+        what: dict[str, Callable[[], Awaitable[None]]] = {
+            "now": lambda: get("/dashboard"),
+            "a past day": lambda: get("/dashboard?date=2025-03-17"),
+            "a year's backlog by day": lambda: get(
+                "/dashboard/series?metric=backlog&from=2025-01-01&to=2025-12-31"
+            ),
+            "aggregation, now": aggregate,
+        }
+        for size in sizes:
+            await _fill(database, lives, have, size)
+            have = size
+            with progress() as bar:
+                task = bar.add_task(f"{size} tickets", total=rounds * len(what), rate="")
+                for _ in range(rounds):
+                    for name, ask in what.items():
+                        began = time.perf_counter()
+                        await ask()
+                        measured[size, name].append(1000 * (time.perf_counter() - began))
+                        bar.advance(task)
+    await database.close()
+    print("\n| tickets | " + " ms | ".join(what) + " ms | now, of the aggregation |")
+    print("| ---: |" + " ---: |" * (len(what) + 1))
+    for size in sizes:
+        medians = [statistics.median(measured[size, name]) for name in what]
+        ratios = zip(measured[size, "now"], measured[size, "aggregation, now"], strict=True)
+        ratio = statistics.median(now / grouped for now, grouped in ratios)
+        print(f"| {size} | " + " | ".join(f"{m:.1f}" for m in medians) + f" | {ratio:.3f}x |")
+
+
+async def _fill(database: Database, lives: Sequence[TicketRead], have: int, want: int) -> None:
+    """Write read documents and counters, as a projector would have."""
+    reads, counters = database.collection(tickets.COLLECTION), Counters(database)
+    with progress() as bar:
+        task = bar.add_task("filling", total=want - have, rate="tickets")
+        for start in range(have, want, _INSERTED_AT_ONCE):
+            numbers = range(start, min(start + _INSERTED_AT_ONCE, want))
+            documents = [
+                tickets.to_document(replace(lives[n % _LIVES], id=uuid4())) for n in numbers
+            ]
+            await reads.insert_many(documents, ordered=False)
+            bar.advance(task, len(documents))
+            await asyncio.sleep(0)
+    change: Counter[str] = Counter()
+    times = Counter(n % _LIVES for n in range(have, want))
+    for life, n in times.items():
+        change.update({key: n * each for key, each in lives[life].counted.items()})
+
+    async def work(session: Session) -> None:
+        await counters.add(change, 0, session)
+
+    await database.in_transaction(work)
+
+
+def _life(chance: random.Random) -> TicketRead:
+    """Fold a made-up ticket's life."""
+    at = _FIRST_DAY + timedelta(hours=chance.randrange(24 * _DAYS))
+    opening: JsonObject = {
+        "subject": "Printer jam",
+        "body": "It jams on every page. " * 5,
+        "requester": f"customer {chance.randrange(5000)}",
+        "priority": chance.choice(["low", "normal", "normal", "high", "urgent"]),
+        "group": chance.choice(_GROUPS),
+        "tags": [],
+        "fields": {},
+    }
+    story: list[tuple[str, JsonObject, float]] = [
+        ("TicketOpened", opening, 0),
+        ("TicketAssigned", {"assignee": chance.choice(_AGENTS)}, 2),
+        ("AgentReplied", {"body": "Please try the other tray."}, chance.uniform(0.1, 30)),
+    ]
+    if chance.random() < 0.9:
+        story.append(("TicketResolved", {"resolution": "toner"}, chance.uniform(1, 400)))
+        if chance.random() < 0.1:
+            story.append(("TicketReopened", {"reason": "no"}, 20))
+        else:
+            story.append(("TicketClosed", {"reason": None}, 72))
+    read: TicketRead | None = None
+    about = Metadata(ACTOR, CommandRef("bench", "f"))
+    for version, (type_, data, hours) in enumerate(story, start=1):
+        at += timedelta(hours=hours)
+        [sealed] = seal(UUID(int=1), EMPTY, [EventData(type_, 1, data)], about, at, at)
+        read = tickets.apply(read, replace(sealed, version=version))
+    return cast("TicketRead", read)
