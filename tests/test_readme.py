@@ -35,7 +35,8 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
                     await asyncio.sleep(0.1)
         [tour] = blocks("Try it")
         [set_up] = blocks("Set up the desk")
-        tour += set_up
+        [repair] = blocks("Operate")
+        tour += "sleep 1\n" + repair + set_up
         # A list follows the log within a moment; people type slowly, this does not.
         typed = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=").replace(":8000", f":{port}")
         shell = await asyncio.create_subprocess_exec(
@@ -48,12 +49,17 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
         out, _ = await shell.communicate()
         assert shell.returncode == 0
         answers = [json.loads(line) for line in out.decode().splitlines() if line.strip()]
-        opened, assigned, replied, refused, ticket, timeline, dashboard, desk = answers
+        opened, assigned, replied, refused, ticket, timeline, dashboard, *rest = answers
+        view, listed, series, repaired, desk = rest
         assert [a["version"] for a in (opened, assigned, replied)] == [1, 2, 3]
         assert refused["code"] == "cannot_close_by_status"
         assert (ticket["status"], ticket["version"]) == ("open", 3)
         assert timeline["chain"] == "whole"
         assert dashboard["until_date"]["created"] == 1
+        assert (view["name"], view["count"]) == ("alices", None)
+        assert listed["tickets"][0]["assignee"] == "alice"
+        assert [day["value"] for day in series["days"][-2:]] == [0, 1]
+        assert repaired["ticket_id"] == ticket["id"]
         assert desk["desk"]["groups"]["print"] == ["alice", "carol"]
     finally:
         server.terminate()
