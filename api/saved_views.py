@@ -10,7 +10,7 @@ from api.visible import AtLeast, Prefer, Views, json_response
 from domain.events import JsonObject
 from eventstore.driver import Database
 from eventstore.failures import answering
-from projections.partitions import Partitions
+from projections.checkpoints import Checkpoints
 from projections.saved_views import SavedView, SavedViews, TicketFilter, ViewName
 
 _PATIENCE_SECONDS = 10.0
@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 10.0
 def router(database: Database, views: Views) -> APIRouter:
     """Make the routes over one database."""
     saved = SavedViews(database)
-    partitions = Partitions(database)
+    partitions = Checkpoints(database)
     routes = APIRouter(prefix="/views", tags=["saved views"])
 
     async def shown(found: list[SavedView]) -> list[JsonObject]:

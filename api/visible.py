@@ -25,7 +25,7 @@ from domain.errors import Refusal, Unacceptable
 from eventstore.driver import Database
 from eventstore.failures import answering
 from projections import health, tickets
-from projections.partitions import Partitions
+from projections.checkpoints import Checkpoints
 
 AGE_HEADER = "Casebook-Views-Age"
 WAIT_SECONDS = 30
@@ -86,7 +86,7 @@ class Views:
 
     def __init__(self, database: Database) -> None:
         self._reads = database.collection(tickets.COLLECTION)
-        self._partitions = Partitions(database)
+        self._checkpoints = Checkpoints(database)
         self._awaited: set[_Awaited] = set()
         self._looking: asyncio.Task[None] | None = None
         self._age: tuple[float, str] | None = None
@@ -109,7 +109,7 @@ class Views:
         clock = asyncio.get_running_loop().time
         if self._age is None or clock() - self._age[0] > _AGE_KEPT_SECONDS:
             async with answering(_PATIENCE_SECONDS):
-                age = health.age_seconds(await self._partitions.read())
+                age = health.age_seconds(await self._checkpoints.read())
             self._age = (clock(), "unknown" if age is None else f"{age:.1f}")
         return self._age[1]
 

@@ -35,9 +35,9 @@ from eventstore.driver import Database, Session
 from eventstore.envelope import EventDocument, from_document
 from eventstore.store import EventStore, Feed
 from projections import counters, dashboard, saved_views, tickets
+from projections.checkpoints import COLLECTION as CHECKPOINTS
+from projections.checkpoints import Checkpoints
 from projections.parked import ParkedTickets
-from projections.partitions import COLLECTION as CHECKPOINTS
-from projections.partitions import Partitions
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import TicketRead
 
@@ -135,7 +135,7 @@ class Auditor:
 
     async def differences(self) -> AsyncIterator[Difference]:
         """Compare everything; give what differs. Raises NeverStill, StoreUnavailable."""
-        state = await Partitions(self._database).read()
+        state = await Checkpoints(self._database).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
         self._views = [v for v in await SavedViews(self._database).all() if v.id in complete]
         parked = await ParkedTickets(self._database).all()

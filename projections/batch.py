@@ -32,10 +32,11 @@ from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document
 from eventstore.store import EventStore, ResumeToken
 from projections import tickets
+from projections.checkpoints import Applied, Checkpoints
 from projections.counters import Counters
 from projections.dashboard import Entries
 from projections.parked import ParkedTickets
-from projections.partitions import Applied, Partitions, partition_of
+from projections.partitions import partition_of
 from projections.saved_views import SavedView, SavedViews, counting
 from projections.tickets import TicketRead
 
@@ -117,10 +118,10 @@ class _Made(NamedTuple):
 class BatchWriter:
     """Writes batches of one process into the views of one database."""
 
-    def __init__(self, database: Database, store: EventStore, partitions: Partitions) -> None:
+    def __init__(self, database: Database, store: EventStore, partitions: Checkpoints) -> None:
         self._database = database
         self._store = store
-        self._partitions = partitions
+        self._checkpoints = partitions
         self._reads = database.collection(tickets.COLLECTION)
         self._counters = Counters(database)
         self._views = SavedViews(database)
@@ -297,7 +298,7 @@ class BatchWriter:
 
         The checkpoints first: who has been replaced finds out before anything else is tried.
         """
-        await self._partitions.advance(holding.me, holding.epochs, applied, session, token=token)
+        await self._checkpoints.advance(holding.me, holding.epochs, applied, session, token=token)
         if not changes:
             return
         entries: Counter[str] = Counter()

@@ -20,8 +20,9 @@ from uuid import UUID
 from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import tickets
+from projections.checkpoints import Checkpoints
 from projections.parked import Parked, ParkedTickets
-from projections.partitions import Partition, Partitions, State, partition_of
+from projections.partitions import Partition, State, partition_of
 
 STUCK_SECONDS = 15.0
 """Longer than a lease: what a takeover mends is not stuck."""
@@ -97,14 +98,14 @@ class Health:
 
     def __init__(self, database: Database, store: EventStore) -> None:
         self._store = store
-        self._partitions = Partitions(database)
+        self._checkpoints = Checkpoints(database)
         self._parked = ParkedTickets(database)
         self._reads = database.collection(tickets.COLLECTION)
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
 
     async def look(self) -> Report:
         """Look at the checkpoints and at the log."""
-        state, parked = await asyncio.gather(self._partitions.read(), self._parked.all())
+        state, parked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
         log_events = await self._store.count()
         folded = sum(partition.applied for partition in state.partitions)
         conditions = [condition(state, partition) for partition in state.partitions]
@@ -124,7 +125,7 @@ class Health:
     async def lags(self, report: Report) -> dict[int, Lag]:
         """Find what of the log is not in the views, by partition; parked tickets left out.
 
-        Partitions of which it is not known how far they are are left out too.
+        Checkpoints of which it is not known how far they are are left out too.
         """
         known = {
             p.number: shown

@@ -1,53 +1,23 @@
-"""Who keeps which part of the views current, and how far each part is.
+"""Who is to keep which part of the views current.
 
-Tickets belong to 64 partitions by their id. A partition has one document in `projections`:
+Tickets belong to 64 partitions by their id. Every process that projects is a *member*; those who
+are alive share all partitions evenly: who has more than that releases some, who has less takes what
+is free, or was left by one who is dead (`plan`, a pure function of what all can see).
 
-    {_id: 7, epoch, owner, phase, shape, token, applied, last, as_of, views}
-
-and every process that projects has one in `projectors`:
-
-    {_id: "host:123:ab", seen_at, progressed_at, as_of, shape, session, failure}
-
-A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
-time. The partitions of one that has shown none for `LEASE_SECONDS` may be taken by others, and
-those who are alive share all 64 evenly: who has more than that releases some, who has less takes
-what is free (`plan`).
-
-Taking a partition raises its epoch. Every batch names the epochs of its partitions in the condition
-of its checkpoint, in its own transaction. So a process that was frozen, and wakes up with a batch
-in its hands, writes nothing (law L7). No clock has to be right for that, not even the database's: a
-clock that is set back or forward makes partitions change hands, and nothing else.
-
-Who takes the partitions of a dead process also ends its database `session`: a transaction that it
-has left open would lock their documents for a minute.
-
-`token` resumes the log's stream behind all that has been applied to the partition; `applied` counts
-its events. `as_of`: what was written before this is shown, give or take the moment that the stream
-takes. It stands in the owner's document, and in the partition's while nobody owns it. `shape` is
-the number of what is folded (`tickets.SHAPE`), and `views` are the saved views that count all of
-the partition's tickets.
+Whether a member is alive is judged by the database's clock alone, and no clock has to be right for
+the views to be: one that is set back or forward makes partitions change hands, and nothing else.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 from uuid import UUID
 
-from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError
-
-from domain.errors import CasebookError
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
-from eventstore.envelope import Envelope
 from eventstore.store import ResumeToken
 from projections.tickets import SHAPE
 
-COLLECTION = "projections"
-MEMBERS = "projectors"
 PARTITIONS = 64
 LEASE_SECONDS = 10.0
 
@@ -58,13 +28,6 @@ Phase = Literal["reset", "scan", "live"]
 def partition_of(ticket_id: UUID) -> int:
     """Give a ticket's partition: the last six bits of its id, which are random in all versions."""
     return ticket_id.int % PARTITIONS
-
-
-class Fenced(CasebookError):
-    """Another projector has taken a partition: for example after this one was frozen."""
-
-    def __init__(self) -> None:
-        super().__init__("fenced", "another projector has taken over")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,266 +112,3 @@ def plan(state: State, me: str, shape: int = SHAPE) -> Plan:
     else:
         fair = -(-PARTITIONS // sharing)
     return Plan(orphans[: max(0, fair - len(mine))], mine[fair:])
-
-
-class Applied(NamedTuple):
-    """What a batch does to one partition."""
-
-    events: int
-    last: Envelope | None
-
-
-class Partitions:
-    """The checkpoints and leases of one database."""
-
-    def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
-        self._database = database
-        self._partitions = database.collection(COLLECTION)
-        self._members = database.collection(MEMBERS)
-        self._lease_seconds = lease_seconds
-
-    async def prepare(self) -> None:
-        """Make the documents that are not there. Safe to repeat."""
-        # For conditions on the epoch; the embedded server would look at all 64 each time.
-        await self._partitions.create_index([("_id", 1), ("epoch", 1)])
-        there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
-        missing = [_to_document(Partition(n)) for n in range(PARTITIONS) if n not in there]
-        if missing:
-            with suppress(BulkWriteError):  # someone else was quicker
-                await self._partitions.insert_many(missing, ordered=False)
-
-    async def read(self) -> State:
-        """Give all partitions and members, and the time from before they were read."""
-        now = await self._database.server_time()
-        partitions, members = await asyncio.gather(
-            self._partitions.find().to_list(), self._members.find().to_list()
-        )
-        # What a former version kept here has a name for an id.
-        found = {d["_id"]: _partition(d) for d in partitions if isinstance(d["_id"], int)}
-        return State(
-            now,
-            [found.get(n, Partition(n)) for n in range(PARTITIONS)],
-            {member.id: member for member in map(_member, members)},
-            self._lease_seconds,
-        )
-
-    async def beat(
-        self, me: str, token: ResumeToken | None = None, *, as_of: datetime | None = None
-    ) -> None:
-        """Show life; keep `token`, before which everything is applied, for all live partitions.
-
-        With a token, one has got on: to `as_of`, or to the present if that is None.
-        """
-        session: JsonObject = {"session": await self._database.session_id()}
-        if token is None:
-            await self._show_life(me, {}, session)
-            return
-        await self._partitions.update_many(
-            {"owner": me, "phase": "live"}, {"$set": {"token": token}}
-        )
-        change: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
-        if as_of is None:
-            change["$currentDate"]["as_of"] = True
-        else:
-            change["$max"] = {"as_of": as_of}
-        await self._show_life(me, change, {**session, "failure": None})
-
-    async def _show_life(
-        self,
-        me: str,
-        change: Mapping[str, JsonObject],
-        values: JsonObject,
-        session: Session | None = None,
-    ) -> None:
-        await self._members.update_one(
-            {"_id": me},
-            {
-                **change,
-                "$set": {"shape": SHAPE, **values},
-                "$currentDate": {"seen_at": True, **change.get("$currentDate", {})},
-            },
-            upsert=True,
-            session=session,
-        )
-
-    async def fail(self, me: str, failure: str) -> None:
-        """Say why one does not get on."""
-        await self._show_life(me, {}, {"failure": failure})
-
-    async def set_as_of(self, me: str, as_of: datetime | None) -> None:
-        """Say what is shown: less than before, for one who takes partitions that are behind."""
-        await self._show_life(me, {}, {"as_of": as_of})
-
-    async def take(self, me: str, state: State, wanted: Sequence[Partition]) -> bool:
-        """Take partitions that nobody has taken since `state`; say whether there are any.
-
-        First one says that what one shows may be as old as what one takes.
-        """
-        if not wanted:
-            return False
-        as_of = [state.as_of(p) for p in wanted if p.phase == "live"]
-        as_of += [m.as_of for m in (state.members.get(me),) if m is not None and state.of(me)]
-        known = [time for time in as_of if time is not None]
-        await self.set_as_of(me, min(known) if known and len(known) == len(as_of) else None)
-        for owner in {p.owner for p in wanted if p.owner is not None}:
-            former = state.members.get(owner)
-            if former is not None and former.session is not None:
-                await self._database.kill_session(former.session)
-        taking = [
-            UpdateOne(
-                {"_id": p.number, "epoch": p.epoch}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}
-            )
-            for p in wanted
-        ]
-        taken = await self._partitions.bulk_write(taking, ordered=False)
-        return taken.modified_count > 0
-
-    async def release(self, partitions: Sequence[Partition], as_of: datetime | None) -> None:
-        """Give partitions back that are still one's own: others need not wait."""
-        releasing = [
-            UpdateOne(
-                {"_id": p.number, "epoch": p.epoch},
-                {"$set": {"owner": None, "as_of": as_of}},
-            )
-            for p in partitions
-        ]
-        if releasing:
-            await self._partitions.bulk_write(releasing, ordered=False)
-
-    async def leave(self, me: str) -> None:
-        """Give back all that one has, and go."""
-        state = await self.read()
-        mine = state.of(me)
-        if mine:
-            await self.release(mine, state.members[me].as_of if me in state.members else None)
-        await self._members.delete_one({"_id": me})
-
-    async def bury(self, state: State) -> None:
-        """Remove members that are long gone and own nothing."""
-        gone = [
-            member.id
-            for member in state.members.values()
-            if abs(state.now - member.seen_at) > timedelta(seconds=10 * self._lease_seconds)
-            and not state.of(member.id)
-        ]
-        if gone:
-            await self._members.delete_many({"_id": {"$in": gone}})
-
-    async def advance(
-        self,
-        me: str,
-        epochs: Mapping[int, int],
-        applied: Mapping[int, Applied],
-        session: Session,
-        *,
-        token: ResumeToken | None = None,
-    ) -> None:
-        """Move the checkpoints of some partitions on, on condition of their epochs.
-
-        Raises Fenced if one of them has been taken by another.
-        """
-        writes = [
-            UpdateOne({"_id": number, "epoch": epochs[number]}, _advanced(*counted, token))
-            for number, counted in sorted(applied.items())
-        ]
-        await self._all_or_fenced(writes, session)
-        change: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
-        last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
-        if token is not None and last is not None:
-            change["$max"] = {"as_of": last}
-        await self._show_life(me, change, {"failure": None}, session)
-
-    async def follow(self, epochs: Mapping[int, int], token: ResumeToken) -> None:
-        """Let partitions whose log has been scanned follow the stream. Raises Fenced."""
-        await self._change(epochs, {"$set": {"phase": "live", "token": token}})
-
-    async def count(self, epochs: Mapping[int, int], view: str) -> None:
-        """Say that partitions count all their tickets for a saved view. Raises Fenced."""
-        await self._change(epochs, {"$addToSet": {"views": view}})
-
-    async def scan(self, epochs: Mapping[int, int]) -> None:
-        """Have partitions folded from the whole log by their owner. Raises Fenced."""
-        await self._change(epochs, {"$set": {"phase": "scan"}})
-
-    async def scan_all(self) -> None:
-        """Have all live partitions folded from the whole log, each by its owner."""
-        await self._partitions.update_many({"phase": "live"}, {"$set": {"phase": "scan"}})
-
-    async def reset(self, me: str) -> None:
-        """Take all partitions, from whoever has them, and have all views emptied."""
-        fresh = _to_document(Partition(0, owner=me, phase="reset"))
-        values = {name: value for name, value in fresh.items() if name not in ("_id", "epoch")}
-
-        async def work(session: Session) -> None:
-            await self._partitions.update_many(
-                {}, {"$set": values, "$inc": {"epoch": 1}}, session=session
-            )
-            await self._show_life(me, {}, {"as_of": None}, session)
-
-        await self._database.in_transaction(work)
-
-    async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
-        await self._all_or_fenced(
-            [UpdateOne({"_id": number, "epoch": e}, change) for number, e in epochs.items()]
-        )
-
-    async def _all_or_fenced(
-        self, writes: Sequence[UpdateOne], session: Session | None = None
-    ) -> None:
-        if writes:
-            done = await self._partitions.bulk_write(writes, ordered=False, session=session)
-            if done.matched_count != len(writes):
-                raise Fenced
-
-
-def _advanced(events: int, last: Envelope | None, token: ResumeToken | None) -> JsonObject:
-    kept: JsonObject = {} if token is None else {"token": token}
-    if last is not None:
-        kept["last"] = {
-            "ticket_id": last.ticket_id,
-            "version": last.version,
-            "recorded_at": last.recorded_at,
-        }
-    return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
-
-
-def _to_document(partition: Partition) -> JsonObject:
-    return {
-        "_id": partition.number,
-        "epoch": partition.epoch,
-        "owner": partition.owner,
-        "phase": partition.phase,
-        "shape": partition.shape,
-        "token": partition.token,
-        "applied": partition.applied,
-        "last": partition.last,
-        "as_of": partition.as_of,
-        "views": sorted(partition.views),
-    }
-
-
-def _partition(document: Mapping[str, object]) -> Partition:
-    return Partition(
-        number=cast("int", document["_id"]),
-        epoch=cast("int", document["epoch"]),
-        owner=cast("str | None", document["owner"]),
-        phase=cast("Phase", document["phase"]),
-        shape=cast("int", document["shape"]),
-        token=cast("ResumeToken | None", document["token"]),
-        applied=cast("int", document["applied"]),
-        last=cast("JsonObject | None", document["last"]),
-        as_of=cast("datetime | None", document["as_of"]),
-        views=frozenset(cast("list[str]", document["views"])),
-    )
-
-
-def _member(document: Mapping[str, object]) -> Member:
-    return Member(
-        id=str(document["_id"]),
-        seen_at=cast("datetime", document["seen_at"]),
-        shape=cast("int", document["shape"]),
-        session=cast("bytes | None", document.get("session")),
-        progressed_at=cast("datetime | None", document.get("progressed_at")),
-        as_of=cast("datetime | None", document.get("as_of")),
-        failure=cast("str | None", document.get("failure")),
-    )

@@ -22,7 +22,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, cast
@@ -33,35 +33,25 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 from eventstore.driver import Collection, Database, Session
 from eventstore.envelope import EventDocument
 from eventstore.failures import HistoryLost, StoreUnavailable
-from eventstore.store import Change, EventStore, Feed, ResumeToken, stream_order
+from eventstore.store import EventStore, Feed, stream_order
 from projections import counters, parked, saved_views, tickets
 from projections.batch import BatchWriter, Holding, OtherShape
+from projections.checkpoints import Applied, Checkpoints, Fenced
 from projections.counters import Counters
+from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import ParkedTickets
-from projections.partitions import (
-    LEASE_SECONDS,
-    PARTITIONS,
-    Applied,
-    Fenced,
-    Partition,
-    Partitions,
-    State,
-    partition_of,
-    plan,
-)
+from projections.partitions import LEASE_SECONDS, PARTITIONS, Partition, State, partition_of, plan
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import SHAPE
 
 _log = logging.getLogger(__name__)
 
-BATCH_EVENTS = 500
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
 _EMPTIED_AT_ONCE = 2000
-_GATHERED_EVENTS = 4 * BATCH_EVENTS
 _FAILURE_CHARACTERS = 500
 
 Progress = Callable[[int], None]
@@ -81,7 +71,7 @@ async def prepare(database: Database) -> None:
     await Counters(database).prepare()
     await SavedViews(database).prepare()
     await ParkedTickets(database).prepare()
-    await Partitions(database).prepare()
+    await Checkpoints(database).prepare()
 
 
 class Projector:
@@ -98,8 +88,8 @@ class Projector:
         self._database = database = database.keeping_session()
         self._store = store
         self._progress = progress
-        self._partitions = Partitions(database, lease_seconds)
-        self._writer = BatchWriter(database, store, self._partitions)
+        self._checkpoints = Checkpoints(database, lease_seconds)
+        self._writer = BatchWriter(database, store, self._checkpoints)
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
         self._beat_seconds = lease_seconds / _BEATS_PER_LEASE
@@ -126,11 +116,11 @@ class Projector:
                 except OtherShape:
                     _log.info("the views are of another version's shape; folding them again")
                     with suppress(PyMongoError):
-                        await self._partitions.reset(self._me)
+                        await self._checkpoints.reset(self._me)
                 except HistoryLost as error:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
                     with suppress(PyMongoError, Fenced):
-                        await self._partitions.scan(self._holding.epochs)
+                        await self._checkpoints.scan(self._holding.epochs)
                 except (ConnectionFailure, StoreUnavailable) as error:
                     _log.warning("the database does not answer; trying again: %s", error)
                     await asyncio.sleep(RETRY_SECONDS)
@@ -140,7 +130,7 @@ class Projector:
                     told = repr(error)[:_FAILURE_CHARACTERS]
                     again, failure = failure == told, told
                     with suppress(PyMongoError):
-                        await self._partitions.fail(self._me, failure)
+                        await self._checkpoints.fail(self._me, failure)
                     _log.error(
                         "projection failed; trying again: %s",
                         failure,
@@ -150,12 +140,12 @@ class Projector:
                 await self._database.end_session()
         finally:
             with suppress(PyMongoError):
-                await self._partitions.leave(self._me)
+                await self._checkpoints.leave(self._me)
                 await self._database.end_session()
 
     async def begin_rebuild(self) -> None:
         """Have the views emptied and folded again by whoever projects, this one first of all."""
-        await self._partitions.reset(self._me)
+        await self._checkpoints.reset(self._me)
 
     async def _work(self) -> None:
         """Do what the partitions that one has need most, until that changes."""
@@ -178,25 +168,25 @@ class Projector:
 
     # --- sharing -------------------------------------------------------------------------------
 
-    async def _share(self, followed: "_Batch | None" = None) -> bool:
+    async def _share(self, followed: Batch | None = None) -> bool:
         """Show life, see what one has, take and release what is to be; do what was asked for.
 
         `followed` has just been written. Say whether one now has other partitions, or they need
         something else than to be followed.
         """
         if followed is None:
-            await self._partitions.beat(self._me)
+            await self._checkpoints.beat(self._me)
         else:
             shown = None if followed.drained else followed.events[-1]["recorded_at"]
-            await self._partitions.beat(self._me, followed.token, as_of=shown)
-        state = await self._partitions.read()
+            await self._checkpoints.beat(self._me, followed.token, as_of=shown)
+        state = await self._checkpoints.read()
         planned = plan(state, self._me)
         if planned.release:
-            await self._partitions.release(planned.release, _as_of(state, self._me))
-        taken = await self._partitions.take(self._me, state, planned.take)
+            await self._checkpoints.release(planned.release, _as_of(state, self._me))
+        taken = await self._checkpoints.take(self._me, state, planned.take)
         if planned.release or taken:
-            state = await self._partitions.read()
-        await self._partitions.bury(state)
+            state = await self._checkpoints.read()
+        await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
         if any(p.shape != SHAPE for p in self._mine.values()):
             raise OtherShape
@@ -229,7 +219,7 @@ class Projector:
         beaten, swept = 0.0, clock()
         pause = SWEEP_SECONDS
         suspicion: tuple[int, int] | None = None
-        async with _gathering(feed) as inbox:
+        async with gathering(feed) as inbox:
             while True:
                 batch = await inbox.take()
                 own = self._own(batch.events)
@@ -270,15 +260,15 @@ class Projector:
         _log.error("the views hold %d events, the log %d", folded, stored)
         self._rescanned = (folded, stored)
         if stored > folded:
-            await self._partitions.scan_all()
+            await self._checkpoints.scan_all()
         else:
             # The log was cut off, and the views show what is not there.
-            await self._partitions.reset(self._me)
+            await self._checkpoints.reset(self._me)
         return None
 
     async def _folded(self) -> int:
         """Count the events that are in the views, or wait for a parked ticket."""
-        state, waiting = await asyncio.gather(self._partitions.read(), self._parked.all())
+        state, waiting = await asyncio.gather(self._checkpoints.read(), self._parked.all())
         folded = sum(partition.applied for partition in state.partitions)
         return folded + sum(ticket.waiting_events for ticket in waiting)
 
@@ -303,13 +293,13 @@ class Projector:
                 self._progress(await self._writer.write(self._holding, batch))
                 batch = []
             if clock() - beaten > self._beat_seconds:
-                await self._partitions.beat(self._me)
+                await self._checkpoints.beat(self._me)
                 beaten = clock()
         if batch:
             self._progress(await self._writer.write(self._holding, batch))
-        await self._partitions.follow(epochs, token)
+        await self._checkpoints.follow(epochs, token)
         if epochs == self._holding.epochs:
-            await self._partitions.set_as_of(self._me, began)
+            await self._checkpoints.set_as_of(self._me, began)
 
     async def _empty_all(self) -> None:
         """Empty the views, and have them folded from the log; one has all partitions."""
@@ -321,7 +311,7 @@ class Projector:
         ):
             await self._empty(self._database.collection(name))
         self._holding.parked = set()
-        await self._partitions.scan(self._holding.epochs)
+        await self._checkpoints.scan(self._holding.epochs)
 
     async def _empty(self, view: Collection) -> None:
         """Remove a view's documents, some at a time, each time on condition of the epoch.
@@ -334,7 +324,7 @@ class Projector:
             found = view.find({}, {"_id": 1}, session=session).limit(_EMPTIED_AT_ONCE)
             ids = [document["_id"] async for document in found]
             # Any partition would do: a reset takes all of them.
-            await self._partitions.advance(
+            await self._checkpoints.advance(
                 self._me, self._holding.epochs, {0: Applied(0, None)}, session
             )
             if ids:
@@ -392,7 +382,7 @@ class Projector:
         if len(ids) == BATCH_EVENTS:
             self._recount = recount
             return
-        await self._partitions.count(recount.epochs, recount.view.id)
+        await self._checkpoints.count(recount.epochs, recount.view.id)
         for number in recount.epochs:
             partition = self._mine[number]
             views = partition.views | {recount.view.id}
@@ -404,63 +394,6 @@ class _Recount(NamedTuple):
     view: SavedView
     epochs: dict[int, int]
     tickets: AsyncIterator[UUID]
-
-
-class _Quiet(NamedTuple):
-    """A moment in which the feed brought nothing; `token` resumes from there."""
-
-    token: ResumeToken | None
-
-
-class _Batch(NamedTuple):
-    """Events in the order of the stream; `token` resumes behind them, `drained`: that was all."""
-
-    events: list[EventDocument]
-    token: ResumeToken | None
-    drained: bool
-
-
-class _Inbox:
-    """What a feed has brought and nobody has taken yet."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._queue: asyncio.Queue[Change | _Quiet | Exception] = asyncio.Queue(_GATHERED_EVENTS)
-        self._token: ResumeToken | None = None
-
-    async def fill(self) -> None:
-        """Read the feed until cancelled."""
-        try:
-            while True:
-                change = await self._feed.next()
-                # The token is read here and now: a driver may move it on from another thread.
-                await self._queue.put(change or _Quiet(self._feed.token))
-        except Exception as error:  # noqa: BLE001 whoever takes gets it
-            await self._queue.put(error)
-
-    async def take(self) -> _Batch:
-        """Give what is there, waiting until something is. Raises what the feed does."""
-        events: list[EventDocument] = []
-        while len(events) < BATCH_EVENTS and not (events and self._queue.empty()):
-            got = await self._queue.get()
-            if isinstance(got, Exception):
-                raise got
-            self._token = got.token or self._token
-            if isinstance(got, _Quiet):
-                return _Batch(events, self._token, drained=True)
-            events.append(got.document)
-        return _Batch(events, self._token, drained=False)
-
-
-@asynccontextmanager
-async def _gathering(feed: Feed) -> AsyncIterator[_Inbox]:
-    inbox = _Inbox(feed)
-    filling = asyncio.create_task(inbox.fill())
-    try:
-        yield inbox
-    finally:
-        filling.cancel()
-        await asyncio.gather(filling, return_exceptions=True)
 
 
 def _as_of(state: State, me: str) -> datetime | None:

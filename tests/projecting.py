@@ -11,8 +11,8 @@ from domain.events import EventData, encode
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
 from projections.batch import BatchWriter, Holding
+from projections.checkpoints import Checkpoints
 from projections.health import Health
-from projections.partitions import Partitions
 from projections.projector import Projector
 from projections.saved_views import SavedViews
 from tests.spec import ALICE, NOW, opened
@@ -77,7 +77,7 @@ async def all_live(database):
     """Wait until no partition is to be emptied or scanned."""
 
     async def live():
-        return {p.phase for p in (await Partitions(database).read()).partitions} == {"live"}
+        return {p.phase for p in (await Checkpoints(database).read()).partitions} == {"live"}
 
     await until(live)
 
@@ -101,7 +101,7 @@ async def running(*projectors: Projector):
 
 async def holding_all(database, me="test") -> Holding:
     """Take all partitions, from whoever has them."""
-    partitions = Partitions(database)
+    partitions = Checkpoints(database)
     await partitions.beat(me)
     state = await partitions.read()
     await partitions.take(me, state, state.partitions)
@@ -111,7 +111,7 @@ async def holding_all(database, me="test") -> Holding:
 
 
 def writer(database, store) -> BatchWriter:
-    return BatchWriter(database, store, Partitions(database))
+    return BatchWriter(database, store, Checkpoints(database))
 
 
 async def stored_events(store: EventStore):

@@ -9,8 +9,9 @@ import pytest
 
 from eventstore.store import EventStore
 from projections import health
+from projections.checkpoints import Checkpoints
 from projections.health import Health, condition
-from projections.partitions import Member, Partition, Partitions, State
+from projections.partitions import Member, Partition, State
 from projections.projector import Projector
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, all_live, caught_up, open_some, running, until
@@ -138,6 +139,8 @@ async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_
     store = EventStore(database)
     async with serving(database) as client:
         path = (await client.post("/tickets", json=OPEN, headers=WAIT)).headers["location"]
+        await until(partial(_known, database))
+        await asyncio.sleep(0.3)  # what was told a moment ago is told again
         age = (await client.get("/tickets")).headers["casebook-views-age"]
         assert 0.0 <= float(age) < 5.0
     async with serving(database, project=False) as client:
@@ -249,7 +252,7 @@ async def test_the_lag_is_told_by_partition(database, store):
 
 
 async def _known(database):
-    return health.age_seconds(await Partitions(database).read()) is not None
+    return health.age_seconds(await Checkpoints(database).read()) is not None
 
 
 async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, monkeypatch):

@@ -7,7 +7,8 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.partitions import PARTITIONS, Member, Partition, Partitions, State, plan
+from projections.checkpoints import Checkpoints
+from projections.partitions import PARTITIONS, Member, Partition, State, plan
 from projections.projector import Projector
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, holding_all, open_some, running, stored_events, until
@@ -106,7 +107,7 @@ def test_whoever_is_there_they_share_all_evenly_in_the_end(owners, alive, data):
 
 async def test_of_two_who_want_a_partition_one_gets_it(database, store):
     """L7: the epoch decides."""
-    partitions = Partitions(database)
+    partitions = Checkpoints(database)
     await partitions.beat("a")
     await partitions.beat("b")
     seen = await partitions.read()
@@ -118,7 +119,7 @@ async def test_of_two_who_want_a_partition_one_gets_it(database, store):
 
 async def test_who_takes_partitions_that_are_behind_does_not_say_to_be_up_to_date(database, store):
     """L9: the age of what is shown is that of the oldest part."""
-    partitions = Partitions(database)
+    partitions = Checkpoints(database)
     holding = await holding_all(database, "dead")
     await open_some(store, 5)
     token = await store.position()
@@ -136,7 +137,7 @@ def hasty(database, store):
 
 
 async def shares(database):
-    found = await Partitions(database, 0.5).read()
+    found = await Checkpoints(database, 0.5).read()
     return sorted(len(found.of(m)) for m in found.members if found.is_alive(m))
 
 
@@ -168,7 +169,7 @@ async def test_those_who_come_and_go_share_the_work(database, store):
             await asyncio.gather(growing, return_exceptions=True)
             await caught_up(database, store)
     await assert_views_equal_the_log(database)
-    assert {p.owner for p in (await Partitions(database).read()).partitions} == {None}
+    assert {p.owner for p in (await Checkpoints(database).read()).partitions} == {None}
 
 
 async def test_a_dead_owner_is_replaced_once_its_lease_has_lapsed(database, store):

@@ -18,9 +18,9 @@ from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import batch, dashboard, projector, tickets
 from projections.batch import BatchWriter
+from projections.checkpoints import Checkpoints, Fenced
 from projections.counters import Counters
 from projections.parked import ParkedTickets
-from projections.partitions import Fenced, Partitions
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
 from tests.oracle import assert_views_equal_the_log
@@ -105,7 +105,7 @@ class Crash(BaseException):
 
 
 STEPS: tuple[tuple[type, str], ...] = (
-    (Partitions, "advance"),
+    (Checkpoints, "advance"),
     (BatchWriter, "_store_all"),
     (Counters, "add"),
     (SavedViews, "add"),
@@ -139,7 +139,7 @@ async def _crash(database, store, owner, name, *, after):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, dies)
-        patch.setattr(Partitions, "leave", stays)
+        patch.setattr(Checkpoints, "leave", stays)
         dying = asyncio.create_task(hasty(database, store).run())
         with suppress(TimeoutError):
             async with asyncio.timeout(0.6):  # the lease of the one before
@@ -167,7 +167,7 @@ async def partitions_change_hands(database, store):
         await until(lambda: _has(database, 64))
         late.cancel()
     await open_some(store, 40)
-    state = await Partitions(database).read()
+    state = await Checkpoints(database).read()
     token = await store.position()
     collection = database.collection("projections")
     for partition in state.partitions[:32]:
@@ -182,7 +182,7 @@ async def partitions_change_hands(database, store):
 
 
 async def _has(database, n):
-    state = await Partitions(database).read()
+    state = await Checkpoints(database).read()
     return sum(p.owner is not None for p in state.partitions) == n
 
 
@@ -258,7 +258,7 @@ async def a_view_is_saved(database, store):
 
 async def _all_counted(database):
     views = await SavedViews(database).all()
-    state = await Partitions(database).read()
+    state = await Checkpoints(database).read()
     return all(view.id in p.views for view in views for p in state.partitions)
 
 
@@ -308,13 +308,13 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "a lost epoch is no reason to stop": (
         a_zombie_writes,
-        (Line(Partitions, "_all_or_fenced", "raise Fenced", "return"),),
+        (Line(Checkpoints, "_all_or_fenced", "raise Fenced", "return"),),
     ),
     "the epoch is not asked for": (
         a_zombie_writes,
         (
             Line(
-                Partitions,
+                Checkpoints,
                 "advance",
                 'UpdateOne({"_id": number, "epoch": epochs[number]},',
                 'UpdateOne({"_id": number},',
@@ -328,13 +328,13 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
                 Projector,
                 "_follow",
                 "if own:",
-                "if own and not await self._partitions.beat(self._me, batch.token):",
+                "if own and not await self._checkpoints.beat(self._me, batch.token):",
             ),
         ),
     ),
     "the checkpoint is not in the transaction": (
         crashes,
-        (Line(Partitions, "advance", "(writes, session)", "(writes, None)"),),
+        (Line(Checkpoints, "advance", "(writes, session)", "(writes, None)"),),
     ),
     "the documents are not in the transaction": (
         crashes,
@@ -388,8 +388,8 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 Projector,
                 "_scan",
-                "await self._partitions.follow(epochs, token)",
-                "await self._partitions.follow(epochs, await self._store.position())",
+                "await self._checkpoints.follow(epochs, token)",
+                "await self._checkpoints.follow(epochs, await self._store.position())",
             ),
         ),
     ),

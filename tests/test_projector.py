@@ -20,8 +20,9 @@ from eventstore.store import COLLECTION as EVENTS
 from eventstore.store import EventStore, stream_order
 from projections import projector as module
 from projections import tickets
+from projections.checkpoints import Checkpoints, Fenced
 from projections.parked import ParkedTickets
-from projections.partitions import Fenced, Partitions, partition_of
+from projections.partitions import partition_of
 from projections.projector import Projector
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
@@ -213,7 +214,7 @@ async def test_one_lost_partition_stops_the_whole_batch(database, store):
     ids = await open_some(store, 40)
     events = await stored_events(store)
     holding = await holding_all(database, "first")
-    partitions = Partitions(database)
+    partitions = Checkpoints(database)
     state = await partitions.read()
     await partitions.take("second", state, [state.partitions[ids[0].int % 64]])
     with pytest.raises(Fenced):
@@ -282,7 +283,7 @@ async def test_a_failing_database_is_tried_again_until_it_works(
 
 
 async def failures_told(database):
-    members = (await Partitions(database).read()).members.values()
+    members = (await Checkpoints(database).read()).members.values()
     return [member.failure for member in members if member.failure]
 
 

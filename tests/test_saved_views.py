@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from domain.errors import StateConflict
 from projections import projector as module
 from projections import saved_views, tickets
-from projections.partitions import Partitions
+from projections.checkpoints import Checkpoints
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
 from tests.oracle import assert_views_equal_the_log
@@ -37,7 +37,7 @@ async def counted(database, name):
 
     async def is_counted():
         view = await saved.find(name)
-        state = await Partitions(database).read()
+        state = await Checkpoints(database).read()
         return all(view.id in p.views for p in state.partitions)
 
     await until(is_counted)

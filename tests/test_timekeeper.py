@@ -33,7 +33,7 @@ from domain.events import Actor, EventData, Priority, Status
 from eventstore.envelope import CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
 from projections import projector
-from projections.partitions import Partitions
+from projections.checkpoints import Checkpoints
 from projections.projector import Projector
 from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
@@ -491,7 +491,7 @@ class Month(World):
         return Timekeeper(self.database, Counting(self.database), self.desks, clock=self.clock)
 
     async def views_are_current(self) -> None:
-        partitions = Partitions(self.database)
+        partitions = Checkpoints(self.database)
 
         async def all_folded() -> bool:
             state = await partitions.read()

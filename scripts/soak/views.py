@@ -30,9 +30,9 @@ from eventstore.store import EventStore
 from projections import projector
 from projections.audit import Auditor
 from projections.batch import BatchWriter
+from projections.checkpoints import Checkpoints
 from projections.counters import Counters
 from projections.health import Health
-from projections.partitions import Partitions
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
 from scripts.console import progress
@@ -44,9 +44,9 @@ _TICKETS = 40
 _PAUSE_SECONDS = 0.02
 
 STEPS: tuple[tuple[type, str], ...] = (
-    (Partitions, "beat"),
+    (Checkpoints, "beat"),
     (BatchWriter, "_read"),
-    (Partitions, "advance"),
+    (Checkpoints, "advance"),
     (BatchWriter, "_store_all"),
     (Counters, "add"),
     (SavedViews, "add"),
@@ -205,7 +205,7 @@ async def caught_up(database: Database, store: EventStore) -> None:
 
 async def _shared_by(database: Database, members: int) -> None:
     """Wait until some living members have all partitions."""
-    partitions = Partitions(database, LEASE_SECONDS)
+    partitions = Checkpoints(database, LEASE_SECONDS)
     async with asyncio.timeout(_CAUGHT_UP_SECONDS):
         while True:
             state = await partitions.read()
@@ -216,7 +216,7 @@ async def _shared_by(database: Database, members: int) -> None:
 
 
 async def _epochs(database: Database) -> int:
-    return sum(p.epoch for p in (await Partitions(database).read()).partitions)
+    return sum(p.epoch for p in (await Checkpoints(database).read()).partitions)
 
 
 async def project_and_die(url: str, point: str, nth: int) -> int:

@@ -1,0 +1,73 @@
+"""What the log's stream has brought and nobody has taken yet.
+
+The stream is read all the time, also while a batch is being written; a batch is whatever has
+gathered by then. So nothing waits for a batch to fill up, and batches grow with the load.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from eventstore.envelope import EventDocument
+from eventstore.store import Change, Feed, ResumeToken
+
+BATCH_EVENTS = 500
+_MOST_WAITING = 4 * BATCH_EVENTS
+
+
+class _Quiet(NamedTuple):
+    """A moment in which the feed brought nothing; `token` resumes from there."""
+
+    token: ResumeToken | None
+
+
+class Batch(NamedTuple):
+    """Events in the order of the stream; `token` resumes behind them, `drained`: that was all."""
+
+    events: list[EventDocument]
+    token: ResumeToken | None
+    drained: bool
+
+
+class Inbox:
+    """What a feed has brought and nobody has taken yet."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._queue: asyncio.Queue[Change | _Quiet | Exception] = asyncio.Queue(_MOST_WAITING)
+        self._token: ResumeToken | None = None
+
+    async def fill(self) -> None:
+        """Read the feed until cancelled."""
+        try:
+            while True:
+                change = await self._feed.next()
+                # The token is read here and now: a driver may move it on from another thread.
+                await self._queue.put(change or _Quiet(self._feed.token))
+        except Exception as error:  # noqa: BLE001 whoever takes gets it
+            await self._queue.put(error)
+
+    async def take(self) -> Batch:
+        """Give what is there, waiting until something is. Raises what the feed does."""
+        events: list[EventDocument] = []
+        while len(events) < BATCH_EVENTS and not (events and self._queue.empty()):
+            got = await self._queue.get()
+            if isinstance(got, Exception):
+                raise got
+            self._token = got.token or self._token
+            if isinstance(got, _Quiet):
+                return Batch(events, self._token, drained=True)
+            events.append(got.document)
+        return Batch(events, self._token, drained=False)
+
+
+@asynccontextmanager
+async def gathering(feed: Feed) -> AsyncIterator[Inbox]:
+    inbox = Inbox(feed)
+    filling = asyncio.create_task(inbox.fill())
+    try:
+        yield inbox
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
