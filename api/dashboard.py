@@ -15,6 +15,7 @@ from api.problems import problem_responses
 from api.visible import AtLeast, Prefer, Views, json_response
 from domain.errors import Unacceptable
 from domain.events import JsonObject
+from domain.values import Day, NameOrNone
 from eventstore.driver import Database
 from eventstore.failures import answering
 from projections import dashboard
@@ -48,15 +49,14 @@ SeriesMetric = Literal[
     "resolution",
 ]
 Group = Annotated[
-    str | None,
-    Field(max_length=200, description="This group's tickets only; empty: those of no group."),
+    NameOrNone | None, Field(description="This group's tickets only; empty: those of no group.")
 ]
 
 
 class DashboardQuery(AtLeast):
     """Which day, and whose."""
 
-    date_: date | None = Field(
+    date_: Day | None = Field(
         default=None, alias="date", description="As it was at the end of this UTC day; or as it is."
     )
     group: Group = None
@@ -66,8 +66,8 @@ class SeriesQuery(AtLeast):
     """What to show over which days."""
 
     metric: SeriesMetric
-    first: date | None = Field(default=None, alias="from", description="30 days unless given.")
-    last: date | None = Field(default=None, alias="to", description="Today unless given.")
+    first: Day | None = Field(default=None, alias="from", description="30 days unless given.")
+    last: Day | None = Field(default=None, alias="to", description="Today unless given.")
     group: Group = None
 
     def days(self, today: date) -> tuple[date, date]:
@@ -94,7 +94,7 @@ def router(database: Database, views: Views) -> APIRouter:
         """Show the desk as it is, or as it was at the end of a day.
 
         `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
-        opening; p50 and p90 are at most 19 % above the exact ones.
+        opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         """
         headers = await views.at_least(asked.after, prefer)
         day = asked.date_ or datetime.now(UTC).date()

@@ -46,9 +46,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def readyz() -> Response:
         """Say whether commands can be taken and the views get on; 503 if not.
 
-        `current`: all that was written before a moment ago is shown. `slow`: it is not, and the
-        projectors get on; starting them anew would not help. `stuck`: it is not, and nothing moves.
-        Judged by how far the log has been folded, not by what runs.
+        `current`: all that was written before the last 15 seconds is shown. `slow`: it is not, and
+        the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
+        moves, or something is missing that is said to be there. Judged by how far the log has been
+        folded, not by what runs.
         """
         try:
             async with answering(_READY_SECONDS):
@@ -74,7 +75,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
             **_views(report),
             "log_events": report.log_events,
             "applied_events": report.folded_events,
-            "parked": [_parked(ticket) for ticket in report.parked[:_MOST_PARKED]],
+            "parked": [
+                _parked(ticket, report.waiting[ticket.ticket_id])
+                for ticket in report.parked[:_MOST_PARKED]
+            ],
             "projectors": [_member(state, member) for member in state.members.values()],
             "partitions": [
                 {"condition": is_, **_partition(state, partition, lags.get(partition.number))}
@@ -112,6 +116,7 @@ def _views(report: Report) -> JsonObject:
         "condition": report.condition,
         "age_seconds": age_seconds(report.state),
         "missing_events": report.missing_events,
+        "overdue_events": len(report.overdue),
         "parked_tickets": len(report.parked),
         "failures": sorted(failures),
     }
@@ -145,11 +150,11 @@ def _member(state: State, member: Member) -> JsonObject:
     }
 
 
-def _parked(ticket: Parked) -> JsonObject:
+def _parked(ticket: Parked, waiting_events: int) -> JsonObject:
     return {
         "ticket_id": ticket.ticket_id,
         "version": ticket.version,
-        "waiting_events": ticket.waiting_events,
+        "waiting_events": waiting_events,
         "error": ticket.error,
         "tried_at": ticket.tried_at,
         "repair_asked": ticket.repair,

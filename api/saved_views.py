@@ -57,9 +57,12 @@ def router(database: Database, views: Views) -> APIRouter:
             [content] = await shown([await saved.find(name)])
         return json_response(content, headers)
 
-    @routes.put("/{name}", responses=problem_responses(400, 409, 422, 503))
+    @routes.put(
+        "/{name}",
+        responses={201: {"description": "Saved"}, **problem_responses(400, 409, 422, 503)},
+    )
     async def save_view(name: ViewName, asked: TicketFilter) -> Response:
-        """Save a filter under a name, in the place of what had the name. 201 if it is new."""
+        """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
         async with answering(_PATIENCE_SECONDS):
             view, is_new = await saved.save(name, asked)
             [content] = await shown([view])

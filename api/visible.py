@@ -115,7 +115,7 @@ class Views:
 
     async def show(self, versions: Mapping[UUID, int], seconds: float) -> bool:
         """Wait until the tickets are shown at these versions or later; False if time is up."""
-        if not versions:
+        if not versions or await self._shows(versions):
             return True
         loop = asyncio.get_running_loop()
         mine = {_Awaited(*wanted, loop.create_future()) for wanted in versions.items()}
@@ -132,6 +132,16 @@ class Views:
             self._awaited -= mine
         return True
 
+    async def _shows(self, versions: Mapping[UUID, int]) -> bool:
+        with suppress(PyMongoError):
+            shown = await self._versions(list(versions))
+            return all(shown.get(t, 0) >= version for t, version in versions.items())
+        return False
+
+    async def _versions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+        found = self._reads.find({"_id": {"$in": ids}}, {"version": 1})
+        return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+
     async def _look(self) -> None:
         """Ask again and again until nobody waits."""
         try:
@@ -143,9 +153,7 @@ class Views:
             self._looking = None
 
     async def _tell_those_who_can_see(self) -> None:
-        ids = list({awaited.ticket_id for awaited in self._awaited})
-        found = self._reads.find({"_id": {"$in": ids}}, {"version": 1})
-        shown = {document["_id"]: cast("int", document["version"]) async for document in found}
+        shown = await self._versions(list({awaited.ticket_id for awaited in self._awaited}))
         for awaited in self._awaited:
             if shown.get(awaited.ticket_id, 0) >= awaited.version and not awaited.seen.done():
                 awaited.seen.set_result(None)

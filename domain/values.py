@@ -1,7 +1,7 @@
 """The kinds of values that clients may send: bounded, printable, exact."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
@@ -39,6 +39,13 @@ def _written(time: object) -> object:
     raise ValueError("a time is written like 2026-03-01T12:00:00Z")
 
 
+def _day(day: object) -> object:
+    # Pydantic would take a number for seconds since 1970, and a time for its day.
+    if isinstance(day, date) or (isinstance(day, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", day)):
+        return day
+    raise ValueError("a day is written like 2026-03-01")
+
+
 def _moment(time: datetime) -> datetime:
     try:
         utc = time.astimezone(UTC)
@@ -49,6 +56,7 @@ def _moment(time: datetime) -> datetime:
 
 _Clean = AfterValidator(_printable)
 Name = Annotated[str, Field(min_length=1, max_length=200), _Clean]
+NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
 Line = Annotated[str, Field(min_length=1, max_length=500), _Clean]
 Text = Annotated[str, Field(min_length=1, max_length=50_000), _Clean]
 TextOrNothing = Annotated[str, Field(max_length=50_000), _Clean]
@@ -57,6 +65,7 @@ FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Value = Annotated[FieldValue, BeforeValidator(_value)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]
 """A time in UTC, in the whole milliseconds that are kept."""
+Day = Annotated[date, BeforeValidator(_day)]
 _MEDIA_NAME = r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}"
 MediaType = Annotated[
     str,

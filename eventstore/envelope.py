@@ -203,6 +203,20 @@ def to_document(envelope: Envelope) -> EventDocument:
     }
 
 
+def is_event(document: Mapping[str, object]) -> bool:
+    """Say whether a stored document can at least be told a ticket's event, readable or not.
+
+    What somebody has put into the log by hand may lack anything.
+    """
+    version = document.get("version")
+    return (
+        isinstance(document.get("ticket_id"), UUID)
+        and isinstance(version, int)
+        and version > 0
+        and isinstance(document.get("recorded_at"), datetime)
+    )
+
+
 def from_document(document: EventDocument) -> Envelope:
     """Read the stored form. Raises HistoryError for a document that no store has written."""
     try:

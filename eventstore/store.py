@@ -31,7 +31,7 @@ from domain.errors import HistoryError
 from domain.events import JsonObject
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
-from eventstore.envelope import Envelope, EventDocument, from_document, to_document
+from eventstore.envelope import Envelope, EventDocument, from_document, is_event, to_document
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
 
 COLLECTION = "ticket_events"
@@ -237,7 +237,12 @@ class EventStore:
         return await self._events.estimated_document_count()
 
     async def since(
-        self, time: datetime, limit: int, session: Session | None = None
+        self,
+        time: datetime,
+        limit: int,
+        session: Session | None = None,
+        *,
+        before: datetime | None = None,
     ) -> list[Recorded]:
         """Give events recorded at or after `time`, the earliest first; at most `limit` if not 0.
 
@@ -245,9 +250,21 @@ class EventStore:
         """
         wanted = {"_id": 0, "ticket_id": 1, "version": 1, "recorded_at": 1}
         with translating():
-            found = self._events.find({"recorded_at": {"$gte": time}}, wanted, session=session)
+            span = {"$gte": time} if before is None else {"$gte": time, "$lt": before}
+            found = self._events.find({"recorded_at": span}, wanted, session=session)
             documents = await found.sort("recorded_at", 1).limit(limit).to_list()
-        return [Recorded(d["ticket_id"], d["version"], d["recorded_at"]) for d in documents]
+        return [
+            Recorded(d["ticket_id"], d["version"], d["recorded_at"])
+            for d in documents
+            if is_event(d)
+        ]
+
+    async def versions(self, ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
+        """Give the versions that are stored of some tickets, in any order."""
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1}
+        with translating():
+            found = await self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).to_list()
+        return [(d["ticket_id"], d["version"]) for d in found]
 
     async def position(self) -> ResumeToken:
         """Give the token of now: watching from it brings every event written after this call."""

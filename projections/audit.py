@@ -32,7 +32,7 @@ import bson
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
-from eventstore.envelope import EventDocument, from_document
+from eventstore.envelope import EventDocument, from_document, is_event
 from eventstore.store import EventStore, Feed
 from projections import counters, dashboard, saved_views, tickets
 from projections.checkpoints import COLLECTION as CHECKPOINTS
@@ -44,7 +44,7 @@ from projections.tickets import TicketRead
 _EVENTS_AT_ONCE = 5_000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
-_ABSENT_SECONDS = 15.0
+_BEHIND_SECONDS = 15.0
 _RECENT_SECONDS = 10.0
 
 Document = Mapping[str, object]
@@ -114,7 +114,11 @@ class _Snapshot(NamedTuple):
 
 
 class Auditor:
-    """Audits the views of one database; `tickets` and `numbers` tell how much was compared."""
+    """Audits the views of one database.
+
+    `tickets` and `numbers` tell how much was compared; `waiting`, how many events wait with which
+    parked tickets, which are compared as far as they are shown.
+    """
 
     def __init__(
         self,
@@ -128,8 +132,9 @@ class Auditor:
         self._progress = progress
         self._reads = database.collection(tickets.COLLECTION)
         self._views: Sequence[SavedView] = ()
-        self._parked: frozenset[UUID] = frozenset()
+        self._patient_until: float | None = None
         self._sums = Sums()
+        self.waiting: Mapping[UUID, int] = {}
         self.tickets = 0
         self.numbers = 0
 
@@ -138,12 +143,12 @@ class Auditor:
         state = await Checkpoints(self._database).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
         self._views = [v for v in await SavedViews(self._database).all() if v.id in complete]
-        parked = await ParkedTickets(self._database).all()
-        self._parked = frozenset(p.ticket_id for p in parked)
+        await self._see_parked()
         async with self._store.watch(None) as feed, _following(feed) as appended:
             heads = await self._store.heads()
-            for ids in _chunks({ticket_id: version for ticket_id, (version, _) in heads.items()}):
-                for difference in await self._compare(ids):
+            versions = {ticket_id: version for ticket_id, (version, _) in heads.items()}
+            for ids in _chunks(versions):
+                for difference in await self._compare(ids, versions):
                     yield difference
                 self.tickets += len(ids)
                 self._progress(self.tickets, len(heads))
@@ -152,22 +157,48 @@ class Auditor:
             for difference in await self._compare_sums(appended):
                 yield difference
 
-    async def _compare(self, ids: Collection[UUID]) -> list[Difference]:
-        """Compare read documents with what the log folds to, and add that up."""
+    async def _see_parked(self) -> None:
+        parked = ParkedTickets(self._database)
+        stopped = [ticket for ticket in await parked.all() if ticket.version is not None]
+        self.waiting = await parked.waiting_events(self._store, stopped)
+
+    async def _compare(
+        self, ids: Collection[UUID], versions: Mapping[UUID, int]
+    ) -> list[Difference]:
+        """Compare read documents with what the log folds to, and add that up.
+
+        Those that do not show the log's `versions` get some time to: once for the whole audit.
+        """
         stored = await self._documents(ids)
-        absent = [i for i in ids if i not in stored and i not in self._parked]
+        behind = self._behind_the_log(ids, stored, versions)
         clock = asyncio.get_running_loop().time
-        until = clock() + _ABSENT_SECONDS
-        while absent and clock() < until:  # they may have been opened a moment ago
+        if behind and self._patient_until is None:
+            self._patient_until = clock() + _BEHIND_SECONDS
+        while behind and clock() < (self._patient_until or 0.0):
             await asyncio.sleep(_PAUSE_SECONDS)
-            stored |= await self._documents(absent)
-            absent = [i for i in absent if i not in stored]
-        found = [Difference(f"ticket {i}", "read document", "one", None) for i in absent]
+            await self._see_parked()
+            stored |= await self._documents(behind)
+            behind = self._behind_the_log(behind, stored, versions)
+        found = [
+            Difference(f"ticket {i}", "read document", "one", None)
+            if i not in stored
+            else Difference(f"ticket {i}", "version", versions[i], stored[i].get("version"))
+            for i in behind
+        ]
         streams = await self._streams(stored)
         for ticket_id, document in stored.items():
             found += self._difference(ticket_id, document, streams.get(ticket_id, []))
             await asyncio.sleep(0)
         return found
+
+    def _behind_the_log(
+        self, ids: Iterable[UUID], stored: Mapping[UUID, Document], versions: Mapping[UUID, int]
+    ) -> list[UUID]:
+        def shown(ticket_id: UUID) -> int:
+            version = stored.get(ticket_id, {}).get("version")
+            return version if isinstance(version, int) else 0
+
+        return [i for i in ids if shown(i) < versions.get(i, 0) and i not in self.waiting]
 
     def _difference(
         self, ticket_id: UUID, stored: Document, stream: Sequence[EventDocument]
@@ -203,7 +234,7 @@ class Auditor:
         found = []
         async for document in self._reads.find({}, {"_id": 1}):
             ticket_id = cast("UUID", document["_id"])
-            known = ticket_id in self._sums.versions or ticket_id in self._parked
+            known = ticket_id in self._sums.versions or ticket_id in self.waiting
             if not known and not await self._store.stored(ticket_id, limit=1):
                 found.append(Difference(f"ticket {ticket_id}", "read document", None, "one"))
         return found
@@ -217,7 +248,7 @@ class Auditor:
         former: tuple[int, int] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
-            found += await self._compare(self._behind(appended))
+            found += await self._compare(self._behind(appended), {})
             snapshot = await self._snapshot(self._behind(appended))
             streams = await self._streams(snapshot.versions)
             for ticket_id, version in snapshot.versions.items():
@@ -240,7 +271,7 @@ class Auditor:
 
     def _different_numbers(self, snapshot: _Snapshot) -> list[Difference]:
         expected: Counter[Number] = Counter()
-        for (metric, _, period), paths in dashboard.increments(self._sums.entries).items():
+        for (metric, _, period, _), paths in dashboard.increments(self._sums.entries).items():
             expected.update({(f"{metric}/{period}", path): n for path, n in paths.items()})
         numbers = expected.keys() | snapshot.numbers.keys()
         self.numbers = len(numbers) + len(self._views)
@@ -274,7 +305,7 @@ class Auditor:
             checkpoints = await all_of(CHECKPOINTS, session)
             numbers: Counter[Number] = Counter()
             for counter in await all_of(counters.COLLECTION, session):
-                where = str(counter["_id"]).rpartition("/")[0]
+                where = f"{counter['metric']}/{counter['period']}"
                 for path, n in _numbers(cast("JsonObject", counter["n"])):
                     numbers[where, path] += n
             counts: Counter[str] = Counter()
@@ -307,7 +338,8 @@ async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
 
     async def follow() -> None:
         while True:
-            if (change := await feed.next()) is not None:
+            change = await feed.next()
+            if change is not None and is_event(change.document):
                 event = change.document
                 known = appended.get(event["ticket_id"], 0)
                 appended[event["ticket_id"]] = max(known, event["version"])

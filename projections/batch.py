@@ -31,12 +31,12 @@ from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document
 from eventstore.store import EventStore, ResumeToken
-from projections import tickets
+from projections import dashboard, tickets
 from projections.checkpoints import Applied, Checkpoints
-from projections.counters import Counters
+from projections.counters import SHARDS, Counters
 from projections.dashboard import Entries
 from projections.parked import ParkedTickets
-from projections.partitions import partition_of
+from projections.partitions import PARTITIONS, partition_of
 from projections.saved_views import SavedView, SavedViews, counting
 from projections.tickets import TicketRead
 
@@ -73,7 +73,7 @@ class Holding:
     @property
     def shard(self) -> int:
         """Which counters it writes: those that no other process does, if there are few."""
-        return min(self.epochs, default=0)
+        return min(self.epochs, default=0) * SHARDS // PARTITIONS
 
 
 class _Stored(NamedTuple):
@@ -100,11 +100,10 @@ class _Change(NamedTuple):
 
 
 class _Stuck(NamedTuple):
-    """A ticket that could not be folded, the version it stopped at, and the last one known."""
+    """A ticket that could not be folded, and the version it stopped at."""
 
     ticket_id: UUID
     version: int
-    seen: int
     error: str
 
 
@@ -140,8 +139,7 @@ class BatchWriter:
         """
         ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
         arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
-        waiting = {t: events[-1]["version"] for t, events in arrived.items() if t in holding.parked}
-        wanted = {t: events for t, events in arrived.items() if t not in waiting}
+        wanted = {t: events for t, events in arrived.items() if t not in holding.parked}
         touched = {partition_of(ticket_id) for ticket_id in arrived}
 
         async def work(session: Session) -> tuple[int, list[_Stuck]]:
@@ -150,8 +148,6 @@ class BatchWriter:
             stuck = [m.stuck for m in made if m.stuck is not None]
             applied = _applied(changes, touched)
             await self._store_all(holding, changes, applied, session, token)
-            for ticket_id, version in waiting.items():
-                await self._parked.see(ticket_id, version, session)
             for one in stuck:
                 await self._parked.park(*one, session)
             return sum(events for events, _ in applied.values()), stuck
@@ -180,7 +176,7 @@ class BatchWriter:
                 await self._parked.free(ticket_id, session)
                 return None
             version = 1 if stored is None else stored.version + 1
-            await self._parked.park(ticket_id, version, stuck.seen, stuck.error, session)
+            await self._parked.park(ticket_id, version, stuck.error, session)
             return stuck.error
 
         error = await self._in_transaction(work)
@@ -237,7 +233,7 @@ class BatchWriter:
             if not new:
                 continue
             if before is not None and before.damage is not None:
-                stuck = _Stuck(ticket_id, have + 1, new[-1]["version"], before.damage)
+                stuck = _Stuck(ticket_id, have + 1, before.damage)
                 made.append(_Made(None, stuck))
                 continue
             if not _is_next(have, new):
@@ -277,8 +273,7 @@ class BatchWriter:
         if not error:
             return _Made(change, None)
         version = 1 if after is None else after.version + 1
-        seen = max([version, *(event["version"] for event in events)])
-        return _Made(change if last else None, _Stuck(ticket_id, version, seen, error))
+        return _Made(change if last else None, _Stuck(ticket_id, version, error))
 
     def _encoded(self, read: TicketRead) -> RawBSONDocument:
         data = bson.encode(tickets.to_document(read), codec_options=self._reads.codec_options)
@@ -334,15 +329,18 @@ def _stored(document: Mapping[str, object]) -> _Stored:
     version, counted = document.get("version"), document.get("counted")
     in_views = document.get("in_views")
     read, damage = None, None
+    whole = dashboard.are_entries(counted)
     try:
         read = tickets.from_document(document)
+        if read is not None and not whole:
+            read, damage = None, "the read document is damaged: counted"
     except (KeyError, ValidationError) as error:
         damage = f"the read document is damaged: {_told(error)}"
     return _Stored(
         read,
         damage,
         version if isinstance(version, int) else 0,
-        cast("Entries", counted) if isinstance(counted, dict) else {},
+        cast("Entries", counted) if whole else {},
         tuple(in_views) if isinstance(in_views, list) else (),
     )
 

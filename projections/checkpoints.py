@@ -74,14 +74,20 @@ class Checkpoints:
             with suppress(BulkWriteError):  # someone else was quicker
                 await self._partitions.insert_many(missing, ordered=False)
 
-    async def read(self) -> State:
-        """Give all partitions and members, and the time from before they were read."""
+    async def read(self, me: str | None = None) -> State:
+        """Give all partitions and members, and the time from before they were read.
+
+        For a member that has just shown life, that is the time. It comes from the same clock as the
+        signs of life of the others; on a sharded cluster another server would be asked for it.
+        """
         now = await self._database.server_time()
         partitions, members = await asyncio.gather(
             self._partitions.find().to_list(), self._members.find().to_list()
         )
         # What a former version kept here has a name for an id.
         found = {d["_id"]: _partition(d) for d in partitions if isinstance(d["_id"], int)}
+        if me is not None:
+            now = next((cast("datetime", m["seen_at"]) for m in members if m["_id"] == me), now)
         return State(
             now,
             [found.get(n, Partition(n)) for n in range(PARTITIONS)],
@@ -90,11 +96,16 @@ class Checkpoints:
         )
 
     async def beat(
-        self, me: str, token: ResumeToken | None = None, *, as_of: datetime | None = None
+        self,
+        me: str,
+        token: ResumeToken | None = None,
+        *,
+        as_of: datetime | None = None,
+        progressed: bool = False,
     ) -> None:
         """Show life; keep `token`, before which everything is applied, for all live partitions.
 
-        With a token, one has got on: to `as_of`, or to the present if that is None.
+        With a token, everything is shown until `as_of`, or until the present if that is None.
         """
         session: JsonObject = {"session": await self._database.session_id()}
         if token is None:
@@ -103,12 +114,17 @@ class Checkpoints:
         await self._partitions.update_many(
             {"owner": me, "phase": "live"}, {"$set": {"token": token}}
         )
-        change: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
+        times: JsonObject = {"progressed_at": True} if progressed else {}
+        change: dict[str, JsonObject] = {"$currentDate": times}
         if as_of is None:
-            change["$currentDate"]["as_of"] = True
+            times["as_of"] = True
         else:
             change["$max"] = {"as_of": as_of}
-        await self._show_life(me, change, {**session, "failure": None})
+        await self._show_life(me, change, session | ({"failure": None} if progressed else {}))
+
+    async def get_on(self, me: str) -> None:
+        """Show life, and that one gets on, as in a scan over what is there already."""
+        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {})
 
     async def _show_life(
         self,
@@ -134,7 +150,7 @@ class Checkpoints:
 
     async def set_as_of(self, me: str, as_of: datetime | None) -> None:
         """Say what is shown: less than before, for one who takes partitions that are behind."""
-        await self._show_life(me, {}, {"as_of": as_of})
+        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {"as_of": as_of})
 
     async def take(self, me: str, state: State, wanted: Sequence[Partition]) -> bool:
         """Take partitions that nobody has taken since `state`; say whether there are any.
@@ -209,11 +225,14 @@ class Checkpoints:
             for number, counted in sorted(applied.items())
         ]
         await self._all_or_fenced(writes, session)
-        change: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
+        change: dict[str, JsonObject] = {}
+        progressed = any(a.events for a in applied.values())
+        if progressed:
+            change["$currentDate"] = {"progressed_at": True}
         last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
         if token is not None and last is not None:
             change["$max"] = {"as_of": last}
-        await self._show_life(me, change, {"failure": None}, session)
+        await self._show_life(me, change, {"failure": None} if progressed else {}, session)
 
     async def follow(self, epochs: Mapping[int, int], token: ResumeToken) -> None:
         """Let partitions whose log has been scanned follow the stream. Raises Fenced."""
@@ -222,6 +241,10 @@ class Checkpoints:
     async def count(self, epochs: Mapping[int, int], view: str) -> None:
         """Say that partitions count all their tickets for a saved view. Raises Fenced."""
         await self._change(epochs, {"$addToSet": {"views": view}})
+
+    async def forget(self, views: Sequence[str]) -> None:
+        """Forget saved views that are gone."""
+        await self._partitions.update_many({}, {"$pullAll": {"views": list(views)}})
 
     async def scan(self, epochs: Mapping[int, int]) -> None:
         """Have partitions folded from the whole log by their owner. Raises Fenced."""

@@ -1,6 +1,6 @@
-"""The collection `dashboard_counters`: sums of entries by metric, period and shard.
+"""The collection `dashboard_counters`: sums of entries by metric, period, shard and part.
 
-    {_id: "status/2026-01/3", metric, span: "month", period: "2026-01",
+    {_id: "status/2026-01/3/0", metric, span: "month", period: "2026-01",
      n: {all: {open: 5}, groups: {print: {open: 2}}}}
 
 A counter is spread over some shards, of which every projector writes one, so that projectors do
@@ -45,17 +45,18 @@ class Counters:
         await self._counters.create_index([("metric", 1), ("span", 1), ("period", 1)])
 
     async def add(self, change: Entries, shard: int, session: Session) -> None:
-        """Add a change of entries."""
+        """Add a change of entries to one shard."""
+        increments = dashboard.increments({key: n for key, n in change.items() if n})
         writes = [
             UpdateOne(
-                {"_id": f"{metric}/{period}/{shard % SHARDS}"},
+                {"_id": f"{metric}/{period}/{shard}/{part}"},
                 {
                     "$inc": {f"n.{path}": n for path, n in paths.items()},
                     "$setOnInsert": {"metric": metric, "span": span, "period": period},
                 },
                 upsert=True,
             )
-            for (metric, span, period), paths in sorted(dashboard.increments(change).items())
+            for (metric, span, period, part), paths in sorted(increments.items())
         ]
         if writes:
             await self._counters.bulk_write(writes, ordered=False, session=session)

@@ -28,6 +28,7 @@ A day is never before that of the ticket's event before: if a clock was set back
 day would come out negative otherwise.
 """
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,7 +36,8 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import product
 from typing import Literal, get_args
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
+from zlib import crc32
 
 from domain.events import (
     AgentReplied,
@@ -67,7 +69,10 @@ BOUNDS_MS = tuple(
 )
 """Bucket i holds times above bound i - 1 and up to bound i; one more bucket what is longer."""
 _NONE = "%"
-"""How no group and no assignee are written; the quoting of a name never gives this."""
+_EMPTY = "%%"
+"""How no name, and the empty one, are written; the quoting of a name never gives these."""
+_QUOTED = re.compile(r"[%.$|\x00]")
+_ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 
 
 def entries(
@@ -147,6 +152,14 @@ def added(one: Entries, other: Entries, *, times: int = 1) -> dict[str, int]:
     return {key: n for key, n in total.items() if n}
 
 
+def are_entries(counted: object) -> bool:
+    """Say whether these are entries as `entries` gives them, and no damage."""
+    return isinstance(counted, dict) and all(
+        isinstance(key, str) and _ENTRY.fullmatch(key) and isinstance(n, int)
+        for key, n in counted.items()
+    )
+
+
 def happened(counted: Entries, label: str) -> int:
     """Give how often something has happened to a ticket: `resolved`, `reopened` ..."""
     suffix = f"|{label}"
@@ -161,15 +174,16 @@ def happened(counted: Entries, label: str) -> int:
 
 Span = Literal["day", "month", "year"]
 _SPANS: tuple[tuple[Span, int], ...] = (("day", 10), ("month", 7), ("year", 4))
-_IN_ALL_ONLY = frozenset({"group", "assignee"})
+_SHORT_CHARACTERS = 60
+_PARTS_FOR_LONG_NAMES = 63
 
-CounterKey = tuple[str, Span, str]
-"""Metric, span and period: ("status", "month", "2026-01")."""
+CounterKey = tuple[str, Span, str, int]
+"""Metric, span, period and part: ("status", "month", "2026-01", 0)."""
 
 
 def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
-    """Give what a change of entries adds to which counters, and where: `all.<label>`, and
-    `groups.<group>.<label>` for metrics that are also kept by group.
+    """Give what a change of entries adds to which counters, and where: `all.<label>` and
+    `groups.<group>.<label>`.
 
     Kept by month and year as well, so that the sum of all days up to one takes some fifty
     counters and not thousands.
@@ -177,12 +191,21 @@ def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
     found: dict[CounterKey, Counter[str]] = {}
     for (key, n), (span, length) in product(change.items(), _SPANS):
         day, metric, group, label = key.split("|")
-        paths = found.setdefault((metric, span, day[:length]), Counter())
-        paths[f"all.{label}"] += n
-        if metric not in _IN_ALL_ONLY:
-            paths[f"groups.{group}.{label}"] += n
+        for path in (f"all.{label}", f"groups.{group}.{label}"):
+            counter = (metric, span, day[:length], _part(path))
+            found.setdefault(counter, Counter())[path] += n
     summed = {key: {path: n for path, n in paths.items() if n} for key, paths in found.items()}
     return {key: paths for key, paths in summed.items() if paths}
+
+
+def _part(path: str) -> int:
+    """Give the part of a counter in which a number is kept: names that are long have others.
+
+    So that one document holds some ten thousand groups and assignees, whatever they are called.
+    """
+    if len(path) <= _SHORT_CHARACTERS:
+        return 0
+    return 1 + crc32(path.encode()) % _PARTS_FOR_LONG_NAMES
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:
@@ -232,9 +255,13 @@ def by_age(opened_on: Iterable[tuple[str, int]], day: date) -> dict[str, int]:
 @lru_cache(maxsize=4096)
 def word(name: str | None) -> str:
     """Write a name, or None, so that it can be part of a key and of a document's path."""
-    return _NONE if name is None else quote(name, safe=" ").replace(".", "%2E")
+    if not name:
+        return _NONE if name is None else _EMPTY
+    return _QUOTED.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def name(word: str) -> str | None:
     """Read what `word` has written."""
-    return None if word == _NONE else unquote(word)
+    if word in (_NONE, _EMPTY):
+        return None if word == _NONE else ""
+    return unquote(word)

@@ -1,24 +1,26 @@
 """How the views are: judged by how far they have come in the log, not by what runs.
 
 A process that lives, and even renews its lease, may do nothing. So a partition counts as *current*
-only while everything up to a moment ago is applied to it; as *slow* while it is further behind and
-its projector gets on; and as *stuck* when it is behind and nothing moves, for whatever reason. And
-since a projector may believe to have seen everything where a stream has silently left something
-out, what is folded is also counted against the log: when that differs and does not change for a
-while, the views are stuck, whatever anyone says.
+only while everything up to some seconds ago is applied to it; as *slow* while it is further behind
+and its projector gets on; and as *stuck* when it is behind and nothing moves, for whatever reason.
+
+And a projector may believe to have seen everything where a stream has silently left something out.
+So what is folded is counted against the log, and the events of some seconds ago are looked up: one
+that is said to be shown and is not is *overdue*. If that lasts, the views are stuck, whatever
+anyone says.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
 from eventstore.driver import Database
-from eventstore.store import EventStore
+from eventstore.store import EventStore, Recorded
 from projections import tickets
 from projections.checkpoints import Checkpoints
 from projections.parked import Parked, ParkedTickets
@@ -26,8 +28,10 @@ from projections.partitions import Partition, State, partition_of
 
 STUCK_SECONDS = 15.0
 """Longer than a lease: what a takeover mends is not stuck."""
+OVERDUE_SECONDS = 5.0
+"""How long ago an event must be said to be shown before anyone looks whether it is."""
 _LOOKED_AT_EVENTS = 5_000
-_CLOCKS_DIFFER_SECONDS = 60.0
+_CLOCKS_DIFFER_SECONDS = 5.0
 
 Condition = Literal["current", "slow", "stuck"]
 
@@ -46,19 +50,29 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the views are. `missing_events`: in the log, and neither folded nor waiting (parked)."""
+    """How the views are. `missing_events`: in the log, and neither folded nor waiting (parked).
+
+    `waiting`: how many events wait with which parked ticket; `overdue`: some events that are said
+    to be shown and are not.
+    """
 
     condition: Condition
     state: State
     conditions: Sequence[Condition]
     log_events: int
-    folded_events: int
     parked: Sequence[Parked]
+    waiting: Counter[UUID]
+    overdue: Sequence[Recorded]
+
+    @property
+    def folded_events(self) -> int:
+        """Give how many events the views contain."""
+        return sum(partition.applied for partition in self.state.partitions)
 
     @property
     def missing_events(self) -> int:
         """Give how many events are not folded yet that could be."""
-        return self.log_events - self.folded_events - sum(p.waiting_events for p in self.parked)
+        return self.log_events - self.folded_events - self.waiting.total()
 
 
 def as_of(state: State) -> datetime | None:
@@ -103,29 +117,61 @@ class Health:
         self._reads = database.collection(tickets.COLLECTION)
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
 
-    async def look(self) -> Report:
-        """Look at the checkpoints and at the log."""
-        state, parked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
-        log_events = await self._store.count()
-        folded = sum(partition.applied for partition in state.partitions)
+    async def look(self, *, exact: bool = False) -> Report:
+        """Look at the checkpoints and at the log; `exact`: count it, and do not estimate."""
+        state, asked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
+        parked = [ticket for ticket in asked if ticket.version is not None]
         conditions = [condition(state, partition) for partition in state.partitions]
-        report = Report(worst(conditions), state, conditions, log_events, folded, parked)
-        if report.missing_events > 0 and await self._does_not_move(folded):
-            return Report("stuck", state, conditions, log_events, folded, parked)
+        report = Report(
+            worst(conditions),
+            state,
+            conditions,
+            await self._store.count(exact=exact),
+            parked,
+            await self._parked.waiting_events(self._store, parked),
+            await self.overdue(
+                state,
+                {ticket.ticket_id for ticket in asked},
+                state.now - timedelta(seconds=2 * STUCK_SECONDS),
+                state.now - timedelta(seconds=STUCK_SECONDS),
+            ),
+        )
+        if report.overdue:
+            return replace(report, condition="stuck")
         if report.missing_events <= 0:
             self._unmoved = None
+        elif self._does_not_move(report.folded_events):
+            # The estimate may be wrong for long, after a crash.
+            return replace(report, condition="stuck") if exact else await self.look(exact=True)
         return report
 
-    async def _does_not_move(self, folded: int) -> bool:
+    def _does_not_move(self, folded: int) -> bool:
         now = time.monotonic()
         if self._unmoved is None or self._unmoved[0] != folded:
             self._unmoved = (folded, now)
         return now - self._unmoved[1] >= STUCK_SECONDS
 
+    async def overdue(
+        self, state: State, parked: Collection[UUID], since: datetime, before: datetime
+    ) -> list[Recorded]:
+        """Give events recorded in a span of time that are said to be shown and are not.
+
+        Of the first thousands of the span.
+        """
+        claimed = timedelta(seconds=OVERDUE_SECONDS)
+        found = [
+            event
+            for event in await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
+            if event.ticket_id not in parked
+            and (shown := state.as_of(state.partitions[partition_of(event.ticket_id)])) is not None
+            and shown - event.recorded_at > claimed
+        ]
+        return await self._not_applied(found)
+
     async def lags(self, report: Report) -> dict[int, Lag]:
         """Find what of the log is not in the views, by partition; parked tickets left out.
 
-        Checkpoints of which it is not known how far they are are left out too.
+        Partitions of which it is not known how far they are are left out too.
         """
         known = {
             p.number: shown
@@ -136,16 +182,13 @@ class Health:
             return {}
         first = min(known.values()) - timedelta(seconds=_CLOCKS_DIFFER_SECONDS)
         events = await self._store.since(first, _LOOKED_AT_EVENTS)
-        waiting = {p.ticket_id for p in report.parked}
-        events = [e for e in events if e.ticket_id not in waiting]
-        versions = await self._versions({event.ticket_id for event in events})
+        waiting = {ticket.ticket_id for ticket in report.parked}
         behind: Counter[int] = Counter()
         oldest: dict[int, datetime] = {}
-        for event in events:
-            if event.version > versions.get(event.ticket_id, 0):
-                number = partition_of(event.ticket_id)
-                behind[number] += 1
-                oldest.setdefault(number, event.recorded_at)
+        for event in await self._not_applied([e for e in events if e.ticket_id not in waiting]):
+            number = partition_of(event.ticket_id)
+            behind[number] += 1
+            oldest.setdefault(number, event.recorded_at)
         return {
             number: Lag(
                 events=behind[number],
@@ -155,9 +198,11 @@ class Health:
             for number in known
         }
 
-    async def _versions(self, ids: set[UUID]) -> dict[UUID, int]:
+    async def _not_applied(self, events: Sequence[Recorded]) -> list[Recorded]:
+        ids = {event.ticket_id for event in events}
         found = self._reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
-        return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+        versions = {cast("UUID", d["_id"]): d.get("version") async for d in found} if ids else {}
+        return [e for e in events if e.version > cast("int", versions.get(e.ticket_id) or 0)]
 
 
 def _age(now: datetime, then: datetime) -> float:

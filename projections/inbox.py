@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from eventstore.envelope import EventDocument
+from eventstore.envelope import EventDocument, is_event
 from eventstore.store import Change, Feed, ResumeToken
 
 BATCH_EVENTS = 500
@@ -58,7 +58,8 @@ class Inbox:
             self._token = got.token or self._token
             if isinstance(got, _Quiet):
                 return Batch(events, self._token, drained=True)
-            events.append(got.document)
+            if is_event(got.document):
+                events.append(got.document)
         return Batch(events, self._token, drained=False)
 
 

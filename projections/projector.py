@@ -21,23 +21,24 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 from uuid import UUID, uuid4
 
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from eventstore.driver import Collection, Database, Session
-from eventstore.envelope import EventDocument
+from eventstore.envelope import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, stream_order
-from projections import counters, parked, saved_views, tickets
+from projections import counters, health, parked, saved_views, tickets
 from projections.batch import BatchWriter, Holding, OtherShape
 from projections.checkpoints import Applied, Checkpoints, Fenced
 from projections.counters import Counters
+from projections.health import Health
 from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import ParkedTickets
 from projections.partitions import LEASE_SECONDS, PARTITIONS, Partition, State, partition_of, plan
@@ -52,6 +53,7 @@ SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
 _EMPTIED_AT_ONCE = 2000
+_FIRST_LOOK_SECONDS = 60.0
 _FAILURE_CHARACTERS = 500
 
 Progress = Callable[[int], None]
@@ -85,6 +87,7 @@ class Projector:
         *,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        self._shared_checkpoints = Checkpoints(database, lease_seconds)
         self._database = database = database.keeping_session()
         self._store = store
         self._progress = progress
@@ -98,6 +101,8 @@ class Projector:
         self._holding = Holding(self._me, {})
         self._recount: _Recount | None = None
         self._rescanned: tuple[int, int] | None = None
+        self._health = Health(database, store)
+        self._looked_until: datetime | None = None
 
     async def run(self) -> None:
         """Share in the work until cancelled; then give back what one has.
@@ -127,14 +132,14 @@ class Projector:
                 except Exception as error:  # noqa: BLE001
                     # Whatever it is, giving up would leave the views stale for good. The log has
                     # everything, and the checkpoints tell the world that we fail, and why.
-                    told = repr(error)[:_FAILURE_CHARACTERS]
+                    told = _told(error)
                     again, failure = failure == told, told
                     with suppress(PyMongoError):
                         await self._checkpoints.fail(self._me, failure)
                     _log.error(
                         "projection failed; trying again: %s",
                         failure,
-                        exc_info=None if again else error,
+                        exc_info=None if again or isinstance(error, PyMongoError) else error,
                     )
                     await asyncio.sleep(RETRY_SECONDS)
                 await self._database.end_session()
@@ -145,7 +150,8 @@ class Projector:
 
     async def begin_rebuild(self) -> None:
         """Have the views emptied and folded again by whoever projects, this one first of all."""
-        await self._checkpoints.reset(self._me)
+        # Not in the session of `run`, which may be in the middle of a transaction.
+        await self._shared_checkpoints.reset(self._me)
 
     async def _work(self) -> None:
         """Do what the partitions that one has need most, until that changes."""
@@ -168,29 +174,33 @@ class Projector:
 
     # --- sharing -------------------------------------------------------------------------------
 
-    async def _share(self, followed: Batch | None = None) -> bool:
+    async def _share(self, followed: Batch | None = None, *, progressed: bool = False) -> bool:
         """Show life, see what one has, take and release what is to be; do what was asked for.
 
-        `followed` has just been written. Say whether one now has other partitions, or they need
+        `followed` has just been written, `progressed`: with something new in it. Say whether one
+        now has other partitions, or they need
         something else than to be followed.
         """
         if followed is None:
             await self._checkpoints.beat(self._me)
         else:
             shown = None if followed.drained else followed.events[-1]["recorded_at"]
-            await self._checkpoints.beat(self._me, followed.token, as_of=shown)
-        state = await self._checkpoints.read()
+            await self._checkpoints.beat(
+                self._me, followed.token, as_of=shown, progressed=followed.drained or progressed
+            )
+        state = await self._checkpoints.read(self._me)
         planned = plan(state, self._me)
         if planned.release:
             await self._checkpoints.release(planned.release, _as_of(state, self._me))
         taken = await self._checkpoints.take(self._me, state, planned.take)
         if planned.release or taken:
-            state = await self._checkpoints.read()
+            state = await self._checkpoints.read(self._me)
         await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
         if any(p.shape != SHAPE for p in self._mine.values()):
             raise OtherShape
         views = await self._views.all()
+        await self._forget_views(views)
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
         self._holding = Holding(self._me, epochs, views, self._holding.parked)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
@@ -198,6 +208,14 @@ class Projector:
         self._prepare_recount(views)
         live = all(p.phase == "live" for p in self._mine.values())
         return bool(new) or not live or not self._mine
+
+    async def _forget_views(self, views: Iterable[SavedView]) -> None:
+        """Remove what is left of saved views that are gone; done by who has the first partition."""
+        known = {view.id for view in views}
+        gone = {i for p in self._mine.values() for i in p.views} - known
+        if gone and 0 in self._mine:
+            await self._views.forget_counts(sorted(gone))
+            await self._checkpoints.forget(sorted(gone))
 
     async def _look_after_parked(self, new: set[int]) -> None:
         """Fold parked tickets again: those that were asked for, and all of new partitions."""
@@ -223,35 +241,42 @@ class Projector:
             while True:
                 batch = await inbox.take()
                 own = self._own(batch.events)
+                new = 0
                 if own:
-                    self._progress(await self._writer.write(self._holding, own, batch.token))
+                    new = await self._writer.write(self._holding, own, batch.token)
+                    self._progress(new)
                 if self._recount is not None:
                     await self._recount_some()
                 if clock() - beaten > self._beat_seconds:
-                    if await self._share(batch):
+                    # What was all folded before is no sign of getting on: it may fail again.
+                    if await self._share(batch, progressed=new > 0 or not own):
                         return
                     await self._database.clear_abandoned_transactions()
                     beaten = clock()
-                if batch.drained and not own and 0 in self._mine and clock() - swept > pause:
+                if 0 in self._mine and clock() - swept > pause:
                     began = clock()
-                    suspicion = await self._sweep(suspicion)
+                    await self._look_for_overdue()
+                    if batch.drained and not own:
+                        suspicion = await self._sweep(suspicion)
                     swept = clock()
                     pause = max(SWEEP_SECONDS, (swept - began) / _SWEEP_SHARE)
 
     def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
-        return [event for event in events if _partition(event) in self._mine]
+        return [event for event in events if partition_of(event["ticket_id"]) in self._mine]
 
     async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
         """Compare what has been folded with the log; what differs twice in the same way is wrong.
 
         Done by who has the first partition, for all.
         """
-        counts = await self._folded(), await self._store.count()
-        if counts[0] == counts[1]:
+        report = await self._health.look()
+        counts = (report.log_events - report.missing_events, report.log_events)
+        if report.missing_events == 0:
             return None
         if counts != suspicion:
             return counts  # something may be on its way: look again
-        folded, stored = counts[0], await self._store.count(exact=True)
+        report = await self._health.look(exact=True)
+        folded, stored = report.log_events - report.missing_events, report.log_events
         if folded == stored:
             return None
         if (folded, stored) == self._rescanned:
@@ -266,11 +291,20 @@ class Projector:
             await self._checkpoints.reset(self._me)
         return None
 
-    async def _folded(self) -> int:
-        """Count the events that are in the views, or wait for a parked ticket."""
-        state, waiting = await asyncio.gather(self._checkpoints.read(), self._parked.all())
-        folded = sum(partition.applied for partition in state.partitions)
-        return folded + sum(ticket.waiting_events for ticket in waiting)
+    async def _look_for_overdue(self) -> None:
+        """Have tickets folded again that are said to show an event and do not (law L8).
+
+        However much goes on: a count that always differs by what is on its way would not tell.
+        """
+        state, asked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
+        before = state.now - timedelta(seconds=health.OVERDUE_SECONDS)
+        since = self._looked_until or before - timedelta(seconds=_FIRST_LOOK_SECONDS)
+        known = {ticket.ticket_id for ticket in asked}
+        missing = {e.ticket_id for e in await self._health.overdue(state, known, since, before)}
+        self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
+        for ticket_id in missing:
+            _log.error("ticket %s misses an event; folding it again", ticket_id)
+            await self._parked.ask(ticket_id)
 
     # --- scanning and emptying -----------------------------------------------------------------
 
@@ -287,13 +321,13 @@ class Projector:
         token = await self._store.position()
         batch: list[EventDocument] = []
         async for event in self._store.scan_stored():
-            if _partition(event) in numbers:
+            if is_event(event) and partition_of(event["ticket_id"]) in numbers:
                 batch.append(event)
             if len(batch) == BATCH_EVENTS:
                 self._progress(await self._writer.write(self._holding, batch))
                 batch = []
             if clock() - beaten > self._beat_seconds:
-                await self._checkpoints.beat(self._me)
+                await self._checkpoints.get_on(self._me)
                 beaten = clock()
         if batch:
             self._progress(await self._writer.write(self._holding, batch))
@@ -396,13 +430,13 @@ class _Recount(NamedTuple):
     tickets: AsyncIterator[UUID]
 
 
+def _told(error: Exception) -> str:
+    """Say what went wrong, without the documents that a driver puts into its errors."""
+    if isinstance(error, BulkWriteError):
+        failures = error.details.get("writeErrors") or [{}]
+        return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
+    return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]
+
+
 def _as_of(state: State, me: str) -> datetime | None:
     return state.members[me].as_of if me in state.members else None
-
-
-def _partition(event: Mapping[str, object]) -> int:
-    """Give an event's partition; none's for what somebody has put into the log and is no event."""
-    ticket_id, version = event.get("ticket_id"), event.get("version")
-    if isinstance(ticket_id, UUID) and isinstance(version, int) and version > 0:
-        return partition_of(ticket_id)
-    return -1

@@ -16,7 +16,7 @@ A view that is saved anew with another filter is another view, with an id of its
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
@@ -27,9 +27,8 @@ from pymongo import ReturnDocument, UpdateOne
 
 from domain.errors import NotFound, StateConflict
 from domain.events import JsonObject, Priority, Status
-from domain.values import Tag
+from domain.values import Name, NameOrNone, Tag
 from eventstore.driver import Database, Session
-from projections.counters import SHARDS
 from projections.dashboard import UNSOLVED
 from projections.tickets import TicketRead
 
@@ -37,8 +36,6 @@ COLLECTION = "saved_views"
 COUNTS = "saved_view_counts"
 MOST_VIEWS = 100
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one.")]
 ViewName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
@@ -157,16 +154,20 @@ class SavedViews:
             return_document=ReturnDocument.AFTER,
         )
         if stored is None:  # some servers forget to tell what they have inserted
-            return await self.find(name), True
+            return await self.find(name), former is None
         if former is not None:
             await self._counts.delete_many({"view": former["id"]})
-        return _from_document(stored), True
+        return _from_document(stored), former is None
 
     async def delete(self, name: str) -> None:
         """Forget a view. Raises UnknownView."""
         view = await self.find(name)
         await self._views.delete_one({"_id": name})
         await self._counts.delete_many({"view": view.id})
+
+    async def forget_counts(self, ids: Sequence[str]) -> None:
+        """Remove what was counted for views that are gone, by whoever did not know it yet."""
+        await self._counts.delete_many({"view": {"$in": list(ids)}})
 
     async def counts(self) -> Counter[str]:
         """Give the counts by view id."""
@@ -179,7 +180,7 @@ class SavedViews:
         """Add a change of counts by view id."""
         writes = [
             UpdateOne(
-                {"_id": f"{view}/{shard % SHARDS}"},
+                {"_id": f"{view}/{shard}"},
                 {"$inc": {"n": n}, "$setOnInsert": {"view": view}},
                 upsert=True,
             )

@@ -13,6 +13,13 @@ from projections.audit import Auditor
 from scripts.console import database, progress, run, screen
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 async def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.audit_views",
@@ -20,7 +27,7 @@ async def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--most", type=int, default=50, metavar="N", help="differences to show (50)"
+        "--most", type=_count, default=50, metavar="N", help="differences to show (50)"
     )
     options = parser.parse_args()
     async with database(Settings.from_environment()) as db:
@@ -40,11 +47,13 @@ async def main() -> int:
                     )
     if differences > options.most:
         screen.print(f"and {differences - options.most} more", highlight=False)
-    screen.print(
-        f"{auditor.tickets} tickets and {auditor.numbers} numbers compared: "
-        + (f"{differences} differences" if differences else "all equal"),
-        highlight=False,
-    )
+    if auditor.waiting:
+        events = sum(auditor.waiting.values())
+        told = f"{len(auditor.waiting)} parked, with {events} events that are not in the views"
+        screen.print(told, highlight=False)
+    found = "all equal" if not differences else f"what differs: {differences}"
+    compared = f"{auditor.tickets} tickets and {auditor.numbers} numbers compared"
+    screen.print(f"{compared}; {found}", highlight=False)
     return 1 if differences else 0
 
 

@@ -12,6 +12,8 @@ from projections.projector import Projector
 from scripts.console import progress
 
 _WAIT_SECONDS = 0.25
+_FAILING_SECONDS = 20.0
+_EXACT_SECONDS = 2.0
 
 
 class ViewsStuck(CasebookError):
@@ -40,15 +42,21 @@ async def caught_up(database: Database, store: EventStore, doing: str) -> int:
     Raises ViewsStuck.
     """
     health = Health(database, store)
+    clock = asyncio.get_running_loop().time
+    moved, folded = clock(), -1
     with progress() as bar:
         task = bar.add_task(doing, total=None, rate="events")
         while True:
-            report = await health.look()
+            # The estimate may be wrong; what does not move is counted.
+            report = await health.look(exact=folded >= 0 and clock() - moved > _EXACT_SECONDS)
             bar.update(task, total=report.log_events, completed=report.folded_events)
             live = all(partition.phase == "live" for partition in report.state.partitions)
             if live and report.missing_events <= 0:
                 return report.folded_events
-            failures = [m.failure for m in report.state.members.values() if m.failure]
-            if report.condition == "stuck" and failures:
-                raise ViewsStuck(failures[0])
+            if report.folded_events != folded:
+                moved, folded = clock(), report.folded_events
+            state = report.state
+            failures = [m.failure for m in state.members.values() if state.is_alive(m.id)]
+            if clock() - moved > _FAILING_SECONDS and any(failures):
+                raise ViewsStuck(next(failure for failure in failures if failure))
             await asyncio.sleep(_WAIT_SECONDS)

@@ -12,15 +12,15 @@ import asyncio
 from uuid import UUID
 
 from api.settings import Settings
-from domain.errors import TicketNotFound
 from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import projector
 from projections.parked import ParkedTickets
 from scripts.catch_up import caught_up, projecting
-from scripts.console import database, fail, run, screen
+from scripts.console import UsageError, database, fail, run, screen
 
 _LOOK_SECONDS = 0.1
+_PATIENCE_SECONDS = 60.0
 
 
 async def main() -> int:
@@ -39,9 +39,13 @@ async def main() -> int:
         await projector.prepare(db)
         if options.ticket:
             return await _repair(db, store, options.ticket)
-        async with projecting(db, store) as working:
-            await working.begin_rebuild()
-            events = await caught_up(db, store, "replaying")
+        try:
+            async with projecting(db, store) as working:
+                await working.begin_rebuild()
+                events = await caught_up(db, store, "replaying")
+        except asyncio.CancelledError:
+            fail("stopped: lists are incomplete until a projector, or another replay, has finished")
+            raise
         screen.print(f"{events} events replayed", highlight=False)
     return 0
 
@@ -50,15 +54,22 @@ async def _repair(db: Database, store: EventStore, ids: list[UUID]) -> int:
     parked = ParkedTickets(db)
     for ticket_id in ids:
         if not await store.stored(ticket_id, limit=1):
-            raise TicketNotFound
+            raise UsageError(f"there is no ticket {ticket_id}")
     code = 0
     async with projecting(db, store):
         for ticket_id in ids:
             await parked.ask(ticket_id)
         for ticket_id in ids:
-            while await parked.is_asked(ticket_id):  # noqa: ASYNC110 whoever has its partition
-                await asyncio.sleep(_LOOK_SECONDS)
-            [*still] = [p for p in await parked.all() if p.ticket_id == ticket_id]
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    # Done by whoever has its partition.
+                    while await parked.is_asked(ticket_id):  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK_SECONDS)
+            except TimeoutError:
+                fail(f"ticket {ticket_id}: the projector of its partition does not get to it")
+                code = 1
+                continue
+            still = [p for p in await parked.all() if p.ticket_id == ticket_id]
             if still:
                 fail(f"ticket {ticket_id} stays parked: {still[0].error}")
                 code = 1

@@ -69,7 +69,7 @@ async def test_what_was_changed_by_hand_is_found(
 async def test_documents_that_are_missing_or_too_many_are_found(
     database, store, views, monkeypatch
 ):
-    monkeypatch.setattr("projections.audit._ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr("projections.audit._BEHIND_SECONDS", 0.1)
     reads = database.collection("ticket_reads")
     document = await reads.find_one({"_id": views[0]})
     assert document is not None
@@ -79,6 +79,14 @@ async def test_documents_that_are_missing_or_too_many_are_found(
     found = {(d.what, d.expected, d.found) for d in await differences(database, store)}
     assert (f"ticket {views[0]}", "one", None) in found
     assert (f"ticket {stranger}", None, "one") in found
+
+
+async def test_views_that_are_behind_and_stay_so_are_told(database, store, views, monkeypatch):
+    """Nobody projects; each document is right for its version, and old."""
+    monkeypatch.setattr("projections.audit._BEHIND_SECONDS", 0.1)
+    await add(store, views[5], "AgentReplied", body="x")
+    [found] = await differences(database, store)
+    assert found == (f"ticket {views[5]}", "version", 4, 3)
 
 
 async def test_parked_tickets_are_no_differences(database, store, views):
@@ -121,9 +129,10 @@ async def test_the_command_says_that_all_is_equal(tmp_path):
     audit = await script("scripts.audit_views", env=env)
     out, err = await audit.communicate()
     assert (audit.returncode, out.endswith(b"all equal\n")) == (0, True), err.decode()
-    unknown = await script("scripts.replay", "--ticket", str(uuid4()), env=env)
+    missing = uuid4()
+    unknown = await script("scripts.replay", "--ticket", str(missing), env=env)
     _, err = await unknown.communicate()
-    assert (unknown.returncode, err) == (1, b"error: there is no such ticket\n")
+    assert (unknown.returncode, err) == (1, f"error: there is no ticket {missing}\n".encode())
 
 
 async def test_a_ticket_is_repaired_from_the_command_line(database, store, views, server_url):

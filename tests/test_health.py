@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from eventstore.envelope import EventDocument
 from eventstore.store import EventStore
 from projections import health
 from projections.checkpoints import Checkpoints
@@ -112,26 +113,70 @@ async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
         assert (await client.get("/readyz")).json()["views"]["missing_events"] == 3
 
 
-async def test_slow_is_not_stuck(database, store, impatient):
+async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, store, monkeypatch):
+    """L8: no quiet moment, no count that ever agrees; the event is looked up."""
+    monkeypatch.setattr(health, "OVERDUE_SECONDS", 1.0)
+    monkeypatch.setattr(health, "STUCK_SECONDS", 1.5)
+    monkeypatch.setattr("projections.projector.SWEEP_SECONDS", 0.5)
+    victim, other = await open_some(store, 2)
+    projector = Projector(database, store, lease_seconds=0.5)
+    write = projector._writer.write
+    lost: list[EventDocument] = []
+
+    async def losing(holding, batch, token=None):
+        kept = [e for e in batch if e["ticket_id"] != victim or e["version"] < 4]
+        lost.extend(e for e in batch if e not in kept)
+        return await write(holding, kept, token) if kept else 0
+
+    async def go_on():
+        while True:
+            await add(store, other, "AgentReplied", body="x")
+            await asyncio.sleep(0.05)
+
+    async with serving(database, project=False) as client, running(projector):
+        await until(partial(ready, client, 200))
+        going_on = asyncio.create_task(go_on())
+        with monkeypatch.context() as patch:
+            patch.setattr("projections.projector.Projector._look_for_overdue", _nothing)
+            projector._writer.write = losing  # type: ignore[method-assign]
+            await add(store, victim, "AgentReplied", body="lost")
+            await until(partial(ready, client, 503))
+            assert (await client.get("/readyz")).json()["views"]["overdue_events"] == 1
+        assert len(lost) == 1
+        projector._writer.write = write  # type: ignore[method-assign]
+        await until(partial(ready, client, 200))
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def _nothing(_):
+    """Do not look."""
+
+
+async def test_slow_is_not_stuck(database, store, monkeypatch):
     """It is behind and gets on: ready, and it says so."""
+    monkeypatch.setattr(health, "STUCK_SECONDS", 2.5)
     slow = Projector(database, store)
     write = slow._writer.write
 
     async def slowly(holding, batch, token=None):
-        await asyncio.sleep(0.3)
-        return await write(holding, batch[:2])
+        await asyncio.sleep(1.5)
+        return await write(holding, batch, token)
 
     async with serving(database, project=False) as client, running(slow):
         await until(partial(ready, client, 200))
         slow._writer.write = slowly  # type: ignore[method-assign]
         ids = await open_some(store, 3)
-        for _ in range(10):
-            for ticket_id in ids:
-                await add(store, ticket_id, "AgentReplied", body="x")
-            await asyncio.sleep(0.2)
-        shown = await client.get("/readyz")
-        assert shown.status_code == 200
-        assert shown.json()["views"]["missing_events"] > 0
+        told = []
+        for n in range(50):
+            await add(store, ids[n % 3], "AgentReplied", body="x")
+            answer = await client.get("/readyz")
+            told.append((answer.status_code, answer.json()["views"]["condition"]))
+            await asyncio.sleep(0.15)
+    assert {status for status, _ in told} == {200}
+    assert "slow" in {condition for _, condition in told}
 
 
 async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_they_are(database):
@@ -196,6 +241,8 @@ async def test_a_list_that_cannot_show_a_command_in_time_says_so(database, store
             mine = {"after": f"{opened['ticket_id']}@1"}
             answer = await client.get("/tickets", params=mine, headers={"Prefer": "wait=20"})
             assert len(answer.json()["tickets"]) == 1
+            at_once = await client.get("/tickets", params=mine, headers={"Prefer": "wait=0"})
+            assert at_once.status_code == 200
 
 
 # --- /projections ---------------------------------------------------------------------------------

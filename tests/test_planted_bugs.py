@@ -372,7 +372,10 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "nobody counts the log": (
         a_stream_brings_nothing,
-        (Line(Projector, "_sweep", "if counts[0] == counts[1]:", "if True:"),),
+        (
+            Line(Projector, "_sweep", "if report.missing_events == 0:", "if True:"),
+            Line(Projector, "_look_for_overdue", "await self._parked.ask(ticket_id)", "pass"),
+        ),
     ),
     "who takes partitions starts from the latest token": (
         partitions_change_hands,
@@ -406,7 +409,14 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "what waits is not counted": (
         poisoned,
-        (Line(ParkedTickets, "see", "{'$max': {'seen': version}}", "{'$max': {'seen': 0}}"),),
+        (
+            Line(
+                ParkedTickets,
+                "waiting_events",
+                "version >= stopped[ticket_id]",
+                "version == stopped[ticket_id]",
+            ),
+        ),
     ),
     "a repaired ticket stays parked": (
         poisoned,
@@ -422,7 +432,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 batch,
                 "_stored",
-                "cast('Entries', counted) if isinstance(counted, dict) else {}",
+                "cast('Entries', counted) if whole else {}",
                 "{}",
             ),
         ),
