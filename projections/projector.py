@@ -21,12 +21,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
@@ -42,6 +40,7 @@ from projections.health import Health
 from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import ParkedTickets
 from projections.partitions import LEASE_SECONDS, PARTITIONS, Partition, State, partition_of, plan
+from projections.recounting import Recounting
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import SHAPE
 
@@ -99,7 +98,7 @@ class Projector:
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._mine: dict[int, Partition] = {}
         self._holding = Holding(self._me, {})
-        self._recount: _Recount | None = None
+        self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(database, store)
         self._looked_until: datetime | None = None
@@ -205,7 +204,7 @@ class Projector:
         self._holding = Holding(self._me, epochs, views, self._holding.parked)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
         await self._look_after_parked(new)
-        self._prepare_recount(views)
+        self._recounting.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
         return bool(new) or not live or not self._mine
 
@@ -245,8 +244,7 @@ class Projector:
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
                     self._progress(new)
-                if self._recount is not None:
-                    await self._recount_some()
+                await self._recounting.step(self._holding, self._mine)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
                     if await self._share(batch, progressed=new > 0 or not own):
@@ -367,67 +365,6 @@ class Projector:
 
         while await self._database.in_transaction(work):
             pass
-
-    # --- counting for new saved views ----------------------------------------------------------
-
-    def _prepare_recount(self, views: Iterable[SavedView]) -> None:
-        """See whether one's partitions have tickets that a new saved view does not count yet."""
-        waiting = [
-            (view, epochs)
-            for view in views
-            if (
-                epochs := {
-                    n: p.epoch
-                    for n, p in self._mine.items()
-                    if view.id not in p.views and p.phase == "live"
-                }
-            )
-        ]
-        if not waiting:
-            self._recount = None
-        elif self._recount is None or (self._recount.view, self._recount.epochs) != waiting[0]:
-            view, epochs = waiting[0]
-            self._recount = _Recount(view, epochs, self._matching(view, set(epochs)))
-
-    async def _matching(self, view: SavedView, numbers: set[int]) -> AsyncIterator[UUID]:
-        """Give the tickets of some partitions that match a view.
-
-        Tickets that change meanwhile may come or not: whoever writes them counts them.
-        """
-        reads = self._database.collection(tickets.COLLECTION)
-        async for found in reads.find(view.filter.condition(), {"_id": 1}):
-            ticket_id = cast("UUID", found["_id"])
-            if partition_of(ticket_id) in numbers:
-                yield ticket_id
-
-    async def _recount_some(self) -> None:
-        """Count some more tickets for a new saved view."""
-        recount = self._recount
-        if recount is None:
-            return
-        self._recount = None  # if anything goes wrong now, it begins again
-        ids: list[UUID] = []
-        async for ticket_id in recount.tickets:
-            ids.append(ticket_id)
-            if len(ids) == BATCH_EVENTS:
-                break
-        if ids:
-            await self._writer.recount(self._holding, ids)
-        if len(ids) == BATCH_EVENTS:
-            self._recount = recount
-            return
-        await self._checkpoints.count(recount.epochs, recount.view.id)
-        for number in recount.epochs:
-            partition = self._mine[number]
-            views = partition.views | {recount.view.id}
-            self._mine[number] = replace(partition, views=views)
-        self._prepare_recount(self._holding.views)
-
-
-class _Recount(NamedTuple):
-    view: SavedView
-    epochs: dict[int, int]
-    tickets: AsyncIterator[UUID]
 
 
 def _told(error: Exception) -> str:

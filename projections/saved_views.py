@@ -4,10 +4,8 @@ A read document says which views count it (`in_views`). Whoever writes it finds 
 matches, and what changed is added to the views' counts in the same transaction: so a count is exact
 whatever happens, and reading it never counts.
 
-A new view has to find the tickets that are there already. Each partition's projector looks through
-them, a little at a time between its batches, and says so in the partition's checkpoint once it is
-done: a view's count is told when all partitions have said so. Meanwhile documents that are written
-are counted already, and found to be so.
+A new view has to find the tickets that are there already (`recounting.py`). Each partition's
+checkpoint says which views it counts; a view's count is told when all partitions say so.
 
     saved_views         {_id: name, id, filter, saved_at}
     saved_view_counts   {_id: "<id>/<shard>", view: id, n}

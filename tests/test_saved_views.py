@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.errors import StateConflict
-from projections import projector as module
-from projections import saved_views, tickets
+from projections import recounting, saved_views, tickets
 from projections.checkpoints import Checkpoints
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
@@ -71,7 +70,7 @@ async def test_a_count_is_that_of_the_tickets_that_match(database, store, story,
 
 async def test_a_new_view_counts_what_is_there_while_the_log_grows(database, store, monkeypatch):
     """L7: a little at a time, beside what is written; three processes share the work."""
-    monkeypatch.setattr(module, "BATCH_EVENTS", 20)
+    monkeypatch.setattr(recounting, "TICKETS_AT_ONCE", 20)
     ids = await open_some(store, 150)
 
     async def grow():
@@ -98,7 +97,7 @@ async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_beg
     database, store, monkeypatch
 ):
     """L7"""
-    monkeypatch.setattr(module, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(recounting, "TICKETS_AT_ONCE", 10)
     await open_some(store, 100)
     async with running(hasty(database, store)):
         await caught_up(database, store)
@@ -107,8 +106,8 @@ async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_beg
         dying = hasty(database, store)
         await until(partial(_has_all, dying))
         for _ in range(3):
-            await dying._recount_some()
-        assert dying._recount is not None
+            await dying._recounting.step(dying._holding, dying._mine)
+        assert dying._recounting.is_due
     async with running(hasty(database, store)):
         assert await counted(database, "all") == 100
     await assert_views_equal_the_log(database)
