@@ -222,7 +222,7 @@ def test_the_periods_until_a_day_are_all_its_days_and_no_other(day, days):
 async def test_names_may_be_many_and_long(database, store):
     """L7: no document gets too large, however tickets' groups are called."""
     counters = Counters(database)
-    names = [f"{n:05}" + "\U0001f600" * 195 for n in range(20_000)]
+    names = [f"{n:05}" + "\U0001f600" * 195 for n in range(20_000)]  # 17 MB in one document
     change = {f"2026-03-01|happened|{dashboard.word(name)}|created": 1 for name in names}
     for start in range(0, len(names), 2000):
         some = dict(list(change.items())[start : start + 2000])
