@@ -11,8 +11,9 @@ from typing import Annotated, Literal, cast, get_args
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
+from api.answers import json_response
 from api.problems import problem_responses
-from api.visible import AtLeast, Prefer, Views, json_response
+from api.visible import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
 from domain.events import JsonObject
 from domain.values import Day, NameOrNone

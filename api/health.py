@@ -7,8 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
+from api.answers import json_response
 from api.problems import problem_responses
-from api.visible import json_response
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
 from eventstore.driver import Database

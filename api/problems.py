@@ -64,8 +64,15 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
     return {s: {"description": HTTPStatus(s).phrase, "content": content} for s in statuses}
 
 
-def problem(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] = ()) -> Response:
-    """Give the response for an error."""
+def problem(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: Sequence[Fault] = (),
+    *,
+    soon: bool = False,
+) -> Response:
+    """Give the response for an error; `soon`: what was asked for may work in a moment."""
     document = Problem(
         type=f"urn:casebook:problem:{code}",
         title=status.phrase,
@@ -75,7 +82,7 @@ def problem(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] 
         errors=list(errors) or None,
     )
     headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE or code == ViewsBehind.CODE:
+    if soon or status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS
     body = document.model_dump_json(exclude_none=True)
     return Response(body, status.value, headers, MEDIA_TYPE)
@@ -125,7 +132,7 @@ def _casebook_error(_: Request, error: Exception) -> Response:
     )
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
-    return problem(status, error.code, error.detail)
+    return problem(status, error.code, error.detail, soon=isinstance(error, ViewsBehind))
 
 
 def _invalid_request(_: Request, error: Exception) -> Response:

@@ -15,8 +15,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter, ValidationError
 
 from api.access import CurrentActor
+from api.answers import json_response
 from api.problems import problem_responses
-from api.visible import AtLeast, Prefer, Views, json_response
+from api.visible import AtLeast, Prefer, Views
 from domain.errors import TicketNotFound, Unacceptable
 from domain.events import JsonObject, NoteAdded, SlaBreached
 from domain.values import Moment

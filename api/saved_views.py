@@ -5,8 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from api.answers import json_response
 from api.problems import problem_responses
-from api.visible import AtLeast, Prefer, Views, json_response
+from api.visible import AtLeast, Prefer, Views
 from domain.events import JsonObject
 from eventstore.driver import Database
 from eventstore.failures import answering

@@ -16,8 +16,7 @@ from contextlib import suppress
 from typing import Annotated, NamedTuple, cast
 from uuid import UUID
 
-import orjson
-from fastapi import Header, Response
+from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 from pymongo.errors import PyMongoError
 
@@ -67,11 +66,9 @@ class AtLeast(BaseModel):
 class ViewsBehind(Refusal):
     """A list was asked to show a command that the views do not show in time."""
 
-    CODE = "views_behind"
-
     def __init__(self) -> None:
         super().__init__(
-            self.CODE, "the views do not show what was asked for with `after` yet; try again"
+            "views_behind", "the views do not show what was asked for with `after` yet; try again"
         )
 
 
@@ -169,11 +166,6 @@ def wait_seconds(prefer: str | None) -> int | None:
         if wait is not None:
             return min(int(wait[1]), WAIT_SECONDS)
     return None
-
-
-def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
-    """Answer with JSON; what somebody else has put into the log is shown as text."""
-    return Response(orjson.dumps(content, default=str), status, headers, "application/json")
 
 
 def _ticket_and_version(after: str) -> tuple[UUID, int]:

@@ -263,7 +263,9 @@ class EventStore:
         """Give the versions that are stored of some tickets, in any order."""
         wanted = {"_id": 0, "ticket_id": 1, "version": 1}
         with translating():
-            found = await self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).to_list()
+            # By type too: what is no number is no version.
+            asked = {"ticket_id": {"$in": list(ids)}, "version": {"$gt": 0}}
+            found = await self._events.find(asked, wanted).to_list()
         return [(d["ticket_id"], d["version"]) for d in found]
 
     async def position(self) -> ResumeToken:

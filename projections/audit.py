@@ -312,7 +312,11 @@ class Auditor:
             for count in await all_of(saved_views.COUNTS, session):
                 counts[str(count["view"])] += cast("int", count["n"])
             found = self._reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
-            versions = {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+            versions = {
+                cast("UUID", d["_id"]): version
+                async for d in found
+                if isinstance(version := d.get("version"), int)
+            }
             applied = sum(cast("int", c.get("applied", 0)) for c in checkpoints)
             return _Snapshot(applied, numbers, counts, versions)
 
@@ -349,7 +353,9 @@ async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
         yield appended
     finally:
         following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        [ended] = await asyncio.gather(following, return_exceptions=True)
+    if isinstance(ended, Exception):  # the audit has missed something, and cannot say what
+        raise ended
 
 
 def _fold(stream: Sequence[EventDocument]) -> TicketRead | None:

@@ -117,10 +117,10 @@ class _Made(NamedTuple):
 class BatchWriter:
     """Writes batches of one process into the views of one database."""
 
-    def __init__(self, database: Database, store: EventStore, partitions: Checkpoints) -> None:
+    def __init__(self, database: Database, store: EventStore, checkpoints: Checkpoints) -> None:
         self._database = database
         self._store = store
-        self._checkpoints = partitions
+        self._checkpoints = checkpoints
         self._reads = database.collection(tickets.COLLECTION)
         self._counters = Counters(database)
         self._views = SavedViews(database)
@@ -261,15 +261,15 @@ class BatchWriter:
             for event in events:
                 envelope = from_document(event)
                 after, last = tickets.apply(after, envelope), envelope
-        except Exception as caught:  # noqa: BLE001
-            error = _told(caught)
+        except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
+            error = told(caught)
         change: _Change | None = None
         try:
             if after is not None:
                 after = replace(after, in_views=counting(holding.views, after))
                 change = _Change(ticket_id, before, after, self._encoded(after), last)
-        except Exception as caught:  # noqa: BLE001
-            after, error = read, _told(caught)
+        except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
+            after, error = read, told(caught)
         if not error:
             return _Made(change, None)
         version = 1 if after is None else after.version + 1
@@ -335,7 +335,7 @@ def _stored(document: Mapping[str, object]) -> _Stored:
         if read is not None and not whole:
             read, damage = None, "the read document is damaged: counted"
     except (KeyError, ValidationError) as error:
-        damage = f"the read document is damaged: {_told(error)}"
+        damage = f"the read document is damaged: {told(error)}"
     return _Stored(
         read,
         damage,
@@ -363,7 +363,8 @@ def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
     return all(e["version"] == have + n for n, e in enumerate(events, start=1))
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """Say what went wrong, and what kind of error it was."""
     return f"{type(error).__name__}: {error}"
 
 

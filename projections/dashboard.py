@@ -144,11 +144,11 @@ def _timed(before: Ticket | None, event: TicketEvent) -> Iterator[Time]:
             return
 
 
-def added(one: Entries, other: Entries, *, times: int = 1) -> dict[str, int]:
-    """Give the sum of entries, the second `times` over, without zeros."""
+def added(one: Entries, other: Entries) -> dict[str, int]:
+    """Give the sum of entries, without zeros."""
     total = dict(one)
     for key, n in other.items():
-        total[key] = total.get(key, 0) + times * n
+        total[key] = total.get(key, 0) + n
     return {key: n for key, n in total.items() if n}
 
 

@@ -65,6 +65,7 @@ class Inbox:
 
 @asynccontextmanager
 async def gathering(feed: Feed) -> AsyncIterator[Inbox]:
+    """Read a feed while the block runs; what it raises comes out of `take`."""
     inbox = Inbox(feed)
     filling = asyncio.create_task(inbox.fill())
     try:

@@ -4,10 +4,11 @@ Any number may run. They share 64 partitions (`partitions.py`); each follows one
 takes the events of its own partitions from it and writes them in batches (`batch.py`).
 
 The stream is trusted for speed, not for completeness (law L8). An event whose version is not the
-next shows a gap, which is filled from the log. An event that is missing at the end of its ticket
-shows in the count: the checkpoints count what has been folded, and when that differs from the log's
-count while nothing is on its way, everything is scanned again. Scanning is always safe: what is
-there already is passed over.
+next shows a gap, which is filled from the log. For one that is missing at the end of its ticket the
+log is looked at: every few seconds its events of some seconds ago are looked up in the views, and a
+ticket that misses one is folded again. And the checkpoints count what has been folded: when that
+differs from the log's count while nothing is on its way, everything is scanned again. Scanning is
+always safe: what is there already is passed over.
 
 Where to start: from the earliest token of the partitions that one has; doubles cost little. A
 partition without a token, or whose token the database has forgotten, is scanned: the stream's
@@ -21,7 +22,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -33,7 +34,7 @@ from eventstore.envelope import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, stream_order
 from projections import counters, health, parked, saved_views, tickets
-from projections.batch import BatchWriter, Holding, OtherShape
+from projections.batch import BatchWriter, Holding, OtherShape, told
 from projections.checkpoints import Applied, Checkpoints, Fenced
 from projections.counters import Counters
 from projections.health import Health
@@ -54,9 +55,6 @@ _BEATS_PER_LEASE = 5
 _EMPTIED_AT_ONCE = 2000
 _FIRST_LOOK_SECONDS = 60.0
 _FAILURE_CHARACTERS = 500
-
-Progress = Callable[[int], None]
-"""Told after each batch how many more events the views contain."""
 
 
 async def prepare(database: Database) -> None:
@@ -79,17 +77,11 @@ class Projector:
     """Keeps its share of one database's views current for as long as `run` runs."""
 
     def __init__(
-        self,
-        database: Database,
-        store: EventStore,
-        progress: Progress = lambda _: None,
-        *,
-        lease_seconds: float = LEASE_SECONDS,
+        self, database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
     ) -> None:
         self._shared_checkpoints = Checkpoints(database, lease_seconds)
         self._database = database = database.keeping_session()
         self._store = store
-        self._progress = progress
         self._checkpoints = Checkpoints(database, lease_seconds)
         self._writer = BatchWriter(database, store, self._checkpoints)
         self._views = SavedViews(database)
@@ -131,8 +123,7 @@ class Projector:
                 except Exception as error:  # noqa: BLE001
                     # Whatever it is, giving up would leave the views stale for good. The log has
                     # everything, and the checkpoints tell the world that we fail, and why.
-                    told = _told(error)
-                    again, failure = failure == told, told
+                    again, failure = failure == _told(error), _told(error)
                     with suppress(PyMongoError):
                         await self._checkpoints.fail(self._me, failure)
                     _log.error(
@@ -177,8 +168,7 @@ class Projector:
         """Show life, see what one has, take and release what is to be; do what was asked for.
 
         `followed` has just been written, `progressed`: with something new in it. Say whether one
-        now has other partitions, or they need
-        something else than to be followed.
+        now has other partitions, or they need something else than to be followed.
         """
         if followed is None:
             await self._checkpoints.beat(self._me)
@@ -243,7 +233,6 @@ class Projector:
                 new = 0
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
-                    self._progress(new)
                 await self._recounting.step(self._holding, self._mine)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
@@ -322,13 +311,13 @@ class Projector:
             if is_event(event) and partition_of(event["ticket_id"]) in numbers:
                 batch.append(event)
             if len(batch) == BATCH_EVENTS:
-                self._progress(await self._writer.write(self._holding, batch))
+                await self._writer.write(self._holding, batch)
                 batch = []
             if clock() - beaten > self._beat_seconds:
                 await self._checkpoints.get_on(self._me)
                 beaten = clock()
         if batch:
-            self._progress(await self._writer.write(self._holding, batch))
+            await self._writer.write(self._holding, batch)
         await self._checkpoints.follow(epochs, token)
         if epochs == self._holding.epochs:
             await self._checkpoints.set_as_of(self._me, began)
@@ -372,7 +361,7 @@ def _told(error: Exception) -> str:
     if isinstance(error, BulkWriteError):
         failures = error.details.get("writeErrors") or [{}]
         return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
-    return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]
+    return told(error)[:_FAILURE_CHARACTERS]
 
 
 def _as_of(state: State, me: str) -> datetime | None:

@@ -404,7 +404,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 BatchWriter,
                 "_make",
-                "error = _told(caught)\n    change: _Change | None = None",
+                "error = told(caught)\n    change: _Change | None = None",
                 "error = ''\n    change: _Change | None = None",
             ),
         ),
