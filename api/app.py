@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from api import commands, dashboard, desk, health, problems, queries, saved_views
+from api import agents, commands, dashboard, desk, health, problems, queries, saved_views
 from api.handle import Handler
 from api.settings import Settings
 from api.timekeeper import Timekeeper
@@ -17,7 +17,8 @@ from api.visible import Views
 from eventstore.driver import Database
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
-from projections import projector
+from projections import keeping
+from projections.generations import Generations
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def timekeeping(database: Database, store: EventStore, settings: Settings) -> li
 
 def projecting(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
-    work: list[Work] = [projector.Projector(database, store).run]
+    work: list[Work] = [partial(keeping.project, database, store)]
     if settings.mongodb_url is not None and settings.signing_key is None:
         # A key of each host's own would not do: they sign one chain.
         _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
@@ -62,7 +63,7 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await store.prepare()
-        await projector.prepare(database)
+        await Generations(database).prepare()
         running = [asyncio.create_task(work()) for work in beside]
         for task in running:
             task.add_done_callback(_tell_failure)
@@ -85,7 +86,8 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     app.include_router(commands.router(Handler(store, desks), views))
     app.include_router(queries.router(database, store, views))
     app.include_router(saved_views.router(database, views))
-    app.include_router(dashboard.router(database, views))
+    app.include_router(dashboard.router(views))
+    app.include_router(agents.router(views))
     app.include_router(desk.router(desks))
     app.include_router(health.router(database, store))
     return app

@@ -18,14 +18,12 @@ from domain.errors import Unacceptable
 from domain.events import JsonObject
 from domain.values import Day, NameOrNone
 from eventstore.driver import Database
-from eventstore.failures import answering
 from projections import dashboard
 from projections.counters import Counters, Figures
 from projections.dashboard import STATES, TIMES, Metric
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 3660
-_PATIENCE_SECONDS = 10.0
 _ONE_DAY = timedelta(days=1)
 
 Happening = Literal[
@@ -83,12 +81,11 @@ class SeriesQuery(AtLeast):
         return first, last
 
 
-def router(database: Database, views: Views) -> APIRouter:
-    """Make the dashboard's routes over one database."""
-    counters = Counters(database)
+def router(views: Views) -> APIRouter:
+    """Make the dashboard's routes."""
     routes = APIRouter(tags=["dashboard"])
 
-    @routes.get("/dashboard", responses=problem_responses(412, 422, 503))
+    @routes.get("/dashboard", responses=problem_responses(404, 412, 422, 503))
     async def show_dashboard(
         asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
     ) -> Response:
@@ -97,12 +94,18 @@ def router(database: Database, views: Views) -> APIRouter:
         `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         """
-        headers = await views.at_least(asked.after, prefer)
+        opened = await views.open(asked, prefer)
         day = asked.date_ or datetime.now(UTC).date()
-        async with answering(_PATIENCE_SECONDS):
+
+        async def question(shown: Database) -> tuple[Figures, Figures]:
+            counters = Counters(shown)
             # What is dated tomorrow, by a clock that is ahead, is part of today.
-            stood = await counters.until(asked.date_ or date.max, _group(asked.group))
-            happened = await counters.on(day, _group(asked.group))
+            return (
+                await counters.until(asked.date_ or date.max, _group(asked.group)),
+                await counters.on(day, _group(asked.group)),
+            )
+
+        stood, happened = await opened.ask(question)
         shown = {
             "date": day,
             "group": asked.group,
@@ -112,9 +115,9 @@ def router(database: Database, views: Views) -> APIRouter:
             "on_date": _happened(happened),
             "until_date": _happened(stood),
         }
-        return json_response(shown, headers)
+        return json_response(shown, opened.headers)
 
-    @routes.get("/dashboard/series", responses=problem_responses(412, 422, 503))
+    @routes.get("/dashboard/series", responses=problem_responses(404, 412, 422, 503))
     async def show_series(
         asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
     ) -> Response:
@@ -123,19 +126,23 @@ def router(database: Database, views: Views) -> APIRouter:
         `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
-        headers = await views.at_least(asked.after, prefer)
+        opened = await views.open(asked, prefer)
         first, last = asked.days(datetime.now(UTC).date())
         group = _group(asked.group)
         metric: Metric
-        async with answering(_PATIENCE_SECONDS):
-            if asked.metric in HAPPENINGS:
-                metric = "happened"
-            else:
-                metric = "priority" if asked.metric == "backlog" else cast("Metric", asked.metric)
+        if asked.metric in HAPPENINGS:
+            metric = "happened"
+        else:
+            metric = "priority" if asked.metric == "backlog" else cast("Metric", asked.metric)
+
+        async def question(shown: Database) -> tuple[Mapping[str, Counter[str]], Figures]:
+            counters = Counters(shown)
             changes = await counters.by_day(metric, first, last, group)
-            before: Figures = {}
             if metric in STATES and first > date.min:
-                before = await counters.until(first - _ONE_DAY, group)
+                return changes, await counters.until(first - _ONE_DAY, group)
+            return changes, {}
+
+        changes, before = await opened.ask(question)
         days = _series(asked.metric, metric, first, last, before, changes)
         shown = {
             "metric": asked.metric,
@@ -144,7 +151,7 @@ def router(database: Database, views: Views) -> APIRouter:
             "to": last,
             "days": [{"date": day, "value": value} for day, value in days],
         }
-        return json_response(shown, headers)
+        return json_response(shown, opened.headers)
 
     return routes
 
@@ -169,7 +176,7 @@ def _series(
         if metric == "happened":
             yield day, change[asked]
         elif metric in TIMES:
-            yield day, _times(change)
+            yield day, times(change)
         else:
             stood.update(change)
             yield day, stood.total() if asked == "backlog" else _labels(stood)
@@ -198,11 +205,12 @@ def _happened(figures: Figures) -> JsonObject:
     happened = figures.get("happened", Counter())
     return {
         **{label: happened[label] for label in HAPPENINGS},
-        **{time: _times(figures.get(time, Counter())) for time in TIMES},
+        **{time: times(figures.get(time, Counter())) for time in TIMES},
     }
 
 
-def _times(labels: Mapping[str, int]) -> JsonObject:
+def times(labels: Mapping[str, int]) -> JsonObject:
+    """Tell of times: how many, their mean, p50 and p90 in seconds; null where there are none."""
     buckets = {int(label[1:]): n for label, n in labels.items() if label.startswith("b")}
     count = sum(buckets.values())
     return {

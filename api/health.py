@@ -1,5 +1,6 @@
 """How it is: whether the process answers, whether it can be relied on, and each partition."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from uuid import UUID
@@ -14,6 +15,7 @@ from domain.events import JsonObject
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.store import EventStore
+from projections.generations import Generations
 from projections.health import Health, Lag, Report, age_seconds
 from projections.parked import Parked, ParkedTickets
 from projections.partitions import Member, Partition, State
@@ -33,8 +35,8 @@ class Repair(BaseModel):
 
 def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
-    health = Health(database, store)
-    parked = ParkedTickets(database)
+    generations = Generations(database)
+    health = Health(store)
     routes = APIRouter(tags=["health"])
 
     @routes.get("/healthz")
@@ -53,12 +55,16 @@ def router(database: Database, store: EventStore) -> APIRouter:
         """
         try:
             async with answering(_READY_SECONDS):
-                report = await health.look()
+                report = await generations.ask(health.look)
         except StoreUnavailable:
             return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
         stuck = report.condition == "stuck"
         status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
         return _readiness(status, {"database": "ok", "views": _views(report)})
+
+    async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
+        report = await health.look(shown)
+        return report, await health.lags(shown, report)
 
     @routes.get("/projections", responses=problem_responses(503))
     async def show_projections() -> Response:
@@ -68,8 +74,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         not known how far a partition is.
         """
         async with answering(_PATIENCE_SECONDS):
-            report = await health.look()
-            lags = await health.lags(report)
+            report, lags = await generations.ask(looked_at)
         state = report.state
         shown = {
             **_views(report),
@@ -98,7 +103,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         async with answering(_PATIENCE_SECONDS):
             if not await store.stored(asked.ticket_id, limit=1):
                 raise TicketNotFound
-            await parked.ask(asked.ticket_id)
+            await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))
         content = {"ticket_id": asked.ticket_id, "repair": True}
         return json_response(content, {"Location": "/projections"}, HTTPStatus.ACCEPTED)
 

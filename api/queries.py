@@ -29,7 +29,9 @@ from projections import tickets
 from projections.saved_views import SavedViews, TicketFilter, ViewName
 from projections.tickets import TicketRead
 
-_INTERNAL_FIELDS = frozenset(("counted", "in_views", "terms", "sla", "next_due_at", "shape"))
+_INTERNAL_FIELDS = frozenset(
+    ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
+)
 _NOT_IN_LISTS = dict.fromkeys((*_INTERNAL_FIELDS, "body"), 0)
 _INTERNAL_EVENTS = frozenset({NoteAdded.__name__, SlaBreached.__name__})
 _PATIENCE_SECONDS = 10.0
@@ -47,7 +49,6 @@ class ListQuery(TicketFilter, AtLeast):
 
 def router(database: Database, store: EventStore, views: Views) -> APIRouter:
     """Make the read routes over one database."""
-    reads = database.collection(tickets.COLLECTION)
     saved = SavedViews(database)
     routes = APIRouter(tags=["queries"])
 
@@ -60,7 +61,7 @@ def router(database: Database, store: EventStore, views: Views) -> APIRouter:
         What is listed is as old as `Casebook-Views-Age` says, in seconds; `after` makes it show a
         command.
         """
-        headers = await views.at_least(asked.after, prefer)
+        opened = await views.open(asked, prefer)
         filter_ = asked.condition()
         if asked.view is not None:
             async with answering(_PATIENCE_SECONDS):
@@ -69,19 +70,23 @@ def router(database: Database, store: EventStore, views: Views) -> APIRouter:
         if asked.cursor is not None:
             filter_.update(_behind(asked.cursor))
         newest_first = [("opened_at", -1), ("_id", -1)]
-        async with answering(_PATIENCE_SECONDS):
+
+        async def question(shown: Database) -> list[JsonObject]:
+            reads = shown.collection(tickets.COLLECTION)
             found = reads.find(filter_, _NOT_IN_LISTS).sort(newest_first).limit(asked.limit + 1)
-            page = await found.to_list()
+            return await found.to_list()
+
+        page = await opened.ask(question)
         following = _cursor(page[asked.limit - 1]) if len(page) > asked.limit else None
-        headers |= _next(request, cursor=following) if following else {}
+        links = _next(request, cursor=following) if following else {}
         shown = [_present(document) for document in page[: asked.limit]]
-        return json_response({"tickets": shown, "next": following}, headers)
+        return json_response({"tickets": shown, "next": following}, {**opened.headers, **links})
 
     @routes.get("/tickets/{ticket_id}", responses=problem_responses(404, 422, 503))
     async def show_ticket(ticket_id: UUID) -> Response:
         """Show a ticket as it is after its last acknowledged event."""
+        read = _readable(await views.any_ticket(ticket_id))
         async with answering(_PATIENCE_SECONDS):
-            read = _readable(await reads.find_one({"_id": ticket_id}))
             behind = await store.load(ticket_id, after=read.version if read else 0)
         current = tickets.fold(read, behind)
         if current is None:

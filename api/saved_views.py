@@ -1,5 +1,6 @@
 """The routes of saved views: named filters with a count that is kept, not counted."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -20,12 +21,11 @@ _PATIENCE_SECONDS = 10.0
 def router(database: Database, views: Views) -> APIRouter:
     """Make the routes over one database."""
     saved = SavedViews(database)
-    partitions = Checkpoints(database)
     routes = APIRouter(prefix="/views", tags=["saved views"])
 
-    async def shown(found: list[SavedView]) -> list[JsonObject]:
+    async def told(found: list[SavedView], shown: Database) -> list[JsonObject]:
         """Tell views with their counts; null for one that has not been counted everywhere yet."""
-        state, counts = await partitions.read(), await saved.counts()
+        state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
         everywhere = frozenset.intersection(*(p.views for p in state.partitions))
         return [
             {
@@ -37,26 +37,28 @@ def router(database: Database, views: Views) -> APIRouter:
             for view in found
         ]
 
-    @routes.get("", responses=problem_responses(412, 422, 503))
+    @routes.get("", responses=problem_responses(404, 412, 422, 503))
     async def list_views(asked: Annotated[AtLeast, Query()], prefer: Prefer = None) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
-        headers = await views.at_least(asked.after, prefer)
+        opened = await views.open(asked, prefer)
         async with answering(_PATIENCE_SECONDS):
-            content = await shown(await saved.all())
-        return json_response({"views": content}, headers)
+            found = await saved.all()
+        content = await opened.ask(partial(told, found))
+        return json_response({"views": content}, opened.headers)
 
     @routes.get("/{name}", responses=problem_responses(404, 412, 422, 503))
     async def show_view(
         name: ViewName, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
-        headers = await views.at_least(asked.after, prefer)
+        opened = await views.open(asked, prefer)
         async with answering(_PATIENCE_SECONDS):
-            [content] = await shown([await saved.find(name)])
-        return json_response(content, headers)
+            found = [await saved.find(name)]
+        [content] = await opened.ask(partial(told, found))
+        return json_response(content, opened.headers)
 
     @routes.put(
         "/{name}",
@@ -66,7 +68,7 @@ def router(database: Database, views: Views) -> APIRouter:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
         async with answering(_PATIENCE_SECONDS):
             view, is_new = await saved.save(name, asked)
-            [content] = await shown([view])
+        [content] = await views.ask(partial(told, [view]))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 

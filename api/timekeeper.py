@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -42,6 +43,7 @@ from eventstore.envelope import Envelope
 from eventstore.failures import StoreBusy, StoreUnavailable, answering
 from eventstore.store import EventStore
 from projections import tickets
+from projections.generations import Generations
 from projections.tickets import TicketRead
 
 _log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ class Timekeeper:
         clock: Clock | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        self._reads = database.collection(tickets.COLLECTION)
+        self._generations = Generations(database)
         self._store = store
         self._desks = desks
         self._handler = Handler(store, desks)
@@ -150,10 +152,13 @@ class Timekeeper:
         found: dict[UUID, None] = {}
         for time, question in questions:
             async with answering(_PATIENCE_SECONDS):
-                matches = self._reads.find(question, {"_id": 1}).sort(time, 1)
-                page = await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
+                page = await self._generations.ask(partial(self._matches, question, time))
             found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
         return [ticket_id for ticket_id in found if ticket_id not in self._aside]
+
+    async def _matches(self, question: JsonObject, time: str, shown: Database) -> list[JsonObject]:
+        matches = shown.collection(tickets.COLLECTION).find(question, {"_id": 1}).sort(time, 1)
+        return await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
 
     async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
         """Do what one ticket has had due for the longest; the next look finds what else it has."""

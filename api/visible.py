@@ -3,7 +3,8 @@
 A command is answered once the views show it if it says `Prefer: wait=2`; that never makes it fail:
 it has been done, and when time is up its answer does not say that it was waited for. A list or
 dashboard with `after=<ticket>@<version>` shows that version, or is refused; and each says in the
-header `Casebook-Views-Age` how many seconds old it is.
+header `Casebook-Views-Age` how many seconds old it is. With `as_of_view=<name>` it shows views that
+were built as of a time instead, which the header `Casebook-Views-As-Of` then tells.
 
 All who wait in a process share one question: while anyone does, the versions of all awaited tickets
 are asked for together, some times a second.
@@ -11,9 +12,10 @@ are asked for together, some times a second.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from fastapi import Header
@@ -25,8 +27,13 @@ from eventstore.driver import Database
 from eventstore.failures import answering
 from projections import health, tickets
 from projections.checkpoints import Checkpoints
+from projections.generations import Generations
+from projections.saved_views import ViewName
+
+T = TypeVar("T")
 
 AGE_HEADER = "Casebook-Views-Age"
+AS_OF_HEADER = "Casebook-Views-As-Of"
 WAIT_SECONDS = 30
 """The longest that can be waited; who asks for more waits so long."""
 _WAIT_UNASKED_SECONDS = 2
@@ -62,6 +69,15 @@ class AtLeast(BaseModel):
         ),
     ]
 
+    as_of_view: Annotated[
+        ViewName | None,
+        Field(
+            default=None,
+            description="Views that were built as of a time, under this name "
+            "(`scripts.replay --until`), instead of those of now.",
+        ),
+    ]
+
 
 class ViewsBehind(Refusal):
     """A list was asked to show a command that the views do not show in time."""
@@ -78,35 +94,74 @@ class _Awaited(NamedTuple):
     seen: asyncio.Future[None]
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Views to be asked, and the headers that say of when they are."""
+
+    headers: Mapping[str, str]
+    _ask: Callable[[Callable[[Database], Awaitable[object]]], Awaitable[object]]
+
+    async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Ask the database as it is with these views. Raises StoreUnavailable."""
+        async with answering(_PATIENCE_SECONDS):
+            return cast("T", await self._ask(question))
+
+
 class Views:
-    """What the views of one database show, for those who wait for it."""
+    """What the views of one database show, for those who ask, or wait for it."""
 
     def __init__(self, database: Database) -> None:
-        self._reads = database.collection(tickets.COLLECTION)
-        self._checkpoints = Checkpoints(database)
+        self._database = database
+        self._generations = Generations(database)
         self._awaited: set[_Awaited] = set()
         self._looking: asyncio.Task[None] | None = None
         self._age: tuple[float, str] | None = None
 
-    async def at_least(self, after: Sequence[str], prefer: str | None) -> dict[str, str]:
-        """Wait for what was asked for with `after`; give the header that tells the views' age.
+    async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Ask the database as it is with the views of now. Raises StoreUnavailable."""
+        async with answering(_PATIENCE_SECONDS):
+            return await self._generations.ask(question)
 
-        Raises ViewsBehind, Unacceptable, StoreUnavailable.
+    async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
+        """Give a ticket's read document, of whichever views: the log has what it does not show."""
+        async with answering(_PATIENCE_SECONDS):
+            shown = (await self._generations.known()).of(self._database)
+            return await shown.collection(tickets.COLLECTION).find_one({"_id": ticket_id})
+
+    async def open(self, asked: AtLeast, prefer: str | None) -> Shown:
+        """Open the views that are asked for, once they show what is asked for.
+
+        Raises ViewsBehind, UnknownAsOf, Unacceptable, StoreUnavailable.
         """
+        if asked.as_of_view is not None:
+            return await self._open_as_of(asked.as_of_view, asked.after)
         awaited: dict[UUID, int] = {}
-        for ticket_id, version in map(_ticket_and_version, after):
+        for ticket_id, version in map(_ticket_and_version, asked.after):
             awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
         seconds = wait_seconds(prefer)
         if not await self.show(awaited, _WAIT_UNASKED_SECONDS if seconds is None else seconds):
             raise ViewsBehind
-        return {AGE_HEADER: await self._age_told()}
+        return Shown({AGE_HEADER: await self._age_told()}, self._generations.ask)
+
+    async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
+        if after:
+            raise Unacceptable(
+                "bad_after", "after is about the views of now, not those as of a time"
+            )
+        async with answering(_PATIENCE_SECONDS):
+            built = await self._generations.as_of(name)
+
+        def ask(question: Callable[[Database], Awaitable[T]]) -> Awaitable[T]:
+            return question(built.generation.of(self._database))
+
+        return Shown({AS_OF_HEADER: built.until.isoformat()}, ask)
 
     async def _age_told(self) -> str:
         """Give the age in seconds, or `unknown`; told again for a moment without looking."""
         clock = asyncio.get_running_loop().time
         if self._age is None or clock() - self._age[0] > _AGE_KEPT_SECONDS:
-            async with answering(_PATIENCE_SECONDS):
-                age = health.age_seconds(await self._checkpoints.read())
+            state = await self.ask(lambda shown: Checkpoints(shown).read())
+            age = health.age_seconds(state)
             self._age = (clock(), "unknown" if age is None else f"{age:.1f}")
         return self._age[1]
 
@@ -136,8 +191,12 @@ class Views:
         return False
 
     async def _versions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
-        found = self._reads.find({"_id": {"$in": ids}}, {"version": 1})
-        return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+        async def question(shown: Database) -> dict[UUID, int]:
+            reads = shown.collection(tickets.COLLECTION)
+            found = reads.find({"_id": {"$in": ids}}, {"version": 1})
+            return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+
+        return await self._generations.ask(question)
 
     async def _look(self) -> None:
         """Ask again and again until nobody waits."""

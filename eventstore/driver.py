@@ -7,7 +7,7 @@ answer to the same calls is what the test suite shows by running on both.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, TypeVar, cast, overload
@@ -50,10 +50,39 @@ class Database:
 
     client: AsyncMongoClient[JsonObject]
     name: str
+    url: str
+    driver: DriverName
     _kept: _Kept | None = None
+    _names: Mapping[str, str] = field(default_factory=dict)
 
     def collection(self, name: str) -> Collection:
-        return self.client[self.name][name]
+        return self.client[self.name][self._names.get(name, name)]
+
+    def renaming(self, names: Mapping[str, str]) -> "Database":
+        """Give the same database with other collections behind some names."""
+        return replace(self, _names=names)
+
+    async def collections(self) -> dict[str, str | None]:
+        """Give the names of what is really there; with each database view's, what it is a view of.
+
+        None for a collection.
+        """
+        found: dict[str, str | None] = {}
+        async for each in await _settled(self.client[self.name].list_collections()):
+            name, options = str(each["name"]), cast("JsonObject", each.get("options") or {})
+            if not name.startswith("system."):
+                of = options.get("viewOn") if each.get("type") == "view" else None
+                found[name] = None if of is None else str(of)
+        return found
+
+    async def drop(self, name: str) -> None:
+        """Drop a collection or a view by its real name."""
+        await self.client[self.name].drop_collection(name)
+
+    async def show(self, name: str, of: str) -> None:
+        """Make a database view of a collection, in the place of one that had the name."""
+        await self.drop(name)  # collMod would do without, and does nothing on the embedded server
+        await self.client[self.name].command({"create": name, "viewOn": of, "pipeline": []})
 
     async def in_transaction(
         self, work: Callable[[Session], Awaitable[T]], *, snapshot: bool = False
@@ -167,7 +196,7 @@ def connect(url: str, driver: DriverName = "motor") -> Database:
             "bad_database_url", f"cannot use the database URL: {error}"
         ) from error
     client = cast("AsyncMongoClient[JsonObject]", made)
-    return Database(client, client.get_default_database(_DATABASE_NAME).name)
+    return Database(client, client.get_default_database(_DATABASE_NAME).name, url, driver)
 
 
 @overload

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise, starmap
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -42,7 +43,9 @@ ResumeToken = Mapping[str, object]
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
-_SORTED_AT_ONCE = 5000
+RANGE_EVENTS = 5000
+_MOST_SAMPLED = 2**16
+_FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 _STREAM_WAIT_MILLISECONDS = 50
 
 
@@ -56,6 +59,13 @@ class Change(NamedTuple):
     def envelope(self) -> Envelope:
         """Read the event. Raises HistoryError if it is none."""
         return from_document(self.document)
+
+
+class TicketRange(NamedTuple):
+    """Tickets from one id up to before another; None: from the first on, or to the last."""
+
+    first: UUID | None
+    before: UUID | None
 
 
 class Recorded(NamedTuple):
@@ -207,10 +217,46 @@ class EventStore:
         for ticket_id, (version, _) in heads:
             some.append(ticket_id)
             events += version
-            if events >= _SORTED_AT_ONCE or ticket_id == heads[-1][0]:
+            if events >= RANGE_EVENTS or ticket_id == heads[-1][0]:
                 for document in await self.of_tickets(some):
                     yield document
                 some, events = [], 0
+
+    async def ranges(self, events_each: int = RANGE_EVENTS) -> list[TicketRange]:
+        """Cut the tickets, those to come too, into ranges of so many events each, more or less.
+
+        Memory is bounded whatever the number of tickets: the cuts are made between tickets of a
+        sample, in which every ticket, every second, every fourth ... is taken as they are found.
+        """
+        sample: list[UUID] = []
+        every, seen = 1, 0
+        first_events = self._events.find(
+            {"version": 1}, {"_id": 0, "ticket_id": 1}, batch_size=_SCAN_BATCH_DOCUMENTS
+        )
+        with translating():
+            async for event in first_events:
+                if seen % every == 0 and isinstance(event["ticket_id"], UUID):
+                    sample.append(event["ticket_id"])
+                seen += 1
+                if len(sample) > _MOST_SAMPLED:
+                    sample, every = sample[::2], every * 2
+            events = await self.count()
+        sample.sort()
+        step = max(1, len(sample) * events_each // max(1, events))
+        cuts = [None, *sample[step::step], None]
+        return list(starmap(TicketRange, pairwise(cuts)))
+
+    async def of_range(self, tickets: TicketRange) -> list[EventDocument]:
+        """Give the stored events of a range by ticket id and version; what is none is left out."""
+        # Both ends are always given: an open one makes some servers read on to the end.
+        end = {"$lte": _LAST_ID} if tickets.before is None else {"$lt": tickets.before}
+        with translating():
+            found = await self._events.find(
+                {"ticket_id": {"$gte": tickets.first or _FIRST_ID, **end}}
+            ).to_list()
+        # Mostly in this order already; asking for it would make some servers sort it again.
+        events = filter(is_event, found)
+        return sorted(events, key=lambda d: (d["ticket_id"], d["version"]))
 
     async def of_tickets(self, ids: Sequence[UUID]) -> list[EventDocument]:
         """Give the stored events of some tickets by ticket id and version."""

@@ -1,19 +1,23 @@
 """Do the views equal the log? Compared while everything runs, and without writing anything.
 
 A read document of version n must be what the ticket's first n events fold to, at any time: so the
-documents can be compared one by one while they change. Counters are sums over all tickets, and need
-a moment at which both are known. So the audit adds up what it folds, and follows the log meanwhile,
-to know which tickets may have changed since it looked at them. In the end it reads in one snapshot
-the counters, the checkpoints, and the versions of only those tickets. That nothing else has changed
-shows in the number of events: that of all documents is that of all checkpoints.
+documents can be compared one by one while they change, by several processes. Sums over all tickets
+need a moment at which both are known. So the audit adds up what it folds, and follows the log
+meanwhile, to know which tickets may have changed since it looked at them. In the end it reads in
+one snapshot the sums, the checkpoints, and the versions of only those tickets. That nothing else
+has changed shows in the number of events: that of all documents is that of all checkpoints.
 
-Keeps some 400 bytes for each ticket in memory.
+Memory is bounded whatever the size of the log: kept are the sums, and the versions of those tickets
+that are written to while the audit runs, or were within the minute before. Of all others the
+version that was looked at is the last before that minute, whenever it is asked for. (Should a clock
+be wrong by more than that, the audit finds a difference in a sum where there is none.)
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -23,7 +27,8 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -33,23 +38,29 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import EventDocument, from_document, is_event
-from eventstore.store import EventStore, Feed
-from projections import counters, dashboard, saved_views, tickets
+from eventstore.store import EventStore, Feed, TicketRange
+from projections import agents, counters, dashboard, saved_views, sums, tickets
+from projections.agents import AgentWeeks
 from projections.checkpoints import COLLECTION as CHECKPOINTS
 from projections.checkpoints import Checkpoints
+from projections.counters import Counters
+from projections.generations import Generation
 from projections.parked import ParkedTickets
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import TicketRead
+from projections.workers import Workers
 
-_EVENTS_AT_ONCE = 5_000
+_IDS_AT_ONCE = 1000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
 _BEHIND_SECONDS = 15.0
 _RECENT_SECONDS = 10.0
+_CLOCKS_DIFFER_SECONDS = 60.0
 
 Document = Mapping[str, object]
+Streams = Mapping[UUID, Sequence[EventDocument]]
 Number = tuple[str, str]
-"""Where a number of a counter stands: the counter without its shard, and the path in it."""
+"""Where a number of a sum stands: what it is part of, without its shard, and the path in it."""
 
 
 class Difference(NamedTuple):
@@ -64,6 +75,9 @@ class Difference(NamedTuple):
         return f"{self.what}: {self.field}: expected {self.expected!r}, found {self.found!r}"
 
 
+Tell = Callable[[Difference], None]
+
+
 class NeverStill(CasebookError):
     """The counters changed faster than they could be compared."""
 
@@ -73,35 +87,124 @@ class NeverStill(CasebookError):
         )
 
 
+# --- read documents -------------------------------------------------------------------------------
+
+
+class _Asked(NamedTuple):
+    """What is to be known to compare read documents: `views` are counted, `waiting` are parked."""
+
+    generation: Generation
+    views: Sequence[SavedView]
+    waiting: Collection[UUID]
+    recent: datetime
+
+
 @dataclass(slots=True)
-class Sums:
-    """What the tickets looked at come to, at the versions that were seen of them."""
+class _Checked:
+    """What was found of some tickets.
 
+    `added`: what they add to the sums at the `versions` that their documents show; `behind`: those
+    whose documents show less than the log has.
+    """
+
+    differences: list[Difference] = field(default_factory=list)
     versions: dict[UUID, int] = field(default_factory=dict)
-    entries: Counter[str] = field(default_factory=Counter)
-    in_views: Counter[str] = field(default_factory=Counter)
+    added: dict[str, Counter[str]] = field(default_factory=dict)
+    behind: list[UUID] = field(default_factory=list)
 
-    def see(
-        self,
-        ticket_id: UUID,
-        stream: Sequence[EventDocument],
-        version: int,
-        views: Sequence[SavedView],
-    ) -> TicketRead | None:
-        """Take a ticket at a version, in the place of that at which it was seen before.
 
-        Raises HistoryError, and whatever a fold does.
-        """
-        before = _fold(stream[: self.versions.get(ticket_id, 0)])
-        after = _fold(stream[:version])
-        for read, times in ((before, -1), (after, 1)):
-            if read is not None:
-                for key, n in read.counted.items():
-                    self.entries[key] += times * n
-                for view in saved_views.counting(views, read):
-                    self.in_views[view] += times
-        self.versions[ticket_id] = version
-        return after
+class _CheckedRange(NamedTuple):
+    """The same of a range; of the versions only those that cannot be told from the log later."""
+
+    tickets: int
+    log_events: int
+    shown_events: int
+    checked: _Checked
+
+
+async def check_range(database: Database, asked: tuple[_Asked, TicketRange]) -> _CheckedRange:
+    """Compare the read documents of a range with what its events fold to."""
+    about, part = asked
+    store = EventStore(database)
+    events = await store.of_range(part)
+    streams = _contiguous(events)
+    checked = await _check(about.generation.of(database), store, about, streams)
+    shown = sum(checked.versions.values())
+    to_keep = {e["ticket_id"] for e in events if e["recorded_at"] >= about.recent}
+    to_keep |= {t for t, stream in streams.items() if checked.versions.get(t) != len(stream)}
+    checked.versions = {t: checked.versions.get(t, 0) for t in to_keep}
+    return _CheckedRange(len(streams), len(events), shown, checked)
+
+
+async def _check(views: Database, store: EventStore, asked: _Asked, streams: Streams) -> _Checked:
+    reads = views.collection(tickets.COLLECTION)
+    stored = await _documents(views, streams)
+    # What was written between the two reads is in the document and not in the stream.
+    ahead = [t for t, document in stored.items() if _version(document) > len(streams[t])]
+    streams = {**streams, **_contiguous(await store.of_tickets(ahead))} if ahead else streams
+    checked = _Checked()
+    for ticket_id, stream in streams.items():
+        document = stored.get(ticket_id)
+        if _version(document) < len(stream) and ticket_id not in asked.waiting:
+            checked.behind.append(ticket_id)
+        if document is not None:
+            _compare(checked, asked.views, ticket_id, document, stream, reads.codec_options)
+            await asyncio.sleep(0)
+    return checked
+
+
+def _compare(
+    checked: _Checked,
+    views: Sequence[SavedView],
+    ticket_id: UUID,
+    stored: Document,
+    stream: Sequence[EventDocument],
+    codec: "bson.CodecOptions[JsonObject]",
+) -> None:
+    """Compare one document with the fold of as many events as it says that it has."""
+    ticket, version = f"ticket {ticket_id}", stored.get("version")
+    if not isinstance(version, int) or not 0 < version <= len(stream):
+        wrong = Difference(ticket, "version", f"1 to {len(stream)}", version)
+        checked.differences.append(wrong)
+        return
+    try:
+        read = _fold(stream[:version])
+    except Exception as error:  # noqa: BLE001 that is what is to be told
+        checked.differences.append(Difference(ticket, "events", "what can be folded", repr(error)))
+        return
+    if read is None:
+        raise AssertionError("a fold of events is a ticket")
+    _add(checked.added, _contributed(read, views), 1)
+    checked.versions[ticket_id] = version
+    expected = bson.decode(bson.encode(tickets.to_document(read), codec_options=codec), codec)
+    checked.differences += [
+        Difference(ticket, name, expected.get(name), stored.get(name))
+        for name in sorted(expected.keys() | stored.keys())
+        if name != SavedViews.field and expected.get(name) != stored.get(name)
+    ]
+    matching = set(saved_views.counting(views, read))
+    in_views = stored.get(SavedViews.field)
+    counted_in = set(in_views) if isinstance(in_views, list) else set()
+    checked.differences += [
+        Difference(ticket, f"counted in view {v.name!r}", v.id in matching, v.id in counted_in)
+        for v in views
+        if (v.id in matching) != (v.id in counted_in)
+    ]
+
+
+def _contributed(read: TicketRead, views: Sequence[SavedView]) -> sums.Contributions:
+    in_views = dict.fromkeys(saved_views.counting(views, read), 1)
+    return {**sums.contributed(read), SavedViews.field: in_views}
+
+
+def _add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) -> None:
+    for name, entries in more.items():
+        counter = total.setdefault(name, Counter())
+        for key, n in entries.items():
+            counter[key] += times * n
+
+
+# --- everything -----------------------------------------------------------------------------------
 
 
 class _Snapshot(NamedTuple):
@@ -109,191 +212,213 @@ class _Snapshot(NamedTuple):
 
     applied: int
     numbers: Mapping[Number, int]
-    counts: Mapping[str, int]
     versions: Mapping[UUID, int]
 
 
 class Auditor:
-    """Audits the views of one database.
+    """Audits one generation of views.
 
     `tickets` and `numbers` tell how much was compared; `waiting`, how many events wait with which
-    parked tickets, which are compared as far as they are shown.
+    parked tickets, which are compared as far as they are shown; `added`, what all tickets add to
+    the sums, once that has been compared, and `views`, the saved views that are counted in it.
     """
 
     def __init__(
         self,
         database: Database,
-        store: EventStore,
+        generation: Generation,
+        workers: Workers,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
-        """`progress` is told how many tickets have been compared, of how many."""
+        """`progress` is told how many events' tickets have been compared, of how many."""
         self._database = database
-        self._store = store
+        self._generation = generation
+        self._shown = generation.of(database)
+        self._workers = workers
+        self._store = EventStore(database)
         self._progress = progress
-        self._reads = database.collection(tickets.COLLECTION)
-        self._views: Sequence[SavedView] = ()
-        self._patient_until: float | None = None
-        self._sums = Sums()
+        self._asked = _Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
+        self._versions: dict[UUID, int] = {}
+        self._shown_events = 0
+        self.views: Sequence[SavedView] = ()
+        self.added: dict[str, Counter[str]] = {}
         self.waiting: Mapping[UUID, int] = {}
         self.tickets = 0
         self.numbers = 0
 
-    async def differences(self) -> AsyncIterator[Difference]:
-        """Compare everything; give what differs. Raises NeverStill, StoreUnavailable."""
-        state = await Checkpoints(self._database).read()
+    async def compare(
+        self, tell: Tell, before_sums: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Compare everything; `tell` is told what differs. Raises NeverStill, StoreUnavailable.
+
+        `before_sums` is awaited once all documents have been compared.
+        """
+        state = await Checkpoints(self._shown).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
-        self._views = [v for v in await SavedViews(self._database).all() if v.id in complete]
+        views = [v for v in await SavedViews(self._shown).all() if v.id in complete]
+        self.views = views
+        recent = state.now - timedelta(seconds=_CLOCKS_DIFFER_SECONDS)
+        self._asked = _Asked(self._generation, views, (), recent)
         await self._see_parked()
         async with self._store.watch(None) as feed, _following(feed) as appended:
-            heads = await self._store.heads()
-            versions = {ticket_id: version for ticket_id, (version, _) in heads.items()}
-            for ids in _chunks(versions):
-                for difference in await self._compare(ids, versions):
-                    yield difference
-                self.tickets += len(ids)
-                self._progress(self.tickets, len(heads))
-            for difference in await self._unknown_to_the_log():
-                yield difference
-            for difference in await self._compare_sums(appended):
-                yield difference
+            total, done = await self._store.count(), 0
+            behind: list[UUID] = []
+
+            def took(found: _CheckedRange) -> None:
+                nonlocal done
+                done += found.log_events
+                self.tickets += found.tickets
+                self._take(found.checked, found.shown_events)
+                behind.extend(found.checked.behind)
+                for difference in found.checked.differences:
+                    tell(difference)
+                self._progress(done, max(done, total))
+
+            ranges = await self._store.ranges()
+            await self._workers.each(check_range, [(self._asked, part) for part in ranges], took)
+            await self._wait_for(behind, tell)
+            await self._tell_unknown_to_the_log(tell)
+            if before_sums is not None:
+                await before_sums()
+            await self._compare_sums(appended, tell)
+
+    def _take(self, checked: _Checked, events: int) -> None:
+        self._versions |= checked.versions
+        self._shown_events += events
+        _add(self.added, checked.added, 1)
 
     async def _see_parked(self) -> None:
-        parked = ParkedTickets(self._database)
+        parked = ParkedTickets(self._shown)
         stopped = [ticket for ticket in await parked.all() if ticket.version is not None]
         self.waiting = await parked.waiting_events(self._store, stopped)
+        self._asked = self._asked._replace(waiting=frozenset(t.ticket_id for t in stopped))
 
-    async def _compare(
-        self, ids: Collection[UUID], versions: Mapping[UUID, int]
-    ) -> list[Difference]:
-        """Compare read documents with what the log folds to, and add that up.
+    def _seen(self, ticket_id: UUID, stream: Sequence[EventDocument]) -> int:
+        """Give the version at which a ticket is part of the sums."""
+        if ticket_id in self._versions:
+            return self._versions[ticket_id]
+        return sum(1 for _ in takewhile(lambda e: e["recorded_at"] < self._asked.recent, stream))
 
-        Those that do not show the log's `versions` get some time to: once for the whole audit.
-        """
-        stored = await self._documents(ids)
-        behind = self._behind_the_log(ids, stored, versions)
+    async def _look_again(self, ids: Sequence[UUID], tell: Tell) -> list[UUID]:
+        """Compare tickets again, in the place of what was seen of them; give who is behind."""
+        if not ids:
+            return []
+        streams = _contiguous(await self._store.of_tickets(ids))
+        checked = await _check(self._shown, self._store, self._asked, streams)
+        for ticket_id in streams.keys() | checked.versions.keys():
+            stream = streams.get(ticket_id, [])
+            self._replace(ticket_id, stream, None)
+            self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
+        self._take(checked, sum(checked.versions.values()))
+        for difference in checked.differences:
+            tell(difference)
+        return checked.behind
+
+    async def _wait_for(self, behind: Sequence[UUID], tell: Tell) -> None:
+        """Give those that do not show all of the log some time; tell which still do not."""
         clock = asyncio.get_running_loop().time
-        if behind and self._patient_until is None:
-            self._patient_until = clock() + _BEHIND_SECONDS
-        while behind and clock() < (self._patient_until or 0.0):
+        patient_until = clock() + _BEHIND_SECONDS
+        while behind and clock() < patient_until:
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._see_parked()
-            stored |= await self._documents(behind)
-            behind = self._behind_the_log(behind, stored, versions)
-        found = [
-            Difference(f"ticket {i}", "read document", "one", None)
-            if i not in stored
-            else Difference(f"ticket {i}", "version", versions[i], stored[i].get("version"))
-            for i in behind
-        ]
-        streams = await self._streams(stored)
-        for ticket_id, document in stored.items():
-            found += self._difference(ticket_id, document, streams.get(ticket_id, []))
-            await asyncio.sleep(0)
-        return found
+            behind = await self._look_again(behind, tell)
+        found = await _documents(self._shown, behind)
+        for ticket_id, stream in _contiguous(await self._store.of_tickets(behind)).items():
+            what, document = f"ticket {ticket_id}", found.get(ticket_id)
+            tell(
+                Difference(what, "read document", "one", None)
+                if document is None
+                else Difference(what, "version", len(stream), document.get("version"))
+            )
 
-    def _behind_the_log(
-        self, ids: Iterable[UUID], stored: Mapping[UUID, Document], versions: Mapping[UUID, int]
-    ) -> list[UUID]:
-        def shown(ticket_id: UUID) -> int:
-            version = stored.get(ticket_id, {}).get("version")
-            return version if isinstance(version, int) else 0
+    def _replace(
+        self, ticket_id: UUID, stream: Sequence[EventDocument], version: int | None
+    ) -> None:
+        """Have a ticket be part of the sums at another version; None: not at all."""
+        seen = self._seen(ticket_id, stream)
+        for until, times in ((seen, -1), (version or 0, 1)):
+            read = _fold(stream[:until])
+            if read is not None:
+                _add(self.added, _contributed(read, self._asked.views), times)
+                self._shown_events += times * read.version
+        self._versions[ticket_id] = version or 0
 
-        return [i for i in ids if shown(i) < versions.get(i, 0) and i not in self.waiting]
-
-    def _difference(
-        self, ticket_id: UUID, stored: Document, stream: Sequence[EventDocument]
-    ) -> list[Difference]:
-        """Compare one document with the fold of as many events as it says that it has."""
-        ticket, version = f"ticket {ticket_id}", stored.get("version")
-        if not isinstance(version, int) or not 0 < version <= len(stream):
-            return [Difference(ticket, "version", f"1 to {len(stream)}", version)]
-        try:
-            read = self._sums.see(ticket_id, stream, version, self._views)
-        except Exception as error:  # noqa: BLE001 that is what is to be told
-            return [Difference(ticket, "events", "what can be folded", repr(error))]
-        if read is None:
-            raise AssertionError("a fold of events is a ticket")
-        codec = self._reads.codec_options
-        expected = bson.decode(bson.encode(tickets.to_document(read), codec_options=codec), codec)
-        differences = [
-            Difference(ticket, name, expected.get(name), stored.get(name))
-            for name in sorted(expected.keys() | stored.keys())
-            if name != "in_views" and expected.get(name) != stored.get(name)
-        ]
-        matching = set(saved_views.counting(self._views, read))
-        in_views = set(cast("list[str]", stored.get("in_views", [])))
-        differences += [
-            Difference(ticket, f"counted in view {v.name!r}", v.id in matching, v.id in in_views)
-            for v in self._views
-            if (v.id in matching) != (v.id in in_views)
-        ]
-        return differences
-
-    async def _unknown_to_the_log(self) -> list[Difference]:
+    async def _tell_unknown_to_the_log(self, tell: Tell) -> None:
         """Find read documents of tickets that the log does not have."""
-        found = []
-        async for document in self._reads.find({}, {"_id": 1}):
-            ticket_id = cast("UUID", document["_id"])
-            known = ticket_id in self._sums.versions or ticket_id in self.waiting
-            if not known and not await self._store.stored(ticket_id, limit=1):
-                found.append(Difference(f"ticket {ticket_id}", "read document", None, "one"))
-        return found
 
-    async def _compare_sums(self, appended: Mapping[UUID, int]) -> list[Difference]:
+        async def look(ids: Sequence[UUID]) -> None:
+            known = {ticket_id for ticket_id, _ in await self._store.versions(ids)}
+            for ticket_id in ids:
+                if ticket_id not in known:
+                    tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
+
+        ids: list[UUID] = []
+        async for document in self._shown.collection(tickets.COLLECTION).find({}, {"_id": 1}):
+            ids.append(cast("UUID", document["_id"]))
+            if len(ids) == _IDS_AT_ONCE:
+                await look(ids)
+                ids = []
+        await look(ids)
+
+    # --- sums ------------------------------------------------------------------------------------
+
+    async def _compare_sums(self, appended: Mapping[UUID, int], tell: Tell) -> None:
         """Compare counters and checkpoints with the sums over all tickets.
 
         `appended`: the versions that the log has got since the audit began, growing on.
         """
-        found: list[Difference] = []
         former: tuple[int, int] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
-            found += await self._compare(self._behind(appended), {})
-            snapshot = await self._snapshot(self._behind(appended))
-            streams = await self._streams(snapshot.versions)
+            await self._look_again(self._behind(appended), tell)
+            snapshot = await self._snapshot([*self._behind(appended), *self.waiting])
+            streams = _contiguous(await self._store.of_tickets(list(snapshot.versions)))
             for ticket_id, version in snapshot.versions.items():
-                self._sums.see(ticket_id, streams[ticket_id], version, self._views)
-            folded = sum(self._sums.versions.values())
-            if folded == snapshot.applied:
-                return found + self._different_numbers(snapshot)
-            if former == (folded, snapshot.applied):
+                self._replace(ticket_id, streams.get(ticket_id, []), version)
+            if self._shown_events == snapshot.applied:
+                self._tell_different_numbers(snapshot, tell)
+                return
+            if former == (self._shown_events, snapshot.applied):
                 # Nothing moves, and still: then it is no matter of when one looks.
-                wrong = Difference("checkpoints", "applied events", folded, snapshot.applied)
-                return [*found, wrong, *self._different_numbers(snapshot)]
-            former = (folded, snapshot.applied)
+                tell(Difference("checkpoints", "applied events", *former))
+                self._tell_different_numbers(snapshot, tell)
+                return
+            former = (self._shown_events, snapshot.applied)
             await asyncio.sleep(_PAUSE_SECONDS)
         raise NeverStill
 
     def _behind(self, appended: Mapping[UUID, int]) -> list[UUID]:
         """Give the tickets whose documents may have changed since they were looked at."""
-        seen = self._sums.versions
-        return [t for t, version in appended.items() if seen.get(t, 0) < version]
+        return [t for t, version in appended.items() if self._versions.get(t, 0) < version]
 
-    def _different_numbers(self, snapshot: _Snapshot) -> list[Difference]:
+    def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:
         expected: Counter[Number] = Counter()
-        for (metric, _, period, _), paths in dashboard.increments(self._sums.entries).items():
-            expected.update({(f"{metric}/{period}", path): n for path, n in paths.items()})
+        for (metric, _, period, _), paths in dashboard.increments(
+            self.added.get(Counters.field, {})
+        ).items():
+            where = f"{counters.COLLECTION} {metric}/{period}"
+            expected.update({(where, path): n for path, n in paths.items()})
+        for key, n in self.added.get(AgentWeeks.field, {}).items():
+            week, agent, label = key.split("|")
+            expected[f"{agents.COLLECTION} {week}/{agent}", label] += n
+        for view in self._asked.views:
+            n = self.added.get(SavedViews.field, Counter())[view.id]
+            expected[f"{saved_views.COUNTS} {view.name!r}", "count"] = n
         numbers = expected.keys() | snapshot.numbers.keys()
-        self.numbers = len(numbers) + len(self._views)
-        found = [
-            Difference(f"counter {where}", path, expected[where, path], is_)
-            for where, path in sorted(numbers)
-            if (is_ := snapshot.numbers.get((where, path), 0)) != expected[where, path]
-        ]
-        return found + [
-            Difference(f"saved view {view.name!r}", "count", self._sums.in_views[view.id], is_)
-            for view in self._views
-            if (is_ := snapshot.counts.get(view.id, 0)) != self._sums.in_views[view.id]
-        ]
+        self.numbers = len(numbers)
+        for where, path in sorted(numbers):
+            is_ = snapshot.numbers.get((where, path), 0)
+            if is_ != expected[where, path]:
+                tell(Difference(where, path, expected[where, path], is_))
 
     async def _snapshot(self, ids: Sequence[UUID]) -> _Snapshot:
-        """Read counters, checkpoints and versions as of one moment.
+        """Read sums, checkpoints and versions as of one moment.
 
         The versions of some tickets, and of all that were written to just now.
         """
 
         async def all_of(name: str, session: Session) -> list[JsonObject]:
-            return await self._database.collection(name).find({}, session=session).to_list()
+            return await self._shown.collection(name).find({}, session=session).to_list()
 
         before = await self._database.server_time()
         just_now = before - timedelta(seconds=_RECENT_SECONDS)
@@ -305,34 +430,30 @@ class Auditor:
             checkpoints = await all_of(CHECKPOINTS, session)
             numbers: Counter[Number] = Counter()
             for counter in await all_of(counters.COLLECTION, session):
-                where = f"{counter['metric']}/{counter['period']}"
+                where = f"{counters.COLLECTION} {counter['metric']}/{counter['period']}"
                 for path, n in _numbers(cast("JsonObject", counter["n"])):
                     numbers[where, path] += n
-            counts: Counter[str] = Counter()
+            for week in await all_of(agents.COLLECTION, session):
+                where = f"{agents.COLLECTION} {week['week']}/{week['agent']}"
+                for path, n in _numbers(cast("JsonObject", week["n"])):
+                    numbers[where, path] += n
+            names = {view.id: view.name for view in self._asked.views}
             for count in await all_of(saved_views.COUNTS, session):
-                counts[str(count["view"])] += cast("int", count["n"])
-            found = self._reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
+                name = names.get(str(count["view"]))
+                if name is not None:
+                    where = f"{saved_views.COUNTS} {name!r}"
+                    numbers[where, "count"] += cast("int", count["n"])
+            reads = self._shown.collection(tickets.COLLECTION)
+            found = reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
             versions = {
                 cast("UUID", d["_id"]): version
                 async for d in found
                 if isinstance(version := d.get("version"), int)
             }
             applied = sum(cast("int", c.get("applied", 0)) for c in checkpoints)
-            return _Snapshot(applied, numbers, counts, versions)
+            return _Snapshot(applied, numbers, versions)
 
         return await self._database.in_transaction(work, snapshot=True)
-
-    async def _documents(self, ids: Collection[UUID]) -> dict[UUID, Document]:
-        found = self._reads.find({"_id": {"$in": list(ids)}})
-        return {cast("UUID", document["_id"]): document async for document in found}
-
-    async def _streams(self, ids: Iterable[UUID]) -> dict[UUID, list[EventDocument]]:
-        """Give the events of some tickets, as far as they follow each other."""
-        streams: dict[UUID, list[EventDocument]] = {i: [] for i in ids}
-        for event in await self._store.of_tickets(list(streams)):
-            if event["version"] == len(streams[event["ticket_id"]]) + 1:
-                streams[event["ticket_id"]].append(event)
-        return streams
 
 
 @asynccontextmanager
@@ -358,22 +479,28 @@ async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
         raise ended
 
 
+async def _documents(views: Database, ids: Iterable[UUID]) -> dict[UUID, Document]:
+    found = views.collection(tickets.COLLECTION).find({"_id": {"$in": list(ids)}})
+    return {cast("UUID", document["_id"]): document async for document in found}
+
+
+def _contiguous(events: Iterable[EventDocument]) -> dict[UUID, list[EventDocument]]:
+    """Give the events of each ticket, as far as they follow each other. They come in order."""
+    streams: dict[UUID, list[EventDocument]] = {}
+    for event in events:
+        stream = streams.setdefault(event["ticket_id"], [])
+        if event["version"] == len(stream) + 1:
+            stream.append(event)
+    return streams
+
+
+def _version(document: Document | None) -> int:
+    version = None if document is None else document.get("version")
+    return version if isinstance(version, int) else 0
+
+
 def _fold(stream: Sequence[EventDocument]) -> TicketRead | None:
     return tickets.fold(None, map(from_document, stream))
-
-
-def _chunks(versions: Mapping[UUID, int]) -> Iterator[list[UUID]]:
-    """Give tickets in parts of some thousand events each."""
-    ids: list[UUID] = []
-    events = 0
-    for ticket_id, version in versions.items():
-        ids.append(ticket_id)
-        events += version
-        if events >= _EVENTS_AT_ONCE:
-            yield ids
-            ids, events = [], 0
-    if ids:
-        yield ids
 
 
 def _numbers(counter: JsonObject, path: str = "") -> Iterator[tuple[str, int]]:

@@ -2,9 +2,9 @@
 
 The read documents of the batch's tickets are read and the events folded in; the checkpoint of each
 partition is moved on, on condition of its epoch; the documents are written back, each on condition
-of the version that was read; what has changed is added to the counters and to the counts of saved
-views. So views, counters and checkpoint never disagree, and an event that comes twice, or through
-two projectors at once, finds its version taken and changes nothing (law L7).
+of the version that was read; what has changed is added to the views that are sums (`sums.py`). So
+views, counters and checkpoint never disagree, and an event that comes twice, or through two
+projectors at once, finds its version taken and changes nothing (law L7).
 
 An event whose version is not the next shows a gap, which is filled from the log (L8).
 
@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import bson
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pydantic import ValidationError
 from pymongo import DeleteOne, InsertOne, ReplaceOne
@@ -30,14 +31,14 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document
-from eventstore.store import EventStore, ResumeToken
-from projections import dashboard, tickets
+from eventstore.store import EventStore, Recorded, ResumeToken
+from projections import sums, tickets
 from projections.checkpoints import Applied, Checkpoints
-from projections.counters import SHARDS, Counters
-from projections.dashboard import Entries
+from projections.counters import SHARDS
 from projections.parked import ParkedTickets
 from projections.partitions import PARTITIONS, partition_of
 from projections.saved_views import SavedView, SavedViews, counting
+from projections.sums import Contributions
 from projections.tickets import TicketRead
 
 T = TypeVar("T")
@@ -45,13 +46,6 @@ T = TypeVar("T")
 _FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
 _MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
 _DUPLICATE_KEY = 11000
-
-
-class OtherShape(CasebookError):
-    """A read document was folded by another version, which projected meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__("other_shape", "a read document is of another version's shape")
 
 
 class TooLarge(CasebookError):
@@ -79,17 +73,16 @@ class Holding:
 class _Stored(NamedTuple):
     """A read document as it is: what stands in it, and what it has added to the counters.
 
-    `read` is None if another version has folded it, or it cannot be read: then `damage` says why.
+    `read` is None if it cannot be read: then `damage` says why.
     """
 
     read: TicketRead | None
     damage: str | None
     version: int
-    counted: Entries
-    in_views: tuple[str, ...]
+    added: Contributions
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
     """What becomes of one ticket's read document; `document` is None if it is to go."""
 
     ticket_id: UUID
@@ -99,7 +92,7 @@ class _Change(NamedTuple):
     last: Envelope | None
 
 
-class _Stuck(NamedTuple):
+class Stuck(NamedTuple):
     """A ticket that could not be folded, and the version it stopped at."""
 
     ticket_id: UUID
@@ -107,11 +100,51 @@ class _Stuck(NamedTuple):
     error: str
 
 
-class _Made(NamedTuple):
+class Made(NamedTuple):
     """What events of one ticket come to: both, if only the later ones could not be taken."""
 
-    change: _Change | None
-    stuck: _Stuck | None
+    change: Change | None
+    stuck: Stuck | None
+
+
+def make(
+    views: Sequence[SavedView],
+    ticket_id: UUID,
+    before: _Stored | None,
+    events: Sequence[EventDocument],
+    codec: CodecOptions[JsonObject],
+) -> Made:
+    """Fold events into a ticket's view as far as they can be, ready to be written.
+
+    Whatever goes wrong with one ticket is no reason to keep the others waiting.
+    """
+    last: Envelope | None = None
+    read = after = None if before is None else before.read
+    error = ""
+    try:
+        for event in events:
+            envelope = from_document(event)
+            after, last = tickets.apply(after, envelope), envelope
+    except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
+        error = told(caught)
+    change: Change | None = None
+    try:
+        if after is not None:
+            after = replace(after, in_views=counting(views, after))
+            change = Change(ticket_id, before, after, _encoded(after, codec), last)
+    except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
+        after, error = read, told(caught)
+    if not error:
+        return Made(change, None)
+    version = 1 if after is None else after.version + 1
+    return Made(change if last else None, Stuck(ticket_id, version, error))
+
+
+def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
+    data = bson.encode(tickets.to_document(read), codec_options=codec)
+    if len(data) > _MOST_BYTES:
+        raise TooLarge(len(data))
+    return RawBSONDocument(data)
 
 
 class BatchWriter:
@@ -122,8 +155,7 @@ class BatchWriter:
         self._store = store
         self._checkpoints = checkpoints
         self._reads = database.collection(tickets.COLLECTION)
-        self._counters = Counters(database)
-        self._views = SavedViews(database)
+        self._sums = sums.of(database)
         self._parked = ParkedTickets(database)
 
     async def write(
@@ -134,15 +166,15 @@ class BatchWriter:
     ) -> int:
         """Fold stored events in, of the process's partitions only; give how many were new.
 
-        `token` resumes behind them. Raises Fenced, OtherShape, StoreUnavailable and what the driver
-        raises; then nothing has been written.
+        `token` resumes behind them. Raises Fenced, StoreUnavailable and what the driver raises;
+        then nothing has been written.
         """
         ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
         arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
         wanted = {t: events for t, events in arrived.items() if t not in holding.parked}
         touched = {partition_of(ticket_id) for ticket_id in arrived}
 
-        async def work(session: Session) -> tuple[int, list[_Stuck]]:
+        async def work(session: Session) -> tuple[int, list[Stuck]]:
             made = await self._fold(holding, wanted, await self._read(wanted, session))
             changes = [m.change for m in made if m.change is not None]
             stuck = [m.stuck for m in made if m.stuck is not None]
@@ -166,9 +198,11 @@ class BatchWriter:
         async def work(session: Session) -> str | None:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             events = await self._store.stored(ticket_id)
-            change, stuck = self._make(holding, ticket_id, stored, None, events)
-            if stuck is None and change is None and stored is not None:
-                change = _Change(ticket_id, stored, None, None, None)  # the log has no such ticket
+            change, stuck = self._make(holding, ticket_id, None, events)
+            if change is not None:
+                change = change._replace(before=stored)
+            elif stuck is None and stored is not None:
+                change = Change(ticket_id, stored, None, None, None)  # the log has no such ticket
             changes = [change] if change is not None and stuck is None else []
             applied = _applied(changes, {partition_of(ticket_id)})
             await self._store_all(holding, changes, applied, session)
@@ -194,9 +228,9 @@ class BatchWriter:
             for ticket_id, stored in (await self._read(ids, session)).items():
                 if stored.read is None:
                     continue  # it will be folded again, and counted then
-                change, _ = self._make(holding, ticket_id, stored, stored.read, ())
+                change, _ = self._make(holding, ticket_id, stored, ())
                 after = None if change is None else change.after
-                if change and after and after.in_views != stored.in_views:
+                if change and after and after.in_views != stored.read.in_views:
                     changes.append(change)
             applied = _applied(changes, {partition_of(ticket_id) for ticket_id in ids})
             await self._store_all(holding, changes, applied, session)
@@ -221,24 +255,20 @@ class BatchWriter:
         holding: Holding,
         arrived: Mapping[UUID, Sequence[EventDocument]],
         stored: Mapping[UUID, _Stored],
-    ) -> list[_Made]:
-        made: list[_Made] = []
+    ) -> list[Made]:
+        made: list[Made] = []
         for n, (ticket_id, events) in enumerate(arrived.items(), start=1):
             before = stored.get(ticket_id)
-            read = None if before is None else before.read
-            if before is not None and read is None and before.damage is None:
-                raise OtherShape
             have = 0 if before is None else before.version
             new: Sequence[EventDocument] = [e for e in events if e["version"] > have]
             if not new:
                 continue
             if before is not None and before.damage is not None:
-                stuck = _Stuck(ticket_id, have + 1, before.damage)
-                made.append(_Made(None, stuck))
+                made.append(Made(None, Stuck(ticket_id, have + 1, before.damage)))
                 continue
             if not _is_next(have, new):
                 new = await self._store.stored(ticket_id, after=have)
-            made.append(self._make(holding, ticket_id, before, read, new))
+            made.append(self._make(holding, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return made
@@ -248,75 +278,46 @@ class BatchWriter:
         holding: Holding,
         ticket_id: UUID,
         before: _Stored | None,
-        read: TicketRead | None,
         events: Sequence[EventDocument],
-    ) -> _Made:
-        """Fold events into a ticket's view as far as they can be, ready to be written.
-
-        Whatever goes wrong with one ticket is no reason to keep the others waiting.
-        """
-        last: Envelope | None = None
-        after, error = read, ""
-        try:
-            for event in events:
-                envelope = from_document(event)
-                after, last = tickets.apply(after, envelope), envelope
-        except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
-            error = told(caught)
-        change: _Change | None = None
-        try:
-            if after is not None:
-                after = replace(after, in_views=counting(holding.views, after))
-                change = _Change(ticket_id, before, after, self._encoded(after), last)
-        except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
-            after, error = read, told(caught)
-        if not error:
-            return _Made(change, None)
-        version = 1 if after is None else after.version + 1
-        return _Made(change if last else None, _Stuck(ticket_id, version, error))
-
-    def _encoded(self, read: TicketRead) -> RawBSONDocument:
-        data = bson.encode(tickets.to_document(read), codec_options=self._reads.codec_options)
-        if len(data) > _MOST_BYTES:
-            raise TooLarge(len(data))
-        return RawBSONDocument(data)
+    ) -> Made:
+        return make(holding.views, ticket_id, before, events, self._reads.codec_options)
 
     async def _store_all(
         self,
         holding: Holding,
-        changes: Sequence[_Change],
+        changes: Sequence[Change],
         applied: Mapping[int, Applied],
         session: Session,
         token: ResumeToken | None = None,
     ) -> None:
-        """Write checkpoints, documents, counters and counts of views.
+        """Write checkpoints, documents and sums.
 
         The checkpoints first: who has been replaced finds out before anything else is tried.
         """
         await self._checkpoints.advance(holding.me, holding.epochs, applied, session, token=token)
         if not changes:
             return
-        entries: Counter[str] = Counter()
-        counts: Counter[str] = Counter()
+        added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
-                entries.update(after.counted)
-                counts.update(after.in_views)
+                for name, entries in sums.contributed(after).items():
+                    added[name].update(entries)
             if before is not None:
-                entries.subtract(before.counted)
-                counts.subtract(before.in_views)
+                for name, entries in before.added.items():
+                    added[name].subtract(entries)
+        known = {view.id for view in holding.views}
+        for gone in added[SavedViews.field].keys() - known:
+            del added[SavedViews.field][gone]
         done = await self._reads.bulk_write(
             [_write(change) for change in changes], ordered=False, session=session
         )
         if done.inserted_count + done.matched_count + done.deleted_count != len(changes):
             raise AssertionError("a document has changed within a transaction")
-        await self._counters.add(entries, holding.shard, session)
-        known = {view.id for view in holding.views}
-        of_known = {view: n for view, n in counts.items() if view in known}
-        await self._views.add(of_known, holding.shard, session)
+        for view in self._sums:
+            await view.add(added[view.field], holding.shard, session)
 
 
-def _write(change: _Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
+def _write(change: Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
     document = cast("JsonObject", change.document)
     if change.before is None:
         return InsertOne(document)
@@ -326,26 +327,21 @@ def _write(change: _Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | 
 
 def _stored(document: Mapping[str, object]) -> _Stored:
     """Read a document as far as it can be read."""
-    version, counted = document.get("version"), document.get("counted")
-    in_views = document.get("in_views")
+    version = document.get("version")
     read, damage = None, None
-    whole = dashboard.are_entries(counted)
+    added, damaged = sums.stored(document)
     try:
         read = tickets.from_document(document)
-        if read is not None and not whole:
-            read, damage = None, "the read document is damaged: counted"
+        if read is None:
+            damage = "the read document is of another shape"
+        elif damaged is not None:
+            read, damage = None, f"the read document is damaged: {damaged}"
     except (KeyError, ValidationError) as error:
         damage = f"the read document is damaged: {told(error)}"
-    return _Stored(
-        read,
-        damage,
-        version if isinstance(version, int) else 0,
-        cast("Entries", counted) if whole else {},
-        tuple(in_views) if isinstance(in_views, list) else (),
-    )
+    return _Stored(read, damage, version if isinstance(version, int) else 0, added)
 
 
-def _applied(changes: Iterable[_Change], partitions: Iterable[int]) -> dict[int, Applied]:
+def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
     """Give what changes do to the checkpoints of partitions."""
     applied = {number: Applied(0, None) for number in partitions}
     for ticket_id, before, after, _, last in changes:
@@ -353,9 +349,15 @@ def _applied(changes: Iterable[_Change], partitions: Iterable[int]) -> dict[int,
         events, former = applied[number]
         events += 0 if after is None else after.version
         events -= 0 if before is None else before.version
-        latest = max((e for e in (former, last) if e), key=lambda e: e.recorded_at, default=None)
-        applied[number] = Applied(events, latest)
+        applied[number] = Applied(events, later(former, last))
     return applied
+
+
+def later(one: Recorded | None, other: Recorded | Envelope | None) -> Recorded | None:
+    """Give which of two events was recorded later."""
+    if other is None or (one is not None and one.recorded_at > other.recorded_at):
+        return one
+    return Recorded(other.ticket_id, other.version, other.recorded_at)
 
 
 def _is_next(have: int, events: Sequence[EventDocument]) -> bool:

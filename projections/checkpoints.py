@@ -2,8 +2,8 @@
 
 A partition has one document in `projections`, and every process that projects one in `projectors`:
 
-    {_id: 7, epoch, owner, phase, shape, token, applied, last, as_of, views}
-    {_id: "host:123:ab", seen_at, progressed_at, as_of, shape, session, failure}
+    {_id: 7, epoch, owner, phase, token, applied, last, as_of, views}
+    {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving}
 
 A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
 time. Taking a partition raises its epoch. Every batch names the epochs of its partitions in the
@@ -15,27 +15,24 @@ has left open would lock their documents for a minute.
 
 `token` resumes the log's stream behind all that has been applied to the partition; `applied` counts
 its events. `as_of`: what was written before this is shown, give or take the moment that the stream
-takes. It stands in the owner's document, and in the partition's while nobody owns it. `shape` is
-the number of what is folded (`tickets.SHAPE`), and `views` are the saved views that count all of
-the partition's tickets.
+takes. It stands in the owner's document, and in the partition's while nobody owns it. `views` are
+the saved views that count all of the partition's tickets.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
-from pymongo import UpdateOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
-from eventstore.envelope import Envelope
-from eventstore.store import ResumeToken
+from eventstore.store import Recorded, ResumeToken
 from projections.partitions import LEASE_SECONDS, PARTITIONS, Member, Partition, Phase, State
-from projections.tickets import SHAPE
 
 COLLECTION = "projections"
 MEMBERS = "projectors"
@@ -52,7 +49,7 @@ class Applied(NamedTuple):
     """What a batch does to one partition."""
 
     events: int
-    last: Envelope | None
+    last: Recorded | None
 
 
 class Checkpoints:
@@ -137,12 +134,16 @@ class Checkpoints:
             {"_id": me},
             {
                 **change,
-                "$set": {"shape": SHAPE, **values},
+                **({"$set": values} if values else {}),
                 "$currentDate": {"seen_at": True, **change.get("$currentDate", {})},
             },
             upsert=True,
             session=session,
         )
+
+    async def hand_over(self, me: str) -> None:
+        """Have others take what one has, which one goes on with until they do."""
+        await self._show_life(me, {}, {"leaving": True})
 
     async def fail(self, me: str, failure: str) -> None:
         """Say why one does not get on."""
@@ -254,18 +255,52 @@ class Checkpoints:
         """Have all live partitions folded from the whole log, each by its owner."""
         await self._partitions.update_many({"phase": "live"}, {"$set": {"phase": "scan"}})
 
-    async def reset(self, me: str) -> None:
-        """Take all partitions, from whoever has them, and have all views emptied."""
-        fresh = _to_document(Partition(0, owner=me, phase="reset"))
-        values = {name: value for name, value in fresh.items() if name not in ("_id", "epoch")}
+    async def fence(self, me: str) -> None:
+        """Take all partitions from whoever has them: nothing that others hold is written any more.
+
+        For as long as one shows life.
+        """
 
         async def work(session: Session) -> None:
             await self._partitions.update_many(
-                {}, {"$set": values, "$inc": {"epoch": 1}}, session=session
+                {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
             )
-            await self._show_life(me, {}, {"as_of": None}, session)
+            await self._show_life(me, {}, {}, session)
 
         await self._database.in_transaction(work)
+
+    async def hold_all(self, me: str, session: Session) -> bool:
+        """Say whether one still has all partitions, and keep others from taking them meanwhile."""
+        found = await self._partitions.update_many(
+            {"owner": me}, {"$inc": {"epoch": 1}}, session=session
+        )
+        return found.matched_count == PARTITIONS
+
+    async def begin(
+        self,
+        token: ResumeToken | None,
+        applied: Mapping[int, Applied],
+        as_of: datetime,
+        views: Collection[str],
+    ) -> None:
+        """Set the checkpoints of views that were built from the log, for nobody yet.
+
+        `token` was taken before the log was read, at `as_of`; None if they are not to be followed.
+        """
+        documents = []
+        for number in range(PARTITIONS):
+            events, last = applied.get(number, Applied(0, None))
+            built = Partition(
+                number,
+                phase="live",
+                token=token,
+                applied=events,
+                last=_last(last),
+                as_of=as_of,
+                views=frozenset(views),
+            )
+            documents.append(ReplaceOne({"_id": number}, _to_document(built), upsert=True))
+        await self._partitions.bulk_write(documents, ordered=False)
 
     async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
         await self._all_or_fenced(
@@ -281,15 +316,21 @@ class Checkpoints:
                 raise Fenced
 
 
-def _advanced(events: int, last: Envelope | None, token: ResumeToken | None) -> JsonObject:
+def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> JsonObject:
     kept: JsonObject = {} if token is None else {"token": token}
     if last is not None:
-        kept["last"] = {
-            "ticket_id": last.ticket_id,
-            "version": last.version,
-            "recorded_at": last.recorded_at,
-        }
+        kept["last"] = _last(last)
     return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
+
+
+def _last(event: Recorded | None) -> JsonObject | None:
+    if event is None:
+        return None
+    return {
+        "ticket_id": event.ticket_id,
+        "version": event.version,
+        "recorded_at": event.recorded_at,
+    }
 
 
 def _to_document(partition: Partition) -> JsonObject:
@@ -298,7 +339,6 @@ def _to_document(partition: Partition) -> JsonObject:
         "epoch": partition.epoch,
         "owner": partition.owner,
         "phase": partition.phase,
-        "shape": partition.shape,
         "token": partition.token,
         "applied": partition.applied,
         "last": partition.last,
@@ -313,7 +353,6 @@ def _partition(document: Mapping[str, object]) -> Partition:
         epoch=cast("int", document["epoch"]),
         owner=cast("str | None", document["owner"]),
         phase=cast("Phase", document["phase"]),
-        shape=cast("int", document["shape"]),
         token=cast("ResumeToken | None", document["token"]),
         applied=cast("int", document["applied"]),
         last=cast("JsonObject | None", document["last"]),
@@ -326,9 +365,9 @@ def _member(document: Mapping[str, object]) -> Member:
     return Member(
         id=str(document["_id"]),
         seen_at=cast("datetime", document["seen_at"]),
-        shape=cast("int", document["shape"]),
         session=cast("bytes | None", document.get("session")),
         progressed_at=cast("datetime | None", document.get("progressed_at")),
         as_of=cast("datetime | None", document.get("as_of")),
         failure=cast("str | None", document.get("failure")),
+        leaving=bool(document.get("leaving")),
     )

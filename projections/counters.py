@@ -11,12 +11,10 @@ is the sum of some fifty periods, whatever the number of tickets.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import date
 from typing import cast
 
 from pymongo import UpdateOne
-from pymongo.errors import OperationFailure
 
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
@@ -25,7 +23,6 @@ from projections.dashboard import Entries, Metric
 
 COLLECTION = "dashboard_counters"
 SHARDS = 8
-_FORMER_INDEX = "metric_1_label_1"  # unique, of a version that kept a document for each label
 
 Figures = Mapping[str, Counter[str]]
 """By metric, by label, how many. Zeros are left out."""
@@ -34,17 +31,18 @@ Figures = Mapping[str, Counter[str]]
 class Counters:
     """The counters of one database."""
 
+    collection = COLLECTION
+    field = "counted"
+
     def __init__(self, database: Database) -> None:
         self._counters = database.collection(COLLECTION)
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        with suppress(OperationFailure):  # there is no such index, or no collection yet
-            await self._counters.drop_index(_FORMER_INDEX)
         await self._counters.create_index([("span", 1), ("period", 1)])
         await self._counters.create_index([("metric", 1), ("span", 1), ("period", 1)])
 
-    async def add(self, change: Entries, shard: int, session: Session) -> None:
+    async def add(self, change: Entries, shard: int, session: Session | None) -> None:
         """Add a change of entries to one shard."""
         increments = dashboard.increments({key: n for key, n in change.items() if n})
         writes = [

@@ -90,10 +90,15 @@ def entries(
     for label in _happened(before, event):
         change[f"{day}|happened|{group}|{label}"] += 1
     for time in _timed(before, event):
-        milliseconds = max(0, (at - opened_at) // _MILLISECOND)
-        change[f"{day}|{time}|{group}|b{bisect_left(BOUNDS_MS, milliseconds)}"] += 1
-        change[f"{day}|{time}|{group}|ms"] += milliseconds
+        for label, n in took(at - opened_at):
+            change[f"{day}|{time}|{group}|{label}"] += n
     return change
+
+
+def took(age: timedelta) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Give the labels of a time that something took: its bucket once, and its milliseconds."""
+    milliseconds = max(0, age // _MILLISECOND)
+    return (f"b{bisect_left(BOUNDS_MS, milliseconds)}", 1), ("ms", milliseconds)
 
 
 def _state(ticket: Ticket, opened_on: str) -> Iterator[str]:

@@ -108,18 +108,19 @@ def worst(conditions: Iterable[Condition]) -> Condition:
 
 
 class Health:
-    """Looks at the views of one database, and remembers what it saw."""
+    """Looks at the views over one log, and remembers what it saw."""
 
-    def __init__(self, database: Database, store: EventStore) -> None:
+    def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._checkpoints = Checkpoints(database)
-        self._parked = ParkedTickets(database)
-        self._reads = database.collection(tickets.COLLECTION)
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
 
-    async def look(self, *, exact: bool = False) -> Report:
-        """Look at the checkpoints and at the log; `exact`: count it, and do not estimate."""
-        state, asked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
+    async def look(self, database: Database, *, exact: bool = False) -> Report:
+        """Look at the checkpoints and at the log; `exact`: count it, and do not estimate.
+
+        `database`: as it is with the views in question.
+        """
+        waiting = ParkedTickets(database)
+        state, asked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
         parked = [ticket for ticket in asked if ticket.version is not None]
         conditions = [condition(state, partition) for partition in state.partitions]
         report = Report(
@@ -128,8 +129,9 @@ class Health:
             conditions,
             await self._store.count(exact=exact),
             parked,
-            await self._parked.waiting_events(self._store, parked),
+            await waiting.waiting_events(self._store, parked),
             await self.overdue(
+                database,
                 state,
                 {ticket.ticket_id for ticket in asked},
                 state.now - timedelta(seconds=2 * STUCK_SECONDS),
@@ -142,7 +144,11 @@ class Health:
             self._unmoved = None
         elif self._does_not_move(report.folded_events):
             # The estimate may be wrong for long, after a crash.
-            return replace(report, condition="stuck") if exact else await self.look(exact=True)
+            return (
+                replace(report, condition="stuck")
+                if exact
+                else await self.look(database, exact=True)
+            )
         return report
 
     def _does_not_move(self, folded: int) -> bool:
@@ -152,7 +158,12 @@ class Health:
         return now - self._unmoved[1] >= STUCK_SECONDS
 
     async def overdue(
-        self, state: State, parked: Collection[UUID], since: datetime, before: datetime
+        self,
+        database: Database,
+        state: State,
+        parked: Collection[UUID],
+        since: datetime,
+        before: datetime,
     ) -> list[Recorded]:
         """Give events recorded in a span of time that are said to be shown and are not.
 
@@ -166,9 +177,9 @@ class Health:
             and (shown := state.as_of(state.partitions[partition_of(event.ticket_id)])) is not None
             and shown - event.recorded_at > claimed
         ]
-        return await self._not_applied(found)
+        return await _not_applied(database, found)
 
-    async def lags(self, report: Report) -> dict[int, Lag]:
+    async def lags(self, database: Database, report: Report) -> dict[int, Lag]:
         """Find what of the log is not in the views, by partition; parked tickets left out.
 
         Partitions of which it is not known how far they are are left out too.
@@ -185,7 +196,8 @@ class Health:
         waiting = {ticket.ticket_id for ticket in report.parked}
         behind: Counter[int] = Counter()
         oldest: dict[int, datetime] = {}
-        for event in await self._not_applied([e for e in events if e.ticket_id not in waiting]):
+        awaited = [event for event in events if event.ticket_id not in waiting]
+        for event in await _not_applied(database, awaited):
             number = partition_of(event.ticket_id)
             behind[number] += 1
             oldest.setdefault(number, event.recorded_at)
@@ -198,11 +210,13 @@ class Health:
             for number in known
         }
 
-    async def _not_applied(self, events: Sequence[Recorded]) -> list[Recorded]:
-        ids = {event.ticket_id for event in events}
-        found = self._reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
-        versions = {cast("UUID", d["_id"]): d.get("version") async for d in found} if ids else {}
-        return [e for e in events if e.version > cast("int", versions.get(e.ticket_id) or 0)]
+
+async def _not_applied(database: Database, events: Sequence[Recorded]) -> list[Recorded]:
+    ids = {event.ticket_id for event in events}
+    reads = database.collection(tickets.COLLECTION)
+    found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
+    versions = {cast("UUID", d["_id"]): d.get("version") async for d in found} if ids else {}
+    return [e for e in events if e.version > cast("int", versions.get(e.ticket_id) or 0)]
 
 
 def _age(now: datetime, then: datetime) -> float:

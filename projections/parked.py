@@ -67,7 +67,9 @@ class ParkedTickets:
         found = self._parked.find({"partition": {"$in": list(partitions)}})
         return [_from_document(document) async for document in found]
 
-    async def park(self, ticket_id: UUID, version: int, error: str, session: Session) -> None:
+    async def park(
+        self, ticket_id: UUID, version: int, error: str, session: Session | None
+    ) -> None:
         """Have a ticket wait from an event on."""
         change: JsonObject = {
             "$set": {

@@ -16,13 +16,12 @@ from uuid import UUID
 
 from domain.events import JsonObject
 from eventstore.store import ResumeToken
-from projections.tickets import SHAPE
 
 PARTITIONS = 64
 LEASE_SECONDS = 10.0
 
-Phase = Literal["reset", "scan", "live"]
-"""reset: all views are to be emptied; scan: to be folded from the whole log; live: following it."""
+Phase = Literal["scan", "live"]
+"""scan: to be folded from the whole log, what is there is passed over; live: following it."""
 
 
 def partition_of(ticket_id: UUID) -> int:
@@ -38,7 +37,6 @@ class Partition:
     epoch: int = 0
     owner: str | None = None
     phase: Phase = "scan"
-    shape: int = SHAPE
     token: ResumeToken | None = None
     applied: int = 0
     last: JsonObject | None = None
@@ -48,15 +46,18 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process that projects. `failure` is why it does not get on, null once it has."""
+    """A process that projects. `failure` is why it does not get on, null once it has.
+
+    `leaving`: it goes on with what it has until others have taken it.
+    """
 
     id: str
     seen_at: datetime
-    shape: int = SHAPE
     session: bytes | None = None
     progressed_at: datetime | None = None
     as_of: datetime | None = None
     failure: str | None = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +95,12 @@ class Plan(NamedTuple):
     release: Sequence[Partition]
 
 
-def plan(state: State, me: str, shape: int = SHAPE) -> Plan:
-    """Give what `me`, who folds `shape`, is to take and to release.
-
-    Who folds an older shape than someone who is alive stands by. Views that are to be emptied are
-    all held by one, by whoever has partition 0.
-    """
-    alive = [m for m in state.members.values() if state.is_alive(m.id) and m.id != me]
+def plan(state: State, me: str) -> Plan:
+    """Give what `me` is to take and to release."""
+    staying = {m.id for m in state.members.values() if state.is_alive(m.id) and not m.leaving}
     mine = state.of(me)
-    if any(member.shape > shape for member in alive):
-        return Plan([], mine)
-    orphans = [p for p in state.partitions if p.owner != me and not state.is_alive(p.owner)]
-    sharing = 1 + sum(member.shape == shape for member in alive)
-    if any(p.phase == "reset" for p in state.partitions):
-        first = state.partitions[0]
-        fair = PARTITIONS if first.owner == me or first in orphans else 0
-    else:
-        fair = -(-PARTITIONS // sharing)
+    if me in state.members and state.members[me].leaving:
+        return Plan([], [])
+    orphans = [p for p in state.partitions if p.owner != me and p.owner not in staying]
+    fair = -(-PARTITIONS // len(staying | {me}))
     return Plan(orphans[: max(0, fair - len(mine))], mine[fair:])

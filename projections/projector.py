@@ -13,9 +13,10 @@ always safe: what is there already is passed over.
 Where to start: from the earliest token of the partitions that one has; doubles cost little. A
 partition without a token, or whose token the database has forgotten, is scanned: the stream's
 present token is taken first, then the log is read, then the stream is followed from that token.
-There is no other way in, so a rebuild is nothing special: it starts by emptying.
-
 Nothing waits for a batch to fill up: while one is written the next one gathers.
+
+A `Projector` keeps one generation of views current; `project` keeps the one that is shown so,
+whichever that is, and has another built where it cannot be kept (`rebuild.py`).
 """
 
 import asyncio
@@ -29,21 +30,20 @@ from uuid import uuid4
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
-from eventstore.driver import Collection, Database, Session
+from domain.errors import CasebookError
+from eventstore.driver import Database
 from eventstore.envelope import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, stream_order
-from projections import counters, health, parked, saved_views, tickets
-from projections.batch import BatchWriter, Holding, OtherShape, told
-from projections.checkpoints import Applied, Checkpoints, Fenced
-from projections.counters import Counters
+from projections import health
+from projections.batch import BatchWriter, Holding, told
+from projections.checkpoints import Checkpoints, Fenced
 from projections.health import Health
 from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import ParkedTickets
-from projections.partitions import LEASE_SECONDS, PARTITIONS, Partition, State, partition_of, plan
+from projections.partitions import LEASE_SECONDS, Partition, State, partition_of, plan
 from projections.recounting import Recounting
 from projections.saved_views import SavedView, SavedViews
-from projections.tickets import SHAPE
 
 _log = logging.getLogger(__name__)
 
@@ -52,34 +52,29 @@ RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
-_EMPTIED_AT_ONCE = 2000
 _FIRST_LOOK_SECONDS = 60.0
 _FAILURE_CHARACTERS = 500
 
 
-async def prepare(database: Database) -> None:
-    """Make the views' collections and indexes and the checkpoints. Safe to repeat."""
-    reads = database.collection(tickets.COLLECTION)
-    # For the gate on the version, which makes the embedded server scan all documents without it.
-    await reads.create_index([("_id", 1), ("version", 1)])
-    await reads.create_index([("opened_at", -1), ("_id", -1)])
-    for name in ("status", "priority", "group", "assignee", "requester", "tags"):
-        await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
-    await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
-    await reads.create_index([("status", 1), ("resolved_at", 1)])
-    await Counters(database).prepare()
-    await SavedViews(database).prepare()
-    await ParkedTickets(database).prepare()
-    await Checkpoints(database).prepare()
+class Unusable(CasebookError):
+    """The views cannot be kept current as they are, and have to be built anew from the log."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("views_unusable", detail)
+
+
+def member_id() -> str:
+    """Name this process, and whatever in it projects or builds."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 class Projector:
-    """Keeps its share of one database's views current for as long as `run` runs."""
+    """Keeps its share of one generation of views current for as long as `run` runs."""
 
     def __init__(
         self, database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
     ) -> None:
-        self._shared_checkpoints = Checkpoints(database, lease_seconds)
+        """`database` as it is with these views (`Generation.of`)."""
         self._database = database = database.keeping_session()
         self._store = store
         self._checkpoints = Checkpoints(database, lease_seconds)
@@ -87,18 +82,19 @@ class Projector:
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
         self._beat_seconds = lease_seconds / _BEATS_PER_LEASE
-        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.id = self._me = member_id()
         self._mine: dict[int, Partition] = {}
         self._holding = Holding(self._me, {})
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
-        self._health = Health(database, store)
+        self._health = Health(store)
         self._looked_until: datetime | None = None
 
     async def run(self) -> None:
         """Share in the work until cancelled; then give back what one has.
 
         A failure is logged and tried again from the checkpoints, which tell everyone about it.
+        Raises Unusable.
         """
         failure = ""
         try:
@@ -109,10 +105,8 @@ class Projector:
                     continue
                 except Fenced:
                     _log.info("another projector has taken over some partitions")
-                except OtherShape:
-                    _log.info("the views are of another version's shape; folding them again")
-                    with suppress(PyMongoError):
-                        await self._checkpoints.reset(self._me)
+                except Unusable:
+                    raise
                 except HistoryLost as error:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
                     with suppress(PyMongoError, Fenced):
@@ -138,25 +132,15 @@ class Projector:
                 await self._checkpoints.leave(self._me)
                 await self._database.end_session()
 
-    async def begin_rebuild(self) -> None:
-        """Have the views emptied and folded again by whoever projects, this one first of all."""
-        # Not in the session of `run`, which may be in the middle of a transaction.
-        await self._shared_checkpoints.reset(self._me)
-
     async def _work(self) -> None:
         """Do what the partitions that one has need most, until that changes."""
         await self._share()
         if not self._mine:
             await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
             return
-        phases = {partition.phase for partition in self._mine.values()}
-        if "reset" in phases:
-            if len(self._mine) == PARTITIONS:
-                await self._empty_all()
-            else:  # others are about to let go
-                await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
-        elif "scan" in phases or any(p.token is None for p in self._mine.values()):
-            await self._scan([p for p in self._mine.values() if p.phase == "scan" or not p.token])
+        unread = [p for p in self._mine.values() if p.phase == "scan" or p.token is None]
+        if unread:
+            await self._scan(unread)
         else:
             tokens = [p.token for p in self._mine.values() if p.token is not None]
             async with self._store.watch(min(tokens, key=stream_order)) as feed:
@@ -186,8 +170,6 @@ class Projector:
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
-        if any(p.shape != SHAPE for p in self._mine.values()):
-            raise OtherShape
         views = await self._views.all()
         await self._forget_views(views)
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
@@ -210,8 +192,6 @@ class Projector:
         """Fold parked tickets again: those that were asked for, and all of new partitions."""
         waiting = await self._parked.of(self._mine)
         self._holding.parked = {p.ticket_id for p in waiting if p.version is not None}
-        if any(self._mine[n].phase == "reset" for n in self._mine):
-            return
         for ticket in waiting:
             if ticket.repair or partition_of(ticket.ticket_id) in new:
                 error = await self._writer.refold(self._holding, ticket.ticket_id)
@@ -256,13 +236,13 @@ class Projector:
 
         Done by who has the first partition, for all.
         """
-        report = await self._health.look()
+        report = await self._health.look(self._database)
         counts = (report.log_events - report.missing_events, report.log_events)
         if report.missing_events == 0:
             return None
         if counts != suspicion:
             return counts  # something may be on its way: look again
-        report = await self._health.look(exact=True)
+        report = await self._health.look(self._database, exact=True)
         folded, stored = report.log_events - report.missing_events, report.log_events
         if folded == stored:
             return None
@@ -274,8 +254,7 @@ class Projector:
         if stored > folded:
             await self._checkpoints.scan_all()
         else:
-            # The log was cut off, and the views show what is not there.
-            await self._checkpoints.reset(self._me)
+            raise Unusable(f"the log has lost {folded - stored} events, which the views show")
         return None
 
     async def _look_for_overdue(self) -> None:
@@ -287,13 +266,14 @@ class Projector:
         before = state.now - timedelta(seconds=health.OVERDUE_SECONDS)
         since = self._looked_until or before - timedelta(seconds=_FIRST_LOOK_SECONDS)
         known = {ticket.ticket_id for ticket in asked}
-        missing = {e.ticket_id for e in await self._health.overdue(state, known, since, before)}
+        late = await self._health.overdue(self._database, state, known, since, before)
+        missing = {event.ticket_id for event in late}
         self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
         for ticket_id in missing:
             _log.error("ticket %s misses an event; folding it again", ticket_id)
             await self._parked.ask(ticket_id)
 
-    # --- scanning and emptying -----------------------------------------------------------------
+    # --- scanning -----------------------------------------------------------------
 
     async def _scan(self, partitions: Iterable[Partition]) -> None:
         """Fold the whole log of some partitions, passing over what is there.
@@ -321,39 +301,6 @@ class Projector:
         await self._checkpoints.follow(epochs, token)
         if epochs == self._holding.epochs:
             await self._checkpoints.set_as_of(self._me, began)
-
-    async def _empty_all(self) -> None:
-        """Empty the views, and have them folded from the log; one has all partitions."""
-        for name in (
-            tickets.COLLECTION,
-            counters.COLLECTION,
-            saved_views.COUNTS,
-            parked.COLLECTION,
-        ):
-            await self._empty(self._database.collection(name))
-        self._holding.parked = set()
-        await self._checkpoints.scan(self._holding.epochs)
-
-    async def _empty(self, view: Collection) -> None:
-        """Remove a view's documents, some at a time, each time on condition of the epoch.
-
-        Dropping the collection would be faster, and would be done by a projector that was replaced
-        while it was about to: nothing about a drop depends on the epoch.
-        """
-
-        async def work(session: Session) -> int:
-            found = view.find({}, {"_id": 1}, session=session).limit(_EMPTIED_AT_ONCE)
-            ids = [document["_id"] async for document in found]
-            # Any partition would do: a reset takes all of them.
-            await self._checkpoints.advance(
-                self._me, self._holding.epochs, {0: Applied(0, None)}, session
-            )
-            if ids:
-                await view.delete_many({"_id": {"$in": ids}}, session=session)
-            return len(ids)
-
-        while await self._database.in_transaction(work):
-            pass
 
 
 def _told(error: Exception) -> str:

@@ -112,6 +112,9 @@ def counting(views: Iterable[SavedView], read: TicketRead) -> tuple[str, ...]:
 class SavedViews:
     """The saved views of one database."""
 
+    collection = COUNTS
+    field = "in_views"
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._views = database.collection(COLLECTION)
@@ -174,7 +177,7 @@ class SavedViews:
             counts[str(count["view"])] += cast("int", count["n"])
         return counts
 
-    async def add(self, change: Mapping[str, int], shard: int, session: Session) -> None:
+    async def add(self, change: Mapping[str, int], shard: int, session: Session | None) -> None:
         """Add a change of counts by view id."""
         writes = [
             UpdateOne(

@@ -10,8 +10,9 @@ then), `first_response_seconds`, `resolution_seconds` (from the opening), `previ
 characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
 `reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents).
 
-Kept for the counters: `counted`, what the ticket has added to those of the dashboard
-(`dashboard.py`), and `in_views`, the ids of the saved views that count it (`saved_views.py`).
+Kept for the views that are sums over all tickets: `counted`, what the ticket has added to the
+dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
+`in_views`, the ids of the saved views that count it (`saved_views.py`).
 
 Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
 promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
@@ -45,11 +46,11 @@ from domain.events import (
 )
 from domain.ticket import Ticket, evolve
 from eventstore.envelope import Envelope
-from projections import dashboard
+from projections import agents, dashboard
 
 COLLECTION = "ticket_reads"
-SHAPE = 3
-"""The number of what is folded here. Raise it with any change: all views are then folded again."""
+SHAPE = 4
+"""The number of what is folded here. Raise it with any change: all views are then built again."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000
 _TERM_CHARACTERS = 64
@@ -78,6 +79,7 @@ class TicketRead:
     closed_at: datetime | None = None
     terms: tuple[str, ...] = ()
     counted: dashboard.Entries = field(default_factory=dict)
+    worked: dashboard.Entries = field(default_factory=dict)
     in_views: tuple[str, ...] = ()
 
 
@@ -102,7 +104,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     event = decode(envelope.type, envelope.schema, envelope.data)
     at = envelope.occurred_at
     ticket = evolve(None if read is None else read.ticket, event, at)
-    actor = envelope.metadata.actor.id
+    actor = envelope.metadata.actor
     if read is None:
         return TicketRead(
             id=envelope.ticket_id,
@@ -111,20 +113,22 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             opened_at=at,
             updated_at=at,
             preview=_preview(ticket.body),
-            last_actor=actor,
+            last_actor=actor.id,
             terms=_terms(ticket),
             counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
         )
     # A clock may have been set back; what is counted by days never runs backwards.
     now = max(at, read.updated_at)
     more = dashboard.entries(read.ticket, ticket, event, opened_at=read.opened_at, at=now)
+    work = agents.entries(read.ticket, ticket, event, actor, opened_at=read.opened_at, at=now)
     read = replace(
         read,
         version=envelope.version,
         ticket=ticket,
         updated_at=now,
-        last_actor=actor,
+        last_actor=actor.id,
         counted=dashboard.added(read.counted, more),
+        worked=dashboard.added(read.worked, work) if work else read.worked,
     )
     match event:
         case AgentReplied(body):

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.store import EventStore
+from projections.generations import Generations
 from projections.health import Health
-from projections.projector import Projector
+from projections.keeping import project
+from projections.rebuild import beside
 from scripts.console import progress
 
 _WAIT_SECONDS = 0.25
@@ -24,16 +26,10 @@ class ViewsStuck(CasebookError):
 
 
 @asynccontextmanager
-async def projecting(database: Database, store: EventStore) -> AsyncIterator[Projector]:
+async def projecting(database: Database, store: EventStore) -> AsyncIterator[None]:
     """Project inside the block, beside whoever else does."""
-    projector = Projector(database, store)
-    task = asyncio.create_task(projector.run())
-    try:
-        yield projector
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async with beside(project(database, store)):
+        yield
 
 
 async def caught_up(database: Database, store: EventStore, doing: str) -> int:
@@ -41,14 +37,15 @@ async def caught_up(database: Database, store: EventStore, doing: str) -> int:
 
     Raises ViewsStuck.
     """
-    health = Health(database, store)
+    health, generations = Health(store), Generations(database)
     clock = asyncio.get_running_loop().time
     moved, folded = clock(), -1
     with progress() as bar:
         task = bar.add_task(doing, total=None, rate="events")
         while True:
             # The estimate may be wrong; what does not move is counted.
-            report = await health.look(exact=folded >= 0 and clock() - moved > _EXACT_SECONDS)
+            exact = folded >= 0 and clock() - moved > _EXACT_SECONDS
+            report = await health.look(await generations.shown(), exact=exact)
             bar.update(task, total=report.log_events, completed=report.folded_events)
             live = all(partition.phase == "live" for partition in report.state.partitions)
             if live and report.missing_events <= 0:

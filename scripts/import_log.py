@@ -28,7 +28,8 @@ from domain.events import Actor
 from eventstore.driver import Database
 from eventstore.envelope import fingerprint
 from eventstore.store import EventStore
-from projections import projector, tickets
+from projections import tickets
+from projections.generations import Generations
 from scripts import logs
 from scripts.catch_up import caught_up, projecting
 from scripts.console import UsageError, database, fail, progress, run, screen
@@ -203,7 +204,7 @@ async def check(
     format_: Format, expected: Path, db: Database, ids: dict[str, UUID], tally: Tally
 ) -> bool:
     """Compare the views with a table of expected results; say whether all differences are known."""
-    reads = db.collection(tickets.COLLECTION)
+    reads = (await Generations(db).shown()).collection(tickets.COLLECTION)
     known: dict[str, list[Reported]] = {}
     for entry in sorted((*tally.not_taken, *tally.repeats)):
         known.setdefault(entry.ticket, []).append(entry)
@@ -341,7 +342,7 @@ async def import_into(
     """Import into a database, bring its views up to date, give the tickets' ids by number."""
     store = EventStore(db)
     await store.prepare()
-    await projector.prepare(db)
+    await Generations(db).prepare()
     async with projecting(db, store):
         ids = await import_histories(format_, store, histories, tally)
         await caught_up(db, store, "projecting")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
-from projections import projector
+from projections.generations import Generations
 from scripts.console import database, run, screen
 
 
@@ -20,7 +20,7 @@ async def main() -> int:
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
-        await projector.prepare(db)
+        await Generations(db).prepare()
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
             await asyncio.gather(*(work() for work in projecting(db, store, settings)))

@@ -1,80 +1,211 @@
-"""Rebuild the views from the log: all of them, or those of single tickets.
+"""Build the views anew from the log, while everything runs.
 
-Without --ticket the views are emptied and the whole log is folded into them. Until that is done
-lists and dashboard show what has been folded so far; single tickets and timelines show everything
-throughout. Interrupted, it is finished by the next projector, or by running it again.
+Without an option that says otherwise: all views, beside those that are shown; they are compared
+with the log, and take their place in one instant. Until then nothing of it is seen; stopped or
+killed at any moment, it leaves what is shown as it was. What was shown before is dropped soon
+after, unless --keep-old keeps it for --rollback.
 
-With --ticket single tickets are folded again from their first event; that frees parked ones.
+  --verify            write nothing; compare what is shown with the log, and say what differs
+  --ticket ID...      fold single tickets again, in place; that frees parked ones
+  --projection NAME   build one view; ticket_reads brings the others with it, which are its sums
+  --until TIME        build views as of a time, beside those of now; ask for them by
+                      ?as_of_view=NAME, --list lists them, --drop NAME drops them
+  --rollback          show again what was shown before, once it has caught up
+
+Exit 0: done, or all equal; 1: not done (nothing has changed), or something differs.
 """
 
 import argparse
 import asyncio
+import os
+from datetime import UTC, date, datetime, time
 from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
 from eventstore.driver import Database
 from eventstore.store import EventStore
-from projections import projector
+from projections import sums, tickets
+from projections.audit import Auditor, Difference
+from projections.generations import Generations
 from projections.parked import ParkedTickets
-from scripts.catch_up import caught_up, projecting
-from scripts.console import UsageError, database, fail, run, screen
+from projections.rebuild import Progress, Rebuild
+from projections.saved_views import ViewName
+from projections.workers import Workers, workers
+from scripts.catch_up import projecting
+from scripts.console import UsageError, database, fail, run
+from scripts.replaying import Report
 
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
+_MOST_WORKERS = 64
+_VIEWS = (tickets.COLLECTION, *sums.COLLECTIONS)
+_NAME: TypeAdapter[str] = TypeAdapter(ViewName)
 
 
 async def main() -> int:
+    options = _options()
+    with Report(json=options.json) as report:
+        async with database(Settings.from_environment()) as db:
+            if options.verify:
+                async with workers(db, options.workers) as processes:
+                    return await _verify(db, processes, report, options.most)
+            await EventStore(db).prepare()
+            generations = Generations(db)
+            await generations.prepare()
+            if options.list:
+                for built in await generations.all_as_of():
+                    report.say(f"{built.name}: as of {built.until.isoformat()}, by {built.by}_at")
+                return 0
+            if options.drop is not None:
+                await generations.drop_as_of(options.drop)
+                report.say(f"{options.drop} dropped")
+                return 0
+            if options.ticket:
+                return await _repair(db, options.ticket, report)
+            async with workers(db, options.workers) as processes:
+                return await _build(Rebuild(db, processes, report.progress), options, report)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.replay",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--verify", action="store_true", help="compare, and write nothing")
+    what.add_argument("--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these")
+    what.add_argument("--projection", choices=_VIEWS, metavar="NAME", help=", ".join(_VIEWS))
+    what.add_argument("--until", type=_moment, metavar="TIME", help="a day, or a time with zone")
+    what.add_argument("--rollback", action="store_true", help="show what was shown before")
+    what.add_argument("--list", action="store_true", help="list views as of a time")
+    what.add_argument("--drop", metavar="NAME", help="drop views as of a time")
+    parser.add_argument("--name", type=_name, help="with --until: what to ask for them by")
     parser.add_argument(
-        "--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these"
+        "--by",
+        choices=("occurred", "recorded"),
+        help="with --until: what had happened then (occurred, the default), or was known then",
     )
+    parser.add_argument("--keep-old", action="store_true", help="keep what was shown before")
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="processes to fold with (as many as there are processors, at most 4)",
+    )
+    parser.add_argument(
+        "--most", type=_count, default=50, metavar="N", help="differences to show (50)"
+    )
+    parser.add_argument("--json", action="store_true", help="a JSON document a line, for machines")
     options = parser.parse_args()
-    async with database(Settings.from_environment()) as db:
-        store = EventStore(db)
-        await store.prepare()
-        await projector.prepare(db)
-        if options.ticket:
-            return await _repair(db, store, options.ticket)
-        try:
-            async with projecting(db, store) as working:
-                await working.begin_rebuild()
-                events = await caught_up(db, store, "replaying")
-        except asyncio.CancelledError:
-            fail("stopped: lists are incomplete until a projector, or another replay, has finished")
-            raise
-        screen.print(f"{events} events replayed", highlight=False)
+    if options.until is None and (options.name or options.by):
+        parser.error("--name and --by go with --until")
+    if options.keep_old and (
+        options.projection not in (None, tickets.COLLECTION)
+        or any((options.verify, options.ticket, options.until, options.rollback))
+    ):
+        parser.error("--keep-old goes with building all views")
+    return options
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10**9:
+        raise ValueError(text)
+    return number
+
+
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        told = f"{text!r} must be letters a-z, digits, - and _, at most 64"
+        raise argparse.ArgumentTypeError(told) from error
+
+
+def _moment(text: str) -> datetime:
+    """Read a time with its zone, or a day: that is its last moment."""
+    try:
+        day = date.fromisoformat(text)
+        return datetime.combine(day, time.max, UTC)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text} has no zone: write {text}Z for UTC")
+    return moment
+
+
+async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) -> int:
+    if options.rollback:
+        summary = await rebuild.go_back()
+        what = "what was shown before is shown again"
+    elif options.until is not None:
+        until: datetime = options.until.astimezone(UTC)
+        name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
+        summary = await rebuild.as_of(name, until, options.by or "occurred")
+        what = f"ask for them by ?as_of_view={name}"
+    elif options.projection in sums.COLLECTIONS:
+        summary = await rebuild.one(options.projection)
+        what = f"{options.projection} is shown anew"
+    else:
+        summary = await rebuild.everything(keep_former=options.keep_old)
+        what = "the new views are shown"
+    report.summary(summary, what)
     return 0
 
 
-async def _repair(db: Database, store: EventStore, ids: list[UUID]) -> int:
-    parked = ParkedTickets(db)
+async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:
+    differences = 0
+
+    def tell(difference: Difference) -> None:
+        nonlocal differences
+        differences += 1
+        if differences <= most:
+            report.difference(difference)
+
+    auditor = Auditor(
+        db,
+        await Generations(db).active(),
+        processes,
+        lambda done, total: report.progress(Progress("verify", done, total)),
+    )
+    await auditor.compare(tell)
+    report.verified(auditor, differences, most)
+    return 1 if differences else 0
+
+
+async def _repair(db: Database, ids: list[UUID], report: Report) -> int:
+    store = EventStore(db)
+    generations = Generations(db)
     for ticket_id in ids:
         if not await store.stored(ticket_id, limit=1):
             raise UsageError(f"there is no ticket {ticket_id}")
     code = 0
     async with projecting(db, store):
         for ticket_id in ids:
-            await parked.ask(ticket_id)
+            await ParkedTickets(await generations.shown()).ask(ticket_id)
         for ticket_id in ids:
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     # Done by whoever has its partition.
-                    while await parked.is_asked(ticket_id):  # noqa: ASYNC110
+                    while await ParkedTickets(  # noqa: ASYNC110
+                        await generations.shown()
+                    ).is_asked(ticket_id):
                         await asyncio.sleep(_LOOK_SECONDS)
             except TimeoutError:
                 fail(f"ticket {ticket_id}: the projector of its partition does not get to it")
                 code = 1
                 continue
+            parked = ParkedTickets(await generations.shown())
             still = [p for p in await parked.all() if p.ticket_id == ticket_id]
             if still:
                 fail(f"ticket {ticket_id} stays parked: {still[0].error}")
                 code = 1
             else:
-                screen.print(f"ticket {ticket_id} replayed", highlight=False)
+                report.say(f"ticket {ticket_id} replayed")
     return code
 
 

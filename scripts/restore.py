@@ -15,7 +15,7 @@ from domain.errors import CasebookError
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
 from eventstore.driver import Database
 from eventstore.store import EventStore
-from projections import projector
+from projections.generations import Generations
 from scripts.console import UsageError, database, progress, run
 from scripts.verification import Verification
 from scripts.verify import verify_file
@@ -58,7 +58,7 @@ async def restore(db: Database, path: Path) -> Manifest:
         )
     store = EventStore(db)
     await store.prepare()
-    await projector.prepare(db)
+    await Generations(db).prepare()
     marks = db.collection(_MARKS)
     if await store.count(exact=True):
         begun = await marks.find_one({"_id": manifest.sha256})

@@ -12,7 +12,7 @@ from api.desk import Desks
 from api.settings import Settings
 from api.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.store import EventStore
-from projections import projector
+from projections.generations import Generations
 from scripts.console import database, run, screen
 
 
@@ -22,7 +22,7 @@ async def main() -> int:
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
-        await projector.prepare(db)
+        await Generations(db).prepare()
         seconds = settings.timekeeper_seconds or LOOK_SECONDS
         screen.print("keeping time; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends

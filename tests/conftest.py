@@ -11,7 +11,7 @@ import pytest_asyncio
 from eventstore import embedded
 from eventstore.driver import Database, DriverName, connect
 from eventstore.store import EventStore
-from projections import projector
+from projections.generations import FIRST, Generations
 
 _numbers = count(1)
 
@@ -31,7 +31,8 @@ async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
     address, _, options = server_url.partition("?")
     name = f"test_{uuid4().hex[:8]}_{next(_numbers)}"
     database = connect(f"{address.rstrip('/')}/{name}?{options}", driver)
-    yield database
+    # As it is with the first generation of views, which is the one that is shown in most tests.
+    yield FIRST.of(database)
     await database.client.drop_database(name)
     await database.close()
 
@@ -62,5 +63,5 @@ async def store(database: Database) -> EventStore:
     """An empty log; its views are prepared."""
     made = EventStore(database)
     await made.prepare()
-    await projector.prepare(database)
+    await Generations(database).prepare()
     return made

@@ -27,6 +27,7 @@ async def folded_reads(
     events = await _all(database, "ticket_events")
     reads: dict[Any, Document] = {}
     counted: dict[Any, Counter[str]] = {}
+    worked: dict[Any, Counter[str]] = {}
     for event in sorted(events, key=lambda e: (e["ticket_id"], e["version"])):
         ticket_id = event["ticket_id"]
         if waiting and event["version"] >= waiting.get(ticket_id, 10**9):
@@ -35,15 +36,23 @@ async def folded_reads(
         assert event["version"] == (previous["version"] if previous else 0) + 1
         read = reads[ticket_id] = _after(previous, event)
         _count(counted.setdefault(ticket_id, Counter()), previous, read, event)
+        _work(worked.setdefault(ticket_id, Counter()), previous, read, event)
     views = await _all(database, "saved_views")
     for ticket_id, read in reads.items():
         read["counted"] = {key: n for key, n in counted[ticket_id].items() if n}
+        read["worked"] = {key: n for key, n in worked[ticket_id].items() if n}
         read["in_views"] = sorted(v["id"] for v in views if _matches(v["filter"], read))
     return {ticket_id: _as_stored(read) for ticket_id, read in reads.items()}
 
 
 async def _all(database: Database, name: str) -> list[Document]:
     return await database.collection(name).find().to_list()
+
+
+async def _shown(database: Database, name: str) -> list[Document]:
+    """Read a view where the pointer says that it is."""
+    [pointer] = [d for d in await _all(database, "generations") if d["_id"] == "active"]
+    return await _all(database, f"{name}_{pointer['numbers'][name]}")
 
 
 def _matches(wanted: Document, read: Document) -> bool:
@@ -87,6 +96,36 @@ def _count(
         bucket = sum(bound < took for bound in _BOUNDS)
         counted[f"{day}|{times[kind]}|{group}|b{bucket}"] += 1
         counted[f"{day}|{times[kind]}|{group}|ms"] += took
+
+
+# What agents do, by the Monday of its week.
+
+
+def _work(worked: Counter[str], before: Document | None, after: Document, event: Document) -> None:
+    at, kind = after["updated_at"], event["type"]
+    monday = f"{at - timedelta(days=at.weekday()):%Y-%m-%d}"
+    writer, owner = event["actor"], after["assignee"]
+    took = _elapsed(after) // timedelta(milliseconds=1)
+    done: list[tuple[str | None, str, int]] = []
+    times: list[tuple[str | None, str]] = []
+    if kind == "AgentReplied":
+        done = [(writer["id"], "replies", 1)]
+        if before is not None and before["first_response_at"] is None:
+            times = [(writer["id"], "first_response")]
+    elif kind == "NoteAdded" and writer["role"] == "agent":
+        done = [(writer["id"], "notes", 1)]
+    elif kind == "TicketAssigned":
+        done = [(event["data"]["assignee"], "assigned", 1)]
+    elif kind == "TicketResolved":
+        done, times = [(owner, "resolved", 1)], [(owner, "resolution")]
+    elif kind == "TicketReopened":
+        done = [(owner, "reopened", 1)]
+    for agent, time in times:
+        done.append((agent, f"{time}_b{sum(bound < took for bound in _BOUNDS)}", 1))
+        done.append((agent, f"{time}_ms", took))
+    for agent, what, n in done:
+        if agent is not None:
+            worked[f"{monday}|{_quoted(agent)}|{what}"] += n
 
 
 _BOUNDS = [round(1000 * 2 ** (n / 4)) for n in range(109)]  # 2 ** 27 seconds are four years
@@ -339,12 +378,12 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
     """
     waiting = {
         p["_id"]: p["version"]
-        for p in await _all(database, "parked_tickets")
+        for p in await _shown(database, "parked_tickets")
         if p["version"] is not None
     }
     assert set(waiting) == set(parked)
     expected = await folded_reads(database, waiting)
-    stored = {d["_id"]: d for d in await _all(database, "ticket_reads")}
+    stored = {d["_id"]: d for d in await _shown(database, "ticket_reads")}
     assert stored.keys() == expected.keys()
     views = {view["id"] for view in await _all(database, "saved_views")}
     for ticket_id, document in expected.items():
@@ -352,7 +391,7 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
         counting = [view for view in stored[ticket_id]["in_views"] if view in views]
         assert {**stored[ticket_id], "in_views": counting} == document
     shown: Counter[tuple[str, str]] = Counter()
-    for counter in await _all(database, "dashboard_counters"):
+    for counter in await _shown(database, "dashboard_counters"):
         metric, period = counter["metric"], counter["period"]
         assert counter["_id"].startswith(f"{metric}/{period}/")
         for label, n in counter["n"].get("all", {}).items():
@@ -362,11 +401,20 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
                 shown[f"{metric}/{period}", f"groups.{group}.{label}"] += n
     assert {key: n for key, n in shown.items() if n} == recounted(expected)
     counts: Counter[str] = Counter()
-    for count in await _all(database, "saved_view_counts"):
+    for count in await _shown(database, "saved_view_counts"):
         counts[count["view"]] += count["n"]
     for view in await _all(database, "saved_views"):
         assert counts[view["id"]] == sum(view["id"] in d["in_views"] for d in expected.values())
-    checkpoints = await _all(database, "projections")
+    weeks: Counter[str] = Counter()
+    for week in await _shown(database, "agent_weeks"):
+        assert week["_id"].startswith(f"{week['week']}/{week['agent']}/")
+        for what, n in week["n"].items():
+            weeks[f"{week['week']}|{week['agent']}|{what}"] += n
+    worked: Counter[str] = Counter()
+    for document in expected.values():
+        worked.update(document["worked"])
+    assert {key: n for key, n in weeks.items() if n} == {k: n for k, n in worked.items() if n}
+    checkpoints = await _shown(database, "projections")
     applied: Counter[int] = Counter()
     for ticket_id, document in expected.items():
         applied[int(str(ticket_id)[-2:], 16) % 64] += document["version"]

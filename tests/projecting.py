@@ -10,11 +10,16 @@ from domain.errors import Refusal
 from domain.events import EventData, encode
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
+from projections.audit import Auditor, Difference
 from projections.batch import BatchWriter, Holding
 from projections.checkpoints import Checkpoints
+from projections.generations import Generations
 from projections.health import Health
+from projections.keeping import project
 from projections.projector import Projector
+from projections.rebuild import Rebuild
 from projections.saved_views import SavedViews
+from projections.workers import workers
 from tests.spec import ALICE, NOW, opened
 
 
@@ -65,10 +70,10 @@ async def until(holds: Callable[[], Awaitable[object]], seconds: float = 60):
 
 async def caught_up(database, store, seconds=30):
     """Wait until as many events are folded, or wait with a parked ticket, as the log holds."""
-    health = Health(database, store)
+    health, generations = Health(store), Generations(database)
 
     async def nothing_missing():
-        return (await health.look()).missing_events == 0
+        return (await health.look(await generations.shown())).missing_events == 0
 
     await until(nothing_missing, seconds)
 
@@ -77,20 +82,34 @@ async def all_live(database):
     """Wait until no partition is to be emptied or scanned."""
 
     async def live():
-        return {p.phase for p in (await Checkpoints(database).read()).partitions} == {"live"}
+        shown = await Generations(database).shown()
+        return {p.phase for p in (await Checkpoints(shown).read()).partitions} == {"live"}
 
     await until(live)
 
 
-async def rebuilt(database, store):
-    """Wait until the views are folded again; whoever began it may be gone."""
-    await all_live(database)
-    await caught_up(database, store)
+async def rebuilt(database, tell=lambda _progress: None, **options):
+    """Build all views anew, in this process."""
+    async with workers(database, 0) as here:
+        return await Rebuild(database, here, tell).everything(**options)
+
+
+async def audited(database):
+    """Audit what is shown: give the differences, and the auditor."""
+    found: list[Difference] = []
+    async with workers(database, 0) as here:
+        auditor = Auditor(database, await Generations(database).active(), here)
+        await auditor.compare(found.append)
+    return found, auditor
 
 
 @asynccontextmanager
-async def running(*projectors: Projector):
-    tasks = [asyncio.create_task(p.run()) for p in projectors]
+async def running(*projectors):
+    """Run projectors, or keep whatever is shown current if given a database."""
+    tasks = [
+        asyncio.create_task(p.run() if isinstance(p, Projector) else project(p, EventStore(p)))
+        for p in projectors
+    ]
     try:
         yield tasks
     finally:

@@ -5,16 +5,15 @@ from uuid import uuid4
 
 import pytest
 
-from projections.audit import Auditor
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
-from tests.projecting import add, caught_up, open_some, running, until
+from tests.projecting import add, audited, caught_up, open_some, running, until
 from tests.test_import import environment, script
 from tests.test_saved_views import counted, hasty
 
 
-async def differences(database, store):
-    return [difference async for difference in Auditor(database, store).differences()]
+async def differences(database):
+    return (await audited(database))[0]
 
 
 @pytest.fixture
@@ -32,8 +31,8 @@ async def views(database, store):
 
 
 async def test_equal_views_have_no_differences(database, store, views):
-    auditor = Auditor(database, store)
-    assert [d async for d in auditor.differences()] == []
+    found, auditor = await audited(database)
+    assert found == []
     assert auditor.tickets == 12
     assert auditor.numbers > 20
 
@@ -47,14 +46,14 @@ async def test_equal_views_have_no_differences(database, store, views):
         ("ticket_reads", {"$set": {"version": 99}}, "ticket", "version"),
         ("ticket_reads", {"$set": {"in_views": []}}, "ticket", "counted in view 'print'"),
         ("ticket_reads", {"$inc": {"counted.2026-03-01|status|print|new": 1}}, "ticket", "counted"),
-        ("dashboard_counters", {"$inc": {"n.all.new": 1}}, "counter", "all.new"),
+        ("dashboard_counters", {"$inc": {"n.all.new": 1}}, "dashboard_counters", "all.new"),
         (
             "dashboard_counters",
             {"$set": {"n.groups.gone": {"new": 2}}},
-            "counter",
+            "dashboard_counters",
             "groups.gone.new",
         ),
-        ("saved_view_counts", {"$inc": {"n": -1}}, "saved view 'print'", "count"),
+        ("saved_view_counts", {"$inc": {"n": -1}}, "saved_view_counts 'print'", "count"),
         ("projections", {"$inc": {"applied": 1}}, "checkpoints", "applied events"),
     ],
 )
@@ -62,7 +61,7 @@ async def test_what_was_changed_by_hand_is_found(
     database, store, views, collection, change, what, field
 ):
     await database.collection(collection).update_one({}, change)
-    found = await differences(database, store)
+    found = await differences(database)
     assert any(d.what.startswith(what) and d.field == field for d in found), found
 
 
@@ -76,7 +75,7 @@ async def test_documents_that_are_missing_or_too_many_are_found(
     await reads.delete_one({"_id": views[0]})
     stranger = uuid4()
     await reads.insert_one({**document, "_id": stranger})
-    found = {(d.what, d.expected, d.found) for d in await differences(database, store)}
+    found = {(d.what, d.expected, d.found) for d in await differences(database)}
     assert (f"ticket {views[0]}", "one", None) in found
     assert (f"ticket {stranger}", None, "one") in found
 
@@ -85,7 +84,7 @@ async def test_views_that_are_behind_and_stay_so_are_told(database, store, views
     """Nobody projects; each document is right for its version, and old."""
     monkeypatch.setattr("projections.audit._BEHIND_SECONDS", 0.1)
     await add(store, views[5], "AgentReplied", body="x")
-    [found] = await differences(database, store)
+    [found] = await differences(database)
     assert found == (f"ticket {views[5]}", "version", 4, 3)
 
 
@@ -95,7 +94,7 @@ async def test_parked_tickets_are_no_differences(database, store, views):
         await add(store, views[0], "NobodyKnows")
         await add(store, views[0], "AgentReplied", body="x")
         await caught_up(database, store)
-    assert await differences(database, store) == []
+    assert await differences(database) == []
 
 
 async def test_under_load_nothing_differs_that_does_not(database, store, views):
@@ -111,11 +110,11 @@ async def test_under_load_nothing_differs_that_does_not(database, store, views):
     writing = asyncio.create_task(write())
     async with running(hasty(database, store), hasty(database, store)):
         for _ in range(5):
-            assert await differences(database, store) == []
+            assert await differences(database) == []
         await database.collection("dashboard_counters").update_one(
             {"metric": "status", "span": "year"}, {"$inc": {"n.all.closed": 1}}
         )
-        [found] = await differences(database, store)
+        [found] = await differences(database)
         assert (found.field, found.expected, found.found) == ("all.closed", 0, 1)
         stop.set()
         await writing
@@ -126,7 +125,7 @@ async def test_the_command_says_that_all_is_equal(tmp_path):
     env = environment(tmp_path / "data")
     demo = await script("scripts.demo", env=env)
     assert (await demo.communicate(), demo.returncode)[1] == 0
-    audit = await script("scripts.audit_views", env=env)
+    audit = await script("scripts.replay", "--verify", env=env)
     out, err = await audit.communicate()
     assert (audit.returncode, out.endswith(b"all equal\n")) == (0, True), err.decode()
     missing = uuid4()
@@ -142,14 +141,14 @@ async def test_a_ticket_is_repaired_from_the_command_line(database, store, views
     address, _, options = server_url.partition("?")
     url = f"{address.rstrip('/')}/{database.name}?{options}"
     env = {"CASEBOOK_MONGODB_URL": url}
-    wrong = await script("scripts.audit_views", env=env)
+    wrong = await script("scripts.replay", "--verify", env=env)
     out, _ = await wrong.communicate()
     assert wrong.returncode == 1
     assert f"ticket {views[0]}: status: expected 'open', found 'closed'" in out.decode()
     repaired = await script("scripts.replay", "--ticket", str(views[0]), env=env)
     out, err = await repaired.communicate()
     assert repaired.returncode == 0, err.decode()
-    assert await differences(database, store) == []
+    assert await differences(database) == []
     async with running(hasty(database, store)):
         await add(store, views[1], "NobodyKnows")
         await caught_up(database, store)

@@ -68,8 +68,12 @@ async def test_ready_while_the_views_are_kept_and_not_when_nobody_does(database,
         assert await ready(client, 503)
         async with running(Projector(database, store)):
             await until(partial(ready, client, 200))
-            shown = (await client.get("/readyz")).json()
-            assert (shown["status"], shown["views"]["condition"]) == ("ready", "current")
+
+            async def current():
+                shown = (await client.get("/readyz")).json()
+                return (shown["status"], shown["views"]["condition"]) == ("ready", "current")
+
+            await until(current)
         await until(partial(ready, client, 503))
         assert (await client.get("/readyz")).json()["views"]["condition"] == "stuck"
         assert (await client.get("/healthz")).json() == {"status": "ok"}
@@ -344,5 +348,5 @@ async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
         await add(store, ticket_id, "NobodyKnows")
         await add(store, ticket_id, "AgentReplied", body="x")
         await caught_up(database, store)
-    report = await Health(database, store).look()
+    report = await Health(store).look(database)
     assert (report.log_events, report.folded_events, report.missing_events) == (5, 3, 0)

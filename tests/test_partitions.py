@@ -18,13 +18,13 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LEASE = 10.0
 
 
-def state(owners: dict[int, str], members: dict[str, float], **shapes: int) -> State:
-    """Give a state: owners of partitions, and how many seconds ago members were seen."""
+def state(owners: dict[int, str], members: dict[str, float], leaving: str = "") -> State:
+    """Give a state: owners of partitions, how many seconds ago members were seen, who leaves."""
     return State(
         NOW,
         [Partition(n, owner=owners.get(n)) for n in range(PARTITIONS)],
         {
-            name: Member(name, NOW - timedelta(seconds=age), shape=shapes.get(name, 1))
+            name: Member(name, NOW - timedelta(seconds=age), leaving=name == leaving)
             for name, age in members.items()
         },
         LEASE,
@@ -32,7 +32,7 @@ def state(owners: dict[int, str], members: dict[str, float], **shapes: int) -> S
 
 
 def planned(found: State, me: str) -> tuple[list[int], list[int]]:
-    take, release = plan(found, me, shape=1)
+    take, release = plan(found, me)
     return [p.number for p in take], [p.number for p in release]
 
 
@@ -64,24 +64,12 @@ def test_a_time_to_come_is_no_sign_of_life():
     assert planned(state(everything("other"), {"me": 0, "other": -1}), "me") == ([], [])
 
 
-def test_who_folds_an_older_shape_stands_by():
-    """L7: during an upgrade the newest wins; when it is gone, the older go on."""
-    found = state(everything("me"), {"me": 0, "new": 0}, new=2)
-    assert planned(found, "me") == ([], list(range(64)))
-    found = state(everything("new"), {"me": 0, "new": LEASE}, new=2)
-    assert planned(found, "me") == (list(range(64)), [])
-
-
-def test_views_that_are_to_be_emptied_are_held_by_one():
-    """L7: by who has the first partition."""
-    found = state({0: "me", **dict.fromkeys(range(10, 20), "other")}, {"me": 0, "other": 0})
-    reset = State(
-        NOW, [Partition(p.number, owner=p.owner, phase="reset") for p in found.partitions],
-        found.members, LEASE,
-    )  # fmt: skip
-    assert planned(reset, "other") == ([], list(range(10, 20)))
-    take, release = planned(reset, "me")
-    assert (take, release) == ([*range(1, 10), *range(20, 64)], [])
+def test_what_someone_who_leaves_has_is_taken_by_the_others():
+    """L7: who leaves goes on with it until then, and takes nothing more."""
+    found = state(everything("old"), {"old": 0, "a": 0, "b": 0}, leaving="old")
+    assert planned(found, "old") == ([], [])
+    assert planned(found, "a") == (list(range(32)), [])
+    assert planned(state({}, {"old": 0}, leaving="old"), "old") == ([], [])
 
 
 @given(

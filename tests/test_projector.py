@@ -236,22 +236,15 @@ async def test_two_projectors_forced_on_one_partition_count_once(database, store
     await assert_views_equal_the_log(database)
 
 
-async def test_a_rebuild_that_was_replaced_empties_and_writes_nothing(database, store):
-    """L7: held up before it empties the views or scans, it finds its epoch gone."""
+async def test_a_scan_that_was_replaced_writes_nothing(database, store):
+    """L7: held up before it scans, it finds its epoch gone."""
     await open_some(store, 3)
-    async with running(Projector(database, store)):
-        await caught_up(database, store)
     zombie = Projector(database, store)
-    await zombie.begin_rebuild()
     await zombie._share()
-    async with running(hasty(database, store)):
-        await hasty(database, store).begin_rebuild()
-        await rebuilt(database, store)
-        with pytest.raises(Fenced):
-            await zombie._empty_all()
-        with pytest.raises(Fenced):
-            await zombie._scan(zombie._mine.values())
-    await assert_views_equal_the_log(database)
+    await holding_all(database, "owner")
+    with pytest.raises(Fenced):
+        await zombie._scan(zombie._mine.values())
+    assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
 
 
 async def test_a_failing_database_is_tried_again_until_it_works(
@@ -286,59 +279,6 @@ async def test_a_failing_database_is_tried_again_until_it_works(
 async def failures_told(database):
     members = (await Checkpoints(database).read()).members.values()
     return [member.failure for member in members if member.failure]
-
-
-async def test_a_rebuild_gives_the_same_views_whatever_was_there(database, store):
-    """L7: damaged views, rebuilt beside a live projector that gives way and shares again."""
-    ids = await open_some(store, 10)
-    async with running(hasty(database, store), hasty(database, store)):
-        await caught_up(database, store)
-        reads = database.collection(tickets.COLLECTION)
-        await reads.update_one({"_id": ids[0]}, {"$set": {"status": "closed"}})
-        await reads.delete_one({"_id": ids[1]})
-        await database.collection("dashboard_counters").update_many({}, {"$inc": {"n.all.x": 5}})
-        await hasty(database, store).begin_rebuild()
-        await rebuilt(database, store)
-        await open_some(store, 3)
-        await caught_up(database, store)
-    await assert_views_equal_the_log(database)
-
-
-async def test_a_rebuild_that_was_cut_off_is_finished_by_the_next_projector(
-    database, store, quick, monkeypatch
-):
-    """L7: killed between emptying and scanning, or within the scan."""
-    await open_some(store, 10)
-    monkeypatch.setattr(module, "BATCH_EVENTS", 7)
-    async with running(hasty(database, store)):
-        await caught_up(database, store)
-    for killed_within in ("reset", "empty", "scan"):
-        killed = hasty(database, store)
-        await killed.begin_rebuild()
-        await killed._share()
-        if killed_within != "reset":
-            await killed._empty_all()
-        if killed_within == "scan":
-            events = await stored_events(store)
-            await killed._writer.write(killed._holding, events[:9])
-        async with running(hasty(database, store)):
-            await rebuilt(database, store)
-        await assert_views_equal_the_log(database)
-
-
-async def test_views_of_events_that_are_gone_are_emptied(database, store, quick):
-    """L7: a log that was restored from an older copy is followed by its views."""
-    async with running(hasty(database, store)):
-        ids = await open_some(store, 4)
-        await caught_up(database, store)
-        await database.collection(EVENTS).delete_many({"ticket_id": ids[0]})
-        await until(partial(is_gone, database, ids[0]))
-        await rebuilt(database, store)
-    await assert_views_equal_the_log(database)
-
-
-async def is_gone(database, ticket_id):
-    return not await database.collection("ticket_reads").find_one({"_id": ticket_id})
 
 
 # --- parking --------------------------------------------------------------------------------------
@@ -493,67 +433,12 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_sum(database, store):
     await assert_views_equal_the_log(database)
 
 
-async def test_views_of_another_shape_are_folded_again(database, store):
-    """L7: as after an upgrade; until it is done, a single ticket is folded from the log."""
-    ids = await open_some(store, 20)
-    async with running(Projector(database, store)):
-        await caught_up(database, store)
-    reads = database.collection("ticket_reads")
-    await reads.update_many({}, {"$unset": {"shape": 1, "sla": 1}})
-    await database.collection("projections").update_many({}, {"$set": {"shape": 1}})
-    assert tickets.from_document(await reads.find_one({"_id": ids[0]}) or {}) is None
-    async with running(Projector(database, store)):
-        await all_have_a_shape(reads)
-        await rebuilt(database, store)
-    await assert_views_equal_the_log(database)
-
-
-async def test_documents_of_another_shape_are_noticed_where_the_checkpoint_says_otherwise(
-    database, store
-):
-    """L7: a former version has written views, and knows nothing of the number."""
-    ids = await open_some(store, 3)
-    reads = database.collection("ticket_reads")
-    async with running(Projector(database, store)):
-        await caught_up(database, store)
-        await reads.update_many({}, {"$unset": {"shape": 1}})
-        await add(store, ids[0], "AgentReplied", body="x")
-        await all_have_a_shape(reads)
-        await rebuilt(database, store)
-    await assert_views_equal_the_log(database)
-
-
-async def test_what_a_former_version_left_is_no_hindrance(database):
-    """L7: its checkpoint has another form, and its counters an index that forbids ours."""
-    store = EventStore(database)
-    await store.prepare()
-    await database.collection("projections").insert_one({"_id": "tickets", "epoch": 7})
-    counters = database.collection("dashboard_counters")
-    await counters.create_index([("metric", 1), ("label", 1)], unique=True)
-    await counters.insert_one({"metric": "status", "label": "new", "n": 3})
-    ids = await open_some(store, 3)
-    await database.collection("ticket_reads").insert_one({"_id": ids[0], "version": 3, "shape": 2})
-    await module.prepare(database)
-    async with running(Projector(database, store)):
-        await all_have_a_shape(database.collection("ticket_reads"))
-        await rebuilt(database, store)
-    await database.collection("projections").delete_one({"_id": "tickets"})
-    await assert_views_equal_the_log(database)
-
-
-async def all_have_a_shape(reads):
-    async def no_other():
-        return not await reads.find_one({"shape": {"$ne": tickets.SHAPE}})
-
-    await until(no_other)
-
-
 def test_a_change_of_what_is_folded_has_a_new_number():
     """If this fails: raise SHAPE, and write the new digest here."""
     folded = (tickets.TicketRead, Ticket, SlaClock, SlaTargets, Link, Attachment, Rating)
     names = [f"{cls.__name__}.{field.name}" for cls in folded for field in fields(cls)]
     digest = sha256(" ".join(names).encode()).hexdigest()
-    assert (tickets.SHAPE, digest[:16]) == (3, "b6b22843884e1a22")
+    assert (tickets.SHAPE, digest[:16]) == (4, "fd7661f17070e6d8")
 
 
 def test_a_ticket_is_in_one_partition_whatever_its_id():
@@ -581,7 +466,8 @@ async def test_what_is_nobodys_event_stops_nobody(database, store, quick, field,
             await put()
             [ticket_id] = await open_some(store, 1)
             await until(partial(is_shown, database, ticket_id, 3))
-        assert await Health(database, store).lags(await Health(database, store).look())
+        health = Health(store)
+        assert await health.lags(database, await health.look(database))
     await put()
     async with running(hasty(database, store)):
         await add(store, known, "AgentReplied", body="x")
@@ -628,8 +514,7 @@ async def test_damaged_entries_park_their_ticket(database, store, counted):
         assert parked.ticket_id == damaged
         await ParkedTickets(database).ask(damaged)
         await nothing_parked(database)
-        await hasty(database, store).begin_rebuild()
-        await rebuilt(database, store)
+        await rebuilt(database)
     await assert_views_equal_the_log(database)
 
 
@@ -651,24 +536,3 @@ async def test_projectors_write_different_counters(database, store):
     shards = {replace(holding, epochs=half).shard for half in halves}
     assert len(shards) == 2
     assert {replace(holding, epochs={n: 1}).shard for n in range(64)} == set(range(8))
-
-
-async def test_a_rebuild_can_be_asked_for_in_the_middle_of_anything(database, store):
-    """L7: of a projector that is at work, as scripts.replay does."""
-    ids = await open_some(store, 20)
-    projector = hasty(database, store)
-
-    async def grow():
-        while True:
-            for ticket_id in ids:
-                await add(store, ticket_id, "AgentReplied", body="x")
-
-    growing = asyncio.create_task(grow())
-    async with running(projector):
-        for _ in range(8):
-            await projector.begin_rebuild()
-            await asyncio.sleep(0.1)
-        growing.cancel()
-        await asyncio.gather(growing, return_exceptions=True)
-        await rebuilt(database, store)
-    await assert_views_equal_the_log(database)

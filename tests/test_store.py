@@ -16,7 +16,8 @@ from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
-from projections.projector import Projector, prepare
+from projections.generations import prepare
+from projections.projector import Projector
 from tests.projecting import caught_up, running
 from tests.spec import ALICE
 

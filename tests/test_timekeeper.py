@@ -33,8 +33,8 @@ from domain.desk import Desk, SlaPolicy
 from domain.events import Actor, EventData, Priority, Status
 from eventstore.envelope import CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
-from projections import projector
 from projections.checkpoints import Checkpoints
+from projections.generations import Generations
 from projections.projector import Projector
 from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
@@ -530,7 +530,7 @@ async def test_a_month_of_10_000_tickets(quick_database):
     database, store = quick_database, Counting(quick_database)
     Counting.appended = 0
     await store.prepare()
-    await projector.prepare(database)
+    await Generations(database).prepare()
     month = Month(database, store)
     await month.desks.replace(DESK, ALICE, None)
     down_until = crashes_in_the_middle = 0

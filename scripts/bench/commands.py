@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from domain.commands import OpenTicket
 from domain.events import Actor
 from eventstore.driver import Database, connect
 from eventstore.store import EventStore
-from projections import projector
+from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
 from scripts.soak.promises import free_port, process, ready
@@ -114,7 +115,7 @@ async def serve(kind: str, url: str, port: int) -> int:
         store = EventStore(database, group_commit=kind != "alone")
         beside: list[Work] = []
         if kind == "projecting":
-            beside.append(projector.Projector(database, store).run)
+            beside.append(partial(project, database, store))
         app = create_app(database, store, beside)
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
     await uvicorn.Server(config).serve()

@@ -24,8 +24,9 @@ from domain.events import EventData, JsonObject
 from eventstore.driver import Database, Session, connect
 from eventstore.envelope import EMPTY, CommandRef, Metadata, seal
 from eventstore.store import EventStore
-from projections import projector, tickets
+from projections import tickets
 from projections.counters import Counters
+from projections.generations import Generations
 from projections.tickets import TicketRead
 from scripts.bench.commands import ACTOR
 from scripts.console import progress
@@ -60,7 +61,7 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
     database = connect(url, Settings.from_environment().mongo_driver)
     store = EventStore(database)
     await store.prepare()
-    await projector.prepare(database)
+    database = (await Generations(database).prepare()).of(database)
     lives = [_life(random.Random(n)) for n in range(_LIVES)]  # noqa: S311
     port = free_port()
     measured: dict[tuple[int, str], list[float]] = defaultdict(list)

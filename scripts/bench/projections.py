@@ -21,7 +21,8 @@ from domain.events import EventData
 from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore, ResumeToken
-from projections import projector, tickets
+from projections import tickets
+from projections.generations import Generations
 from scripts.bench.commands import ACTOR, NOTE, OPEN
 from scripts.catch_up import projecting
 from scripts.console import progress
@@ -48,6 +49,7 @@ async def projections(url: str, rounds: int, seconds: float) -> None:
         async with process("scripts.bench", "_serve", "projecting", own, str(port)):
             await ready(port)
             database = connect(own, Settings.from_environment().mongo_driver)
+            database = await Generations(database).shown()
             await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
             for _ in range(rounds):
                 for rate in RATES:
@@ -128,7 +130,7 @@ async def _saturation(url: str, rounds: int) -> tuple[list[float], list[float]]:
             database = connect(own, Settings.from_environment().mongo_driver)
             store = EventStore(database)
             await store.prepare()
-            await projector.prepare(database)
+            await Generations(database).prepare()
             async with projecting(database, store):
                 await caught_up(database, store)
             token = await store.position()

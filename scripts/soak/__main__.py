@@ -8,6 +8,8 @@
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
     python -m scripts.soak projectors       three projectors that come and go for a minute
+    python -m scripts.soak replay           one replay after the other, under clients' load
+    python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
 
 Each works on a database of its own in a temporary folder, checks the whole log (and the views) at
 the end, prints what it counted and exits 1 if a promise was broken. Short forms of all are in the
@@ -25,6 +27,7 @@ from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
 from scripts.soak.promises import scratch
 from scripts.soak.race import race
+from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
 
 
@@ -41,6 +44,8 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
+    "replay": (replay_under_load, 30),
+    "kill-replay": (kill_replay, 44),
 }
 
 
@@ -53,6 +58,11 @@ async def main() -> int:
     if sys.argv[1:2] == ["_project"]:
         url, point, nth = sys.argv[2:]
         return await project_and_die(url, point, int(nth))
+    if sys.argv[1:2] == ["_replay"]:
+        url, point, nth = sys.argv[2:]
+        return await replay_and_die(url, point, int(nth))
+    if sys.argv[1:2] == ["_keep"]:
+        return await keep(sys.argv[2])
     parser = argparse.ArgumentParser(
         prog="python -m scripts.soak",
         description=__doc__,

@@ -27,14 +27,16 @@ from domain.errors import Refusal
 from eventstore.driver import Database, connect
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from projections import projector
-from projections.audit import Auditor
+from projections.audit import Auditor, Difference
 from projections.batch import BatchWriter
 from projections.checkpoints import Checkpoints
 from projections.counters import Counters
+from projections.generations import Generations
 from projections.health import Health
 from projections.projector import Projector
 from projections.saved_views import SavedViews, TicketFilter
+from projections.workers import workers
+from scripts.catch_up import projecting
 from scripts.console import progress
 from scripts.soak.promises import ACTOR, OPEN, process, require
 
@@ -61,15 +63,17 @@ Check = Callable[[Database], Awaitable[None]]
 
 async def audited(database: Database) -> None:
     """Compare all views with the log. Raises PromiseBroken."""
-    auditor = Auditor(database, EventStore(database))
-    found = [str(difference) async for difference in auditor.differences()]
-    require(not found, f"the views differ from the log: {found[:5]}")
+    found: list[Difference] = []
+    async with workers(database, 0) as here:
+        auditor = Auditor(database, await Generations(database).active(), here)
+        await auditor.compare(found.append)
+    require(not found, f"the views differ from the log: {[str(each) for each in found[:5]]}")
 
 
 async def kill_projector(url: str, rounds: int, check: Check = audited) -> Counter[str]:
     """Kill a projector at one point after the other; each is followed by the next."""
     counted: Counter[str] = Counter()
-    async with _under_load(url, check) as database:
+    async with under_load(url, check) as database:
         with progress() as bar:
             task = bar.add_task("killing", total=rounds, rate="rounds")
             for round_ in range(rounds):
@@ -92,7 +96,7 @@ async def freeze_projector(url: str, rounds: int, check: Check = audited) -> Cou
     """Freeze one of two projectors for longer than its lease, and wake it again."""
     counted: Counter[str] = Counter()
     async with (
-        _under_load(url, check) as database,
+        under_load(url, check) as database,
         process("scripts.soak", "_project", url, "never", "1") as first,
         process("scripts.soak", "_project", url, "never", "1") as second,
     ):
@@ -129,7 +133,7 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
                 await running.wait()
                 counted["stopped" if how == signal.SIGTERM else "killed"] += 1
 
-    async with _under_load(url, check):
+    async with under_load(url, check):
         with progress() as bar:
             task = bar.add_task("coming and going", total=3, rate="")
             for going in asyncio.as_completed([one() for _ in range(3)]):
@@ -139,12 +143,12 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
 
 
 @asynccontextmanager
-async def _under_load(url: str, check: Check) -> AsyncIterator[Database]:
+async def under_load(url: str, check: Check) -> AsyncIterator[Database]:
     """Write commands while the block runs; then let the views catch up, and check them."""
     database = connect(url)
     store = EventStore(database)
     await store.prepare()
-    await projector.prepare(database)
+    database = (await Generations(database).prepare()).of(database)
     await SavedViews(database).save("unsolved", TicketFilter(solved=False))
     await SavedViews(database).save("alices", TicketFilter(assignee="alice", solved=False))
     stop = asyncio.Event()
@@ -153,10 +157,8 @@ async def _under_load(url: str, check: Check) -> AsyncIterator[Database]:
         yield database
         stop.set()
         await asyncio.gather(*writing)
-        following = asyncio.create_task(Projector(database, store).run())
-        await caught_up(database, store)
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        async with projecting(database, store):
+            await caught_up(database, store)
         await check(database)
     finally:
         for task in writing:
@@ -192,11 +194,12 @@ async def _write(store: EventStore, stop: asyncio.Event) -> None:
 
 
 async def caught_up(database: Database, store: EventStore) -> None:
-    health = Health(database, store)
+    health = Health(store)
     async with asyncio.timeout(_CAUGHT_UP_SECONDS):
         while True:
-            report = await health.look()
-            views = await SavedViews(database).all()
+            shown = await Generations(database).shown()
+            report = await health.look(shown)
+            views = await SavedViews(shown).all()
             counted = all(v.id in p.views for p in report.state.partitions for v in views)
             if report.missing_events == 0 and counted:
                 return
@@ -230,13 +233,13 @@ async def project_and_die(url: str, point: str, nth: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     for owner, name in STEPS:
-        setattr(owner, name, _telling(getattr(owner, name), name, reach))
-    database = connect(url)
-    await Projector(database, EventStore(database), lease_seconds=LEASE_SECONDS).run()
+        setattr(owner, name, telling(getattr(owner, name), name, reach))
+    shown = await Generations(connect(url)).shown()
+    await Projector(shown, EventStore(shown), lease_seconds=LEASE_SECONDS).run()
     return 0
 
 
-def _telling(
+def telling(
     step: Callable[..., Awaitable[object]], name: str, reach: Callable[[str], None]
 ) -> Callable[..., Awaitable[object]]:
     async def told(*args: object, **more: object) -> object:

@@ -1,0 +1,118 @@
+"""What the agents have done week by week, and how long it took."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from api.answers import json_response
+from api.dashboard import times
+from api.problems import problem_responses
+from api.visible import AtLeast, Prefer, Views
+from domain.errors import Unacceptable
+from domain.events import JsonObject
+from domain.values import Day, Name
+from eventstore.driver import Database
+from projections import agents, dashboard
+from projections.agents import AgentWeeks
+from projections.counters import Counters
+from projections.dashboard import TIMES
+
+_DONE = ("assigned", "replies", "notes", "resolved", "reopened")
+_DEFAULT_WEEKS = 12
+_MOST_WEEKS = 530
+_SUNDAY = timedelta(days=6)
+
+
+class WeekQuery(AtLeast):
+    """Which week."""
+
+    week: Day | None = Field(
+        default=None, description="Any day of the week, which begins on Monday (UTC); this week."
+    )
+
+
+class AgentQuery(AtLeast):
+    """Whose weeks, and which."""
+
+    agent: Name
+    first: Day | None = Field(default=None, alias="from", description="12 weeks unless given.")
+    last: Day | None = Field(default=None, alias="to", description="This week unless given.")
+
+    def weeks(self, today: date) -> tuple[date, date]:
+        """Give the first and the last week's Monday. Raises Unacceptable."""
+        try:
+            last = agents.monday(self.last or max(self.first or today, today))
+            first = self.first or last - timedelta(weeks=_DEFAULT_WEEKS - 1)
+            first = agents.monday(first)
+        except OverflowError:
+            first = last = date.max  # a calendar has a beginning
+        if first > last or (last - first).days >= 7 * _MOST_WEEKS or last == date.max:
+            raise Unacceptable("bad_range", f"from..to must be 1 to {_MOST_WEEKS} weeks")
+        return first, last
+
+
+def router(views: Views) -> APIRouter:
+    """Make the agents' routes."""
+    routes = APIRouter(prefix="/agents", tags=["agents"])
+
+    @routes.get("", responses=problem_responses(404, 412, 422, 503))
+    async def show_week(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:
+        """Show what each agent has done in a week, and how many tickets each had at its end.
+
+        Times are from a ticket's opening, as on the dashboard.
+        """
+        opened = await views.open(asked, prefer)
+        week = agents.monday(asked.week or datetime.now(UTC).date())
+
+        async def question(shown: Database) -> tuple[agents.Figures, Mapping[str, int]]:
+            done = await AgentWeeks(shown).in_week(week)
+            stood = await Counters(shown).until(min(week, date.max - _SUNDAY) + _SUNDAY)
+            return done, stood.get("assignee", {})
+
+        done, backlog = await opened.ask(question)
+        told = {
+            dashboard.name(word) or "": {
+                **_done(done.get(word, {})),
+                "backlog": backlog.get(word, 0),
+            }
+            for word in done.keys() | backlog.keys()
+            if dashboard.name(word) is not None
+        }
+        content = {"week": week, "agents": dict(sorted(told.items()))}
+        return json_response(content, opened.headers)
+
+    @routes.get("/series", responses=problem_responses(404, 412, 422, 503))
+    async def show_series(asked: Annotated[AgentQuery, Query()], prefer: Prefer = None) -> Response:
+        """Show what one agent has done week by week."""
+        opened = await views.open(asked, prefer)
+        first, last = asked.weeks(datetime.now(UTC).date())
+        done = await opened.ask(lambda shown: AgentWeeks(shown).of(asked.agent, first, last))
+        weeks = [first + timedelta(weeks=n) for n in range((last - first).days // 7 + 1)]
+        content = {
+            "agent": asked.agent,
+            "from": first,
+            "to": last,
+            "weeks": [{"week": w, **_done(done.get(w.isoformat(), {}))} for w in weeks],
+        }
+        return json_response(content, opened.headers)
+
+    return routes
+
+
+def _done(labels: Mapping[str, int]) -> JsonObject:
+    return {
+        **{name: labels.get(name, 0) for name in _DONE},
+        **{
+            time: times(
+                {
+                    label.removeprefix(f"{time}_"): n
+                    for label, n in labels.items()
+                    if label.startswith(f"{time}_")
+                }
+            )
+            for time in TIMES
+        },
+    }

@@ -1,0 +1,437 @@
+"""Which collections are shown: generations of views, and the one pointer that names the active one.
+
+Every view is kept in numbered collections (`ticket_reads_7`). One document names the numbers that
+are shown, of read documents, sums and checkpoints together; so a rebuilt set of views takes the
+place of another at one instant, for all processes (law L7).
+
+    generations
+      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, next, since}
+      {_id: "former", numbers, shape, drop_after}    what was active before; null: it is kept
+      {_id: "building", numbers, builder, seen_at}   one at a time; given up when it shows no life
+      {_id: "as_of/<name>", numbers, name, until, by, made_at}
+      {_id: "retired-<n>", numbers, drop_after}      what was replaced before that
+
+A collection that no document names is dropped by the next who sweeps: what a build has left that
+was killed, and what was replaced some time ago. Not at once: a reader may be about to ask it.
+
+For those who look by hand, `ticket_reads` and the others are database views of what is active.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, TypeVar, cast
+
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from domain.errors import CasebookError, NotFound, StateConflict
+from domain.events import JsonObject
+from eventstore.driver import Database, Session
+from projections import checkpoints, parked, sums, tickets
+from projections.checkpoints import Checkpoints, Fenced
+from projections.parked import ParkedTickets
+from projections.tickets import SHAPE
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COLLECTION = "generations"
+DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, checkpoints.MEMBERS)
+VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
+BUILD_LEASE_SECONDS = 10.0
+_KNOWN_SECONDS = 1.0
+DROP_SECONDS = 30.0
+"""How long after it was replaced a collection is dropped: longer than any reader has patience."""
+
+By = Literal["occurred", "recorded"]
+
+
+class BuildRunning(StateConflict):
+    """Another rebuild is at work, or was killed a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__("build_running", "another rebuild of the views is at work")
+
+
+class BuildLost(CasebookError):
+    """A rebuild was taken for dead, as after it was frozen, and what it had built is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("build_lost", "the rebuild showed no life for too long and was given up")
+
+
+class NoFormer(CasebookError):
+    """There is nothing to go back to: the former generation has been dropped."""
+
+    def __init__(self) -> None:
+        super().__init__("no_former", "there is no former generation to go back to")
+
+
+class UnknownAsOf(NotFound):
+    """No views as of a time have been built under that name, or they were dropped."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("as_of_view_not_found", f"there are no views as of a time named {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One set of views: the number of each view's collection."""
+
+    numbers: Mapping[str, int]
+    shape: int = SHAPE
+
+    def of(self, database: Database) -> Database:
+        """Give the database as it is with these views: theirs are the collections of that name."""
+        return database.renaming(self.names)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Give the real name of each view's collection."""
+        return {view: f"{view}_{number}" for view, number in self.numbers.items()}
+
+
+FIRST = Generation(dict.fromkeys(VIEWS, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Views as of a time: what happened, or was recorded, until then."""
+
+    name: str
+    until: datetime
+    by: By
+    made_at: datetime
+    generation: Generation = field(repr=False)
+
+
+async def prepare(views: Database) -> None:
+    """Make a generation's collections and indexes and its checkpoints. Safe to repeat."""
+    reads = views.collection(tickets.COLLECTION)
+    # For the gate on the version, which makes the embedded server scan all documents without it.
+    await reads.create_index([("_id", 1), ("version", 1)])
+    await reads.create_index([("opened_at", -1), ("_id", -1)])
+    for name in ("status", "priority", "group", "assignee", "requester", "tags"):
+        await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
+    await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
+    await reads.create_index([("status", 1), ("resolved_at", 1)])
+    for view in sums.of(views):
+        await view.prepare()
+    await ParkedTickets(views).prepare()
+    await Checkpoints(views).prepare()
+
+
+class Generations:
+    """The generations of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents = database.collection(COLLECTION)
+        self._known: Generation | None = None
+        self._seen_at = 0.0
+
+    async def prepare(self) -> Generation:
+        """Make the first generation, if there is none; give the active one. Safe to repeat."""
+        if await self._documents.find_one({"_id": "active"}) is None:
+            await self._drop_former_layout()
+            await prepare(FIRST.of(self._database))
+            with suppress(DuplicateKeyError):  # someone else was quicker
+                await self._documents.insert_one(
+                    {
+                        "_id": "active",
+                        **_to_document(FIRST),
+                        "next": 2,
+                        "since": await self._database.server_time(),
+                    }
+                )
+        await self._show_by_hand()
+        return await self.active()
+
+    async def _drop_former_layout(self) -> None:
+        """Drop the views of a version that kept them under their own names."""
+        there = await self._database.collections()
+        for name in VIEWS:
+            if name in there and there[name] is None:
+                await self._database.drop(name)
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    async def active(self) -> Generation:
+        """Give the generation that is shown now."""
+        document = await self._documents.find_one({"_id": "active"})
+        self._known = FIRST if document is None else _generation(document)
+        self._seen_at = asyncio.get_running_loop().time()
+        return self._known
+
+    async def shown(self) -> Database:
+        """Give the database as it is with the views that are shown now."""
+        return (await self.active()).of(self._database)
+
+    async def known(self) -> Generation:
+        """Give the generation that was last seen to be shown, a second ago at most."""
+        clock = asyncio.get_running_loop().time
+        if self._known is None or clock() - self._seen_at > _KNOWN_SECONDS:
+            return await self.active()
+        return self._known
+
+    async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Ask the active generation; again if another has taken its place meanwhile.
+
+        So no answer is of what is no longer shown, and asking costs no time of its own.
+        """
+        while True:
+            asked = self._known or await self.active()
+            answer, active = await asyncio.gather(
+                question(asked.of(self._database)), self.active(), return_exceptions=True
+            )
+            if isinstance(active, BaseException):
+                raise active
+            if active == asked:
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+
+    async def as_of(self, name: str) -> AsOf:
+        """Give views as of a time. Raises UnknownAsOf."""
+        document = await self._documents.find_one({"_id": f"as_of/{name}"})
+        if document is None:
+            raise UnknownAsOf(name)
+        return _as_of(document)
+
+    async def all_as_of(self) -> list[AsOf]:
+        """Give all views as of a time by name."""
+        documents = await self._documents.find().sort("_id", 1).to_list()
+        return [_as_of(d) for d in documents if str(d["_id"]).startswith("as_of/")]
+
+    async def drop_as_of(self, name: str) -> None:
+        """Drop views as of a time. Raises UnknownAsOf."""
+        await self.as_of(name)
+        await self._documents.delete_one({"_id": f"as_of/{name}"})
+        await self.sweep()
+
+    # --- building --------------------------------------------------------------------------------
+
+    async def begin(self, builder: str, views: Sequence[str] = VIEWS) -> Generation:
+        """Begin to build new collections for some views. Raises BuildRunning.
+
+        A build that shows no life is given up first. Keep it alive by `beat`.
+        """
+        await self._give_up_the_dead()
+        counted = await self._documents.find_one_and_update(
+            {"_id": "active"}, {"$inc": {"next": 1}}
+        )
+        if counted is None:
+            raise AssertionError("there is no generation")
+        generation = Generation(dict.fromkeys(views, cast("int", counted["next"])))
+        try:
+            await self._documents.insert_one(
+                {
+                    "_id": "building",
+                    **_to_document(generation),
+                    "builder": builder,
+                    "seen_at": await self._database.server_time(),
+                }
+            )
+        except DuplicateKeyError as error:
+            raise BuildRunning from error
+        return generation
+
+    async def beat(self, builder: str) -> None:
+        """Show that a build is alive. Raises BuildLost."""
+        change = {"$currentDate": {"seen_at": True}}
+        found = await self._documents.update_one({"_id": "building", "builder": builder}, change)
+        if not found.matched_count:
+            raise BuildLost
+
+    async def give_up(self, builder: str) -> None:
+        """End a build; what it has made is dropped by the next sweep."""
+        await self._documents.delete_one({"_id": "building", "builder": builder})
+
+    async def keep_as_of(self, builder: str, name: str, until: datetime, by: By) -> None:
+        """Let what was built be views as of a time, in the place of what had the name.
+
+        Raises BuildLost.
+        """
+        made_at = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            built = await self._end_build(builder, session)
+            told: JsonObject = {"name": name, "until": until, "by": by, "made_at": made_at}
+            await self._documents.replace_one(
+                {"_id": f"as_of/{name}"},
+                {**_to_document(built), **told},
+                upsert=True,
+                session=session,
+            )
+
+        await self._database.in_transaction(work)
+
+    async def switch(self, builder: str, projector: str, *, keep_former: bool) -> Generation:
+        """Let what was built be what is shown, from one instant on; give what is shown then.
+
+        On condition that the build is alive, and that `projector` holds all partitions of what has
+        been shown: so nobody writes there any more. Raises BuildLost, Fenced.
+        """
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> Generation:
+            built = await self._end_build(builder, session)
+            former = await self._active(session)
+            await self._fenced(former, projector, session)
+            shown = Generation({**former.numbers, **built.numbers})
+            if built.numbers.keys() >= set(VIEWS):
+                await self._retire_former(now, session)
+                drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
+                await self._documents.insert_one(
+                    {"_id": "former", **_to_document(former), "drop_after": drop_after},
+                    session=session,
+                )
+            else:
+                replaced = {view: former.numbers[view] for view in built.numbers}
+                await self._retire(Generation(replaced), now, session)
+            await self._point_to(shown, now, session)
+            return shown
+
+        shown = await self._database.in_transaction(work)
+        await self._show_by_hand()
+        return shown
+
+    async def former(self) -> Generation:
+        """Give what was shown before, if it is still there. Raises NoFormer."""
+        document = await self._documents.find_one({"_id": "former"})
+        if document is None:
+            raise NoFormer
+        return _generation(document)
+
+    async def keep_former(self) -> None:
+        """Have the former generation not be dropped for now. Raises NoFormer."""
+        kept = await self._documents.update_one({"_id": "former"}, {"$set": {"drop_after": None}})
+        if not kept.matched_count:
+            raise NoFormer
+
+    async def go_back(self, to: Generation, projector: str) -> Generation:
+        """Show the former generation again, and what is shown now no more: it is kept as former.
+
+        Raises NoFormer, if another is by now; Fenced.
+        """
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            found = await self._documents.find_one({"_id": "former"}, session=session)
+            if found is None or _generation(found) != to:
+                raise NoFormer
+            active = await self._active(session)
+            await self._fenced(active, projector, session)
+            await self._documents.update_one(
+                {"_id": "former"},
+                {"$set": {**_to_document(active), "drop_after": None}},
+                session=session,
+            )
+            await self._point_to(to, now, session)
+
+        await self._database.in_transaction(work)
+        await self._show_by_hand()
+        return to
+
+    async def _active(self, session: Session) -> Generation:
+        document = await self._documents.find_one({"_id": "active"}, session=session)
+        if document is None:
+            raise AssertionError("there is no generation")
+        return _generation(document)
+
+    async def _end_build(self, builder: str, session: Session) -> Generation:
+        mine = {"_id": "building", "builder": builder}
+        found = await self._documents.find_one(mine, session=session)
+        if found is None:
+            raise BuildLost
+        await self._documents.delete_one(mine, session=session)
+        return _generation(found)
+
+    async def _fenced(self, shown: Generation, projector: str, session: Session) -> None:
+        if not await Checkpoints(shown.of(self._database)).hold_all(projector, session):
+            raise Fenced
+
+    async def _point_to(self, shown: Generation, now: datetime, session: Session) -> None:
+        change = {"$set": {**_to_document(shown), "since": now}}
+        await self._documents.update_one({"_id": "active"}, change, session=session)
+
+    async def _retire_former(self, now: datetime, session: Session) -> None:
+        found = await self._documents.find_one({"_id": "former"}, session=session)
+        if found is not None:
+            await self._documents.delete_one({"_id": "former"}, session=session)
+            await self._retire(_generation(found), now, session)
+
+    async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
+        number = max(generation.numbers.values())
+        drop_after = now + timedelta(seconds=DROP_SECONDS)
+        await self._documents.insert_one(
+            {"_id": f"retired-{number}", **_to_document(generation), "drop_after": drop_after},
+            session=session,
+        )
+
+    # --- sweeping --------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Drop what no longer shows, and what was begun and never finished. Safe at any time."""
+        await self._give_up_the_dead()
+        now = await self._database.server_time()
+        gone: JsonObject = {"drop_after": {"$lt": now}}
+        await self._documents.delete_many(gone)
+        # What is there comes first: what is begun after this is not in it.
+        there = await self._database.collections()
+        named = await self._database.in_transaction(self._named, snapshot=True)
+        ours = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
+        for name in sorted(there):
+            if ours.fullmatch(name) and name not in named:
+                await self._database.drop(name)
+
+    async def _named(self, session: Session) -> set[str]:
+        """Give what any document names, all of them read at one moment."""
+        documents = await self._documents.find({}, session=session).to_list()
+        return {name for d in documents for name in _generation(d).names.values()}
+
+    async def _give_up_the_dead(self) -> None:
+        building = await self._documents.find_one({"_id": "building"})
+        if building is None:
+            return
+        seen_at = cast("datetime", building["seen_at"])
+        age = abs(await self._database.server_time() - seen_at)
+        if age > timedelta(seconds=BUILD_LEASE_SECONDS):
+            same = {"_id": "building", "builder": building["builder"], "seen_at": seen_at}
+            await self._documents.delete_one(same)
+
+    async def _show_by_hand(self) -> None:
+        """Have the views' own names show what is active, for those who look by hand."""
+        active = await self.active()
+        try:
+            there = await self._database.collections()
+            for view, collection in active.names.items():
+                if there.get(view) != collection:
+                    await self._database.show(view, collection)
+        except OperationFailure as error:  # as where one may not, or two do it at once
+            _log.info("the views cannot be shown by name: %s", error.details or error)
+
+
+def _to_document(generation: Generation) -> JsonObject:
+    return {"numbers": dict(generation.numbers), "shape": generation.shape}
+
+
+def _generation(document: Mapping[str, object]) -> Generation:
+    numbers = cast("Mapping[str, int]", document["numbers"])
+    return Generation(
+        {view: int(number) for view, number in numbers.items()}, cast("int", document["shape"])
+    )
+
+
+def _as_of(document: Mapping[str, object]) -> AsOf:
+    return AsOf(
+        name=str(document["name"]),
+        until=cast("datetime", document["until"]),
+        by=cast("By", document["by"]),
+        made_at=cast("datetime", document["made_at"]),
+        generation=_generation(document),
+    )

@@ -1,0 +1,84 @@
+"""Keeping what is shown current, whichever generation that is.
+
+Views that another version has folded, and views that show what the log does not have, are built
+anew beside what is shown, by one of those who project; the others wait.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+from eventstore.driver import Database
+from eventstore.failures import StoreUnavailable
+from eventstore.store import EventStore
+from projections.generations import BuildRunning, Generation, Generations
+from projections.partitions import LEASE_SECONDS
+from projections.projector import RETRY_SECONDS, Projector, Unusable
+from projections.rebuild import Rebuild, beside
+from projections.tickets import SHAPE
+from projections.workers import workers
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_SWEEP_SECONDS = 30.0
+_TRY_AGAIN_SECONDS = 60.0
+
+
+async def project(
+    database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
+) -> None:
+    """Share in keeping the active generation current until cancelled; then give back what one has.
+
+    A failure is logged and tried again.
+    """
+    generations = Generations(database)
+    async with beside(_sweep(generations)):
+        while True:
+            try:
+                active = await generations.active()
+                if active.shape > SHAPE:  # those who can fold it keep it current
+                    await asyncio.sleep(_LOOK_SECONDS)
+                elif active.shape < SHAPE:
+                    _log.info("the views are of another version's shape; building new ones")
+                    await _rebuild(database)
+                else:
+                    await _follow(generations, active, Projector(active.of(database), store,
+                                  lease_seconds=lease_seconds))  # fmt: skip
+            except Unusable as reason:
+                _log.error("%s; building the views anew", reason.detail)
+                await _rebuild(database)
+            except (PyMongoError, StoreUnavailable) as error:
+                _log.warning("the database does not answer; trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _follow(generations: Generations, active: Generation, projector: Projector) -> None:
+    """Keep a generation current until another is active. Raises Unusable."""
+    async with beside(projector.run()):
+        while await generations.active() == active:  # noqa: ASYNC110 it is in the database
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _rebuild(database: Database) -> None:
+    try:
+        async with workers(database, 1) as one:  # the API may live in this process
+            summary = await Rebuild(database, one).everything()
+    except BuildRunning:
+        return
+    except CasebookError as error:
+        _log.error("the views could not be built anew: %s", error.detail)
+        await asyncio.sleep(_TRY_AGAIN_SECONDS)
+    else:
+        _log.info("views of %d events built anew and proved", summary.events)
+
+
+async def _sweep(generations: Generations) -> None:
+    """Drop what is left of generations that are no longer shown, now and then."""
+    while True:
+        with suppress(PyMongoError):
+            await generations.sweep()
+        await asyncio.sleep(_SWEEP_SECONDS)

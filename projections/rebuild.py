@@ -1,0 +1,527 @@
+"""Building views anew from the log, under live traffic, and putting them in the place of the old.
+
+    scan    processes fold ranges of tickets, each ticket whole, and write each document once;
+            sums are added up in memory
+    tail    a projector of its own follows the stream from the token that was taken before the scan
+    prove   every document and every sum is compared with the log, while the tail goes on
+    switch  the live projectors are fenced; as soon as the new views show all that the old ones do,
+            one pointer names the new ones
+    hand    the live projectors take over, each partition without a gap
+
+Until the switch nobody sees anything of it: killed at any moment, it leaves the live views as they
+were, and what it has built is dropped by the next who sweeps (`generations.py`). After the switch
+the new views are like any others: a projector that is gone is replaced.
+
+Nothing is lost between scan and tail: what is written during the scan is found behind the token,
+and what comes twice is passed over by its version (laws L7, L8). The fence keeps time from running
+backwards: whatever a reader has seen in the old views is in the new ones when they are first shown.
+
+Memory: some ranges of events in each process, the sums, and sixty-four checkpoints; nothing grows
+with the log.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby, takewhile
+from typing import Literal, NamedTuple, cast
+
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore.driver import Database
+from eventstore.envelope import EventDocument
+from eventstore.store import EventStore, TicketRange
+from projections import health, sums, tickets
+from projections.audit import Auditor, Difference
+from projections.batch import Stuck, later, make
+from projections.checkpoints import Applied, Checkpoints, Fenced
+from projections.generations import (
+    BUILD_LEASE_SECONDS,
+    VIEWS,
+    BuildLost,
+    BuildRunning,
+    By,
+    Generation,
+    Generations,
+    prepare,
+)
+from projections.parked import ParkedTickets
+from projections.partitions import partition_of
+from projections.projector import Projector, member_id
+from projections.saved_views import SavedView, SavedViews
+from projections.tickets import SHAPE
+from projections.workers import Workers
+
+Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
+
+_INSERTED_AT_ONCE = 1000
+_BEATS_PER_LEASE = 5
+_LOOK_SECONDS = 0.02
+_PAUSE_SECONDS = 0.5
+_FENCED_SECONDS = 3.0
+_SWITCH_TRIES = 20
+_RECENT_SECONDS = 15.0
+_HAND_OVER_SECONDS = 15.0
+_FAILING_SECONDS = 30.0
+_MOST_TOLD = 5
+
+
+class NotProved(CasebookError):
+    """What was built differs from the log: a bug, or a log that was changed meanwhile."""
+
+    def __init__(self, count: int, some: Sequence[Difference]) -> None:
+        told = "; ".join(map(str, some))
+        super().__init__(
+            "not_proved", f"not shown, for {count} things differ from the log: {told}"
+        )  # fmt: skip
+
+
+class DocumentsDiffer(CasebookError):
+    """A sum cannot be built alone: the read documents that it is the sum of are wrong."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            "documents_differ", f"{count} read documents differ from the log: replay everything"
+        )
+
+
+class CannotSwitch(CasebookError):
+    """The new views do not catch up with the old ones: for example because a fold fails."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("cannot_switch", f"the new views cannot be shown: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild is. `done` and `total` count events; `lag_seconds` is that of the tail."""
+
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    lag_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was done. `fenced_seconds`: for how long no projector could write to what is shown."""
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    tickets: int = 0
+    events: int = 0
+    parked: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    fenced_seconds: float = 0.0
+    checked_documents: int = 0
+    checked_numbers: int = 0
+
+
+Tell = Callable[[Progress], None]
+
+
+# --- the scan -------------------------------------------------------------------------------------
+
+
+class _Job(NamedTuple):
+    """What is to be folded into which views: all, or what was so at a time."""
+
+    generation: Generation
+    views: Sequence[SavedView]
+    until: datetime | None = None
+    by: By = "occurred"
+
+
+class _Folded(NamedTuple):
+    """What a range of tickets came to."""
+
+    tickets: int
+    events: int
+    added: Mapping[str, Counter[str]]
+    applied: Mapping[int, Applied]
+    stuck: Sequence[Stuck]
+
+
+async def fold_range(database: Database, asked: tuple[_Job, TicketRange]) -> _Folded:
+    """Fold the tickets of a range and write their documents."""
+    job, part = asked
+    reads = job.generation.of(database).collection(tickets.COLLECTION)
+    documents: list[JsonObject] = []
+    added: dict[str, Counter[str]] = defaultdict(Counter)
+    applied: dict[int, Applied] = {}
+    stuck: list[Stuck] = []
+    stored = await EventStore(database).of_range(part)
+    for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):
+        change, parked = make(job.views, ticket_id, None, _until(job, stream), reads.codec_options)
+        if parked is not None:
+            stuck.append(parked)
+        if change is not None and change.after is not None:
+            documents.append(cast("JsonObject", change.document))  # the driver takes raw ones too
+            for name, entries in sums.contributed(change.after).items():
+                added[name].update(entries)
+            events, last = applied.get(partition_of(ticket_id), (0, None))
+            events += change.after.version
+            applied[partition_of(ticket_id)] = Applied(events, later(last, change.last))
+        await asyncio.sleep(0)
+    for start in range(0, len(documents), _INSERTED_AT_ONCE):
+        await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE], ordered=False)
+    return _Folded(len(documents), len(stored), dict(added), applied, stuck)
+
+
+def _until(job: _Job, stream: Iterable[EventDocument]) -> list[EventDocument]:
+    """Give a ticket's events up to the first that is of a later time than asked for."""
+    if job.until is None:
+        return list(stream)
+    until, time = job.until, "recorded_at" if job.by == "recorded" else "occurred_at"
+    return list(
+        takewhile(lambda event: cast("Mapping[str, datetime]", event)[time] <= until, stream)
+    )
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+class Rebuild:
+    """Builds views of one database; `tell` is told how far it is. For one build each."""
+
+    def __init__(
+        self, database: Database, workers: Workers, tell: Tell = lambda _progress: None
+    ) -> None:
+        self._database = database
+        self._workers = workers
+        self._tell = tell
+        self._store = EventStore(database)
+        self._generations = Generations(database)
+        self._me = member_id()
+        self._clock = asyncio.get_running_loop().time
+        self._summary = Summary()
+        self._phase: tuple[Phase, float] = ("wait", self._clock())
+        self._ending = False
+        self._others = False
+
+    async def everything(self, *, keep_former: bool = False) -> Summary:
+        """Build all views from the log, prove them, and show them in the place of the old ones.
+
+        Raises BuildRunning, BuildLost, NotProved, CannotSwitch, WorkerFailed, NeverStill, and what
+        the driver raises: then what is shown is what was.
+        """
+        async with self._building(VIEWS) as generation:
+            views = generation.of(self._database)
+            await prepare(views)
+            began = await self._database.server_time()
+            token = await self._store.position()
+            saved = await SavedViews(views).all()
+            applied = await self._scan(_Job(generation, saved))
+            await Checkpoints(views).begin(token, applied, began, [view.id for view in saved])
+            projector = Projector(views, self._store)
+            async with beside(projector.run()):
+                await self._catch_up(views)
+                await self._prove(generation)
+                await self._switch(
+                    views,
+                    lambda: self._generations.switch(self._me, self._me, keep_former=keep_former),
+                )
+                await self._hand_over(views, projector)
+        return self._summed_up()
+
+    async def one(self, view: str) -> Summary:
+        """Build one view that is a sum over the read documents, and show it with the others.
+
+        The documents are compared with the log on the way: what they add must be what is summed.
+        Raises as `everything` does, and DocumentsDiffer.
+        """
+        async with self._building([view]) as generation, AsyncExitStack() as fence:
+            views = generation.of(self._database)
+            [to] = [each for each in sums.of(views) if each.collection == view]
+            await to.prepare()
+            active = await self._generations.active()
+            wrong: set[str] = set()
+
+            def tell(difference: Difference) -> None:
+                if difference.what.startswith("ticket "):
+                    wrong.add(difference.what)
+
+            async def close() -> None:
+                shown = Checkpoints(active.of(self._database))
+                await fence.enter_async_context(self._fenced(shown))
+
+            await self._all_counted(active)
+            self._begin("prove")
+            auditor = self._auditor(active)
+            await auditor.compare(tell, before_sums=close)
+            if wrong:
+                raise DocumentsDiffer(len(wrong))
+            if {v.id for v in await SavedViews(views).all()} > {v.id for v in auditor.views}:
+                raise CannotSwitch("a view was saved meanwhile; try again")
+            self._begin("switch")
+            await to.add(auditor.added.get(to.field, Counter()), 0, None)
+            self._ending = True
+            shown = await self._generations.switch(self._me, self._me, keep_former=False)
+            self._summary.numbers = shown.numbers
+            self._summary.tickets = auditor.tickets
+            self._summary.checked_documents = auditor.tickets
+        return self._summed_up()
+
+    async def as_of(self, name: str, until: datetime, by: By) -> Summary:
+        """Build views as of a time, to be asked for by name. Raises as `everything` does."""
+        async with self._building(VIEWS) as generation:
+            views = generation.of(self._database)
+            await prepare(views)
+            began = await self._database.server_time()
+            saved = await SavedViews(views).all()
+            applied = await self._scan(_Job(generation, saved, until, by))
+            await Checkpoints(views).begin(None, applied, began, [view.id for view in saved])
+            self._ending = True
+            await self._generations.keep_as_of(self._me, name, until, by)
+            self._summary.numbers = generation.numbers
+        return self._summed_up()
+
+    async def go_back(self) -> Summary:
+        """Show the former generation again, once it has caught up.
+
+        Raises NoFormer, CannotSwitch.
+        """
+        former = await self._generations.former()
+        if former.shape != SHAPE:
+            raise CannotSwitch("the former ones were folded by another version")
+        await self._generations.keep_former()
+        views = former.of(self._database)
+        projector = Projector(views, self._store)
+        async with beside(projector.run()):
+            await self._switch(views, lambda: self._generations.go_back(former, self._me))
+            await self._hand_over(views, projector)
+        return self._summed_up()
+
+    # --- one after the other -------------------------------------------------------------------
+
+    def _begin(self, phase: Phase) -> None:
+        former, began = self._phase
+        seconds = self._summary.seconds
+        seconds[former] = seconds.get(former, 0.0) + self._clock() - began
+        self._phase = (phase, self._clock())
+        self._tell(Progress(phase))
+
+    def _summed_up(self) -> Summary:
+        self._begin("wait")
+        return self._summary
+
+    @asynccontextmanager
+    async def _building(self, views: Sequence[str]) -> AsyncIterator[Generation]:
+        """Build inside the block; what is not shown or kept at its end is given up."""
+        generation = await self._first_in_line(views)
+        try:
+            async with beside(self._show_life()):
+                await self._generations.sweep()  # of what a former build has left
+                yield generation
+        except BaseException:
+            with suppress(PyMongoError):
+                await asyncio.shield(self._generations.give_up(self._me))
+            raise
+
+    async def _first_in_line(self, views: Sequence[str]) -> Generation:
+        """Begin; wait for a build that was killed to be taken for dead. Raises BuildRunning."""
+        patient_until = self._clock() + BUILD_LEASE_SECONDS + 2 * _PAUSE_SECONDS
+        while True:
+            try:
+                return await self._generations.begin(self._me, views)
+            except BuildRunning:
+                if self._clock() > patient_until:
+                    raise
+            self._tell(Progress("wait"))
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _show_life(self) -> None:
+        while True:
+            try:
+                await self._generations.beat(self._me)
+            except BuildLost:
+                if not self._ending:
+                    raise
+            await asyncio.sleep(BUILD_LEASE_SECONDS / _BEATS_PER_LEASE)
+
+    async def _scan(self, job: _Job) -> Mapping[int, Applied]:
+        """Fold everything; give what that does to the checkpoints."""
+        self._begin("scan")
+        views = job.generation.of(self._database)
+        added: dict[str, Counter[str]] = defaultdict(Counter)
+        applied: dict[int, Applied] = {}
+        stuck: list[Stuck] = []
+        total = await self._store.count()
+
+        def took(folded: _Folded) -> None:
+            self._summary.tickets += folded.tickets
+            self._summary.events += folded.events
+            for name, entries in folded.added.items():
+                added[name].update(entries)
+            for number, more in folded.applied.items():
+                events, last = applied.get(number, Applied(0, None))
+                applied[number] = Applied(events + more.events, later(last, more.last))
+            stuck.extend(folded.stuck)
+            done = self._summary.events
+            self._tell(Progress("scan", done, max(done, total)))
+
+        ranges = await self._store.ranges()
+        await self._workers.each(fold_range, [(job, part) for part in ranges], took)
+        for view in sums.of(views):
+            await view.add(added[view.field], 0, None)
+        for one in stuck:
+            await ParkedTickets(views).park(*one, None)
+        self._summary.parked = len(stuck)
+        return applied
+
+    async def _all_counted(self, shown: Generation) -> None:
+        """Wait until every saved view is counted everywhere. Raises CannotSwitch."""
+        views = shown.of(self._database)
+        patient_until = self._clock() + _FAILING_SECONDS
+        while self._clock() < patient_until:
+            saved = {view.id for view in await SavedViews(views).all()}
+            state = await Checkpoints(views).read()
+            if all(saved <= partition.views for partition in state.partitions):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise CannotSwitch("a saved view is still to be counted; is there a projector?")
+
+    async def _catch_up(self, views: Database) -> None:
+        """Wait until views show what is shown now. Raises CannotSwitch."""
+        self._begin("tail")
+        failing_since: float | None = None
+        while True:
+            state = await Checkpoints(views).read()
+            self._tell(Progress("tail", lag_seconds=health.age_seconds(state)))
+            live = all(partition.phase == "live" for partition in state.partitions)
+            if live and await self._shows_all(views):
+                return
+            failures = [m.failure for m in state.members.values() if m.failure is not None]
+            failing_since = failing_since or self._clock() if failures else None
+            if failing_since is not None and self._clock() - failing_since > _FAILING_SECONDS:
+                raise CannotSwitch(failures[0])
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _shows_all(self, views: Database) -> bool:
+        """Say whether views show at least what is shown now of all that was written lately."""
+        shown = await self._generations.shown()
+        now = await self._database.server_time()
+        newest: dict[object, int] = {}
+        for event in await self._store.since(now - timedelta(seconds=_RECENT_SECONDS), 0):
+            newest[event.ticket_id] = max(event.version, newest.get(event.ticket_id, 0))
+        parked = {ticket.ticket_id for ticket in await ParkedTickets(views).all()}
+        there, here = await asyncio.gather(_versions(shown, newest), _versions(views, newest))
+        # No more than the log has: what is shown now may be damaged.
+        return all(
+            here.get(ticket_id, 0) >= min(there.get(ticket_id, 0), version)
+            for ticket_id, version in newest.items()
+            if ticket_id not in parked
+        )
+
+    async def _prove(self, generation: Generation) -> None:
+        self._begin("prove")
+        some: list[Difference] = []
+        count = 0
+
+        def tell(difference: Difference) -> None:
+            nonlocal count
+            count += 1
+            if len(some) < _MOST_TOLD:
+                some.append(difference)
+
+        auditor = self._auditor(generation)
+        await auditor.compare(tell)
+        if count:
+            raise NotProved(count, some)
+        self._summary.checked_documents = auditor.tickets
+        self._summary.checked_numbers = auditor.numbers
+
+    def _auditor(self, generation: Generation) -> Auditor:
+        def progress(done: int, total: int) -> None:
+            self._tell(Progress("prove", done, total))
+
+        return Auditor(self._database, generation, self._workers, progress)
+
+    async def _switch(self, views: Database, point: Callable[[], Awaitable[Generation]]) -> None:
+        """Fence who writes to what is shown, and show `views` as soon as they show all of it."""
+        for _ in range(_SWITCH_TRIES):
+            await self._catch_up(views)
+            self._begin("switch")
+            shown = Checkpoints(await self._generations.shown())
+            state = await shown.read()
+            self._others = any(state.is_alive(member) for member in state.members)
+            async with self._fenced(shown):
+                patient_until = self._clock() + _FENCED_SECONDS
+                while not (caught_up := await self._shows_all(views)):
+                    if self._clock() > patient_until:
+                        break
+                    await asyncio.sleep(_LOOK_SECONDS)
+                if caught_up:
+                    self._ending = True
+                    with suppress(Fenced):  # then we were frozen for longer than the lease
+                        self._summary.numbers = (await point()).numbers
+                        return
+                    self._ending = False
+        raise CannotSwitch("they do not catch up")
+
+    @asynccontextmanager
+    async def _fenced(self, shown: Checkpoints) -> AsyncIterator[None]:
+        """Have nobody write to what is shown inside the block; it is to be short."""
+        began = self._clock()
+        await shown.fence(self._me)
+        try:
+            yield
+        finally:
+            with suppress(PyMongoError):
+                await asyncio.shield(shown.leave(self._me))
+            self._summary.fenced_seconds = self._clock() - began
+
+    async def _hand_over(self, views: Database, projector: Projector) -> None:
+        """Go on with the new views until the live projectors have taken them, if there are any."""
+        self._begin("hand over")
+        checkpoints = Checkpoints(views)
+        await checkpoints.hand_over(projector.id)
+        patient_until = self._clock() + _HAND_OVER_SECONDS
+        while self._others and self._clock() < patient_until:
+            state = await checkpoints.read()
+            if not state.of(projector.id):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]:
+    reads = views.collection(tickets.COLLECTION)
+    found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
+    return {d["_id"]: v async for d in found if isinstance(v := d.get("version"), int)}
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do something else while the block runs; if that fails, so does the block, with its error."""
+    inside = asyncio.current_task()
+    running = asyncio.create_task(work)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if inside is not None and not task.cancelled() and task.exception() is not None:
+            inside.cancel()
+
+    running.add_done_callback(ended)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if running.done() and not running.cancelled() and (error := running.exception()):
+            if inside is not None:
+                inside.uncancel()
+            raise error from None
+        raise
+    finally:
+        running.remove_done_callback(ended)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

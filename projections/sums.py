@@ -1,0 +1,69 @@
+"""The views that are sums over all tickets, and what each ticket adds to them.
+
+What a ticket adds stands in its read document, in one field for each of these views. So what it has
+added is known exactly; whoever writes the document adds the difference in the same transaction; and
+at any moment the view is the sum over the documents.
+
+To add such a view: a pure function that says what an event adds, a field of `TicketRead` that keeps
+it, a class with the methods below, and its line in `of` and in `contributed`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from eventstore.driver import Database, Session
+from projections import agents, counters, dashboard, saved_views
+from projections.agents import AgentWeeks
+from projections.counters import Counters
+from projections.dashboard import Entries
+from projections.saved_views import SavedViews
+from projections.tickets import TicketRead
+
+COLLECTIONS = (counters.COLLECTION, saved_views.COUNTS, agents.COLLECTION)
+
+Contributions = Mapping[str, Entries]
+"""What a ticket adds, by the field of the read document that says so."""
+
+
+class SumView(Protocol):
+    """One of these views. `collection`: where it is kept; `field`: of the read document."""
+
+    @property
+    def collection(self) -> str: ...
+    @property
+    def field(self) -> str: ...
+    async def prepare(self) -> None: ...
+    async def add(self, change: Entries, shard: int, session: Session | None) -> None: ...
+
+
+def of(database: Database) -> Sequence[SumView]:
+    """Give all of them."""
+    return Counters(database), SavedViews(database), AgentWeeks(database)
+
+
+def contributed(read: TicketRead) -> Contributions:
+    """Give what a ticket adds."""
+    return {
+        Counters.field: read.counted,
+        SavedViews.field: dict.fromkeys(read.in_views, 1),
+        AgentWeeks.field: read.worked,
+    }
+
+
+def stored(document: Mapping[str, object]) -> tuple[Contributions, str | None]:
+    """Give what a stored document says that it adds, and the name of a field that is damaged."""
+    views = document.get(SavedViews.field)
+    are_views = isinstance(views, list) and all(isinstance(view, str) for view in views)
+    found = {
+        Counters.field: (document.get(Counters.field), dashboard.are_entries),
+        AgentWeeks.field: (document.get(AgentWeeks.field), agents.are_entries),
+    }
+    added: dict[str, Entries] = {
+        SavedViews.field: dict.fromkeys(cast("list[str]", views), 1) if are_views else {}
+    }
+    damaged = None if are_views else SavedViews.field
+    for name, (value, are_entries) in found.items():
+        whole = are_entries(value)
+        added[name] = cast("Entries", value) if whole else {}
+        damaged = damaged if whole else name
+    return added, damaged

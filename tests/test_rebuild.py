@@ -1,0 +1,560 @@
+"""Views built anew under live traffic, and put in the place of the old ones in one instant (L7)."""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+from itertools import pairwise
+from typing import cast
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.errors import CasebookError
+from eventstore.store import COLLECTION as EVENTS
+from eventstore.store import EventStore, TicketRange
+from projections import audit, generations, keeping, rebuild
+from projections.checkpoints import Checkpoints, Fenced
+from projections.generations import (
+    VIEWS,
+    BuildLost,
+    BuildRunning,
+    Generation,
+    Generations,
+    NoFormer,
+    UnknownAsOf,
+)
+from projections.parked import ParkedTickets
+from projections.projector import Projector
+from projections.rebuild import DocumentsDiffer, NotProved, Rebuild
+from projections.saved_views import SavedViews, TicketFilter
+from projections.workers import WorkerFailed, workers
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import (
+    add,
+    audited,
+    caught_up,
+    open_some,
+    rebuilt,
+    running,
+    until,
+)
+from tests.spec import NOW
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(keeping, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(keeping, "_SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(generations, "DROP_SECONDS", 0.5)
+
+
+async def numbers(database):
+    """Which numbers of generations have collections."""
+    there = await database.collections()
+    return {int(name.rpartition("_")[2]) for name in there if name.rpartition("_")[0] in VIEWS}
+
+
+async def active(database) -> Generation:
+    return await Generations(database).active()
+
+
+async def shown(database, view="ticket_reads"):
+    return (await Generations(database).shown()).collection(view)
+
+
+async def test_the_same_views_come_out_whatever_was_there(database, store):
+    """L7: damaged views, built anew beside live projectors, which go on with the new ones."""
+    ids = await open_some(store, 10, group="print")
+    async with running(database, database):
+        await SavedViews(database).save("print", TicketFilter(group="print"))
+        await add(store, ids[9], "NobodyKnows")
+        await caught_up(database, store)
+        reads = await shown(database)
+        await reads.update_one({"_id": ids[0]}, {"$set": {"status": "closed"}})
+        await reads.delete_one({"_id": ids[1]})
+        await reads.update_one({"_id": ids[2]}, {"$set": {"version": 99}})
+        await (await shown(database, "dashboard_counters")).update_many(
+            {}, {"$inc": {"n.all.x": 5}}
+        )
+        await (await shown(database, "agent_weeks")).drop()
+        summary = await rebuilt(database)
+        assert (summary.tickets, summary.events, summary.parked) == (10, 31, 1)
+        assert (summary.checked_documents, summary.checked_numbers > 20) == (10, True)
+        assert set((await active(database)).numbers.values()) == {2}
+        await add(store, ids[0], "AgentReplied", body="after")
+        await open_some(store, 3)
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database, parked=[ids[9]])
+
+        async def only_the_new():
+            return await numbers(database) == {2}
+
+        await until(only_the_new)
+    await assert_views_equal_the_log(database, parked=[ids[9]])
+
+
+async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_again(database, store):
+    """L7, L9: each reader's lists only grow, and hold all that was shown before."""
+    ids = await open_some(store, 20)
+    stop = asyncio.Event()
+    seen = 0
+
+    async def write():
+        while not stop.is_set():
+            for ticket_id in ids[:10]:
+                await add(store, ticket_id, "AgentReplied", body="x")
+            ids.extend(await open_some(store, 1))
+
+    async def read():
+        nonlocal seen
+        asking = Generations(database)
+        versions: dict[UUID, int] = {}
+        while not stop.is_set():
+            page = await asking.ask(lambda there: there.collection("ticket_reads").find().to_list())
+            now = {cast("UUID", d["_id"]): cast("int", d["version"]) for d in page}
+            assert all(now.get(ticket_id, 0) >= n for ticket_id, n in versions.items())
+            versions = now
+            seen += 1
+
+    async with running(database, database):
+        await caught_up(database, store)
+        async with asyncio.TaskGroup() as group:
+            for work in (write, read, read):
+                group.create_task(work())
+            for _ in range(4):
+                await rebuilt(database)
+            stop.set()
+        await caught_up(database, store)
+    assert seen > 20
+    await assert_views_equal_the_log(database)
+
+
+class Killed(Exception):
+    """What happens in the place of a kill."""
+
+
+PHASES = ("scan", "tail", "prove", "switch", "hand over")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_stopped_in_any_phase_it_leaves_what_is_shown_as_it_was(database, store, phase):
+    """L7: and what it has built is dropped; the next one works."""
+    await open_some(store, 10)
+
+    def tell(progress):
+        if progress.phase == phase:
+            raise Killed
+
+    async with running(database):
+        await caught_up(database, store)
+        with pytest.raises(Killed):
+            await rebuilt(database, tell)
+        number = 2 if phase == "hand over" else 1
+        assert set((await active(database)).numbers.values()) == {number}
+        await open_some(store, 2)
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+
+        async def swept():
+            return await numbers(database) == {number}
+
+        await until(swept)
+        await rebuilt(database)
+        await assert_views_equal_the_log(database)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_killed_in_any_phase_it_is_taken_for_dead(database, store, phase, monkeypatch):
+    """L7: nothing is tidied up; the next build waits for its sign of life to lapse."""
+    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.5)
+    await open_some(store, 10)
+
+    def tell(progress):
+        if progress.phase == phase:
+            raise Killed
+
+    async def nothing(*_):
+        pass
+
+    async with running(database):
+        await caught_up(database, store)
+        with monkeypatch.context() as patched:
+            patched.setattr(Generations, "give_up", nothing)
+            patched.setattr(Checkpoints, "leave", nothing)
+            with pytest.raises(Killed):
+                await rebuilt(database, tell)
+        await rebuilt(database)
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+
+
+async def test_what_cannot_be_proved_is_not_shown(database, store, monkeypatch):
+    """L7: a scan that leaves something out, for whatever reason."""
+    monkeypatch.setattr(audit, "_BEHIND_SECONDS", 0.2)
+    ids = await open_some(store, 4)
+    scanned = rebuild.fold_range
+
+    async def forgetful(database, asked):
+        folded = await scanned(database, asked)
+        reads = asked[0].generation.of(database).collection("ticket_reads")
+        await reads.update_one({"_id": ids[0]}, {"$set": {"status": "closed"}})
+        return folded
+
+    monkeypatch.setattr(rebuild, "fold_range", forgetful)
+    async with running(database):
+        await caught_up(database, store)
+        with pytest.raises(NotProved, match="status: expected 'new'"):
+            await rebuilt(database)
+    assert set((await active(database)).numbers.values()) == {1}
+    await assert_views_equal_the_log(database)
+
+
+async def test_two_do_not_build_at_once(database, store):
+    """The second waits for as long as the first may be dead, and no longer."""
+    building = Generations(database)
+    first = await building.begin("first")
+    with pytest.raises(BuildRunning):
+        await building.begin("second")
+    await building.give_up("first")
+    second = await building.begin("second")
+    assert second.numbers["ticket_reads"] > first.numbers["ticket_reads"]
+
+
+async def test_a_builder_that_was_frozen_shows_nothing(database, store, monkeypatch):
+    """L7: taken for dead while it was; what it had built may be gone."""
+    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.1)
+    building = Generations(database)
+    await building.begin("frozen")
+    await asyncio.sleep(0.3)
+    await building.begin("other")
+    with pytest.raises(BuildLost):
+        await building.beat("frozen")
+    with pytest.raises(BuildLost):
+        await building.switch("frozen", "frozen", keep_former=False)
+    assert set((await active(database)).numbers.values()) == {1}
+
+
+async def test_nothing_is_shown_without_a_fence(database, store):
+    """L7: somebody may be writing to what is shown now."""
+    building = Generations(database)
+    await building.begin("me")
+    checkpoints = Checkpoints(database)
+    await checkpoints.fence("me")
+    state = await checkpoints.read()
+    await checkpoints.take("other", state, [state.partitions[7]])
+    with pytest.raises(Fenced):
+        await building.switch("me", "me", keep_former=False)
+    assert set((await active(database)).numbers.values()) == {1}
+
+
+async def test_a_sweep_drops_what_nothing_names_and_no_more(database, store):
+    """L7: not what is being built, was kept, or is of another name."""
+    async with running(Projector(database, store)):
+        await rebuilt(database, keep_former=True)
+    await Generations(database).begin("me")
+    for name in ("ticket_reads_77", "ticket_reads_3", "ticket_reads_old", "unrelated_77"):
+        await database.collection(name).insert_one({})
+    await asyncio.sleep(0.6)
+    await Generations(database).sweep()
+    there = set(await database.collections())
+    assert "ticket_reads_77" not in there
+    assert {"ticket_reads_1", "ticket_reads_2", "ticket_reads_3", "ticket_reads_old"} <= there
+    assert {"unrelated_77", EVENTS} <= there
+
+
+async def test_the_views_names_show_what_is_active_to_those_who_look_by_hand(database, store):
+    plain = database.renaming({})
+
+    async def seen():
+        return {d["_id"] for d in await plain.collection("ticket_reads").find().to_list()}
+
+    ids = await open_some(store, 3)
+    async with running(database):
+        for _ in range(2):
+            await rebuilt(database)
+            assert await seen() == set(ids)
+            ids += await open_some(store, 1)
+            await caught_up(database, store)
+            assert await seen() == set(ids)
+    assert (await database.collections())["agent_weeks"] == "agent_weeks_3"
+
+
+async def test_what_was_shown_before_can_be_shown_again(database, store):
+    """L7: it catches up first; what was shown meanwhile is kept in its turn."""
+    ids = await open_some(store, 5)
+    async with running(database):
+        await caught_up(database, store)
+        await rebuilt(database, keep_former=True)
+        await add(store, ids[0], "AgentReplied", body="only the new ones have this")
+        await caught_up(database, store)
+        async with workers(database, 0) as here:
+            await Rebuild(database, here).go_back()
+        assert set((await active(database)).numbers.values()) == {1}
+        assert (await (await shown(database)).find_one({"_id": ids[0]}) or {})["version"] == 4
+        await add(store, ids[0], "AgentReplied", body="and this")
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+        async with workers(database, 0) as here:
+            await Rebuild(database, here).go_back()
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+    assert set((await active(database)).numbers.values()) == {2}
+
+
+async def test_there_is_nothing_to_go_back_to_once_it_was_dropped(database, store):
+    async with running(database):
+        await rebuilt(database)
+
+        async def dropped():
+            return await numbers(database) == {2}
+
+        await until(dropped)
+        async with workers(database, 0) as here:
+            with pytest.raises(NoFormer):
+                await Rebuild(database, here).go_back()
+
+
+@pytest.mark.parametrize("view", ["dashboard_counters", "saved_view_counts", "agent_weeks"])
+async def test_one_view_is_built_alone_while_others_write(database, store, view):
+    """L7: a damaged sum, and nothing else of it."""
+    ids = await open_some(store, 6, group="print")
+    stop = asyncio.Event()
+
+    async def write():
+        while not stop.is_set():
+            await add(store, ids[0], "AgentReplied", body="x")
+            await open_some(store, 1, group="print")
+
+    async with running(database):
+        await SavedViews(database).save("print", TicketFilter(group="print"))
+        await caught_up(database, store)
+        await (await shown(database, view)).delete_many({})
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+            async with workers(database, 0) as here:
+                summary = await Rebuild(database, here).one(view)
+            stop.set()
+        assert summary.numbers == {**dict.fromkeys(VIEWS, 1), view: 2}
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_sum_of_wrong_documents_is_not_built(database, store):
+    """L7: it would be wrong with the first event."""
+    ids = await open_some(store, 3)
+    async with running(database):
+        await caught_up(database, store)
+        await (await shown(database)).update_one({"_id": ids[0]}, {"$set": {"status": "closed"}})
+        async with workers(database, 0) as here:
+            with pytest.raises(DocumentsDiffer, match="1 read documents"):
+                await Rebuild(database, here).one("agent_weeks")
+        await add(store, ids[1], "AgentReplied", body="x")
+        await caught_up(database, store)
+    assert set((await active(database)).numbers.values()) == {1}
+
+
+@pytest.mark.parametrize("by", ["occurred", "recorded"])
+async def test_views_as_of_a_time_show_what_was_so_then(database, store, by):
+    """And stay so, whatever happens; what is shown now is not touched."""
+    ids = await open_some(store, 3)
+    then = NOW + 2 * DAY
+    await add(store, ids[0], "TicketAssigned", NOW + DAY, assignee="alice")
+    await add(store, ids[0], "TicketAssigned", NOW + 3 * DAY, assignee="bob")
+    await add(store, ids[1], "TicketAssigned", NOW + DAY, assignee="carol")
+    async with running(database), workers(database, 0) as here:
+        await caught_up(database, store)
+        await Rebuild(database, here).as_of("then", then, by)
+        built = await Generations(database).as_of("then")
+        assert (built.until, built.by) == (then, by)
+        views = built.generation.of(database)
+        found = await views.collection("ticket_reads").find().to_list()
+        if by == "recorded":
+            assert found == []  # all of it was recorded today
+        else:
+            versions = {d["_id"]: (d["version"], d["assignee"]) for d in found}
+            assert versions == {ids[0]: (4, "alice"), ids[1]: (4, "carol"), ids[2]: (3, None)}
+        await asyncio.sleep(0.5)
+        assert await numbers(database) == {1, 2}
+        await Rebuild(database, here).as_of("then", NOW, by)
+        await asyncio.sleep(0.5)
+        assert await numbers(database) == {1, 3}
+        await Generations(database).drop_as_of("then")
+        with pytest.raises(UnknownAsOf):
+            await Generations(database).as_of("then")
+    await assert_views_equal_the_log(database)
+
+
+async def test_views_of_another_shape_are_built_anew_beside_what_is_shown(database, store):
+    """L7: as after an upgrade. Until it is done the old ones are shown."""
+    ids = await open_some(store, 20)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+    await database.collection(generations.COLLECTION).update_one(
+        {"_id": "active"}, {"$set": {"shape": 1}}
+    )
+    await add(store, ids[0], "AgentReplied", body="x")
+    async with running(database, database):
+
+        async def another():
+            return set((await active(database)).numbers.values()) != {1}
+
+        await until(another)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_views_of_a_newer_shape_are_left_to_those_who_know_it(database, store):
+    """L7: during an upgrade."""
+    await database.collection(generations.COLLECTION).update_one(
+        {"_id": "active"}, {"$set": {"shape": 99}}
+    )
+    async with running(database):
+        await open_some(store, 1)
+        await asyncio.sleep(0.5)
+        assert await (await shown(database)).find_one() is None
+
+
+async def test_views_of_events_that_are_gone_are_built_anew(database, store, monkeypatch):
+    """L7: a log that was restored from an older copy is followed by its views."""
+    monkeypatch.setattr("projections.projector.SWEEP_SECONDS", 0.1)
+    async with running(database):
+        ids = await open_some(store, 4)
+        await caught_up(database, store)
+        await database.collection(EVENTS).delete_many({"ticket_id": ids[0]})
+
+        async def gone():
+            return await (await shown(database)).find_one({"_id": ids[0]}) is None
+
+        await until(gone)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_a_former_version_left_is_no_hindrance(database):
+    """L7: it kept its views under their own names, with indexes of another form."""
+    plain = database.renaming({})
+    store = EventStore(plain)
+    await store.prepare()
+    await plain.collection("projections").insert_one({"_id": "tickets", "epoch": 7})
+    counters = plain.collection("dashboard_counters")
+    await counters.create_index([("metric", 1), ("label", 1)], unique=True)
+    await counters.insert_one({"metric": "status", "label": "new", "n": 3})
+    ids = await open_some(store, 3)
+    await plain.collection("ticket_reads").insert_one({"_id": ids[0], "version": 3, "shape": 2})
+    await Generations(plain).prepare()
+    async with running(plain):
+        await caught_up(plain, store)
+    await assert_views_equal_the_log(plain)
+    assert await plain.collection("ticket_reads").count_documents({}) == 3
+
+
+async def test_several_processes_build_the_same(database, store):
+    """L7: each folds ranges of its own."""
+    await open_some(store, 40)
+    async with running(database):
+        await caught_up(database, store)
+        async with workers(database, 2) as two:
+            summary = await Rebuild(database, two).everything()
+    assert (summary.tickets, summary.events) == (40, 120)
+    await assert_views_equal_the_log(database)
+
+
+async def fails(_database, item):
+    if item == 3:
+        raise ValueError(item)
+    await asyncio.sleep(0.01)
+    return item * item
+
+
+async def ends(_database, _item):
+    raise SystemExit
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_workers_do_each_task_once(database, count):
+    results: list[int] = []
+    async with workers(database, count) as some:
+        await some.each(fails, [n for n in range(20) if n != 3], results.append)
+    assert sorted(results) == [n * n for n in range(20) if n != 3]
+
+
+@pytest.mark.parametrize("task", [fails, ends])
+async def test_a_task_that_fails_elsewhere_is_told(database, task):
+    async with workers(database, 1) as one:
+        with pytest.raises(WorkerFailed):
+            await one.each(task, range(10), lambda _: None)
+
+
+async def test_ranges_hold_every_ticket_once(database, store, monkeypatch):
+    """L8: those to come, too; and however many tickets the sample leaves out."""
+    ids = await open_some(store, 60, versions=2)
+    ranges: list[TicketRange] = []
+    for most in (2**16, 7):
+        monkeypatch.setattr("eventstore.store._MOST_SAMPLED", most)
+        ranges = await store.ranges(10)
+        assert len(ranges) > 3
+        assert (ranges[0].first, ranges[-1].before) == (None, None)
+        assert all(one.before == other.first for one, other in pairwise(ranges))
+        found = [e["ticket_id"] for part in ranges for e in await store.of_range(part)]
+        assert sorted(found) == sorted(2 * ids)
+    for extreme in (UUID(int=0), UUID(int=2**128 - 1)):
+        [event] = await store.stored(ids[0], limit=1)
+        await database.collection(EVENTS).insert_one(
+            {**event, "_id": uuid4(), "ticket_id": extreme}
+        )
+        found = [e["ticket_id"] for part in ranges for e in await store.of_range(part)]
+        assert extreme in found
+    assert await store.of_range(TicketRange(ids[0], ids[0])) == []
+
+
+async def test_an_audit_of_long_ago_and_of_just_now_comes_out_the_same(
+    database, store, monkeypatch
+):
+    """Its memory holds the versions of what was written to lately, and of nothing else."""
+    monkeypatch.setattr(audit, "_CLOCKS_DIFFER_SECONDS", 0.0)
+    monkeypatch.setattr(audit, "_RECENT_SECONDS", 0.5)
+    ids = await open_some(store, 10)
+    await asyncio.sleep(0.6)
+    async with running(database):
+        await caught_up(database, store)
+        stop = asyncio.Event()
+
+        async def write():
+            while not stop.is_set():
+                await add(store, ids[0], "AgentReplied", body="x")
+                await add(store, ids[1], "TicketAssigned", assignee="alice")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+            for _ in range(3):
+                found, auditor = await audited(database)
+                assert found == []
+                assert not auditor._versions.keys() & set(ids[2:])
+            stop.set()
+
+
+async def test_a_parked_ticket_is_parked_in_the_new_views_and_can_be_repaired(database, store):
+    """L8"""
+    [stuck] = await open_some(store, 1)
+    await add(store, stuck, "NobodyKnows")
+    async with running(database):
+        await caught_up(database, store)
+        await rebuilt(database)
+        await database.collection(EVENTS).update_one(
+            {"type": "NobodyKnows"}, {"$set": {"type": "NoteAdded", "data": {"body": "x"}}}
+        )
+        await ParkedTickets(await Generations(database).shown()).ask(stuck)
+        await until(partial(nothing_parked, database))
+    await assert_views_equal_the_log(database)
+
+
+async def nothing_parked(database):
+    return not await ParkedTickets(await Generations(database).shown()).all()
+
+
+def test_all_errors_of_a_build_are_told_as_one_line():
+    for error in (BuildRunning(), BuildLost(), NoFormer(), NotProved(0, []), WorkerFailed("x")):
+        assert isinstance(error, CasebookError)
+        assert "\n" not in error.detail
