@@ -164,7 +164,7 @@ class Checkpoints:
         as_of += [m.as_of for m in (state.members.get(me),) if m is not None and state.of(me)]
         known = [time for time in as_of if time is not None]
         await self.set_as_of(me, min(known) if known and len(known) == len(as_of) else None)
-        for owner in {p.owner for p in wanted if p.owner is not None}:
+        for owner in {p.owner for p in wanted if p.owner and not state.is_alive(p.owner)}:
             former = state.members.get(owner)
             if former is not None and former.session is not None:
                 await self._database.kill_session(former.session)
@@ -177,24 +177,19 @@ class Checkpoints:
         taken = await self._partitions.bulk_write(taking, ordered=False)
         return taken.modified_count > 0
 
-    async def release(self, partitions: Sequence[Partition], as_of: datetime | None) -> None:
-        """Give partitions back that are still one's own: others need not wait."""
+    async def leave(self, me: str) -> None:
+        """Give back all that one still has, and go: others need not wait."""
+        state = await self.read()
+        as_of = state.members[me].as_of if me in state.members else None
         releasing = [
             UpdateOne(
                 {"_id": p.number, "epoch": p.epoch},
                 {"$set": {"owner": None, "as_of": as_of}},
             )
-            for p in partitions
+            for p in state.of(me)
         ]
         if releasing:
             await self._partitions.bulk_write(releasing, ordered=False)
-
-    async def leave(self, me: str) -> None:
-        """Give back all that one has, and go."""
-        state = await self.read()
-        mine = state.of(me)
-        if mine:
-            await self.release(mine, state.members[me].as_of if me in state.members else None)
         await self._members.delete_one({"_id": me})
 
     async def bury(self, state: State) -> None:

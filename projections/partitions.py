@@ -1,8 +1,8 @@
 """Who is to keep which part of the views current.
 
 Tickets belong to 64 partitions by their id. Every process that projects is a *member*; those who
-are alive share all partitions evenly: who has more than that releases some, who has less takes what
-is free, or was left by one who is dead (`plan`, a pure function of what all can see).
+are alive share all partitions evenly: who has less than that takes what is free, what was left by
+one who is dead, or what others have too much of (`plan`, a pure function of what all can see).
 
 Whether a member is alive is judged by the database's clock alone, and no clock has to be right for
 the views to be: one that is set back or forward makes partitions change hands, and nothing else.
@@ -11,7 +11,7 @@ the views to be: one that is set back or forward makes partitions change hands, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
 
 from domain.events import JsonObject
@@ -88,19 +88,16 @@ class State:
         return [partition for partition in self.partitions if partition.owner == member]
 
 
-class Plan(NamedTuple):
-    """What a member is to do for all partitions to be in good hands."""
+def plan(state: State, me: str) -> list[Partition]:
+    """Give what `me` is to take for all partitions to be shared evenly.
 
-    take: Sequence[Partition]
-    release: Sequence[Partition]
-
-
-def plan(state: State, me: str) -> Plan:
-    """Give what `me` is to take and to release."""
+    First what nobody has who is alive and stays, then what others have too much of. They find out
+    by its epoch, and go on with it until then: nobody waits for it.
+    """
     staying = {m.id for m in state.members.values() if state.is_alive(m.id) and not m.leaving}
-    mine = state.of(me)
     if me in state.members and state.members[me].leaving:
-        return Plan([], [])
-    orphans = [p for p in state.partitions if p.owner != me and p.owner not in staying]
+        return []
     fair = -(-PARTITIONS // len(staying | {me}))
-    return Plan(orphans[: max(0, fair - len(mine))], mine[fair:])
+    free = [p for p in state.partitions if p.owner != me and p.owner not in staying]
+    too_many = [p for member in sorted(staying - {me}) for p in state.of(member)[fair:]]
+    return [*free, *too_many][: max(0, fair - len(state.of(me)))]

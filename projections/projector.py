@@ -41,7 +41,7 @@ from projections.checkpoints import Checkpoints, Fenced
 from projections.health import Health
 from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import ParkedTickets
-from projections.partitions import LEASE_SECONDS, Partition, State, partition_of, plan
+from projections.partitions import LEASE_SECONDS, Partition, partition_of, plan
 from projections.recounting import Recounting
 from projections.saved_views import SavedView, SavedViews
 
@@ -149,7 +149,7 @@ class Projector:
     # --- sharing -------------------------------------------------------------------------------
 
     async def _share(self, followed: Batch | None = None, *, progressed: bool = False) -> bool:
-        """Show life, see what one has, take and release what is to be; do what was asked for.
+        """Show life, see what one has, take what is to be taken; do what was asked for.
 
         `followed` has just been written, `progressed`: with something new in it. Say whether one
         now has other partitions, or they need something else than to be followed.
@@ -162,11 +162,7 @@ class Projector:
                 self._me, followed.token, as_of=shown, progressed=followed.drained or progressed
             )
         state = await self._checkpoints.read(self._me)
-        planned = plan(state, self._me)
-        if planned.release:
-            await self._checkpoints.release(planned.release, _as_of(state, self._me))
-        taken = await self._checkpoints.take(self._me, state, planned.take)
-        if planned.release or taken:
+        if await self._checkpoints.take(self._me, state, plan(state, self._me)):
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
@@ -309,7 +305,3 @@ def _told(error: Exception) -> str:
         failures = error.details.get("writeErrors") or [{}]
         return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
     return told(error)[:_FAILURE_CHARACTERS]
-
-
-def _as_of(state: State, me: str) -> datetime | None:
-    return state.members[me].as_of if me in state.members else None

@@ -53,6 +53,7 @@ async def test_equal_views_have_no_differences(database, store, views):
             "dashboard_counters",
             "groups.gone.new",
         ),
+        ("agent_weeks", {"$inc": {"n.notes": 2}}, "agent_weeks", "notes"),
         ("saved_view_counts", {"$inc": {"n": -1}}, "saved_view_counts 'print'", "count"),
         ("projections", {"$inc": {"applied": 1}}, "checkpoints", "applied events"),
     ],

@@ -326,7 +326,9 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
         shown = (await client.get(f"{url}/dashboard")).json()
         assert shown["until_date"]["reopened"] == 8
     replay = await script("scripts.replay", env=env)
-    assert (await replay.communicate())[0].endswith(b"752 events replayed\n")
+    told = (await replay.communicate())[0].decode()
+    assert "752 events of 70 tickets folded" in told
+    assert told.endswith("the new views are shown\n")
     await assert_views_equal_the_log(database)
     await database.close()
     server.send_signal(signal.SIGINT)

@@ -55,7 +55,7 @@ async def lives(store, tickets_: int = 3):
     ids = await open_some(store, tickets_, versions=1, group="print")
     for n, ticket in enumerate(ids):
         at = NOW + n * DAY
-        await add(store, ticket, "TicketAssigned", at, assignee="alice")
+        await add(store, ticket, "TicketAssigned", at, assignee="carol")
         await add(store, ticket, "AgentReplied", at + DAY, body="one")
         await add(store, ticket, "AgentReplied", at + 2 * DAY, body="two")
         await add(store, ticket, "TicketMovedToGroup", at + 2 * DAY, group="network")

@@ -16,9 +16,8 @@ from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
-from projections.generations import prepare
-from projections.projector import Projector
-from tests.projecting import caught_up, running
+from projections.generations import Generations
+from tests.projecting import caught_up, rebuilt, running
 from tests.spec import ALICE
 
 OPENING = OpenTicket(subject="x", requester="bob")
@@ -188,7 +187,7 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
     database = connect(f"{address.rstrip('/')}/test_overheard?{options}")
     made = EventStore(database)
     await made.prepare()
-    await prepare(database)
+    database = (await Generations(database).prepare()).of(database)
     handler, other, ticket = Handler(made), Handler(made), uuid4()
     await handler.handle(ticket, Submission(command=OPENING, actor=ALICE))
     for n in range(3):
@@ -197,8 +196,9 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
             await one.handle(ticket, Submission(command=tags, actor=ALICE))
     await handler.handle(ticket, Submission(command=AssignTicket(assignee="a"), actor=ALICE))
     await handler.handle(ticket, Submission(command=MoveToGroup(group="g"), actor=ALICE))
-    async with running(Projector(database, made)):
+    async with running(database):
         await caught_up(database, made)
+        await rebuilt(database)
     async with made.watch(None) as feed:
         await feed.next()
     documents = [document async for document in made.in_order()]

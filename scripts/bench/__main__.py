@@ -4,6 +4,7 @@
     python -m scripts.bench growth       what a command costs on a long stream, warm and cold
     python -m scripts.bench projections  from acknowledged to visible; what a projector can take
     python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
+    python -m scripts.bench replay       all views built anew, beside a mere scan of the log
     python -m scripts.bench all
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
@@ -26,9 +27,10 @@ from scripts.bench.commands import commands, serve
 from scripts.bench.dashboard import dashboard
 from scripts.bench.growth import growth
 from scripts.bench.projections import projections
+from scripts.bench.replay import replay
 from scripts.console import run
 
-_WHAT = ("commands", "growth", "projections", "dashboard")
+_WHAT = ("commands", "growth", "projections", "dashboard", "replay")
 
 
 async def main() -> int:
@@ -50,6 +52,9 @@ async def main() -> int:
         default=[10_000, 100_000, 1_000_000],
         help="of the dashboard (10000 100000 1000000)",
     )
+    parser.add_argument(
+        "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
+    )
     options = parser.parse_args()
     driver = Settings.from_environment().mongo_driver
     print(
@@ -64,6 +69,8 @@ async def main() -> int:
                 await growth(url, 10 * options.rounds)
             elif what == "projections":
                 await projections(url, options.rounds, options.seconds)
+            elif what == "replay":
+                await replay(url, options.rounds, options.events)
             else:
                 await dashboard(url, options.rounds, sorted(options.tickets))
     return 0

@@ -1,0 +1,180 @@
+"""All views built anew from a long log, beside a mere scan of it.
+
+The log is made up from a seed. Its tickets have as many events as those of a real helpdesk log had
+(4.9 on the mean, most of them four to six, some twenty), and are stored as they happened, the
+events of some thousand tickets between each other.
+
+*scan*: every event is read and decoded to a dictionary, and that is all. *replay*: scan, fold, read
+documents, sums, indexes, tail, switch; what the proof takes is told apart.
+"""
+
+import asyncio
+import os
+import random
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from api.settings import Settings
+from domain.events import EventData, JsonObject
+from eventstore.driver import Database, connect
+from eventstore.envelope import (
+    EMPTY,
+    CommandRef,
+    EventDocument,
+    Head,
+    Metadata,
+    seal,
+    to_document,
+)
+from eventstore.store import EventStore
+from projections.generations import Generations
+from projections.rebuild import Progress, Rebuild
+from projections.workers import workers
+from scripts.bench.commands import ACTOR
+from scripts.console import progress
+
+SEED = 20_260
+WORKERS = (1, 2)
+_EVENTS_PER_TICKET = 5
+_TICKETS_AT_ONCE = 2_000
+_INSERTED_AT_ONCE = 1_000
+_FIRST_DAY = datetime(2023, 1, 2, 8, tzinfo=UTC)
+_LENGTHS = {1: 8, 2: 18, 3: 4, 4: 110, 5: 200, 6: 95, 7: 22, 8: 9, 9: 6, 11: 5, 13: 4, 16: 3, 20: 2}
+"""How many of some hundred tickets have so many events."""
+
+
+async def replay(url: str, rounds: int, events: int) -> None:
+    """Measure, and print a table."""
+    database = connect(url, Settings.from_environment().mongo_driver)
+    store = EventStore(database)
+    await store.prepare()
+    await Generations(database).prepare()
+    await _make_up(database, events // _EVENTS_PER_TICKET)
+    stored = await store.count(exact=True)
+    rates: dict[str, list[float]] = {"scan": []}
+    rates |= {f"replay, {n} workers": [] for n in WORKERS}
+    proofs: dict[str, list[float]] = {name: [] for name in rates}
+    peak: dict[str, float] = dict.fromkeys(rates, 0.0)
+    with progress() as bar:
+        task = bar.add_task("measuring", total=rounds * len(rates), rate="")
+        for _ in range(rounds):
+            began = time.perf_counter()
+            async for _ in store.scan_stored():
+                pass
+            rates["scan"].append(stored / (time.perf_counter() - began))
+            bar.advance(task)
+            for count in WORKERS:
+                name = f"replay, {count} workers"
+
+                def tell(at: Progress, name: str = name) -> None:
+                    told = f" {at.done}/{at.total}" if at.total else ""
+                    bar.update(task, description=f"{name}: {at.phase}{told}")
+
+                async with workers(database, count) as processes:
+                    summary = await Rebuild(database, processes, tell).everything()
+                    peaks: list[tuple[int, float]] = []
+                    await processes.each(_peak, range(4 * count), peaks.append)
+                spent = {k: v for k, v in summary.seconds.items() if k not in ("wait", "prove")}
+                rates[name].append(stored / sum(spent.values()))
+                proofs[name].append(summary.seconds["prove"])
+                peak[name] = max(peak[name], sum(dict([*peaks, await _peak(database, 0)]).values()))
+                bar.advance(task)
+    await database.close()
+    print(f"\n{stored} events, seed {SEED}")
+    print("\n| | events/s | of the scan | proof s | memory, all processes, MB |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, measured in rates.items():
+        ratios = (rate / scan for rate, scan in zip(measured, rates["scan"], strict=True))
+        line = f"| {name} | {statistics.median(measured):.0f} | {statistics.median(ratios):.2f}x |"
+        if name != "scan":
+            line += f" {statistics.median(proofs[name]):.0f} | {peak[name]:.0f} |"
+        print(line if name != "scan" else line + " | |")
+
+
+async def _peak(_database: Database, _item: int) -> tuple[int, float]:
+    """Give a process and the most memory that it has had, in MB."""
+    await asyncio.sleep(0.05)  # so that each process gets one
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return os.getpid(), kilobytes / 1024
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+async def _make_up(database: Database, tickets: int) -> None:
+    """Write a log of so many tickets."""
+    done = 0
+    with progress() as bar:
+        task = bar.add_task("making up a log", total=tickets, rate="tickets")
+
+        def took(made: int) -> None:
+            nonlocal done
+            done += made
+            bar.update(task, completed=done)
+
+        parts = range(0, tickets, _TICKETS_AT_ONCE)
+        async with workers(database, 2) as two:
+            each = [(start, min(_TICKETS_AT_ONCE, tickets - start)) for start in parts]
+            await two.each(write_tickets, each, took)
+
+
+async def write_tickets(database: Database, part: tuple[int, int]) -> int:
+    """Write some tickets' events in the order in which they happened."""
+    first, count = part
+    documents: list[EventDocument] = []
+    for number in range(first, first + count):
+        documents += _life(random.Random(f"{SEED}/{number}"), number)  # noqa: S311
+    documents.sort(key=lambda document: document["occurred_at"])
+    for start in range(0, len(documents), _INSERTED_AT_ONCE):
+        await EventStore(database).restore(documents[start : start + _INSERTED_AT_ONCE])
+    return count
+
+
+def _life(chance: random.Random, number: int) -> Iterator[EventDocument]:
+    """Give the stored events of one ticket."""
+    ticket_id = UUID(int=chance.getrandbits(128), version=4)
+    [length] = chance.choices([*_LENGTHS], [*_LENGTHS.values()])
+    at = _FIRST_DAY + timedelta(seconds=30 * number)
+    about = Metadata(ACTOR, CommandRef("bench", "f" * 64))
+    head: Head = EMPTY
+    for type_, data in _story(chance, length):
+        [event] = seal(ticket_id, head, [EventData(type_, 1, data)], about, at, at)
+        head = Head(event.version, event.hash)
+        yield to_document(event)
+        at += timedelta(seconds=chance.expovariate(1 / 40_000))
+
+
+def _story(chance: random.Random, length: int) -> Iterator[tuple[str, JsonObject]]:
+    agents = [f"agent {n}" for n in range(60)]
+    yield (
+        "TicketOpened",
+        {
+            "subject": f"Printer {chance.randrange(1000)} jams",
+            "body": "It jams on every page, whatever the tray. " * chance.randrange(1, 6),
+            "requester": f"customer {chance.randrange(5000)}",
+            "priority": chance.choice(["low", "normal", "normal", "high", "urgent"]),
+            "group": f"group {chance.randrange(12)}",
+            "tags": chance.sample(["paper", "toner", "network", "vip"], chance.randrange(3)),
+            "fields": {"floor": chance.randrange(9)},
+        },
+    )
+    between: list[tuple[str, JsonObject]] = [
+        ("TicketAssigned", {"assignee": chance.choice(agents)}),
+        ("AgentReplied", {"body": "Please try the other tray, and tell us how it went."}),
+        ("PriorityChanged", {"priority": "high"}),
+        ("StatusUpdated", {"status": "pending", "reason": "customer", "resume_at": None}),
+        ("RequesterReplied", {"body": "It still jams."}),
+        ("TicketMovedToGroup", {"group": f"group {chance.randrange(12)}"}),
+        ("TicketAssigned", {"assignee": chance.choice(agents)}),
+        ("NoteAdded", {"body": "A known fault of this series."}),
+    ]
+    for n in range(length - 3):
+        yield between[n % len(between)]
+    if length > 1:
+        yield "TicketResolved", {"resolution": "a new drum"}
+    if length > 2:
+        yield "TicketClosed", {"reason": None}
