@@ -3,7 +3,8 @@
 A partition has one document in `projections`, and every process that projects one in `projectors`:
 
     {_id: 7, epoch, owner, phase, token, applied, last, as_of, views}
-    {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving}
+    {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving,
+                         fencing}
 
 A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
 time. Taking a partition raises its epoch. Every batch names the epochs of its partitions in the
@@ -260,7 +261,7 @@ class Checkpoints:
             await self._partitions.update_many(
                 {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
             )
-            await self._show_life(me, {}, {}, session)
+            await self._show_life(me, {}, {"fencing": True}, session)
 
         await self._database.in_transaction(work)
 
@@ -365,4 +366,5 @@ def _member(document: Mapping[str, object]) -> Member:
         as_of=cast("datetime | None", document.get("as_of")),
         failure=cast("str | None", document.get("failure")),
         leaving=bool(document.get("leaving")),
+        fencing=bool(document.get("fencing")),
     )

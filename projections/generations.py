@@ -9,7 +9,7 @@ place of another at one instant, for all processes (law L7).
       {_id: "former", numbers, shape, drop_after}    what was active before; null: it is kept
       {_id: "building", numbers, builder, seen_at}   one at a time; given up when it shows no life
       {_id: "as_of/<name>", numbers, name, until, by, made_at}
-      {_id: "retired-<n>", numbers, drop_after}      what was replaced before that
+      {numbers, drop_after}                          what was replaced before that
 
 A collection that no document names is dropped by the next who sweeps: what a build has left that
 was killed, and what was replaced some time ago. Not at once: a reader may be about to ask it.
@@ -208,10 +208,14 @@ class Generations:
         return [_as_of(d) for d in documents if str(d["_id"]).startswith("as_of/")]
 
     async def drop_as_of(self, name: str) -> None:
-        """Drop views as of a time. Raises UnknownAsOf."""
-        await self.as_of(name)
-        await self._documents.delete_one({"_id": f"as_of/{name}"})
-        await self.sweep()
+        """Forget views as of a time, and have them dropped soon. Raises UnknownAsOf."""
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            if not await self._retire_named(f"as_of/{name}", now, session):
+                raise UnknownAsOf(name)
+
+        await self._database.in_transaction(work)
 
     # --- building --------------------------------------------------------------------------------
 
@@ -260,12 +264,10 @@ class Generations:
 
         async def work(session: Session) -> None:
             built = await self._end_build(builder, session)
+            await self._retire_named(f"as_of/{name}", made_at, session)
             told: JsonObject = {"name": name, "until": until, "by": by, "made_at": made_at}
-            await self._documents.replace_one(
-                {"_id": f"as_of/{name}"},
-                {**_to_document(built), **told},
-                upsert=True,
-                session=session,
+            await self._documents.insert_one(
+                {"_id": f"as_of/{name}", **_to_document(built), **told}, session=session
             )
 
         await self._database.in_transaction(work)
@@ -284,7 +286,7 @@ class Generations:
             await self._fenced(former, projector, session)
             shown = Generation({**former.numbers, **built.numbers})
             if built.numbers.keys() >= set(VIEWS):
-                await self._retire_former(now, session)
+                await self._retire_named("former", now, session)
                 drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
                 await self._documents.insert_one(
                     {"_id": "former", **_to_document(former), "drop_after": drop_after},
@@ -359,18 +361,19 @@ class Generations:
         change = {"$set": {**_to_document(shown), "since": now}}
         await self._documents.update_one({"_id": "active"}, change, session=session)
 
-    async def _retire_former(self, now: datetime, session: Session) -> None:
-        found = await self._documents.find_one({"_id": "former"}, session=session)
-        if found is not None:
-            await self._documents.delete_one({"_id": "former"}, session=session)
-            await self._retire(_generation(found), now, session)
+    async def _retire_named(self, name: str, now: datetime, session: Session) -> bool:
+        """Have what a document names be dropped soon; say whether there is one."""
+        found = await self._documents.find_one({"_id": name}, session=session)
+        if found is None:
+            return False
+        await self._documents.delete_one({"_id": name}, session=session)
+        await self._retire(_generation(found), now, session)
+        return True
 
     async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
-        number = max(generation.numbers.values())
         drop_after = now + timedelta(seconds=DROP_SECONDS)
         await self._documents.insert_one(
-            {"_id": f"retired-{number}", **_to_document(generation), "drop_after": drop_after},
-            session=session,
+            {**_to_document(generation), "drop_after": drop_after}, session=session
         )
 
     # --- sweeping --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from projections.generations import BuildRunning, Generation, Generations
+from projections.generations import BuildRunning, Generations
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
 from projections.rebuild import Rebuild, beside
@@ -39,28 +39,35 @@ async def project(
     async with beside(_sweep(generations)):
         while True:
             try:
-                active = await generations.active()
-                if active.shape > SHAPE:  # those who can fold it keep it current
-                    await asyncio.sleep(_LOOK_SECONDS)
-                elif active.shape < SHAPE:
-                    _log.info("the views are of another version's shape; building new ones")
+                if (reason := await _keep(generations, database, store, lease_seconds)) is not None:
+                    _log.warning("%s: building the views anew", reason)
                     await _rebuild(database)
-                else:
-                    await _follow(generations, active, Projector(active.of(database), store,
-                                  lease_seconds=lease_seconds))  # fmt: skip
-            except Unusable as reason:
-                _log.error("%s; building the views anew", reason.detail)
-                await _rebuild(database)
             except (PyMongoError, StoreUnavailable) as error:
                 _log.warning("the database does not answer; trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 as in the projector: never give up
+                _log.exception("projecting failed; trying again")
+                await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _follow(generations: Generations, active: Generation, projector: Projector) -> None:
-    """Keep a generation current until another is active. Raises Unusable."""
-    async with beside(projector.run()):
-        while await generations.active() == active:  # noqa: ASYNC110 it is in the database
-            await asyncio.sleep(_LOOK_SECONDS)
+async def _keep(
+    generations: Generations, database: Database, store: EventStore, lease_seconds: float
+) -> str | None:
+    """Keep what is shown current until another generation is; or say why that cannot be done."""
+    active = await generations.active()
+    if active.shape > SHAPE:  # those who can fold it keep it current
+        await asyncio.sleep(_LOOK_SECONDS)
+        return None
+    if active.shape < SHAPE:
+        return "the views were folded by another version"
+    projector = Projector(active.of(database), store, lease_seconds=lease_seconds)
+    try:
+        async with beside(projector.run()):
+            while await generations.active() == active:  # noqa: ASYNC110 it is in the database
+                await asyncio.sleep(_LOOK_SECONDS)
+    except Unusable as unusable:
+        return unusable.detail
+    return None
 
 
 async def _rebuild(database: Database) -> None:

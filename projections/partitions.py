@@ -48,7 +48,8 @@ class Partition:
 class Member:
     """A process that projects. `failure` is why it does not get on, null once it has.
 
-    `leaving`: it goes on with what it has until others have taken it.
+    `leaving`: it goes on with what it has until others have taken it. `fencing`: it keeps what it
+    has from all others, for a moment.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Member:
     as_of: datetime | None = None
     failure: str | None = None
     leaving: bool = False
+    fencing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +101,6 @@ def plan(state: State, me: str) -> list[Partition]:
         return []
     fair = -(-PARTITIONS // len(staying | {me}))
     free = [p for p in state.partitions if p.owner != me and p.owner not in staying]
-    too_many = [p for member in sorted(staying - {me}) for p in state.of(member)[fair:]]
+    sharing = {id_ for id_ in staying - {me} if not state.members[id_].fencing}
+    too_many = [p for member in sorted(sharing) for p in state.of(member)[fair:]]
     return [*free, *too_many][: max(0, fair - len(state.of(me)))]

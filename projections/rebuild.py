@@ -307,14 +307,17 @@ class Rebuild:
     # --- one after the other -------------------------------------------------------------------
 
     def _begin(self, phase: Phase) -> None:
-        former, began = self._phase
-        seconds = self._summary.seconds
-        seconds[former] = seconds.get(former, 0.0) + self._clock() - began
+        self._end_phase()
         self._phase = (phase, self._clock())
         self._tell(Progress(phase))
 
+    def _end_phase(self) -> None:
+        phase, began = self._phase
+        seconds = self._summary.seconds
+        seconds[phase] = seconds.get(phase, 0.0) + self._clock() - began
+
     def _summed_up(self) -> Summary:
-        self._begin("wait")
+        self._end_phase()
         return self._summary
 
     @asynccontextmanager
@@ -475,9 +478,16 @@ class Rebuild:
     async def _fenced(self, shown: Checkpoints) -> AsyncIterator[None]:
         """Have nobody write to what is shown inside the block; it is to be short."""
         began = self._clock()
+
+        async def stay() -> None:
+            while True:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                await shown.get_on(self._me)
+
         await shown.fence(self._me)
         try:
-            yield
+            async with beside(stay()):
+                yield
         finally:
             with suppress(PyMongoError):
                 await asyncio.shield(shown.leave(self._me))

@@ -103,7 +103,8 @@ class _Process:
         pipe = self._process.stdout
         if pipe is None:
             raise AssertionError("it was started with a pipe")
-        with suppress(asyncio.IncompleteReadError):
+        why = "it has ended"
+        try:
             while True:
                 [length] = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
                 number, done, result = pickle.loads(await pipe.readexactly(length))  # noqa: S301
@@ -114,9 +115,13 @@ class _Process:
                     answer.set_result(result)
                 else:
                     answer.set_exception(WorkerFailed(result))
+        except asyncio.IncompleteReadError:
+            pass
+        except Exception as error:  # noqa: BLE001 whoever waits is told
+            why = repr(error)
         for answer in self._asked.values():
             if not answer.done():
-                answer.set_exception(WorkerFailed("it has ended"))
+                answer.set_exception(WorkerFailed(why))
 
     async def end(self) -> None:
         self._listening.cancel()

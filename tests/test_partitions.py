@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -71,6 +72,16 @@ def test_what_someone_who_leaves_has_is_taken_by_the_others():
     assert planned(found, "old") == []
     assert planned(found, "a") == list(range(32))
     assert planned(state({}, {"old": 0}, leaving="old"), "old") == []
+
+
+def test_nobody_takes_from_one_who_fences_while_it_lives():
+    """L7: it is about to show other views."""
+    found = state(everything("fence"), {"fence": 0, "a": 0})
+    found = replace(found, members={**found.members, "fence": Member("fence", NOW, fencing=True)})
+    assert planned(found, "a") == []
+    long_ago = Member("fence", NOW - timedelta(seconds=LEASE), fencing=True)
+    found = replace(found, members={**found.members, "fence": long_ago})
+    assert planned(found, "a") == list(range(64))
 
 
 @given(
