@@ -28,6 +28,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -45,12 +46,15 @@ from projections.checkpoints import COLLECTION as CHECKPOINTS
 from projections.checkpoints import Checkpoints
 from projections.counters import Counters
 from projections.generations import Generation
+from projections.parked import COLLECTION as PARKED
 from projections.parked import ParkedTickets
+from projections.partitions import partition_of
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import TicketRead
-from projections.workers import Workers
+from projections.workers import Workers, patiently
 
 _IDS_AT_ONCE = 1000
+_MOST_BEHIND = 10_000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
 _BEHIND_SECONDS = 15.0
@@ -87,6 +91,10 @@ class NeverStill(CasebookError):
         )
 
 
+class _FarBehind(Exception):
+    pass
+
+
 # --- read documents -------------------------------------------------------------------------------
 
 
@@ -118,18 +126,23 @@ class _CheckedRange(NamedTuple):
 
     tickets: int
     log_events: int
-    shown_events: int
+    shown_events: Counter[int]
     checked: _Checked
 
 
 async def check_range(database: Database, asked: tuple[_Asked, TicketRange]) -> _CheckedRange:
     """Compare the read documents of a range with what its events fold to."""
-    about, part = asked
+    return await patiently(partial(_check_range, database, *asked))
+
+
+async def _check_range(
+    database: Database, about: _Asked, part: TicketRange, _again: bool
+) -> _CheckedRange:
     store = EventStore(database)
     events = await store.of_range(part)
     streams = _contiguous(events)
     checked = await _check(about.generation.of(database), store, about, streams)
-    shown = sum(checked.versions.values())
+    shown = _by_partition(checked.versions)
     to_keep = {e["ticket_id"] for e in events if e["recorded_at"] >= about.recent}
     to_keep |= {t for t, stream in streams.items() if checked.versions.get(t) != len(stream)}
     checked.versions = {t: checked.versions.get(t, 0) for t in to_keep}
@@ -180,7 +193,8 @@ def _compare(
     checked.differences += [
         Difference(ticket, name, expected.get(name), stored.get(name))
         for name in sorted(expected.keys() | stored.keys())
-        if name != SavedViews.field and expected.get(name) != stored.get(name)
+        if name != SavedViews.field
+        and not (name in expected and name in stored and _is_same(expected[name], stored[name]))
     ]
     matching = set(saved_views.counting(views, read))
     in_views = stored.get(SavedViews.field)
@@ -190,6 +204,24 @@ def _compare(
         for v in views
         if (v.id in matching) != (v.id in counted_in)
     ]
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Say whether two values are, of one type, the same: in Python True is 1, and 1.0 too."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return one == other
+
+
+def _by_partition(versions: Mapping[UUID, int]) -> Counter[int]:
+    events: Counter[int] = Counter()
+    for ticket_id, version in versions.items():
+        events[partition_of(ticket_id)] += version
+    return events
 
 
 def _contributed(read: TicketRead, views: Sequence[SavedView]) -> sums.Contributions:
@@ -208,11 +240,12 @@ def _add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) -
 
 
 class _Snapshot(NamedTuple):
-    """What the database held at one moment."""
+    """What the database held at one moment; `applied` by partition."""
 
-    applied: int
+    applied: Mapping[int, int]
     numbers: Mapping[Number, int]
     versions: Mapping[UUID, int]
+    parked: Mapping[UUID, int]
 
 
 class Auditor:
@@ -239,7 +272,7 @@ class Auditor:
         self._progress = progress
         self._asked = _Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
         self._versions: dict[UUID, int] = {}
-        self._shown_events = 0
+        self._shown_events: Counter[int] = Counter()
         self.views: Sequence[SavedView] = ()
         self.added: dict[str, Counter[str]] = {}
         self.waiting: Mapping[UUID, int] = {}
@@ -273,18 +306,26 @@ class Auditor:
                 for difference in found.checked.differences:
                     tell(difference)
                 self._progress(done, max(done, total))
+                if len(behind) > _MOST_BEHIND:
+                    raise _FarBehind
 
             ranges = await self._store.ranges()
-            await self._workers.each(check_range, [(self._asked, part) for part in ranges], took)
+            asked = [(self._asked, part) for part in ranges]
+            try:
+                await self._workers.each(check_range, asked, took)
+            except _FarBehind:
+                few = f"no more than {_MOST_BEHIND}"
+                tell(Difference("read documents", "behind the log", few, "more; the rest unseen"))
+                return
             await self._wait_for(behind, tell)
             await self._tell_unknown_to_the_log(tell)
             if before_sums is not None:
                 await before_sums()
             await self._compare_sums(appended, tell)
 
-    def _take(self, checked: _Checked, events: int) -> None:
+    def _take(self, checked: _Checked, events: Counter[int]) -> None:
         self._versions |= checked.versions
-        self._shown_events += events
+        self._shown_events.update(events)
         _add(self.added, checked.added, 1)
 
     async def _see_parked(self) -> None:
@@ -303,13 +344,16 @@ class Auditor:
         """Compare tickets again, in the place of what was seen of them; give who is behind."""
         if not ids:
             return []
+        if len(ids) > _IDS_AT_ONCE:
+            first = await self._look_again(ids[:_IDS_AT_ONCE], tell)
+            return first + await self._look_again(ids[_IDS_AT_ONCE:], tell)
         streams = _contiguous(await self._store.of_tickets(ids))
         checked = await _check(self._shown, self._store, self._asked, streams)
         for ticket_id in streams.keys() | checked.versions.keys():
             stream = streams.get(ticket_id, [])
             self._replace(ticket_id, stream, None)
             self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
-        self._take(checked, sum(checked.versions.values()))
+        self._take(checked, _by_partition(checked.versions))
         for difference in checked.differences:
             tell(difference)
         return checked.behind
@@ -340,7 +384,7 @@ class Auditor:
             read = _fold(stream[:until])
             if read is not None:
                 _add(self.added, _contributed(read, self._asked.views), times)
-                self._shown_events += times * read.version
+                self._shown_events[partition_of(ticket_id)] += times * read.version
         self._versions[ticket_id] = version or 0
 
     async def _tell_unknown_to_the_log(self, tell: Tell) -> None:
@@ -367,7 +411,7 @@ class Auditor:
 
         `appended`: the versions that the log has got since the audit began, growing on.
         """
-        former: tuple[int, int] | None = None
+        former: tuple[Counter[int], Mapping[int, int]] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
             await self._look_again(self._behind(appended), tell)
@@ -380,10 +424,13 @@ class Auditor:
                 return
             if former == (self._shown_events, snapshot.applied):
                 # Nothing moves, and still: then it is no matter of when one looks.
-                tell(Difference("checkpoints", "applied events", *former))
+                for number, events in sorted(snapshot.applied.items()):
+                    if events != self._shown_events[number]:
+                        what = f"checkpoint {number}"
+                        tell(Difference(what, "applied", self._shown_events[number], events))
                 self._tell_different_numbers(snapshot, tell)
                 return
-            former = (self._shown_events, snapshot.applied)
+            former = (self._shown_events.copy(), snapshot.applied)
             await asyncio.sleep(_PAUSE_SECONDS)
         raise NeverStill
 
@@ -406,6 +453,10 @@ class Auditor:
             expected[f"{saved_views.COUNTS} {view.name!r}", "count"] = n
         numbers = expected.keys() | snapshot.numbers.keys()
         self.numbers = len(numbers)
+        for ticket_id, version in snapshot.parked.items():
+            stops = snapshot.versions.get(ticket_id, 0) + 1
+            if version != stops:
+                tell(Difference(f"ticket {ticket_id}", "parked at version", stops, version))
         for where, path in sorted(numbers):
             is_ = snapshot.numbers.get((where, path), 0)
             if is_ != expected[where, path]:
@@ -426,7 +477,12 @@ class Auditor:
         async def work(session: Session) -> _Snapshot:
             # What the stream has not brought yet was written a moment ago.
             recent = await self._store.since(just_now, 0, session)
-            wanted = list({*ids, *(event.ticket_id for event in recent)})
+            parked = {
+                cast("UUID", ticket["_id"]): version
+                for ticket in await all_of(PARKED, session)
+                if isinstance(version := ticket["version"], int)
+            }
+            wanted = list({*ids, *parked, *(event.ticket_id for event in recent)})
             checkpoints = await all_of(CHECKPOINTS, session)
             numbers: Counter[Number] = Counter()
             for counter in await all_of(counters.COLLECTION, session):
@@ -450,8 +506,8 @@ class Auditor:
                 async for d in found
                 if isinstance(version := d.get("version"), int)
             }
-            applied = sum(cast("int", c.get("applied", 0)) for c in checkpoints)
-            return _Snapshot(applied, numbers, versions)
+            applied = {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in checkpoints}
+            return _Snapshot(applied, numbers, versions, parked)
 
         return await self._database.in_transaction(work, snapshot=True)
 

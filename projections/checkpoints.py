@@ -21,7 +21,7 @@ the saved views that count all of the partition's tickets.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
@@ -256,12 +256,16 @@ class Checkpoints:
 
         For as long as one shows life.
         """
+        state = await self.read()
+        known = [time for time in map(state.as_of, state.partitions) if time is not None]
+        as_of = min(known) if len(known) == len(state.partitions) else None
 
         async def work(session: Session) -> None:
             await self._partitions.update_many(
                 {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
             )
-            await self._show_life(me, {}, {"fencing": True}, session)
+            progressed: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
+            await self._show_life(me, progressed, {"fencing": True, "as_of": as_of}, session)
 
         await self._database.in_transaction(work)
 
@@ -272,31 +276,10 @@ class Checkpoints:
         )
         return found.matched_count == PARTITIONS
 
-    async def begin(
-        self,
-        token: ResumeToken | None,
-        applied: Mapping[int, Applied],
-        as_of: datetime,
-        views: Collection[str],
-    ) -> None:
-        """Set the checkpoints of views that were built from the log, for nobody yet.
-
-        `token` was taken before the log was read, at `as_of`; None if they are not to be followed.
-        """
-        documents = []
-        for number in range(PARTITIONS):
-            events, last = applied.get(number, Applied(0, None))
-            built = Partition(
-                number,
-                phase="live",
-                token=token,
-                applied=events,
-                last=_last(last),
-                as_of=as_of,
-                views=frozenset(views),
-            )
-            documents.append(ReplaceOne({"_id": number}, _to_document(built), upsert=True))
-        await self._partitions.bulk_write(documents, ordered=False)
+    async def write(self, partitions: Iterable[Partition]) -> None:
+        """Set the checkpoints of views that nobody projects yet."""
+        writes = [ReplaceOne({"_id": p.number}, _to_document(p), upsert=True) for p in partitions]
+        await self._partitions.bulk_write(writes, ordered=False)
 
     async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
         await self._all_or_fenced(
@@ -315,13 +298,12 @@ class Checkpoints:
 def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> JsonObject:
     kept: JsonObject = {} if token is None else {"token": token}
     if last is not None:
-        kept["last"] = _last(last)
+        kept["last"] = told(last)
     return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
 
 
-def _last(event: Recorded | None) -> JsonObject | None:
-    if event is None:
-        return None
+def told(event: Recorded) -> JsonObject:
+    """Give an event as a checkpoint tells it."""
     return {
         "ticket_id": event.ticket_id,
         "version": event.version,

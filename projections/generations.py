@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, TypeVar, cast
 
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
@@ -409,14 +409,14 @@ class Generations:
 
     async def _show_by_hand(self) -> None:
         """Have the views' own names show what is active, for those who look by hand."""
-        active = await self.active()
         try:
+            active = await self.active()
             there = await self._database.collections()
             for view, collection in active.names.items():
                 if there.get(view) != collection:
                     await self._database.show(view, collection)
-        except OperationFailure as error:  # as where one may not, or two do it at once
-            _log.info("the views cannot be shown by name: %s", error.details or error)
+        except PyMongoError as error:  # as where one may not, or two do it at once
+            _log.info("the views cannot be shown by name: %s", error)
 
 
 def _to_document(generation: Generation) -> JsonObject:

@@ -14,7 +14,7 @@ from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from projections.generations import BuildRunning, Generations
+from projections.generations import BuildRunning, Generation, Generations
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
 from projections.rebuild import Rebuild, beside
@@ -41,7 +41,7 @@ async def project(
             try:
                 if (reason := await _keep(generations, database, store, lease_seconds)) is not None:
                     _log.warning("%s: building the views anew", reason)
-                    await _rebuild(database)
+                    await _rebuild(database, await generations.active())
             except (PyMongoError, StoreUnavailable) as error:
                 _log.warning("the database does not answer; trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -70,10 +70,10 @@ async def _keep(
     return None
 
 
-async def _rebuild(database: Database) -> None:
+async def _rebuild(database: Database, active: Generation) -> None:
     try:
         async with workers(database, 1) as one:  # the API may live in this process
-            summary = await Rebuild(database, one).everything()
+            summary = await Rebuild(database, one).everything(instead_of=active)
     except BuildRunning:
         return
     except CasebookError as error:

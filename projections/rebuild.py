@@ -21,6 +21,7 @@ with the log.
 """
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
@@ -28,23 +29,25 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby, takewhile
 from typing import Literal, NamedTuple, cast
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database
 from eventstore.envelope import EventDocument
-from eventstore.store import EventStore, TicketRange
-from projections import health, sums, tickets
+from eventstore.store import EventStore, ResumeToken, TicketRange
+from projections import checkpoints, health, sums, tickets
 from projections.audit import Auditor, Difference
 from projections.batch import Stuck, later, make
 from projections.checkpoints import Applied, Checkpoints, Fenced
@@ -59,11 +62,13 @@ from projections.generations import (
     prepare,
 )
 from projections.parked import ParkedTickets
-from projections.partitions import partition_of
+from projections.partitions import PARTITIONS, Partition, partition_of
 from projections.projector import Projector, member_id
 from projections.saved_views import SavedView, SavedViews
 from projections.tickets import SHAPE
-from projections.workers import Workers
+from projections.workers import Workers, patiently
+
+_log = logging.getLogger(__name__)
 
 Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
 
@@ -155,8 +160,11 @@ class _Folded(NamedTuple):
 
 
 async def fold_range(database: Database, asked: tuple[_Job, TicketRange]) -> _Folded:
-    """Fold the tickets of a range and write their documents."""
-    job, part = asked
+    """Fold the tickets of a range and write their documents; again if the database was away."""
+    return await patiently(partial(_fold_range, database, *asked))
+
+
+async def _fold_range(database: Database, job: _Job, part: TicketRange, again: bool) -> _Folded:
     reads = job.generation.of(database).collection(tickets.COLLECTION)
     documents: list[JsonObject] = []
     added: dict[str, Counter[str]] = defaultdict(Counter)
@@ -175,6 +183,9 @@ async def fold_range(database: Database, asked: tuple[_Job, TicketRange]) -> _Fo
             events += change.after.version
             applied[partition_of(ticket_id)] = Applied(events, later(last, change.last))
         await asyncio.sleep(0)
+    if again:
+        ids = [key for key, _ in groupby(stored, key=lambda e: e["ticket_id"])]
+        await reads.delete_many({"_id": {"$in": ids}})
     for start in range(0, len(documents), _INSERTED_AT_ONCE):
         await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE], ordered=False)
     return _Folded(len(documents), len(stored), dict(added), applied, stuck)
@@ -211,20 +222,28 @@ class Rebuild:
         self._ending = False
         self._others = False
 
-    async def everything(self, *, keep_former: bool = False) -> Summary:
+    async def everything(
+        self, *, keep_former: bool = False, instead_of: Generation | None = None
+    ) -> Summary:
         """Build all views from the log, prove them, and show them in the place of the old ones.
 
-        Raises BuildRunning, BuildLost, NotProved, CannotSwitch, WorkerFailed, NeverStill, and what
-        the driver raises: then what is shown is what was.
+        Or in the place of `instead_of`, and of no others. Raises BuildRunning, BuildLost,
+        NotProved, CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is
+        shown is what was.
         """
         async with self._building(VIEWS) as generation:
+            active = await self._generations.active()
+            if active.shape > SHAPE:
+                raise CannotSwitch("those of a newer version are")
+            if instead_of not in (None, active):  # somebody else has just built them
+                raise BuildRunning
             views = generation.of(self._database)
             await prepare(views)
             began = await self._database.server_time()
             token = await self._store.position()
             saved = await SavedViews(views).all()
             applied = await self._scan(_Job(generation, saved))
-            await Checkpoints(views).begin(token, applied, began, [view.id for view in saved])
+            await Checkpoints(views).write(_partitions(applied, token, began, saved))
             projector = Projector(views, self._store)
             async with beside(projector.run()):
                 await self._catch_up(views)
@@ -242,11 +261,19 @@ class Rebuild:
         The documents are compared with the log on the way: what they add must be what is summed.
         Raises as `everything` does, and DocumentsDiffer.
         """
-        async with self._building([view]) as generation, AsyncExitStack() as fence:
-            views = generation.of(self._database)
+        active = await self._generations.active()
+        if active.shape != SHAPE:
+            raise CannotSwitch("the others are of another version")
+        # With checkpoints of their own: who holds the old ones cannot write to what is shown then.
+        also = (checkpoints.COLLECTION, checkpoints.MEMBERS)
+        async with self._building((view, *also)) as generation, AsyncExitStack() as fence:
+            views = replace(active, numbers={**active.numbers, **generation.numbers}).of(
+                self._database
+            )
             [to] = [each for each in sums.of(views) if each.collection == view]
             await to.prepare()
-            active = await self._generations.active()
+            await Checkpoints(views).prepare()
+            shown = Checkpoints(active.of(self._database))
             wrong: set[str] = set()
 
             def tell(difference: Difference) -> None:
@@ -254,24 +281,35 @@ class Rebuild:
                     wrong.add(difference.what)
 
             async def close() -> None:
-                shown = Checkpoints(active.of(self._database))
                 await fence.enter_async_context(self._fenced(shown))
 
-            await self._all_counted(active)
+            if view == SavedViews.collection:
+                await self._all_counted(active)
             self._begin("prove")
             auditor = self._auditor(active)
             await auditor.compare(tell, before_sums=close)
             if wrong:
                 raise DocumentsDiffer(len(wrong))
-            if {v.id for v in await SavedViews(views).all()} > {v.id for v in auditor.views}:
-                raise CannotSwitch("a view was saved meanwhile; try again")
+            if view == SavedViews.collection:
+                saved = {each.id for each in await SavedViews(views).all()}
+                if saved != {each.id for each in auditor.views}:
+                    raise CannotSwitch("the saved views were changed meanwhile; try again")
             self._begin("switch")
             await to.add(auditor.added.get(to.field, Counter()), 0, None)
+            state = await shown.read()
+            await Checkpoints(views).write(
+                replace(partition, owner=None, as_of=state.as_of(partition))
+                for partition in state.partitions
+            )
+            self._others = any(state.is_alive(m) for m in state.members if m != self._me)
             self._ending = True
-            shown = await self._generations.switch(self._me, self._me, keep_former=False)
-            self._summary.numbers = shown.numbers
+            switched = await self._generations.switch(self._me, self._me, keep_former=False)
+            self._summary.numbers = switched.numbers
             self._summary.tickets = auditor.tickets
             self._summary.checked_documents = auditor.tickets
+            projector = Projector(views, self._store)
+            async with beside(projector.run()):
+                await self._hand_over(views, projector)
         return self._summed_up()
 
     async def as_of(self, name: str, until: datetime, by: By) -> Summary:
@@ -282,16 +320,16 @@ class Rebuild:
             began = await self._database.server_time()
             saved = await SavedViews(views).all()
             applied = await self._scan(_Job(generation, saved, until, by))
-            await Checkpoints(views).begin(None, applied, began, [view.id for view in saved])
+            await Checkpoints(views).write(_partitions(applied, None, began, saved))
             self._ending = True
             await self._generations.keep_as_of(self._me, name, until, by)
             self._summary.numbers = generation.numbers
         return self._summed_up()
 
     async def go_back(self) -> Summary:
-        """Show the former generation again, once it has caught up.
+        """Show the former generation again, once it has caught up and is proved.
 
-        Raises NoFormer, CannotSwitch.
+        Raises NoFormer, NotProved, CannotSwitch.
         """
         former = await self._generations.former()
         if former.shape != SHAPE:
@@ -300,6 +338,8 @@ class Rebuild:
         views = former.of(self._database)
         projector = Projector(views, self._store)
         async with beside(projector.run()):
+            await self._catch_up(views)
+            await self._prove(former)
             await self._switch(views, lambda: self._generations.go_back(former, self._me))
             await self._hand_over(views, projector)
         return self._summed_up()
@@ -348,7 +388,8 @@ class Rebuild:
     async def _show_life(self) -> None:
         while True:
             try:
-                await self._generations.beat(self._me)
+                with suppress(ConnectionFailure):  # it may be back before the lease is over
+                    await self._generations.beat(self._me)
             except BuildLost:
                 if not self._ending:
                     raise
@@ -399,12 +440,13 @@ class Rebuild:
     async def _catch_up(self, views: Database) -> None:
         """Wait until views show what is shown now. Raises CannotSwitch."""
         self._begin("tail")
+        began = await self._database.server_time()
         failing_since: float | None = None
         while True:
             state = await Checkpoints(views).read()
             self._tell(Progress("tail", lag_seconds=health.age_seconds(state)))
-            live = all(partition.phase == "live" for partition in state.partitions)
-            if live and await self._shows_all(views):
+            shown = health.as_of(state)
+            if shown is not None and shown >= began and await self._shows_all(views):
                 return
             failures = [m.failure for m in state.members.values() if m.failure is not None]
             failing_since = failing_since or self._clock() if failures else None
@@ -413,8 +455,13 @@ class Rebuild:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _shows_all(self, views: Database) -> bool:
-        """Say whether views show at least what is shown now of all that was written lately."""
+        """Say whether views show at least what is shown now of all that was written lately.
+
+        And count every saved view that is counted now.
+        """
         shown = await self._generations.shown()
+        if not await _counted(shown) <= await _counted(views):
+            return False
         now = await self._database.server_time()
         newest: dict[object, int] = {}
         for event in await self._store.since(now - timedelta(seconds=_RECENT_SECONDS), 0):
@@ -496,14 +543,44 @@ class Rebuild:
     async def _hand_over(self, views: Database, projector: Projector) -> None:
         """Go on with the new views until the live projectors have taken them, if there are any."""
         self._begin("hand over")
-        checkpoints = Checkpoints(views)
-        await checkpoints.hand_over(projector.id)
         patient_until = self._clock() + _HAND_OVER_SECONDS
-        while self._others and self._clock() < patient_until:
-            state = await checkpoints.read()
-            if not state.of(projector.id):
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            await Checkpoints(views).hand_over(projector.id)
+            while self._others and self._clock() < patient_until:
+                state = await Checkpoints(views).read()
+                if not state.of(projector.id):
+                    return
+                await asyncio.sleep(_LOOK_SECONDS)
+        except PyMongoError as error:  # they are shown: that has been done
+            _log.warning("the new views are shown; the database does not answer: %s", error)
+
+
+def _partitions(
+    applied: Mapping[int, Applied],
+    token: ResumeToken | None,
+    as_of: datetime,
+    saved: Iterable[SavedView],
+) -> Iterator[Partition]:
+    """Give the checkpoints of what was built; `token` was taken before the log was read."""
+    ids = frozenset(view.id for view in saved)
+    for number in range(PARTITIONS):
+        events, last = applied.get(number, Applied(0, None))
+        yield Partition(
+            number,
+            phase="live",
+            token=token,
+            applied=events,
+            last=None if last is None else checkpoints.told(last),
+            as_of=as_of,
+            views=ids,
+        )
+
+
+async def _counted(views: Database) -> frozenset[str]:
+    """Give the saved views that are counted everywhere."""
+    partitions = (await Checkpoints(views).read()).partitions
+    saved = {view.id for view in await SavedViews(views).all()}
+    return frozenset.intersection(*(p.views for p in partitions)) & saved
 
 
 async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]:
@@ -525,6 +602,7 @@ async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     running.add_done_callback(ended)
     try:
         yield
+        await asyncio.sleep(0)  # so that it is not in what comes behind that one is cancelled
     except asyncio.CancelledError:
         if running.done() and not running.cancelled() and (error := running.exception()):
             if inside is not None:

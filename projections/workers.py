@@ -17,8 +17,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import cycle, islice
 from typing import BinaryIO, TypeVar, cast
 
+from pymongo.errors import ConnectionFailure
+
 from domain.errors import CasebookError
 from eventstore.driver import Database, DriverName, connect
+from eventstore.failures import StoreUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,6 +69,18 @@ class Workers:
                     group.create_task(lane(process))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
+
+
+async def patiently(work: Callable[[bool], Awaitable[Result]]) -> Result:
+    """Do something, again for some time while the database is away; `work` is told if it is."""
+    for seconds in (1, 2, 4, 8, 0):
+        try:
+            return await work(seconds != 1)
+        except (ConnectionFailure, StoreUnavailable):
+            if not seconds:
+                raise
+        await asyncio.sleep(seconds)
+    raise AssertionError("it has returned or raised")
 
 
 @asynccontextmanager
@@ -180,13 +195,15 @@ def _read(requests: BinaryIO) -> object:
 async def _answer(database: Database, request: object, answers: BinaryIO) -> None:
     number, task, item = cast("tuple[int, Task[object, object], object]", request)
     try:
-        result, done = await task(database, item), True
+        answer = _packed((number, True, await task(database, item)))
     except Exception as error:  # noqa: BLE001 whoever asked is told
-        result, done = f"{type(error).__name__}: {error}", False
+        answer = _packed((number, False, f"{type(error).__name__}: {error}"))
     with suppress(BrokenPipeError):  # nobody is there any more
-        answers.write(_packed((number, done, result)))
+        answers.write(answer)
         answers.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(_work(sys.stdin.buffer, sys.stdout.buffer))
+    with os.fdopen(os.dup(1), "wb") as pipe:
+        os.dup2(2, 1)  # what anything prints is no answer
+        asyncio.run(_work(sys.stdin.buffer, pipe))

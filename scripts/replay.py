@@ -91,10 +91,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep-old", action="store_true", help="keep what was shown before")
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=int,
+        choices=range(_MOST_WORKERS + 1),
         default=min(4, os.cpu_count() or 1),
         metavar="N",
-        help="processes to fold with (as many as there are processors, at most 4)",
+        help="processes to fold with, up to 64; 0: this one (as many as processors, at most 4)",
     )
     parser.add_argument(
         "--most", type=_count, default=50, metavar="N", help="differences to show (50)"

@@ -55,7 +55,9 @@ async def test_equal_views_have_no_differences(database, store, views):
         ),
         ("agent_weeks", {"$inc": {"n.notes": 2}}, "agent_weeks", "notes"),
         ("saved_view_counts", {"$inc": {"n": -1}}, "saved_view_counts 'print'", "count"),
-        ("projections", {"$inc": {"applied": 1}}, "checkpoints", "applied events"),
+        ("projections", {"$inc": {"applied": 1}}, "checkpoint", "applied"),
+        ("ticket_reads", {"$unset": {"close_reason": 1}}, "ticket", "close_reason"),
+        ("ticket_reads", {"$set": {"has_note": 1}}, "ticket", "has_note"),
     ],
 )
 async def test_what_was_changed_by_hand_is_found(
@@ -79,6 +81,31 @@ async def test_documents_that_are_missing_or_too_many_are_found(
     found = {(d.what, d.expected, d.found) for d in await differences(database)}
     assert (f"ticket {views[0]}", "one", None) in found
     assert (f"ticket {stranger}", None, "one") in found
+
+
+async def test_what_is_moved_from_one_checkpoint_to_another_is_found(database, store, views):
+    """Their sum is what it was."""
+    await database.collection("projections").update_one({"_id": 3}, {"$inc": {"applied": 7}})
+    await database.collection("projections").update_one({"_id": 9}, {"$inc": {"applied": -7}})
+    found = [(d.what, d.field) for d in await differences(database)]
+    assert found == [("checkpoint 3", "applied"), ("checkpoint 9", "applied")]
+
+
+async def test_a_ticket_that_is_parked_and_shown_is_found(database, store, views):
+    parked = {"_id": views[0], "partition": views[0].int % 64, "version": 3, "error": "x"}
+    await database.collection("parked_tickets").insert_one(
+        {**parked, "tried_at": None, "repair": False}
+    )
+    [found] = await differences(database)
+    assert (found.field, found.expected, found.found) == ("parked at version", 5, 3)
+
+
+async def test_when_very_much_is_behind_that_is_what_is_told(database, store, views, monkeypatch):
+    """And not one by one, nor from memory."""
+    monkeypatch.setattr("projections.audit._MOST_BEHIND", 5)
+    await database.collection("ticket_reads").drop()
+    [found] = await differences(database)
+    assert (found.what, found.expected) == ("read documents", "no more than 5")
 
 
 async def test_views_that_are_behind_and_stay_so_are_told(database, store, views, monkeypatch):
