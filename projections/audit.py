@@ -242,7 +242,7 @@ def _add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) -
 class _Snapshot(NamedTuple):
     """What the database held at one moment; `applied` by partition."""
 
-    applied: Mapping[int, int]
+    applied: Counter[int]
     numbers: Mapping[Number, int]
     versions: Mapping[UUID, int]
     parked: Mapping[UUID, int]
@@ -411,7 +411,7 @@ class Auditor:
 
         `appended`: the versions that the log has got since the audit began, growing on.
         """
-        former: tuple[Counter[int], Mapping[int, int]] | None = None
+        former: tuple[Counter[int], Counter[int]] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
             await self._look_again(self._behind(appended), tell)
@@ -506,7 +506,9 @@ class Auditor:
                 async for d in found
                 if isinstance(version := d.get("version"), int)
             }
-            applied = {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in checkpoints}
+            applied = Counter(
+                {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in checkpoints}
+            )
             return _Snapshot(applied, numbers, versions, parked)
 
         return await self._database.in_transaction(work, snapshot=True)

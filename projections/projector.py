@@ -72,16 +72,24 @@ class Projector:
     """Keeps its share of one generation of views current for as long as `run` runs."""
 
     def __init__(
-        self, database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
+        self,
+        database: Database,
+        store: EventStore,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        beat_seconds: float | None = None,
     ) -> None:
-        """`database` as it is with these views (`Generation.of`)."""
+        """`database` as it is with these views (`Generation.of`).
+
+        `beat_seconds`: how often it shows life, and how far it is; five times a lease unless given.
+        """
         self._database = database = database.keeping_session()
         self._store = store
         self._checkpoints = Checkpoints(database, lease_seconds)
         self._writer = BatchWriter(database, store, self._checkpoints)
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
-        self._beat_seconds = lease_seconds / _BEATS_PER_LEASE
+        self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE
         self.id = self._me = member_id()
         self._mine: dict[int, Partition] = {}
         self._holding = Holding(self._me, {})

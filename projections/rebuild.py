@@ -76,6 +76,7 @@ _INSERTED_AT_ONCE = 1000
 _BEATS_PER_LEASE = 5
 _LOOK_SECONDS = 0.02
 _PAUSE_SECONDS = 0.5
+_BEAT_SECONDS = 0.25
 _FENCED_SECONDS = 3.0
 _SWITCH_TRIES = 20
 _RECENT_SECONDS = 15.0
@@ -244,7 +245,7 @@ class Rebuild:
             saved = await SavedViews(views).all()
             applied = await self._scan(_Job(generation, saved))
             await Checkpoints(views).write(_partitions(applied, token, began, saved))
-            projector = Projector(views, self._store)
+            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
             async with beside(projector.run()):
                 await self._catch_up(views)
                 await self._prove(generation)
@@ -307,7 +308,7 @@ class Rebuild:
             self._summary.numbers = switched.numbers
             self._summary.tickets = auditor.tickets
             self._summary.checked_documents = auditor.tickets
-            projector = Projector(views, self._store)
+            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
             async with beside(projector.run()):
                 await self._hand_over(views, projector)
         return self._summed_up()
@@ -336,7 +337,7 @@ class Rebuild:
             raise CannotSwitch("the former ones were folded by another version")
         await self._generations.keep_former()
         views = former.of(self._database)
-        projector = Projector(views, self._store)
+        projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
         async with beside(projector.run()):
             await self._catch_up(views)
             await self._prove(former)

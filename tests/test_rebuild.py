@@ -172,7 +172,8 @@ async def test_stopped_in_any_phase_it_leaves_what_is_shown_as_it_was(database, 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_killed_in_any_phase_it_is_taken_for_dead(database, store, phase, monkeypatch):
     """L7: nothing is tidied up; the next build waits for its sign of life to lapse."""
-    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(rebuild, "BUILD_LEASE_SECONDS", 1.0)
     await open_some(store, 10)
 
     def tell(progress):
@@ -406,24 +407,21 @@ async def test_the_count_of_a_view_that_was_saved_meanwhile_is_never_gone(databa
     """L9: the new views are shown once they count it too."""
     await open_some(store, 30)
 
-    async def tell_and_save():
-        def tell(progress):
-            nonlocal phase
-            phase = progress.phase
+    proving = asyncio.Event()
 
-        phase = None
+    def tell(progress):
+        if progress.phase == "prove":
+            proving.set()
+
+    async with running(database):
+        await caught_up(database, store)
         building = asyncio.create_task(rebuilt(database, tell))
-        while phase != "prove":  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await proving.wait()
         await SavedViews(database).save("late", TicketFilter())
         await until(partial(is_counted, database, "late", 30))
         while not building.done():
             assert await is_counted(database, "late", 30)
         await building
-
-    async with running(database):
-        await caught_up(database, store)
-        await tell_and_save()
         assert await is_counted(database, "late", 30)
 
 
