@@ -1,7 +1,7 @@
 """What the agents have done week by week, and how long it took."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -65,7 +65,7 @@ def router(views: Views) -> APIRouter:
         Times are from a ticket's opening, as on the dashboard.
         """
         opened = await views.open(asked, prefer)
-        week = agents.monday(asked.week or datetime.now(UTC).date())
+        week = agents.monday(asked.week or opened.today)
 
         async def question(shown: Database) -> tuple[agents.Figures, Mapping[str, int]]:
             done = await AgentWeeks(shown).in_week(week)
@@ -88,7 +88,7 @@ def router(views: Views) -> APIRouter:
     async def show_series(asked: Annotated[AgentQuery, Query()], prefer: Prefer = None) -> Response:
         """Show what one agent has done week by week."""
         opened = await views.open(asked, prefer)
-        first, last = asked.weeks(datetime.now(UTC).date())
+        first, last = asked.weeks(opened.today)
         done = await opened.ask(lambda shown: AgentWeeks(shown).of(asked.agent, first, last))
         weeks = [first + timedelta(weeks=n) for n in range((last - first).days // 7 + 1)]
         content = {

@@ -5,7 +5,7 @@ Read from counters alone: no query here looks at a ticket or at an event, whatev
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated, Literal, cast, get_args
 
 from fastapi import APIRouter, Query, Response
@@ -95,7 +95,7 @@ def router(views: Views) -> APIRouter:
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         """
         opened = await views.open(asked, prefer)
-        day = asked.date_ or datetime.now(UTC).date()
+        day = asked.date_ or opened.today
 
         async def question(shown: Database) -> tuple[Figures, Figures]:
             counters = Counters(shown)
@@ -127,7 +127,7 @@ def router(views: Views) -> APIRouter:
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
         opened = await views.open(asked, prefer)
-        first, last = asked.days(datetime.now(UTC).date())
+        first, last = asked.days(opened.today)
         group = _group(asked.group)
         metric: Metric
         if asked.metric in HAPPENINGS:

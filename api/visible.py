@@ -15,6 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -96,9 +97,10 @@ class _Awaited(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Views to be asked, and the headers that say of when they are."""
+    """Views to be asked, the headers that say of when they are, and which UTC day that is."""
 
     headers: Mapping[str, str]
+    today: date
     _ask: Callable[[Callable[[Database], Awaitable[object]]], Awaitable[object]]
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
@@ -141,7 +143,8 @@ class Views:
         seconds = wait_seconds(prefer)
         if not await self.show(awaited, _WAIT_UNASKED_SECONDS if seconds is None else seconds):
             raise ViewsBehind
-        return Shown({AGE_HEADER: await self._age_told()}, self._generations.ask)
+        headers = {AGE_HEADER: await self._age_told()}
+        return Shown(headers, datetime.now(UTC).date(), self._generations.ask)
 
     async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
         if after:
@@ -154,7 +157,7 @@ class Views:
         def ask(question: Callable[[Database], Awaitable[T]]) -> Awaitable[T]:
             return question(built.generation.of(self._database))
 
-        return Shown({AS_OF_HEADER: built.until.isoformat()}, ask)
+        return Shown({AS_OF_HEADER: built.until.isoformat()}, built.until.date(), ask)
 
     async def _age_told(self) -> str:
         """Give the age in seconds, or `unknown`; told again for a moment without looking."""

@@ -25,6 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from typing import cast
 
 from pymongo import UpdateOne
 
@@ -114,6 +115,18 @@ class AgentWeeks:
 
     collection = COLLECTION
     field = "worked"
+
+    @staticmethod
+    def summed(added: Entries) -> dict[tuple[str, str], int]:
+        """Give what is to be kept for entries, by week and agent, and label."""
+        parts = ((key.rpartition("|"), n) for key, n in added.items())
+        return {(where.replace("|", "/"), label): n for (where, _, label), n in parts}
+
+    @staticmethod
+    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give the numbers in one document, by the same."""
+        for label, n in cast("dict[str, int]", document["n"]).items():
+            yield (f"{document['week']}/{document['agent']}", label), n
 
     def __init__(self, database: Database) -> None:
         self._weeks = database.collection(COLLECTION)

@@ -21,7 +21,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -40,16 +39,15 @@ from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import EventDocument, from_document, is_event
 from eventstore.store import EventStore, Feed, TicketRange
-from projections import agents, counters, dashboard, saved_views, sums, tickets
-from projections.agents import AgentWeeks
+from projections import saved_views, sums, tickets
 from projections.checkpoints import COLLECTION as CHECKPOINTS
 from projections.checkpoints import Checkpoints
-from projections.counters import Counters
 from projections.generations import Generation
 from projections.parked import COLLECTION as PARKED
 from projections.parked import ParkedTickets
 from projections.partitions import partition_of
 from projections.saved_views import SavedView, SavedViews
+from projections.sums import Number
 from projections.tickets import TicketRead
 from projections.workers import Workers, patiently
 
@@ -63,8 +61,6 @@ _CLOCKS_DIFFER_SECONDS = 60.0
 
 Document = Mapping[str, object]
 Streams = Mapping[UUID, Sequence[EventDocument]]
-Number = tuple[str, str]
-"""Where a number of a sum stands: what it is part of, without its shard, and the path in it."""
 
 
 class Difference(NamedTuple):
@@ -112,13 +108,13 @@ class _Checked:
     """What was found of some tickets.
 
     `added`: what they add to the sums at the `versions` that their documents show; `behind`: those
-    whose documents show less than the log has.
+    whose documents show less than the log has, and how much that is.
     """
 
     differences: list[Difference] = field(default_factory=list)
     versions: dict[UUID, int] = field(default_factory=dict)
     added: dict[str, Counter[str]] = field(default_factory=dict)
-    behind: list[UUID] = field(default_factory=list)
+    behind: dict[UUID, int] = field(default_factory=dict)
 
 
 class _CheckedRange(NamedTuple):
@@ -159,7 +155,7 @@ async def _check(views: Database, store: EventStore, asked: _Asked, streams: Str
     for ticket_id, stream in streams.items():
         document = stored.get(ticket_id)
         if _version(document) < len(stream) and ticket_id not in asked.waiting:
-            checked.behind.append(ticket_id)
+            checked.behind[ticket_id] = len(stream)
         if document is not None:
             _compare(checked, asked.views, ticket_id, document, stream, reads.codec_options)
             await asyncio.sleep(0)
@@ -179,7 +175,7 @@ def _compare(
     if not isinstance(version, int) or not 0 < version <= len(stream):
         wrong = Difference(ticket, "version", f"1 to {len(stream)}", version)
         checked.differences.append(wrong)
-        return
+        version = len(stream)  # what it has added to the sums is most likely that
     try:
         read = _fold(stream[:version])
     except Exception as error:  # noqa: BLE001 that is what is to be told
@@ -295,14 +291,14 @@ class Auditor:
         await self._see_parked()
         async with self._store.watch(None) as feed, _following(feed) as appended:
             total, done = await self._store.count(), 0
-            behind: list[UUID] = []
+            behind: dict[UUID, int] = {}
 
             def took(found: _CheckedRange) -> None:
                 nonlocal done
                 done += found.log_events
                 self.tickets += found.tickets
                 self._take(found.checked, found.shown_events)
-                behind.extend(found.checked.behind)
+                behind.update(found.checked.behind)
                 for difference in found.checked.differences:
                     tell(difference)
                 self._progress(done, max(done, total))
@@ -340,13 +336,12 @@ class Auditor:
             return self._versions[ticket_id]
         return sum(1 for _ in takewhile(lambda e: e["recorded_at"] < self._asked.recent, stream))
 
-    async def _look_again(self, ids: Sequence[UUID], tell: Tell) -> list[UUID]:
-        """Compare tickets again, in the place of what was seen of them; give who is behind."""
-        if not ids:
-            return []
-        if len(ids) > _IDS_AT_ONCE:
-            first = await self._look_again(ids[:_IDS_AT_ONCE], tell)
-            return first + await self._look_again(ids[_IDS_AT_ONCE:], tell)
+    async def _look_again(self, ids: Sequence[UUID], tell: Tell) -> None:
+        """Compare tickets again, in the place of what was seen of them."""
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            await self._look_at(ids[start : start + _IDS_AT_ONCE], tell)
+
+    async def _look_at(self, ids: Sequence[UUID], tell: Tell) -> None:
         streams = _contiguous(await self._store.of_tickets(ids))
         checked = await _check(self._shown, self._store, self._asked, streams)
         for ticket_id in streams.keys() | checked.versions.keys():
@@ -356,24 +351,29 @@ class Auditor:
         self._take(checked, _by_partition(checked.versions))
         for difference in checked.differences:
             tell(difference)
-        return checked.behind
 
-    async def _wait_for(self, behind: Sequence[UUID], tell: Tell) -> None:
-        """Give those that do not show all of the log some time; tell which still do not."""
+    async def _wait_for(self, behind: Mapping[UUID, int], tell: Tell) -> None:
+        """Give those that did not show what the log had some time; tell which still do not."""
         clock = asyncio.get_running_loop().time
         patient_until = clock() + _BEHIND_SECONDS
         while behind and clock() < patient_until:
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._see_parked()
-            behind = await self._look_again(behind, tell)
+            await self._look_again(list(behind), lambda _: None)
+            behind = {
+                ticket_id: version
+                for ticket_id, version in behind.items()
+                if self._versions.get(ticket_id, 0) < version and ticket_id not in self.waiting
+            }
         found = await _documents(self._shown, behind)
-        for ticket_id, stream in _contiguous(await self._store.of_tickets(behind)).items():
+        for ticket_id, stream in _contiguous(await self._store.of_tickets(list(behind))).items():
             what, document = f"ticket {ticket_id}", found.get(ticket_id)
-            tell(
-                Difference(what, "read document", "one", None)
-                if document is None
-                else Difference(what, "version", len(stream), document.get("version"))
-            )
+            if document is None:
+                tell(Difference(what, "read document", "one", None))
+                # What it has added to the sums is not gone with it.
+                self._replace(ticket_id, stream, behind[ticket_id])
+            elif isinstance(document.get("version"), int):
+                tell(Difference(what, "version", behind[ticket_id], document["version"]))
 
     def _replace(
         self, ticket_id: UUID, stream: Sequence[EventDocument], version: int | None
@@ -440,18 +440,16 @@ class Auditor:
 
     def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:
         expected: Counter[Number] = Counter()
-        for (metric, _, period, _), paths in dashboard.increments(
-            self.added.get(Counters.field, {})
-        ).items():
-            where = f"{counters.COLLECTION} {metric}/{period}"
-            expected.update({(where, path): n for path, n in paths.items()})
-        for key, n in self.added.get(AgentWeeks.field, {}).items():
-            week, agent, label = key.split("|")
-            expected[f"{agents.COLLECTION} {week}/{agent}", label] += n
-        for view in self._asked.views:
-            n = self.added.get(SavedViews.field, Counter())[view.id]
-            expected[f"{saved_views.COUNTS} {view.name!r}", "count"] = n
-        numbers = expected.keys() | snapshot.numbers.keys()
+        for view in sums.of(self._shown):
+            for (where, path), n in view.summed(self.added.get(view.field, {})).items():
+                expected[f"{view.collection} {where}", path] += n
+        # Those that are not counted everywhere yet, and those that are gone, are nobody's number.
+        names = {f"{saved_views.COUNTS} {v.id}": repr(v.name) for v in self._asked.views}
+        numbers = {
+            number
+            for number in expected.keys() | snapshot.numbers.keys()
+            if number[0] in names or not number[0].startswith(saved_views.COUNTS)
+        }
         self.numbers = len(numbers)
         for ticket_id, version in snapshot.parked.items():
             stops = snapshot.versions.get(ticket_id, 0) + 1
@@ -460,7 +458,8 @@ class Auditor:
         for where, path in sorted(numbers):
             is_ = snapshot.numbers.get((where, path), 0)
             if is_ != expected[where, path]:
-                tell(Difference(where, path, expected[where, path], is_))
+                what = f"{saved_views.COUNTS} {names[where]}" if where in names else where
+                tell(Difference(what, path, expected[where, path], is_))
 
     async def _snapshot(self, ids: Sequence[UUID]) -> _Snapshot:
         """Read sums, checkpoints and versions as of one moment.
@@ -485,20 +484,10 @@ class Auditor:
             wanted = list({*ids, *parked, *(event.ticket_id for event in recent)})
             checkpoints = await all_of(CHECKPOINTS, session)
             numbers: Counter[Number] = Counter()
-            for counter in await all_of(counters.COLLECTION, session):
-                where = f"{counters.COLLECTION} {counter['metric']}/{counter['period']}"
-                for path, n in _numbers(cast("JsonObject", counter["n"])):
-                    numbers[where, path] += n
-            for week in await all_of(agents.COLLECTION, session):
-                where = f"{agents.COLLECTION} {week['week']}/{week['agent']}"
-                for path, n in _numbers(cast("JsonObject", week["n"])):
-                    numbers[where, path] += n
-            names = {view.id: view.name for view in self._asked.views}
-            for count in await all_of(saved_views.COUNTS, session):
-                name = names.get(str(count["view"]))
-                if name is not None:
-                    where = f"{saved_views.COUNTS} {name!r}"
-                    numbers[where, "count"] += cast("int", count["n"])
+            for view in sums.of(self._shown):
+                for document in await all_of(view.collection, session):
+                    for (where, path), n in view.kept(document):
+                        numbers[f"{view.collection} {where}", path] += n
             reads = self._shown.collection(tickets.COLLECTION)
             found = reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
             versions = {
@@ -559,12 +548,3 @@ def _version(document: Document | None) -> int:
 
 def _fold(stream: Sequence[EventDocument]) -> TicketRead | None:
     return tickets.fold(None, map(from_document, stream))
-
-
-def _numbers(counter: JsonObject, path: str = "") -> Iterator[tuple[str, int]]:
-    """Give the numbers in a counter by their paths."""
-    for step, inside in counter.items():
-        if isinstance(inside, dict):
-            yield from _numbers(inside, f"{path}{step}.")
-        else:
-            yield f"{path}{step}", cast("int", inside)

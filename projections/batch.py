@@ -73,13 +73,15 @@ class Holding:
 class _Stored(NamedTuple):
     """A read document as it is: what stands in it, and what it has added to the counters.
 
-    `read` is None if it cannot be read: then `damage` says why.
+    `read` is None if it cannot be read: then `damage` says why. `damaged`: the field that no longer
+    says what was added, if one does not.
     """
 
     read: TicketRead | None
     damage: str | None
     version: int
     added: Contributions
+    damaged: str | None
 
 
 class Change(NamedTuple):
@@ -198,6 +200,8 @@ class BatchWriter:
         async def work(session: Session) -> str | None:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             events = await self._store.stored(ticket_id)
+            if stored is not None:
+                stored = self._undamaged(holding, stored, events)
             change, stuck = self._make(holding, ticket_id, None, events)
             if change is not None:
                 change = change._replace(before=stored)
@@ -219,6 +223,24 @@ class BatchWriter:
         else:
             holding.parked.add(ticket_id)
         return error
+
+    def _undamaged(
+        self, holding: Holding, stored: _Stored, events: Sequence[EventDocument]
+    ) -> _Stored:
+        """Give what a document must have added, where it does not say so itself any more."""
+        if stored.damaged is None:
+            return stored
+        made = make(
+            holding.views,
+            events[0]["ticket_id"],
+            None,
+            events[: stored.version],
+            self._reads.codec_options,
+        )
+        if made.change is None or made.change.after is None:
+            return stored
+        ought = sums.contributed(made.change.after)
+        return stored._replace(added={**stored.added, stored.damaged: ought[stored.damaged]})
 
     async def recount(self, holding: Holding, ids: Collection[UUID]) -> None:
         """Find anew which saved views count some tickets. Raises as `write` does."""
@@ -338,7 +360,8 @@ def _stored(document: Mapping[str, object]) -> _Stored:
             read, damage = None, f"the read document is damaged: {damaged}"
     except (KeyError, ValidationError) as error:
         damage = f"the read document is damaged: {told(error)}"
-    return _Stored(read, damage, version if isinstance(version, int) else 0, added)
+    version = version if isinstance(version, int) else 0
+    return _Stored(read, damage, version, added, damaged)
 
 
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
@@ -348,7 +371,8 @@ def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, 
         number = partition_of(ticket_id)
         events, former = applied[number]
         events += 0 if after is None else after.version
-        events -= 0 if before is None else before.version
+        if before is not None:  # one that was changed by hand may say anything
+            events -= before.version if after is None else min(before.version, after.version)
         applied[number] = Applied(events, later(former, last))
     return applied
 

@@ -10,7 +10,7 @@ is the sum of some fifty periods, whatever the number of tickets.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import cast
 
@@ -33,6 +33,21 @@ class Counters:
 
     collection = COLLECTION
     field = "counted"
+
+    @staticmethod
+    def summed(added: Entries) -> Counter[tuple[str, str]]:
+        """Give what is to be kept for entries, by counter without shard, and path."""
+        total: Counter[tuple[str, str]] = Counter()
+        for (metric, _, period, _), paths in dashboard.increments(added).items():
+            total.update({(f"{metric}/{period}", path): n for path, n in paths.items()})
+        return total
+
+    @staticmethod
+    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give the numbers in one document, by the same."""
+        where = f"{document['metric']}/{document['period']}"
+        for path, n in _numbers(document["n"]):
+            yield (where, path), n
 
     def __init__(self, database: Database) -> None:
         self._counters = database.collection(COLLECTION)
@@ -105,6 +120,14 @@ class Counters:
             labels = _inside(counter, ("n", *path))
             total.setdefault(key, Counter()).update(labels)
         return total
+
+
+def _numbers(inside: object, path: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(inside, dict):
+        for step, deeper in inside.items():
+            yield from _numbers(deeper, f"{path}.{step}" if path else step)
+    else:
+        yield path, cast("int", inside)
 
 
 def _inside(document: Mapping[str, object], path: Sequence[str]) -> Mapping[str, int]:

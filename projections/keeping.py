@@ -14,7 +14,7 @@ from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from projections.generations import BuildRunning, Generation, Generations
+from projections.generations import BuildRunning, Generation, Generations, prepare
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
 from projections.rebuild import Rebuild, beside
@@ -60,7 +60,9 @@ async def _keep(
         return None
     if active.shape < SHAPE:
         return "the views were folded by another version"
-    projector = Projector(active.of(database), store, lease_seconds=lease_seconds)
+    views = active.of(database)
+    await prepare(views)  # what somebody has dropped by hand is scanned again
+    projector = Projector(views, store, lease_seconds=lease_seconds)
     try:
         async with beside(projector.run()):
             while await generations.active() == active:  # noqa: ASYNC110 it is in the database

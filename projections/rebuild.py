@@ -98,9 +98,11 @@ class NotProved(CasebookError):
 class DocumentsDiffer(CasebookError):
     """A sum cannot be built alone: the read documents that it is the sum of are wrong."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, tickets_: Sequence[str]) -> None:
+        some = ", ".join(tickets_[:_MOST_TOLD])
         super().__init__(
-            "documents_differ", f"{count} read documents differ from the log: replay everything"
+            "documents_differ",
+            f"{len(tickets_)} read documents differ from the log ({some} ...): replay everything",
         )
 
 
@@ -151,10 +153,10 @@ class _Job(NamedTuple):
 
 
 class _Folded(NamedTuple):
-    """What a range of tickets came to."""
+    """What a range of tickets came to; `read`: how many events were."""
 
     tickets: int
-    events: int
+    read: int
     added: Mapping[str, Counter[str]]
     applied: Mapping[int, Applied]
     stuck: Sequence[Stuck]
@@ -290,7 +292,7 @@ class Rebuild:
             auditor = self._auditor(active)
             await auditor.compare(tell, before_sums=close)
             if wrong:
-                raise DocumentsDiffer(len(wrong))
+                raise DocumentsDiffer(sorted(wrong))
             if view == SavedViews.collection:
                 saved = {each.id for each in await SavedViews(views).all()}
                 if saved != {each.id for each in auditor.views}:
@@ -347,6 +349,11 @@ class Rebuild:
 
     # --- one after the other -------------------------------------------------------------------
 
+    @property
+    def has_switched(self) -> bool:
+        """Say whether what was built is shown, or kept."""
+        return bool(self._summary.numbers)
+
     def _begin(self, phase: Phase) -> None:
         self._end_phase()
         self._phase = (phase, self._clock())
@@ -355,7 +362,8 @@ class Rebuild:
     def _end_phase(self) -> None:
         phase, began = self._phase
         seconds = self._summary.seconds
-        seconds[phase] = seconds.get(phase, 0.0) + self._clock() - began
+        if phase != "wait":
+            seconds[phase] = seconds.get(phase, 0.0) + self._clock() - began
 
     def _summed_up(self) -> Summary:
         self._end_phase()
@@ -405,17 +413,20 @@ class Rebuild:
         stuck: list[Stuck] = []
         total = await self._store.count()
 
+        read = 0
+
         def took(folded: _Folded) -> None:
+            nonlocal read
+            read += folded.read
             self._summary.tickets += folded.tickets
-            self._summary.events += folded.events
             for name, entries in folded.added.items():
                 added[name].update(entries)
             for number, more in folded.applied.items():
                 events, last = applied.get(number, Applied(0, None))
                 applied[number] = Applied(events + more.events, later(last, more.last))
+                self._summary.events += more.events
             stuck.extend(folded.stuck)
-            done = self._summary.events
-            self._tell(Progress("scan", done, max(done, total)))
+            self._tell(Progress("scan", read, max(read, total)))
 
         ranges = await self._store.ranges()
         await self._workers.each(fold_range, [(job, part) for part in ranges], took)
@@ -445,7 +456,9 @@ class Rebuild:
         failing_since: float | None = None
         while True:
             state = await Checkpoints(views).read()
-            self._tell(Progress("tail", lag_seconds=health.age_seconds(state)))
+            applied = sum(partition.applied for partition in state.partitions)
+            total = max(applied, await self._store.count())
+            self._tell(Progress("tail", applied, total, health.age_seconds(state)))
             shown = health.as_of(state)
             if shown is not None and shown >= began and await self._shows_all(views):
                 return
@@ -526,6 +539,7 @@ class Rebuild:
     async def _fenced(self, shown: Checkpoints) -> AsyncIterator[None]:
         """Have nobody write to what is shown inside the block; it is to be short."""
         began = self._clock()
+        await shown.prepare()  # somebody may have dropped them by hand
 
         async def stay() -> None:
             while True:

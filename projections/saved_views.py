@@ -14,7 +14,7 @@ A view that is saved anew with another filter is another view, with an id of its
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
@@ -114,6 +114,16 @@ class SavedViews:
 
     collection = COUNTS
     field = "in_views"
+
+    @staticmethod
+    def summed(added: Mapping[str, int]) -> dict[tuple[str, str], int]:
+        """Give the counts that are to be kept, by view id."""
+        return {(view, "count"): n for view, n in added.items()}
+
+    @staticmethod
+    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give the count in one document."""
+        yield (str(document["view"]), "count"), cast("int", document["n"])
 
     def __init__(self, database: Database) -> None:
         self._database = database

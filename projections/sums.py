@@ -4,13 +4,13 @@ What a ticket adds stands in its read document, in one field for each of these v
 added is known exactly; whoever writes the document adds the difference in the same transaction; and
 at any moment the view is the sum over the documents.
 
-To add such a view: a pure function that says what an event adds, a field of `TicketRead` that keeps
-it, a class with the methods below, and its line in `of` and in `contributed`.
+docs/architecture.md says how to add one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
+from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from projections import agents, counters, dashboard, saved_views
 from projections.agents import AgentWeeks
@@ -20,6 +20,9 @@ from projections.saved_views import SavedViews
 from projections.tickets import TicketRead
 
 COLLECTIONS = (counters.COLLECTION, saved_views.COUNTS, agents.COLLECTION)
+
+Number = tuple[str, str]
+"""Where a number stands: a document without its shard, and the path in it."""
 
 Contributions = Mapping[str, Entries]
 """What a ticket adds, by the field of the read document that says so."""
@@ -32,6 +35,14 @@ class SumView(Protocol):
     def collection(self) -> str: ...
     @property
     def field(self) -> str: ...
+    @staticmethod
+    def summed(added: Entries) -> Mapping[Number, int]:
+        """Give what is to be kept for these entries, without shards."""
+
+    @staticmethod
+    def kept(document: JsonObject) -> Iterator[tuple[Number, int]]:
+        """Give the numbers in one document that is kept."""
+
     async def prepare(self) -> None: ...
     async def add(self, change: Entries, shard: int, session: Session | None) -> None: ...
 

@@ -12,12 +12,14 @@ after, unless --keep-old keeps it for --rollback.
                       ?as_of_view=NAME, --list lists them, --drop NAME drops them
   --rollback          show again what was shown before, once it has caught up
 
-Exit 0: done, or all equal; 1: not done (nothing has changed), or something differs.
+Exit 0: done, or all equal; 1: not done (what is shown is what was), or something differs; 2: the
+options make no sense; 130: stopped by Ctrl-C.
 """
 
 import argparse
 import asyncio
 import os
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from uuid import UUID
 
@@ -40,6 +42,7 @@ from scripts.replaying import Report
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 _MOST_WORKERS = 64
+_DIGITS = 9
 _VIEWS = (tickets.COLLECTION, *sums.COLLECTIONS)
 _NAME: TypeAdapter[str] = TypeAdapter(ViewName)
 
@@ -65,7 +68,8 @@ async def main() -> int:
             if options.ticket:
                 return await _repair(db, options.ticket, report)
             async with workers(db, options.workers) as processes:
-                return await _build(Rebuild(db, processes, report.progress), options, report)
+                rebuild = Rebuild(db, processes, report.progress)
+                return await _told_if_stopped(rebuild, options, report)
 
 
 def _options() -> argparse.Namespace:
@@ -113,10 +117,9 @@ def _options() -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 10**9:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or len(text) > _DIGITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of differences")
+    return int(text)
 
 
 def _name(text: str) -> str:
@@ -129,14 +132,16 @@ def _name(text: str) -> str:
 
 def _moment(text: str) -> datetime:
     """Read a time with its zone, or a day: that is its last moment."""
-    try:
-        day = date.fromisoformat(text)
-        return datetime.combine(day, time.max, UTC)
-    except ValueError:
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(text), time.max, UTC)
+    with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text} has no zone: write {text}Z for UTC")
-    return moment
+        if moment.tzinfo is None:
+            raise argparse.ArgumentTypeError(f"{text} has no zone: write {text}Z for UTC")
+        return moment.astimezone(UTC)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no time: write 2026-03-31, or 2026-03-31T12:00:00Z"
+    )
 
 
 async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) -> int:
@@ -144,7 +149,9 @@ async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) 
         summary = await rebuild.go_back()
         what = "what was shown before is shown again"
     elif options.until is not None:
-        until: datetime = options.until.astimezone(UTC)
+        until: datetime = options.until
+        if until > datetime.now(UTC):
+            raise UsageError(f"{until.isoformat()} has not come yet: nobody knows what will be so")
         name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
         summary = await rebuild.as_of(name, until, options.by or "occurred")
         what = f"ask for them by ?as_of_view={name}"
@@ -158,6 +165,15 @@ async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) 
     return 0
 
 
+async def _told_if_stopped(rebuild: Rebuild, options: argparse.Namespace, report: Report) -> int:
+    try:
+        return await _build(rebuild, options, report)
+    except asyncio.CancelledError:
+        done = "it had just been done" if rebuild.has_switched else "what is shown is what was"
+        fail(f"stopped: {done}")
+        raise
+
+
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:
     differences = 0
 
@@ -167,6 +183,7 @@ async def _verify(db: Database, processes: Workers, report: Report, most: int) -
         if differences <= most:
             report.difference(difference)
 
+    report.progress(Progress("verify"))
     auditor = Auditor(
         db,
         await Generations(db).active(),

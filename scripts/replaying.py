@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import Self
 
 import orjson
+from pymongo.errors import PyMongoError
 from rich.progress import TaskID
 
+from domain.errors import CasebookError
 from domain.events import JsonObject
 from projections.audit import Auditor, Difference
 from projections.rebuild import Progress, Summary
@@ -28,6 +30,7 @@ class Report(AbstractContextManager["Report"]):
         self._task: TaskID | None = None
         self._phase: str | None = None
         self._began = self._told = 0.0
+        self._first = 0
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -42,20 +45,22 @@ class Report(AbstractContextManager["Report"]):
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._json and isinstance(error, CasebookError | PyMongoError):
+            self._line({"error": error.detail if isinstance(error, CasebookError) else str(error)})
 
     def progress(self, at: Progress) -> None:
         """Tell how far it is: not more often than anyone would read it."""
         now = time.monotonic()
         if at.phase != self._phase:
-            self._phase, self._began, self._told = at.phase, now, 0.0
+            self._phase, self._began, self._told, self._first = at.phase, now, 0.0, at.done
             if self._bar is not None:
                 if self._task is not None:
                     self._bar.update(self._task, rate="done")
                 self._task = self._bar.add_task(at.phase, total=None, rate="")
-        rate = at.done / (now - self._began) if now > self._began else 0.0
+        rate = (at.done - self._first) / (now - self._began) if now > self._began else 0.0
         left = (at.total - at.done) / rate if rate and at.total else None
         if self._bar is not None and self._task is not None:
-            told = f"{rate:,.0f} events/s" if at.total else _lag(at)
+            told = ", ".join(filter(None, (f"{rate:,.0f} events/s" if at.total else "", _lag(at))))
             self._bar.update(self._task, completed=at.done, total=at.total or None, rate=told)
             return
         due = now - self._told >= (_JSON_SECONDS if self._json else _LINE_SECONDS)
@@ -65,12 +70,14 @@ class Report(AbstractContextManager["Report"]):
         if self._json:
             told_: JsonObject = {**asdict(at), "events_per_second": round(rate)}
             self._line({**told_, "seconds_left": None if left is None else round(left)})
+        elif at.phase == "wait":
+            self.say("waiting: another replay is at work, or was killed a moment ago")
         elif at.total:
             percent = 100 * at.done // at.total
             rest = "" if left is None else f", {left:.0f} s left"
-            self.say(
-                f"{at.phase}: {at.done} of {at.total} events ({percent} %), {rate:.0f}/s{rest}"
-            )
+            lag = f", {_lag(at)}" if at.lag_seconds is not None else ""
+            done = f"{at.done} of {at.total} events ({percent} %)"
+            self.say(f"{at.phase}: {done}, {rate:.0f}/s{rest}{lag}")
         else:
             self.say(" ".join((f"{at.phase}", _lag(at))).strip())
 

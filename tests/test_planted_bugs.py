@@ -392,7 +392,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "the events of a batch are counted, not the new ones": (
         redelivered,
-        (Line(batch, "_applied", "events -= 0 if before is None else before.version", "pass"),),
+        (Line(batch, "_applied", "if before is not None:", "if False:"),),
     ),
     "nobody counts the log": (
         a_stream_brings_nothing,

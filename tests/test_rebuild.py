@@ -355,7 +355,7 @@ async def test_a_sum_of_wrong_documents_is_not_built(database, store):
         await caught_up(database, store)
         await (await shown(database)).update_one({"_id": ids[0]}, {"$set": {"status": "closed"}})
         async with workers(database, 0) as here:
-            with pytest.raises(DocumentsDiffer, match="1 read documents"):
+            with pytest.raises(DocumentsDiffer, match="1 read documents differ"):
                 await Rebuild(database, here).one("agent_weeks")
         await add(store, ids[1], "AgentReplied", body="x")
         await caught_up(database, store)
@@ -528,6 +528,63 @@ async def test_projecting_goes_on_when_a_rebuild_fails(database, store, monkeypa
         await open_some(store, 2)
         await caught_up(database, store)
         assert not task.done()
+    await assert_views_equal_the_log(database)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_views_that_were_dropped_by_hand_are_built_anew(database, store, stopped):
+    """L7: all of them, the checkpoints too, beside a projector or with none."""
+    ids = await open_some(store, 5)
+    async with running(database):
+        await caught_up(database, store)
+        if not stopped:
+            for view in VIEWS:
+                await (await shown(database, view)).drop()
+            await rebuilt(database)
+            await add(store, ids[0], "AgentReplied", body="x")
+            await caught_up(database, store)
+    if stopped:
+        for view in VIEWS:
+            await (await shown(database, view)).drop()
+        await rebuilt(database)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_restart_scans_what_was_dropped_by_hand(database, store):
+    """L7"""
+    await open_some(store, 5)
+    async with running(database):
+        await caught_up(database, store)
+    for view in VIEWS:
+        await (await shown(database, view)).drop()
+    async with running(database):
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_former_generation_that_was_damaged_is_not_shown_again(database, store):
+    """L7"""
+    await open_some(store, 5)
+    async with running(database), workers(database, 0) as here:
+        await caught_up(database, store)
+        await rebuilt(database, keep_former=True)
+        await database.collection("ticket_reads").update_many({}, {"$set": {"status": "pending"}})
+        with pytest.raises(NotProved, match="5 things"):
+            await Rebuild(database, here).go_back()
+    assert set((await active(database)).numbers.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"$set": {"version": 99}}, {"$unset": {"worked": 1}}, {"$set": {"counted": 3}}]
+)
+async def test_a_repaired_ticket_is_right_to_the_last_sum(database, store, damage):
+    """L7: whatever somebody has done to its document by hand."""
+    ids = await open_some(store, 3)
+    async with running(database):
+        await caught_up(database, store)
+        await (await shown(database)).update_one({"_id": ids[0]}, damage)
+        await ParkedTickets(await Generations(database).shown()).ask(ids[0])
+        await until(partial(nothing_parked, database))
     await assert_views_equal_the_log(database)
 
 

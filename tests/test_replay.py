@@ -76,13 +76,16 @@ async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, e
         (("--rollback",), "there is no former generation to go back to"),
         (("--drop", "x"), "there are no views as of a time named 'x'"),
         (("--until", "2026-01-01T00:00"), "has no zone"),
-        (("--until", "yesterday"), "invalid"),
+        (("--until", "yesterday"), "is no time: write 2026-03-31"),
+        (("--until", "0001-01-01T00:00:00+14:00"), "is no time"),
+        (("--until", "9999-12-31"), "has not come yet"),
         (("--until", "2026-01-01", "--name", "A B"), "must be letters a-z"),
         (("--projection", "everything"), "invalid choice"),
         (("--name", "x"), "go with --until"),
         (("--verify", "--keep-old"), "goes with building all views"),
         (("--verify", "--rollback"), "not allowed with"),
-        (("--workers", "-1"), "invalid"),
+        (("--workers", "65"), "invalid choice"),
+        (("--most", "x"), "is no number of differences"),
         (("--ticket", "7"), "invalid"),
     ],
 )
@@ -116,6 +119,8 @@ async def test_each_route_shows_views_as_of_a_time(database, store):
         assert (then.status_code, then.json()["tickets"]) == (200, [])
         assert then.headers["Casebook-Views-As-Of"] == NOW.isoformat()
         shown = (await client.get("/dashboard", params=at)).json()
+        assert (shown["date"], shown["on_date"]["created"]) == (NOW.date().isoformat(), 3)
+        assert shown["backlog"]["age"] == {"today": 3}
         assert shown["backlog"]["assignee"] == {"": 3}
         series = {"metric": "backlog", "from": NOW.date(), "to": NOW.date(), **at}
         days = (await client.get("/dashboard/series", params=series)).json()["days"]
@@ -188,7 +193,11 @@ def test_lines_are_not_told_more_often_than_anyone_reads(capsys):
             report.progress(Progress("scan", done, 1000))
         report.progress(Progress("scan", 1000, 1000))
         report.progress(Progress("tail", lag_seconds=1.5))
+        report.progress(Progress("wait"))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[1].startswith("scan: 1000 of 1000 events (100 %)")
-    assert lines[2] == "tail 1.5 s behind"
+    assert lines[2:] == [
+        "tail 1.5 s behind",
+        "waiting: another replay is at work, or was killed a moment ago",
+    ]
