@@ -608,10 +608,16 @@ async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]
 async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Do something else while the block runs; if that fails, so does the block, with its error."""
     inside = asyncio.current_task()
+    if inside is None:
+        raise AssertionError("it runs in a task")
+    cancelled_before = inside.cancelling()
     running = asyncio.create_task(work)
+    failed = False
 
     def ended(task: asyncio.Task[None]) -> None:
-        if inside is not None and not task.cancelled() and task.exception() is not None:
+        nonlocal failed
+        if not task.cancelled() and task.exception() is not None:
+            failed = True
             inside.cancel()
 
     running.add_done_callback(ended)
@@ -619,9 +625,8 @@ async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         yield
         await asyncio.sleep(0)  # so that it is not in what comes behind that one is cancelled
     except asyncio.CancelledError:
-        if running.done() and not running.cancelled() and (error := running.exception()):
-            if inside is not None:
-                inside.uncancel()
+        # Someone else may want it to end as well, and that is what counts.
+        if failed and inside.uncancel() == cancelled_before and (error := running.exception()):
             raise error from None
         raise
     finally:

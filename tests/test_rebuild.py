@@ -1,6 +1,7 @@
 """Views built anew under live traffic, and put in the place of the old ones in one instant (L7)."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
@@ -84,7 +85,7 @@ async def test_the_same_views_come_out_whatever_was_there(database, store):
         )
         await (await shown(database, "agent_weeks")).drop()
         summary = await rebuilt(database)
-        assert (summary.tickets, summary.events, summary.parked) == (10, 31, 1)
+        assert (summary.tickets, summary.events, summary.parked) == (10, 30, 1)
         assert (summary.checked_documents, summary.checked_numbers > 20) == (10, True)
         assert set((await active(database)).numbers.values()) == {2}
         await add(store, ids[0], "AgentReplied", body="after")
@@ -416,7 +417,8 @@ async def test_the_count_of_a_view_that_was_saved_meanwhile_is_never_gone(databa
     async with running(database):
         await caught_up(database, store)
         building = asyncio.create_task(rebuilt(database, tell))
-        await proving.wait()
+        async with asyncio.timeout(30):
+            await proving.wait()
         await SavedViews(database).save("late", TicketFilter())
         await until(partial(is_counted, database, "late", 30))
         while not building.done():
@@ -599,6 +601,30 @@ async def test_what_fails_after_the_switch_undoes_nothing(database, store, monke
         monkeypatch.setattr(Checkpoints, "hand_over", gone)
         await rebuilt(database)
         assert set((await active(database)).numbers.values()) == {2}
+
+
+async def test_who_is_stopped_while_what_runs_beside_it_fails_stops():
+    """Or a projector could not be stopped at the moment at which it fails."""
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise RuntimeError
+
+    async def work():
+        while True:
+            with suppress(RuntimeError):
+                async with rebuild.beside(fail()):
+                    await asyncio.sleep(10)
+
+    task = asyncio.create_task(work())
+    for turn in range(50):
+        for _ in range(turn % 7):
+            await asyncio.sleep(0)
+        task.cancel()
+        [ended] = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+        assert isinstance(ended, asyncio.CancelledError)
+        task = asyncio.create_task(work())
+    task.cancel()
 
 
 async def unreadable(_database, _item):
