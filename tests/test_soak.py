@@ -8,6 +8,7 @@ from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
 from scripts.soak.race import race
+from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.views import POINTS as PROJECTOR_POINTS
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector
 from tests.oracle import assert_views_equal_the_log
@@ -82,3 +83,17 @@ async def test_three_projectors_that_come_and_go(scratch_url):
     """L7, L8: stopped and killed at random, under load."""
     counted = await come_and_go(scratch_url, 6, assert_views_equal_the_log)
     assert counted.total() >= 3
+
+
+async def test_views_built_anew_under_clients_load(scratch_url):
+    """L7, L9: no request fails, and nothing that was seen is gone."""
+    counted = await replay_under_load(scratch_url, 2, assert_views_equal_the_log)
+    assert counted["replays"] == 2
+    assert counted["reads"] > 50
+
+
+async def test_a_replay_killed_around_its_switch(scratch_url):
+    """L7: what is shown is the old or the new, whole; the next one works."""
+    points = ("after _scan", "after fence", "before switch", "after switch")
+    counted = await kill_replay(scratch_url, 4, assert_views_equal_the_log, points)
+    assert counted == {"killed": 4}

@@ -9,7 +9,6 @@ command is in the lists, in the rounds with a replay and in pauses of the same l
 """
 
 import asyncio
-import os
 import random
 import signal
 import time
@@ -31,7 +30,7 @@ from projections.workers import workers
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.promises import free_port, process, ready, require
-from scripts.soak.views import Check, audited, caught_up, telling, under_load
+from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 
 _SENDERS = 4
 _READERS = 2
@@ -46,7 +45,7 @@ STEPS: tuple[tuple[object, str], ...] = (
     (rebuild, "prepare"),
     (rebuild, "fold_range"),
     (Rebuild, "_scan"),
-    (Checkpoints, "begin"),
+    (Checkpoints, "write"),
     (Rebuild, "_catch_up"),
     (Rebuild, "_prove"),
     (Checkpoints, "fence"),
@@ -58,7 +57,9 @@ STEPS: tuple[tuple[object, str], ...] = (
 POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
 
 
-async def kill_replay(url: str, rounds: int, check: Check = audited) -> Counter[str]:
+async def kill_replay(
+    url: str, rounds: int, check: Check = audited, points: Sequence[str] = POINTS
+) -> Counter[str]:
     """Kill a replay at one point after the other; the last one is let be."""
     counted: Counter[str] = Counter()
     async with (
@@ -68,7 +69,7 @@ async def kill_replay(url: str, rounds: int, check: Check = audited) -> Counter[
         with progress() as bar:
             task = bar.add_task("killing", total=rounds, rate="rounds")
             for round_ in range(rounds):
-                point = POINTS[round_ % len(POINTS)]
+                point = points[round_ % len(points)]
                 nth = random.randint(1, 3) if "fold_range" in point else 1  # noqa: S311
                 async with process("scripts.soak", "_replay", url, point, str(nth)) as killed:
                     with suppress(TimeoutError):
@@ -80,7 +81,8 @@ async def kill_replay(url: str, rounds: int, check: Check = audited) -> Counter[
                 bar.advance(task)
         async with process("scripts.soak", "_replay", url, "never", "1") as last:
             require(await asyncio.wait_for(last.wait(), _REPLAY_SECONDS) == 0, "the last replay")
-        await _swept(database)
+        if points is POINTS:  # that takes a minute
+            await _swept(database)
     return counted
 
 
@@ -105,16 +107,7 @@ async def keep(url: str) -> int:
 
 async def replay_and_die(url: str, point: str, nth: int) -> int:
     """Build everything anew until a point is reached for the nth time, and die as by kill -9."""
-    reached = 0
-
-    def reach(name: str) -> None:
-        nonlocal reached
-        reached += name == point
-        if reached == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    for owner, name in STEPS:
-        setattr(owner, name, telling(getattr(owner, name), name, reach))
+    die_at(STEPS, point, nth)
     setattr(EventStore, "ranges", _small_ranges)  # noqa: B010 to die between two
     database = connect(url)
     async with workers(database, 0) as here:

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
@@ -224,6 +224,14 @@ async def _epochs(database: Database) -> int:
 
 async def project_and_die(url: str, point: str, nth: int) -> int:
     """Project until a point is reached for the nth time, and die there as by kill -9."""
+    die_at(STEPS, point, nth)
+    shown = await Generations(connect(url)).shown()
+    await Projector(shown, EventStore(shown), lease_seconds=LEASE_SECONDS).run()
+    return 0
+
+
+def die_at(steps: Sequence[tuple[object, str]], point: str, nth: int) -> None:
+    """Have this process die, as by kill -9, where it comes to a point for the nth time."""
     reached = 0
 
     def reach(name: str) -> None:
@@ -232,14 +240,11 @@ async def project_and_die(url: str, point: str, nth: int) -> int:
         if reached == nth:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for owner, name in STEPS:
-        setattr(owner, name, telling(getattr(owner, name), name, reach))
-    shown = await Generations(connect(url)).shown()
-    await Projector(shown, EventStore(shown), lease_seconds=LEASE_SECONDS).run()
-    return 0
+    for owner, name in steps:
+        setattr(owner, name, _telling(getattr(owner, name), name, reach))
 
 
-def telling(
+def _telling(
     step: Callable[..., Awaitable[object]], name: str, reach: Callable[[str], None]
 ) -> Callable[..., Awaitable[object]]:
     async def told(*args: object, **more: object) -> object:
