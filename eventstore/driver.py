@@ -5,7 +5,8 @@ here, and all other code is written and typed against PyMongo's async API. That 
 answer to the same calls is what the test suite shows by running on both.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
+_ENDING_SECONDS = 5.0
 
 
 class DatabaseAddressError(CasebookError):
@@ -96,9 +98,9 @@ class Database:
         concern = ReadConcern("snapshot") if snapshot else None
         if self._kept is not None:
             session = await self._session(self._kept)
-            return await session.with_transaction(work, read_concern=concern)
+            return await _to_its_end(session.with_transaction(work, read_concern=concern))
         async with await _settled(self.client.start_session()) as session:
-            return await session.with_transaction(work, read_concern=concern)
+            return await _to_its_end(session.with_transaction(work, read_concern=concern))
 
     def keeping_session(self) -> "Database":
         """Give the same database for one whose transactions come one after the other.
@@ -197,6 +199,21 @@ def connect(url: str, driver: DriverName = "motor") -> Database:
         ) from error
     client = cast("AsyncMongoClient[JsonObject]", made)
     return Database(client, client.get_default_database(_DATABASE_NAME).name, url, driver)
+
+
+async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
+    """Run a transaction; who is cancelled meanwhile waits for its end.
+
+    Cut off in the middle of a call, it would be aborted before that call arrives, which would then
+    begin it anew: and its locks would last until the database ends it, after a minute.
+    """
+    running = asyncio.ensure_future(transaction)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running], timeout=_ENDING_SECONDS)
+        running.cancel()
+        raise
 
 
 @overload

@@ -114,7 +114,11 @@ async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
         await until(partial(ready, client, 200))
         await open_some(store, 1)
         await until(partial(ready, client, 503))
-        assert (await client.get("/readyz")).json()["views"]["missing_events"] == 3
+
+        async def missing():
+            return (await client.get("/readyz")).json()["views"]["missing_events"] == 3
+
+        await until(missing)
 
 
 async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, store, monkeypatch):
