@@ -128,7 +128,7 @@ async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_agai
         async with asyncio.TaskGroup() as group:
             for work in (write, read, read):
                 group.create_task(work())
-            for _ in range(4):
+            for _ in range(2):
                 await rebuilt(database)
             stop.set()
         await caught_up(database, store)
@@ -259,7 +259,7 @@ async def test_nothing_is_shown_without_a_fence(database, store):
 
 async def test_a_sweep_drops_what_nothing_names_and_no_more(database, store):
     """L7: not what is being built, was kept, or is of another name."""
-    async with running(Projector(database, store)):
+    async with running(database):
         await rebuilt(database, keep_former=True)
     await Generations(database).begin("me")
     for name in ("ticket_reads_77", "ticket_reads_3", "ticket_reads_old", "unrelated_77"):

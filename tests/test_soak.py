@@ -30,10 +30,10 @@ async def test_a_race_of_50_writers_in_3_processes(scratch_url):
 
 async def test_the_api_killed_at_bad_moments(scratch_url):
     """L3, L4, L5: what was acknowledged is there once; a retry is answered as the first time."""
-    counted = await kill_api(scratch_url, rounds=20)
-    assert all(counted[f"killed_{point}"] == 5 for point in POINTS)
-    assert counted["ok"] > 300
-    assert counted["ok_of_several_events"] > 50
+    counted = await kill_api(scratch_url, rounds=8)
+    assert all(counted[f"killed_{point}"] == 2 for point in POINTS)
+    assert counted["ok"] > 100
+    assert counted["ok_of_several_events"] > 10
     assert counted["failed"] > 0
     assert counted["unknown_then_retried"] > 0
 
@@ -87,13 +87,13 @@ async def test_three_projectors_that_come_and_go(scratch_url):
 
 async def test_views_built_anew_under_clients_load(scratch_url):
     """L7, L9: no request fails, and nothing that was seen is gone."""
-    counted = await replay_under_load(scratch_url, 2, assert_views_equal_the_log)
-    assert counted["replays"] == 2
+    counted = await replay_under_load(scratch_url, 1, assert_views_equal_the_log)
+    assert counted["replays"] == 1
     assert counted["reads"] > 50
 
 
 async def test_a_replay_killed_around_its_switch(scratch_url):
     """L7: what is shown is the old or the new, whole; the next one works."""
-    points = ("after _scan", "after fence", "before switch", "after switch")
-    counted = await kill_replay(scratch_url, 4, assert_views_equal_the_log, points)
-    assert counted == {"killed": 4}
+    points = ("after fence", "after switch")
+    counted = await kill_replay(scratch_url, 2, assert_views_equal_the_log, points)
+    assert counted == {"killed": 2}
