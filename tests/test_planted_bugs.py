@@ -460,7 +460,14 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "the token of a rebuild is taken after its scan": (
         rebuilds,
-        (Line(Rebuild, "everything", ".begin(token,", ".begin(await self._store.position(),"),),
+        (
+            Line(
+                Rebuild,
+                "everything",
+                "(applied, token, began, saved)",
+                "(applied, await self._store.position(), began, saved)",
+            ),
+        ),
     ),
     "a rebuild shows views without a fence": (
         rebuilds,
