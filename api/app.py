@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from api import agents, commands, dashboard, desk, health, problems, queries, saved_views
+from api import agents, commands, dashboard, desk, health, history, lists, problems, saved_views
 from api.handle import Handler
+from api.representations import Tickets
 from api.settings import Settings
 from api.timekeeper import Timekeeper
 from api.visible import Views
@@ -84,7 +85,8 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
     desks, views = desk.Desks(database), Views(database)
     app.include_router(commands.router(Handler(store, desks), views))
-    app.include_router(queries.router(database, store, views))
+    app.include_router(lists.router(database, views))
+    app.include_router(history.router(store, Tickets(store, views)))
     app.include_router(saved_views.router(database, views))
     app.include_router(dashboard.router(views))
     app.include_router(agents.router(views))

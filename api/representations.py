@@ -1,0 +1,108 @@
+"""A ticket as clients see it: in lists, and by itself.
+
+A single ticket is its read document with the events behind it folded in by the view's own fold, so
+it always shows every acknowledged change, projector or none (law L9).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.visible import Views
+from domain.errors import TicketNotFound
+from domain.events import CloseReason, FieldValue, JsonObject, Priority, SlaTarget, Status
+from domain.ticket import Attachment, Link, Rating
+from eventstore.failures import answering
+from eventstore.store import EventStore
+from projections import tickets
+from projections.tickets import TicketRead
+
+INTERNAL_FIELDS = frozenset(
+    ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
+)
+"""Fields of a read document that clients have no business with."""
+_PATIENCE_SECONDS = 10.0
+
+
+class TicketSummary(BaseModel):
+    """A ticket as lists show it. Times are UTC; null until it has come to that."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    version: int = Field(description="How many events it has had; its ETag is this in quotes.")
+    subject: str
+    requester: str
+    status: Status
+    priority: Priority
+    group: str | None
+    assignee: str | None
+    tags: list[str]
+    fields: dict[str, FieldValue]
+    waiting_reason: str | None
+    resume_at: datetime | None
+    resolution: str | None
+    close_reason: CloseReason | None
+    followers: list[str]
+    attachments: list[Attachment]
+    links: list[Link]
+    rating: Rating | None
+    opened_at: datetime
+    updated_at: datetime
+    preview: str = Field(description="The first 50 characters of the last public message.")
+    last_actor: str
+    has_note: bool
+    agent_replies: int
+    requester_replies: int
+    reopenings: int
+    first_response_at: datetime | None
+    first_response_seconds: int | None = Field(description="From the opening.")
+    resolved_at: datetime | None
+    resolution_seconds: int | None = Field(description="From the opening.")
+    closed_at: datetime | None
+    first_response_due_at: datetime | None = Field(
+        description="When what was promised runs out or ran out; null if nothing was, and while "
+        "the ticket waits."
+    )
+    resolution_due_at: datetime | None
+    sla_breached: list[SlaTarget] = Field(description="The promises that were missed.")
+
+
+class TicketDetail(TicketSummary):
+    """A ticket by itself."""
+
+    body: str
+
+
+def present(document: Mapping[str, object]) -> JsonObject:
+    """Give a read document as a client sees it."""
+    shown = {name: value for name, value in document.items() if name not in INTERNAL_FIELDS}
+    return {"id": shown.pop("_id"), **shown}
+
+
+def readable(document: Mapping[str, object] | None) -> TicketRead | None:
+    """Read a document, or give None: the log has everything."""
+    try:
+        return None if document is None else tickets.from_document(document)
+    except (KeyError, ValidationError):
+        return None
+
+
+class Tickets:
+    """Single tickets, after their last acknowledged event."""
+
+    def __init__(self, store: EventStore, views: Views) -> None:
+        self._store = store
+        self._views = views
+
+    async def current(self, ticket_id: UUID) -> TicketRead:
+        """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
+        read = readable(await self._views.any_ticket(ticket_id))
+        async with answering(_PATIENCE_SECONDS):
+            behind = await self._store.load(ticket_id, after=read.version if read else 0)
+        current = tickets.fold(read, behind)
+        if current is None:
+            raise TicketNotFound
+        return current
