@@ -78,7 +78,13 @@ class Database:
         return found
 
     async def drop(self, name: str) -> None:
-        """Drop a collection or a view by its real name."""
+        """Drop a collection or a view by its real name.
+
+        Not a collection that a transaction may be open in, even one that a killed process has left
+        so: the embedded server would wait for its end, and all transactions for the drop. Those
+        that have lasted for more than a minute are ended first.
+        """
+        await self.clear_abandoned_transactions()
         await self.client[self.name].drop_collection(name)
 
     async def show(self, name: str, of: str) -> None:
@@ -99,8 +105,11 @@ class Database:
         if self._kept is not None:
             session = await self._session(self._kept)
             return await _to_its_end(session.with_transaction(work, read_concern=concern))
-        async with await _settled(self.client.start_session()) as session:
+        session = await _settled(self.client.start_session())
+        try:
             return await _to_its_end(session.with_transaction(work, read_concern=concern))
+        finally:  # leaving a block of Motor's session would stop the event loop meanwhile
+            await session.end_session()
 
     def keeping_session(self) -> "Database":
         """Give the same database for one whose transactions come one after the other.

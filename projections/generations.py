@@ -11,8 +11,10 @@ place of another at one instant, for all processes (law L7).
       {_id: "as_of/<name>", numbers, name, until, by, made_at}
       {numbers, drop_after}                          what was replaced before that
 
-A collection that no document names is dropped by the next who sweeps: what a build has left that
-was killed, and what was replaced some time ago. Not at once: a reader may be about to ask it.
+A collection that no document names is dropped by the next who sweeps: what was replaced some time
+ago, and what a build has left that was given up. Not at once: a reader may be about to ask it, and
+a killed process may have left a transaction open in it. Then the embedded server would wait for its
+end, and all other transactions for the drop, for ever.
 
 For those who look by hand, `ticket_reads` and the others are database views of what is active.
 """
@@ -44,8 +46,10 @@ DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, chec
 VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
 BUILD_LEASE_SECONDS = 10.0
 _KNOWN_SECONDS = 1.0
-DROP_SECONDS = 30.0
-"""How long after it was replaced a collection is dropped: longer than any reader has patience."""
+DROP_SECONDS = 75.0
+"""How long after it was replaced, or given up, a collection is dropped: longer than any reader has
+patience, and than a transaction lasts that a killed process has left open in it.
+"""
 
 By = Literal["occurred", "recorded"]
 
@@ -252,8 +256,8 @@ class Generations:
             raise BuildLost
 
     async def give_up(self, builder: str) -> None:
-        """End a build; what it has made is dropped by the next sweep."""
-        await self._documents.delete_one({"_id": "building", "builder": builder})
+        """End a build; what it has made is dropped a minute later."""
+        await self._give_up({"builder": builder})
 
     async def keep_as_of(self, builder: str, name: str, until: datetime, by: By) -> None:
         """Let what was built be views as of a time, in the place of what had the name.
@@ -363,10 +367,13 @@ class Generations:
 
     async def _retire_named(self, name: str, now: datetime, session: Session) -> bool:
         """Have what a document names be dropped soon; say whether there is one."""
-        found = await self._documents.find_one({"_id": name}, session=session)
+        return await self._retire_one({"_id": name}, now, session)
+
+    async def _retire_one(self, which: JsonObject, now: datetime, session: Session) -> bool:
+        found = await self._documents.find_one(which, session=session)
         if found is None:
             return False
-        await self._documents.delete_one({"_id": name}, session=session)
+        await self._documents.delete_one({"_id": found["_id"]}, session=session)
         await self._retire(_generation(found), now, session)
         return True
 
@@ -404,8 +411,15 @@ class Generations:
         seen_at = cast("datetime", building["seen_at"])
         age = abs(await self._database.server_time() - seen_at)
         if age > timedelta(seconds=BUILD_LEASE_SECONDS):
-            same = {"_id": "building", "builder": building["builder"], "seen_at": seen_at}
-            await self._documents.delete_one(same)
+            await self._give_up({"builder": building["builder"], "seen_at": seen_at})
+
+    async def _give_up(self, which: JsonObject) -> None:
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            await self._retire_one({"_id": "building", **which}, now, session)
+
+        await self._database.in_transaction(work)
 
     async def _show_by_hand(self) -> None:
         """Have the views' own names show what is active, for those who look by hand."""

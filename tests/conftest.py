@@ -33,6 +33,9 @@ async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
     database = connect(f"{address.rstrip('/')}/{name}?{options}", driver)
     # As it is with the first generation of views, which is the one that is shown in most tests.
     yield FIRST.of(database)
+    if "CASEBOOK_TEST_MONGODB_URL" not in os.environ:
+        # What killed processes have left open would keep the server from dropping anything.
+        await database.client.admin.command("killAllSessions", [])
     await database.client.drop_database(name)
     await database.close()
 

@@ -45,6 +45,8 @@ from tests.projecting import (
 from tests.spec import NOW
 
 DAY = timedelta(days=1)
+DROP_SECONDS = generations.DROP_SECONDS
+MONGODB_TRANSACTION_SECONDS = 60  # transactionLifetimeLimitSeconds
 WITH_A_SUM = {"projections", "projectors"}
 
 
@@ -240,6 +242,29 @@ async def test_a_builder_that_was_frozen_shows_nothing(database, store, monkeypa
     with pytest.raises(BuildLost):
         await building.switch("frozen", "frozen", keep_former=False)
     assert set((await active(database)).numbers.values()) == {1}
+
+
+async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store, monkeypatch):
+    """L3: its collections are dropped when the database has ended its transaction, not before."""
+    assert DROP_SECONDS > MONGODB_TRANSACTION_SECONDS + 10
+    monkeypatch.setattr(generations, "DROP_SECONDS", DROP_SECONDS)
+    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.1)
+    generation = await Generations(database).begin("killed")
+    left_open = generation.of(database).collection("ticket_reads")
+    await left_open.insert_one({"_id": uuid4()})
+    session = await database.client.start_session()
+    session.start_transaction()
+    await left_open.insert_one({"_id": uuid4()}, session=session)
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(20), running(database):
+        await Generations(database).sweep()
+        ids = await open_some(store, 2)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+    assert len(ids) == 2
+    assert (await Generations(database).begin("next")).numbers != generation.numbers
+    assert generation.names["ticket_reads"] in await database.collections()
+    await session.end_session()
 
 
 async def test_nothing_is_shown_without_a_fence(database, store):

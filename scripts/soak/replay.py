@@ -23,7 +23,7 @@ from eventstore.driver import Database, connect
 from eventstore.store import EventStore
 from projections import rebuild
 from projections.checkpoints import Checkpoints
-from projections.generations import Generations
+from projections.generations import DROP_SECONDS, Generations
 from projections.keeping import project
 from projections.rebuild import Rebuild
 from projections.workers import workers
@@ -37,6 +37,7 @@ _READERS = 2
 _COMMANDS_PER_SECOND = 40
 _PAGE = 200
 _REPLAY_SECONDS = 120
+_SWEPT_SECONDS = DROP_SECONDS + 120
 _PAUSE_SECONDS = 0.01
 _EVENTS_EACH = 100
 
@@ -81,7 +82,7 @@ async def kill_replay(
                 bar.advance(task)
         async with process("scripts.soak", "_replay", url, "never", "1") as last:
             require(await asyncio.wait_for(last.wait(), _REPLAY_SECONDS) == 0, "the last replay")
-        if points is POINTS:  # that takes a minute
+        if points is POINTS:  # that takes some minutes
             await _swept(database)
     return counted
 
@@ -89,7 +90,7 @@ async def kill_replay(
 async def _swept(database: Database) -> None:
     """Wait until one generation is left."""
     generations = Generations(database)
-    async with asyncio.timeout(_REPLAY_SECONDS):
+    async with asyncio.timeout(_SWEPT_SECONDS):
         while True:
             active = set((await generations.active()).names.values())
             there = {name for name in await database.collections() if name[-1].isdigit()}
