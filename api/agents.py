@@ -5,11 +5,11 @@ from datetime import date, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from api.answers import json_response
-from api.dashboard import times
-from api.problems import problem_responses
+from api.dashboard import Times, times
+from api.problems import VIEW_RESPONSES
 from api.visible import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
 from domain.events import JsonObject
@@ -54,12 +54,52 @@ class AgentQuery(AtLeast):
         return first, last
 
 
+class Work(BaseModel, extra="forbid"):
+    """What somebody has done in a week."""
+
+    assigned: int = Field(description="Tickets that were assigned to them.")
+    replies: int
+    notes: int
+    resolved: int
+    reopened: int
+    first_response: Times
+    resolution: Times
+
+
+class WorkAndBacklog(Work):
+    """The same, and what they had at its end."""
+
+    backlog: int
+
+
+class WeekAnswer(BaseModel, extra="forbid"):
+    """A week, from Monday, of all agents by name."""
+
+    week: date
+    agents: dict[str, WorkAndBacklog]
+
+
+class WeekOfSeries(Work):
+    """One week."""
+
+    week: date
+
+
+class AgentSeriesAnswer(BaseModel, extra="forbid"):
+    """One agent's weeks."""
+
+    agent: str
+    first: date = Field(alias="from")
+    last: date = Field(alias="to")
+    weeks: list[WeekOfSeries]
+
+
 def router(views: Views) -> APIRouter:
     """Make the agents' routes."""
     routes = APIRouter(prefix="/agents", tags=["agents"])
 
-    @routes.get("", responses=problem_responses(404, 412, 422, 503))
-    async def show_week(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:
+    @routes.get("", response_model=WeekAnswer, responses=VIEW_RESPONSES)
+    async def show_agents(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:
         """Show what each agent has done in a week, and how many tickets each had at its end.
 
         Times are from a ticket's opening, as on the dashboard.
@@ -84,8 +124,10 @@ def router(views: Views) -> APIRouter:
         content = {"week": week, "agents": dict(sorted(told.items()))}
         return json_response(content, opened.headers)
 
-    @routes.get("/series", responses=problem_responses(404, 412, 422, 503))
-    async def show_series(asked: Annotated[AgentQuery, Query()], prefer: Prefer = None) -> Response:
+    @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)
+    async def show_agent_series(
+        asked: Annotated[AgentQuery, Query()], prefer: Prefer = None
+    ) -> Response:
         """Show what one agent has done week by week."""
         opened = await views.open(asked, prefer)
         first, last = asked.weeks(opened.today)

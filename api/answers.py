@@ -15,3 +15,18 @@ def next_link(request: Request, **parameters: object) -> dict[str, str]:
     """Give the `Link` header to the same with other parameters (RFC 8288)."""
     address = request.url.include_query_params(**parameters)
     return {"Link": f'<{address.path}?{address.query}>; rel="next"'}
+
+
+_DESCRIPTIONS = {
+    "Casebook-Views-Age": "How many seconds old what is shown is, or `unknown`.",
+    "Casebook-Views-As-Of": "As of when the views are that were asked for by `as_of_view`.",
+    "ETag": "The version, in quotes: for `If-Match`.",
+    "Link": 'Where the next page is, `rel="next"`, if there is one.',
+    "Location": "Where it is.",
+    "Preference-Applied": "Which preferences were met.",
+}
+
+
+def described_headers(*names: str) -> dict[str, object]:
+    """Describe headers of an answer, for the `responses` of a route."""
+    return {n: {"description": _DESCRIPTIONS[n], "schema": {"type": "string"}} for n in names}

@@ -9,8 +9,21 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from api import agents, commands, dashboard, desk, health, history, lists, problems, saved_views
+from api import (
+    agents,
+    bulk,
+    commands,
+    dashboard,
+    desk,
+    health,
+    history,
+    lists,
+    problems,
+    saved_views,
+)
+from api.correlation import Correlation
 from api.handle import Handler
+from api.openapi import Application, operation_id
 from api.representations import Tickets
 from api.settings import Settings
 from api.timekeeper import Timekeeper
@@ -75,18 +88,22 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    app = FastAPI(
+    app = Application(
         title="Casebook",
         version=_version(),
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
     problems.install(app)
     app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
+    app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)
-    app.include_router(commands.router(Handler(store, desks), views))
+    handler, tickets = Handler(store, desks), Tickets(store, views)
+    app.include_router(commands.router(handler, views, tickets))
+    app.include_router(bulk.router(handler, views))
     app.include_router(lists.router(database, views))
-    app.include_router(history.router(store, Tickets(store, views)))
+    app.include_router(history.router(store, tickets))
     app.include_router(saved_views.router(database, views))
     app.include_router(dashboard.router(views))
     app.include_router(agents.router(views))

@@ -5,7 +5,8 @@ description its docstring.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from inspect import Parameter, getdoc, signature
 from typing import Annotated
@@ -16,11 +17,17 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field
 
 from api.access import CurrentActor
+from api.answers import described_headers
+from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
-from api.visible import Prefer, Views, wait_seconds
+from api.representations import TicketDetail, Tickets, present
+from api.visible import WAIT_SECONDS, Views, return_preference, wait_seconds
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
+from domain.events import JsonObject
+from eventstore.failures import StoreUnavailable
+from projections import tickets
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -37,17 +44,26 @@ IfMatch = Annotated[
     str | None,
     Header(description='The version the command was decided on, as its ETag: `"3"`. Else 412.'),
 ]
-CorrelationId = Annotated[
-    str | None, Header(max_length=200, description="Kept with the events; ties requests together.")
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="RFC 7240. `wait=2`: answer once lists and dashboard show the change, or after "
+        f"2 seconds without; at most {WAIT_SECONDS}. `return=representation`: the answer holds the "
+        "ticket as well. `return=minimal`: 204 without a body, for all commands but `open`. "
+        "`Preference-Applied` says what was done.",
+    ),
 ]
 
 
-class AcceptedEvent(BaseModel):
+class AcceptedEvent(BaseModel, extra="forbid"):
+    """An event that a command led to."""
+
     version: int
     type: str
 
 
-class Accepted(BaseModel):
+class Accepted(BaseModel, extra="forbid"):
     """The answer to a command: the ticket's version now, and the events that it led to."""
 
     ticket_id: UUID
@@ -56,34 +72,51 @@ class Accepted(BaseModel):
     follow_up: UUID | None = Field(
         description="The new ticket that a requester's reply to this closed one has opened."
     )
+    ticket: TicketDetail | None = Field(
+        default=None, description="The ticket as it is, with `Prefer: return=representation`."
+    )
 
 
-def router(handler: Handler, views: Views) -> APIRouter:
+def router(handler: Handler, views: Views, current_tickets: Tickets) -> APIRouter:
     """Make the routes of all commands."""
     routes = APIRouter(tags=["commands"])
-    problems = problem_responses(400, 409, 412, 422, 503)
+    answers = _Answers(views, current_tickets)
+    headers = described_headers("ETag", "Preference-Applied")
     for verb, command in COMMANDS.items():
-        opens = command is OpenTicket
+        if command is OpenTicket:
+            path, endpoint, status = "/tickets", _open(handler, answers), HTTPStatus.CREATED
+            responses: dict[int | str, dict[str, object]] = {
+                201: {"headers": {**headers, **described_headers("Location")}},
+                **problem_responses(400, 409, 422, 503),
+            }
+        else:
+            path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
+            endpoint = _change(handler, answers)
+            responses = {
+                200: {"headers": headers},
+                204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
+                **problem_responses(400, 404, 409, 412, 422, 503),
+            }
         routes.add_api_route(
-            "/tickets" if opens else f"/tickets/{{ticket_id}}/{verb}",
-            _taking(command, _open(handler, views) if opens else _change(handler, views)),
+            path,
+            taking(command, endpoint),
             methods=["POST"],
-            name=verb,
+            name=snake(command),
             summary=verb.replace("_", " ").capitalize(),
             description=getdoc(command),
-            status_code=HTTPStatus.CREATED if opens else HTTPStatus.OK,
+            status_code=status,
             response_model=Accepted,
-            responses=problems if opens else {**problems, **problem_responses(404)},
+            responses=responses,
         )
     return routes
 
 
-def _open(handler: Handler, views: Views) -> Endpoint:
+def _open(handler: Handler, answers: "_Answers") -> Endpoint:
     async def endpoint(
         command: Command,
         actor: CurrentActor,
+        correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
-        correlation_id: CorrelationId = None,
         prefer: Prefer = None,
     ) -> Response:
         ticket_id = new_ticket_id(actor, idempotency_key)
@@ -91,21 +124,19 @@ def _open(handler: Handler, views: Views) -> Endpoint:
             command=command, actor=actor, key=idempotency_key, correlation_id=correlation_id
         )
         outcome = await handler.handle(ticket_id, submission)
-        headers = await _waited(views, outcome, prefer)
-        headers["Location"] = f"/tickets/{ticket_id}"
-        return answer(outcome, HTTPStatus.CREATED, headers)
+        return await answers.to_open(outcome, prefer)
 
     return endpoint
 
 
-def _change(handler: Handler, views: Views) -> Endpoint:
+def _change(handler: Handler, answers: "_Answers") -> Endpoint:
     async def endpoint(
         ticket_id: UUID,
         command: Command,
         actor: CurrentActor,
+        correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         if_match: IfMatch = None,
-        correlation_id: CorrelationId = None,
         prefer: Prefer = None,
     ) -> Response:
         submission = Submission(
@@ -116,29 +147,82 @@ def _change(handler: Handler, views: Views) -> Endpoint:
             correlation_id=correlation_id,
         )
         outcome = await handler.handle(ticket_id, submission)
-        return answer(outcome, HTTPStatus.OK, await _waited(views, outcome, prefer))
+        return await answers.to_change(outcome, prefer)
 
     return endpoint
 
 
-async def _waited(views: Views, outcome: Outcome, prefer: str | None) -> dict[str, str]:
-    """Wait for the views if that is preferred; give the header that says that it was done."""
+class _Answers:
+    """Answers to commands as they are preferred. The command has been done: nothing fails here."""
+
+    def __init__(self, views: Views, current_tickets: Tickets) -> None:
+        self._views = views
+        self._tickets = current_tickets
+
+    async def to_open(self, outcome: Outcome, prefer: str | None) -> Response:
+        applied = await waited(self._views, [outcome], prefer)
+        content, headers = await self._answer(outcome, prefer, applied)
+        headers["Location"] = f"/tickets/{outcome.ticket_id}"
+        return Response(orjson.dumps(content), 201, headers, "application/json")
+
+    async def to_change(self, outcome: Outcome, prefer: str | None) -> Response:
+        applied = await waited(self._views, [outcome], prefer)
+        if return_preference(prefer) == "minimal":
+            return Response(None, 204, _headers(outcome.version, [*applied, "return=minimal"]))
+        content, headers = await self._answer(outcome, prefer, applied)
+        return Response(orjson.dumps(content), 200, headers, "application/json")
+
+    async def _answer(
+        self, outcome: Outcome, prefer: str | None, applied: list[str]
+    ) -> tuple[JsonObject, dict[str, str]]:
+        content = told(outcome)
+        if return_preference(prefer) == "representation":
+            with suppress(StoreUnavailable):
+                current = await self._tickets.current(outcome.ticket_id)
+                content["ticket"] = present(tickets.to_document(current))
+                applied = [*applied, "return=representation"]
+                return content, _headers(current.version, applied)
+        return content, _headers(outcome.version, applied)
+
+
+def _headers(version: int, applied: list[str]) -> dict[str, str]:
+    headers = {"ETag": f'"{version}"'}
+    if applied:
+        headers["Preference-Applied"] = ", ".join(applied)
+    return headers
+
+
+async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
+    """Wait for the views if that is preferred; give the preference if they show it all."""
     seconds = wait_seconds(prefer)
     if seconds is None:
-        return {}
-    versions = {outcome.ticket_id: outcome.version}
-    if outcome.follow_up is not None:
-        versions[outcome.follow_up] = 1
-    shown = await views.show(versions, seconds)
-    return {"Preference-Applied": f"wait={seconds}"} if shown else {}
+        return []
+    versions = {outcome.ticket_id: outcome.version for outcome in outcomes}
+    versions |= {o.follow_up: 1 for o in outcomes if o.follow_up is not None}
+    return [f"wait={seconds}"] if await views.show(versions, seconds) else []
 
 
-def _taking(command: type[Command], endpoint: Endpoint) -> Endpoint:
-    """Make `endpoint` take this very command as its body; none is needed if no field is."""
+def told(outcome: Outcome) -> JsonObject:
+    """Give what came of a command as its answer tells it."""
+    return {
+        "ticket_id": outcome.ticket_id,
+        "version": outcome.version,
+        "events": [{"version": e.version, "type": e.type} for e in outcome.events],
+        "follow_up": outcome.follow_up,
+    }
+
+
+def snake(command: type[Command]) -> str:
+    """Give the name of a command's operation: `open_ticket`, `update_status`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", command.__name__).lower()
+
+
+def taking(body_model: type[BaseModel], endpoint: Endpoint) -> Endpoint:
+    """Make `endpoint` take this very model as its body; none is needed if no field is."""
     own = signature(endpoint)
-    body = own.parameters["command"].replace(annotation=command)
-    if not any(field.is_required() for field in command.model_fields.values()):
-        body = body.replace(default=command.model_validate({}))
+    body = own.parameters["command"].replace(annotation=body_model)
+    if not any(field.is_required() for field in body_model.model_fields.values()):
+        body = body.replace(default=body_model.model_validate({}))
     others = [p for p in own.parameters.values() if p.name != "command"]
     parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
     endpoint.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -153,14 +237,3 @@ def expected_version(if_match: str | None) -> int | None:
     if version is None:
         raise Unacceptable("bad_if_match", 'If-Match must be a version in quotes, like "3"')
     return int(version[1])
-
-
-def answer(outcome: Outcome, status: HTTPStatus, headers: dict[str, str]) -> Response:
-    content = {
-        "ticket_id": outcome.ticket_id,
-        "version": outcome.version,
-        "events": [{"version": e.version, "type": e.type} for e in outcome.events],
-        "follow_up": outcome.follow_up,
-    }
-    headers["ETag"] = f'"{outcome.version}"'
-    return Response(orjson.dumps(content), status, headers, "application/json")

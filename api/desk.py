@@ -22,6 +22,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from api.access import CurrentActor
+from api.answers import described_headers
 from api.commands import IfMatch, expected_version
 from api.handle import VersionMismatch
 from api.problems import problem_responses
@@ -156,7 +157,7 @@ def _from_document(document: Mapping[str, object]) -> SetUp:
 # --- routes -------------------------------------------------------------------------------------
 
 
-class DeskAnswer(BaseModel):
+class DeskAnswer(BaseModel, extra="forbid"):
     """A set-up, and who made it so when."""
 
     version: int
@@ -165,18 +166,29 @@ class DeskAnswer(BaseModel):
     desk: Desk
 
 
+_ETAG: dict[str, object] = {"headers": described_headers("ETag")}
+
+
 def router(desks: Desks) -> APIRouter:
     """Make the routes of the set-up."""
     routes = APIRouter(tags=["desk"])
 
-    @routes.get("/desk", response_model=DeskAnswer, responses=problem_responses(404, 422, 503))
+    @routes.get(
+        "/desk",
+        response_model=DeskAnswer,
+        responses={200: _ETAG, **problem_responses(404, 422, 503)},
+    )
     async def show_desk(
         version: Annotated[int | None, Query(ge=0, lt=2**31, description="A former one.")] = None,
     ) -> Response:
         """Show how the desk is set up: groups, custom fields, SLA policies; or how it was."""
         return _answer(await desks.read(version))
 
-    @routes.put("/desk", response_model=DeskAnswer, responses=problem_responses(400, 412, 422, 503))
+    @routes.put(
+        "/desk",
+        response_model=DeskAnswer,
+        responses={200: _ETAG, **problem_responses(400, 412, 422, 503)},
+    )
     async def set_up_desk(desk: Desk, actor: CurrentActor, if_match: IfMatch = None) -> Response:
         """Set the desk up, as a whole. All former set-ups stay to be looked at.
 

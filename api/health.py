@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
+from typing import Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.answers import json_response
+from api.answers import described_headers, json_response
 from api.problems import problem_responses
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
@@ -16,9 +17,9 @@ from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.store import EventStore
 from projections.generations import Generations
-from projections.health import Health, Lag, Report, age_seconds
+from projections.health import Condition, Health, Lag, Report, age_seconds
 from projections.parked import Parked, ParkedTickets
-from projections.partitions import Member, Partition, State
+from projections.partitions import Member, Partition, Phase, State
 
 _READY_SECONDS = 5.0
 _PATIENCE_SECONDS = 10.0
@@ -33,6 +34,93 @@ class Repair(BaseModel):
     ticket_id: UUID
 
 
+class Alive(BaseModel, extra="forbid"):
+    """It answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ViewsHealth(BaseModel, extra="forbid"):
+    """How the views are, judged by how much of the log is folded."""
+
+    condition: Condition
+    age_seconds: float | None = Field(description="Null while it is not known.")
+    missing_events: int
+    overdue_events: int
+    parked_tickets: int
+    failures: list[str]
+
+
+class Readiness(BaseModel, extra="forbid"):
+    """Whether it can be relied on. `views` are not looked at if the database is silent."""
+
+    status: Literal["ready", "not ready"]
+    database: Literal["ok", "does not answer"]
+    views: ViewsHealth | None = None
+
+
+class ParkedAnswer(BaseModel, extra="forbid"):
+    """A ticket whose next event could not be folded."""
+
+    ticket_id: UUID
+    version: int | None
+    waiting_events: int
+    error: str | None
+    tried_at: datetime | None
+    repair_asked: bool
+
+
+class ProjectorAnswer(BaseModel, extra="forbid"):
+    """A process that keeps the views current."""
+
+    id: str
+    alive: bool
+    seen_at: datetime
+    progressed_at: datetime | None
+    partitions: int
+    failure: str | None
+
+
+class LastEvent(BaseModel, extra="forbid"):
+    """The last event that was folded."""
+
+    ticket_id: UUID
+    version: int
+    recorded_at: datetime
+    age_seconds: float | None
+
+
+class PartitionAnswer(BaseModel, extra="forbid"):
+    """One part of the views."""
+
+    partition: int
+    condition: Condition
+    owner: str | None
+    epoch: int
+    phase: Phase
+    applied_events: int
+    last_event: LastEvent | None
+    as_of: datetime | None
+    lag: Lag | None
+
+
+class ProjectionsAnswer(ViewsHealth):
+    """How the views are, part by part."""
+
+    log_events: int
+    applied_events: int
+    parked: list[ParkedAnswer]
+    projectors: list[ProjectorAnswer]
+    partitions: list[PartitionAnswer]
+
+
+class RepairAsked(BaseModel, extra="forbid"):
+    """A ticket that is going to be folded again."""
+
+    ticket_id: UUID
+    repair: Literal[True]
+
+
 def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
     generations = Generations(database)
@@ -40,11 +128,15 @@ def router(database: Database, store: EventStore) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.get("/healthz")
-    async def healthz() -> dict[str, str]:
+    async def healthz() -> Alive:
         """Say that the process answers."""
-        return {"status": "ok"}
+        return Alive()
 
-    @routes.get("/readyz", responses={503: {"description": "Not ready; the same document."}})
+    @routes.get(
+        "/readyz",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Not ready; the same document."}},
+    )
     async def readyz() -> Response:
         """Say whether commands can be taken and the views get on; 503 if not.
 
@@ -66,7 +158,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         report = await health.look(shown)
         return report, await health.lags(shown, report)
 
-    @routes.get("/projections", responses=problem_responses(503))
+    @routes.get("/projections", response_model=ProjectionsAnswer, responses=problem_responses(503))
     async def show_projections() -> Response:
         """Show how far the views are, by partition, who keeps them so, and what is parked.
 
@@ -93,7 +185,13 @@ def router(database: Database, store: EventStore) -> APIRouter:
         return json_response(shown, {})
 
     @routes.post(
-        "/projections/repairs", status_code=202, responses=problem_responses(400, 404, 422, 503)
+        "/projections/repairs",
+        status_code=202,
+        response_model=RepairAsked,
+        responses={
+            202: {"headers": described_headers("Location")},
+            **problem_responses(400, 404, 422, 503),
+        },
     )
     async def repair(asked: Repair) -> Response:
         """Have a ticket's view folded again from its first event: a parked one, or any other.

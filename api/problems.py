@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
-from api.visible import ViewsBehind
+from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
 
@@ -40,14 +41,14 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
 """Any other CasebookError is the server's own fault: 500."""
 
 
-class Fault(BaseModel):
+class Fault(BaseModel, extra="forbid"):
     """One thing wrong in a request: where, as a JSON pointer or a parameter's name, and what."""
 
     pointer: str
     detail: str
 
 
-class Problem(BaseModel):
+class Problem(BaseModel, extra="forbid"):
     """An RFC 9457 problem document."""
 
     type: str
@@ -60,8 +61,25 @@ class Problem(BaseModel):
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Describe problem documents, for the `responses` of a route."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {s: {"description": HTTPStatus(s).phrase, "content": content} for s in statuses}
+    return {status: _described(HTTPStatus(status)) for status in statuses}
+
+
+def _described(status: HTTPStatus) -> dict[str, object]:
+    described: dict[str, object] = {
+        "description": status.phrase,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        seconds = {"description": "In so many seconds.", "schema": {"type": "integer"}}
+        described["headers"] = {"Retry-After": {**seconds, "required": True}}
+    return described
+
+
+VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
+    200: {"headers": described_headers(AGE_HEADER, AS_OF_HEADER)},
+    **problem_responses(404, 412, 422, 503),
+}
+"""What any question to the views may be answered with, beside what is asked for."""
 
 
 def problem(
@@ -73,7 +91,22 @@ def problem(
     soon: bool = False,
 ) -> Response:
     """Give the response for an error; `soon`: what was asked for may work in a moment."""
-    document = Problem(
+    return _response(_document(status, code, detail, errors), soon=soon)
+
+
+def problem_of(error: CasebookError) -> Problem:
+    """Give the document for one of Casebook's own errors."""
+    status = next(
+        (STATUS[cls] for cls in type(error).__mro__ if cls in STATUS),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s: %s", error.code, error.detail, exc_info=error)
+    return _document(status, error.code, error.detail)
+
+
+def _document(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] = ()) -> Problem:
+    return Problem(
         type=f"urn:casebook:problem:{code}",
         title=status.phrase,
         status=status.value,
@@ -81,11 +114,14 @@ def problem(
         code=code,
         errors=list(errors) or None,
     )
+
+
+def _response(document: Problem, *, soon: bool) -> Response:
     headers = {}
-    if soon or status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if soon or document.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS
     body = document.model_dump_json(exclude_none=True)
-    return Response(body, status.value, headers, MEDIA_TYPE)
+    return Response(body, document.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -126,13 +162,7 @@ class BodyLimit:
 def _casebook_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, CasebookError):
         raise TypeError
-    status = next(
-        (STATUS[cls] for cls in type(error).__mro__ if cls in STATUS),
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("%s: %s", error.code, error.detail, exc_info=error)
-    return problem(status, error.code, error.detail, soon=isinstance(error, ViewsBehind))
+    return _response(problem_of(error), soon=isinstance(error, ViewsBehind))
 
 
 def _invalid_request(_: Request, error: Exception) -> Response:

@@ -1,13 +1,15 @@
 """The routes of saved views: named filters with a count that is kept, not counted."""
 
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
 
-from api.answers import json_response
-from api.problems import problem_responses
+from api.answers import described_headers, json_response
+from api.problems import VIEW_RESPONSES, problem_responses
 from api.visible import AtLeast, Prefer, Views
 from domain.events import JsonObject
 from eventstore.driver import Database
@@ -16,6 +18,21 @@ from projections.checkpoints import Checkpoints
 from projections.saved_views import SavedView, SavedViews, TicketFilter, ViewName
 
 _PATIENCE_SECONDS = 10.0
+
+
+class SavedViewAnswer(BaseModel, extra="forbid"):
+    """A named filter, and how many tickets match it."""
+
+    name: ViewName
+    filter: TicketFilter
+    saved_at: datetime
+    count: int | None = Field(description="Null while it is counted for the first time.")
+
+
+class SavedViewsAnswer(BaseModel, extra="forbid"):
+    """All of them by name."""
+
+    views: list[SavedViewAnswer]
 
 
 def router(database: Database, views: Views) -> APIRouter:
@@ -37,7 +54,7 @@ def router(database: Database, views: Views) -> APIRouter:
             for view in found
         ]
 
-    @routes.get("", responses=problem_responses(404, 412, 422, 503))
+    @routes.get("", response_model=SavedViewsAnswer, responses=VIEW_RESPONSES)
     async def list_views(asked: Annotated[AtLeast, Query()], prefer: Prefer = None) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
@@ -49,7 +66,7 @@ def router(database: Database, views: Views) -> APIRouter:
         content = await opened.ask(partial(told, found))
         return json_response({"views": content}, opened.headers)
 
-    @routes.get("/{name}", responses=problem_responses(404, 412, 422, 503))
+    @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
     async def show_view(
         name: ViewName, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
     ) -> Response:
@@ -62,7 +79,16 @@ def router(database: Database, views: Views) -> APIRouter:
 
     @routes.put(
         "/{name}",
-        responses={201: {"description": "Saved"}, **problem_responses(400, 409, 422, 503)},
+        response_model=SavedViewAnswer,
+        responses={
+            200: {"headers": described_headers("Location")},
+            201: {
+                "model": SavedViewAnswer,
+                "description": "Nothing had the name",
+                "headers": described_headers("Location"),
+            },
+            **problem_responses(400, 409, 422, 503),
+        },
     )
     async def save_view(name: ViewName, asked: TicketFilter) -> Response:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""

@@ -47,10 +47,8 @@ Prefer = Annotated[
     str | None,
     Header(
         max_length=200,
-        description="`wait=2`. On a command: answer once lists and dashboard show the change, "
-        "which `Preference-Applied` then says, or without it after 2 seconds. On a list with "
-        f"`after`: how long to wait for it ({_WAIT_UNASKED_SECONDS} unless given). At most "
-        f"{WAIT_SECONDS}.",
+        description="`wait=2`: how many seconds to wait for what is asked for with `after` "
+        f"({_WAIT_UNASKED_SECONDS} unless given, at most {WAIT_SECONDS}).",
     ),
 ]
 
@@ -223,10 +221,21 @@ def wait_seconds(prefer: str | None) -> int | None:
 
     None if it is not there or makes no sense: preferences that are not understood are ignored.
     """
+    wait = _preference(prefer, "wait", "[0-9]{1,9}")
+    return None if wait is None else min(int(wait), WAIT_SECONDS)
+
+
+def return_preference(prefer: str | None) -> str | None:
+    """Read `return`: minimal, representation, or None."""
+    return _preference(prefer, "return", "minimal|representation")
+
+
+def _preference(prefer: str | None, name: str, values: str) -> str | None:
+    written = re.compile(rf'\s*{name}\s*=\s*("?)({values})\1\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
     for preference in (prefer or "").split(","):
-        wait = re.fullmatch(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', preference, re.IGNORECASE)
-        if wait is not None:
-            return min(int(wait[1]), WAIT_SECONDS)
+        found = written.fullmatch(preference)
+        if found is not None:
+            return found[2].lower()
     return None
 
 

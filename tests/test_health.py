@@ -150,7 +150,8 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
             await add(store, victim, "AgentReplied", body="lost")
             await until(partial(ready, client, 503))
             assert (await client.get("/readyz")).json()["views"]["overdue_events"] == 1
-        assert len(lost) == 1
+        # Under another owner it may have come twice.
+        assert {(event["ticket_id"], event["version"]) for event in lost} == {(victim, 4)}
         projector._writer.write = write  # type: ignore[method-assign]
         await until(partial(ready, client, 200))
         going_on.cancel()

@@ -17,6 +17,7 @@ import uvicorn
 from api import commands
 from api.app import create_app
 from api.handle import Outcome
+from domain.events import JsonObject
 from eventstore.driver import connect
 from eventstore.envelope import Envelope
 from eventstore.store import EventStore
@@ -209,13 +210,13 @@ async def serve_and_die(url: str, port: int, point: str, nth: int) -> int:
             await super().append(events)
             reach("after_insert")
 
-    answering = commands.answer
+    telling = commands.told
 
-    def answer(outcome: Outcome, *rest: object) -> object:
+    def told(outcome: Outcome) -> JsonObject:
         reach("before_answer")
-        return answering(outcome, *rest)  # type: ignore[arg-type]
+        return telling(outcome)
 
-    commands.answer = answer  # type: ignore[assignment]
+    commands.told = told
     database = connect(url)
     app = create_app(database, Mortal(database))
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)

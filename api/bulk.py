@@ -1,0 +1,147 @@
+"""One command on many tickets: `POST /bulk/<verb>`, with an outcome for each.
+
+Each ticket is a command of its own: those that are refused keep no other from being done. All have
+the request's idempotency key, for a key belongs to a ticket: sent again, what was done is not done
+twice, and what was not is tried.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Annotated, Protocol, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+
+from api.access import CurrentActor
+from api.answers import described_headers, json_response
+from api.commands import (
+    AcceptedEvent,
+    Endpoint,
+    IdempotencyKey,
+    Prefer,
+    snake,
+    taking,
+    told,
+    waited,
+)
+from api.correlation import CurrentCorrelation
+from api.handle import Handler, Outcome, Submission
+from api.problems import Problem, problem_of, problem_responses
+from api.visible import Views
+from domain.commands import COMMANDS, Command, OpenTicket
+from domain.errors import CasebookError
+from domain.events import JsonObject
+
+MOST_TICKETS = 100
+
+
+def _each_once(tickets: tuple[UUID, ...]) -> tuple[UUID, ...]:
+    if len(set(tickets)) < len(tickets):
+        raise ValueError("each ticket can be named once")
+    return tickets
+
+
+Tickets = Annotated[
+    tuple[UUID, ...], Field(min_length=1, max_length=MOST_TICKETS), AfterValidator(_each_once)
+]
+
+
+class _Body(Protocol):
+    tickets: tuple[UUID, ...]
+    command: Command
+
+
+class Done(BaseModel, extra="forbid"):
+    """What came of one ticket's command: as its own answer would tell it, or the problem."""
+
+    ticket_id: UUID
+    status: int = Field(description="The status that the command would have been answered with.")
+    version: int | None = Field(default=None, description="Null with a problem.")
+    events: list[AcceptedEvent] | None = None
+    follow_up: UUID | None = None
+    problem: Problem | None = None
+
+
+class BulkAnswer(BaseModel, extra="forbid"):
+    """What came of it, in the order in which the tickets were named."""
+
+    outcomes: list[Done]
+    done: int = Field(description="How many were not refused.")
+    refused: int
+
+
+def router(handler: Handler, views: Views) -> APIRouter:
+    """Make a route for each command but `open`."""
+    routes = APIRouter(prefix="/bulk", tags=["commands on many tickets"])
+    for verb, command in COMMANDS.items():
+        if command is not OpenTicket:
+            routes.add_api_route(
+                f"/{verb}",
+                taking(_body(command), _endpoint(handler, views)),
+                methods=["POST"],
+                name=f"bulk_{snake(command)}",
+                summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
+                description=f"On up to {MOST_TICKETS} tickets: {getdoc(command)}",
+                response_model=BulkAnswer,
+                responses={
+                    200: {"headers": described_headers("Preference-Applied")},
+                    **problem_responses(400, 422),
+                },
+            )
+    return routes
+
+
+def _body(command: type[Command]) -> type[BaseModel]:
+    needed = any(field.is_required() for field in command.model_fields.values())
+    content = (command, ... if needed else command.model_validate({}))
+    return create_model(
+        f"Bulk{command.__name__}",
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        __doc__=f"Tickets, and what is to be done with each: {command.__name__}.",
+        tickets=(Tickets, ...),
+        command=content,
+    )
+
+
+def _endpoint(handler: Handler, views: Views) -> Endpoint:
+    async def endpoint(
+        command: BaseModel,
+        actor: CurrentActor,
+        correlation_id: CurrentCorrelation,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> Response:
+        body = cast("_Body", command)
+        submission = Submission(
+            command=body.command, actor=actor, key=idempotency_key, correlation_id=correlation_id
+        )
+
+        async def one(ticket_id: UUID) -> Outcome | CasebookError:
+            try:
+                return await handler.handle(ticket_id, submission)
+            except CasebookError as refused:
+                return refused
+
+        outcomes = await asyncio.gather(*map(one, body.tickets))
+        done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+        applied = await waited(views, done, prefer)
+        content = {
+            "outcomes": [_told(t, o) for t, o in zip(body.tickets, outcomes, strict=True)],
+            "done": len(done),
+            "refused": len(outcomes) - len(done),
+        }
+        return json_response(content, {"Preference-Applied": applied[0]} if applied else {})
+
+    return endpoint
+
+
+def _told(ticket_id: UUID, outcome: Outcome | CasebookError) -> Mapping[str, object]:
+    if isinstance(outcome, Outcome):
+        return {"status": HTTPStatus.OK.value, **told(outcome), "problem": None}
+    problem = problem_of(outcome)
+    nothing: JsonObject = {"version": None, "events": None, "follow_up": None}
+    document = problem.model_dump(exclude_none=True)
+    return {"ticket_id": ticket_id, "status": problem.status, **nothing, "problem": document}

@@ -1,0 +1,72 @@
+"""What ties requests together: a correlation id, taken in, kept with the events, and given back.
+
+A client sends its own in `Correlation-Id`, or the trace it is in as `traceparent` (W3C Trace
+Context), whose trace id it then is. Who sends neither is given a new one. Each answer to a command
+names it, errors too, and so does each event that came of it.
+"""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+HEADER = "Correlation-Id"
+_MOST_CHARACTERS = 200
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-.*")
+
+
+class Correlation:
+    """Finds each request's correlation id and puts it into the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        found = _found(Headers(scope=scope))
+        scope.setdefault("state", {})["correlation_id"] = found
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = found
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+def _found(headers: Headers) -> str:
+    given = headers.get(HEADER, "").strip()
+    if given and given.isascii() and given.isprintable() and len(given) <= _MOST_CHARACTERS:
+        return given
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return str(uuid7()) if trace is None else trace[1]
+
+
+async def correlation_id(
+    request: Request,
+    given: Annotated[  # noqa: ARG001 for the API's pages; it has been read already
+        str | None,
+        Header(
+            alias=HEADER,
+            description="Kept with the events and given back; ties requests together. One that is "
+            f"not printable ASCII of at most {_MOST_CHARACTERS} characters is not taken.",
+        ),
+    ] = None,
+    traceparent: Annotated[  # noqa: ARG001
+        str | None,
+        Header(
+            description="W3C Trace Context; its trace id is the correlation id if none is given."
+        ),
+    ] = None,
+) -> str:
+    """Give the request's correlation id."""
+    found: str = request.state.correlation_id
+    return found
+
+
+CurrentCorrelation = Annotated[str, Depends(correlation_id)]

@@ -1,0 +1,74 @@
+"""The OpenAPI document: what FastAPI finds in the routes, and what it cannot know.
+
+Added here for all routes alike: the schema of problem documents, what any request with a body may
+be answered, the header that each answer has, and links from a ticket that was opened to what can be
+done with it.
+"""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
+
+from api import correlation
+from api.problems import Fault, Problem, problem_responses
+from domain.events import JsonObject
+
+_COMPONENTS = "#/components/schemas/{model}"
+
+
+class Application(FastAPI):
+    """FastAPI with a document that is right to the last status code."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Give the document; made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _completed(super().openapi())
+        return self.openapi_schema
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation as its function, or command, is named."""
+    return route.name
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    _, problems = models_json_schema(
+        [(Problem, "serialization"), (Fault, "serialization")], ref_template=_COMPONENTS
+    )
+    document["components"]["schemas"].update(problems["$defs"])
+    operations = list(_operations(document))
+    for operation in operations:
+        responses = cast("dict[str, JsonObject]", operation["responses"])
+        if "requestBody" in operation:
+            for status, response in problem_responses(400, 413).items():
+                responses.setdefault(str(status), response)
+        for response in responses.values():
+            headers = cast("JsonObject", response.setdefault("headers", {}))
+            headers[correlation.HEADER] = {
+                "description": "The request's own, or a new one.",
+                "schema": {"type": "string"},
+            }
+    opened = document["paths"]["/tickets"]["post"]["responses"][str(HTTPStatus.CREATED.value)]
+    opened["links"] = {
+        cast("str", operation["operationId"]): {
+            "operationId": operation["operationId"],
+            "parameters": {"ticket_id": "$response.body#/ticket_id"},
+        }
+        for operation in operations
+        if _is_of_a_ticket(operation)
+    }
+    return document
+
+
+def _operations(document: JsonObject) -> Iterator[JsonObject]:
+    for path in cast("dict[str, dict[str, JsonObject]]", document["paths"]).values():
+        yield from path.values()
+
+
+def _is_of_a_ticket(operation: JsonObject) -> bool:
+    parameters = cast("list[JsonObject]", operation.get("parameters", []))
+    return any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters)
