@@ -19,7 +19,12 @@ _ID_CHARACTERS = 200
 async def actor(
     casebook_actor: Annotated[
         str,
-        Header(description="Who acts, as `<role>:<id>`; role: requester, agent or system."),
+        Header(
+            alias="Casebook-Actor",
+            description="Who acts, as `<role>:<id>`; role: requester, agent or system.",
+            examples=["agent:alice"],
+            json_schema_extra={"pattern": "^(requester|agent|system):"},
+        ),
     ] = "agent:anonymous",
 ) -> Actor:
     """Read the acting person from the request. Raises Unacceptable.

@@ -33,6 +33,7 @@ Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         min_length=1,
         max_length=200,
         description="Send the same key for the same ticket again, and what the command did is "
@@ -42,11 +43,16 @@ IdempotencyKey = Annotated[
 ]
 IfMatch = Annotated[
     str | None,
-    Header(description='The version the command was decided on, as its ETag: `"3"`. Else 412.'),
+    Header(
+        alias="If-Match",
+        description='The version the command was decided on, as its ETag: `"3"`. Else 412.',
+        json_schema_extra={"pattern": '^("[0-9]{1,18}"|[*])$'},
+    ),
 ]
 Prefer = Annotated[
     str | None,
     Header(
+        alias="Prefer",
         max_length=200,
         description="RFC 7240. `wait=2`: answer once lists and dashboard show the change, or after "
         f"2 seconds without; at most {WAIT_SECONDS}. `return=representation`: the answer holds the "

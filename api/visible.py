@@ -46,6 +46,7 @@ _MOST_AWAITED = 20
 Prefer = Annotated[
     str | None,
     Header(
+        alias="Prefer",
         max_length=200,
         description="`wait=2`: how many seconds to wait for what is asked for with `after` "
         f"({_WAIT_UNASKED_SECONDS} unless given, at most {WAIT_SECONDS}).",

@@ -55,13 +55,14 @@ def _moment(time: datetime) -> datetime:
 
 
 _Clean = AfterValidator(_printable)
-Name = Annotated[str, Field(min_length=1, max_length=200), _Clean]
+Name = Annotated[str, Field(min_length=1, max_length=200, examples=["alice"]), _Clean]
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
-Line = Annotated[str, Field(min_length=1, max_length=500), _Clean]
-Text = Annotated[str, Field(min_length=1, max_length=50_000), _Clean]
-TextOrNothing = Annotated[str, Field(max_length=50_000), _Clean]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$")]
-FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Line = Annotated[str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean]
+_SAID = "It jams on every page."
+Text = Annotated[str, Field(min_length=1, max_length=50_000, examples=[_SAID]), _Clean]
+TextOrNothing = Annotated[str, Field(max_length=50_000, examples=[_SAID]), _Clean]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$", examples=["paper"])]
+FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["floor"])]
 Value = Annotated[FieldValue, BeforeValidator(_value)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]
 """A time in UTC, in the whole milliseconds that are kept."""
@@ -70,8 +71,14 @@ _MEDIA_NAME = r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}"
 MediaType = Annotated[
     str,
     BeforeValidator(lambda text: text.lower() if isinstance(text, str) else text),
-    Field(pattern=rf"^{_MEDIA_NAME}/{_MEDIA_NAME}$", description="As in RFC 6838."),
+    Field(
+        pattern=rf"^{_MEDIA_NAME}/{_MEDIA_NAME}$",
+        description="As in RFC 6838.",
+        examples=["image/png"],
+    ),
 ]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="In hexadecimal.")]
-SizeBytes = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
-Score = Annotated[int, Field(ge=1, le=5, strict=True)]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="In hexadecimal.", examples=["0a" * 32])
+]
+SizeBytes = Annotated[int, Field(ge=0, lt=2**53, strict=True, examples=[4096])]
+Score = Annotated[int, Field(ge=1, le=5, strict=True, examples=[5])]

@@ -7,6 +7,7 @@ import pytest
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
+from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.views import POINTS as PROJECTOR_POINTS
@@ -77,6 +78,13 @@ async def test_a_projector_frozen_past_its_lease(scratch_url):
     """L7: another has its partitions when it wakes up with a batch in its hands."""
     counted = await freeze_projector(scratch_url, 2, assert_views_equal_the_log)
     assert counted["frozen"] == counted["taken_over"] == 2
+
+
+async def test_clients_that_retry_while_every_tenth_answer_is_eaten(scratch_url):
+    """L5: no double, no loss."""
+    counted = await retry_through_proxy(scratch_url, 2_000)
+    assert counted["commands"] == 2_000
+    assert counted["sent_again"] == counted["eaten"] > 200
 
 
 async def test_three_projectors_that_come_and_go(scratch_url):

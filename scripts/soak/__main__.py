@@ -4,6 +4,7 @@
     python -m scripts.soak kill-api         kill -9 of the API, at random and at named points
     python -m scripts.soak kill-database    kill -9 of the embedded database under load
     python -m scripts.soak merge            opposite merges at once, and kills between the halves
+    python -m scripts.soak proxy            clients that retry while every tenth answer is eaten
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
@@ -26,6 +27,7 @@ from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
 from scripts.soak.promises import scratch
+from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
@@ -40,6 +42,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "race": (race, 1000),
     "kill-api": (kill_api, 300),
     "merge": (merges, 200),
+    "proxy": (retry_through_proxy, 2_000),
     "follow": (follow, 20_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
