@@ -40,6 +40,19 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
 }
 """Any other CasebookError is the server's own fault: 500."""
 
+HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
+    "bad_json": (HTTPStatus.BAD_REQUEST, "the body is not JSON, or cannot be read"),
+    "not_found": (HTTPStatus.NOT_FOUND, "there is nothing at this path"),
+    "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "the path is not for this method"),
+    "request_entity_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large"),
+    "invalid_request": (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "the body or a parameter is not as it must be; `errors` says where and what",
+    ),
+    "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; it has been logged"),
+}
+"""The codes of what is no CasebookError."""
+
 
 class Fault(BaseModel, extra="forbid"):
     """One thing wrong in a request: where, as a JSON pointer or a parameter's name, and what."""
@@ -94,12 +107,15 @@ def problem(
     return _response(_document(status, code, detail, errors), soon=soon)
 
 
+def status_of(error: type[CasebookError]) -> HTTPStatus:
+    """Give the status that errors of a class are answered with."""
+    found = (STATUS[cls] for cls in error.__mro__ if cls in STATUS)
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def problem_of(error: CasebookError) -> Problem:
     """Give the document for one of Casebook's own errors."""
-    status = next(
-        (STATUS[cls] for cls in type(error).__mro__ if cls in STATUS),
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
+    status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
     return _document(status, error.code, error.detail)

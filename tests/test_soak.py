@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.soak.contract import contract
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
@@ -85,6 +86,12 @@ async def test_clients_that_retry_while_every_tenth_answer_is_eaten(scratch_url)
     counted = await retry_through_proxy(scratch_url, 2_000)
     assert counted["commands"] == 2_000
     assert counted["sent_again"] == counted["eaten"] > 200
+
+
+async def test_any_request_is_answered_as_documented(scratch_url):
+    """L12, L7: never a 5xx; afterwards the views are a fold of the log."""
+    counted = await contract(scratch_url, 2_000, assert_views_equal_the_log)
+    assert counted["cases"] >= 2_000
 
 
 async def test_three_projectors_that_come_and_go(scratch_url):

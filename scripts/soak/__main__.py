@@ -5,6 +5,7 @@
     python -m scripts.soak kill-database    kill -9 of the embedded database under load
     python -m scripts.soak merge            opposite merges at once, and kills between the halves
     python -m scripts.soak proxy            clients that retry while every tenth answer is eaten
+    python -m scripts.soak contract         requests of all kinds; is each answer as documented?
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
@@ -23,6 +24,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from scripts.console import run
+from scripts.soak.contract import contract
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
@@ -43,6 +45,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "kill-api": (kill_api, 300),
     "merge": (merges, 200),
     "proxy": (retry_through_proxy, 2_000),
+    "contract": (contract, 100_000),
     "follow": (follow, 20_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
@@ -72,7 +75,7 @@ async def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database"])
-    parser.add_argument("--rounds", type=int, help="rounds; commands to follow; seconds")
+    parser.add_argument("--rounds", type=int, help="rounds; commands; requests; seconds")
     options = parser.parse_args()
     if options.what == "kill-database":
         counted = await kill_database(options.rounds or 100)

@@ -1,0 +1,79 @@
+"""Requests that fit the API's document, and requests that do not, made by schemathesis (L12).
+
+No answer is a 5xx, and each is as the document says: its status, headers, content type and shape.
+Afterwards the views are a fold of the log (L7). Which requests are made follows from a number, so
+that what was found can be found again.
+"""
+
+import asyncio
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, STDOUT
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+import orjson
+
+from eventstore.driver import connect
+from eventstore.store import EventStore
+from scripts.console import progress
+from scripts.soak.promises import free_port, process, ready, require
+from scripts.soak.views import Check, audited, caught_up
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+_PHASES = "examples,coverage,fuzzing,stateful"
+_CASES_OF_AN_EXAMPLE = 1000  # so many a run for each example of an operation, more or less
+_MOST_EXAMPLES = 50
+_SHOWN_CHARACTERS = 10_000
+
+
+async def contract(url: str, cases: int, check: Check = audited) -> Counter[str]:
+    """Send at least so many requests; give how many it were. Raises PromiseBroken."""
+    counted: Counter[str] = Counter()
+    port = free_port()
+    async with process("scripts.bench", "_serve", "projecting", url, str(port)):
+        await ready(port)
+        with progress() as bar:
+            task = bar.add_task("asking", total=cases, rate="requests")
+            while counted["cases"] < cases:
+                counted["runs"] += 1
+                examples = (cases - counted["cases"]) // _CASES_OF_AN_EXAMPLE
+                examples = min(max(examples, 1), _MOST_EXAMPLES)
+                counted["cases"] += await _run(port, examples, seed=counted["runs"])
+                bar.update(task, completed=counted["cases"])
+        database = connect(url)
+        await caught_up(database, EventStore(database))
+        await check(database)
+        await database.close()
+    return counted
+
+
+async def _run(port: int, examples: int, seed: int) -> int:
+    """Ask once through all phases; give the number of requests."""
+    with tempfile.TemporaryDirectory(prefix="casebook-contract-") as folder:
+        report = Path(folder) / "report.json"
+        words = ["--phases", _PHASES, "--checks", ",".join(CHECKS), "--report", "json"]
+        words += ["--report-json-path", str(report), "--suppress-health-check", "all"]
+        words += ["--max-examples", str(examples), "--seed", str(seed), "--no-shrink"]
+        document = f"http://127.0.0.1:{port}/openapi.json"
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "run", document, *words),
+            stdout=PIPE,
+            stderr=STDOUT,
+            cwd=folder,
+        )
+        try:
+            out, _ = await asking.communicate()
+        finally:
+            if asking.returncode is None:
+                asking.kill()
+        require(asking.returncode == 0, out.decode()[-_SHOWN_CHARACTERS:])
+        told = cast("dict[str, dict[str, int]]", orjson.loads(report.read_bytes()))
+    return told["test_cases"]["generated"]
