@@ -4,6 +4,7 @@
 # make check  formatting, lint, types
 # make bench  measure
 # make mutants  change the domain's code in a thousand ways, and see which the tests notice
+# make client  generate a typed Python client into ./client, from the OpenAPI document
 # make lock   compile the requirements anew from pyproject.toml
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ MUTATION := .venv-mutation
 COMPILE := $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test check bench mutants lock clean
+.PHONY: run demo test check bench mutants client lock clean
 
 run: $(RUN)
 	@$(BIN)/python -m scripts.serve
@@ -39,6 +40,10 @@ mutants: $(MUTATION)/.done
 	@$(MUTATION)/bin/mutmut run
 	@$(MUTATION)/bin/mutmut results
 
+client: $(DEV)
+	@$(BIN)/python -m scripts.openapi > openapi.json
+	@PATH="$(CURDIR)/$(BIN):$$PATH" openapi-python-client generate --path openapi.json --output-path client --overwrite
+
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) -o requirements/run.txt
@@ -46,7 +51,7 @@ lock: $(DEV)
 	$(COMPILE) --group mutation -o requirements/mutation.txt
 
 clean:
-	rm -rf $(VENV) $(MUTATION) mutants
+	rm -rf $(VENV) $(MUTATION) mutants client openapi.json
 
 $(MUTATION)/.done: requirements/mutation.txt
 	$(PYTHON) -m venv $(MUTATION)

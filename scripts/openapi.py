@@ -1,0 +1,22 @@
+"""Print the API's OpenAPI document, as a server would give it at /openapi.json."""
+
+import sys
+
+import orjson
+
+from api.app import create_app
+from eventstore.driver import connect
+from eventstore.store import EventStore
+
+
+def document() -> bytes:
+    """Give the document; no database is asked."""
+    nowhere = connect("mongodb://127.0.0.1:9/")
+    return orjson.dumps(
+        create_app(nowhere, EventStore(nowhere)).openapi(),
+        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(document())
