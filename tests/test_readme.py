@@ -1,9 +1,10 @@
-"""The README's commands work as they stand."""
+"""The commands of the README and of the tour work as they stand."""
 
 import asyncio
 import json
 import re
 import socket
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -12,19 +13,25 @@ from api.settings import Settings
 from domain.commands import COMMANDS
 from tests.test_import import environment, script
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TOUR = (ROOT / "docs" / "api.md").read_text()
 
 
-def blocks(title):
-    section = README.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+def blocks(text):
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
 
 
-async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
+def section(title):
+    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+@asynccontextmanager
+async def server(tmp_path):
+    """A server as `make run` starts it, and ready: its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    env = environment(tmp_path, port)
-    server = await script("scripts.serve", env=env)
+    served = await script("scripts.serve", env=environment(tmp_path, port))
     try:
         async with httpx.AsyncClient() as client, asyncio.timeout(60):
             while True:
@@ -33,37 +40,61 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
                         break
                 except httpx.TransportError:
                     await asyncio.sleep(0.1)
-        [tour] = blocks("Try it")
-        [set_up] = blocks("Set up the desk")
-        [repair] = blocks("Operate")
-        tour += "sleep 1\n" + repair + set_up
-        # A list follows the log within a moment; people type slowly, this does not.
-        typed = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=").replace(":8000", f":{port}")
-        shell = await asyncio.create_subprocess_exec(
-            "bash",
-            "-e",
-            "-c",
-            typed.replace("\ncurl -s", "\necho; curl -s"),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await shell.communicate()
-        assert shell.returncode == 0
-        answers = [json.loads(line) for line in out.decode().splitlines() if line.strip()]
-        opened, assigned, replied, refused, ticket, timeline, dashboard, *rest = answers
-        view, listed, series, repaired, desk = rest
-        assert [a["version"] for a in (opened, assigned, replied)] == [1, 2, 3]
-        assert refused["code"] == "cannot_close_by_status"
-        assert (ticket["status"], ticket["version"]) == ("open", 3)
-        assert timeline["chain"] == "whole"
-        assert dashboard["until_date"]["created"] == 1
-        assert (view["name"], view["count"]) == ("alices", None)
-        assert listed["tickets"][0]["assignee"] == "alice"
-        assert [day["value"] for day in series["days"][-2:]] == [0, 1]
-        assert repaired["ticket_id"] == ticket["id"]
-        assert desk["desk"]["groups"]["print"] == ["alice", "carol"]
+        yield port
     finally:
-        server.terminate()
-        await server.communicate()
+        served.terminate()
+        await served.communicate()
+
+
+async def typed(commands, port):
+    """Type commands into a shell; give what each printed that printed anything."""
+    shell = await asyncio.create_subprocess_exec(
+        "bash",
+        "-e",
+        "-c",
+        commands.replace(":8000", f":{port}").replace("\ncurl ", "\necho; curl "),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await shell.communicate()
+    assert shell.returncode == 0
+    return [line for line in out.decode().splitlines() if line.strip()]
+
+
+async def test_the_readme_can_be_typed_as_it_stands(tmp_path):
+    [tour] = blocks(section("Try it"))
+    [set_up] = blocks(section("Set up the desk"))
+    [repair] = blocks(section("Operate"))
+    # A list follows the log within a moment; people type slowly, this does not.
+    tour = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=") + "sleep 1\n" + repair + set_up
+    async with server(tmp_path) as port:
+        answers = [json.loads(line) for line in await typed(tour, port)]
+    opened, assigned, replied, refused, ticket, timeline, dashboard, *rest = answers
+    view, listed, series, repaired, desk = rest
+    assert [a["version"] for a in (opened, assigned, replied)] == [1, 2, 3]
+    assert refused["code"] == "cannot_close_by_status"
+    assert (ticket["status"], ticket["version"]) == ("open", 3)
+    assert timeline["chain"] == "whole"
+    assert dashboard["until_date"]["created"] == 1
+    assert (view["name"], view["count"]) == ("alices", None)
+    assert listed["tickets"][0]["assignee"] == "alice"
+    assert [day["value"] for day in series["days"][-2:]] == [0, 1]
+    assert repaired["ticket_id"] == ticket["id"]
+    assert desk["desk"]["groups"]["print"] == ["alice", "carol"]
+
+
+async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
+    async with server(tmp_path) as port:
+        lines = await typed("\n".join(blocks(TOUR)), port)
+    opened, again, assigned, replied, noted, ticket, *rest = map(json.loads, lines)
+    by_status, faults, stale, changed, many = rest
+    assert opened == again
+    assert [a["version"] for a in (opened, assigned, replied, noted)] == [1, 2, 3, 4]
+    assert replied["ticket"]["agent_replies"] == 1
+    assert (ticket["version"], ticket["has_note"]) == (4, True)
+    assert by_status["code"] == "cannot_close_by_status"
+    assert {fault["pointer"] for fault in faults["errors"]} == {"/subject", "/priority"}
+    assert (stale["code"], changed["version"]) == ("version_mismatch", 5)
+    assert (many["done"], many["refused"]) == (1, 1)
 
 
 def test_the_readme_names_every_command_and_setting():
@@ -75,5 +106,5 @@ def test_the_readme_names_every_command_and_setting():
 
 def test_every_script_in_the_readme_is_there():
     for name in re.findall(r"`python -m (scripts\.\w+)", README):
-        path = Path(__file__).parent.parent / name.replace(".", "/")
+        path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
