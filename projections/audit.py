@@ -19,37 +19,44 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
-    Iterable,
     Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import takewhile
 from typing import NamedTuple, cast
 from uuid import UUID
 
-import bson
-
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
-from eventstore.envelope import EventDocument, from_document, is_event
-from eventstore.store import EventStore, Feed, TicketRange
+from eventstore.envelope import EventDocument, is_event
+from eventstore.store import EventStore, Feed
 from projections import saved_views, sums, tickets
 from projections.checkpoints import COLLECTION as CHECKPOINTS
 from projections.checkpoints import Checkpoints
+from projections.comparing import (
+    Asked,
+    Checked,
+    CheckedRange,
+    Difference,
+    add,
+    by_partition,
+    check,
+    check_range,
+    contiguous,
+    contributed,
+    documents_of,
+    fold,
+)
 from projections.generations import Generation
 from projections.parked import COLLECTION as PARKED
 from projections.parked import ParkedTickets
 from projections.partitions import partition_of
 from projections.saved_views import SavedView, SavedViews
 from projections.sums import Number
-from projections.tickets import TicketRead
-from projections.workers import Workers, patiently
+from projections.workers import Workers
 
 _IDS_AT_ONCE = 1000
 _MOST_BEHIND = 10_000
@@ -58,21 +65,6 @@ _PAUSE_SECONDS = 0.2
 _BEHIND_SECONDS = 15.0
 _RECENT_SECONDS = 10.0
 _CLOCKS_DIFFER_SECONDS = 60.0
-
-Document = Mapping[str, object]
-Streams = Mapping[UUID, Sequence[EventDocument]]
-
-
-class Difference(NamedTuple):
-    """One thing that is not as it should be. `expected`: what the log says."""
-
-    what: str
-    field: str
-    expected: object
-    found: object
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.field}: expected {self.expected!r}, found {self.found!r}"
 
 
 Tell = Callable[[Difference], None]
@@ -89,150 +81,6 @@ class NeverStill(CasebookError):
 
 class _FarBehind(Exception):
     pass
-
-
-# --- read documents -------------------------------------------------------------------------------
-
-
-class _Asked(NamedTuple):
-    """What is to be known to compare read documents: `views` are counted, `waiting` are parked."""
-
-    generation: Generation
-    views: Sequence[SavedView]
-    waiting: Collection[UUID]
-    recent: datetime
-
-
-@dataclass(slots=True)
-class _Checked:
-    """What was found of some tickets.
-
-    `added`: what they add to the sums at the `versions` that their documents show; `behind`: those
-    whose documents show less than the log has, and how much that is.
-    """
-
-    differences: list[Difference] = field(default_factory=list)
-    versions: dict[UUID, int] = field(default_factory=dict)
-    added: dict[str, Counter[str]] = field(default_factory=dict)
-    behind: dict[UUID, int] = field(default_factory=dict)
-
-
-class _CheckedRange(NamedTuple):
-    """The same of a range; of the versions only those that cannot be told from the log later."""
-
-    tickets: int
-    log_events: int
-    shown_events: Counter[int]
-    checked: _Checked
-
-
-async def check_range(database: Database, asked: tuple[_Asked, TicketRange]) -> _CheckedRange:
-    """Compare the read documents of a range with what its events fold to."""
-    return await patiently(partial(_check_range, database, *asked))
-
-
-async def _check_range(
-    database: Database, about: _Asked, part: TicketRange, _again: bool
-) -> _CheckedRange:
-    store = EventStore(database)
-    events = await store.of_range(part)
-    streams = _contiguous(events)
-    checked = await _check(about.generation.of(database), store, about, streams)
-    shown = _by_partition(checked.versions)
-    to_keep = {e["ticket_id"] for e in events if e["recorded_at"] >= about.recent}
-    to_keep |= {t for t, stream in streams.items() if checked.versions.get(t) != len(stream)}
-    checked.versions = {t: checked.versions.get(t, 0) for t in to_keep}
-    return _CheckedRange(len(streams), len(events), shown, checked)
-
-
-async def _check(views: Database, store: EventStore, asked: _Asked, streams: Streams) -> _Checked:
-    reads = views.collection(tickets.COLLECTION)
-    stored = await _documents(views, streams)
-    # What was written between the two reads is in the document and not in the stream.
-    ahead = [t for t, document in stored.items() if _version(document) > len(streams[t])]
-    streams = {**streams, **_contiguous(await store.of_tickets(ahead))} if ahead else streams
-    checked = _Checked()
-    for ticket_id, stream in streams.items():
-        document = stored.get(ticket_id)
-        if _version(document) < len(stream) and ticket_id not in asked.waiting:
-            checked.behind[ticket_id] = len(stream)
-        if document is not None:
-            _compare(checked, asked.views, ticket_id, document, stream, reads.codec_options)
-            await asyncio.sleep(0)
-    return checked
-
-
-def _compare(
-    checked: _Checked,
-    views: Sequence[SavedView],
-    ticket_id: UUID,
-    stored: Document,
-    stream: Sequence[EventDocument],
-    codec: "bson.CodecOptions[JsonObject]",
-) -> None:
-    """Compare one document with the fold of as many events as it says that it has."""
-    ticket, version = f"ticket {ticket_id}", stored.get("version")
-    if not isinstance(version, int) or not 0 < version <= len(stream):
-        wrong = Difference(ticket, "version", f"1 to {len(stream)}", version)
-        checked.differences.append(wrong)
-        version = len(stream)  # what it has added to the sums is most likely that
-    try:
-        read = _fold(stream[:version])
-    except Exception as error:  # noqa: BLE001 that is what is to be told
-        checked.differences.append(Difference(ticket, "events", "what can be folded", repr(error)))
-        return
-    if read is None:
-        raise AssertionError("a fold of events is a ticket")
-    _add(checked.added, _contributed(read, views), 1)
-    checked.versions[ticket_id] = version
-    expected = bson.decode(bson.encode(tickets.to_document(read), codec_options=codec), codec)
-    checked.differences += [
-        Difference(ticket, name, expected.get(name), stored.get(name))
-        for name in sorted(expected.keys() | stored.keys())
-        if name != SavedViews.field
-        and not (name in expected and name in stored and _is_same(expected[name], stored[name]))
-    ]
-    matching = set(saved_views.counting(views, read))
-    in_views = stored.get(SavedViews.field)
-    counted_in = set(in_views) if isinstance(in_views, list) else set()
-    checked.differences += [
-        Difference(ticket, f"counted in view {v.name!r}", v.id in matching, v.id in counted_in)
-        for v in views
-        if (v.id in matching) != (v.id in counted_in)
-    ]
-
-
-def _is_same(one: object, other: object) -> bool:
-    """Say whether two values are, of one type, the same: in Python True is 1, and 1.0 too."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return one == other
-
-
-def _by_partition(versions: Mapping[UUID, int]) -> Counter[int]:
-    events: Counter[int] = Counter()
-    for ticket_id, version in versions.items():
-        events[partition_of(ticket_id)] += version
-    return events
-
-
-def _contributed(read: TicketRead, views: Sequence[SavedView]) -> sums.Contributions:
-    in_views = dict.fromkeys(saved_views.counting(views, read), 1)
-    return {**sums.contributed(read), SavedViews.field: in_views}
-
-
-def _add(total: dict[str, Counter[str]], more: sums.Contributions, times: int) -> None:
-    for name, entries in more.items():
-        counter = total.setdefault(name, Counter())
-        for key, n in entries.items():
-            counter[key] += times * n
-
-
-# --- everything -----------------------------------------------------------------------------------
 
 
 class _Snapshot(NamedTuple):
@@ -266,7 +114,7 @@ class Auditor:
         self._workers = workers
         self._store = EventStore(database)
         self._progress = progress
-        self._asked = _Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
+        self._asked = Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
         self._versions: dict[UUID, int] = {}
         self._shown_events: Counter[int] = Counter()
         self.views: Sequence[SavedView] = ()
@@ -287,13 +135,13 @@ class Auditor:
         views = [v for v in await SavedViews(self._shown).all() if v.id in complete]
         self.views = views
         recent = state.now - timedelta(seconds=_CLOCKS_DIFFER_SECONDS)
-        self._asked = _Asked(self._generation, views, (), recent)
+        self._asked = Asked(self._generation, views, (), recent)
         await self._see_parked()
         async with self._store.watch(None) as feed, _following(feed) as appended:
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}
 
-            def took(found: _CheckedRange) -> None:
+            def took(found: CheckedRange) -> None:
                 nonlocal done
                 done += found.log_events
                 self.tickets += found.tickets
@@ -319,10 +167,10 @@ class Auditor:
                 await before_sums()
             await self._compare_sums(appended, tell)
 
-    def _take(self, checked: _Checked, events: Counter[int]) -> None:
+    def _take(self, checked: Checked, events: Counter[int]) -> None:
         self._versions |= checked.versions
         self._shown_events.update(events)
-        _add(self.added, checked.added, 1)
+        add(self.added, checked.added, 1)
 
     async def _see_parked(self) -> None:
         parked = ParkedTickets(self._shown)
@@ -342,13 +190,13 @@ class Auditor:
             await self._look_at(ids[start : start + _IDS_AT_ONCE], tell)
 
     async def _look_at(self, ids: Sequence[UUID], tell: Tell) -> None:
-        streams = _contiguous(await self._store.of_tickets(ids))
-        checked = await _check(self._shown, self._store, self._asked, streams)
+        streams = contiguous(await self._store.of_tickets(ids))
+        checked = await check(self._shown, self._store, self._asked, streams)
         for ticket_id in streams.keys() | checked.versions.keys():
             stream = streams.get(ticket_id, [])
             self._replace(ticket_id, stream, None)
             self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
-        self._take(checked, _by_partition(checked.versions))
+        self._take(checked, by_partition(checked.versions))
         for difference in checked.differences:
             tell(difference)
 
@@ -365,8 +213,8 @@ class Auditor:
                 for ticket_id, version in behind.items()
                 if self._versions.get(ticket_id, 0) < version and ticket_id not in self.waiting
             }
-        found = await _documents(self._shown, behind)
-        for ticket_id, stream in _contiguous(await self._store.of_tickets(list(behind))).items():
+        found = await documents_of(self._shown, behind)
+        for ticket_id, stream in contiguous(await self._store.of_tickets(list(behind))).items():
             what, document = f"ticket {ticket_id}", found.get(ticket_id)
             if document is None:
                 tell(Difference(what, "read document", "one", None))
@@ -381,9 +229,9 @@ class Auditor:
         """Have a ticket be part of the sums at another version; None: not at all."""
         seen = self._seen(ticket_id, stream)
         for until, times in ((seen, -1), (version or 0, 1)):
-            read = _fold(stream[:until])
+            read = fold(stream[:until])
             if read is not None:
-                _add(self.added, _contributed(read, self._asked.views), times)
+                add(self.added, contributed(read, self._asked.views), times)
                 self._shown_events[partition_of(ticket_id)] += times * read.version
         self._versions[ticket_id] = version or 0
 
@@ -416,7 +264,7 @@ class Auditor:
             # First what has changed is compared again, so that little is left for the snapshot.
             await self._look_again(self._behind(appended), tell)
             snapshot = await self._snapshot([*self._behind(appended), *self.waiting])
-            streams = _contiguous(await self._store.of_tickets(list(snapshot.versions)))
+            streams = contiguous(await self._store.of_tickets(list(snapshot.versions)))
             for ticket_id, version in snapshot.versions.items():
                 self._replace(ticket_id, streams.get(ticket_id, []), version)
             if self._shown_events == snapshot.applied:
@@ -524,27 +372,3 @@ async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
         [ended] = await asyncio.gather(following, return_exceptions=True)
     if isinstance(ended, Exception):  # the audit has missed something, and cannot say what
         raise ended
-
-
-async def _documents(views: Database, ids: Iterable[UUID]) -> dict[UUID, Document]:
-    found = views.collection(tickets.COLLECTION).find({"_id": {"$in": list(ids)}})
-    return {cast("UUID", document["_id"]): document async for document in found}
-
-
-def _contiguous(events: Iterable[EventDocument]) -> dict[UUID, list[EventDocument]]:
-    """Give the events of each ticket, as far as they follow each other. They come in order."""
-    streams: dict[UUID, list[EventDocument]] = {}
-    for event in events:
-        stream = streams.setdefault(event["ticket_id"], [])
-        if event["version"] == len(stream) + 1:
-            stream.append(event)
-    return streams
-
-
-def _version(document: Document | None) -> int:
-    version = None if document is None else document.get("version")
-    return version if isinstance(version, int) else 0
-
-
-def _fold(stream: Sequence[EventDocument]) -> TicketRead | None:
-    return tickets.fold(None, map(from_document, stream))

@@ -14,10 +14,11 @@ from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
+from projections.beside import beside
 from projections.generations import BuildRunning, Generation, Generations, prepare
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
-from projections.rebuild import Rebuild, beside
+from projections.rebuild import Rebuild
 from projections.tickets import SHAPE
 from projections.workers import workers
 

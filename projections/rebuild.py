@@ -27,7 +27,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -36,21 +35,19 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
-from itertools import groupby, takewhile
-from typing import Literal, NamedTuple, cast
+from typing import Literal
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
 from eventstore.driver import Database
-from eventstore.envelope import EventDocument
-from eventstore.store import EventStore, ResumeToken, TicketRange
+from eventstore.store import EventStore, ResumeToken
 from projections import checkpoints, health, sums, tickets
-from projections.audit import Auditor, Difference
-from projections.batch import Stuck, later, make
+from projections.audit import Auditor
+from projections.batch import Stuck, later
+from projections.beside import beside
 from projections.checkpoints import Applied, Checkpoints, Fenced
+from projections.comparing import Difference
 from projections.generations import (
     BUILD_LEASE_SECONDS,
     VIEWS,
@@ -62,17 +59,17 @@ from projections.generations import (
     prepare,
 )
 from projections.parked import ParkedTickets
-from projections.partitions import PARTITIONS, Partition, partition_of
+from projections.partitions import PARTITIONS, Partition
 from projections.projector import Projector, member_id
 from projections.saved_views import SavedView, SavedViews
+from projections.scan import Folded, Job, fold_range
 from projections.tickets import SHAPE
-from projections.workers import Workers, patiently
+from projections.workers import Workers
 
 _log = logging.getLogger(__name__)
 
 Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
 
-_INSERTED_AT_ONCE = 1000
 _BEATS_PER_LEASE = 5
 _LOOK_SECONDS = 0.02
 _PAUSE_SECONDS = 0.5
@@ -140,73 +137,6 @@ class Summary:
 Tell = Callable[[Progress], None]
 
 
-# --- the scan -------------------------------------------------------------------------------------
-
-
-class _Job(NamedTuple):
-    """What is to be folded into which views: all, or what was so at a time."""
-
-    generation: Generation
-    views: Sequence[SavedView]
-    until: datetime | None = None
-    by: By = "occurred"
-
-
-class _Folded(NamedTuple):
-    """What a range of tickets came to; `read`: how many events were."""
-
-    tickets: int
-    read: int
-    added: Mapping[str, Counter[str]]
-    applied: Mapping[int, Applied]
-    stuck: Sequence[Stuck]
-
-
-async def fold_range(database: Database, asked: tuple[_Job, TicketRange]) -> _Folded:
-    """Fold the tickets of a range and write their documents; again if the database was away."""
-    return await patiently(partial(_fold_range, database, *asked))
-
-
-async def _fold_range(database: Database, job: _Job, part: TicketRange, again: bool) -> _Folded:
-    reads = job.generation.of(database).collection(tickets.COLLECTION)
-    documents: list[JsonObject] = []
-    added: dict[str, Counter[str]] = defaultdict(Counter)
-    applied: dict[int, Applied] = {}
-    stuck: list[Stuck] = []
-    stored = await EventStore(database).of_range(part)
-    for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):
-        change, parked = make(job.views, ticket_id, None, _until(job, stream), reads.codec_options)
-        if parked is not None:
-            stuck.append(parked)
-        if change is not None and change.after is not None:
-            documents.append(cast("JsonObject", change.document))  # the driver takes raw ones too
-            for name, entries in sums.contributed(change.after).items():
-                added[name].update(entries)
-            events, last = applied.get(partition_of(ticket_id), (0, None))
-            events += change.after.version
-            applied[partition_of(ticket_id)] = Applied(events, later(last, change.last))
-        await asyncio.sleep(0)
-    if again:
-        ids = [key for key, _ in groupby(stored, key=lambda e: e["ticket_id"])]
-        await reads.delete_many({"_id": {"$in": ids}})
-    for start in range(0, len(documents), _INSERTED_AT_ONCE):
-        await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE], ordered=False)
-    return _Folded(len(documents), len(stored), dict(added), applied, stuck)
-
-
-def _until(job: _Job, stream: Iterable[EventDocument]) -> list[EventDocument]:
-    """Give a ticket's events up to the first that is of a later time than asked for."""
-    if job.until is None:
-        return list(stream)
-    until, time = job.until, "recorded_at" if job.by == "recorded" else "occurred_at"
-    return list(
-        takewhile(lambda event: cast("Mapping[str, datetime]", event)[time] <= until, stream)
-    )
-
-
-# --- the whole ------------------------------------------------------------------------------------
-
-
 class Rebuild:
     """Builds views of one database; `tell` is told how far it is. For one build each."""
 
@@ -245,7 +175,7 @@ class Rebuild:
             began = await self._database.server_time()
             token = await self._store.position()
             saved = await SavedViews(views).all()
-            applied = await self._scan(_Job(generation, saved))
+            applied = await self._scan(Job(generation, saved))
             await Checkpoints(views).write(_partitions(applied, token, began, saved))
             projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
             async with beside(projector.run()):
@@ -322,7 +252,7 @@ class Rebuild:
             await prepare(views)
             began = await self._database.server_time()
             saved = await SavedViews(views).all()
-            applied = await self._scan(_Job(generation, saved, until, by))
+            applied = await self._scan(Job(generation, saved, until, by))
             await Checkpoints(views).write(_partitions(applied, None, began, saved))
             self._ending = True
             await self._generations.keep_as_of(self._me, name, until, by)
@@ -404,7 +334,7 @@ class Rebuild:
                     raise
             await asyncio.sleep(BUILD_LEASE_SECONDS / _BEATS_PER_LEASE)
 
-    async def _scan(self, job: _Job) -> Mapping[int, Applied]:
+    async def _scan(self, job: Job) -> Mapping[int, Applied]:
         """Fold everything; give what that does to the checkpoints."""
         self._begin("scan")
         views = job.generation.of(self._database)
@@ -415,7 +345,7 @@ class Rebuild:
 
         read = 0
 
-        def took(folded: _Folded) -> None:
+        def took(folded: Folded) -> None:
             nonlocal read
             read += folded.read
             self._summary.tickets += folded.tickets
@@ -602,34 +532,3 @@ async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]
     reads = views.collection(tickets.COLLECTION)
     found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
     return {d["_id"]: v async for d in found if isinstance(v := d.get("version"), int)}
-
-
-@asynccontextmanager
-async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Do something else while the block runs; if that fails, so does the block, with its error."""
-    inside = asyncio.current_task()
-    if inside is None:
-        raise AssertionError("it runs in a task")
-    cancelled_before = inside.cancelling()
-    running = asyncio.create_task(work)
-    failed = False
-
-    def ended(task: asyncio.Task[None]) -> None:
-        nonlocal failed
-        if not task.cancelled() and task.exception() is not None:
-            failed = True
-            inside.cancel()
-
-    running.add_done_callback(ended)
-    try:
-        yield
-        await asyncio.sleep(0)  # so that it is not in what comes behind that one is cancelled
-    except asyncio.CancelledError:
-        # Someone else may want it to end as well, and that is what counts.
-        if failed and inside.uncancel() == cancelled_before and (error := running.exception()):
-            raise error from None
-        raise
-    finally:
-        running.remove_done_callback(ended)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)

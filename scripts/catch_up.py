@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.store import EventStore
+from projections.beside import beside
 from projections.generations import Generations
 from projections.health import Health
 from projections.keeping import project
-from projections.rebuild import beside
 from scripts.console import progress
 
 _WAIT_SECONDS = 0.25

@@ -29,7 +29,8 @@ from api.settings import Settings
 from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import sums, tickets
-from projections.audit import Auditor, Difference
+from projections.audit import Auditor
+from projections.comparing import Difference
 from projections.generations import Generations
 from projections.parked import ParkedTickets
 from projections.rebuild import Progress, Rebuild

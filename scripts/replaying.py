@@ -13,7 +13,8 @@ from rich.progress import TaskID
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from projections.audit import Auditor, Difference
+from projections.audit import Auditor
+from projections.comparing import Difference
 from projections.rebuild import Progress, Summary
 from scripts.console import progress, screen
 

@@ -10,9 +10,10 @@ from domain.errors import Refusal
 from domain.events import EventData, encode
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
-from projections.audit import Auditor, Difference
+from projections.audit import Auditor
 from projections.batch import BatchWriter, Holding
 from projections.checkpoints import Checkpoints
+from projections.comparing import Difference
 from projections.generations import Generations
 from projections.health import Health
 from projections.keeping import project

@@ -15,6 +15,7 @@ from domain.errors import CasebookError
 from eventstore.store import COLLECTION as EVENTS
 from eventstore.store import EventStore, TicketRange
 from projections import audit, generations, health, keeping, rebuild
+from projections.beside import beside
 from projections.checkpoints import Checkpoints, Fenced
 from projections.generations import (
     VIEWS,
@@ -30,6 +31,7 @@ from projections.partitions import plan
 from projections.projector import Projector
 from projections.rebuild import CannotSwitch, DocumentsDiffer, NotProved, Rebuild
 from projections.saved_views import SavedViews, TicketFilter
+from projections.scan import fold_range
 from projections.tickets import SHAPE
 from projections.workers import WorkerFailed, workers
 from tests.oracle import assert_views_equal_the_log
@@ -202,7 +204,7 @@ async def test_what_cannot_be_proved_is_not_shown(database, store, monkeypatch):
     """L7: a scan that leaves something out, for whatever reason."""
     monkeypatch.setattr(audit, "_BEHIND_SECONDS", 0.2)
     ids = await open_some(store, 4)
-    scanned = rebuild.fold_range
+    scanned = fold_range
 
     async def forgetful(database, asked):
         folded = await scanned(database, asked)
@@ -638,7 +640,7 @@ async def test_who_is_stopped_while_what_runs_beside_it_fails_stops():
     async def work():
         while True:
             with suppress(RuntimeError):
-                async with rebuild.beside(fail()):
+                async with beside(fail()):
                     await asyncio.sleep(10)
 
     task = asyncio.create_task(work())

@@ -36,10 +36,10 @@ _SENDERS = 4
 _READERS = 2
 _COMMANDS_PER_SECOND = 40
 _PAGE = 200
-_REPLAY_SECONDS = 120
+_REPLAY_SECONDS = 300
 _SWEPT_SECONDS = DROP_SECONDS + 120
 _PAUSE_SECONDS = 0.01
-_EVENTS_EACH = 100
+_RANGES_EACH = 10
 
 STEPS: tuple[tuple[object, str], ...] = (
     (Generations, "begin"),
@@ -120,7 +120,7 @@ _ranges = EventStore.ranges
 
 
 async def _small_ranges(store: EventStore) -> object:
-    return await _ranges(store, _EVENTS_EACH)
+    return await _ranges(store, await store.count() // _RANGES_EACH + 1)
 
 
 # --- under load -----------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ from domain.errors import Refusal
 from eventstore.driver import Database, connect
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from projections.audit import Auditor, Difference
+from projections.audit import Auditor
 from projections.batch import BatchWriter
 from projections.checkpoints import Checkpoints
+from projections.comparing import Difference
 from projections.counters import Counters
 from projections.generations import Generations
 from projections.health import Health
