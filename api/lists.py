@@ -1,39 +1,166 @@
 """Lists of tickets, from `ticket_reads`: what the projector has written.
 
-No query runs an aggregation.
+How a list is read is in `listing.py`, the search language in `search.py`.
 """
 
-from typing import Annotated
-from uuid import UUID
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, cast
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
-from api.answers import json_response, next_link
+from api.answers import described_headers, json_response, next_link
 from api.cursors import Cursors
-from api.problems import problem_responses
-from api.representations import INTERNAL_FIELDS, present
-from api.visible import AtLeast, Prefer, Views
-from domain.events import JsonObject
-from domain.values import Moment
+from api.listing import MOST_COUNTED, Listing, Position, Sort
+from api.problems import VIEW_RESPONSES
+from api.representations import TicketSummary, present
+from api.search import (
+    QUERY_CHARACTERS,
+    breached,
+    conditions,
+    due_before,
+    field_is,
+    parse,
+    solved,
+    span,
+)
+from api.visible import AtLeast, Prefer, Shown, Views
+from domain.errors import Unacceptable
+from domain.events import JsonObject, Priority, Status
+from domain.values import Name, NameOrNone, Tag
 from eventstore.driver import Database
 from eventstore.failures import answering
-from projections import tickets
-from projections.saved_views import SavedViews, TicketFilter, ViewName
+from projections.saved_views import SavedViews, ViewName
 
-_NOT_IN_LISTS = dict.fromkeys((*INTERNAL_FIELDS, "body"), 0)
+_MOST_VALUES = 20
 _PATIENCE_SECONDS = 10.0
 
+TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
+FieldText = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}:", max_length=5_100, examples=["floor:3"])
+]
 
-class ListQuery(TicketFilter, AtLeast):
-    """Which tickets to list; all of it must hold."""
 
-    view: Annotated[
-        ViewName | None, Field(description="A saved view, whose filter must hold too.")
-    ] = None
+class ListQuery(AtLeast):
+    """Which tickets to list, and how; all of it must hold."""
+
+    q: str | None = Field(
+        default=None,
+        max_length=QUERY_CHARACTERS,
+        description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
+        "looked for in subject and body, whatever case and accents; `print*` finds what begins so; "
+        "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
+        "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
+        "nobody), `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, `has:note`, "
+        "`opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
+        examples=["status:open priority>=high printer"],
+    )
+    status: list[Status] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
+    )
+    solved: bool | None = Field(
+        default=None, description="Resolved and closed tickets, or all others."
+    )
+    priority: list[Priority] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
+    )
+    group: NameOrNone | None = None
+    assignee: NameOrNone | None = None
+    requester: Name | None = None
+    tag: list[Tag] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="All of these."
+    )
+    field: list[FieldText] = Field(
+        default_factory=list,
+        max_length=_MOST_VALUES,
+        description="`<key>:<value>` of custom fields; all of these.",
+    )
+    opened_from: TimeText | None = Field(
+        default=None, description="A day, or a time with its zone; likewise the others."
+    )
+    opened_before: TimeText | None = None
+    updated_from: TimeText | None = None
+    updated_before: TimeText | None = None
+    resolved_from: TimeText | None = None
+    resolved_before: TimeText | None = None
+    breached: bool | None = Field(
+        default=None, description="Tickets of which a promise was missed, or all others."
+    )
+    due_before: TimeText | None = Field(
+        default=None, description="Tickets of which a promise runs out before that."
+    )
+    view: ViewName | None = Field(
+        default=None, description="A saved view, whose filter must hold too."
+    )
+    sort: Sort = Field(
+        default="-opened_at",
+        description="`-` for the latest first. By `resolved_at`, only those that are resolved.",
+    )
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: str | None = Field(default=None, description="The `next` of the page before.")
+    cursor: str | None = Field(
+        default=None,
+        max_length=2_000,
+        description="The `next` of the page before, with the same parameters.",
+    )
+    count: bool = Field(
+        default=False, description=f"Count what matches, up to {MOST_COUNTED}, as `total`."
+    )
+
+    def conditions(self) -> list[JsonObject]:
+        """Give the conditions of all filters but the saved view's. Raises Unacceptable."""
+        found = [] if self.q is None else conditions(parse(self.q))
+        for name, values in (("status", self.status), ("priority", self.priority)):
+            if values:
+                found.append({name: values[0] if len(values) == 1 else {"$in": list(values)}})
+        if self.solved is not None:
+            found.append(solved(self.solved))
+        for name, value in (("group", self.group), ("assignee", self.assignee)):
+            if value is not None:
+                found.append({name: value or None})
+        if self.requester is not None:
+            found.append({"requester": self.requester})
+        found += [{"tags": tag} for tag in self.tag]
+        for key, _, text in (each.partition(":") for each in self.field):
+            found.append(field_is(key, text))
+        for name in ("opened", "updated", "resolved"):
+            found += self._range(name)
+        if self.breached is not None:
+            found.append(breached(self.breached))
+        if self.due_before is not None:
+            found += due_before(_moment("due_before", self.due_before))
+        return found
+
+    def _range(self, name: str) -> list[JsonObject]:
+        bounds = {
+            operator: _moment(f"{name}_{end}", text)
+            for end, operator in (("from", "$gte"), ("before", "$lt"))
+            if (text := cast("str | None", getattr(self, f"{name}_{end}"))) is not None
+        }
+        return [{f"{name}_at": bounds}] if bounds else []
+
+    def fingerprint(self) -> str:
+        """Say which list this is a page of; the same for all its pages."""
+        own = self.model_dump(
+            mode="json", exclude={"cursor", "limit", "count", "after"}, exclude_defaults=True
+        )
+        return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+class TicketPage(BaseModel, extra="forbid"):
+    """A page of a list."""
+
+    tickets: list[TicketSummary]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+    total: int | None = Field(
+        description="How many match, if that was asked for; null where there are more than "
+        f"{MOST_COUNTED}: a saved view knows."
+    )
+
+
+_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
 def router(database: Database, views: Views) -> APIRouter:
@@ -41,50 +168,62 @@ def router(database: Database, views: Views) -> APIRouter:
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
     routes = APIRouter(tags=["queries"])
+    headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
-    @routes.get("/tickets", responses=problem_responses(404, 412, 422, 503))
+    @routes.get(
+        "/tickets",
+        response_model=TicketPage,
+        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
+    )
     async def list_tickets(
         request: Request, asked: Annotated[ListQuery, Query()], prefer: Prefer = None
     ) -> Response:
-        """List tickets, the last opened first.
+        """List tickets, the last opened first unless another `sort` is asked for.
 
         What is listed is as old as `Casebook-Views-Age` says, in seconds; `after` makes it show a
-        command.
+        command. Who follows `next` to the end while tickets change gets, sorted by `opened_at`,
+        each ticket that matched throughout exactly once. By `updated_at` a ticket that changes
+        meanwhile moves: the first to change last, it comes at least once; the latest first, it may
+        be missed. By `resolved_at` likewise for what is resolved or reopened meanwhile.
         """
+        found = asked.conditions()
+        position = None
+        if asked.cursor is not None:
+            position = _POSITION.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
+            if position.list != asked.fingerprint():
+                raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
         opened = await views.open(asked, prefer)
-        filter_ = asked.condition()
         if asked.view is not None:
             async with answering(_PATIENCE_SECONDS):
-                view = await saved.find(asked.view)
-            filter_ = {"$and": [filter_, view.filter.condition()]}
-        if asked.cursor is not None:
-            filter_.update(_behind(await cursors.read(asked.cursor)))
-        newest_first = [("opened_at", -1), ("_id", -1)]
-
-        async def question(shown: Database) -> list[JsonObject]:
-            reads = shown.collection(tickets.COLLECTION)
-            found = reads.find(filter_, _NOT_IN_LISTS).sort(newest_first).limit(asked.limit + 1)
-            return await found.to_list()
-
-        page = await opened.ask(question)
+                found.append((await saved.find(asked.view)).filter.condition())
+        listing = Listing(found, asked.sort)
+        page = await opened.ask(lambda shown: listing.page(shown, position, asked.limit + 1))
+        total = await _total(opened, listing) if asked.count else None
         following = None
         if len(page) > asked.limit:
             last = page[asked.limit - 1]
-            following = await cursors.write([last["opened_at"], last["_id"]])
+            place = (asked.fingerprint(), last[listing.by], last["_id"])
+            following = await cursors.write(place)
         links = next_link(request, cursor=following) if following else {}
-        shown = [present(document) for document in page[: asked.limit]]
-        return json_response({"tickets": shown, "next": following}, {**opened.headers, **links})
+        content = {
+            "tickets": [present(document) for document in page[: asked.limit]],
+            "next": following,
+            "total": total,
+        }
+        return json_response(content, {**opened.headers, **links})
 
     return routes
 
 
-_POSITION: TypeAdapter[tuple[Moment, UUID]] = TypeAdapter(tuple[Moment, UUID])
+async def _total(opened: Shown, listing: Listing) -> int | None:
+    counted = await opened.ask(listing.count)
+    return None if counted > MOST_COUNTED else counted
 
 
-def _behind(position: object) -> JsonObject:
-    """Give the condition for what comes behind a position."""
-    opened_at, ticket_id = _POSITION.validate_json(orjson.dumps(position))
-    return {
-        "opened_at": {"$lte": opened_at},
-        "$or": [{"opened_at": {"$lt": opened_at}}, {"_id": {"$lt": ticket_id}}],
-    }
+def _moment(parameter: str, text: str) -> datetime:
+    try:
+        return span(text)[0]
+    except ValueError as error:
+        raise Unacceptable(
+            "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
+        ) from error

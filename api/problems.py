@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
+from api.search import BadQuery
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
@@ -118,7 +119,8 @@ def problem_of(error: CasebookError) -> Problem:
     status = status_of(type(error))
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
-    return _document(status, error.code, error.detail)
+    faults = [Fault(pointer="query q", detail=error.detail)] if isinstance(error, BadQuery) else ()
+    return _document(status, error.code, error.detail, faults)
 
 
 def _document(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] = ()) -> Problem:

@@ -45,6 +45,7 @@ COLLECTION = "generations"
 DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, checkpoints.MEMBERS)
 VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
 BUILD_LEASE_SECONDS = 10.0
+_FILTERS = ("status", "priority", "group", "assignee", "requester")
 _KNOWN_SECONDS = 1.0
 DROP_SECONDS = 75.0
 """How long after it was replaced, or given up, a collection is dropped: longer than any reader has
@@ -118,9 +119,11 @@ async def prepare(views: Database) -> None:
     reads = views.collection(tickets.COLLECTION)
     # For the gate on the version, which makes the embedded server scan all documents without it.
     await reads.create_index([("_id", 1), ("version", 1)])
-    await reads.create_index([("opened_at", -1), ("_id", -1)])
-    for name in ("status", "priority", "group", "assignee", "requester", "tags"):
+    for name in ("opened_at", "updated_at", "resolved_at"):
+        await reads.create_index([(name, -1), ("_id", -1)])
+    for name in (*_FILTERS, "tags", "sla_breached"):
         await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
+    await reads.create_index([("terms", 1)])
     await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
     await reads.create_index([("status", 1), ("resolved_at", 1)])
     for view in sums.of(views):

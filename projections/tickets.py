@@ -8,7 +8,8 @@ A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `op
 `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
 then), `first_response_seconds`, `resolution_seconds` (from the opening), `preview` (first 50
 characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
-`reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents).
+`reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents, and
+`key=value` for each custom field).
 
 Kept for the views that are sums over all tickets: `counted`, what the ticket has added to the
 dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
@@ -33,6 +34,8 @@ from pydantic import TypeAdapter
 from domain.errors import HistoryError
 from domain.events import (
     AgentReplied,
+    FieldSet,
+    FieldValue,
     JsonObject,
     NoteAdded,
     RequesterReplied,
@@ -49,7 +52,7 @@ from eventstore.envelope import Envelope
 from projections import agents, dashboard
 
 COLLECTION = "ticket_reads"
-SHAPE = 4
+SHAPE = 5
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000
@@ -143,7 +146,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             )
         case NoteAdded():
             return replace(read, has_note=True)
-        case SubjectChanged():
+        case SubjectChanged() | FieldSet():
             return replace(read, terms=_terms(ticket))
         case TicketResolved():
             seconds = (now - read.opened_at) // _SECOND
@@ -164,7 +167,14 @@ def _preview(body: str) -> str:
 
 
 def _terms(ticket: Ticket) -> tuple[str, ...]:
-    return words(f"{ticket.subject} {ticket.body}")
+    of_fields = sorted(field_term(key, value) for key, value in ticket.fields.items())
+    return (*words(f"{ticket.subject} {ticket.body}"), *of_fields)
+
+
+def field_term(key: str, value: FieldValue) -> str:
+    """Give the term of a custom field's value: no word is like it. Values of any kind share one."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={text}"[:_TERM_CHARACTERS]
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Written apart from the projection code, with plain dictionaries and no word of i
 there is not made here too (L7).
 """
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -162,6 +163,14 @@ def _elapsed(read: Document) -> timedelta:
     return elapsed
 
 
+def _terms(subject: str, body: str, fields: dict[str, Any]) -> list[str]:
+    of_fields = [
+        f"{key}={json.dumps(value) if isinstance(value, bool) else value}"[:64]
+        for key, value in fields.items()
+    ]
+    return _words(subject + " " + body) + sorted(of_fields)
+
+
 def _words(text: str) -> list[str]:
     letters = unicodedata.normalize("NFKD", text.casefold())
     kept = "".join(c for c in letters if not unicodedata.combining(c))
@@ -202,7 +211,7 @@ def _after(read: Document | None, event: Document) -> Document:
                 "first_response_seconds": None,
                 "resolution_seconds": None,
                 "reopenings": 0,
-                "terms": _words(data["subject"] + " " + data["body"]),
+                "terms": _terms(data["subject"], data["body"], data["fields"]),
                 "in_views": [],
             }
         )
@@ -248,7 +257,7 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
-        new["terms"] = _words(data["subject"] + " " + new["body"])
+        new["terms"] = _terms(data["subject"], new["body"], new["fields"])
     elif kind == "StatusUpdated":
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
@@ -260,6 +269,7 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "FieldSet":
         rest = {k: v for k, v in new["fields"].items() if k != data["key"]}
         new["fields"] = rest | ({} if data["value"] is None else {data["key"]: data["value"]})
+        new["terms"] = _terms(new["subject"], new["body"], new["fields"])
     elif kind == "NoteAdded":
         new["has_note"] = True
     elif kind in ("AgentReplied", "RequesterReplied"):

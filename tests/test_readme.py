@@ -86,7 +86,8 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     async with server(tmp_path) as port:
         lines = await typed("\n".join(blocks(TOUR)), port)
     opened, again, assigned, replied, noted, ticket, *rest = map(json.loads, lines)
-    by_status, faults, stale, changed, many = rest
+    by_status, faults, stale, changed, many, *rest = rest
+    listed, searched, misspelt, after = rest
     assert opened == again
     assert [a["version"] for a in (opened, assigned, replied, noted)] == [1, 2, 3, 4]
     assert replied["ticket"]["agent_replies"] == 1
@@ -95,6 +96,10 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     assert {fault["pointer"] for fault in faults["errors"]} == {"/subject", "/priority"}
     assert (stale["code"], changed["version"]) == ("version_mismatch", 5)
     assert (many["done"], many["refused"]) == (1, 1)
+    assert (listed["total"], listed["next"]) == (1, None)
+    for page in (listed, searched, after):
+        assert [t["id"] for t in page["tickets"]] == [ticket["id"]]
+    assert misspelt["code"] == "bad_query"
 
 
 def test_the_readme_names_every_command_and_setting():

@@ -8,6 +8,7 @@ from scripts.soak.contract import contract
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
+from scripts.soak.paging import page_through
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
@@ -92,6 +93,13 @@ async def test_any_request_is_answered_as_documented(scratch_url):
     """L12, L7: never a 5xx; afterwards the views are a fold of the log."""
     counted = await contract(scratch_url, 2_000, assert_views_equal_the_log)
     assert counted["cases"] >= 2_000
+
+
+async def test_a_list_read_page_by_page_while_tickets_change(scratch_url):
+    """L7: what was there throughout comes exactly once."""
+    counted = await page_through(scratch_url, 1_500)
+    assert counted["pages"] > 20
+    assert counted["changes"] > 10
 
 
 async def test_three_projectors_that_come_and_go(scratch_url):

@@ -6,6 +6,7 @@
     python -m scripts.soak merge            opposite merges at once, and kills between the halves
     python -m scripts.soak proxy            clients that retry while every tenth answer is eaten
     python -m scripts.soak contract         requests of all kinds; is each answer as documented?
+    python -m scripts.soak paging           a list read page by page while tickets change
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
@@ -28,6 +29,7 @@ from scripts.soak.contract import contract
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
+from scripts.soak.paging import page_through
 from scripts.soak.promises import scratch
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
@@ -46,6 +48,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "merge": (merges, 200),
     "proxy": (retry_through_proxy, 2_000),
     "contract": (contract, 100_000),
+    "paging": (page_through, 10_000),
     "follow": (follow, 20_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
