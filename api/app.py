@@ -9,7 +9,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from api import agents, commands, dashboard, desk, health, history, lists, problems, saved_views
+from api import (
+    agents,
+    commands,
+    dashboard,
+    desk,
+    feed,
+    health,
+    history,
+    lists,
+    problems,
+    saved_views,
+)
 from api.handle import Handler
 from api.representations import Tickets
 from api.settings import Settings
@@ -58,8 +69,17 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
     return work
 
 
-def create_app(database: Database, store: EventStore, beside: Sequence[Work] = ()) -> FastAPI:
-    """Make the application over `database`, and run `beside` for as long as it runs."""
+def create_app(
+    database: Database,
+    store: EventStore,
+    beside: Sequence[Work] = (),
+    feeds: feed.Feeds | None = None,
+) -> FastAPI:
+    """Make the application over `database`, and run `beside` for as long as it runs.
+
+    Who serves it ends `feeds` before stopping: a server waits for its responses to end.
+    """
+    feeds = feeds or feed.Feeds(database, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,9 +91,11 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
         try:
             yield
         finally:
+            feeds.end()
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await feeds.closed()
 
     app = FastAPI(
         title="Casebook",
@@ -87,6 +109,7 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     app.include_router(commands.router(Handler(store, desks), views))
     app.include_router(lists.router(database, views))
     app.include_router(history.router(store, Tickets(store, views)))
+    app.include_router(feed.router(feeds))
     app.include_router(saved_views.router(database, views))
     app.include_router(dashboard.router(views))
     app.include_router(agents.router(views))

@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.handle import KeyReused, TooContended, VersionMismatch
+from api.log_reader import CursorExpired
+from api.outbox import TooManyStreams
 from api.visible import ViewsBehind
 from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
@@ -34,6 +36,8 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
     ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
+    CursorExpired: HTTPStatus.GONE,
+    TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -43,6 +43,7 @@ ResumeToken = Mapping[str, object]
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
+_BSON = "bson:"
 RANGE_EVENTS = 5000
 PART_EVENTS = 200
 _MOST_SAMPLED = 2**16
@@ -112,13 +113,16 @@ def stream_order(token: ResumeToken) -> str:
 
 
 def token_text(token: ResumeToken) -> str:
-    """Write a token as text, whatever a server puts into it."""
-    return bson.encode(token).hex()
+    """Write a token as text: mostly it is one, and a server may put more into it."""
+    data = token.get("_data")
+    return data if isinstance(data, str) and len(token) == 1 else _BSON + bson.encode(token).hex()
 
 
 def token_from(text: str) -> ResumeToken:
     """Read a token that `token_text` has written."""
-    return bson.decode(bytes.fromhex(text))
+    if text.startswith(_BSON):
+        return bson.decode(bytes.fromhex(text.removeprefix(_BSON)))
+    return {"_data": text}
 
 
 class EventStore:

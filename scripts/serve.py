@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from api.app import create_app, projecting, timekeeping
+from api.feed import Feeds
 from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
@@ -26,9 +27,10 @@ async def main() -> int:
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
             beside = projecting(db, store, settings) + timekeeping(db, store, settings)
-            app = create_app(db, store, beside)
+            feeds = Feeds(db, store)
+            app = create_app(db, store, beside, feeds)
             server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
-            await _serve(server, listening)
+            await _serve(server, listening, feeds)
     return 0
 
 
@@ -48,12 +50,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Serve until cancelled; then let requests end, and the application stop in good order."""
+async def _serve(server: uvicorn.Server, listening: socket.socket, feeds: Feeds) -> None:
+    """Serve until cancelled; then let requests end, and the application stop in good order.
+
+    Streams do not end by themselves.
+    """
     serving = asyncio.create_task(server.serve([listening]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
+        feeds.end()
         server.should_exit = True
         await serving
 
