@@ -2,55 +2,44 @@
 
 Both give every event as it is stored, in version order per ticket, and cursors to go on from
 without loss; either takes the other's. `log_reader.py` reads the log from a cursor on,
-`log_tail.py` shares its end among all who follow, and with `outbox.py` clients that do not read
-cost no memory.
+`follower.py` follows it for one client, `log_tail.py` shares its end among all of them, and with
+`outbox.py` clients that do not read cost no memory.
 
-Who follows from an older cursor catches up with a stream of its own, a few at once, until the
-shared one reaches back to where it is. An event may come twice after going on from a cursor;
-consumers compare versions.
+An event may come twice after going on from a cursor; consumers compare versions.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.sse import format_sse_event
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.access import CurrentActor
-from api.cursors import Cursors
-from api.history import as_stored, is_shown
-from api.log_reader import LogReader, Position, Told, Versions, position_from
-from api.log_tail import Entry, Tail, Tails
-from api.outbox import SILENCE_SECONDS, Outbox, Streamed, TooManyStreams
+from api.feed_format import ALIVE, Writer, error_line, line, no_word
+from api.follower import Follower, Shown
+from api.history import is_shown
+from api.log_reader import LogReader, Position, Told, Versions
+from api.log_tail import Tails
+from api.outbox import Outbox, Streamed, TooManyStreams
 from api.problems import problem_responses
 from domain.errors import CasebookError
 from domain.events import EVENT_TYPES, Actor
 from eventstore.driver import Database
-from eventstore.envelope import EventDocument
-from eventstore.failures import StoreUnavailable, answering, translating
+from eventstore.failures import answering, translating
 from eventstore.store import EventStore, stream_order
 
 STREAMS_AT_ONCE = 100
 EXPORTS_AT_ONCE = 8
 _CATCHING_UP_AT_ONCE = 3
 _PATIENCE_SECONDS = 10.0
-_RETRY_SECONDS = 1.0
-_PAUSE_SECONDS = 0.02  # so that what comes quickly is told together
 _CURSOR_EVERY_EVENTS = 1000
-_TURN_BYTES = 2**20
-_RECONNECT_MILLISECONDS = 1000
-_ALIVE = b": alive\n\n"
 
 _log = logging.getLogger(__name__)
-
-Shown = Callable[[Mapping[str, object]], bool]
 
 
 def _known(type_: str) -> str:
@@ -100,9 +89,9 @@ class Feeds:
     def __init__(self, database: Database, store: EventStore) -> None:
         self._store = store
         self._reader = LogReader(store)
-        self._cursors = Cursors(database, "events")
-        self._tails = Tails(store, self._block)
-        self._catching_up = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
+        self._writer = Writer(database)
+        self._tails = Tails(store, self._writer.block)
+        self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._open: Counter[str] = Counter()
         self._makers: set[asyncio.Task[None]] = set()
         self._has_ended = False
@@ -111,7 +100,7 @@ class Feeds:
         """Read a cursor. Raises Unacceptable, CursorExpired, StoreUnavailable."""
         if not cursor:
             return None
-        position = position_from(await self._cursors.read(cursor))
+        position = await self._writer.position(cursor)
         async with answering(_PATIENCE_SECONDS):
             await self._reader.check(position)
         return position
@@ -157,8 +146,9 @@ class Feeds:
             leave()
 
         outbox = Outbox()
+        follower = Follower(self._reader, self._writer, self._turns, outbox, shown)
         return self._streamed(
-            EventStreamResponse, outbox, partial(self._stream, outbox, tail, position, shown), close
+            EventStreamResponse, outbox, partial(follower.follow, position, tail), close
         )
 
     def end(self) -> None:
@@ -190,7 +180,7 @@ class Feeds:
         leave: Callable[[], None],
     ) -> Streamed:
         """Start filling an outbox, and give the response that empties it."""
-        tell = _error_line if response is NdjsonResponse else _no_word
+        tell = error_line if response is NdjsonResponse else no_word
         maker = asyncio.create_task(_make(outbox, work, tell))
         self._makers.add(maker)
 
@@ -207,7 +197,7 @@ class Feeds:
             maker.cancel()
             leave()
 
-        return response(outbox, close, _ALIVE if response is EventStreamResponse else b"")
+        return response(outbox, close, ALIVE if response is EventStreamResponse else b"")
 
     # --- exports -------------------------------------------------------------------------------
 
@@ -219,7 +209,7 @@ class Feeds:
         async with aclosing(self._up_to_now(position)) as steps:
             async for told in steps:
                 for event in filter(shown, told.events):
-                    await outbox.put(_line(event))
+                    await outbox.put(line(event))
                     told_events += 1
                 position = told.position
                 read_events += len(told.events)
@@ -227,8 +217,8 @@ class Feeds:
                     break
                 if read_events >= _CURSOR_EVERY_EVENTS:
                     read_events = 0
-                    await outbox.put(await self._cursor_line(position))
-        await outbox.put(await self._cursor_line(position))
+                    await outbox.put(await self._writer.cursor_line(position))
+        await outbox.put(await self._writer.cursor_line(position))
 
     async def _up_to_now(self, position: Position) -> AsyncGenerator[Told, None]:
         """Give what comes behind a position, up to the stream's end when the scan has ended.
@@ -253,107 +243,6 @@ class Feeds:
                 # A silent stream's token may take its time to get there.
                 if at >= end or (told.quiet and at == before):
                     return
-
-    async def _cursor_line(self, position: Position) -> bytes:
-        cursor = await self._cursors.write(position.written())
-        return orjson.dumps({"cursor": cursor}) + b"\n"
-
-    # --- streams -------------------------------------------------------------------------------
-
-    async def _stream(self, outbox: Outbox, tail: Tail, position: Position, shown: Shown) -> None:
-        """Put out what comes behind a position: from the log, an own stream, the shared tail."""
-        await outbox.put(await self._mark(position, retry=_RECONNECT_MILLISECONDS))
-        versions = Versions()
-        async with aclosing(self._reader.scan(position, versions)) as steps:
-            async for told in steps:
-                for event in filter(shown, told.events):
-                    await outbox.put(await self._block(event, told.position))
-        position = Position(position.token)
-        while not tail.reaches(position.token):
-            try:
-                pieces, position = await self._some(position, versions, shown, tail)
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            for piece in pieces:
-                await outbox.put(piece)
-            if not pieces:
-                await asyncio.sleep(_PAUSE_SECONDS)
-        await self._listen(outbox, tail, position, versions, shown)
-
-    async def _some(
-        self, position: Position, versions: Versions, shown: Shown, tail: Tail
-    ) -> tuple[list[bytes], Position]:
-        """Read some of what an own stream has brought, and where that leads.
-
-        In memory, so that a client that reads slowly does not keep others from their turn.
-        """
-        pieces: list[bytes] = []
-        size_bytes = 0
-        async with (
-            self._catching_up,
-            self._reader.open(position) as feed,
-            aclosing(self._reader.follow(feed, position, versions)) as steps,
-        ):
-            async for told in steps:
-                for event in filter(shown, told.events):
-                    last = event is told.events[-1]
-                    pieces.append(await self._block(event, told.position if last else told.before))
-                    size_bytes += len(pieces[-1])
-                position = told.position
-                if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
-                    break
-        return pieces, position
-
-    async def _listen(
-        self, outbox: Outbox, tail: Tail, position: Position, versions: Versions, shown: Shown
-    ) -> None:
-        """Put out what the tail brings. Raises TooSlow, TailEnded."""
-        clock = asyncio.get_running_loop().time
-        said_at = clock()
-        place, told_order = tail.place(position.token), stream_order(position.token)
-        while True:
-            entries = await tail.behind(place, SILENCE_SECONDS)
-            place += len(entries)
-            pieces: list[bytes] = []
-            for entry in entries:
-                if entry.order <= told_order:
-                    continue  # the own stream had brought it
-                if entry.version > versions.told(entry.ticket_id, entry.version):
-                    missing = filter(shown, await self._missing(entry, versions))
-                    pieces += [await self._block(event, position) for event in missing]
-                    versions.note(entry.ticket_id, entry.version)
-                    if shown(entry.head):
-                        pieces.append(entry.written)
-                position = Position(entry.token)
-            if not entries:
-                position = Position(tail.token)
-            if not pieces and clock() - said_at > SILENCE_SECONDS:
-                pieces.append(await self._mark(position))  # a cursor must not grow old
-            if pieces:
-                said_at = clock()
-                await outbox.put(b"".join(pieces))
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _missing(self, entry: Entry, versions: Versions) -> Sequence[EventDocument]:
-        """Read what the stream has left out before an event, however long it takes."""
-        while True:
-            try:
-                return await self._reader.missing(entry.ticket_id, entry.version, versions)
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _block(self, event: EventDocument, position: Position) -> bytes:
-        type_ = str(event.get("type"))
-        return format_sse_event(
-            data_str=_line(event).decode().rstrip("\n"),
-            event=type_ if type_.isprintable() else None,
-            id=await self._cursors.write(position.written()),
-        )
-
-    async def _mark(self, position: Position, retry: int | None = None) -> bytes:
-        """Tell only where the client is: no event, but what it sends when it comes back."""
-        return format_sse_event(id=await self._cursors.write(position.written()), retry=retry)
 
 
 def router(feeds: Feeds) -> APIRouter:
@@ -423,11 +312,6 @@ def _wanted(asked: Asked, actor: Actor) -> Shown:
     return wanted
 
 
-def _line(event: Mapping[str, object]) -> bytes:
-    """Write a stored event; what somebody else has put into the log is shown as text."""
-    return orjson.dumps(as_stored(event), default=str, option=orjson.OPT_APPEND_NEWLINE)
-
-
 async def _make(
     outbox: Outbox,
     work: Callable[[], Coroutine[None, None, None]],
@@ -439,12 +323,3 @@ async def _make(
         outbox.end()
     except CasebookError as error:
         outbox.end(tell(error.code, error.detail))
-
-
-def _error_line(code: str, detail: str) -> bytes:
-    return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
-
-
-def _no_word(_code: str, _detail: str) -> bytes:
-    """A stream that ends is gone on with; when it comes back, the client is told what is wrong."""
-    return b""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import uvicorn
 
 from api.app import create_app, projecting, timekeeping
 from api.feed import Feeds
+from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
@@ -38,9 +40,16 @@ def _listen(settings: Settings) -> socket.socket:
     """Take the port before anything else is started. Raises UsageError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+    if sys.platform == "linux":
+        # Inherited by every connection: one whose client takes nothing for so long is closed. A
+        # server that closes it by itself would wait for ever to have its last bytes taken.
+        listening.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000)
+        )
+    return listening
 
 
 class _Server(uvicorn.Server):

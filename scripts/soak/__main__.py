@@ -5,6 +5,7 @@
     python -m scripts.soak kill-database    kill -9 of the embedded database under load
     python -m scripts.soak merge            opposite merges at once, and kills between the halves
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
+    python -m scripts.soak feed             consumers of the feed cut off while the server restarts
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
     python -m scripts.soak projectors       three projectors that come and go for a minute
@@ -22,6 +23,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from scripts.console import run
+from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
@@ -41,6 +43,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "kill-api": (kill_api, 300),
     "merge": (merges, 200),
     "follow": (follow, 20_000),
+    "feed": (feed, 10_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
@@ -69,7 +72,7 @@ async def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database"])
-    parser.add_argument("--rounds", type=int, help="rounds; commands to follow; seconds")
+    parser.add_argument("--rounds", type=int, help="rounds; commands or events to follow; seconds")
     options = parser.parse_args()
     if options.what == "kill-database":
         counted = await kill_database(options.rounds or 100)
