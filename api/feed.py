@@ -38,6 +38,7 @@ EXPORTS_AT_ONCE = 8
 _CATCHING_UP_AT_ONCE = 3
 _PATIENCE_SECONDS = 10.0
 _CURSOR_EVERY_EVENTS = 1000
+_QUIET_MOMENTS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Feeds:
 
     async def position(self, cursor: str | None) -> Position | None:
         """Read a cursor. Raises Unacceptable, CursorExpired, StoreUnavailable."""
-        if not cursor:
+        if cursor is None:
             return None
         position = await self._writer.position(cursor)
         async with answering(_PATIENCE_SECONDS):
@@ -232,7 +233,7 @@ class Feeds:
         position = Position(position.token)
         with translating():
             end = stream_order(await self._store.position())
-        at = ""
+        at, quiet = "", 0
         async with (
             self._reader.open(position) as feed,
             aclosing(self._reader.follow(feed, position, versions)) as steps,
@@ -240,8 +241,9 @@ class Feeds:
             async for told in steps:
                 yield told
                 before, at = at, stream_order(told.position.token)
-                # A silent stream's token may take its time to get there.
-                if at >= end or (told.quiet and at == before):
+                quiet = quiet + 1 if told.quiet and at == before else 0
+                # Some servers let a silent stream's token stand for seconds.
+                if at >= end or quiet == _QUIET_MOMENTS:
                     return
 
 
@@ -251,9 +253,13 @@ def router(feeds: Feeds) -> APIRouter:
 
     @routes.get(
         "/events",
+        status_code=200,
         response_class=NdjsonResponse,
         responses={
-            200: {"description": "A JSON document a line: events, and `cursor` in between."},
+            200: {
+                "description": "A JSON document a line: an event like `TimelineEvent`, with its "
+                "`ticket_id` and without `changes`; or a `cursor`; or an `error`."
+            },
             **problem_responses(410, 422, 503),
         },
     )
@@ -274,6 +280,7 @@ def router(feeds: Feeds) -> APIRouter:
 
     @routes.get(
         "/events/stream",
+        status_code=200,
         response_class=EventStreamResponse,
         responses={
             200: {"description": "Server-sent events; `id` is a cursor, `data` as in `/events`."},
@@ -322,4 +329,5 @@ async def _make(
         await work()
         outbox.end()
     except CasebookError as error:
+        _log.info("a stream ends: %s", error.detail)
         outbox.end(tell(error.code, error.detail))

@@ -40,7 +40,7 @@ from eventstore.store import (
 )
 
 REMEMBERED_TICKETS = 2000
-_RANGE_EVENTS = 1000
+_RANGE_EVENTS = 500
 _CUTS_KEPT_SECONDS = 20.0
 _YOUNG = timedelta(minutes=1)  # of clocks that differ, and of writes that take their time
 _BEGINNING = (UUID(int=0), 0)

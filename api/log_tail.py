@@ -72,6 +72,7 @@ class Tail:
         self.token = token
         """Where the stream is: behind all that is in the row."""
         self.listeners = 0
+        self.reading: asyncio.Task[None] | None = None
         self.has_ended = False
         self._store = store
         self._write = write
@@ -155,7 +156,7 @@ class Tails:
         self._store = store
         self._write = write
         self._tail: Tail | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
 
     async def join(self) -> Tail:
@@ -165,8 +166,10 @@ class Tails:
                 with translating():
                     token = await self._store.position()
                 self._tail = Tail(self._store, self._write, token)
-                self._reading = asyncio.create_task(self._tail.run())
-                self._reading.add_done_callback(_tell_failure)
+                self._tail.reading = asyncio.create_task(self._tail.run())
+                self._reading.add(self._tail.reading)
+                self._tail.reading.add_done_callback(self._reading.discard)
+                self._tail.reading.add_done_callback(_tell_failure)
             self._tail.listeners += 1
             return self._tail
 
@@ -175,13 +178,12 @@ class Tails:
         tail.listeners -= 1
         if tail is self._tail and tail.listeners == 0:
             self._tail = None
-            if self._reading is not None:
-                self._reading.cancel()
+            if tail.reading is not None:
+                tail.reading.cancel()
 
     async def closed(self) -> None:
         """Wait until nothing is read any more, after all have left."""
-        if self._reading is not None:
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await asyncio.gather(*self._reading, return_exceptions=True)
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:

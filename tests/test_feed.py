@@ -19,6 +19,7 @@ from api.cursors import Cursors
 from api.feed import Feeds
 from api.log_reader import Position
 from domain.events import EventData
+from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, seal, to_document, utc_now
 from eventstore.store import EventStore
 from tests.projecting import add, open_some, until
@@ -289,6 +290,7 @@ async def test_what_is_no_event_is_passed_over_and_what_is_odd_is_given(client, 
     "query",
     [
         "?cursor=rubbish",
+        "?cursor=",
         "?cursor=%C3%A9",
         "?type=Nothing",
         "?type=",
@@ -348,6 +350,21 @@ async def test_more_exports_than_are_served_are_turned_away(client, monkeypatch)
         answer = await client.get(path)
         is_problem(answer, 503, "too_many_streams")
         assert answer.headers["retry-after"]
+
+
+async def test_without_a_database_the_feed_says_so(monkeypatch):
+    """L12: 503 before the first byte."""
+    monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
+    nobody = connect("mongodb://127.0.0.1:9/")
+    app = create_app(nobody, EventStore(nobody))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
+        for path in ("/events", "/events?cursor=AAAA", "/events/stream"):
+            is_problem(await client.get(path), 503, "store_unavailable")
+        unknown = f"/tickets/{uuid4()}"
+        for path in ("?version=1", "?as_of=2026-03-01T12:00:00Z", "/diff"):
+            is_problem(await client.get(f"{unknown}{path}"), 503, "store_unavailable")
+    await nobody.close()
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -570,6 +587,22 @@ async def test_a_server_that_stops_ends_its_streams(database, store):
             async for _ in lines:
                 pass
         is_problem(await client.get("/events/stream"), 503, "too_many_streams")
+
+
+async def test_more_who_follow_than_are_served_are_turned_away(database, store, monkeypatch):
+    """And served again once another has gone."""
+    monkeypatch.setattr(feed, "STREAMS_AT_ONCE", 1)
+    async with listening(database) as (client, feeds, _):
+        async with following(client):
+            is_problem(await client.get("/events/stream"), 503, "too_many_streams")
+
+        async def left():
+            return not feeds._open["streams"]
+
+        await until(left)
+        async with following(client) as seen:
+            await open_some(store, 1)
+            await until(lambda: reached(seen, 3))
 
 
 async def test_an_export_that_is_stopped_says_so(database, store, monkeypatch):
