@@ -15,6 +15,7 @@ from api import (
     commands,
     dashboard,
     desk,
+    feed,
     health,
     history,
     lists,
@@ -71,8 +72,17 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
     return work
 
 
-def create_app(database: Database, store: EventStore, beside: Sequence[Work] = ()) -> FastAPI:
-    """Make the application over `database`, and run `beside` for as long as it runs."""
+def create_app(
+    database: Database,
+    store: EventStore,
+    beside: Sequence[Work] = (),
+    feeds: feed.Feeds | None = None,
+) -> FastAPI:
+    """Make the application over `database`, and run `beside` for as long as it runs.
+
+    Who serves it ends `feeds` before stopping: a server waits for its responses to end.
+    """
+    feeds = feeds or feed.Feeds(database, store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,9 +94,11 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
         try:
             yield
         finally:
+            feeds.end()
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await feeds.closed()
 
     app = Application(
         title="Casebook",
@@ -104,6 +116,7 @@ def create_app(database: Database, store: EventStore, beside: Sequence[Work] = (
     app.include_router(bulk.router(handler, views))
     app.include_router(lists.router(database, views))
     app.include_router(history.router(store, tickets))
+    app.include_router(feed.router(feeds))
     app.include_router(saved_views.router(database, views))
     app.include_router(dashboard.router(views))
     app.include_router(agents.router(views))

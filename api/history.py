@@ -1,24 +1,134 @@
-"""A ticket by itself and its history: from its read document and the log."""
+"""A ticket by itself and its history: as it is and as it was, event by event, and what differs."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from api import past
 from api.access import CurrentActor
 from api.answers import json_response, next_link
+from api.past import AsOf, Changes
 from api.problems import problem_responses
 from api.representations import TicketDetail, Tickets, present
-from domain.errors import TicketNotFound
-from domain.events import JsonObject, NoteAdded, SlaBreached
-from eventstore.envelope import chain_is_whole
+from domain.errors import TicketNotFound, Unacceptable
+from domain.events import Actor, JsonObject, NoteAdded, Role, SlaBreached
+from domain.values import Moment
+from eventstore.envelope import EventDocument, chain_is_whole
 from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections import tickets
+from projections.generations import By
 
 _INTERNAL_EVENTS = frozenset({NoteAdded.__name__, SlaBreached.__name__})
 _PATIENCE_SECONDS = 10.0
+
+AsOfTime = Annotated[
+    Moment | None, Query(description="As it was at this time: `2026-03-01T12:00:00Z`.")
+]
+ByTime = Annotated[
+    By,
+    Query(
+        description="With `as_of`: by when things happened, or by when they were recorded, that "
+        "is, what was known then."
+    ),
+]
+_ETAG: Mapping[str, object] = {
+    "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
+}
+_LINK: Mapping[str, object] = {
+    "Link": {
+        "description": "`rel=next`: what comes next, if there is more.",
+        "schema": {"type": "string"},
+    }
+}
+
+
+class EventActor(BaseModel):
+    """Who did it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    role: Role
+
+
+class EventCommand(BaseModel):
+    """The command an event came of: its idempotency key, or the id it was given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    fingerprint: str = Field(description="Tells the command's content from another's.")
+
+
+class FieldChange(BaseModel):
+    """A field of the ticket, before and after; null where the ticket was not there yet."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(json_schema_extra={"enum": list(past.FIELDS)})
+    before: object
+    after: object
+
+
+class TimelineEvent(BaseModel):
+    """An event as it is stored, and what it changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    version: int
+    type: str
+    schema_: int = Field(alias="schema", description="The number of the shape of `data`.")
+    data: dict[str, object]
+    occurred_at: datetime = Field(description="When it happened.")
+    recorded_at: datetime = Field(description="When the log accepted it.")
+    actor: EventActor
+    command: EventCommand
+    correlation_id: str | None
+    causation_id: str | None
+    previous: str | None = Field(description="The hash of the event before, in hexadecimal.")
+    hash: str = Field(description="In hexadecimal.")
+    changes: list[FieldChange] | None = Field(
+        description="What it changed; null from the first event on that cannot be read."
+    )
+
+
+class DamagedEvent(BaseModel):
+    """What is stored in an event's place and is none any more: shown as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: object
+    changes: list[FieldChange] | None
+
+
+class Timeline(BaseModel):
+    """A ticket's events, or some of them, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ticket_id: UUID
+    chain: Literal["whole", "broken"] = Field(
+        description="`whole` if every event shown is what was once written behind its predecessor."
+    )
+    events: list[TimelineEvent | DamagedEvent]
+
+
+class Diff(BaseModel):
+    """What differs between two versions of a ticket."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    ticket_id: UUID
+    from_: int = Field(alias="from", description="0: before it was opened.")
+    to: int
+    changes: list[FieldChange]
 
 
 def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
@@ -28,50 +138,136 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
     @routes.get(
         "/tickets/{ticket_id}",
         response_model=TicketDetail,
-        responses=problem_responses(404, 422, 503),
+        responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
     )
-    async def show_ticket(ticket_id: UUID) -> Response:
-        """Show a ticket as it is after its last acknowledged event."""
-        current = await current_tickets.current(ticket_id)
-        shown = present(tickets.to_document(current))
-        return json_response(shown, {"ETag": f'"{current.version}"'})
+    async def show_ticket(
+        ticket_id: UUID,
+        as_of: AsOfTime = None,
+        by: ByTime = "occurred",
+        version: Annotated[
+            int | None, Query(ge=1, lt=2**31, description="As it was after so many events.")
+        ] = None,
+    ) -> Response:
+        """Show a ticket as it is after its last acknowledged event, or as it once was.
 
-    @routes.get("/tickets/{ticket_id}/timeline", responses=problem_responses(404, 422, 503))
+        As of a time it is what its events up to the first later one have made of it; 404 if it was
+        not there yet.
+        """
+        if as_of is not None and version is not None:
+            raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
+        if as_of is None and version is None:
+            shown = await current_tickets.current(ticket_id)
+        else:
+            async with answering(_PATIENCE_SECONDS):
+                if as_of is not None:
+                    shown = await past.as_it_was(store, ticket_id, AsOf(as_of, by))
+                else:
+                    _, shown = await past.at_versions(store, ticket_id, 0, version)
+        return json_response(present(tickets.to_document(shown)), {"ETag": f'"{shown.version}"'})
+
+    @routes.get(
+        "/tickets/{ticket_id}/timeline",
+        response_model=Timeline,
+        responses={200: {"headers": _LINK}, **problem_responses(404, 422, 503)},
+    )
     async def show_timeline(
         request: Request,
         ticket_id: UUID,
         actor: CurrentActor,
         after: Annotated[int, Query(ge=0, lt=2**31, description="Behind this version.")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+        as_of: AsOfTime = None,
+        by: ByTime = "occurred",
     ) -> Response:
-        """Tell a ticket's history from the log, with its hashes checked.
+        """Tell a ticket's history from the log: who did what, when, and what it changed.
 
         `chain` is `whole` if every event shown is what was once written behind its predecessor,
-        and `broken` if not; what can no longer be read is shown as it is stored. Requesters are not
-        shown internal notes and missed promises.
+        and `broken` if not; what can no longer be read is shown as it is stored, and from there on
+        nobody knows what changed. Requesters are not shown internal notes and missed promises.
         """
-        async with answering(_PATIENCE_SECONDS):
-            anchor = await store.stored(ticket_id, after=after - 1, limit=1) if after else []
-            stream = await store.stored(ticket_id, after=after, limit=limit + 1)
-        if not stream and not anchor:
+        anchor: EventDocument | None = None
+        page: list[EventDocument] = []
+        told: list[JsonObject] = []
+        more = False
+        changes = Changes()
+        async with (
+            answering(_PATIENCE_SECONDS),
+            aclosing(past.until(store, ticket_id, AsOf(as_of, by) if as_of else None)) as events,
+        ):
+            async for event in events:
+                if event["version"] <= after:
+                    changes.skip(event)
+                    anchor = event
+                elif len(page) < limit:
+                    page.append(event)
+                    told.append({**as_stored(event), "changes": changes.tell(event)})
+                else:
+                    more = True
+                    break
+        if anchor is None and not page:
             raise TicketNotFound
-        page = stream[:limit]
-        headers = next_link(request, after=page[-1]["version"]) if len(stream) > limit else {}
-        hidden = _INTERNAL_EVENTS if actor.role == "requester" else frozenset()
         timeline = {
             "ticket_id": ticket_id,
-            "chain": "whole" if chain_is_whole(page, anchor[0] if anchor else None) else "broken",
-            "events": [_tell(event) for event in page if event.get("type") not in hidden],
+            "chain": "whole" if chain_is_whole(page, anchor) else "broken",
+            "events": [_of_one_ticket(event, actor) for event in told if is_shown(event, actor)],
         }
+        headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
+
+    @routes.get(
+        "/tickets/{ticket_id}/diff",
+        response_model=Diff,
+        responses=problem_responses(404, 422, 503),
+    )
+    async def show_diff(
+        ticket_id: UUID,
+        actor: CurrentActor,
+        from_: Annotated[
+            int, Query(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
+        ] = 0,
+        to: Annotated[
+            int | None, Query(ge=1, lt=2**31, description="As it is, unless given.")
+        ] = None,
+    ) -> Response:
+        """Tell what differs between two versions of a ticket."""
+        if to is not None and to < from_:
+            raise Unacceptable("bad_range", "from must not be behind to")
+        async with answering(_PATIENCE_SECONDS):
+            then, now = await past.at_versions(store, ticket_id, from_, to)
+        found = past.differences(past.fields(then), past.fields(now))
+        diff = {
+            "ticket_id": ticket_id,
+            "from": from_,
+            "to": now.version,
+            "changes": _told_to(actor, found),
+        }
+        return json_response(diff, {})
 
     return routes
 
 
-def _tell(stored: Mapping[str, object]) -> JsonObject:
+def is_shown(event: Mapping[str, object], actor: Actor) -> bool:
+    """Say whether somebody may be told of an event."""
+    return actor.role != "requester" or event.get("type") not in _INTERNAL_EVENTS
+
+
+def as_stored(event: Mapping[str, object]) -> JsonObject:
+    """Give a stored event as clients see it: hashes in hexadecimal, and its id by that name."""
     told = {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name, value in stored.items()
-        if name != "ticket_id"
+        name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
     }
     return {"id": told.pop("_id", None), **told}
+
+
+def _of_one_ticket(told: JsonObject, actor: Actor) -> JsonObject:
+    changes = told["changes"]
+    return {
+        **{name: value for name, value in told.items() if name != "ticket_id"},
+        "changes": _told_to(actor, changes) if isinstance(changes, list) else None,
+    }
+
+
+def _told_to(actor: Actor, changes: list[JsonObject]) -> list[JsonObject]:
+    if actor.role != "requester":
+        return changes
+    return [change for change in changes if change["field"] not in past.INTERNAL_FIELDS]

@@ -14,7 +14,7 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,7 +43,9 @@ ResumeToken = Mapping[str, object]
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
+_BSON = "bson:"
 RANGE_EVENTS = 5000
+PART_EVENTS = 200
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 _STREAM_WAIT_MILLISECONDS = 50
@@ -110,6 +112,19 @@ def stream_order(token: ResumeToken) -> str:
     return f"{number:020d}" if isinstance(number, int) else data
 
 
+def token_text(token: ResumeToken) -> str:
+    """Write a token as text: mostly it is one, and a server may put more into it."""
+    data = token.get("_data")
+    return data if isinstance(data, str) and len(token) == 1 else _BSON + bson.encode(token).hex()
+
+
+def token_from(text: str) -> ResumeToken:
+    """Read a token that `token_text` has written."""
+    if text.startswith(_BSON):
+        return bson.decode(bytes.fromhex(text.removeprefix(_BSON)))
+    return {"_data": text}
+
+
 class EventStore:
     """The log in one database. Safe for any number of tasks and processes at once."""
 
@@ -169,6 +184,24 @@ class EventStore:
         found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
         with translating():
             return await found.sort("version", 1).limit(limit).to_list()
+
+    async def parts(
+        self, ticket_id: UUID, events_each: int = PART_EVENTS
+    ) -> AsyncGenerator[list[EventDocument], None]:
+        """Give a ticket's stored events in order, so many at a time, however long it is."""
+        part = await self.stored(ticket_id, limit=events_each)
+        while part:
+            yield part
+            if len(part) < events_each:
+                return
+            # Where no version is missing this is all there is, and no server reads on to sort it.
+            after = part[-1]["version"]
+            versions = {"$gt": after, "$lte": after + events_each}
+            with translating():
+                found = self._events.find({"ticket_id": ticket_id, "version": versions})
+                part = sorted(await found.to_list(), key=lambda event: event["version"])
+            if len(part) < events_each:
+                part = await self.stored(ticket_id, after=after, limit=events_each)
 
     async def scan(self) -> AsyncIterator[Envelope]:
         """Give every event once, in the order of storage.

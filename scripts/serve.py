@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from api.app import create_app, projecting, timekeeping
+from api.feed import Feeds
+from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
@@ -26,9 +29,10 @@ async def main() -> int:
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
             beside = projecting(db, store, settings) + timekeeping(db, store, settings)
-            app = create_app(db, store, beside)
+            feeds = Feeds(db, store)
+            app = create_app(db, store, beside, feeds)
             server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
-            await _serve(server, listening)
+            await _serve(server, listening, feeds)
     return 0
 
 
@@ -36,9 +40,16 @@ def _listen(settings: Settings) -> socket.socket:
     """Take the port before anything else is started. Raises UsageError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+    if sys.platform == "linux":
+        # Inherited by every connection: one whose client takes nothing for so long is closed. A
+        # server that closes it by itself would wait for ever to have its last bytes taken.
+        listening.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000)
+        )
+    return listening
 
 
 class _Server(uvicorn.Server):
@@ -48,12 +59,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Serve until cancelled; then let requests end, and the application stop in good order."""
+async def _serve(server: uvicorn.Server, listening: socket.socket, feeds: Feeds) -> None:
+    """Serve until cancelled; then let requests end, and the application stop in good order.
+
+    Streams do not end by themselves.
+    """
     serving = asyncio.create_task(server.serve([listening]))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
+        feeds.end()
         server.should_exit = True
         await serving
 

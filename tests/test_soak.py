@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.soak.contract import contract
+from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
@@ -66,6 +67,14 @@ async def test_a_consumer_that_comes_and_goes(scratch_url):
     counted = await follow(scratch_url, commands_=3000)
     assert counted["events"] >= 3000
     assert counted["stops"] > 3
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the server's memory in /proc")
+async def test_consumers_of_the_feed_cut_off_while_the_server_restarts(scratch_url):
+    """L8: by Last-Event-ID and by cursor, every event in version order, none missing."""
+    counted = await feed(scratch_url, events=300, cuts=12)
+    assert counted["streamed"] == counted["exported"] >= 300
+    assert counted["restarts"] == 2
 
 
 async def test_a_projector_killed_between_any_two_steps_of_a_batch(scratch_url):

@@ -8,6 +8,7 @@
     python -m scripts.soak contract         requests of all kinds; is each answer as documented?
     python -m scripts.soak paging           a list read page by page while tickets change
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
+    python -m scripts.soak feed             consumers of the feed cut off while the server restarts
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
     python -m scripts.soak projectors       three projectors that come and go for a minute
@@ -26,6 +27,7 @@ from collections.abc import Awaitable, Callable
 
 from scripts.console import run
 from scripts.soak.contract import contract
+from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
@@ -50,6 +52,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "contract": (contract, 100_000),
     "paging": (page_through, 10_000),
     "follow": (follow, 20_000),
+    "feed": (feed, 10_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
@@ -78,7 +81,7 @@ async def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database"])
-    parser.add_argument("--rounds", type=int, help="rounds; commands; requests; seconds")
+    parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     options = parser.parse_args()
     if options.what == "kill-database":
         counted = await kill_database(options.rounds or 100)

@@ -1,0 +1,333 @@
+"""The log as a feed: exported up to now, or followed for as long as one likes.
+
+Both give every event as it is stored, in version order per ticket, and cursors to go on from
+without loss; either takes the other's. `log_reader.py` reads the log from a cursor on,
+`follower.py` follows it for one client, `log_tail.py` shares its end among all of them, and with
+`outbox.py` clients that do not read cost no memory.
+
+An event may come twice after going on from a cursor; consumers compare versions.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.access import CurrentActor
+from api.feed_format import ALIVE, Writer, error_line, line, no_word
+from api.follower import Follower, Shown
+from api.history import is_shown
+from api.log_reader import LogReader, Position, Told, Versions
+from api.log_tail import Tails
+from api.outbox import Outbox, Streamed, TooManyStreams
+from api.problems import problem_responses
+from domain.errors import CasebookError
+from domain.events import EVENT_TYPES, Actor
+from eventstore.driver import Database
+from eventstore.failures import answering, translating
+from eventstore.store import EventStore, stream_order
+
+STREAMS_AT_ONCE = 100
+EXPORTS_AT_ONCE = 8
+_CATCHING_UP_AT_ONCE = 3
+_PATIENCE_SECONDS = 10.0
+_CURSOR_EVERY_EVENTS = 100
+_QUIET_MOMENTS = 5
+
+_log = logging.getLogger(__name__)
+
+
+def _known(type_: str) -> str:
+    if type_ not in EVENT_TYPES:
+        raise ValueError("there are no such events")
+    return type_
+
+
+EventType = Annotated[
+    str, AfterValidator(_known), Field(json_schema_extra={"enum": sorted(EVENT_TYPES)})
+]
+
+
+class Asked(BaseModel):
+    """Which events are wanted, and from where on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: str | None = Field(default=None, description="Go on behind what gave this cursor.")
+    type: list[EventType] = Field(default=[], description="Only events of this type; repeatable.")
+
+
+class ExportAsked(Asked):
+    limit: Annotated[
+        int | None, Field(ge=1, lt=2**31, description="End after about so many events.")
+    ] = None
+
+
+class StreamAsked(Asked):
+    from_: Annotated[
+        Literal["now", "beginning"],
+        Field(alias="from", description="Where to start without a cursor."),
+    ] = "now"
+
+
+class NdjsonResponse(Streamed):
+    media_type = "application/x-ndjson"
+
+
+class EventStreamResponse(Streamed):
+    media_type = "text/event-stream"
+
+
+class Feeds:
+    """All who are told of one log: a bounded number of exports, and of streams."""
+
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._store = store
+        self._reader = LogReader(store)
+        self._writer = Writer(database)
+        self._tails = Tails(store, self._writer.block)
+        self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
+        self._open: Counter[str] = Counter()
+        self._makers: set[asyncio.Task[None]] = set()
+        self._has_ended = False
+
+    async def position(self, cursor: str | None) -> Position | None:
+        """Read a cursor. Raises Unacceptable, CursorExpired, StoreUnavailable."""
+        if cursor is None:
+            return None
+        position = await self._writer.position(cursor)
+        async with answering(_PATIENCE_SECONDS):
+            await self._reader.check(position)
+        return position
+
+    async def export(self, cursor: str | None, shown: Shown, limit: int | None) -> Streamed:
+        """Give all there is behind a cursor, as lines.
+
+        Raises TooManyStreams, and what `position` does.
+        """
+        leave = self._enter("exports", EXPORTS_AT_ONCE)
+        try:
+            position = await self.position(cursor)
+            if position is None:
+                async with answering(_PATIENCE_SECONDS):
+                    position = await self._reader.beginning()
+        except BaseException:
+            leave()
+            raise
+        outbox = Outbox()
+        return self._streamed(
+            NdjsonResponse, outbox, partial(self._export, outbox, position, shown, limit), leave
+        )
+
+    async def stream(self, cursor: str | None, shown: Shown, *, beginning: bool) -> Streamed:
+        """Give what comes behind a cursor as server-sent events; without one, from now on.
+
+        Raises TooManyStreams, and what `position` does.
+        """
+        leave = self._enter("streams", STREAMS_AT_ONCE)
+        try:
+            position = await self.position(cursor)
+            async with answering(_PATIENCE_SECONDS):
+                if position is None and beginning:
+                    position = await self._reader.beginning()
+                tail = await self._tails.join()
+        except BaseException:
+            leave()
+            raise
+        position = position or Position(tail.token)
+
+        def close() -> None:
+            self._tails.leave(tail)
+            leave()
+
+        outbox = Outbox()
+        follower = Follower(self._reader, self._writer, self._turns, outbox, shown)
+        return self._streamed(
+            EventStreamResponse, outbox, partial(follower.follow, position, tail), close
+        )
+
+    def end(self) -> None:
+        """End all streams, and begin no other: the server is about to stop."""
+        self._has_ended = True
+        for maker in self._makers:
+            maker.cancel()
+
+    async def closed(self) -> None:
+        """Wait until all streams are closed, after `end`."""
+        await asyncio.gather(*self._makers, return_exceptions=True)
+        await self._tails.closed()
+
+    def _enter(self, kind: str, most: int) -> Callable[[], None]:
+        if self._has_ended or self._open[kind] >= most:
+            raise TooManyStreams
+        self._open[kind] += 1
+
+        def leave() -> None:
+            self._open[kind] -= 1
+
+        return leave
+
+    def _streamed(
+        self,
+        response: type[Streamed],
+        outbox: Outbox,
+        work: Callable[[], Coroutine[None, None, None]],
+        leave: Callable[[], None],
+    ) -> Streamed:
+        """Start filling an outbox, and give the response that empties it."""
+        tell = error_line if response is NdjsonResponse else no_word
+        maker = asyncio.create_task(_make(outbox, work, tell))
+        self._makers.add(maker)
+
+        def made(maker: asyncio.Task[None]) -> None:
+            self._makers.discard(maker)
+            # Whatever has ended it; it may have been cancelled before it began.
+            outbox.end(tell("stopped", "the server has stopped; go on from the last cursor"))
+            if not maker.cancelled() and (error := maker.exception()) is not None:
+                _log.error("a stream has failed", exc_info=error)
+
+        maker.add_done_callback(made)
+
+        def close() -> None:
+            maker.cancel()
+            leave()
+
+        return response(outbox, close, ALIVE if response is EventStreamResponse else b"")
+
+    # --- exports -------------------------------------------------------------------------------
+
+    async def _export(
+        self, outbox: Outbox, position: Position, shown: Shown, limit: int | None
+    ) -> None:
+        """Put out the scan, then what the stream has brought by now, and the cursor behind it."""
+        told_events = read_events = 0
+        async with aclosing(self._up_to_now(position)) as steps:
+            async for told in steps:
+                for event in filter(shown, told.events):
+                    await outbox.put(line(event))
+                    told_events += 1
+                position = told.position
+                read_events += len(told.events)
+                if limit is not None and told_events >= limit:
+                    break
+                if read_events >= _CURSOR_EVERY_EVENTS:
+                    read_events = 0
+                    await outbox.put(await self._writer.cursor_line(position))
+        await outbox.put(await self._writer.cursor_line(position))
+
+    async def _up_to_now(self, position: Position) -> AsyncGenerator[Told, None]:
+        """Give what comes behind a position, up to the stream's end when the scan has ended.
+
+        Not to when it falls silent: under load it never does.
+        """
+        versions = Versions()
+        async with aclosing(self._reader.scan(position, versions)) as steps:
+            async for told in steps:
+                yield told
+        position = Position(position.token)
+        with translating():
+            end = stream_order(await self._store.position())
+        at, quiet = "", 0
+        async with (
+            self._reader.open(position) as feed,
+            aclosing(self._reader.follow(feed, position, versions)) as steps,
+        ):
+            async for told in steps:
+                yield told
+                before, at = at, stream_order(told.position.token)
+                quiet = quiet + 1 if told.quiet and at == before else 0
+                # Some servers let a silent stream's token stand for seconds.
+                if at >= end or quiet == _QUIET_MOMENTS:
+                    return
+
+
+def router(feeds: Feeds) -> APIRouter:
+    """Make the routes over one log."""
+    routes = APIRouter(tags=["events"])
+
+    @routes.get(
+        "/events",
+        status_code=200,
+        response_class=NdjsonResponse,
+        responses={
+            200: {
+                "description": "A JSON document a line: an event like `TimelineEvent`, with its "
+                "`ticket_id` and without `changes`; or a `cursor`; or an `error`."
+            },
+            **problem_responses(410, 422, 503),
+        },
+    )
+    async def export_events(
+        actor: CurrentActor, asked: Annotated[ExportAsked, Query()]
+    ) -> Response:
+        """Export the log up to now: every event as it is stored, a line each.
+
+        Without a cursor it begins with the first event. A line `{"cursor": ...}` comes now and then
+        and in the end; ask again with the last one for what has happened since. If a line
+        `{"error": {"code", "detail"}}` comes, or the end is missing, go on from the last cursor.
+
+        Each ticket's events come in the order of their versions. After going on from a cursor, and
+        where the log was written to meanwhile, an event may come twice. 410 if a cursor is older
+        than what the database remembers of its stream. Requesters are shown no internal events.
+        """
+        return await feeds.export(asked.cursor, _wanted(asked, actor), asked.limit)
+
+    @routes.get(
+        "/events/stream",
+        status_code=200,
+        response_class=EventStreamResponse,
+        responses={
+            200: {"description": "Server-sent events; `id` is a cursor, `data` as in `/events`."},
+            **problem_responses(410, 422, 503),
+        },
+    )
+    async def stream_events(
+        actor: CurrentActor,
+        asked: Annotated[StreamAsked, Query()],
+        last_event_id: Annotated[
+            str | None, Header(description="As browsers send it; goes before `cursor`.")
+        ] = None,
+    ) -> Response:
+        """Follow the log: every event as a server-sent event, until one of both sides ends it.
+
+        It goes on behind `Last-Event-ID` or `cursor`, of this or of `/events`, without loss;
+        without one it starts from now, or from the beginning. A client that reads too slowly is cut
+        off, and comes back with its last id. Each ticket's events come in the order of their
+        versions.
+        """
+        return await feeds.stream(
+            last_event_id or asked.cursor,
+            _wanted(asked, actor),
+            beginning=asked.from_ == "beginning",
+        )
+
+    return routes
+
+
+def _wanted(asked: Asked, actor: Actor) -> Shown:
+    types = frozenset(asked.type)
+
+    def wanted(event: Mapping[str, object]) -> bool:
+        return (not types or str(event.get("type")) in types) and is_shown(event, actor)
+
+    return wanted
+
+
+async def _make(
+    outbox: Outbox,
+    work: Callable[[], Coroutine[None, None, None]],
+    tell: Callable[[str, str], bytes],
+) -> None:
+    """Fill an outbox, and say in the end if that is not all."""
+    try:
+        await work()
+        outbox.end()
+    except CasebookError as error:
+        _log.info("a stream ends: %s", error.detail)
+        outbox.end(tell(error.code, error.detail))

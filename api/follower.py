@@ -1,0 +1,124 @@
+"""One client's stream: from where it was to where all are, and then along with them.
+
+What the log has behind its position, if it begins with a scan; what an own stream brings, until the
+shared one reaches back to where it is; then what the shared one brings. Own streams are read in
+turns, a few at once in a process, and what a turn has read is in memory before it is sent: a client
+that reads slowly does not keep others from their turn.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+
+from api import outbox
+from api.feed_format import Writer
+from api.log_reader import LogReader, Position, Versions
+from api.log_tail import Entry, Tail
+from api.outbox import Outbox
+from eventstore.envelope import EventDocument
+from eventstore.failures import StoreUnavailable
+from eventstore.store import stream_order
+
+Shown = Callable[[Mapping[str, object]], bool]
+
+_TURN_BYTES = 2**20
+_RETRY_SECONDS = 1.0
+_PAUSE_SECONDS = 0.02  # so that what comes quickly is told together
+_RECONNECT_MILLISECONDS = 1000
+
+
+class Follower:
+    """A client that follows the log, and what it is to be shown."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        writer: Writer,
+        turns: asyncio.Semaphore,
+        outbox_: Outbox,
+        shown: Shown,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._turns = turns
+        self._outbox = outbox_
+        self._shown = shown
+        self._versions = Versions()
+
+    async def follow(self, position: Position, tail: Tail) -> None:
+        """Put out what comes behind a position, without end.
+
+        Raises TooSlow, TailEnded, CursorExpired, StoreUnavailable.
+        """
+        await self._outbox.put(await self._writer.mark(position, _RECONNECT_MILLISECONDS))
+        async with aclosing(self._reader.scan(position, self._versions)) as steps:
+            async for told in steps:
+                for event in filter(self._shown, told.events):
+                    await self._outbox.put(await self._writer.block(event, told.position))
+        position = Position(position.token)
+        while not tail.reaches(position.token):
+            try:
+                pieces, position = await self._turn(position, tail)
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            for piece in pieces:
+                await self._outbox.put(piece)
+            if not pieces:
+                await asyncio.sleep(_PAUSE_SECONDS)
+        await self._listen(position, tail)
+
+    async def _turn(self, position: Position, tail: Tail) -> tuple[list[bytes], Position]:
+        """Read some of what an own stream has brought; give it, and where that leads."""
+        pieces: list[bytes] = []
+        size_bytes = 0
+        async with (
+            self._turns,
+            self._reader.open(position) as feed,
+            aclosing(self._reader.follow(feed, position, self._versions)) as steps,
+        ):
+            async for told in steps:
+                for event in filter(self._shown, told.events):
+                    at = told.position if event is told.events[-1] else told.before
+                    pieces.append(await self._writer.block(event, at))
+                    size_bytes += len(pieces[-1])
+                position = told.position
+                if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
+                    break
+        return pieces, position
+
+    async def _listen(self, position: Position, tail: Tail) -> None:
+        """Put out what the tail brings. Raises TooSlow, TailEnded."""
+        clock = asyncio.get_running_loop().time
+        said_at = clock()
+        place, told_order = tail.place(position.token), stream_order(position.token)
+        while True:
+            entries = await tail.behind(place, outbox.SILENCE_SECONDS)
+            place += len(entries)
+            pieces: list[bytes] = []
+            for entry in entries:
+                if entry.order <= told_order:
+                    continue  # the own stream had brought it
+                if entry.version > self._versions.told(entry.ticket_id, entry.version):
+                    missing = filter(self._shown, await self._missing(entry))
+                    pieces += [await self._writer.block(event, position) for event in missing]
+                    self._versions.note(entry.ticket_id, entry.version)
+                    if self._shown(entry.head):
+                        pieces.append(entry.written)
+                position = Position(entry.token)
+            if not entries:
+                position = Position(tail.token)
+            if not pieces and clock() - said_at > outbox.SILENCE_SECONDS:
+                pieces.append(await self._writer.mark(position))  # no cursor is to grow old
+            if pieces:
+                said_at = clock()
+                await self._outbox.put(b"".join(pieces))
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _missing(self, entry: Entry) -> Sequence[EventDocument]:
+        """Read what the stream has left out before an event, however long it takes."""
+        while True:
+            try:
+                return await self._reader.missing(entry.ticket_id, entry.version, self._versions)
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_SECONDS)

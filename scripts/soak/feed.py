@@ -1,0 +1,203 @@
+"""Consumers of the feed that are cut off, under writers, from a server that is restarted (L8).
+
+One follows `/events/stream` with `Last-Event-ID`, one exports `/events` from cursor to cursor. Both
+must be told every event, and what is new in the order of each ticket's versions. Some other clients
+follow and never read.
+"""
+
+import asyncio
+import random
+import signal
+import socket
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+
+from api.handle import Handler, Submission, TooContended
+from domain.commands import AddNote
+from eventstore.driver import connect
+from eventstore.store import EventStore
+from scripts.console import progress
+from scripts.soak.promises import (
+    ACTOR,
+    OPEN,
+    READY_SECONDS,
+    free_port,
+    process,
+    ready,
+    require,
+    streams,
+)
+
+_LONGEST_LINE_BYTES = 2**20
+_ROUNDS_A_LIFE = 10  # then the server is stopped, or killed, and started again
+_TICKETS = 20
+_WRITERS = 4
+_DEAF = 20
+_BODY_CHARACTERS = 3000
+_GROWTH_BYTES = 200 * 2**20  # of the server, at most
+
+
+@dataclass(slots=True)
+class Consumer:
+    """A consumer as anyone would write it: the last cursor, and a version per ticket."""
+
+    port: int
+    cursor: str = ""
+    versions: dict[str, int] = field(default_factory=dict)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def take(self, event: dict[str, object]) -> None:
+        """Count an event that is the ticket's next, or a double. Raises PromiseBroken."""
+        ticket, version = str(event["ticket_id"]), int(str(event["version"]))
+        have = self.versions.get(ticket, 0)
+        require(version <= have + 1, f"{ticket}: version {version} was told after {have}")
+        self.counted["doubles" if version <= have else "events"] += 1
+        self.versions[ticket] = max(have, version)
+
+    async def follow(self) -> None:
+        """Follow the stream until it ends."""
+        wanted = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
+        path = "/events/stream?from=beginning"
+        told: dict[str, str] = {}
+        async with aclosing(lines(self.port, path, wanted)) as stream:
+            async for line in stream:
+                if line:
+                    name, _, value = line.partition(": ")
+                    told[name] = value
+                    continue
+                # An event counts once it is there as a whole, and its id with it.
+                self.cursor = told.get("id", self.cursor)
+                if "data" in told:
+                    self.take(orjson.loads(told["data"]))
+                told = {}
+
+    async def export(self) -> None:
+        """Export what there is, again and again."""
+        while True:
+            path = "/events" + (f"?cursor={self.cursor}" if self.cursor else "")
+            async with aclosing(lines(self.port, path)) as export:
+                async for line in export:
+                    told = orjson.loads(line)
+                    if "cursor" in told:
+                        self.cursor = told["cursor"]
+                    elif "version" in told:
+                        self.take(told)
+
+
+async def lines(port: int, path: str, headers: str = "") -> AsyncGenerator[str, None]:
+    """Get something and give its lines, whole ones only. Raises OSError, PromiseBroken."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_LINE_BYTES)
+    try:
+        # HTTP/1.0: the answer comes as it is, and ends with the connection.
+        writer.write(f"GET {path} HTTP/1.0\r\n{headers}\r\n".encode())
+        status = await reader.readline()
+        if not status or b" 503 " in status:
+            raise ConnectionError("not now")
+        require(b" 200 " in status, f"{path} is answered with {status!r}")
+        while await reader.readline() not in (b"\r\n", b""):
+            pass
+        while (line := await reader.readline()).endswith(b"\n"):
+            yield line.decode().removesuffix("\n")
+    finally:
+        writer.transport.abort()
+
+
+async def cut_off(consumer: Consumer, what: str, seconds: float) -> None:
+    """Let a consumer run for so long, or until the server goes."""
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(seconds):
+            await (consumer.follow() if what == "follow" else consumer.export())
+    consumer.counted["cuts"] += 1
+
+
+async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
+    """Cut consumers off at random while writers write. Raises PromiseBroken."""
+    database = connect(url)
+    store = EventStore(database)
+    await store.prepare()
+    tickets = [uuid4() for _ in range(_TICKETS)]
+    for ticket in tickets:
+        await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
+    port = free_port()
+    follower, exporter = Consumer(port), Consumer(port)
+    counted: Counter[str] = Counter()
+    expected: dict[str, int] = {}
+    remaining = iter(range(events))
+    rounds = 0
+
+    async def write() -> None:
+        handler = Handler(store)
+        for n in remaining:
+            # So that they write until the last cut.
+            while n > (rounds + 1) * events // cuts:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            note = AddNote(body=random.choice("abc") * random.randrange(1, _BODY_CHARACTERS))  # noqa: S311
+            with suppress(TooContended):
+                await handler.handle(
+                    random.choice(tickets),  # noqa: S311
+                    Submission(command=note, actor=ACTOR),
+                )
+
+    with progress() as bar:
+        task = bar.add_task("cutting off", total=cuts, rate="rounds")
+        writing = asyncio.gather(*(write() for _ in range(_WRITERS)))
+        while True:
+            settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+            async with process("scripts.serve", **settings) as api, AsyncExitStack() as deaf:
+                await ready(port)
+                for _ in range(_DEAF):
+                    await deaf.enter_async_context(not_reading(port))
+                before = memory_bytes(api.pid)
+                for _ in range(min(_ROUNDS_A_LIFE, cuts - rounds)):
+                    await asyncio.gather(
+                        cut_off(follower, "follow", random.uniform(0.0, 0.4)),  # noqa: S311
+                        cut_off(exporter, "export", random.uniform(0.0, 0.4)),  # noqa: S311
+                    )
+                    rounds += 1
+                    bar.advance(task)
+                if rounds == cuts:
+                    await writing
+                    found = await streams(store)
+                    expected = {str(t): stream[-1].version for t, stream in found.items()}
+                    for consumer, what in ((follower, "follow"), (exporter, "export")):
+                        async with asyncio.timeout(READY_SECONDS):
+                            while consumer.versions != expected:
+                                await cut_off(consumer, what, 1.0)
+                growth = memory_bytes(api.pid) - before
+                require(growth < _GROWTH_BYTES, f"the server has grown by {growth} bytes")
+                counted["most_growth_mb"] = max(counted["most_growth_mb"], growth // 2**20)
+                api.send_signal(random.choice([signal.SIGTERM, signal.SIGKILL]))  # noqa: S311
+                await asyncio.wait_for(api.wait(), READY_SECONDS)
+                counted["restarts"] += 1
+            if rounds == cuts:
+                break
+    await database.close()
+    for name, consumer in (("streamed", follower), ("exported", exporter)):
+        told, wanted = consumer.counted["events"], sum(expected.values())
+        require(told == wanted, f"{told} of {wanted} events were {name}")
+        counted[name] = told
+        counted[f"{name}_cuts"] = consumer.counted["cuts"]
+        counted[f"{name}_doubles"] = consumer.counted["doubles"]
+    return counted
+
+
+@asynccontextmanager
+async def not_reading(port: int) -> AsyncIterator[None]:
+    """A client of the stream that never reads."""
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(b"GET /events/stream?from=beginning HTTP/1.0\r\n\r\n")
+        yield
+
+
+def memory_bytes(pid: int) -> int:
+    """Give what a process has in memory (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
