@@ -42,7 +42,8 @@ mutants: $(MUTATION)/.done
 
 client: $(DEV)
 	@$(BIN)/python -m scripts.openapi > openapi.json
-	@PATH="$(CURDIR)/$(BIN):$$PATH" openapi-python-client generate --path openapi.json --output-path client --overwrite
+	@PATH="$(CURDIR)/$(BIN):$$PATH" openapi-python-client generate --path openapi.json --output-path client --overwrite \
+		--config scripts/client.yml
 
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv

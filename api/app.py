@@ -21,11 +21,13 @@ from api import (
     lists,
     problems,
     saved_views,
+    webhooks,
 )
 from api.correlation import Correlation
 from api.handle import Handler
 from api.openapi import Application, operation_id
 from api.representations import Tickets
+from api.sending import Dispatcher
 from api.settings import Settings
 from api.timekeeper import Timekeeper
 from api.visible import Views
@@ -57,6 +59,11 @@ def timekeeping(database: Database, store: EventStore, settings: Settings) -> li
     seconds = settings.timekeeper_seconds
     keeper = Timekeeper(database, store, desk.Desks(database), look_seconds=seconds)
     return [keeper.run] if seconds else []
+
+
+def sending(database: Database, store: EventStore, settings: Settings) -> list[Work]:
+    """Give what sends to webhooks, unless it is done elsewhere."""
+    return [Dispatcher(database, store).run] if settings.webhooks else []
 
 
 def projecting(database: Database, store: EventStore, settings: Settings) -> list[Work]:
@@ -117,6 +124,7 @@ def create_app(
     app.include_router(lists.router(database, views))
     app.include_router(history.router(store, tickets))
     app.include_router(feed.router(feeds))
+    app.include_router(webhooks.router(database, store))
     app.include_router(saved_views.router(database, views))
     app.include_router(dashboard.router(views))
     app.include_router(agents.router(views))

@@ -112,7 +112,8 @@ class Follower:
                 pieces.append(await self._writer.mark(position))  # no cursor is to grow old
             if pieces:
                 said_at = clock()
-                await self._outbox.put(b"".join(pieces))
+                for piece in pieces:  # each by itself: what waits to be sent is bounded
+                    await self._outbox.put(piece)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _missing(self, entry: Entry) -> Sequence[EventDocument]:

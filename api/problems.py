@@ -22,7 +22,7 @@ from api.log_reader import CursorExpired
 from api.outbox import TooManyStreams
 from api.search import BadQuery
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
-from domain.errors import CasebookError, NotFound, StateConflict, Unacceptable
+from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _RETRY_AFTER_SECONDS = "1"
 STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     StateConflict: HTTPStatus.CONFLICT,
+    Forbidden: HTTPStatus.FORBIDDEN,
     Unacceptable: HTTPStatus.UNPROCESSABLE_ENTITY,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,

@@ -30,6 +30,7 @@ class Settings(BaseModel):
     signing_key: Path | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
     timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
+    webhooks: bool = True
 
     @property
     def signing_key_path(self) -> Path:

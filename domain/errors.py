@@ -4,6 +4,7 @@ CasebookError
 ├── Refusal                 a well-formed command that is not accepted; nothing has changed
 │   ├── NotFound            what is named does not exist
 │   │   └── TicketNotFound
+│   ├── Forbidden           who asks has no business with it
 │   ├── Unacceptable        the command is at fault: what it says, names, or who says it
 │   └── StateConflict       the ticket's present state forbids it; in another state it might pass
 └── HistoryError            stored events that cannot be: unknown, unreadable or out of order
@@ -36,6 +37,13 @@ class TicketNotFound(NotFound):
 
     def __init__(self) -> None:
         super().__init__("ticket_not_found", "there is no such ticket")
+
+
+class Forbidden(Refusal):
+    """For example: a requester who asks for webhooks."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("forbidden", detail)
 
 
 class Unacceptable(Refusal):

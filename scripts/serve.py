@@ -1,4 +1,4 @@
-"""Serve the API, with a projector and a timekeeper in the same process."""
+"""Serve the API; project, keep time and send to webhooks in the same process."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from api.app import create_app, projecting, timekeeping
+from api.app import create_app, projecting, sending, timekeeping
 from api.feed import Feeds
 from api.outbox import STALLED_SECONDS
 from api.settings import Settings
@@ -29,6 +29,7 @@ async def main() -> int:
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
             beside = projecting(db, store, settings) + timekeeping(db, store, settings)
+            beside += sending(db, store, settings)
             feeds = Feeds(db, store)
             app = create_app(db, store, beside, feeds)
             server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))

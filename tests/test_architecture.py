@@ -14,7 +14,7 @@ THIRD_PARTY = {
     "domain": {"pydantic"},
     "eventstore": {"bson", "cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
     "projections": {"bson", "pydantic", "pymongo"},
-    "api": {"fastapi", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
+    "api": {"fastapi", "httpx", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
     "scripts": {
         "bson",
         "cryptography",

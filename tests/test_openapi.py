@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -100,11 +101,12 @@ async def made(tmp_path, monkeypatch):
     """A typed client, generated from the document: the package's name."""
     described = tmp_path / "openapi.json"
     described.write_bytes(document())
-    (tmp_path / "config.yml").write_text("post_hooks: []\n")
     words = ["generate", "--path", str(described), "--meta", "none", "--fail-on-warning"]
     words += ["--output-path", str(tmp_path / "casebook_client")]
-    words += ["--config", str(tmp_path / "config.yml")]
-    made = await script("openapi_python_client", *words, env=environment(tmp_path))
+    words += ["--config", str(ROOT / "scripts" / "client.yml")]
+    env = environment(tmp_path)
+    env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
+    made = await script("openapi_python_client", *words, env=env)
     out, err = await made.communicate()
     assert made.returncode == 0, out + err
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,0 +1,236 @@
+"""Feeding webhooks: from the log to deliveries that are to be sent. One more consumer of the log.
+
+The log is followed from a token that is kept, by whoever holds the lease
+(`projections/webhooks.py`). What is found is made into deliveries first, and the token moved on
+then: so nothing is lost by a kill at any moment, and what is fed twice makes one delivery.
+
+The stream is not trusted alone (law L8): what it leaves out between two versions of a ticket is
+read from the log (`log_reader.py`), and every few seconds the log's events of some seconds ago are
+fed if their tickets were not fed up to them. Where the stream has forgotten the token, all that was
+recorded since shortly before it is fed.
+
+Which tickets match a webhook's filter is asked of the ticket as it is after the event, folded from
+the log by the views' own fold.
+
+While there is no webhook, no stream is followed.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from api.log_reader import CursorExpired, LogReader, Position, Versions
+from domain.errors import HistoryError
+from eventstore.driver import Database
+from eventstore.envelope import EventDocument
+from eventstore.failures import translating
+from eventstore.store import EventStore, ResumeToken, stream_order
+from projections import tickets
+from projections.saved_views import TicketFilter
+from projections.tickets import TicketRead
+from projections.webhooks import Deliveries, Dispatch, Wanted, Webhook, Webhooks
+
+_log = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 1.0
+_BATCH_EVENTS = 200
+_SAVE_SECONDS = 0.5
+LOOK_SECONDS = 5.0
+OVERDUE_SECONDS = 5.0
+_LOOK_BACK = timedelta(seconds=60)  # of clocks that differ, and of writes that take their time
+_PAGE_EVENTS = 1000
+_KEPT_TICKETS = 2000
+_EVERYTHING = TicketFilter()
+
+
+class Feeder:
+    """Makes deliveries of what the log has for the webhooks, for as long as `dispatch` is held."""
+
+    def __init__(
+        self, database: Database, store: EventStore, dispatch: Dispatch, news: asyncio.Event
+    ) -> None:
+        """`news` is set whenever something has become due."""
+        self._database = database
+        self._store = store
+        self._dispatch = dispatch
+        self._news = news
+        self._hooks = Webhooks(database)
+        self._deliveries = Deliveries(database)
+        self._reader = LogReader(store)
+        self._fed = Versions(_KEPT_TICKETS)
+        self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
+
+    async def run(self) -> None:
+        """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
+        while True:
+            hooks = await self._hooks.all()
+            if not hooks:
+                self._dispatch.token = None
+                await self._dispatch.beat()
+                await asyncio.sleep(_IDLE_SECONDS)
+                continue
+            try:
+                await self._follow(hooks)
+            except CursorExpired:
+                await self._feed_since_the_token()
+
+    async def _follow(self, hooks: list[Webhook]) -> None:
+        """Follow the stream until there is no webhook, or one that wants older events."""
+        clock = asyncio.get_running_loop().time
+        position = Position(self._start(hooks))
+        saved, looked = clock(), clock()
+        async with (
+            self._reader.open(position) as feed,
+            aclosing(self._reader.follow(feed, position, Versions(_KEPT_TICKETS))) as steps,
+        ):
+            batch: list[tuple[EventDocument, ResumeToken]] = []
+            async for told in steps:
+                batch += [(event, told.position.token) for event in told.events]
+                position = told.position
+                if not told.quiet and len(batch) < _BATCH_EVENTS:
+                    continue
+                known = {hook.id for hook in hooks}
+                hooks = await self._hooks.all()
+                if not hooks or self._wants_older(hooks, known, position):
+                    return
+                await self._feed(hooks, batch)
+                if batch or clock() - saved > _SAVE_SECONDS:
+                    batch = []
+                    await self._dispatch.fed(position.token)
+                    saved = clock()
+                await self._backfill(hooks)
+                if clock() - looked > LOOK_SECONDS:
+                    await self._look_for_overdue(hooks)
+                    looked = clock()
+
+    def _start(self, hooks: Sequence[Webhook]) -> ResumeToken:
+        """Give the earliest token that is of use: before it nobody wanted anything."""
+        first = min((hook.since for hook in hooks), key=stream_order)
+        kept = self._dispatch.token
+        return first if kept is None or stream_order(kept) < stream_order(first) else kept
+
+    def _wants_older(
+        self, hooks: Sequence[Webhook], known: Collection[UUID], position: Position
+    ) -> bool:
+        """Say whether a webhook is new that wants what has been passed already; begin there."""
+        new = [hook.since for hook in hooks if hook.id not in known]
+        older = [t for t in new if stream_order(t) < stream_order(position.token)]
+        if older:
+            self._dispatch.token = min(older, key=stream_order)
+        return bool(older)
+
+    async def _feed(
+        self, hooks: Sequence[Webhook], batch: Sequence[tuple[EventDocument, ResumeToken]]
+    ) -> None:
+        for hook in hooks:
+            since = stream_order(hook.since)
+            events = [event for event, token in batch if stream_order(token) > since]
+            await self._deliveries.make(hook.id, await self._wanted(hook, events))
+        for event, _ in batch:
+            self._fed.note(event["ticket_id"], event["version"])
+        if batch:
+            self._news.set()
+
+    async def _wanted(self, hook: Webhook, events: Sequence[EventDocument]) -> list[Wanted]:
+        """Give those that a webhook is to be told of."""
+        return [
+            Wanted(event["_id"], event["ticket_id"], event["version"], event["type"])
+            for event in events
+            if (not hook.types or event["type"] in hook.types)
+            and (hook.filter == _EVERYTHING or await self._matches(hook.filter, event))
+        ]
+
+    async def _matches(self, filter_: TicketFilter, event: EventDocument) -> bool:
+        """Say whether the ticket matches after the event; one that cannot be read does."""
+        ticket_id, version = event["ticket_id"], event["version"]
+        read = self._reads.pop(ticket_id, None)
+        if read is not None and read.version > version:
+            read = None
+        have = 0 if read is None else read.version
+        try:
+            if have < version:
+                more = await self._store.load(ticket_id, after=have, limit=version - have)
+                read = tickets.fold(read, more)
+        except HistoryError as error:
+            _log.warning("ticket %s cannot be read, and is told of: %s", ticket_id, error.detail)
+            return True
+        if read is None:
+            return True
+        self._reads[ticket_id] = read
+        if len(self._reads) > _KEPT_TICKETS:
+            self._reads.popitem(last=False)
+        return filter_.matches(read)
+
+    # --- what the stream does not bring ----------------------------------------------------------
+
+    async def _look_for_overdue(self, hooks: Sequence[Webhook]) -> None:
+        """Feed what was recorded some seconds ago and the stream has not brought."""
+        before = await self._database.server_time() - timedelta(seconds=OVERDUE_SECONDS)
+        await self._feed_recorded(hooks, before - _LOOK_BACK, before, loudly=True)
+
+    async def _feed_since_the_token(self) -> None:
+        """Feed all that was recorded since the token was moved last, and begin from now."""
+        _log.error("the stream has forgotten how far webhooks were fed: reading the log again")
+        with translating():
+            token = await self._store.position()
+        fed_at = self._dispatch.fed_at
+        if fed_at is not None:
+            await self._feed_recorded(await self._hooks.all(), fed_at - _LOOK_BACK, None)
+        await self._dispatch.fed(token)
+
+    async def _feed_recorded(
+        self,
+        hooks: Sequence[Webhook],
+        since: datetime,
+        before: datetime | None,
+        *,
+        loudly: bool = False,
+    ) -> None:
+        async for events in self._recorded(since, before):
+            late = [e for e in events if e["version"] > self._told(e)]
+            for hook in hooks:
+                new = [event for event in late if event["recorded_at"] > hook.created_at]
+                await self._deliveries.make(hook.id, await self._wanted(hook, new))
+            for event in late:
+                if loudly and self._told(event):
+                    _log.error("the stream has left out an event of ticket %s", event["ticket_id"])
+                self._fed.note(event["ticket_id"], event["version"])
+            if late:
+                self._news.set()
+
+    def _told(self, event: EventDocument) -> int:
+        """Give up to which version a ticket was fed; 0 if that is not known."""
+        told = self._fed.told(event["ticket_id"], 0)
+        return max(told, 0)
+
+    async def _backfill(self, hooks: Sequence[Webhook]) -> None:
+        """Feed what webhooks want of the past; then what waits for that is sent."""
+        for hook in hooks:
+            if hook.backfill is None:
+                continue
+            async for events in self._recorded(hook.backfill.since, None):
+                wanted = await self._wanted(hook, events)
+                await self._deliveries.make(hook.id, wanted, again=hook.backfill.again)
+                await self._dispatch.beat()
+            await self._hooks.backfill(hook.id, None)
+            self._news.set()
+
+    async def _recorded(
+        self, since: datetime, before: datetime | None
+    ) -> AsyncGenerator[list[EventDocument], None]:
+        """Give events by the time at which they were recorded, some at a time, some twice."""
+        most = _PAGE_EVENTS
+        while True:
+            found = await self._store.since(since, most, before=before)
+            ids = {(each.ticket_id, each.version) for each in found}
+            of_tickets = await self._store.of_tickets(list({ticket_id for ticket_id, _ in ids}))
+            yield [e for e in of_tickets if (e["ticket_id"], e["version"]) in ids]
+            if len(found) < most:
+                return
+            last = found[-1].recorded_at
+            most = _PAGE_EVENTS if last > since else 2 * most  # as many of one moment
+            since = last

@@ -1,0 +1,390 @@
+"""Webhooks as they are kept: who is to be told of what, and what has become of it.
+
+    webhooks            {_id, url, types, filter, secret, since, created_at, created_by, backfill}
+    webhook_deliveries  {_id: "<webhook>-<event>", webhook, event, ticket_id, version, type, status,
+                         failures, next_at, made_at, attempts: [{at, status, error}], done_at}
+    webhook_dispatch    {_id: "dispatch", owner, epoch, seen_at, token, fed_at}
+
+A delivery is one event for one webhook; its id is made of both, so that an event that is fed twice
+makes one. It is *pending* until it has been *delivered*, or *parked* after too many failures. The
+event itself stays in the log.
+
+`webhook_dispatch` is the lease of the one process that feeds and sends: by the database's clock,
+and with an epoch that all it writes there is on condition of.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple, cast
+from uuid import UUID
+
+from pymongo import ReturnDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from domain.errors import CasebookError, NotFound, StateConflict
+from domain.events import JsonObject
+from eventstore.driver import Database
+from eventstore.store import ResumeToken
+from projections.saved_views import TicketFilter
+
+WEBHOOKS = "webhooks"
+DELIVERIES = "webhook_deliveries"
+DISPATCH = "webhook_dispatch"
+MOST_WEBHOOKS = 50
+LEASE_SECONDS = 10.0
+KEPT_SECONDS = 7 * 24 * 3600
+_ATTEMPTS_KEPT = 20
+_DUPLICATE_KEY = 11000
+
+DeliveryStatus = Literal["pending", "delivered", "parked"]
+
+
+class UnknownWebhook(NotFound):
+    """There is no webhook of that id: for example after it was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("webhook_not_found", "there is no such webhook")
+
+
+class TooManyWebhooks(StateConflict):
+    """Each webhook costs something with every event."""
+
+    def __init__(self) -> None:
+        super().__init__("too_many_webhooks", f"there can be no more than {MOST_WEBHOOKS} webhooks")
+
+
+class DispatchLost(CasebookError):
+    """Another process feeds and sends by now: for example because this one was frozen."""
+
+    def __init__(self) -> None:
+        super().__init__("dispatch_lost", "another process sends to webhooks by now")
+
+
+class Backfill(NamedTuple):
+    """Events recorded from a time on are to be fed; `again`: also those that were delivered."""
+
+    since: datetime
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Who is to be told of what. `types`: of these events, of all if there is none; `filter`: of
+    tickets that match after the event. `since`: of what the stream brings behind this token.
+    """
+
+    id: UUID
+    url: str
+    types: frozenset[str]
+    filter: TicketFilter
+    secret: str
+    since: ResumeToken
+    created_at: datetime
+    created_by: str
+    backfill: Backfill | None = None
+
+
+class Wanted(NamedTuple):
+    """An event that a webhook is to be told of."""
+
+    event: UUID
+    ticket_id: UUID
+    version: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event for a webhook, and what has become of it. Times are the database's."""
+
+    id: str
+    webhook: UUID
+    event: UUID
+    ticket_id: UUID
+    version: int
+    type: str
+    status: DeliveryStatus
+    failures: int
+    next_at: datetime
+    made_at: datetime
+    attempts: Sequence[Mapping[str, object]]
+
+
+class Webhooks:
+    """The webhooks of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._hooks = database.collection(WEBHOOKS)
+        self._deliveries = database.collection(DELIVERIES)
+
+    async def all(self) -> list[Webhook]:
+        """Give all, the first made first."""
+        return [_webhook(d) async for d in self._hooks.find().sort("_id", 1)]
+
+    async def find(self, id_: UUID) -> Webhook:
+        """Give one. Raises UnknownWebhook."""
+        found = await self._hooks.find_one({"_id": id_})
+        if found is None:
+            raise UnknownWebhook
+        return _webhook(found)
+
+    async def add(self, hook: Webhook) -> None:
+        """Keep a new one. Raises TooManyWebhooks."""
+        if await self._hooks.count_documents({}) >= MOST_WEBHOOKS:
+            raise TooManyWebhooks
+        await self._hooks.insert_one(
+            {
+                "_id": hook.id,
+                "url": hook.url,
+                "types": sorted(hook.types),
+                "filter": hook.filter.model_dump(exclude_none=True),
+                "secret": hook.secret,
+                "since": hook.since,
+                "created_at": hook.created_at,
+                "created_by": hook.created_by,
+                "backfill": _backfill_document(hook.backfill),
+            }
+        )
+
+    async def change(
+        self, id_: UUID, url: str, types: Sequence[str], filter_: TicketFilter
+    ) -> Webhook:
+        """Have one be told of other things, or elsewhere, from now on. Raises UnknownWebhook."""
+        told = {"url": url, "types": sorted(types), "filter": filter_.model_dump(exclude_none=True)}
+        changed = await self._hooks.find_one_and_update(
+            {"_id": id_}, {"$set": told}, return_document=ReturnDocument.AFTER
+        )
+        if changed is None:
+            raise UnknownWebhook
+        return _webhook(changed)
+
+    async def backfill(self, id_: UUID, backfill: Backfill | None) -> None:
+        """Have events of the past be fed, or note that they have been. Raises UnknownWebhook."""
+        change = {"$set": {"backfill": _backfill_document(backfill)}}
+        found = await self._hooks.update_one({"_id": id_}, change)
+        if not found.matched_count:
+            raise UnknownWebhook
+
+    async def delete(self, id_: UUID) -> None:
+        """Forget one, and what was to be sent to it. Raises UnknownWebhook."""
+        found = await self._hooks.delete_one({"_id": id_})
+        if not found.deleted_count:
+            raise UnknownWebhook
+        await self._deliveries.delete_many({"webhook": id_})
+
+
+class Deliveries:
+    """The deliveries of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._deliveries = database.collection(DELIVERIES)
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        create = self._deliveries.create_index
+        await create([("webhook", 1), ("ticket_id", 1), ("version", 1)])
+        await create([("status", 1), ("next_at", 1)])
+        await create([("webhook", 1), ("_id", -1)])
+        await create([("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
+
+    async def make(self, webhook: UUID, wanted: Sequence[Wanted], *, again: bool = False) -> None:
+        """Have events be sent; those that are there already only if it is to be done again."""
+        if not wanted:
+            return
+        now = await self._database.server_time()
+        ids = [f"{webhook.hex}-{each.event.hex}" for each in wanted]
+        documents: list[JsonObject] = [
+            {
+                "_id": id_,
+                "webhook": webhook,
+                **each._asdict(),
+                "status": "pending",
+                "failures": 0,
+                "next_at": now,
+                "made_at": now,
+                "attempts": [],
+                "done_at": None,
+            }
+            for id_, each in zip(ids, wanted, strict=True)
+        ]
+        try:
+            await self._deliveries.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                raise
+        if again:
+            await self._again({"_id": {"$in": ids}, "status": "delivered"}, now)
+
+    async def resume(self, webhook: UUID) -> int:
+        """Have what is parked be tried again; give how much that is."""
+        now = await self._database.server_time()
+        return await self._again({"webhook": webhook, "status": "parked"}, now)
+
+    async def redeliver(self, webhook: UUID, id_: str) -> bool:
+        """Have one be sent again; say whether there is one of that id."""
+        found = await self._deliveries.find_one({"_id": id_, "webhook": webhook}, {"_id": 1})
+        if found is not None:
+            await self._again({"_id": id_}, await self._database.server_time())
+        return found is not None
+
+    async def _again(self, which: JsonObject, now: datetime) -> int:
+        fresh = {"status": "pending", "failures": 0, "next_at": now, "done_at": None}
+        return (await self._deliveries.update_many(which, {"$set": fresh})).modified_count
+
+    async def due(self, now: datetime, but: Sequence[UUID], limit: int) -> list[Delivery]:
+        """Give what is to be sent by now, but not to some webhooks; the longest waiting first."""
+        wanted: JsonObject = {"status": "pending", "next_at": {"$lte": now}}
+        if but:
+            wanted["webhook"] = {"$nin": list(but)}
+        found = self._deliveries.find(wanted).sort("next_at", 1).limit(limit)
+        return [_delivery(d) for d in await found.to_list()]
+
+    async def first_waiting(self, webhook: UUID, ticket_id: UUID) -> Delivery | None:
+        """Give the ticket's first event that was not delivered: the others wait for it."""
+        found = self._deliveries.find({"webhook": webhook, "ticket_id": ticket_id})
+        waiting = [d for d in await found.to_list() if d["status"] != "delivered"]
+        first = min(waiting, key=lambda d: cast("int", d["version"]), default=None)
+        return None if first is None else _delivery(first)
+
+    async def wait_behind(self, first: Delivery) -> None:
+        """Have a ticket's later events wait as long as its first, or be parked with it."""
+        behind = {
+            "webhook": first.webhook,
+            "ticket_id": first.ticket_id,
+            "status": "pending",
+            "version": {"$gt": first.version},
+        }
+        change: JsonObject = {"status": first.status, "next_at": first.next_at}
+        await self._deliveries.update_many(behind, {"$set": change})
+
+    async def delivered(self, id_: str, attempt: JsonObject, now: datetime) -> None:
+        """Note that one has arrived."""
+        await self._attempted(id_, attempt, {"status": "delivered", "done_at": now})
+
+    async def failed(self, id_: str, attempt: JsonObject, next_at: datetime | None) -> None:
+        """Note that one has not, and when it is to be tried again; None: not by itself."""
+        change: JsonObject = {"status": "parked"} if next_at is None else {"next_at": next_at}
+        await self._attempted(id_, attempt, change, failures=1)
+
+    async def _attempted(
+        self, id_: str, attempt: JsonObject, change: JsonObject, failures: int = 0
+    ) -> None:
+        last = {"$each": [attempt], "$slice": -_ATTEMPTS_KEPT}
+        update = {"$set": change, "$push": {"attempts": last}, "$inc": {"failures": failures}}
+        await self._deliveries.update_one({"_id": id_}, update)
+
+    async def page(
+        self, webhook: UUID, status: DeliveryStatus | None, before: str | None, limit: int
+    ) -> list[Delivery]:
+        """Give deliveries, the last events first; those before an id."""
+        wanted: JsonObject = {"webhook": webhook}
+        if before is not None:
+            wanted["_id"] = {"$lt": before}
+        if status is not None:
+            wanted["status"] = status
+        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit)
+        return [_delivery(d) for d in await found.to_list()]
+
+    async def counts(self, webhook: UUID) -> dict[str, int]:
+        """Count what is pending and what is parked."""
+        return {
+            status: await self._deliveries.count_documents({"webhook": webhook, "status": status})
+            for status in ("pending", "parked")
+        }
+
+
+class Dispatch:
+    """The lease of who feeds and sends, and how far the log has been fed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents = database.collection(DISPATCH)
+        self.epoch = 0
+        self.token: ResumeToken | None = None
+        self.fed_at: datetime | None = None
+
+    async def take(self, me: str, lease_seconds: float = LEASE_SECONDS) -> bool:
+        """Take the lease if nobody has it, or who has it shows no life."""
+        now = await self._database.server_time()
+        found = await self._documents.find_one({"_id": "dispatch"})
+        if found is None:
+            try:
+                await self._documents.insert_one(
+                    {"_id": "dispatch", "owner": None, "epoch": 0, "seen_at": now, "token": None}
+                )
+            except DuplicateKeyError:
+                return False
+            found = {"owner": None, "epoch": 0, "seen_at": now, "token": None}
+        age = abs(now - cast("datetime", found["seen_at"]))
+        if found["owner"] not in (None, me) and age < timedelta(seconds=lease_seconds):
+            return False
+        epoch = cast("int", found["epoch"])
+        taken = await self._documents.update_one(
+            {"_id": "dispatch", "epoch": epoch, "seen_at": found["seen_at"]},
+            {"$set": {"owner": me, "epoch": epoch + 1}, "$currentDate": {"seen_at": True}},
+        )
+        self.epoch = epoch + 1
+        self.token = cast("ResumeToken | None", found["token"])
+        self.fed_at = cast("datetime | None", found.get("fed_at"))
+        return taken.matched_count == 1
+
+    async def beat(self) -> None:
+        """Show life. Raises DispatchLost."""
+        await self._change({"$currentDate": {"seen_at": True}})
+
+    async def fed(self, token: ResumeToken) -> None:
+        """Note how far the log has been fed. Raises DispatchLost."""
+        self.fed_at = await self._database.server_time()
+        self.token = token
+        change = {"token": token, "fed_at": self.fed_at}
+        await self._change({"$set": change, "$currentDate": {"seen_at": True}})
+
+    async def leave(self) -> None:
+        """Give the lease back, if one still has it."""
+        await self._documents.update_one(
+            {"_id": "dispatch", "epoch": self.epoch}, {"$set": {"owner": None}}
+        )
+
+    async def _change(self, change: JsonObject) -> None:
+        mine = {"_id": "dispatch", "epoch": self.epoch}
+        if not (await self._documents.update_one(mine, change)).matched_count:
+            raise DispatchLost
+
+
+def _backfill_document(backfill: Backfill | None) -> JsonObject | None:
+    return None if backfill is None else dict(backfill._asdict())
+
+
+def _webhook(document: Mapping[str, object]) -> Webhook:
+    backfill = cast("Mapping[str, object] | None", document.get("backfill"))
+    return Webhook(
+        id=cast("UUID", document["_id"]),
+        url=str(document["url"]),
+        types=frozenset(cast("list[str]", document["types"])),
+        filter=TicketFilter.model_validate(document["filter"]),
+        secret=str(document["secret"]),
+        since=cast("ResumeToken", document["since"]),
+        created_at=cast("datetime", document["created_at"]),
+        created_by=str(document["created_by"]),
+        backfill=None
+        if backfill is None
+        else Backfill(cast("datetime", backfill["since"]), bool(backfill["again"])),
+    )
+
+
+def _delivery(document: Mapping[str, object]) -> Delivery:
+    return Delivery(
+        id=str(document["_id"]),
+        webhook=cast("UUID", document["webhook"]),
+        event=cast("UUID", document["event"]),
+        ticket_id=cast("UUID", document["ticket_id"]),
+        version=cast("int", document["version"]),
+        type=str(document["type"]),
+        status=cast("DeliveryStatus", document["status"]),
+        failures=cast("int", document["failures"]),
+        next_at=cast("datetime", document["next_at"]),
+        made_at=cast("datetime", document["made_at"]),
+        attempts=cast("list[Mapping[str, object]]", document["attempts"]),
+    )

@@ -1,0 +1,395 @@
+"""Webhooks: each event once it has happened, at least once, in order, signed."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from api import dispatch, sending
+from api.sending import Dispatcher, Patience, is_refused, signature
+from eventstore.failures import HistoryLost
+from eventstore.store import EventStore
+from projections.webhooks import Dispatch, Webhooks
+from tests.projecting import add, open_some, until
+from tests.test_api import AGENT, REQUESTER, is_problem, serving
+
+HASTY = Patience(attempts=3, first_seconds=0.02, longest_seconds=0.1)
+
+
+class Receiver:
+    """An HTTP server that notes what it gets; `answers` gives the status, None to hang up."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.port = 0
+        self.answers: Callable[[dict], int | None] = lambda _event: 200
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    @property
+    def told(self) -> list[tuple[UUID, int]]:
+        """What has come, in order, doubles left out."""
+        events = (json.loads(body) for _, body in self.got)
+        return list(dict.fromkeys((UUID(e["ticket_id"]), e["version"]) for e in events))
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = dict(line.split(": ", 1) for line in head[1:] if line)
+                named = {name.lower(): value for name, value in headers.items()}
+                body = await reader.readexactly(int(named["content-length"]))
+                status = self.answers(json.loads(body))
+                if status is None:
+                    return
+                if status == 200:
+                    self.got.append((named, body))
+                writer.write(f"HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n".encode())
+        except (OSError, EOFError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def receiving():
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.take, "127.0.0.1", 0)
+    receiver.port = server.sockets[0].getsockname()[1]
+    try:
+        yield receiver
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def dispatching(database, **options):
+    made = Dispatcher(database, EventStore(database), HASTY, **options)
+    running = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def receiver():
+    async with receiving() as one:
+        yield one
+
+
+@pytest.fixture
+async def client(database, store):
+    async with serving(database, project=False) as one:
+        yield one
+
+
+async def hooked(client, receiver, **more):
+    """Have the receiver be told."""
+    order = {"url": receiver.url, **more}
+    made = await client.post("/webhooks", json=order, headers=AGENT)
+    assert made.status_code == 201, made.text
+    return made.json()
+
+
+async def arrived(receiver, expected):
+    async def all_there():
+        return len(receiver.told) >= len(expected)
+
+    await until(all_there)
+    assert sorted(receiver.told) == sorted(expected)
+    by_ticket = defaultdict(list)
+    for ticket_id, version in receiver.told:
+        by_ticket[ticket_id].append(version)
+    assert all(versions == sorted(versions) for versions in by_ticket.values())
+
+
+def versions(ids, *numbers):
+    return [(ticket_id, version) for ticket_id in ids for version in numbers]
+
+
+async def test_every_event_arrives_signed_and_in_order(database, store, client, receiver):
+    """L8: what was before is not told; each event is as the feed tells it."""
+    await open_some(store, 1)
+    hook = await hooked(client, receiver)
+    async with dispatching(database):
+        ids = await open_some(store, 4)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+    for headers, body in receiver.got:
+        signed = headers["casebook-timestamp"].encode() + b"." + body
+        expected = hmac.new(hook["secret"].encode(), signed, hashlib.sha256).hexdigest()
+        assert headers["casebook-signature"] == f"v1={expected}"
+        assert headers["casebook-event"] == json.loads(body)["type"]
+    event = json.loads(receiver.got[0][1])
+    stored = await store.stored(UUID(event["ticket_id"]))
+    assert event["hash"] == stored[event["version"] - 1]["hash"].hex()
+    assert {"id", "data", "actor", "occurred_at", "correlation_id"} <= event.keys()
+
+
+async def test_a_ticket_waits_for_its_first_event_and_others_do_not(
+    database, store, client, receiver
+):
+    """At least once, in order: also where answers get lost."""
+    hook = await hooked(client, receiver)
+    failures = iter([500, None, 301])
+    stuck, *others = made = await open_some(store, 3)
+    receiver.answers = lambda event: (
+        next(failures, 200) if (event["ticket_id"], event["version"]) == (str(stuck), 1) else 200
+    )
+    async with dispatching(database):
+        await arrived_of(receiver, others)
+
+        async def parked():
+            return (await client.get(f"/webhooks/{hook['id']}")).json()["parked"] == 3
+
+        await until(parked)
+        assert not [each for each in receiver.told if each[0] == stuck]
+        shown = (await client.get(f"/webhooks/{hook['id']}/deliveries?status=parked")).json()
+        first = shown["deliveries"][-1]
+        assert [a["status"] for a in first["attempts"]] == [500, None, 301]
+        assert all(a["error"] for a in first["attempts"])
+        resumed = await client.post(f"/webhooks/{hook['id']}/resume")
+        assert (resumed.status_code, resumed.json()) == (202, {"resumed": 3})
+        await arrived(receiver, versions(made, 1, 2, 3))
+
+
+async def arrived_of(receiver, tickets):
+    async def there():
+        return sum(ticket in tickets for ticket, _ in receiver.told) == 3 * len(tickets)
+
+    await until(there)
+
+
+async def test_only_what_is_asked_for_is_told(database, store, client, receiver):
+    """By type, and by the ticket as it is after the event."""
+    async with receiving() as notes:
+        await hooked(client, receiver, filter={"group": "print"})
+        await hooked(client, notes, types=["NoteAdded"])
+        async with dispatching(database):
+            [printing] = await open_some(store, 1, group="print")
+            [other] = await open_some(store, 1)
+            await add(store, other, "TicketMovedToGroup", group="print")
+            await add(store, printing, "TicketMovedToGroup", group=None)
+            await arrived(receiver, [*versions([printing], 1, 2, 3), (other, 4)])
+            await arrived(notes, versions([printing, other], 2, 3))
+
+
+async def test_the_past_is_told_before_what_is_new(database, store, client, receiver):
+    ids = await open_some(store, 3)
+    await hooked(client, receiver, since="2000-01-01T00:00:00Z")
+    for ticket_id in ids:
+        await add(store, ticket_id, "NoteAdded", body="new")
+    async with dispatching(database):
+        await arrived(receiver, versions(ids, 1, 2, 3, 4))
+
+
+async def test_what_has_arrived_can_be_sent_again(database, store, client, receiver):
+    hook = await hooked(client, receiver)
+    path = f"/webhooks/{hook['id']}"
+    async with dispatching(database):
+        ids = await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+
+        async def done():
+            return (await client.get(path)).json()["pending"] == 0
+
+        await until(done)
+        pages = (await client.get(f"{path}/deliveries?limit=4")).json()
+        rest = (await client.get(f"{path}/deliveries?cursor={pages['next']}")).json()
+        shown = [*pages["deliveries"], *rest["deliveries"]]
+        assert len({d["id"] for d in shown}) == 6
+        assert {d["status"] for d in shown} == {"delivered"}
+        asked = {"delivery": shown[0]["id"]}
+        assert (await client.post(f"{path}/redeliver", json=asked)).status_code == 202
+        await until(lambda: count(receiver, 7))
+        everything = {"since": "2000-01-01T00:00:00Z"}
+        assert (await client.post(f"{path}/redeliver", json=everything)).status_code == 202
+        await until(lambda: count(receiver, 13))
+        assert len({headers["casebook-delivery"] for headers, _ in receiver.got}) == 6
+
+
+async def count(receiver, n):
+    return len(receiver.got) >= n
+
+
+async def test_one_that_dies_is_followed_by_another(database, store, client, receiver):
+    """L3, L8: nothing is lost, and two at once keep the order."""
+    await hooked(client, receiver)
+    ids = []
+    async with dispatching(database, lease_seconds=1.0), dispatching(database, lease_seconds=1.0):
+        for _ in range(3):
+            ids += await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+    ids += await open_some(store, 2)  # nobody is there
+    dead = Dispatch(database)
+    assert await dead.take("dead")
+    async with dispatching(database, lease_seconds=1.0):
+        await arrived(receiver, versions(ids, 1, 2, 3))
+
+
+async def test_what_the_stream_leaves_out_is_told(database, store, client, receiver, monkeypatch):
+    """L8: it is not trusted alone."""
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
+    await hooked(client, receiver)
+    feed = dispatch.Feeder._feed
+
+    async def deaf(self, hooks, batch):
+        await feed(self, hooks, [each for each in batch if each[0]["version"] != 3])
+
+    monkeypatch.setattr(dispatch.Feeder, "_feed", deaf)
+    async with dispatching(database):
+        ids = await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+
+
+async def test_a_stream_that_has_forgotten_loses_nothing(
+    database, store, client, receiver, monkeypatch
+):
+    """L8: the log is read again from some time before."""
+    await hooked(client, receiver)
+    async with dispatching(database):
+        ids = await open_some(store, 1)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+
+        async def fed():
+            return (await database.collection("webhook_dispatch").find_one({}))["token"]
+
+        await until(fed)
+    ids += await open_some(store, 2)
+    watch, lost = EventStore.watch, []
+
+    def forgetful(self, after):
+        if after is not None and not lost:
+            lost.append(after)
+            raise HistoryLost("gone")
+        return watch(self, after)
+
+    monkeypatch.setattr(EventStore, "watch", forgetful)
+    async with dispatching(database):
+        await arrived(receiver, versions(ids, 1, 2, 3))
+    assert lost
+
+
+async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
+    database, store, client, receiver, monkeypatch
+):
+    monkeypatch.setattr(sending, "ANSWER_SECONDS", 0.3)
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(3600), "127.0.0.1", 0)
+    async with silent:
+        port = silent.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}/"
+        made = await client.post("/webhooks", json={"url": url}, headers=AGENT)
+        await hooked(client, receiver)
+        async with dispatching(database):
+            ids = await open_some(store, 5)
+            await arrived(receiver, versions(ids, 1, 2, 3))
+            path = f"/webhooks/{made.json()['id']}/deliveries"
+
+            async def given_up():
+                shown = (await client.get(path, params={"limit": 200})).json()["deliveries"]
+                return [a["error"] for d in shown for a in d["attempts"]]
+
+            assert (await until(given_up))[0].startswith("no answer within")
+            await client.delete(f"/webhooks/{made.json()['id']}")
+        silent.close()
+
+
+async def test_webhooks_are_made_shown_changed_and_forgotten(client, receiver, database):
+    hook = await hooked(client, receiver, types=["NoteAdded"], filter={"group": "print"})
+    path = f"/webhooks/{hook['id']}"
+    shown = (await client.get(path)).json()
+    assert shown == {name: value for name, value in hook.items() if name != "secret"}
+    assert (await client.get("/webhooks")).json() == {"webhooks": [shown]}
+    changed = await client.put(path, json={"url": f"{receiver.url}/other"}, headers=AGENT)
+    assert (changed.json()["url"], changed.json()["types"]) == (f"{receiver.url}/other", [])
+    assert (await client.delete(path)).status_code == 204
+    for answer in (
+        await client.get(path),
+        await client.delete(path),
+        await client.put(path, json={"url": receiver.url}),
+        await client.get(f"{path}/deliveries"),
+        await client.post(f"{path}/resume"),
+        await client.post(f"{path}/redeliver", json={"delivery": "x"}),
+    ):
+        is_problem(answer, 404, "webhook_not_found")
+    assert await Webhooks(database).all() == []
+
+
+async def test_requesters_have_no_business_with_webhooks(client, receiver):
+    hook = await hooked(client, receiver)
+    path = f"/webhooks/{hook['id']}"
+    for answer in (
+        await client.get("/webhooks", headers=REQUESTER),
+        await client.post("/webhooks", json={"url": receiver.url}, headers=REQUESTER),
+        await client.get(path, headers=REQUESTER),
+        await client.delete(path, headers=REQUESTER),
+        await client.get(f"{path}/deliveries", headers=REQUESTER),
+    ):
+        is_problem(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"url": "ftp://example.org/"},
+        {"url": "https://"},
+        {"url": "https://bob:secret@example.org/"},
+        {"url": "http://169.254.169.254/latest"},
+        {"url": "http://[fe80::1]/"},
+        {"url": "http://0.0.0.0:80/"},
+        {"url": "http://[::ffff:169.254.169.254]/"},
+        {"url": "http://example.org:99999/"},
+        {"url": "http://example.org/a b"},
+        {"url": "http://example.org/", "types": ["Nothing"]},
+        {"url": "http://example.org/", "filter": {"$where": "1"}},
+        {"url": "http://example.org/", "secret": "short"},
+        {},
+    ],
+)
+async def test_a_webhook_that_makes_no_sense_is_refused(client, order):
+    """L12"""
+    is_problem(await client.post("/webhooks", json=order), 422, "invalid_request")
+
+
+async def test_what_makes_no_sense_of_a_webhook_is_refused(client, receiver, monkeypatch):
+    """L12"""
+    hook, other = await hooked(client, receiver), await hooked(client, receiver)
+    path = f"/webhooks/{hook['id']}"
+    for wrong in ({}, {"delivery": "x", "since": "2026-01-01T00:00:00Z"}):
+        is_problem(await client.post(f"{path}/redeliver", json=wrong), 422, "invalid_request")
+    unknown = await client.post(f"{path}/redeliver", json={"delivery": "x"})
+    is_problem(unknown, 404, "delivery_not_found")
+    is_problem(await client.get(f"{path}/deliveries?cursor=x"), 422, "bad_cursor")
+    monkeypatch.setattr("projections.webhooks.MOST_WEBHOOKS", 2)
+    full = await client.post("/webhooks", json={"url": receiver.url})
+    is_problem(full, 409, "too_many_webhooks")
+    assert other["secret"] != hook["secret"]
+
+
+def test_pauses_grow_and_end():
+    patience = Patience(attempts=5, first_seconds=1.0, longest_seconds=4.0)
+    for failures, most in ((1, 1), (2, 2), (3, 4), (4, 4)):
+        pause = patience.pause(failures)
+        assert pause is not None
+        assert timedelta(seconds=most / 2) <= pause <= timedelta(seconds=most)
+    assert patience.pause(5) is None
+
+
+def test_addresses_at_which_secrets_are_kept_are_not_sent_to():
+    assert is_refused("169.254.169.254")
+    assert is_refused("fe80::1%eth0")
+    assert not is_refused("127.0.0.1")
+    assert not is_refused("example.org")
+    assert signature("k" * 16, "1", b"{}") != signature("k" * 16, "2", b"{}")
