@@ -15,6 +15,7 @@ from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.views import POINTS as PROJECTOR_POINTS
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector
+from scripts.soak.webhooks import webhooks
 from tests.oracle import assert_views_equal_the_log
 
 
@@ -75,6 +76,14 @@ async def test_consumers_of_the_feed_cut_off_while_the_server_restarts(scratch_u
     counted = await feed(scratch_url, events=300, cuts=12)
     assert counted["streamed"] == counted["exported"] >= 300
     assert counted["restarts"] == 2
+
+
+async def test_webhooks_cut_off_while_their_sender_is_killed(scratch_url):
+    """L3, L8: every event arrives, in version order per ticket."""
+    counted = await webhooks(scratch_url, events=300, cuts=20, kills=2)
+    assert counted["events"] == 300
+    assert counted["cuts"] > 3
+    assert counted["kills"] >= 2
 
 
 async def test_a_projector_killed_between_any_two_steps_of_a_batch(scratch_url):

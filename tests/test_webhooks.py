@@ -29,7 +29,7 @@ class Receiver:
     def __init__(self) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
         self.port = 0
-        self.answers: Callable[[dict], int | None] = lambda _event: 200
+        self.answers: Callable[[dict[str, object]], int | None] = lambda _event: 200
 
     @property
     def url(self) -> str:
@@ -268,7 +268,8 @@ async def test_a_stream_that_has_forgotten_loses_nothing(
 
         await until(fed)
     ids += await open_some(store, 2)
-    watch, lost = EventStore.watch, []
+    watch = EventStore.watch
+    lost: list[object] = []
 
     def forgetful(self, after):
         if after is not None and not lost:

@@ -9,6 +9,7 @@
     python -m scripts.soak paging           a list read page by page while tickets change
     python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
     python -m scripts.soak feed             consumers of the feed cut off while the server restarts
+    python -m scripts.soak webhooks         their receiver cut off, their sender killed
     python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
     python -m scripts.soak freeze           a projector frozen past its lease, and woken again
     python -m scripts.soak projectors       three projectors that come and go for a minute
@@ -37,6 +38,7 @@ from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
+from scripts.soak.webhooks import send, webhooks
 
 
 async def merges(url: str, rounds: int) -> Counter[str]:
@@ -53,6 +55,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "paging": (page_through, 10_000),
     "follow": (follow, 20_000),
     "feed": (feed, 10_000),
+    "webhooks": (webhooks, 10_000),
     "kill-projector": (kill_projector, 300),
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
@@ -75,6 +78,8 @@ async def main() -> int:
         return await replay_and_die(url, point, int(nth))
     if sys.argv[1:2] == ["_keep"]:
         return await keep(sys.argv[2])
+    if sys.argv[1:2] == ["_dispatch"]:
+        return await send(sys.argv[2])
     parser = argparse.ArgumentParser(
         prog="python -m scripts.soak",
         description=__doc__,
