@@ -554,28 +554,27 @@ async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, 
     [ticket] = await open_some(store, 1, versions=1)
     events = await store.load(ticket)
     async with listening(database) as (client, feeds, server):
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(raw, ("127.0.0.1", client.base_url.port))
-        await loop.sock_sendall(raw, b"GET /events/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        with socket.socket() as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(raw, ("127.0.0.1", client.base_url.port))
+            await loop.sock_sendall(raw, b"GET /events/stream HTTP/1.1\r\nHost: x\r\n\r\n")
 
-        async def joined():
-            return feeds._open["streams"]
+            async def joined():
+                return feeds._open["streams"]
 
-        await until(joined)
+            await until(joined)
 
-        async def given_up():
-            if len(events) < 400:
-                await write_more(store, ticket, events)
-            for connection in server.server_state.connections:
-                assert connection.transport.get_write_buffer_size() < 300_000
-            return not feeds._open["streams"]
+            async def given_up():
+                if len(events) < 400:
+                    await write_more(store, ticket, events)
+                for connection in server.server_state.connections:
+                    assert connection.transport.get_write_buffer_size() < 300_000
+                return not feeds._open["streams"]
 
-        await until(given_up)
-        assert not feeds._makers
-        raw.close()
+            await until(given_up)
+            assert not feeds._makers
 
 
 async def test_a_server_that_stops_ends_its_streams(database, store):
