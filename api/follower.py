@@ -57,11 +57,7 @@ class Follower:
                     await self._outbox.put(await self._writer.block(event, told.position))
         position = Position(position.token)
         while not tail.reaches(position.token):
-            try:
-                pieces, position = await self._turn(position, tail)
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
+            pieces, position = await self._turn(position, tail)
             for piece in pieces:
                 await self._outbox.put(piece)
             if not pieces:
@@ -69,22 +65,28 @@ class Follower:
         await self._listen(position, tail)
 
     async def _turn(self, position: Position, tail: Tail) -> tuple[list[bytes], Position]:
-        """Read some of what an own stream has brought; give it, and where that leads."""
+        """Read some of what an own stream has brought; give it, and where that leads.
+
+        What has been read is given also if the database falls silent: it counts as told by now.
+        """
         pieces: list[bytes] = []
         size_bytes = 0
-        async with (
-            self._turns,
-            self._reader.open(position) as feed,
-            aclosing(self._reader.follow(feed, position, self._versions)) as steps,
-        ):
-            async for told in steps:
-                for event in filter(self._shown, told.events):
-                    at = told.position if event is told.events[-1] else told.before
-                    pieces.append(await self._writer.block(event, at))
-                    size_bytes += len(pieces[-1])
-                position = told.position
-                if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
-                    break
+        try:
+            async with (
+                self._turns,
+                self._reader.open(position) as feed,
+                aclosing(self._reader.follow(feed, position, self._versions)) as steps,
+            ):
+                async for told in steps:
+                    for event in filter(self._shown, told.events):
+                        at = told.position if event is told.events[-1] else told.before
+                        pieces.append(await self._writer.block(event, at))
+                        size_bytes += len(pieces[-1])
+                    position = told.position
+                    if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
+                        break
+        except StoreUnavailable:
+            await asyncio.sleep(_RETRY_SECONDS)
         return pieces, position
 
     async def _listen(self, position: Position, tail: Tail) -> None:
@@ -110,10 +112,9 @@ class Follower:
                 position = Position(tail.token)
             if not pieces and clock() - said_at > outbox.SILENCE_SECONDS:
                 pieces.append(await self._writer.mark(position))  # no cursor is to grow old
-            if pieces:
+            for piece in pieces:  # one by one: the outbox stops it when it is full
+                await self._outbox.put(piece)
                 said_at = clock()
-                for piece in pieces:  # each by itself: what waits to be sent is bounded
-                    await self._outbox.put(piece)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _missing(self, entry: Entry) -> Sequence[EventDocument]:

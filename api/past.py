@@ -167,4 +167,4 @@ def differences(before: JsonObject, after: JsonObject) -> list[JsonObject]:
     ]
 
 
-_EMPTY: tuple[object, ...] = (None, (), [], {})
+_EMPTY: tuple[object, ...] = (None, "", (), [], {})

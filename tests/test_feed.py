@@ -13,7 +13,7 @@ import pytest_asyncio
 import uvicorn
 from pymongo.errors import ConnectionFailure
 
-from api import feed, log_tail, outbox
+from api import feed, follower, log_tail, outbox
 from api.app import create_app
 from api.cursors import Cursors
 from api.feed import Feeds
@@ -45,11 +45,13 @@ async def listening(database, store=None):
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     served = asyncio.create_task(server._serve([listener]))
     async with httpx.AsyncClient(base_url=address, timeout=30) as client:
-        yield client, feeds, server
-        feeds.end()
-        server.should_exit = True
-        async with asyncio.timeout(20):
-            await served
+        try:
+            yield client, feeds, server
+        finally:
+            feeds.end()
+            server.should_exit = True
+            async with asyncio.timeout(20):
+                await served
 
 
 class Following:
@@ -552,28 +554,27 @@ async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, 
     [ticket] = await open_some(store, 1, versions=1)
     events = await store.load(ticket)
     async with listening(database) as (client, feeds, server):
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(raw, ("127.0.0.1", client.base_url.port))
-        await loop.sock_sendall(raw, b"GET /events/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        with socket.socket() as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            raw.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(raw, ("127.0.0.1", client.base_url.port))
+            await loop.sock_sendall(raw, b"GET /events/stream HTTP/1.1\r\nHost: x\r\n\r\n")
 
-        async def joined():
-            return feeds._open["streams"]
+            async def joined():
+                return feeds._open["streams"]
 
-        await until(joined)
+            await until(joined)
 
-        async def given_up():
-            if len(events) < 400:
-                await write_more(store, ticket, events)
-            for connection in server.server_state.connections:
-                assert connection.transport.get_write_buffer_size() < 300_000
-            return not feeds._open["streams"]
+            async def given_up():
+                if len(events) < 400:
+                    await write_more(store, ticket, events)
+                for connection in server.server_state.connections:
+                    assert connection.transport.get_write_buffer_size() < 300_000
+                return not feeds._open["streams"]
 
-        await until(given_up)
-        assert not feeds._makers
-        raw.close()
+            await until(given_up)
+            assert not feeds._makers
 
 
 async def test_a_server_that_stops_ends_its_streams(database, store):
@@ -620,15 +621,14 @@ async def test_an_export_that_is_stopped_says_so(database, store, monkeypatch):
         assert json.loads(line)["error"]["code"] == "stopped"
 
 
-async def test_a_stream_outlives_a_database_that_does_not_answer(database, store, monkeypatch):
-    """Listeners notice nothing but silence."""
-    monkeypatch.setattr(log_tail, "_RETRY_SECONDS", 0.01)
-    broken: list[int] = []
+def failing(fails):
+    """Make a log whose streams break off when `fails(how many events this one has given)`."""
 
     class Failing(EventStore):
         @asynccontextmanager
         async def watch(self, after):
             async with super().watch(after) as one:
+                given = 0
 
                 class Feed:
                     @property
@@ -636,21 +636,40 @@ async def test_a_stream_outlives_a_database_that_does_not_answer(database, store
                         return one.token
 
                     async def next(_):  # noqa: N805
-                        if len(broken) % 2:
-                            broken.append(1)
+                        nonlocal given
+                        if fails(given):
                             raise ConnectionFailure("gone")
-                        return await one.next()
+                        change = await one.next()
+                        given += change is not None
+                        return change
 
                 yield Feed()
 
-    async with listening(database, Failing(database)) as (client, *_), following(client) as seen:
+    return Failing
+
+
+async def test_a_stream_outlives_a_database_that_does_not_answer(database, store, monkeypatch):
+    """Listeners notice nothing but silence."""
+    monkeypatch.setattr(log_tail, "_RETRY_SECONDS", 0.01)
+    async with (
+        listening(database, failing(lambda given: given > 1)(database)) as (client, *_),
+        following(client) as seen,
+    ):
         for _ in range(3):
             await open_some(store, 1)
-            broken.append(1)
-
-            async def mended():
-                return len(broken) % 2 == 0
-
-            await until(mended)
         await until(lambda: reached(seen, 9))
         assert len(set(seen.told)) == len(seen.told) == 9
+
+
+async def test_catching_up_outlives_it_too(database, store, monkeypatch):
+    """L8: what had been read when the database fell silent is told all the same."""
+    monkeypatch.setattr(follower, "_RETRY_SECONDS", 0.01)
+    async with listening(database) as (client, *_):
+        _, [cursor] = await exported(client)
+    tickets = await open_some(store, 3)
+    async with (
+        listening(database, failing(lambda given: given == 2)(database)) as (client, *_),
+        following(client, f"?cursor={cursor}") as seen,
+    ):
+        await until(lambda: reached(seen, 9))
+        assert seen.told == [(ticket, n) for ticket in tickets for n in (1, 2, 3)]

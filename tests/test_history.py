@@ -221,7 +221,7 @@ async def test_a_diff_tells_what_differs_between_two_versions(client, lived):
     assert (whole["from"], whole["to"]) == (0, 5)
     now = (await client.get(f"/tickets/{lived}")).json()
     told = {change["field"]: change["after"] for change in whole["changes"]}
-    assert told == {name: now[name] for name in past.FIELDS if now[name] not in (None, [], {})}
+    assert told == {name: now[name] for name in past.FIELDS if now[name] not in (None, "", [], {})}
     assert (await client.get(f"/tickets/{lived}/diff?from=3&to=3")).json()["changes"] == []
 
 
