@@ -87,7 +87,9 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
         lines = await typed("\n".join(blocks(TOUR)), port)
     opened, again, assigned, replied, noted, ticket, *rest = map(json.loads, lines)
     by_status, faults, stale, changed, many, *rest = rest
-    listed, searched, misspelt, after = rest
+    listed, searched, misspelt, after, *rest = rest
+    timeline, diff, early, before, told_bob, *rest = rest
+    noted_again, exported, streamed, resolved, deliveries, resumed = rest
     assert opened == again
     assert [a["version"] for a in (opened, assigned, replied, noted)] == [1, 2, 3, 4]
     assert replied["ticket"]["agent_replies"] == 1
@@ -100,6 +102,17 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     for page in (listed, searched, after):
         assert [t["id"] for t in page["tickets"]] == [ticket["id"]]
     assert misspelt["code"] == "bad_query"
+    assert [e["type"] for e in timeline["events"]] == ["TicketOpened", "TicketAssigned"]
+    assert {c["field"] for c in timeline["events"][1]["changes"]} == {"assignee", "status"}
+    assert {"field": "priority", "before": "normal", "after": "high"} in diff["changes"]
+    assert (early["version"], before["code"]) == (2, "ticket_not_found")
+    assert "NoteAdded" not in {e["type"] for e in told_bob["events"]}
+    assert noted_again["version"] == 7
+    assert (exported["version"], exported["type"]) == (7, "NoteAdded")
+    assert streamed == exported
+    assert resolved["version"] == 8
+    assert {d["status"] for d in deliveries["deliveries"]} <= {"pending"}
+    assert resumed == {"resumed": 0}
 
 
 def test_the_readme_names_every_command_and_setting():
