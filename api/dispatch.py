@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
 _BATCH_EVENTS = 200
 _SAVE_SECONDS = 0.5
+_SEE_SECONDS = 0.25
 LOOK_SECONDS = 5.0
 OVERDUE_SECONDS = 5.0
 _LOOK_BACK = timedelta(seconds=60)  # of clocks that differ, and of writes that take their time
@@ -82,7 +83,7 @@ class Feeder:
         """Follow the stream until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
         position = Position(self._start(hooks))
-        saved, looked = clock(), clock()
+        seen = saved = looked = clock()
         async with (
             self._reader.open(position) as feed,
             aclosing(self._reader.follow(feed, position, Versions(_KEPT_TICKETS))) as steps,
@@ -93,10 +94,11 @@ class Feeder:
                 position = told.position
                 if not told.quiet and len(batch) < _BATCH_EVENTS:
                     continue
-                known = {hook.id for hook in hooks}
-                hooks = await self._hooks.all()
-                if not hooks or self._wants_older(hooks, known, position):
-                    return
+                if batch or clock() - seen > _SEE_SECONDS:
+                    known = {hook.id for hook in hooks}
+                    hooks, seen = await self._hooks.all(), clock()
+                    if not hooks or self._wants_older(hooks, known, position):
+                        return
                 await self._feed(hooks, batch)
                 if batch or clock() - saved > _SAVE_SECONDS:
                     batch = []

@@ -49,6 +49,7 @@ from projections.webhooks import (
     Delivery,
     Dispatch,
     DispatchLost,
+    UnknownWebhook,
     Webhook,
     Webhooks,
 )
@@ -127,12 +128,21 @@ class Sender:
         due = await self._deliveries.due(now, sorted(waiting), _DUE_AT_ONCE)
         tickets: dict[UUID, set[UUID]] = defaultdict(set)
         for delivery in due:
-            if delivery.webhook in hooks:
-                tickets[delivery.webhook].add(delivery.ticket_id)
+            tickets[delivery.webhook].add(delivery.ticket_id)
+        for unknown in tickets.keys() - hooks.keys():
+            del tickets[unknown]
+            await self._forget_if_gone(unknown)
         async with asyncio.TaskGroup() as group:
             for id_, of_hook in tickets.items():
                 group.create_task(self._send_to(client, hooks[id_], sorted(of_hook)))
         return bool(tickets)
+
+    async def _forget_if_gone(self, webhook: UUID) -> None:
+        """Remove what was made for a webhook while it was deleted; it may also be a new one."""
+        try:
+            await self._hooks.find(webhook)
+        except UnknownWebhook:
+            await self._deliveries.forget(webhook)
 
     async def _send_to(
         self, client: httpx.AsyncClient, hook: Webhook, tickets: Sequence[UUID]
@@ -152,16 +162,14 @@ class Sender:
 
     async def _send_of(self, client: httpx.AsyncClient, hook: Webhook, ticket_id: UUID) -> None:
         """Send a ticket's events, the first first, until one is not due or does not arrive."""
-        while True:
-            first = await self._deliveries.first_waiting(hook.id, ticket_id)
-            if first is None:
-                return
-            now = await self._database.server_time()
-            if first.status == "parked" or first.next_at > now:
-                await self._deliveries.wait_behind(first)
-                return
-            if not await self._attempt(client, hook, first, now):
-                return
+        while waiting := await self._deliveries.waiting(hook.id, ticket_id):
+            for first in waiting:
+                now = await self._database.server_time()
+                if first.status == "parked" or first.next_at > now:
+                    await self._deliveries.wait_behind(first)
+                    return
+                if not await self._attempt(client, hook, first, now):
+                    return
 
     async def _attempt(
         self, client: httpx.AsyncClient, hook: Webhook, delivery: Delivery, now: datetime

@@ -35,6 +35,9 @@ MOST_WEBHOOKS = 50
 LEASE_SECONDS = 10.0
 KEPT_SECONDS = 7 * 24 * 3600
 _ATTEMPTS_KEPT = 20
+_WAITING_AT_ONCE = 100
+_DUE = (("status", 1), ("next_at", 1))
+_BY_WEBHOOK = (("webhook", 1), ("_id", -1))
 _DUPLICATE_KEY = 11000
 
 DeliveryStatus = Literal["pending", "delivered", "parked"]
@@ -184,9 +187,9 @@ class Deliveries:
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
         create = self._deliveries.create_index
-        await create([("webhook", 1), ("ticket_id", 1), ("version", 1)])
-        await create([("status", 1), ("next_at", 1)])
-        await create([("webhook", 1), ("_id", -1)])
+        await create([("webhook", 1), ("ticket_id", 1), ("status", 1), ("version", 1)])
+        await create([*_DUE])
+        await create([*_BY_WEBHOOK])
         await create([("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
 
     async def make(self, webhook: UUID, wanted: Sequence[Wanted], *, again: bool = False) -> None:
@@ -238,15 +241,18 @@ class Deliveries:
         wanted: JsonObject = {"status": "pending", "next_at": {"$lte": now}}
         if but:
             wanted["webhook"] = {"$nin": list(but)}
-        found = self._deliveries.find(wanted).sort("next_at", 1).limit(limit)
+        # Some servers would read everything, for what the index does not say of the webhook.
+        found = self._deliveries.find(wanted).sort("next_at", 1).limit(limit).hint([*_DUE])
         return [_delivery(d) for d in await found.to_list()]
 
-    async def first_waiting(self, webhook: UUID, ticket_id: UUID) -> Delivery | None:
-        """Give the ticket's first event that was not delivered: the others wait for it."""
-        found = self._deliveries.find({"webhook": webhook, "ticket_id": ticket_id})
-        waiting = [d for d in await found.to_list() if d["status"] != "delivered"]
-        first = min(waiting, key=lambda d: cast("int", d["version"]), default=None)
-        return None if first is None else _delivery(first)
+    async def waiting(self, webhook: UUID, ticket_id: UUID) -> list[Delivery]:
+        """Give the ticket's first events that have not arrived, in order, or that are parked."""
+        found: list[Delivery] = []
+        for status in ("pending", "parked"):  # each a range of the index
+            of_ticket = {"webhook": webhook, "ticket_id": ticket_id, "status": status}
+            some = self._deliveries.find(of_ticket).sort("version", 1).limit(_WAITING_AT_ONCE)
+            found += [_delivery(d) for d in await some.to_list()]
+        return sorted(found, key=lambda delivery: delivery.version)[:_WAITING_AT_ONCE]
 
     async def wait_behind(self, first: Delivery) -> None:
         """Have a ticket's later events wait as long as its first, or be parked with it."""
@@ -284,8 +290,12 @@ class Deliveries:
             wanted["_id"] = {"$lt": before}
         if status is not None:
             wanted["status"] = status
-        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit)
+        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit).hint([*_BY_WEBHOOK])
         return [_delivery(d) for d in await found.to_list()]
+
+    async def forget(self, webhook: UUID) -> None:
+        """Remove what was made for a webhook that is gone."""
+        await self._deliveries.delete_many({"webhook": webhook})
 
     async def counts(self, webhook: UUID) -> dict[str, int]:
         """Count what is pending and what is parked."""

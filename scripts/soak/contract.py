@@ -28,6 +28,8 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
+_NEVER_ENDS = "/events/stream"
+_ANSWER_SECONDS = 60
 _PHASES = "examples,coverage,fuzzing,stateful"
 _CASES_OF_AN_EXAMPLE = 1000  # so many a run for each example of an operation, more or less
 _MOST_EXAMPLES = 50
@@ -62,6 +64,7 @@ async def _run(port: int, examples: int, seed: int) -> int:
         words = ["--phases", _PHASES, "--checks", ",".join(CHECKS), "--report", "json"]
         words += ["--report-json-path", str(report), "--suppress-health-check", "all"]
         words += ["--max-examples", str(examples), "--seed", str(seed), "--no-shrink"]
+        words += ["--exclude-path", _NEVER_ENDS, "--request-timeout", str(_ANSWER_SECONDS)]
         document = f"http://127.0.0.1:{port}/openapi.json"
         asking = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", document, *words),
