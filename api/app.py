@@ -36,6 +36,7 @@ from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import keeping
 from projections.generations import Generations
+from projections.webhooks import Deliveries
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await store.prepare()
         await Generations(database).prepare()
+        await Deliveries(database).prepare()
         running = [asyncio.create_task(work()) for work in beside]
         for task in running:
             task.add_done_callback(_tell_failure)

@@ -77,6 +77,8 @@ async def _run(port: int, examples: int, seed: int) -> int:
         finally:
             if asking.returncode is None:
                 asking.kill()
-        require(asking.returncode == 0, out.decode()[-_SHOWN_CHARACTERS:])
+        said = out.decode()
+        failed = max(0, said.find("FAILURES"))
+        require(asking.returncode == 0, said[failed : failed + _SHOWN_CHARACTERS])
         told = cast("dict[str, dict[str, int]]", orjson.loads(report.read_bytes()))
     return told["test_cases"]["generated"]
