@@ -109,7 +109,9 @@ async def test_clients_that_retry_while_every_tenth_answer_is_eaten(scratch_url)
 
 async def test_any_request_is_answered_as_documented(scratch_url):
     """L12, L7: never a 5xx; afterwards the views are a fold of the log."""
-    counted = await contract(scratch_url, 2_000, assert_views_equal_the_log)
+    # The routes of many tickets are made by one function: some of them speak for all.
+    without = "^/bulk/(?!assign|close|set_field)"
+    counted = await contract(scratch_url, 2_000, assert_views_equal_the_log, without)
     assert counted["cases"] >= 2_000
 
 
