@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
 _BATCH_EVENTS = 200
+_GATHER_SECONDS = 0.05
 _SAVE_SECONDS = 0.5
 _SEE_SECONDS = 0.25
 LOOK_SECONDS = 5.0
@@ -83,7 +84,7 @@ class Feeder:
         """Follow the stream until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
         position = Position(self._start(hooks))
-        seen = saved = looked = clock()
+        began = seen = saved = looked = clock()
         async with (
             self._reader.open(position) as feed,
             aclosing(self._reader.follow(feed, position, Versions(_KEPT_TICKETS))) as steps,
@@ -92,17 +93,21 @@ class Feeder:
             async for told in steps:
                 batch += [(event, told.position.token) for event in told.events]
                 position = told.position
-                if not told.quiet and len(batch) < _BATCH_EVENTS:
+                gathering = len(batch) < _BATCH_EVENTS and clock() - began < _GATHER_SECONDS
+                if not told.quiet and gathering:
                     continue
+                began = clock()
                 if batch or clock() - seen > _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
                     hooks, seen = await self._hooks.all(), clock()
+                    await self._feed(hooks, batch)
                     if not hooks or self._wants_older(hooks, known, position):
                         return
-                await self._feed(hooks, batch)
                 if batch or clock() - saved > _SAVE_SECONDS:
+                    # What is read late tells of then, not of now.
+                    then = None if told.quiet or not batch else batch[-1][0]["recorded_at"]
                     batch = []
-                    await self._dispatch.fed(position.token)
+                    await self._dispatch.fed(position.token, then)
                     saved = clock()
                 await self._backfill(hooks)
                 if clock() - looked > LOOK_SECONDS:
@@ -179,9 +184,11 @@ class Feeder:
         _log.error("the stream has forgotten how far webhooks were fed: reading the log again")
         with translating():
             token = await self._store.position()
-        fed_at = self._dispatch.fed_at
-        if fed_at is not None:
-            await self._feed_recorded(await self._hooks.all(), fed_at - _LOOK_BACK, None)
+        hooks = await self._hooks.all()
+        if hooks:
+            first = min(hook.created_at for hook in hooks)
+            since = self._dispatch.fed_at or first
+            await self._feed_recorded(hooks, since - _LOOK_BACK, None)
         await self._dispatch.fed(token)
 
     async def _feed_recorded(

@@ -344,9 +344,9 @@ class Dispatch:
         """Show life. Raises DispatchLost."""
         await self._change({"$currentDate": {"seen_at": True}})
 
-    async def fed(self, token: ResumeToken) -> None:
-        """Note how far the log has been fed. Raises DispatchLost."""
-        self.fed_at = await self._database.server_time()
+    async def fed(self, token: ResumeToken, then: datetime | None = None) -> None:
+        """Note how far the log has been fed: up to a time, or to now. Raises DispatchLost."""
+        self.fed_at = then or await self._database.server_time()
         self.token = token
         change = {"token": token, "fed_at": self.fed_at}
         await self._change({"$set": change, "$currentDate": {"seen_at": True}})

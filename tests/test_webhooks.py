@@ -185,6 +185,21 @@ async def test_only_what_is_asked_for_is_told(database, store, client, receiver)
             await arrived(notes, versions([printing, other], 2, 3))
 
 
+async def test_one_that_comes_later_takes_nothing_from_others(database, store, client, receiver):
+    """L8: made while much goes on, it is told of all that was written since."""
+    await hooked(client, receiver)
+    async with receiving() as later, dispatching(database):
+        ids, since = [], []
+        for n in range(12):
+            if n == 4:
+                await hooked(client, later)
+            made = await open_some(store, 1)
+            ids += made
+            since += made if n >= 4 else []
+        await arrived(receiver, versions(ids, 1, 2, 3))
+        await arrived(later, versions(since, 1, 2, 3))
+
+
 async def test_the_past_is_told_before_what_is_new(database, store, client, receiver):
     ids = await open_some(store, 3)
     await hooked(client, receiver, since="2000-01-01T00:00:00Z")
