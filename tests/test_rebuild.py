@@ -115,6 +115,8 @@ async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_agai
             for ticket_id in ids[:10]:
                 await add(store, ticket_id, "AgentReplied", body="x")
             ids.extend(await open_some(store, 1))
+            # Steadily: all of them share one thread, and would else have no time to catch up.
+            await asyncio.sleep(0.1)
 
     async def read():
         nonlocal seen
@@ -126,6 +128,7 @@ async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_agai
             assert all(now.get(ticket_id, 0) >= n for ticket_id, n in versions.items())
             versions = now
             seen += 1
+            await asyncio.sleep(0.01)
 
     async with running(database, database):
         await caught_up(database, store)

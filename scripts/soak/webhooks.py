@@ -15,7 +15,6 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import orjson
-from uuid_utils.compat import uuid7
 
 from api.handle import Handler, Submission
 from api.sending import Dispatcher, Patience
@@ -116,7 +115,7 @@ async def send(url: str) -> int:
 async def _hook(database: Database, store: EventStore, url: str) -> None:
     await Webhooks(database).add(
         Webhook(
-            id=uuid7(),
+            id=uuid4(),
             url=url,
             types=frozenset(),
             filter=TicketFilter(),
