@@ -103,39 +103,46 @@ class Sender:
         self._deliveries = Deliveries(database)
         self._failed_in_a_row: dict[UUID, int] = defaultdict(int)
         self._rests_until: dict[UUID, float] = {}
+        self._busy: set[UUID] = set()
 
     async def run(self) -> None:
-        """Send until cancelled. Raises what the driver raises."""
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+        """Send until cancelled. Raises what the driver raises.
+
+        Each receiver is sent to by a task of its own: a slow one keeps no other waiting.
+        """
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         async with httpx.AsyncClient(
             timeout=ANSWER_SECONDS, follow_redirects=False, limits=limits, trust_env=False
         ) as client:
-            while True:
-                self._news.clear()
-                if not await self._send_due(client):
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_SECONDS):
-                            await self._news.wait()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    while True:
+                        self._news.clear()
+                        await self._start_due(client, group)
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(_LOOK_SECONDS):
+                                await self._news.wait()
+            except BaseExceptionGroup as failed:
+                raise failed.exceptions[0] from None
 
-    async def _send_due(self, client: httpx.AsyncClient) -> bool:
-        """Send to every ticket that something is due for; say whether there was any."""
+    async def _start_due(self, client: httpx.AsyncClient, group: asyncio.TaskGroup) -> None:
+        """Begin to send what is due, to each receiver that is not being sent to."""
         clock = asyncio.get_running_loop().time
         hooks = {hook.id: hook for hook in await self._hooks.all()}
         # What is still to be fed of the past comes before what is new.
         waiting = {hook.id for hook in hooks.values() if hook.backfill is not None}
         waiting |= {id_ for id_, until in self._rests_until.items() if until > clock()}
+        waiting |= self._busy
         now = await self._database.server_time()
-        due = await self._deliveries.due(now, sorted(waiting), _DUE_AT_ONCE)
         tickets: dict[UUID, set[UUID]] = defaultdict(set)
-        for delivery in due:
+        for delivery in await self._deliveries.due(now, sorted(waiting), _DUE_AT_ONCE):
             tickets[delivery.webhook].add(delivery.ticket_id)
-        for unknown in tickets.keys() - hooks.keys():
-            del tickets[unknown]
-            await self._forget_if_gone(unknown)
-        async with asyncio.TaskGroup() as group:
-            for id_, of_hook in tickets.items():
+        for id_, of_hook in tickets.items():
+            if id_ in hooks:
+                self._busy.add(id_)
                 group.create_task(self._send_to(client, hooks[id_], sorted(of_hook)))
-        return bool(tickets)
+            else:
+                await self._forget_if_gone(id_)
 
     async def _forget_if_gone(self, webhook: UUID) -> None:
         """Remove what was made for a webhook while it was deleted; it may also be a new one."""
@@ -156,9 +163,15 @@ class Sender:
                     return
                 await self._send_of(client, hook, ticket_id)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_AT_ONCE, len(tickets))):
-                group.create_task(lane())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_AT_ONCE, len(tickets))):
+                    group.create_task(lane())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            self._busy.discard(hook.id)
+            self._news.set()  # there may be more
 
     async def _send_of(self, client: httpx.AsyncClient, hook: Webhook, ticket_id: UUID) -> None:
         """Send a ticket's events, the first first, until one is not due or does not arrive."""

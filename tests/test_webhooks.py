@@ -309,8 +309,10 @@ async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
         made = await client.post("/webhooks", json={"url": url}, headers=AGENT)
         await hooked(client, receiver)
         async with dispatching(database):
-            ids = await open_some(store, 5)
-            await arrived(receiver, versions(ids, 1, 2, 3))
+            ids = []
+            for _ in range(4):  # while the other one is waited for
+                ids += await open_some(store, 5)
+                await arrived(receiver, versions(ids, 1, 2, 3))
             path = f"/webhooks/{made.json()['id']}/deliveries"
 
             async def given_up():
