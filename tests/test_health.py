@@ -111,6 +111,7 @@ async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
     monkeypatch.setattr("projections.projector.SWEEP_SECONDS", 1000.0)
     deaf = Projector(database, Deaf(database))
     async with serving(database, project=False) as client, running(deaf):
+        await all_live(database)  # a partition that is still being scanned would find it
         await until(partial(ready, client, 200))
         await open_some(store, 1)
         await until(partial(ready, client, 503))
