@@ -10,6 +10,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests wait more than they work: for leases that lapse, for processes that start.
+PROCESSES ?= 3
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 MUTATION := .venv-mutation
@@ -25,7 +27,7 @@ demo: $(RUN)
 	@$(BIN)/python -m scripts.demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
