@@ -23,6 +23,7 @@ from api import (
     saved_views,
     webhooks,
 )
+from api.bodies import Bodies
 from api.correlation import Correlation
 from api.handle import Handler
 from api.openapi import Application, operation_id
@@ -39,8 +40,6 @@ from projections.generations import Generations
 from projections.webhooks import Deliveries
 
 _log = logging.getLogger(__name__)
-
-_BODY_BYTES = 4 * 2**20
 
 DESCRIPTION = """
 Every change to a ticket is a fact in an append-only log; everything shown is folded from that log.
@@ -114,10 +113,11 @@ def create_app(
         version=_version(),
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
     problems.install(app)
-    app.add_middleware(problems.BodyLimit, most_bytes=_BODY_BYTES)
+    app.add_middleware(Bodies)
     app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)

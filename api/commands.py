@@ -239,7 +239,7 @@ def expected_version(if_match: str | None) -> int | None:
     """Read a version from `If-Match`; None if any will do. Raises Unacceptable."""
     if if_match is None or if_match == "*":
         return None
-    version = re.fullmatch(r'(?:W/)?"?([0-9]{1,18})"?', if_match)
+    version = re.fullmatch(r'(?:W/)?("?)([0-9]{1,18})\1', if_match)
     if version is None:
         raise Unacceptable("bad_if_match", 'If-Match must be a version in quotes, like "3"')
-    return int(version[1])
+    return int(version[2])

@@ -26,17 +26,6 @@ from projections.generations import By
 
 _INTERNAL_EVENTS = frozenset({NoteAdded.__name__, SlaBreached.__name__})
 _PATIENCE_SECONDS = 10.0
-
-AsOfTime = Annotated[
-    Moment | None, Query(description="As it was at this time: `2026-03-01T12:00:00Z`.")
-]
-ByTime = Annotated[
-    By,
-    Query(
-        description="With `as_of`: by when things happened, or by when they were recorded, that "
-        "is, what was known then."
-    ),
-]
 _ETAG: Mapping[str, object] = {
     "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
 }
@@ -46,6 +35,54 @@ _LINK: Mapping[str, object] = {
         "schema": {"type": "string"},
     }
 }
+
+
+class PastQuery(BaseModel):
+    """As of when."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    as_of: Moment | None = Field(
+        default=None, description="As it was at this time: `2026-03-01T12:00:00Z`."
+    )
+    by: By = Field(
+        default="occurred",
+        description="With `as_of`: by when things happened, or by when they were recorded, that "
+        "is, what was known then.",
+    )
+
+    @property
+    def then(self) -> AsOf | None:
+        """The time as of which it is asked, if one is."""
+        return None if self.as_of is None else AsOf(self.as_of, self.by)
+
+
+class TicketQuery(PastQuery):
+    """Which state of a ticket."""
+
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="As it was after so many events."
+    )
+
+
+class TimelineQuery(PastQuery):
+    """Which part of a timeline."""
+
+    after: Annotated[int, Field(ge=0, lt=2**31, description="Behind this version.")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+
+
+class DiffQuery(BaseModel):
+    """Which two versions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Annotated[
+        int, Field(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
+    ] = 0
+    to: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="As it is, unless given."
+    )
 
 
 class EventActor(BaseModel):
@@ -140,27 +177,21 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         response_model=TicketDetail,
         responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
     )
-    async def show_ticket(
-        ticket_id: UUID,
-        as_of: AsOfTime = None,
-        by: ByTime = "occurred",
-        version: Annotated[
-            int | None, Query(ge=1, lt=2**31, description="As it was after so many events.")
-        ] = None,
-    ) -> Response:
+    async def show_ticket(ticket_id: UUID, asked: Annotated[TicketQuery, Query()]) -> Response:
         """Show a ticket as it is after its last acknowledged event, or as it once was.
 
         As of a time it is what its events up to the first later one have made of it; 404 if it was
         not there yet.
         """
-        if as_of is not None and version is not None:
+        then, version = asked.then, asked.version
+        if then is not None and version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
-        if as_of is None and version is None:
+        if then is None and version is None:
             shown = await current_tickets.current(ticket_id)
         else:
             async with answering(_PATIENCE_SECONDS):
-                if as_of is not None:
-                    shown = await past.as_it_was(store, ticket_id, AsOf(as_of, by))
+                if then is not None:
+                    shown = await past.as_it_was(store, ticket_id, then)
                 else:
                     _, shown = await past.at_versions(store, ticket_id, 0, version)
         return json_response(present(tickets.to_document(shown)), {"ETag": f'"{shown.version}"'})
@@ -174,10 +205,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         request: Request,
         ticket_id: UUID,
         actor: CurrentActor,
-        after: Annotated[int, Query(ge=0, lt=2**31, description="Behind this version.")] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-        as_of: AsOfTime = None,
-        by: ByTime = "occurred",
+        asked: Annotated[TimelineQuery, Query()],
     ) -> Response:
         """Tell a ticket's history from the log: who did what, when, and what it changed.
 
@@ -192,13 +220,13 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         changes = Changes()
         async with (
             answering(_PATIENCE_SECONDS),
-            aclosing(past.until(store, ticket_id, AsOf(as_of, by) if as_of else None)) as events,
+            aclosing(past.until(store, ticket_id, asked.then)) as events,
         ):
             async for event in events:
-                if event["version"] <= after:
+                if event["version"] <= asked.after:
                     changes.skip(event)
                     anchor = event
-                elif len(page) < limit:
+                elif len(page) < asked.limit:
                     page.append(event)
                     told.append({**as_stored(event), "changes": changes.tell(event)})
                 else:
@@ -220,24 +248,17 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         responses=problem_responses(404, 422, 503),
     )
     async def show_diff(
-        ticket_id: UUID,
-        actor: CurrentActor,
-        from_: Annotated[
-            int, Query(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
-        ] = 0,
-        to: Annotated[
-            int | None, Query(ge=1, lt=2**31, description="As it is, unless given.")
-        ] = None,
+        ticket_id: UUID, actor: CurrentActor, asked: Annotated[DiffQuery, Query()]
     ) -> Response:
         """Tell what differs between two versions of a ticket."""
-        if to is not None and to < from_:
+        if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
         async with answering(_PATIENCE_SECONDS):
-            then, now = await past.at_versions(store, ticket_id, from_, to)
+            then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {
             "ticket_id": ticket_id,
-            "from": from_,
+            "from": asked.from_,
             "to": now.version,
             "changes": _told_to(actor, found),
         }

@@ -44,7 +44,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for operation in operations:
         responses = cast("dict[str, JsonObject]", operation["responses"])
         if "requestBody" in operation:
-            for status, response in problem_responses(400, 413).items():
+            for status, response in problem_responses(400, 408, 413, 415).items():
                 responses.setdefault(str(status), response)
         for response in responses.values():
             headers = cast("JsonObject", response.setdefault("headers", {}))

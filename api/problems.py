@@ -8,13 +8,11 @@ else, by its class. A document holds `type` (urn:casebook:problem:<code>), `titl
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
@@ -47,10 +45,18 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
 """Any other CasebookError is the server's own fault: 500."""
 
 HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
-    "bad_json": (HTTPStatus.BAD_REQUEST, "the body is not JSON, or cannot be read"),
+    "bad_json": (
+        HTTPStatus.BAD_REQUEST,
+        "the body is not JSON, or not such that every reader reads the same in it",
+    ),
     "not_found": (HTTPStatus.NOT_FOUND, "there is nothing at this path"),
     "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "the path is not for this method"),
+    "request_timeout": (HTTPStatus.REQUEST_TIMEOUT, "the body did not come to its end in time"),
     "request_entity_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large"),
+    "unsupported_media_type": (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "the body is not said to be JSON: send `Content-Type: application/json`",
+    ),
     "invalid_request": (
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "the body or a parameter is not as it must be; `errors` says where and what",
@@ -155,33 +161,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-class BodyLimit:
-    """Stops reading a request's body at so many bytes.
-
-    In the place of FastAPI's own limit, which answers in plain text.
-    """
-
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
-        self._app = app
-        self._most_bytes = most_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._most_bytes:
-                raise HTTPException(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    f"a body has at most {self._most_bytes} bytes",
-                )
-            return message
-
-        await self._app(scope, counted, send)
-
-
 def _casebook_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, CasebookError):
         raise TypeError
@@ -191,12 +170,7 @@ def _casebook_error(_: Request, error: Exception) -> Response:
 def _invalid_request(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise TypeError
-    found = error.errors()
-    if any(e["type"] == "json_invalid" for e in found):
-        reason = cast("dict[str, str]", found[0].get("ctx", {})).get("error", "")
-        detail = f"the body is not JSON: {reason}".rstrip(": ")
-        return problem(HTTPStatus.BAD_REQUEST, "bad_json", detail)
-    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in found]
+    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in error.errors()]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults)
 
@@ -219,9 +193,6 @@ def _http_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError
     status = HTTPStatus(error.status_code)
-    if status == HTTPStatus.BAD_REQUEST:  # FastAPI's, for a body that Python cannot parse
-        detail = "the body cannot be read: nested too deeply, too long a number, or not UTF-8"
-        return problem(status, "bad_json", detail)
     response = problem(status, status.name.lower(), error.detail)
     response.headers.update(error.headers or {})
     return response
