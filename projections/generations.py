@@ -316,11 +316,16 @@ class Generations:
             raise NoFormer
         return _generation(document)
 
-    async def keep_former(self) -> None:
-        """Have the former generation not be dropped for now. Raises NoFormer."""
-        kept = await self._documents.update_one({"_id": "former"}, {"$set": {"drop_after": None}})
-        if not kept.matched_count:
+    async def keep_former(self, drop_after: datetime | None = None) -> datetime | None:
+        """Have the former generation not be dropped, or not before a time; give what was said
+        before. Raises NoFormer.
+        """
+        before = await self._documents.find_one_and_update(
+            {"_id": "former"}, {"$set": {"drop_after": drop_after}}
+        )
+        if before is None:
             raise NoFormer
+        return cast("datetime | None", before.get("drop_after"))
 
     async def go_back(self, to: Generation, projector: str) -> Generation:
         """Show the former generation again, and what is shown now no more: it is kept as former.

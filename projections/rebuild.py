@@ -56,6 +56,7 @@ from projections.generations import (
     By,
     Generation,
     Generations,
+    NoFormer,
     prepare,
 )
 from projections.parked import ParkedTickets
@@ -208,12 +209,16 @@ class Rebuild:
             await Checkpoints(views).prepare()
             shown = Checkpoints(active.of(self._database))
             wrong: set[str] = set()
+            documents_compared = False
 
             def tell(difference: Difference) -> None:
-                if difference.what.startswith("ticket "):
+                # A sum that differs is what this mends.
+                if not documents_compared or difference.what.startswith("ticket "):
                     wrong.add(difference.what)
 
             async def close() -> None:
+                nonlocal documents_compared
+                documents_compared = True
                 await fence.enter_async_context(self._fenced(shown))
 
             if view == SavedViews.collection:
@@ -237,6 +242,7 @@ class Rebuild:
             self._others = any(state.is_alive(m) for m in state.members if m != self._me)
             self._ending = True
             switched = await self._generations.switch(self._me, self._me, keep_former=False)
+            await fence.aclose()
             self._summary.numbers = switched.numbers
             self._summary.tickets = auditor.tickets
             self._summary.checked_documents = auditor.tickets
@@ -267,14 +273,19 @@ class Rebuild:
         former = await self._generations.former()
         if former.shape != SHAPE:
             raise CannotSwitch("the former ones were folded by another version")
-        await self._generations.keep_former()
+        drop_after = await self._generations.keep_former()
         views = former.of(self._database)
         projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
-        async with beside(projector.run()):
-            await self._catch_up(views)
-            await self._prove(former)
-            await self._switch(views, lambda: self._generations.go_back(former, self._me))
-            await self._hand_over(views, projector)
+        try:
+            async with beside(projector.run()):
+                await self._catch_up(views)
+                await self._prove(former)
+                await self._switch(views, lambda: self._generations.go_back(former, self._me))
+                await self._hand_over(views, projector)
+        finally:
+            if not self.has_switched:
+                with suppress(PyMongoError, NoFormer):
+                    await asyncio.shield(self._generations.keep_former(drop_after))
         return self._summed_up()
 
     # --- one after the other -------------------------------------------------------------------
@@ -483,7 +494,7 @@ class Rebuild:
         finally:
             with suppress(PyMongoError):
                 await asyncio.shield(shown.leave(self._me))
-            self._summary.fenced_seconds = self._clock() - began
+            self._summary.fenced_seconds += self._clock() - began
 
     async def _hand_over(self, views: Database, projector: Projector) -> None:
         """Go on with the new views until the live projectors have taken them, if there are any."""

@@ -35,6 +35,7 @@ from projections.generations import Generations
 from projections.parked import ParkedTickets
 from projections.rebuild import Progress, Rebuild
 from projections.saved_views import ViewName
+from projections.tickets import SHAPE
 from projections.workers import Workers, workers
 from scripts.catch_up import projecting
 from scripts.console import UsageError, database, fail, run
@@ -176,22 +177,33 @@ async def _told_if_stopped(rebuild: Rebuild, options: argparse.Namespace, report
 
 
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:
-    differences = 0
+    generations = Generations(db)
+    while True:
+        active = await generations.active()
+        if active.shape != SHAPE:
+            raise UsageError("the views are of another version: the server builds them anew")
+        shown: list[Difference] = []
+        differences = 0
 
-    def tell(difference: Difference) -> None:
-        nonlocal differences
-        differences += 1
-        if differences <= most:
-            report.difference(difference)
+        def tell(difference: Difference) -> None:
+            nonlocal differences
+            differences += 1
+            if differences <= most:
+                shown.append(difference)  # noqa: B023 it is used up before the next round
 
-    report.progress(Progress("verify"))
-    auditor = Auditor(
-        db,
-        await Generations(db).active(),
-        processes,
-        lambda done, total: report.progress(Progress("verify", done, total)),
-    )
-    await auditor.compare(tell)
+        report.progress(Progress("verify"))
+        auditor = Auditor(
+            db,
+            active,
+            processes,
+            lambda done, total: report.progress(Progress("verify", done, total)),
+        )
+        await auditor.compare(tell)
+        if await generations.active() == active:
+            break
+        report.say("other views are shown by now: comparing those")
+    for difference in shown:
+        report.difference(difference)
     report.verified(auditor, differences, most)
     return 1 if differences else 0
 

@@ -354,6 +354,26 @@ async def test_there_is_nothing_to_go_back_to_once_it_was_dropped(database, stor
                 await Rebuild(database, here).go_back()
 
 
+async def test_who_fails_to_go_back_leaves_all_as_it_was(database, store):
+    """What was shown before is dropped when it was to be, as if nobody had asked."""
+
+    async def former():
+        return await database.collection("generations").find_one({"_id": "former"})
+
+    ids = await open_some(store, 2)
+    async with running(database):
+        await caught_up(database, store)
+        await rebuilt(database)
+        before = await former()
+        assert before["drop_after"] is not None
+        old = Generation({"ticket_reads": 1}).of(database)
+        await old.collection("ticket_reads").update_one({"_id": ids[0]}, {"$set": {"subject": "x"}})
+        async with workers(database, 0) as here:
+            with pytest.raises(NotProved):
+                await Rebuild(database, here).go_back()
+        assert await former() == before
+
+
 @pytest.mark.parametrize("view", ["dashboard_counters", "saved_view_counts", "agent_weeks"])
 async def test_one_view_is_built_alone_while_others_write(database, store, view):
     """L7: a damaged sum, and nothing else of it."""
@@ -377,6 +397,17 @@ async def test_one_view_is_built_alone_while_others_write(database, store, view)
         assert {name for name, n in summary.numbers.items() if n == 2} == {view, *WITH_A_SUM}
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
+
+
+async def test_documents_that_nobody_could_look_at_are_not_summed(database, store, monkeypatch):
+    """L7: so much is behind that it is not waited for."""
+    monkeypatch.setattr("projections.audit._MOST_BEHIND", 2)
+    async with running(database):
+        await caught_up(database, store)
+    await open_some(store, 4)
+    async with workers(database, 0) as here:
+        with pytest.raises(DocumentsDiffer, match="read documents"):
+            await Rebuild(database, here).one("agent_weeks")
 
 
 async def test_a_sum_of_wrong_documents_is_not_built(database, store):

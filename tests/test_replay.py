@@ -8,10 +8,13 @@ import pytest
 
 from domain.events import Actor, EventData
 from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now
+from projections.audit import Auditor
+from projections.comparing import Difference
 from projections.generations import Generations
 from projections.rebuild import Rebuild
 from projections.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
+from scripts.replay import _verify
 from scripts.replaying import Report
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, open_some, running
@@ -55,6 +58,32 @@ async def test_everything_is_told_to_machines(database, store, env):
     found = [json.loads(line).get("difference") for line in out.splitlines()]
     [difference] = filter(None, found)
     assert (code, difference["field"], difference["found"]) == (1, "status", "closed")
+
+
+async def test_views_that_were_replaced_while_they_were_compared_are_no_damage(
+    database, store, monkeypatch, capsys
+):
+    """L7: what is shown by then is compared."""
+    await open_some(store, 2)
+    compare, replaced = Auditor.compare, False
+
+    async def slowly(self, tell, before_sums=None):
+        nonlocal replaced
+        await compare(self, tell, before_sums)
+        if not replaced:
+            replaced = True
+            tell(Difference("ticket x", "version", 2, 1))
+            async with workers(database, 0) as here:
+                await Rebuild(database, here).everything()
+
+    monkeypatch.setattr(Auditor, "compare", slowly)
+    async with running(database):
+        await caught_up(database, store)
+        async with workers(database, 0) as here:
+            with Report(json=True) as report:
+                assert await _verify(database, here, report, 50) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (replaced, last["differences"]) == (True, 0)
 
 
 async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, env):
