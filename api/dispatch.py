@@ -5,9 +5,11 @@ The log is followed from a token that is kept, by whoever holds the lease
 then: so nothing is lost by a kill at any moment, and what is fed twice makes one delivery.
 
 The stream is not trusted alone (law L8): what it leaves out between two versions of a ticket is
-read from the log (`log_reader.py`), and every few seconds the log's events of some seconds ago are
-fed if their tickets were not fed up to them. Where the stream has forgotten the token, all that was
-recorded since shortly before it is fed.
+read from the log (`log_reader.py`), and every few seconds all that the log has of the time since
+the last such look, and of a minute before it, is fed unless it was: late, and maybe behind later
+events of its ticket. How far has been looked is kept with the token: so also what was recorded
+while nobody fed is looked through. Where the stream has
+forgotten the token, all since then is fed from the log, and the stream followed from now.
 
 Which tickets match a webhook's filter is asked of the ticket as it is after the event, folded from
 the log by the views' own fold.
@@ -32,7 +34,7 @@ from eventstore.store import EventStore, ResumeToken, stream_order
 from projections import tickets
 from projections.saved_views import TicketFilter
 from projections.tickets import TicketRead
-from projections.webhooks import Deliveries, Dispatch, Wanted, Webhook, Webhooks
+from projections.webhooks import Backfill, Deliveries, Dispatch, Wanted, Webhook, Webhooks
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ OVERDUE_SECONDS = 5.0
 _LOOK_BACK = timedelta(seconds=60)  # of clocks that differ, and of writes that take their time
 _PAGE_EVENTS = 1000
 _KEPT_TICKETS = 2000
+_KEPT_EVENTS = 50_000
 _EVERYTHING = TicketFilter()
 
 
@@ -63,11 +66,13 @@ class Feeder:
         self._hooks = Webhooks(database)
         self._deliveries = Deliveries(database)
         self._reader = LogReader(store)
-        self._fed = Versions(_KEPT_TICKETS)
+        self._fed: OrderedDict[UUID, None] = OrderedDict()  # for speed: what is made twice is one
         self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
 
     async def run(self) -> None:
         """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
+        hooks = await self._hooks.all()
+        await self._deliveries.forget_all_but([hook.id for hook in hooks])
         while True:
             hooks = await self._hooks.all()
             if not hooks:
@@ -84,7 +89,9 @@ class Feeder:
         """Follow the stream until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
         position = Position(self._start(hooks))
-        began = seen = saved = looked = clock()
+        since = await self._database.server_time()
+        began = seen = saved = clock()
+        looked = float("-inf")
         async with (
             self._reader.open(position) as feed,
             aclosing(self._reader.follow(feed, position, Versions(_KEPT_TICKETS))) as steps,
@@ -100,18 +107,17 @@ class Feeder:
                 if batch or clock() - seen > _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
                     hooks, seen = await self._hooks.all(), clock()
+                    for gone in known - {hook.id for hook in hooks}:
+                        await self._deliveries.forget(gone)
                     await self._feed(hooks, batch)
                     if not hooks or self._wants_older(hooks, known, position):
                         return
                 if batch or clock() - saved > _SAVE_SECONDS:
-                    # What is read late tells of then, not of now.
-                    then = None if told.quiet or not batch else batch[-1][0]["recorded_at"]
                     batch = []
-                    await self._dispatch.fed(position.token, then)
+                    await self._dispatch.fed(position.token)
                     saved = clock()
-                await self._backfill(hooks)
                 if clock() - looked > LOOK_SECONDS:
-                    await self._look_for_overdue(hooks)
+                    await self._look_for_overdue(hooks, since)
                     looked = clock()
 
     def _start(self, hooks: Sequence[Webhook]) -> ResumeToken:
@@ -137,9 +143,14 @@ class Feeder:
             since = stream_order(hook.since)
             events = [event for event, token in batch if stream_order(token) > since]
             await self._deliveries.make(hook.id, await self._wanted(hook, events))
-        for event, _ in batch:
-            self._fed.note(event["ticket_id"], event["version"])
-        if batch:
+        self._note([event for event, _ in batch])
+
+    def _note(self, fed: Sequence[EventDocument]) -> None:
+        for event in fed:
+            self._fed[event["_id"]] = None
+        while len(self._fed) > _KEPT_EVENTS:
+            self._fed.popitem(last=False)
+        if fed:
             self._news.set()
 
     async def _wanted(self, hook: Webhook, events: Sequence[EventDocument]) -> list[Wanted]:
@@ -174,58 +185,62 @@ class Feeder:
 
     # --- what the stream does not bring ----------------------------------------------------------
 
-    async def _look_for_overdue(self, hooks: Sequence[Webhook]) -> None:
-        """Feed what was recorded some seconds ago and the stream has not brought."""
+    async def _look_for_overdue(self, hooks: Sequence[Webhook], following: datetime) -> None:
+        """Feed what was recorded up to some seconds ago and was not fed.
+
+        `following`: since when the stream should have brought it.
+        """
         before = await self._database.server_time() - timedelta(seconds=OVERDUE_SECONDS)
-        await self._feed_recorded(hooks, before - _LOOK_BACK, before, loudly=True)
+        await self._feed_recorded(hooks, before, following)
+        self._dispatch.looked_at = before
 
     async def _feed_since_the_token(self) -> None:
-        """Feed all that was recorded since the token was moved last, and begin from now."""
+        """Feed all that was recorded since the log was last looked through; begin from now."""
         _log.error("the stream has forgotten how far webhooks were fed: reading the log again")
         with translating():
             token = await self._store.position()
-        hooks = await self._hooks.all()
-        if hooks:
-            first = min(hook.created_at for hook in hooks)
-            since = self._dispatch.fed_at or first
-            await self._feed_recorded(hooks, since - _LOOK_BACK, None)
+        now = await self._database.server_time()
+        await self._feed_recorded(await self._hooks.all(), None, None)
+        self._dispatch.looked_at = now
         await self._dispatch.fed(token)
 
     async def _feed_recorded(
-        self,
-        hooks: Sequence[Webhook],
-        since: datetime,
-        before: datetime | None,
-        *,
-        loudly: bool = False,
+        self, hooks: Sequence[Webhook], before: datetime | None, following: datetime | None
     ) -> None:
-        async for events in self._recorded(since, before):
-            late = [e for e in events if e["version"] > self._told(e)]
+        if not hooks:
+            return
+        since = min(hook.created_at for hook in hooks)
+        if self._dispatch.looked_at is not None:
+            since = max(since, self._dispatch.looked_at)
+        async for events in self._recorded(since - _LOOK_BACK, before):
+            late = [event for event in events if event["_id"] not in self._fed]
             for hook in hooks:
                 new = [event for event in late if event["recorded_at"] > hook.created_at]
                 await self._deliveries.make(hook.id, await self._wanted(hook, new))
             for event in late:
-                if loudly and self._told(event):
+                if following is not None and event["recorded_at"] > following:
                     _log.error("the stream has left out an event of ticket %s", event["ticket_id"])
-                self._fed.note(event["ticket_id"], event["version"])
-            if late:
-                self._news.set()
+            self._note(late)
 
-    def _told(self, event: EventDocument) -> int:
-        """Give up to which version a ticket was fed; 0 if that is not known."""
-        told = self._fed.told(event["ticket_id"], 0)
-        return max(told, 0)
+    # --- what was before -------------------------------------------------------------------------
 
-    async def _backfill(self, hooks: Sequence[Webhook]) -> None:
-        """Feed what webhooks want of the past; then what waits for that is sent."""
-        for hook in hooks:
-            if hook.backfill is None:
-                continue
-            async for events in self._recorded(hook.backfill.since, None):
-                wanted = await self._wanted(hook, events)
-                await self._deliveries.make(hook.id, wanted, again=hook.backfill.again)
-                await self._dispatch.beat()
-            await self._hooks.backfill(hook.id, None)
+    async def run_backfills(self) -> None:
+        """Feed what webhooks want of the past, until cancelled. Raises as `run` does.
+
+        Beside what is new, so that nobody waits for it; but to its own webhook what is new is sent
+        after it.
+        """
+        while True:
+            for hook in await self._hooks.all():
+                if hook.backfill is not None:
+                    await self._backfill(hook, hook.backfill)
+            await asyncio.sleep(_IDLE_SECONDS)
+
+    async def _backfill(self, hook: Webhook, wish: Backfill) -> None:
+        async for events in self._recorded(wish.since, None):
+            wanted = await self._wanted(hook, events)
+            await self._deliveries.make(hook.id, wanted, again=wish.again)
+        if await self._hooks.backfilled(hook.id, wish):  # or more is wished by now, or it is gone
             self._news.set()
 
     async def _recorded(

@@ -49,7 +49,6 @@ from projections.webhooks import (
     Delivery,
     Dispatch,
     DispatchLost,
-    UnknownWebhook,
     Webhook,
     Webhooks,
 )
@@ -134,22 +133,11 @@ class Sender:
         waiting |= {id_ for id_, until in self._rests_until.items() if until > clock()}
         waiting |= self._busy
         now = await self._database.server_time()
-        tickets: dict[UUID, set[UUID]] = defaultdict(set)
-        for delivery in await self._deliveries.due(now, sorted(waiting), _DUE_AT_ONCE):
-            tickets[delivery.webhook].add(delivery.ticket_id)
-        for id_, of_hook in tickets.items():
-            if id_ in hooks:
+        for id_ in hooks.keys() - waiting:
+            tickets = await self._deliveries.due(id_, now, _DUE_AT_ONCE)
+            if tickets:
                 self._busy.add(id_)
-                group.create_task(self._send_to(client, hooks[id_], sorted(of_hook)))
-            else:
-                await self._forget_if_gone(id_)
-
-    async def _forget_if_gone(self, webhook: UUID) -> None:
-        """Remove what was made for a webhook while it was deleted; it may also be a new one."""
-        try:
-            await self._hooks.find(webhook)
-        except UnknownWebhook:
-            await self._deliveries.forget(webhook)
+                group.create_task(self._send_to(client, hooks[id_], tickets))
 
     async def _send_to(
         self, client: httpx.AsyncClient, hook: Webhook, tickets: Sequence[UUID]
@@ -312,7 +300,7 @@ class Dispatcher:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for work in (feeder.run(), sender.run(), stay()):
+                for work in (feeder.run(), feeder.run_backfills(), sender.run(), stay()):
                     group.create_task(work)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None

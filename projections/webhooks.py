@@ -3,7 +3,7 @@
     webhooks            {_id, url, types, filter, secret, since, created_at, created_by, backfill}
     webhook_deliveries  {_id: "<webhook>-<event>", webhook, event, ticket_id, version, type, status,
                          failures, next_at, made_at, attempts: [{at, status, error}], done_at}
-    webhook_dispatch    {_id: "dispatch", owner, epoch, seen_at, token, fed_at}
+    webhook_dispatch    {_id: "dispatch", owner, epoch, seen_at, token, looked_at}
 
 A delivery is one event for one webhook; its id is made of both, so that an event that is fed twice
 makes one. It is *pending* until it has been *delivered*, or *parked* after too many failures. The
@@ -36,8 +36,9 @@ LEASE_SECONDS = 10.0
 KEPT_SECONDS = 7 * 24 * 3600
 _ATTEMPTS_KEPT = 20
 _WAITING_AT_ONCE = 100
-_DUE = (("status", 1), ("next_at", 1))
+_DUE = (("webhook", 1), ("status", 1), ("next_at", 1))
 _BY_WEBHOOK = (("webhook", 1), ("_id", -1))
+_BY_STATUS = (("webhook", 1), ("status", 1), ("_id", -1))
 _DUPLICATE_KEY = 11000
 
 DeliveryStatus = Literal["pending", "delivered", "parked"]
@@ -162,12 +163,26 @@ class Webhooks:
             raise UnknownWebhook
         return _webhook(changed)
 
-    async def backfill(self, id_: UUID, backfill: Backfill | None) -> None:
-        """Have events of the past be fed, or note that they have been. Raises UnknownWebhook."""
-        change = {"$set": {"backfill": _backfill_document(backfill)}}
-        found = await self._hooks.update_one({"_id": id_}, change)
-        if not found.matched_count:
-            raise UnknownWebhook
+    async def backfill(self, id_: UUID, wish: Backfill) -> None:
+        """Have events of the past be fed, beside what is still to be. Raises UnknownWebhook."""
+        while True:
+            now = (await self.find(id_)).backfill
+            both = wish
+            if now is not None:
+                both = Backfill(min(now.since, wish.since), again=now.again or wish.again)
+            if await self._change_backfill(id_, now, both):
+                return
+
+    async def backfilled(self, id_: UUID, done: Backfill) -> bool:
+        """Note that events of the past have been fed; say whether no more is wished by now."""
+        return await self._change_backfill(id_, done, None)
+
+    async def _change_backfill(self, id_: UUID, old: Backfill | None, new: Backfill | None) -> bool:
+        found = await self._hooks.update_one(
+            {"_id": id_, "backfill": _backfill_document(old)},
+            {"$set": {"backfill": _backfill_document(new)}},
+        )
+        return found.matched_count > 0
 
     async def delete(self, id_: UUID) -> None:
         """Forget one, and what was to be sent to it. Raises UnknownWebhook."""
@@ -188,8 +203,8 @@ class Deliveries:
         """Make the indexes. Safe to repeat."""
         create = self._deliveries.create_index
         await create([("webhook", 1), ("ticket_id", 1), ("status", 1), ("version", 1)])
-        await create([*_DUE])
-        await create([*_BY_WEBHOOK])
+        for index in (_DUE, _BY_WEBHOOK, _BY_STATUS):
+            await create([*index])
         await create([("done_at", 1)], expireAfterSeconds=KEPT_SECONDS)
 
     async def make(self, webhook: UUID, wanted: Sequence[Wanted], *, again: bool = False) -> None:
@@ -236,14 +251,13 @@ class Deliveries:
         fresh = {"status": "pending", "failures": 0, "next_at": now, "done_at": None}
         return (await self._deliveries.update_many(which, {"$set": fresh})).modified_count
 
-    async def due(self, now: datetime, but: Sequence[UUID], limit: int) -> list[Delivery]:
-        """Give what is to be sent by now, but not to some webhooks; the longest waiting first."""
-        wanted: JsonObject = {"status": "pending", "next_at": {"$lte": now}}
-        if but:
-            wanted["webhook"] = {"$nin": list(but)}
-        # Some servers would read everything, for what the index does not say of the webhook.
-        found = self._deliveries.find(wanted).sort("next_at", 1).limit(limit).hint([*_DUE])
-        return [_delivery(d) for d in await found.to_list()]
+    async def due(self, webhook: UUID, now: datetime, limit: int) -> list[UUID]:
+        """Give tickets of which something is to be sent by now; the longest waiting first."""
+        wanted: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$lte": now}}
+        found = self._deliveries.find(wanted, {"ticket_id": 1}).sort("next_at", 1).limit(limit)
+        return list(
+            dict.fromkeys(cast("UUID", d["ticket_id"]) for d in await found.hint([*_DUE]).to_list())
+        )
 
     async def waiting(self, webhook: UUID, ticket_id: UUID) -> list[Delivery]:
         """Give the ticket's first events that have not arrived, in order, or that are parked."""
@@ -290,12 +304,17 @@ class Deliveries:
             wanted["_id"] = {"$lt": before}
         if status is not None:
             wanted["status"] = status
-        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit).hint([*_BY_WEBHOOK])
+        index = _BY_WEBHOOK if status is None else _BY_STATUS
+        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit).hint([*index])
         return [_delivery(d) for d in await found.to_list()]
 
     async def forget(self, webhook: UUID) -> None:
         """Remove what was made for a webhook that is gone."""
         await self._deliveries.delete_many({"webhook": webhook})
+
+    async def forget_all_but(self, webhooks: Sequence[UUID]) -> None:
+        """Remove what was made for others, which are gone."""
+        await self._deliveries.delete_many({"webhook": {"$nin": list(webhooks)}})
 
     async def counts(self, webhook: UUID) -> dict[str, int]:
         """Count what is pending and what is parked."""
@@ -306,14 +325,18 @@ class Deliveries:
 
 
 class Dispatch:
-    """The lease of who feeds and sends, and how far the log has been fed."""
+    """The lease of who feeds and sends, and how far the log has been fed.
+
+    `token`: what the stream has brought up to it was fed. `looked_at`: so was what the log has
+    recorded up to then.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = database.collection(DISPATCH)
         self.epoch = 0
         self.token: ResumeToken | None = None
-        self.fed_at: datetime | None = None
+        self.looked_at: datetime | None = None
 
     async def take(self, me: str, lease_seconds: float = LEASE_SECONDS) -> bool:
         """Take the lease if nobody has it, or who has it shows no life."""
@@ -337,18 +360,17 @@ class Dispatch:
         )
         self.epoch = epoch + 1
         self.token = cast("ResumeToken | None", found["token"])
-        self.fed_at = cast("datetime | None", found.get("fed_at"))
+        self.looked_at = cast("datetime | None", found.get("looked_at"))
         return taken.matched_count == 1
 
     async def beat(self) -> None:
         """Show life. Raises DispatchLost."""
         await self._change({"$currentDate": {"seen_at": True}})
 
-    async def fed(self, token: ResumeToken, then: datetime | None = None) -> None:
-        """Note how far the log has been fed: up to a time, or to now. Raises DispatchLost."""
-        self.fed_at = then or await self._database.server_time()
+    async def fed(self, token: ResumeToken) -> None:
+        """Note how far the log has been fed, and looked through. Raises DispatchLost."""
         self.token = token
-        change = {"token": token, "fed_at": self.fed_at}
+        change = {"token": token, "looked_at": self.looked_at}
         await self._change({"$set": change, "$currentDate": {"seen_at": True}})
 
     async def leave(self) -> None:

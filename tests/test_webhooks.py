@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -16,7 +16,7 @@ from api import dispatch, sending
 from api.sending import Dispatcher, Patience, is_refused, signature
 from eventstore.failures import HistoryLost
 from eventstore.store import EventStore
-from projections.webhooks import Dispatch, Webhooks
+from projections.webhooks import Backfill, Dispatch, Webhooks
 from tests.projecting import add, open_some, until
 from tests.test_api import AGENT, REQUESTER, is_problem, serving
 
@@ -103,7 +103,7 @@ async def hooked(client, receiver, **more):
     return made.json()
 
 
-async def arrived(receiver, expected):
+async def arrived(receiver, expected, *, in_order=True):
     async def all_there():
         return len(receiver.told) >= len(expected)
 
@@ -112,7 +112,7 @@ async def arrived(receiver, expected):
     by_ticket = defaultdict(list)
     for ticket_id, version in receiver.told:
         by_ticket[ticket_id].append(version)
-    assert all(versions == sorted(versions) for versions in by_ticket.values())
+    assert not in_order or all(each == sorted(each) for each in by_ticket.values())
 
 
 def versions(ids, *numbers):
@@ -253,20 +253,49 @@ async def test_one_that_dies_is_followed_by_another(database, store, client, rec
         await arrived(receiver, versions(ids, 1, 2, 3))
 
 
-async def test_what_the_stream_leaves_out_is_told(database, store, client, receiver, monkeypatch):
-    """L8: it is not trusted alone."""
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("left_out", [1, 3])
+async def test_what_the_stream_leaves_out_is_told(
+    database, store, client, receiver, monkeypatch, left_out, down
+):
+    """L8: it is not trusted alone, whatever else of a ticket it brings, and after a pause."""
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
+    monkeypatch.setattr(dispatch, "_LOOK_BACK", timedelta(seconds=0.3))
     await hooked(client, receiver)
     feed = dispatch.Feeder._feed
 
     async def deaf(self, hooks, batch):
-        await feed(self, hooks, [each for each in batch if each[0]["version"] != 3])
+        await feed(self, hooks, [each for each in batch if each[0]["version"] != left_out])
 
+    ids = []
+    if down:
+        async with dispatching(database):
+            ids += await open_some(store, 1)
+            await arrived(receiver, versions(ids, 1, 2, 3))
+        ids += await open_some(store, 1)
+        await asyncio.sleep(1.0)
     monkeypatch.setattr(dispatch.Feeder, "_feed", deaf)
     async with dispatching(database):
-        ids = await open_some(store, 2)
-        await arrived(receiver, versions(ids, 1, 2, 3))
+        ids += await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3), in_order=left_out == 3)
+
+
+async def test_wishes_for_the_past_are_kept_until_they_are_met(database, store, client, receiver):
+    """What is wished while something is being fed is fed as well."""
+    id_ = UUID((await hooked(client, receiver))["id"])
+    hooks = Webhooks(database)
+    january, march = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 3))
+    await hooks.backfill(id_, Backfill(january, again=False))
+    await hooks.backfill(id_, Backfill(march, again=True))
+    both = Backfill(january, again=True)
+    assert (await hooks.find(id_)).backfill == both
+    assert not await hooks.backfilled(id_, Backfill(january, again=False))
+    assert await hooks.backfilled(id_, both)
+    assert (await hooks.find(id_)).backfill is None
+    await hooks.backfill(id_, both)
+    await hooks.delete(id_)
+    assert not await hooks.backfilled(id_, both)
 
 
 async def test_a_stream_that_has_forgotten_loses_nothing(
