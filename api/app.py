@@ -116,7 +116,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
-    problems.install(app)
+    problems.install(app)  # innermost
     app.add_middleware(Bodies)
     app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)

@@ -12,7 +12,7 @@ from inspect import getdoc
 from typing import Annotated, Protocol, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from api.access import CurrentActor
@@ -21,7 +21,6 @@ from api.commands import (
     AcceptedEvent,
     Endpoint,
     IdempotencyKey,
-    Prefer,
     snake,
     taking,
     told,
@@ -30,7 +29,7 @@ from api.commands import (
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission
 from api.problems import Problem, problem_of, problem_responses
-from api.visible import Views
+from api.visible import WAIT_SECONDS, Views
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import CasebookError
 from domain.events import JsonObject
@@ -63,6 +62,17 @@ class Done(BaseModel, extra="forbid"):
     events: list[AcceptedEvent] | None = None
     follow_up: UUID | None = None
     problem: Problem | None = None
+
+
+BulkPrefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        max_length=200,
+        description="RFC 7240. `wait=2`: answer once lists and dashboard show it all, or after "
+        f"2 seconds without; at most {WAIT_SECONDS}. `Preference-Applied` says if they do.",
+    ),
+]
 
 
 class BulkAnswer(BaseModel, extra="forbid"):
@@ -112,7 +122,7 @@ def _endpoint(handler: Handler, views: Views) -> Endpoint:
         actor: CurrentActor,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
-        prefer: Prefer = None,
+        prefer: BulkPrefer = None,
     ) -> Response:
         body = cast("_Body", command)
         submission = Submission(

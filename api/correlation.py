@@ -1,11 +1,12 @@
 """What ties requests together: a correlation id, taken in, kept with the events, and given back.
 
 A client sends its own in `Correlation-Id`, or the trace it is in as `traceparent` (W3C Trace
-Context), whose trace id it then is. Who sends neither is given a new one. Each answer to a command
-names it, errors too, and so does each event that came of it.
+Context), whose trace id it then is. Who sends neither is given a new one. Each answer names it,
+errors too; so does each event that came of a command, and what is sent to webhooks of that event.
 """
 
 import re
+import secrets
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -16,6 +17,15 @@ from uuid_utils.compat import uuid7
 HEADER = "Correlation-Id"
 _MOST_CHARACTERS = 200
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-.*")
+
+
+def outgoing(correlation_id: str | None) -> dict[str, str]:
+    """Give the headers of a request that goes out in consequence of one that came in."""
+    if correlation_id is None or not _is_taken(correlation_id):
+        return {}
+    traced = re.fullmatch(r"(?!0{32})[0-9a-f]{32}", correlation_id)
+    trace = {"traceparent": f"00-{correlation_id}-{secrets.token_hex(8)}-01"} if traced else {}
+    return {HEADER: correlation_id, **trace}
 
 
 class Correlation:
@@ -39,9 +49,13 @@ class Correlation:
         await self._app(scope, receive, named)
 
 
+def _is_taken(given: str) -> bool:
+    return given.isascii() and given.isprintable() and 0 < len(given) <= _MOST_CHARACTERS
+
+
 def _found(headers: Headers) -> str:
     given = headers.get(HEADER, "").strip()
-    if given and given.isascii() and given.isprintable() and len(given) <= _MOST_CHARACTERS:
+    if _is_taken(given):
         return given
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return str(uuid7()) if trace is None else trace[1]

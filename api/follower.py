@@ -22,6 +22,7 @@ from eventstore.store import stream_order
 Shown = Callable[[Mapping[str, object]], bool]
 
 _TURN_BYTES = 2**20
+_MARK_EVENTS = 1000
 _RETRY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02  # so that what comes quickly is told together
 _RECONNECT_MILLISECONDS = 1000
@@ -52,9 +53,15 @@ class Follower:
         """
         await self._outbox.put(await self._writer.mark(position, _RECONNECT_MILLISECONDS))
         async with aclosing(self._reader.scan(position, self._versions)) as steps:
+            silent = 0
             async for told in steps:
-                for event in filter(self._shown, told.events):
+                shown = [event for event in told.events if self._shown(event)]
+                for event in shown:
                     await self._outbox.put(await self._writer.block(event, told.position))
+                silent = 0 if shown else silent + len(told.events)
+                if silent > _MARK_EVENTS:  # who is shown little is to get on as well
+                    silent = 0
+                    await self._outbox.put(await self._writer.mark(told.position))
         position = Position(position.token)
         while not tail.reaches(position.token):
             pieces, position = await self._turn(position, tail)
@@ -70,7 +77,7 @@ class Follower:
         What has been read is given also if the database falls silent: it counts as told by now.
         """
         pieces: list[bytes] = []
-        size_bytes = 0
+        size_bytes = silent = 0
         try:
             async with (
                 self._turns,
@@ -83,7 +90,11 @@ class Follower:
                         pieces.append(await self._writer.block(event, at))
                         size_bytes += len(pieces[-1])
                     position = told.position
+                    silent += len(told.events)
                     if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
+                        break
+                    if silent > _MARK_EVENTS and not pieces:
+                        pieces.append(await self._writer.mark(position))
                         break
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECONDS)

@@ -1,8 +1,9 @@
 """How a list is read: along which index, and from which ticket on.
 
 The index is named here, not chosen by the database: the one of the filter that leaves the least, in
-an order that is the same for all desks. So no list that has one of these filters reads all tickets,
-on any server (`tests/test_query_plans.py`).
+an order that is the same for all desks. So a list that has one of these filters reads what matches
+it, on any server (`tests/test_query_plans.py`); but for status and priority, which leave so much
+that in another order than theirs the tickets are read in that order, until there are enough.
 """
 
 from collections.abc import Mapping, Sequence

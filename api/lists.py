@@ -51,7 +51,8 @@ class ListQuery(AtLeast):
         default=None,
         max_length=QUERY_CHARACTERS,
         description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
-        "looked for in subject and body, whatever case and accents; `print*` finds what begins so; "
+        "looked for among the first thousand different ones of subject and body, whatever case and "
+        "accents; `print*` finds what begins so; "
         "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
         "nobody), `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, `has:note`, "

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
@@ -44,6 +45,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
 }
 """Any other CasebookError is the server's own fault: 500."""
 
+_INTERNAL_ERROR = ("internal_error", "the server failed; it has been logged")
 HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
     "bad_json": (
         HTTPStatus.BAD_REQUEST,
@@ -61,9 +63,14 @@ HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "the body or a parameter is not as it must be; `errors` says where and what",
     ),
-    "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; it has been logged"),
+    _INTERNAL_ERROR[0]: (HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR[1]),
 }
 """The codes of what is no CasebookError."""
+_CODES = {status: code for code, (status, _) in HTTP_PROBLEMS.items()}
+_TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
+}
 
 
 class Fault(BaseModel, extra="forbid"):
@@ -84,6 +91,11 @@ class Problem(BaseModel, extra="forbid"):
     errors: list[Fault] | None = None
 
 
+def title_of(status: HTTPStatus) -> str:
+    """Give the name of a status as RFC 9110 has it; Python's changes with its version."""
+    return _TITLES.get(status, status.phrase)
+
+
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
     """Describe problem documents, for the `responses` of a route."""
     return {status: _described(HTTPStatus(status)) for status in statuses}
@@ -91,7 +103,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 def _described(status: HTTPStatus) -> dict[str, object]:
     described: dict[str, object] = {
-        "description": status.phrase,
+        "description": title_of(status),
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -137,7 +149,7 @@ def problem_of(error: CasebookError) -> Problem:
 def _document(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] = ()) -> Problem:
     return Problem(
         type=f"urn:casebook:problem:{code}",
-        title=status.phrase,
+        title=title_of(status),
         status=status.value,
         detail=detail,
         code=code,
@@ -158,7 +170,36 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(CasebookError, _casebook_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Unexpected)
+
+
+class Unexpected:
+    """Answers what nobody has thought of, and logs it under the request's correlation id.
+
+    Not as a handler of the application's: that would answer outside all other middleware, and so
+    without that id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # too late for an answer: the server ends the connection
+            correlation = scope.get("state", {}).get("correlation_id")
+            _log.error("unexpected error, correlation id %s", correlation, exc_info=error)
+            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, *_INTERNAL_ERROR)
+            await answer(scope, receive, send)
 
 
 def _casebook_error(_: Request, error: Exception) -> Response:
@@ -193,13 +234,6 @@ def _http_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError
     status = HTTPStatus(error.status_code)
-    response = problem(status, status.name.lower(), error.detail)
+    response = problem(status, _CODES.get(status, f"http_{status.value}"), error.detail)
     response.headers.update(error.headers or {})
     return response
-
-
-def _unexpected(_: Request, error: Exception) -> Response:
-    _log.error("unexpected error", exc_info=error)
-    return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the server failed; it has been logged"
-    )

@@ -13,7 +13,7 @@ Pure: text in, terms out, conditions out. What cannot be understood is told with
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import get_args
@@ -52,7 +52,6 @@ _KNOWN = (
     *("status", "priority", *_NAMES, "tag", "is", "has", "due", *_TIMES),
     "field.<key>",
 )
-_COMPARISONS: Mapping[str, str] = {">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
 
 
 class BadQuery(Unacceptable):
@@ -124,11 +123,13 @@ def _what_is_wrong(rest: str) -> str:
 
 def conditions(terms: Sequence[Term]) -> list[JsonObject]:
     """Give the database's conditions on read documents; all must hold. Raises BadQuery."""
-    return [
-        {"$nor": [condition]} if term.negated else condition
-        for term in terms
-        for condition in _condition(term)
-    ]
+    found: list[JsonObject] = []
+    for term in terms:
+        of_term = _condition(term)
+        if term.negated:  # not all of them together
+            of_term = [{"$nor": of_term if len(of_term) == 1 else [{"$and": of_term}]}]
+        found += of_term
+    return found
 
 
 def _condition(term: Term) -> list[JsonObject]:
@@ -187,8 +188,6 @@ def _words(term: Term) -> list[JsonObject]:
     found = words(term.value)
     if not found:
         raise BadQuery(term.at, f"there is no word in {term.value!r}")
-    if term.negated:  # without all of them together
-        return [{"$and": [{"terms": word} for word in found]}]
     return [{"terms": word} for word in found]
 
 

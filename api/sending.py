@@ -9,6 +9,7 @@ and again rests as a whole.
     Casebook-Event       the event's type
     Casebook-Timestamp   seconds since 1970
     Casebook-Signature   v1=<HMAC-SHA-256, hexadecimal, of "<timestamp>.<body>" under the secret>
+    Correlation-Id       of the request that the event came of; `traceparent` too if it was traced
 
 2xx means that it has arrived. Of the answer nothing but its status is read, and redirects are not
 followed. Addresses at which machines keep their own secrets (link-local ones) are not sent to.
@@ -35,6 +36,7 @@ from uuid import UUID
 import httpx
 from pymongo.errors import PyMongoError
 
+from api.correlation import outgoing
 from api.dispatch import Feeder
 from api.feed_format import line
 from domain.errors import CasebookError
@@ -63,6 +65,9 @@ _RETRY_SECONDS = 1.0
 _FAILURES_BEFORE_REST = 3
 _LONGEST_REST_SECONDS = 60.0
 _ERROR_CHARACTERS = 300
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
+"""Where two large clouds answer beside the link-local address that all have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,7 @@ class Sender:
             "Casebook-Event": delivery.type,
             "Casebook-Timestamp": timestamp,
             "Casebook-Signature": f"v1={signature(hook.secret, timestamp, body)}",
+            **outgoing(events[0]["correlation_id"]),
         }
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -239,8 +245,11 @@ def is_refused(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    found = mapped or found
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = ipaddress.IPv4Address(int(found) % 2**32) if found in _NAT64 else None
+        found = found.ipv4_mapped or found.sixtofour or inner or found
+    if found in _METADATA:
+        return True
     return found.is_link_local or found.is_multicast or found.is_unspecified
 
 

@@ -66,7 +66,7 @@ Url = Annotated[
 
 
 class WebhookChange(BaseModel):
-    """Where to send, and what."""
+    """Where to send, and what, and signed with what."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,6 +79,15 @@ class WebhookChange(BaseModel):
         default_factory=TicketFilter,
         description="Of tickets that match, as they are after the event.",
     )
+    secret: Annotated[
+        str | None,
+        Field(
+            min_length=16,
+            max_length=200,
+            pattern=r"^[!-~]+$",
+            description="To sign with from now on; made, or left as it is, unless given.",
+        ),
+    ] = None
 
 
 class WebhookOrder(WebhookChange):
@@ -87,15 +96,6 @@ class WebhookOrder(WebhookChange):
     since: Moment | None = Field(
         default=None, description="Also what was recorded from then on; from now on unless given."
     )
-    secret: Annotated[
-        str | None,
-        Field(
-            min_length=16,
-            max_length=200,
-            pattern=r"^[!-~]+$",
-            description="To sign with; made unless given.",
-        ),
-    ] = None
 
 
 class Redelivery(BaseModel):
@@ -265,10 +265,14 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def change_webhook(
         webhook_id: UUID, change: WebhookChange, actor: CurrentActor
     ) -> Response:
-        """Send elsewhere, or of other events, from now on. What waits already is sent too."""
+        """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
+        is sent too.
+        """
         _may(actor)
         async with answering(_PATIENCE_SECONDS):
-            hook = await hooks.change(webhook_id, change.url, change.types, change.filter)
+            hook = await hooks.change(
+                webhook_id, change.url, change.types, change.filter, change.secret
+            )
             content = await told(hook)
         return json_response(content, {})
 

@@ -14,6 +14,19 @@ why, and what to do instead where there is something. Codes are part of the API 
 for another meaning.
 """
 
+from pydantic import ValidationError
+
+_MOST_FAULTS = 5
+
+
+def faults_of(error: ValidationError) -> str:
+    """Say what does not fit, and where; not the values, which are nobody's but the ticket's."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [
+        f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}" for fault in faults
+    ]
+    return "; ".join(told[:_MOST_FAULTS])
+
 
 class CasebookError(Exception):
     """Root of all errors that Casebook raises on purpose."""

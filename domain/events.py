@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from domain.errors import HistoryError
+from domain.errors import HistoryError, faults_of
 
 Status = Literal["new", "open", "pending", "on_hold", "resolved", "closed"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -328,4 +328,4 @@ def decode(name: str, schema: int, data: Mapping[str, object]) -> TicketEvent:
     try:
         return _ADAPTERS[name].validate_python(current)
     except ValidationError as error:
-        raise HistoryError("unreadable_event", f"{name}: {error}") from error
+        raise HistoryError("unreadable_event", f"{name}: {faults_of(error)}") from error

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from domain.errors import CasebookError
+from domain.errors import CasebookError, faults_of
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document
@@ -390,8 +390,9 @@ def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
 
 
 def told(error: Exception) -> str:
-    """Say what went wrong, and what kind of error it was."""
-    return f"{type(error).__name__}: {error}"
+    """Say what went wrong, and what kind of error it was; nothing of what is in a ticket."""
+    detail = faults_of(error) if isinstance(error, ValidationError) else str(error)
+    return f"{type(error).__name__}: {detail}"
 
 
 def _is_race(error: PyMongoError) -> bool:

@@ -152,10 +152,18 @@ class Webhooks:
         )
 
     async def change(
-        self, id_: UUID, url: str, types: Sequence[str], filter_: TicketFilter
+        self,
+        id_: UUID,
+        url: str,
+        types: Sequence[str],
+        filter_: TicketFilter,
+        secret: str | None = None,
     ) -> Webhook:
         """Have one be told of other things, or elsewhere, from now on. Raises UnknownWebhook."""
-        told = {"url": url, "types": sorted(types), "filter": filter_.model_dump(exclude_none=True)}
+        told: JsonObject = {"url": url, "types": sorted(types)}
+        told["filter"] = filter_.model_dump(exclude_none=True)
+        if secret is not None:
+            told["secret"] = secret
         changed = await self._hooks.find_one_and_update(
             {"_id": id_}, {"$set": told}, return_document=ReturnDocument.AFTER
         )

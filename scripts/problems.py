@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import api.app  # noqa: F401 with it all errors are known
-from api.problems import HTTP_PROBLEMS, status_of
+from api.problems import HTTP_PROBLEMS, status_of, title_of
 from domain.errors import CasebookError
 
 _ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def page() -> str:
             by_status[status].setdefault(raised.code, f"{told}. {example}" if own else told)
     lines = [_INTRODUCTION.strip()]
     for status in sorted(by_status):
-        lines += ["", f"## {status.value} {status.phrase}", "", "| code | |", "| --- | --- |"]
+        lines += ["", f"## {status.value} {title_of(status)}", "", "| code | |", "| --- | --- |"]
         for code, words in sorted(by_status[status].items()):
             lines.append(f"| `{code}` | {_line(words)} |")
     return "\n".join(lines) + "\n"

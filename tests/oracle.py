@@ -175,7 +175,7 @@ def _words(text: str) -> list[str]:
     letters = unicodedata.normalize("NFKD", text.casefold())
     kept = "".join(c for c in letters if not unicodedata.combining(c))
     words = "".join(c if c.isalnum() or c == "_" else " " for c in kept).split(" ")
-    return sorted({word[:64] for word in words if word})[:1000]
+    return list(dict.fromkeys(word[:64] for word in words if word))[:1000]
 
 
 def _after(read: Document | None, event: Document) -> Document:

@@ -1,6 +1,7 @@
 """What a REST client sees of commands: preferences, correlation, repeats, many at once."""
 
 import asyncio
+import re
 from uuid import UUID, uuid4
 
 import httpx
@@ -8,12 +9,14 @@ import pytest
 
 from api.app import create_app
 from api.bulk import MOST_TICKETS
+from api.correlation import outgoing
+from api.representations import Tickets
 from api.visible import return_preference
 from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from tests.test_api import AGENT, OPEN, client, is_problem, ticket
+from tests.test_api import AGENT, OPEN, client, is_problem, serving, ticket
 
 __all__ = ["client", "ticket"]
 REPRESENTATION = {**AGENT, "Prefer": "return=representation"}
@@ -237,3 +240,30 @@ async def test_every_command_but_open_can_be_done_to_many(client):
     assert {p for p in paths if p.startswith("/bulk/")} == {
         f"/bulk/{verb}" for verb in COMMANDS if verb != "open"
     }
+
+
+async def test_what_nobody_has_thought_of_is_answered_under_the_requests_id(
+    database, monkeypatch, caplog
+):
+    """And logged under it, so that the two can be brought together."""
+
+    async def broken(*_):
+        raise RuntimeError("nobody has thought of this")
+
+    monkeypatch.setattr(Tickets, "current", broken)
+    async with serving(database, project=False) as client:
+        path = (await client.post("/tickets", json=OPEN)).headers["location"]
+        answer = await client.get(path, headers={"Correlation-Id": "order 77"})
+    is_problem(answer, 500, "internal_error")
+    assert "nobody" not in answer.text
+    assert answer.headers["correlation-id"] == "order 77"
+    assert "correlation id order 77" in caplog.text
+
+
+def test_what_goes_out_names_what_came_in():
+    assert outgoing(None) == {}
+    assert outgoing("two\r\nlines") == {}
+    assert outgoing("order 77") == {"Correlation-Id": "order 77"}
+    traced = outgoing(TRACE)
+    assert traced["Correlation-Id"] == TRACE
+    assert re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-01", traced["traceparent"])

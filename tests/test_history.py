@@ -248,3 +248,29 @@ def test_the_changes_of_one_event_after_the_other_are_the_difference_of_both():
         [{"field": "tags", "before": ("a", "b"), "after": ("b",)}],
         [{"field": "fields", "before": {}, "after": {"floor": 3}}],
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"$set": {"type": "NoteOfNewerVersion"}},
+        {"$set": {"type": ["NoteAdded"]}},
+        {"$set": {"type": {"of": "NoteAdded"}}},
+        {"$unset": {"type": 1}},
+        {"$set": {"data": {"body": {"told": "what only we know"}}}},
+        {"$set": {"data": {"text": "what only we know"}}},
+    ],
+    ids=str,
+)
+async def test_a_damaged_note_is_shown_to_no_requester(database, change):
+    """L11: not what is of no known public type, nor by the words of an error."""
+    async with serving(database, project=False) as client:
+        path = (await client.post("/tickets", json=OPEN)).headers["location"]
+        note = {"body": "what only we know"}
+        await client.post(f"{path}/add_note", json=note, headers=AGENT)
+        await database.collection("ticket_events").update_one({"version": 2}, change)
+        for asked in ("", "/timeline", "/diff", "?version=2", "?as_of=2100-01-01T00:00:00Z"):
+            answer = await client.get(f"{path}{asked}", headers=REQUESTER)
+            assert "only we know" not in answer.text, asked
+        assert (await client.get(f"{path}/timeline", headers=REQUESTER)).status_code == 200
+        assert "only we know" not in (await client.get("/events", headers=REQUESTER)).text

@@ -436,7 +436,15 @@ def test_pauses_grow_and_end():
 
 def test_addresses_at_which_secrets_are_kept_are_not_sent_to():
     assert is_refused("169.254.169.254")
-    assert is_refused("fe80::1%eth0")
+    for address in (
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "::",
+    ):
+        assert is_refused(address)
+    for of_a_cloud in ("fd00:ec2::254", "100.100.100.200"):
+        assert is_refused(of_a_cloud)
     assert not is_refused("127.0.0.1")
     assert not is_refused("example.org")
     assert signature("k" * 16, "1", b"{}") != signature("k" * 16, "2", b"{}")
