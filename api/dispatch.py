@@ -20,15 +20,15 @@ While there is no webhook, no stream is followed.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from api.log_reader import CursorExpired, LogReader, Position, Versions
+from api.log_reader import LOOK_BACK, CursorExpired, LogReader, Position, Versions
 from domain.errors import HistoryError
 from eventstore.driver import Database
-from eventstore.envelope import EventDocument
+from eventstore.envelope import EventDocument, utc_now
 from eventstore.failures import translating
 from eventstore.store import EventStore, ResumeToken, stream_order
 from projections import tickets
@@ -45,8 +45,6 @@ _SAVE_SECONDS = 0.5
 _SEE_SECONDS = 0.25
 LOOK_SECONDS = 5.0
 OVERDUE_SECONDS = 5.0
-_LOOK_BACK = timedelta(seconds=60)  # of clocks that differ, and of writes that take their time
-_PAGE_EVENTS = 1000
 _KEPT_TICKETS = 2000
 _KEPT_EVENTS = 50_000
 _EVERYTHING = TicketFilter()
@@ -88,7 +86,7 @@ class Feeder:
     async def _follow(self, hooks: list[Webhook]) -> None:
         """Follow the stream until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
-        position = Position(self._start(hooks))
+        position = Position(self._start(hooks), utc_now())
         since = await self._database.server_time()
         began = seen = saved = clock()
         looked = float("-inf")
@@ -212,7 +210,7 @@ class Feeder:
         since = min(hook.created_at for hook in hooks)
         if self._dispatch.looked_at is not None:
             since = max(since, self._dispatch.looked_at)
-        async for events in self._recorded(since - _LOOK_BACK, before):
+        async for events in self._reader.recorded(since - LOOK_BACK, before):
             late = [event for event in events if event["_id"] not in self._fed]
             for hook in hooks:
                 new = [event for event in late if event["recorded_at"] > hook.created_at]
@@ -237,24 +235,8 @@ class Feeder:
             await asyncio.sleep(_IDLE_SECONDS)
 
     async def _backfill(self, hook: Webhook, wish: Backfill) -> None:
-        async for events in self._recorded(wish.since, None):
+        async for events in self._reader.recorded(wish.since, None):
             wanted = await self._wanted(hook, events)
             await self._deliveries.make(hook.id, wanted, again=wish.again)
         if await self._hooks.backfilled(hook.id, wish):  # or more is wished by now, or it is gone
             self._news.set()
-
-    async def _recorded(
-        self, since: datetime, before: datetime | None
-    ) -> AsyncGenerator[list[EventDocument], None]:
-        """Give events by the time at which they were recorded, some at a time, some twice."""
-        most = _PAGE_EVENTS
-        while True:
-            found = await self._store.since(since, most, before=before)
-            ids = {(each.ticket_id, each.version) for each in found}
-            of_tickets = await self._store.of_tickets(list({ticket_id for ticket_id, _ in ids}))
-            yield [e for e in of_tickets if (e["ticket_id"], e["version"]) in ids]
-            if len(found) < most:
-                return
-            last = found[-1].recorded_at
-            most = _PAGE_EVENTS if last > since else 2 * most  # as many of one moment
-            since = last

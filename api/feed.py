@@ -98,13 +98,12 @@ class Feeds:
         self._has_ended = False
 
     async def position(self, cursor: str | None) -> Position | None:
-        """Read a cursor. Raises Unacceptable, CursorExpired, StoreUnavailable."""
+        """Read a cursor. Raises Unacceptable, StoreUnavailable."""
         if cursor is None:
             return None
         position = await self._writer.position(cursor)
         async with answering(_PATIENCE_SECONDS):
-            await self._reader.check(position)
-        return position
+            return await self._reader.checked(position)
 
     async def export(self, cursor: str | None, shown: Shown, limit: int | None) -> Streamed:
         """Give all there is behind a cursor, as lines.
@@ -140,7 +139,7 @@ class Feeds:
         except BaseException:
             leave()
             raise
-        position = position or Position(tail.token)
+        position = position or Position(tail.token, tail.at)
 
         def close() -> None:
             self._tails.leave(tail)
@@ -227,10 +226,10 @@ class Feeds:
         Not to when it falls silent: under load it never does.
         """
         versions = Versions()
-        async with aclosing(self._reader.scan(position, versions)) as steps:
+        async with aclosing(self._reader.to_the_stream(position, versions)) as steps:
             async for told in steps:
+                position = told.position
                 yield told
-        position = Position(position.token)
         with translating():
             end = stream_order(await self._store.position())
         at, quiet = "", 0
@@ -260,7 +259,7 @@ def router(feeds: Feeds) -> APIRouter:
                 "description": "A JSON document a line: an event like `TimelineEvent`, with its "
                 "`ticket_id` and without `changes`; or a `cursor`; or an `error`."
             },
-            **problem_responses(410, 422, 503),
+            **problem_responses(422, 503),
         },
     )
     async def export_events(
@@ -273,8 +272,8 @@ def router(feeds: Feeds) -> APIRouter:
         `{"error": {"code", "detail"}}` comes, or the end is missing, go on from the last cursor.
 
         Each ticket's events come in the order of their versions. After going on from a cursor, and
-        where the log was written to meanwhile, an event may come twice. 410 if a cursor is older
-        than what the database remembers of its stream. Requesters are shown no internal events.
+        where the log was written to meanwhile, an event may come twice; from one that is older than
+        a minute, those of the minute before it. Requesters are shown no internal events.
         """
         return await feeds.export(asked.cursor, _wanted(asked, actor), asked.limit)
 
@@ -284,7 +283,7 @@ def router(feeds: Feeds) -> APIRouter:
         response_class=EventStreamResponse,
         responses={
             200: {"description": "Server-sent events; `id` is a cursor, `data` as in `/events`."},
-            **problem_responses(410, 422, 503),
+            **problem_responses(422, 503),
         },
     )
     async def stream_events(

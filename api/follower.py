@@ -52,17 +52,18 @@ class Follower:
         Raises TooSlow, TailEnded, CursorExpired, StoreUnavailable.
         """
         await self._outbox.put(await self._writer.mark(position, _RECONNECT_MILLISECONDS))
-        async with aclosing(self._reader.scan(position, self._versions)) as steps:
+        async with aclosing(self._reader.to_the_stream(position, self._versions)) as steps:
             silent = 0
             async for told in steps:
+                position = told.position
                 shown = [event for event in told.events if self._shown(event)]
                 for event in shown:
-                    await self._outbox.put(await self._writer.block(event, told.position))
+                    at = told.position if event is told.events[-1] else told.before
+                    await self._outbox.put(await self._writer.block(event, at))
                 silent = 0 if shown else silent + len(told.events)
                 if silent > _MARK_EVENTS:  # who is shown little is to get on as well
                     silent = 0
                     await self._outbox.put(await self._writer.mark(told.position))
-        position = Position(position.token)
         while not tail.reaches(position.token):
             pieces, position = await self._turn(position, tail)
             for piece in pieces:
@@ -118,9 +119,9 @@ class Follower:
                     self._versions.note(entry.ticket_id, entry.version)
                     if self._shown(entry.head):
                         pieces.append(entry.written)
-                position = Position(entry.token)
+                position = Position(entry.token, entry.at)
             if not entries:
-                position = Position(tail.token)
+                position = Position(tail.token, tail.at)
             if not pieces and clock() - said_at > outbox.SILENCE_SECONDS:
                 pieces.append(await self._writer.mark(position))  # no cursor is to grow old
             for piece in pieces:  # one by one: the outbox stops it when it is full

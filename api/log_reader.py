@@ -3,25 +3,30 @@
 A position is where a consumer is, and all that it has to remember:
 
     token     the change stream's resume token to follow from
+    at        up to when, roughly, what was recorded is behind
     scanned   the ticket and version up to which the log has been read; None when all of it has been
+    behind    whether what was recorded since `at` is to be read from the log, and not followed
 
 Who starts at the beginning gets the stream's present token first, then the log by ticket and
 version, then what the stream has brought from that token on. So what is written during the scan is
 missed by neither, and some of it is found by both: versions tell, as far as they are remembered.
 
-The stream is not trusted alone. The last versions of the tickets that were last told of are
-remembered; what a stream brings again is passed over, and what it left out between two versions of
-a ticket is read from the log. A ticket that is seen for the first time is taken as it is.
+The stream is trusted with what is a minute old, and not alone. The last versions of the tickets
+that were last told of are remembered; what a stream brings again is passed over, and what it left
+out between two versions of a ticket is read from the log. Who was away for longer gets from the log
+what was recorded meanwhile, and for a minute before (clocks differ, writes take their time), by
+that time, and then the stream from a token that was taken first: a server that no longer has all of
+its stream may leave some out without a word.
 
-An event may come twice to who goes on from an older position. What is new comes in the order of
-versions, always.
+So an event may come twice to who goes on from an older position. What is new comes in the order of
+versions.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -42,29 +47,36 @@ from eventstore.store import (
 REMEMBERED_TICKETS = 2000
 _RANGE_EVENTS = 500
 _CUTS_KEPT_SECONDS = 20.0
-_YOUNG = timedelta(minutes=1)  # of clocks that differ, and of writes that take their time
+_PAGE_EVENTS = 1000
+TRUSTED = timedelta(minutes=1)
+LOOK_BACK = timedelta(minutes=1)
+"""For clocks that differ, and writes that take their time."""
 _BEGINNING = (UUID(int=0), 0)
 
 
 class CursorExpired(CasebookError):
-    """A cursor is older than what the database remembers of its stream: for example some days."""
+    """The database does not remember its stream back to a position: for example some days."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "cursor_expired",
-            "the change stream does not go back to this cursor any more; begin without one",
-        )
+        super().__init__("cursor_expired", "the change stream does not go back so far any more")
 
 
 class Position(NamedTuple):
     """Where a consumer of the log is; see above."""
 
     token: ResumeToken
+    at: datetime
     scanned: tuple[UUID, int] | None = None
+    behind: bool = False
 
     def written(self) -> object:
         """Give it as JSON values, and ids, for a cursor."""
-        return [token_text(self.token), self.scanned]
+        return [token_text(self.token), self.at.isoformat(), self.scanned, self.behind]
+
+    @property
+    def is_old(self) -> bool:
+        """Say whether a stream is not to be trusted with what comes behind it."""
+        return self.behind or utc_now() - self.at > TRUSTED
 
 
 class Told(NamedTuple):
@@ -81,15 +93,20 @@ class Told(NamedTuple):
     quiet: bool = False
 
 
-_WRITTEN: TypeAdapter[tuple[str, tuple[UUID, int] | None]] = TypeAdapter(
-    tuple[str, tuple[UUID, int] | None]
-)
+_Written = tuple[str, datetime, tuple[UUID, int] | None, bool]
+_WRITTEN: TypeAdapter[_Written] = TypeAdapter(_Written)
 
 
 def position_from(written: object) -> Position:
     """Read what `Position.written` has given, from a cursor of ours."""
-    token, scanned = _WRITTEN.validate_python(written)
-    return Position(token_from(token), scanned)
+    token, at, scanned, behind = _WRITTEN.validate_python(written)
+    return Position(token_from(token), at, scanned, behind)
+
+
+def recorded_at(event: Mapping[str, object]) -> datetime | None:
+    """Give when an event was recorded, if it says so: what others have put there may not."""
+    found = event.get("recorded_at")
+    return found if isinstance(found, datetime) else None
 
 
 class Versions:
@@ -121,7 +138,7 @@ class LogReader:
     async def beginning(self) -> Position:
         """Give the position before the first event. Raises StoreUnavailable."""
         with translating():
-            return Position(await self._store.position(), _BEGINNING)
+            return Position(await self._store.position(), utc_now(), _BEGINNING)
 
     @asynccontextmanager
     async def open(self, position: Position) -> AsyncIterator[Feed]:
@@ -133,12 +150,72 @@ class LogReader:
         except HistoryLost as error:
             raise CursorExpired from error
 
-    async def check(self, position: Position) -> None:
-        """Raise CursorExpired if the stream cannot be followed from there, or StoreUnavailable."""
-        async with self.open(position) as feed:
-            await feed.next()
+    async def checked(self, position: Position) -> Position:
+        """Give a position that can be gone on from. Raises StoreUnavailable."""
+        if position.is_old:
+            return position
+        try:
+            async with self.open(position) as feed:
+                await feed.next()
+        except CursorExpired:
+            return position._replace(behind=True)
+        return position
 
-    async def scan(self, position: Position, versions: Versions) -> AsyncGenerator[Told, None]:
+    async def to_the_stream(
+        self, position: Position, versions: Versions
+    ) -> AsyncGenerator[Told, None]:
+        """Give all that the log has behind a position, if it is not to be followed from there.
+
+        The last position is one that is. Raises StoreUnavailable.
+        """
+        async with aclosing(self._scan(position, versions)) as steps:
+            async for told in steps:
+                position = told.position
+                yield told
+        before, position = position, position._replace(scanned=None)
+        if position.is_old:
+            async with aclosing(self._catch_up(position, versions)) as steps:
+                async for told in steps:
+                    position = told.position
+                    yield told
+        else:
+            yield Told((), before, position)
+
+    async def _catch_up(self, position: Position, versions: Versions) -> AsyncGenerator[Told, None]:
+        """Give what was recorded since a position. Raises StoreUnavailable."""
+        with translating():
+            token = await self._store.position()
+        began = utc_now()
+        before, position = position, position._replace(token=token, behind=True)
+        async for events in self.recorded(position.at - LOOK_BACK, None):
+            for event in events:
+                versions.note(event["ticket_id"], event["version"])
+            at = max((event["recorded_at"] for event in events), default=position.at)
+            before, position = position, position._replace(at=min(max(at, position.at), began))
+            yield Told(events, before, position)
+        yield Told((), position, position._replace(at=began, behind=False))
+
+    async def recorded(
+        self, since: datetime, before: datetime | None
+    ) -> AsyncGenerator[list[EventDocument], None]:
+        """Give events by the time at which they were recorded, a page at a time.
+
+        Within a page by ticket and version; a ticket's events are in order from page to page as far
+        as the clocks agreed of those who wrote them. Raises StoreUnavailable.
+        """
+        most, last_page = _PAGE_EVENTS, set[UUID]()
+        while True:
+            found = await self._store.recorded(since, most, before=before)
+            page = [e for e in found if is_event(e) and e["_id"] not in last_page]
+            yield sorted(page, key=lambda event: (event["ticket_id"], event["version"]))
+            if len(found) < most:
+                return
+            last_page = {event["_id"] for event in found}
+            last = found[-1]["recorded_at"]
+            most = _PAGE_EVENTS if last > since else 2 * most  # as many of one moment
+            since = last
+
+    async def _scan(self, position: Position, versions: Versions) -> AsyncGenerator[Told, None]:
         """Give what the log has behind a position, by ticket and version, a range at a time.
 
         Raises StoreUnavailable.
@@ -146,7 +223,7 @@ class LogReader:
         if position.scanned is None:
             return
         last = position.scanned
-        young = utc_now() - _YOUNG
+        young = utc_now() - LOOK_BACK
         for tickets in await self._ranges():
             if tickets.before is not None and tickets.before <= last[0]:
                 continue
@@ -157,7 +234,7 @@ class LogReader:
                     continue
                 if event["recorded_at"] > young:  # the stream may bring it again
                     versions.note(*at)
-                before, position = position, Position(position.token, at)
+                before, position = position, position._replace(scanned=at)
                 yield Told((event,), before, position)
 
     async def follow(
@@ -171,10 +248,11 @@ class LogReader:
             change = await feed.next()
             before = position
             if change is None:
-                position = Position(feed.token or position.token)
+                position = Position(feed.token or position.token, utc_now())
                 yield Told((), before, position, quiet=True)
                 continue
-            event, position = change.document, Position(change.token)
+            event = change.document
+            position = Position(change.token, recorded_at(event) or position.at)
             events: Sequence[EventDocument] = ()
             if is_event(event):
                 ticket_id, version = event["ticket_id"], event["version"]

@@ -10,7 +10,8 @@ Who comes with an older token joins once the row reaches back to it; until then 
 his own. Tokens are compared by `stream_order`.
 
 While the database does not answer, the stream is opened again and again where it was; listeners
-notice nothing but silence. A stream that cannot go on ends the tail for all of them.
+notice nothing but silence. A stream that cannot go on, or has been silent for a minute because the
+database was, ends the tail for all of them: they come back, and get from the log what they missed.
 """
 
 import asyncio
@@ -18,13 +19,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
-from api.log_reader import Position
+from api.log_reader import TRUSTED, Position, recorded_at
 from domain.errors import CasebookError
-from eventstore.envelope import EventDocument, is_event
+from eventstore.envelope import EventDocument, is_event, utc_now
 from eventstore.failures import StoreUnavailable, translating
 from eventstore.store import EventStore, ResumeToken, stream_order
 
@@ -59,6 +61,7 @@ class Entry(NamedTuple):
     """What it is asked for by who does not want all: its type."""
     token: ResumeToken
     order: str
+    at: datetime
     written: bytes
 
 
@@ -71,6 +74,8 @@ class Tail:
     def __init__(self, store: EventStore, write: Write, token: ResumeToken) -> None:
         self.token = token
         """Where the stream is: behind all that is in the row."""
+        self.at = utc_now()
+        """When it was there."""
         self.listeners = 0
         self.reading: asyncio.Task[None] | None = None
         self.has_ended = False
@@ -114,7 +119,7 @@ class Tail:
         return found
 
     async def run(self) -> None:
-        """Read the stream until cancelled. Raises HistoryLost, StoreFailed."""
+        """Read the stream until cancelled. Raises HistoryLost, StoreFailed, StoreUnavailable."""
         try:
             while True:
                 try:
@@ -122,11 +127,14 @@ class Tail:
                         async with self._store.watch(self.token) as feed:
                             while True:
                                 change = await feed.next()
+                                self.at = utc_now()
                                 if change is None:
                                     self.token = feed.token or self.token
                                 else:
                                     await self._add(change.document, change.token)
                 except StoreUnavailable:
+                    if utc_now() - self.at > TRUSTED:
+                        raise
                     _log.warning("the database does not answer; the stream waits for it")
                     await asyncio.sleep(_RETRY_SECONDS)
         finally:
@@ -135,9 +143,10 @@ class Tail:
 
     async def _add(self, event: EventDocument, token: ResumeToken) -> None:
         if is_event(event):
-            written = await self._write(event, Position(token))
-            at = event["ticket_id"], event["version"], {"type": event.get("type")}
-            self._row.append(Entry(*at, token, stream_order(token), written))
+            at = recorded_at(event) or self.at
+            written = await self._write(event, Position(token, at))
+            which = event["ticket_id"], event["version"], {"type": event.get("type")}
+            self._row.append(Entry(*which, token, stream_order(token), at, written))
             self._bytes += len(written) + _ENTRY_BYTES
             while self._bytes > TAIL_BYTES and len(self._row) > 1:
                 oldest = self._row.popleft()

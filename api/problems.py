@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
-from api.log_reader import CursorExpired
 from api.outbox import TooManyStreams
 from api.search import BadQuery
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
@@ -38,7 +37,6 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
     ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
-    CursorExpired: HTTPStatus.GONE,
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -338,6 +338,18 @@ class EventStore:
             if is_event(d)
         ]
 
+    async def recorded(
+        self, since: datetime, limit: int, *, before: datetime | None = None
+    ) -> list[EventDocument]:
+        """Give whole stored documents by when they were recorded, as `since` does.
+
+        Raises StoreUnavailable.
+        """
+        span = {"$gte": since} if before is None else {"$gte": since, "$lt": before}
+        with translating():
+            found = self._events.find({"recorded_at": span}).sort("recorded_at", 1).limit(limit)
+            return await found.to_list()
+
     async def versions(self, ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
         """Give the versions that are stored of some tickets, in any order."""
         wanted = {"_id": 0, "ticket_id": 1, "version": 1}

@@ -5,6 +5,8 @@ import json
 import socket
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import httpx
@@ -316,29 +318,56 @@ async def test_cursors_of_other_lists_are_refused(client, database):
     is_problem(await client.get("/events/stream", headers=header), 422, "bad_cursor")
 
 
-async def forgotten(database):
-    """A cursor of ours whose token no server knows."""
-    token = {"_data": "00" * 20}
-    return await Cursors(database, "events").write(Position(token).written())
+async def cursor_at(database, *, token=None, ago=timedelta(0), behind=False):
+    """A cursor of ours; unless given, the token is one that no server knows."""
+    position = Position(token or {"_data": "00" * 20}, utc_now() - ago, None, behind)
+    return await Cursors(database, "events").write(position.written())
 
 
-async def test_a_cursor_that_is_too_old_is_gone(client, database):
+async def test_who_comes_with_a_forgotten_cursor_is_told_from_the_log(client, database, store):
     """L8: never a silent start from now."""
-    cursor = await forgotten(database)
-    is_problem(await client.get(f"/events?cursor={cursor}"), 410, "cursor_expired")
-    is_problem(await client.get(f"/events/stream?cursor={cursor}"), 410, "cursor_expired")
-    header = {"Last-Event-ID": cursor}
-    is_problem(await client.get("/events/stream", headers=header), 410, "cursor_expired")
+    ids = await open_some(store, 2)
+    expected = {ticket_id: [1, 2, 3] for ticket_id in ids}
+    events, cursors = await exported(client, f"?cursor={await cursor_at(database)}")
+    assert in_order(versions(events)) == expected
+    more = await open_some(store, 1)
+    events, _ = await exported(client, f"?cursor={cursors[-1]}")
+    assert in_order(versions(events)) == {more[0]: [1, 2, 3]}
 
 
-async def test_a_cursor_that_grows_too_old_on_the_way_ends_the_export(
+async def test_no_stream_is_trusted_with_what_was_long_ago(database, store, monkeypatch):
+    """L8: a server that has not all of it any more may leave some out without a word."""
+    monkeypatch.setattr("api.log_reader._PAGE_EVENTS", 4)
+    ids = await open_some(store, 3)
+    token = await store.position()  # what came before is left out
+    cursor = await cursor_at(database, token=token, ago=timedelta(hours=2))
+    async with listening(database, store) as (client, _, _):
+        events, cursors = await exported(client, f"?cursor={cursor}&limit=5")
+        first = versions(events)
+        events, _ = await exported(client, f"?cursor={cursors[-1]}")
+        both = {i: sorted({*first[i], *versions(events)[i]}) for i in ids}
+        assert both == {ticket_id: [1, 2, 3] for ticket_id in ids}
+        async with following(client, f"?cursor={cursor}") as seen:
+            ids += await open_some(store, 1)
+            await until(partial(_all_told, seen, ids))
+            assert in_order(versions(seen.events)) == {i: [1, 2, 3] for i in ids}
+            async with following(client, f"?cursor={seen.ids[4]}") as again:
+                await until(partial(_all_told, again, ids[-1:]))
+
+
+async def _all_told(seen, ids):
+    return {(ticket_id, n) for ticket_id in ids for n in (1, 2, 3)} <= set(seen.told)
+
+
+async def test_a_cursor_that_is_forgotten_on_the_way_ends_the_export(
     client, database, store, monkeypatch
 ):
-    async def unchecked(*_):
-        pass
+    async def unchecked(_self, position):
+        return position
 
-    monkeypatch.setattr("api.log_reader.LogReader.check", unchecked)
-    answer = await client.get(f"/events?cursor={await forgotten(database)}")
+    with monkeypatch.context() as patch:
+        patch.setattr("api.log_reader.LogReader.checked", unchecked)
+        answer = await client.get(f"/events?cursor={await cursor_at(database)}")
     assert answer.status_code == 200
     [line] = answer.text.splitlines()
     assert json.loads(line)["error"]["code"] == "cursor_expired"

@@ -261,7 +261,7 @@ async def test_what_the_stream_leaves_out_is_told(
     """L8: it is not trusted alone, whatever else of a ticket it brings, and after a pause."""
     monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
-    monkeypatch.setattr(dispatch, "_LOOK_BACK", timedelta(seconds=0.3))
+    monkeypatch.setattr(dispatch, "LOOK_BACK", timedelta(seconds=0.3))
     await hooked(client, receiver)
     feed = dispatch.Feeder._feed
 
