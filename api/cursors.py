@@ -26,7 +26,6 @@ from eventstore.failures import answering
 COLLECTION = "secrets"
 _TAG_BYTES = 16
 _KEY_BYTES = 32
-_PATIENCE_SECONDS = 10.0
 
 
 class Cursors:
@@ -57,7 +56,7 @@ class Cursors:
 
     async def _known_key(self) -> bytes:
         if self._key is None:
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 self._key = await self._read_key()
         return self._key
 

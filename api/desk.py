@@ -35,7 +35,6 @@ from eventstore.failures import VersionConflict, answering
 
 COLLECTION = "desks"
 KEPT_SECONDS = 5.0
-_PATIENCE_SECONDS = 10.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -92,7 +91,7 @@ class Desks:
 
     async def read(self, version: int | None = None) -> SetUp:
         """Give a version, or the newest. Raises StoreUnavailable, NoSuchDesk."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             if version is None:
                 newest = await self._documents.find().sort("_id", -1).limit(1).to_list()
             else:
@@ -120,7 +119,7 @@ class Desks:
             since = newest.closing_since if same else now
             changed = SetUp(newest.version + 1, desk, now, actor, since)
             try:
-                async with answering(_PATIENCE_SECONDS):
+                async with answering():
                     await self._documents.insert_one(_to_document(changed))
             except VersionConflict:
                 continue  # someone was first: look at theirs

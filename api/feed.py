@@ -36,7 +36,6 @@ from eventstore.store import EventStore, stream_order
 STREAMS_AT_ONCE = 100
 EXPORTS_AT_ONCE = 8
 _CATCHING_UP_AT_ONCE = 3
-_PATIENCE_SECONDS = 10.0
 _CURSOR_EVERY_EVENTS = 100
 _QUIET_MOMENTS = 5
 
@@ -102,7 +101,7 @@ class Feeds:
         if cursor is None:
             return None
         position = await self._writer.position(cursor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             return await self._reader.checked(position)
 
     async def export(self, cursor: str | None, shown: Shown, limit: int | None) -> Streamed:
@@ -114,7 +113,7 @@ class Feeds:
         try:
             position = await self.position(cursor)
             if position is None:
-                async with answering(_PATIENCE_SECONDS):
+                async with answering():
                     position = await self._reader.beginning()
         except BaseException:
             leave()
@@ -132,7 +131,7 @@ class Feeds:
         leave = self._enter("streams", STREAMS_AT_ONCE)
         try:
             position = await self.position(cursor)
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 if position is None and beginning:
                     position = await self._reader.beginning()
                 tail = await self._tails.join()

@@ -24,12 +24,12 @@ from domain.decisions import Context, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
 from domain.events import Actor, TicketLinked, encode
+from eventstore import failures
 from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, seal, utc_now
 from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
 _ROUNDS = 10  # of deciding again because another writer was first
-_PATIENCE_SECONDS = 10.0  # with a database that does not answer
 _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
@@ -140,7 +140,7 @@ class Handler:
         try:
             other_id = other_ticket(submission.command)
             async with (
-                answering(2 * _PATIENCE_SECONDS),
+                answering(2 * failures.PATIENCE_SECONDS),
                 self._streams.turns(ticket_id, other_id) as (stream, other),
             ):
                 return await self._settle(stream, other, submission, command)
@@ -152,7 +152,7 @@ class Handler:
     ) -> Outcome:
         """Attempt until there is an outcome, others were first too often, or time is up."""
         clock = asyncio.get_running_loop().time
-        deadline = clock() + _PATIENCE_SECONDS
+        deadline = clock() + failures.PATIENCE_SECONDS
         conflicts = 0
         is_current = False
         while True:

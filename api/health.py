@@ -22,7 +22,6 @@ from projections.parked import Parked, ParkedTickets
 from projections.partitions import Member, Partition, Phase, State
 
 _READY_SECONDS = 5.0
-_PATIENCE_SECONDS = 10.0
 _MOST_PARKED = 100
 
 
@@ -165,7 +164,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         `lag` is what is in the log and not in the views, parked tickets left out; null while it is
         not known how far a partition is.
         """
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             report, lags = await generations.ask(looked_at)
         state = report.state
         shown = {
@@ -198,7 +197,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
 
         Its projector does so within moments; a ticket that still cannot be folded stays parked.
         """
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             if not await store.stored(asked.ticket_id, limit=1):
                 raise TicketNotFound
             await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))

@@ -25,7 +25,6 @@ from projections import tickets
 from projections.generations import By
 
 _PUBLIC_EVENTS = EVENT_TYPES.keys() - {NoteAdded.__name__, SlaBreached.__name__}
-_PATIENCE_SECONDS = 10.0
 _ETAG: Mapping[str, object] = {
     "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
 }
@@ -189,7 +188,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         if then is None and version is None:
             shown = await current_tickets.current(ticket_id)
         else:
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 if then is not None:
                     shown = await past.as_it_was(store, ticket_id, then)
                 else:
@@ -219,7 +218,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         more = False
         changes = Changes()
         async with (
-            answering(_PATIENCE_SECONDS),
+            answering(),
             aclosing(past.until(store, ticket_id, asked.then)) as events,
         ):
             async for event in events:
@@ -253,7 +252,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {

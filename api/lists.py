@@ -36,7 +36,6 @@ from eventstore.failures import answering
 from projections.saved_views import SavedViews, ViewName
 
 _MOST_VALUES = 20
-_PATIENCE_SECONDS = 10.0
 
 TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
 FieldText = Annotated[
@@ -195,7 +194,7 @@ def router(database: Database, views: Views) -> APIRouter:
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
         opened = await views.open(asked, prefer)
         if asked.view is not None:
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 found.append((await saved.find(asked.view)).filter.condition())
         listing = Listing(found, asked.sort)
         page = await opened.ask(lambda shown: listing.page(shown, position, asked.limit + 1))

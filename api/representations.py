@@ -23,7 +23,6 @@ INTERNAL_FIELDS = frozenset(
     ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
 )
 """Fields of a read document that clients have no business with."""
-_PATIENCE_SECONDS = 10.0
 
 
 class TicketSummary(BaseModel):
@@ -100,7 +99,7 @@ class Tickets:
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             behind = await self._store.load(ticket_id, after=read.version if read else 0)
         current = tickets.fold(read, behind)
         if current is None:

@@ -17,8 +17,6 @@ from eventstore.failures import answering
 from projections.checkpoints import Checkpoints
 from projections.saved_views import SavedView, SavedViews, TicketFilter, ViewName
 
-_PATIENCE_SECONDS = 10.0
-
 
 class SavedViewAnswer(BaseModel, extra="forbid"):
     """A named filter, and how many tickets match it."""
@@ -61,7 +59,7 @@ def router(database: Database, views: Views) -> APIRouter:
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
         opened = await views.open(asked, prefer)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             found = await saved.all()
         content = await opened.ask(partial(told, found))
         return json_response({"views": content}, opened.headers)
@@ -72,7 +70,7 @@ def router(database: Database, views: Views) -> APIRouter:
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
         opened = await views.open(asked, prefer)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             found = [await saved.find(name)]
         [content] = await opened.ask(partial(told, found))
         return json_response(content, opened.headers)
@@ -92,7 +90,7 @@ def router(database: Database, views: Views) -> APIRouter:
     )
     async def save_view(name: ViewName, asked: TicketFilter) -> Response:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             view, is_new = await saved.save(name, asked)
         [content] = await views.ask(partial(told, [view]))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
@@ -101,7 +99,7 @@ def router(database: Database, views: Views) -> APIRouter:
     @routes.delete("/{name}", status_code=204, responses=problem_responses(404, 422, 503))
     async def delete_view(name: ViewName) -> Response:
         """Forget a saved view. Its tickets are what they were."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             await saved.delete(name)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 

@@ -54,7 +54,6 @@ _BUSY_SECONDS = 10.0
 _UNDOABLE_SECONDS = 300.0
 TICKETS_AT_ONCE = 32
 _PAGE_TICKETS = 1000
-_PATIENCE_SECONDS = 10.0
 _SOON_SECONDS = 0.1
 
 Clock = Callable[[], Awaitable[datetime]]
@@ -128,7 +127,7 @@ class Timekeeper:
 
         Raises StoreUnavailable.
         """
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             now = await self._clock()
         set_up = await self._desks.read()
         waiting = iter(await self._find_due(set_up.desk, now))
@@ -151,7 +150,7 @@ class Timekeeper:
         self._aside = {t: until for t, until in self._aside.items() if until > clock}
         found: dict[UUID, None] = {}
         for time, question in questions:
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 page = await self._generations.ask(partial(self._matches, question, time))
             found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
         return [ticket_id for ticket_id in found if ticket_id not in self._aside]
@@ -163,7 +162,7 @@ class Timekeeper:
     async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
         """Do what one ticket has had due for the longest; the next look finds what else it has."""
         try:
-            async with answering(_PATIENCE_SECONDS):
+            async with answering():
                 stream = await self._store.load(ticket_id)
                 read = tickets.fold(None, stream)
                 act = None if read is None else due(read, set_up, now)

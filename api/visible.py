@@ -40,7 +40,6 @@ WAIT_SECONDS = 30
 _WAIT_UNASKED_SECONDS = 2
 _LOOK_SECONDS = 0.02
 _AGE_KEPT_SECONDS = 0.25
-_PATIENCE_SECONDS = 10.0
 _MOST_AWAITED = 20
 
 Prefer = Annotated[
@@ -104,7 +103,7 @@ class Shown:
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the database as it is with these views. Raises StoreUnavailable."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             return cast("T", await self._ask(question))
 
 
@@ -120,12 +119,12 @@ class Views:
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the database as it is with the views of now. Raises StoreUnavailable."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             return await self._generations.ask(question)
 
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Give a ticket's read document, of whichever views: the log has what it does not show."""
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             shown = (await self._generations.known()).of(self._database)
             return await shown.collection(tickets.COLLECTION).find_one({"_id": ticket_id})
 
@@ -150,7 +149,7 @@ class Views:
             raise Unacceptable(
                 "bad_after", "after is about the views of now, not those as of a time"
             )
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             built = await self._generations.as_of(name)
 
         def ask(question: Callable[[Database], Awaitable[T]]) -> Awaitable[T]:

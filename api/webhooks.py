@@ -30,7 +30,6 @@ from eventstore.store import EventStore
 from projections.saved_views import TicketFilter
 from projections.webhooks import Backfill, Deliveries, Delivery, DeliveryStatus, Webhook, Webhooks
 
-_PATIENCE_SECONDS = 10.0
 _SECRET_BYTES = 32
 
 
@@ -220,7 +219,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         hexadecimal.
         """
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             since = await store.position()
             hook = Webhook(
                 id=uuid7(),
@@ -241,7 +240,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def list_webhooks(actor: CurrentActor) -> Response:
         """List all webhooks, with what waits to be sent to each."""
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             content = [await told(hook) for hook in await hooks.all()]
         return json_response({"webhooks": content}, {})
 
@@ -253,7 +252,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def show_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
         """Show one webhook."""
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             content = await told(await hooks.find(webhook_id))
         return json_response(content, {})
 
@@ -269,7 +268,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         is sent too.
         """
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             hook = await hooks.change(
                 webhook_id, change.url, change.types, change.filter, change.secret
             )
@@ -282,7 +281,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def delete_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
         """Send no more, and forget what was."""
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             await hooks.delete(webhook_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -305,7 +304,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         What has arrived is kept for a week.
         """
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             await hooks.find(webhook_id)
             before = None
             if asked.cursor is not None:
@@ -328,7 +327,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def resume_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
         """Try again what was parked after too many failures."""
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             await hooks.find(webhook_id)
             resumed = await deliveries.resume(webhook_id)
         return json_response({"resumed": resumed}, {}, HTTPStatus.ACCEPTED)
@@ -342,7 +341,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def redeliver(webhook_id: UUID, asked: Redelivery, actor: CurrentActor) -> Response:
         """Send again: one delivery, or everything that was recorded from a time on."""
         _may(actor)
-        async with answering(_PATIENCE_SECONDS):
+        async with answering():
             await hooks.find(webhook_id)
             if asked.delivery is not None:
                 if not await deliveries.redeliver(webhook_id, asked.delivery):

@@ -23,6 +23,7 @@ from pymongo.errors import (
 
 from domain.errors import CasebookError
 
+PATIENCE_SECONDS = 10.0
 _DUPLICATE_KEY = 11000
 _TRANSIENT_LABELS = (
     "RetryableWriteError",
@@ -85,11 +86,14 @@ def translating() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def answering(seconds: float) -> AsyncIterator[None]:
-    """Raise the store's own errors in this block, and StoreUnavailable if it takes too long."""
+async def answering(seconds: float | None = None) -> AsyncIterator[None]:
+    """Raise the store's own errors in this block, and StoreUnavailable if it takes too long.
+
+    Unless given, that is as long as a client is kept waiting for a database that does not answer.
+    """
     try:
         with translating():
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(PATIENCE_SECONDS if seconds is None else seconds):
                 yield
     except TimeoutError as error:
         raise StoreUnavailable from error

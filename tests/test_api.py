@@ -344,7 +344,7 @@ async def test_times_are_kept_as_they_are_shown(client, ticket, database, store)
 async def test_without_a_database_everything_says_so_and_nothing_hangs(monkeypatch):
     """L12: 503 with Retry-After, never a 500."""
     monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
-    monkeypatch.setattr("api.handle._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
     nobody = connect("mongodb://127.0.0.1:9/")
     app = create_app(nobody, EventStore(nobody))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -225,7 +225,7 @@ async def test_a_bulk_that_makes_no_sense_does_nothing(client, database, body):
 async def test_a_bulk_without_a_database_tells_it_for_each_ticket(monkeypatch):
     """L12"""
     monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
-    monkeypatch.setattr("api.handle._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
     nobody = connect("mongodb://127.0.0.1:9/")
     transport = httpx.ASGITransport(create_app(nobody, EventStore(nobody)))
     async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:

@@ -263,7 +263,7 @@ async def test_a_store_that_stays_silent_is_waited_for_only_so_long(
         async def append(self, events):
             raise StoreUnavailable
 
-    monkeypatch.setattr("api.handle._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.5)
     with pytest.raises(StoreUnavailable):
         await Handler(Silent(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
 

@@ -32,6 +32,7 @@ from domain.commands import (
 )
 from domain.desk import Desk, SlaPolicy
 from domain.events import Actor, EventData, Priority, Status
+from eventstore import failures
 from eventstore.envelope import CommandRef, Envelope, Head, Metadata, seal, utc_now
 from eventstore.store import EventStore
 from projections.checkpoints import Checkpoints
@@ -279,7 +280,7 @@ async def test_a_human_who_comes_between_is_not_overtaken(world):
 
 
 async def test_what_hangs_does_not_hang_the_others(world, monkeypatch):
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.5)
     ids = [await world.opened(priority="high") for _ in range(3)]
     world.clock.now = later(hours=2)
     await caught_up(world.database, world.store)
