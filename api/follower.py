@@ -1,7 +1,8 @@
 """One client's stream: from where it was to where all are, and then along with them.
 
-What the log has behind its position, if it begins with a scan; what an own stream brings, until the
-shared one reaches back to where it is; then what the shared one brings. Own streams are read in
+What the log has behind its position, if it begins with a scan or has been away for long; what an
+own stream brings, until the shared one reaches back to where it is; then what the shared one
+brings. Own streams are read in
 turns, a few at once in a process, and what a turn has read is in memory before it is sent: a client
 that reads slowly does not keep others from their turn.
 """

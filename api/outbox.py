@@ -4,7 +4,8 @@ Whoever makes the stream puts pieces into an `Outbox` and has to wait when some 
 response takes them out and sends them. The server stops the response when the client does not read
 (its flow control lets some 64 KB lie in the connection's buffer), the full outbox stops the maker,
 and a response that could send nothing for a while is given up. So a client that never reads costs
-some hundred kilobytes, and that for a minute.
+these, and what was read for it last: a page of the log (500 or 1,000 events, or one long ticket)
+while it is being told of the past, a megabyte at most behind that; for a minute.
 
 They are two tasks, because a response is cut off in the middle of anything when its client goes;
 what is cut off there is only the sending. The maker is cancelled by itself, and closes what it has

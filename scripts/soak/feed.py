@@ -40,7 +40,7 @@ _TICKETS = 20
 _WRITERS = 4
 _DEAF = 20
 _BODY_CHARACTERS = 3000
-_GROWTH_BYTES = 200 * 2**20  # of the server, at most
+_GROWTH_BYTES = 120 * 2**20  # of the server, at most
 
 
 @dataclass(slots=True)
