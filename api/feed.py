@@ -3,7 +3,7 @@
 Both give every event as it is stored, in version order per ticket, and cursors to go on from
 without loss; either takes the other's. `log_reader.py` reads the log from a cursor on,
 `follower.py` follows it for one client, `log_tail.py` shares its end among all of them, and with
-`outbox.py` clients that do not read cost no memory.
+`outbox.py` clients that do not read cost a bounded piece of memory, for a minute.
 
 An event may come twice after going on from a cursor; consumers compare versions.
 """
