@@ -231,7 +231,7 @@ class Generations:
 
         A build that shows no life is given up first. Keep it alive by `beat`.
         """
-        await self._give_up_the_dead()
+        await self.give_up_the_dead()
         counted = await self._documents.find_one_and_update(
             {"_id": "active"}, {"$inc": {"next": 1}}
         )
@@ -395,7 +395,7 @@ class Generations:
 
     async def sweep(self) -> None:
         """Drop what no longer shows, and what was begun and never finished. Safe at any time."""
-        await self._give_up_the_dead()
+        await self.give_up_the_dead()
         now = await self._database.server_time()
         gone: JsonObject = {"drop_after": {"$lt": now}}
         await self._documents.delete_many(gone)
@@ -412,7 +412,12 @@ class Generations:
         documents = await self._documents.find({}, session=session).to_list()
         return {name for d in documents for name in _generation(d).names.values()}
 
-    async def _give_up_the_dead(self) -> None:
+    async def give_up_the_dead(self) -> None:
+        """Give up a build that shows no life, and end what its process has left open.
+
+        Some servers let no stream go on behind a transaction that is open: until it ended, what is
+        shown would be behind.
+        """
         building = await self._documents.find_one({"_id": "building"})
         if building is None:
             return
@@ -420,6 +425,10 @@ class Generations:
         age = abs(await self._database.server_time() - seen_at)
         if age > timedelta(seconds=BUILD_LEASE_SECONDS):
             await self._give_up({"builder": building["builder"], "seen_at": seen_at})
+            views = _generation(building).of(self._database)
+            for member in (await Checkpoints(views).read()).members.values():
+                if member.session is not None:
+                    await self._database.kill_session(member.session)
 
     async def _give_up(self, which: JsonObject) -> None:
         now = await self._database.server_time()

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 _SWEEP_SECONDS = 30.0
+_DEAD_SECONDS = 3.0
 _TRY_AGAIN_SECONDS = 60.0
 
 
@@ -87,8 +88,16 @@ async def _rebuild(database: Database, active: Generation) -> None:
 
 
 async def _sweep(generations: Generations) -> None:
-    """Drop what is left of generations that are no longer shown, now and then."""
+    """Drop what is left of generations that are no longer shown, now and then; soon give up builds
+    whose process has died.
+    """
+    clock = asyncio.get_running_loop().time
+    swept = float("-inf")
     while True:
         with suppress(PyMongoError):
-            await generations.sweep()
-        await asyncio.sleep(_SWEEP_SECONDS)
+            if clock() - swept < _SWEEP_SECONDS:
+                await generations.give_up_the_dead()
+            else:
+                swept = clock()
+                await generations.sweep()
+        await asyncio.sleep(min(_DEAD_SECONDS, _SWEEP_SECONDS))

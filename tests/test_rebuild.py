@@ -9,7 +9,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from domain.errors import CasebookError
 from eventstore.store import COLLECTION as EVENTS
@@ -270,6 +270,36 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
     assert (await Generations(database).begin("next")).numbers != generation.numbers
     assert generation.names["ticket_reads"] in await database.collections()
     await session.end_session()
+
+
+async def test_what_a_killed_builds_projector_has_left_open_is_ended(database, store, monkeypatch):
+    """L8: on some servers no stream goes on behind a transaction that is open."""
+    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.1)
+    generation = await Generations(database).begin("killed")
+    its = generation.of(database).keeping_session()
+    await generations.prepare(its)
+    reads = its.collection("ticket_reads")
+    await reads.insert_one({"_id": uuid4()})
+    opened, ended = asyncio.Event(), asyncio.Event()
+
+    async def work(session):
+        await reads.insert_one({"_id": uuid4()}, session=session)
+        await Checkpoints(its).beat("its projector")
+        opened.set()
+        await ended.wait()
+
+    working = asyncio.create_task(its.in_transaction(work))
+    await opened.wait()
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(20), running(database):
+        await Generations(database).give_up_the_dead()
+        await open_some(store, 2)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+    ended.set()
+    with pytest.raises(OperationFailure):
+        await working
+    assert await reads.count_documents({}) == 1
 
 
 async def test_nothing_is_shown_without_a_fence(database, store):
