@@ -116,7 +116,7 @@ async def test_nobody_sees_a_list_go_back_while_all_is_built_anew_again_and_agai
                 await add(store, ticket_id, "AgentReplied", body="x")
             ids.extend(await open_some(store, 1))
             # Steadily: all of them share one thread, and would else have no time to catch up.
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
     async def read():
         nonlocal seen
