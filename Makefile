@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests wait more than they work: for leases that lapse, for processes that start.
-PROCESSES ?= 3
+PROCESSES ?= 2
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 MUTATION := .venv-mutation
