@@ -176,21 +176,26 @@ async def _told_if_stopped(rebuild: Rebuild, options: argparse.Namespace, report
         raise
 
 
+class Differences:
+    """How many differences were found, and the first of them."""
+
+    def __init__(self, most: int) -> None:
+        self.first: list[Difference] = []
+        self.count = 0
+        self._most = most
+
+    def take(self, difference: Difference) -> None:
+        self.count += 1
+        if self.count <= self._most:
+            self.first.append(difference)
+
+
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:
     generations = Generations(db)
     while True:
         active = await generations.active()
         if active.shape != SHAPE:
             raise UsageError("the views are of another version: the server builds them anew")
-        shown: list[Difference] = []
-        differences = 0
-
-        def tell(difference: Difference) -> None:
-            nonlocal differences
-            differences += 1
-            if differences <= most:
-                shown.append(difference)  # noqa: B023 it is used up before the next round
-
         report.progress(Progress("verify"))
         auditor = Auditor(
             db,
@@ -198,14 +203,15 @@ async def _verify(db: Database, processes: Workers, report: Report, most: int) -
             processes,
             lambda done, total: report.progress(Progress("verify", done, total)),
         )
-        await auditor.compare(tell)
+        found = Differences(most)
+        await auditor.compare(found.take)
         if await generations.active() == active:
             break
         report.say("other views are shown by now: comparing those")
-    for difference in shown:
+    for difference in found.first:
         report.difference(difference)
-    report.verified(auditor, differences, most)
-    return 1 if differences else 0
+    report.verified(auditor, found.count, most)
+    return 1 if found.count else 0
 
 
 async def _repair(db: Database, ids: list[UUID], report: Report) -> int:
