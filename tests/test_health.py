@@ -170,10 +170,16 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
     monkeypatch.setattr(health, "STUCK_SECONDS", 2.5)
     slow = Projector(database, store)
     write = slow._writer.write
+    clock = asyncio.get_running_loop().time
+    took: list[float] = []
 
     async def slowly(holding, batch, token=None):
+        began = clock()
         await asyncio.sleep(1.5)
-        return await write(holding, batch, token)
+        try:
+            return await write(holding, batch, token)
+        finally:
+            took.append(clock() - began)
 
     async with serving(database, project=False) as client, running(slow):
         await until(partial(ready, client, 200))
@@ -185,9 +191,10 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
             answer = await client.get("/readyz")
             told.append((answer.status_code, answer.json()["views"]["condition"]))
             await asyncio.sleep(0.15)
+    assert "slow" in {condition for _, condition in told}
     assert (200, "slow") in told
-    # On a busy machine what takes a second may take three; one that does nothing is never ready.
-    assert sum(status == 200 for status, _ in told) > len(told) / 2
+    # Unless the machine was so busy that a batch did take about as long as what is called stuck.
+    assert max(took) > 2.0 or {status for status, _ in told} == {200}
 
 
 async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_they_are(database):

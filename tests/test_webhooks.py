@@ -360,6 +360,10 @@ async def test_webhooks_are_made_shown_changed_and_forgotten(client, receiver, d
     assert shown == {name: value for name, value in hook.items() if name != "secret"}
     assert (await client.get("/webhooks")).json() == {"webhooks": [shown]}
     changed = await client.put(path, json={"url": f"{receiver.url}/other"}, headers=AGENT)
+    kept = (await Webhooks(database).find(UUID(path[-36:]))).secret
+    anew = {"url": f"{receiver.url}/other", "secret": "another-secret-of-ours"}
+    assert "secret" not in (await client.put(path, json=anew, headers=AGENT)).json()
+    assert kept != (await Webhooks(database).find(UUID(path[-36:]))).secret == anew["secret"]
     assert (changed.json()["url"], changed.json()["types"]) == (f"{receiver.url}/other", [])
     assert (await client.delete(path)).status_code == 204
     for answer in (
