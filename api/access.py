@@ -1,47 +1,181 @@
-"""Who a request comes from.
+"""Who asks, and what each role may ask for.
 
-There is no authentication yet: a request says who acts in the header `Casebook-Actor`, as
-`<role>:<id>` (`agent:alice`, `requester:bob`), and is believed. This is the one place to change.
+`RIGHTS` says it of every route, and a route that is not there is nobody's: adding one means saying
+here whose it is. Which tickets somebody sees, and how much of them, is said in `sight.py`; how one
+is known and let in, in `gate.py`.
+
+A role is what somebody does at the desk:
+
+    requester    has tickets: sees and answers their own, without what is internal
+    agent        works on the tickets of their groups
+    supervisor   works on all tickets, follows the log, has saved views and webhooks
+    auditor      reads everything, changes nothing
+    admin        keys, the desk's set-up, projections; no ticket's content
 """
 
-from typing import Annotated, cast, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, get_args
 
-from fastapi import Depends, Header
+from fastapi import Depends, Request
 
-from domain.errors import Unacceptable
-from domain.events import Actor, Role
+from domain.commands import COMMANDS
+from domain.errors import CasebookError
+from domain.events import Actor
+
+PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
+Scope = Literal["read", "write", "feed", "webhooks", "desk", "operate", "keys"]
+ROLES: tuple[PrincipalRole, ...] = get_args(PrincipalRole)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 TIMEKEEPER = Actor("timekeeper", "system")
 """Who acts when nobody does. Its id is nobody else's, so that nobody uses up its keys."""
-_ID_CHARACTERS = 200
 
 
-async def actor(
-    casebook_actor: Annotated[
-        str,
-        Header(
-            alias="Casebook-Actor",
-            description="Who acts, as `<role>:<id>`; role: requester, agent or system.",
-            examples=["agent:alice"],
-            json_schema_extra={"pattern": "^(requester|agent|system):"},
-        ),
-    ] = "agent:anonymous",
-) -> Actor:
-    """Read the acting person from the request. Raises Unacceptable.
+def is_reserved(id_: str) -> bool:
+    """Say whether an id is the server's own, and nobody's to have."""
+    return id_ == TIMEKEEPER.id
+
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"})
+"""What anybody may ask for: is the server there, and what can it be asked."""
+
+
+class Unauthenticated(CasebookError):
+    """Nobody is known to ask: no key or token, or one that is unknown, expired or revoked."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("unauthenticated", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `key`: the id of their key, if it is by one; `scopes`: all that it is good for."""
+
+    id: str
+    role: PrincipalRole
+    scopes: frozenset[Scope] = frozenset(SCOPES)
+    key: str | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """Give who acts, as the log knows it: a requester, or somebody who works at the desk."""
+        return Actor(self.id, "requester" if self.role == "requester" else "agent")
+
+
+_Roles = frozenset[PrincipalRole]
+
+
+class Right(NamedTuple):
+    """Whose a route is, and what of a key it needs. `recorded`: each use is put on record."""
+
+    scope: Scope
+    roles: _Roles
+    recorded: bool = False
+
+
+_REQUESTER = _Roles(["requester"])
+_SUPERVISOR = _Roles(["supervisor"])
+_AUDITOR = _Roles(["auditor"])
+_ADMIN = _Roles(["admin"])
+_DESK = _Roles(["agent"]) | _SUPERVISOR
+_ALL = _DESK | _REQUESTER
+_READERS = _DESK | _AUDITOR
+_OVERSEERS = _SUPERVISOR | _AUDITOR
+
+COMMAND_ROLES: Mapping[str, _Roles] = {
+    "open": _ALL,
+    "update_status": _DESK,
+    "resolve": _DESK,
+    "reopen": _ALL,
+    "close": _DESK,
+    "merge": _DESK,
+    "assign": _DESK,
+    "unassign": _DESK,
+    "move_to_group": _DESK,
+    "change_priority": _DESK,
+    "change_subject": _DESK,
+    "change_requester": _DESK,
+    "reply": _ALL,
+    "add_note": _DESK,
+    "add_tags": _DESK,
+    "remove_tags": _DESK,
+    "set_field": _DESK,
+    "follow": _DESK,
+    "unfollow": _DESK,
+    "attach": _ALL,
+    "link": _DESK,
+    "unlink": _DESK,
+    "rate": _REQUESTER,
+    "mark_sla_breach": _DESK,
+}
+
+
+def _command_rights() -> dict[str, Right]:
+    rights = {}
+    for verb, roles in COMMAND_ROLES.items():
+        if verb == "open":
+            rights["POST /tickets"] = Right("write", roles)
+        elif verb in COMMANDS:
+            rights[f"POST /tickets/{{ticket_id}}/{verb}"] = Right("write", roles)
+            rights[f"POST /bulk/{verb}"] = Right("write", roles)
+    return rights
+
+
+RIGHTS: Mapping[str, Right] = {
+    **_command_rights(),
+    "GET /tickets": Right("read", _ALL | _AUDITOR),
+    "GET /tickets/{ticket_id}": Right("read", _ALL | _AUDITOR),
+    "GET /tickets/{ticket_id}/timeline": Right("read", _ALL | _AUDITOR),
+    "GET /tickets/{ticket_id}/diff": Right("read", _ALL | _AUDITOR),
+    "GET /dashboard": Right("read", _READERS),
+    "GET /dashboard/series": Right("read", _READERS),
+    "GET /views": Right("read", _READERS),
+    "GET /views/{name}": Right("read", _READERS),
+    "PUT /views/{name}": Right("write", _SUPERVISOR),
+    "DELETE /views/{name}": Right("write", _SUPERVISOR),
+    "GET /agents": Right("read", _OVERSEERS),
+    "GET /agents/series": Right("read", _OVERSEERS),
+    "GET /events": Right("feed", _OVERSEERS, recorded=True),
+    "GET /events/stream": Right("feed", _OVERSEERS, recorded=True),
+    "POST /webhooks": Right("webhooks", _SUPERVISOR, recorded=True),
+    "GET /webhooks": Right("webhooks", _OVERSEERS),
+    "GET /webhooks/{webhook_id}": Right("webhooks", _OVERSEERS),
+    "PUT /webhooks/{webhook_id}": Right("webhooks", _SUPERVISOR, recorded=True),
+    "DELETE /webhooks/{webhook_id}": Right("webhooks", _SUPERVISOR, recorded=True),
+    "GET /webhooks/{webhook_id}/deliveries": Right("webhooks", _OVERSEERS),
+    "POST /webhooks/{webhook_id}/resume": Right("webhooks", _SUPERVISOR),
+    "POST /webhooks/{webhook_id}/redeliver": Right("webhooks", _SUPERVISOR, recorded=True),
+    "GET /desk": Right("desk", _READERS | _ADMIN),
+    "PUT /desk": Right("desk", _ADMIN, recorded=True),
+    "GET /projections": Right("operate", _OVERSEERS | _ADMIN),
+    "POST /projections/repairs": Right("operate", _ADMIN, recorded=True),
+    "GET /metrics": Right("operate", _OVERSEERS | _ADMIN),
+    "POST /keys": Right("keys", _ADMIN, recorded=True),
+    "GET /keys": Right("keys", _ADMIN, recorded=True),
+    "DELETE /keys/{key_id}": Right("keys", _ADMIN, recorded=True),
+    "GET /access_log": Right("keys", _ADMIN | _AUDITOR, recorded=True),
+}
+"""What may be asked for: `<method> <path>`, as routes are declared. The rest is denied."""
+
+
+async def principal(request: Request) -> Principal:
+    """Give who asks, as `gate.py` has found.
 
     Async although it waits for nothing: FastAPI would run it in a thread, which costs more than
     the rest of the request.
     """
-    role, _, name = casebook_actor.partition(":")
-    name = name.strip()
-    if role not in get_args(Role) or not name.isprintable() or not 0 < len(name) <= _ID_CHARACTERS:
-        raise Unacceptable(
-            "bad_actor",
-            "Casebook-Actor must read <role>:<id>, role one of requester, agent, system",
-        )
-    if name == TIMEKEEPER.id:
-        raise Unacceptable("bad_actor", f"the id {name} is the server's own")
-    return Actor(name, cast("Role", role))
+    found = request.state.principal
+    if not isinstance(found, Principal):
+        raise TypeError
+    return found
 
 
-CurrentActor = Annotated[Actor, Depends(actor)]
+CurrentPrincipal = Annotated[Principal, Depends(principal)]
+
+
+async def _actor(principal: CurrentPrincipal) -> Actor:
+    return principal.actor
+
+
+CurrentActor = Annotated[Actor, Depends(_actor)]

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import (
+    access_log,
     agents,
     bulk,
     commands,
@@ -18,18 +19,22 @@ from api import (
     feed,
     health,
     history,
+    keys,
     lists,
     problems,
     saved_views,
     webhooks,
 )
+from api.access_log import AccessLog
 from api.bodies import Bodies
 from api.correlation import Correlation
+from api.gate import Access, Authorisation, Gate
 from api.handle import Handler
 from api.openapi import Application, operation_id
 from api.representations import Tickets
 from api.sending import Dispatcher
 from api.settings import Settings
+from api.sight import Sights
 from api.timekeeper import Timekeeper
 from api.visible import Views
 from eventstore.driver import Database
@@ -84,18 +89,22 @@ def create_app(
     store: EventStore,
     beside: Sequence[Work] = (),
     feeds: feed.Feeds | None = None,
+    access: Access | None = None,
 ) -> FastAPI:
     """Make the application over `database`, and run `beside` for as long as it runs.
 
-    Who serves it ends `feeds` before stopping: a server waits for its responses to end.
+    `access`: by what it is known who asks; by keys alone unless given. Who serves it ends `feeds`
+    before stopping: a server waits for its responses to end.
     """
     feeds = feeds or feed.Feeds(database, store)
+    access = access or Access(keys.Keys(database), AccessLog(database))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await store.prepare()
         await Generations(database).prepare()
         await Deliveries(database).prepare()
+        await access.log.prepare()
         running = [asyncio.create_task(work()) for work in beside]
         for task in running:
             task.add_done_callback(_tell_failure)
@@ -115,23 +124,28 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        dependencies=[Depends(Authorisation(access.log))],
     )
     problems.install(app)  # innermost
     app.add_middleware(Bodies)
+    app.add_middleware(Gate, access=access)
     app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
-    app.include_router(commands.router(handler, views, tickets))
-    app.include_router(bulk.router(handler, views))
-    app.include_router(lists.router(database, views))
-    app.include_router(history.router(store, tickets))
+    sights = Sights(desks, tickets)
+    app.include_router(commands.router(handler, views, tickets, sights))
+    app.include_router(bulk.router(handler, views, sights))
+    app.include_router(lists.router(database, views, sights))
+    app.include_router(history.router(store, tickets, sights))
     app.include_router(feed.router(feeds))
     app.include_router(webhooks.router(database, store))
-    app.include_router(saved_views.router(database, views))
-    app.include_router(dashboard.router(views))
+    app.include_router(saved_views.router(database, views, sights))
+    app.include_router(dashboard.router(views, sights))
     app.include_router(agents.router(views))
     app.include_router(desk.router(desks))
     app.include_router(health.router(database, store))
+    app.include_router(keys.router(access.keys))
+    app.include_router(access_log.router(access.log, database))
     return app
 
 

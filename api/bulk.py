@@ -12,10 +12,10 @@ from inspect import getdoc
 from typing import Annotated, Protocol, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from api.access import CurrentActor
+from api.access import CurrentPrincipal
 from api.answers import described_headers, json_response
 from api.commands import (
     AcceptedEvent,
@@ -29,6 +29,7 @@ from api.commands import (
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission
 from api.problems import Problem, problem_of, problem_responses
+from api.sight import Sights, Unseen
 from api.visible import WAIT_SECONDS, Views
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import CasebookError
@@ -83,14 +84,14 @@ class BulkAnswer(BaseModel, extra="forbid"):
     refused: int
 
 
-def router(handler: Handler, views: Views) -> APIRouter:
+def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
     """Make a route for each command but `open`."""
     routes = APIRouter(prefix="/bulk", tags=["commands on many tickets"])
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:
             routes.add_api_route(
                 f"/{verb}",
-                taking(_body(command), _endpoint(handler, views)),
+                taking(_body(command), _endpoint(handler, views, sights)),
                 methods=["POST"],
                 name=f"bulk_{snake(command)}",
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
@@ -116,17 +117,23 @@ def _body(command: type[Command]) -> type[BaseModel]:
     )
 
 
-def _endpoint(handler: Handler, views: Views) -> Endpoint:
+def _endpoint(handler: Handler, views: Views, sights: Sights) -> Endpoint:
     async def endpoint(
+        request: Request,
         command: BaseModel,
-        actor: CurrentActor,
+        who: CurrentPrincipal,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         prefer: BulkPrefer = None,
     ) -> Response:
         body = cast("_Body", command)
+        sight = await sights.of(who)
         submission = Submission(
-            command=body.command, actor=actor, key=idempotency_key, correlation_id=correlation_id
+            command=body.command,
+            actor=who.actor,
+            key=idempotency_key,
+            correlation_id=correlation_id,
+            require=sight.require,
         )
 
         async def one(ticket_id: UUID) -> Outcome | CasebookError:
@@ -136,6 +143,7 @@ def _endpoint(handler: Handler, views: Views) -> Endpoint:
                 return refused
 
         outcomes = await asyncio.gather(*map(one, body.tickets))
+        request.state.unseen = any(isinstance(outcome, Unseen) for outcome in outcomes)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         applied = await waited(views, done, prefer)
         content = {

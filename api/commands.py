@@ -16,12 +16,13 @@ import orjson
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field
 
-from api.access import CurrentActor
+from api.access import CurrentPrincipal
 from api.answers import described_headers
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
-from api.representations import TicketDetail, Tickets, present
+from api.representations import TicketDetail, Tickets
+from api.sight import Sight, Sights
 from api.visible import WAIT_SECONDS, Views, return_preference, wait_seconds
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
@@ -83,21 +84,21 @@ class Accepted(BaseModel, extra="forbid"):
     )
 
 
-def router(handler: Handler, views: Views, current_tickets: Tickets) -> APIRouter:
+def router(handler: Handler, views: Views, current_tickets: Tickets, sights: Sights) -> APIRouter:
     """Make the routes of all commands."""
     routes = APIRouter(tags=["commands"])
     answers = _Answers(views, current_tickets)
     headers = described_headers("ETag", "Preference-Applied")
     for verb, command in COMMANDS.items():
         if command is OpenTicket:
-            path, endpoint, status = "/tickets", _open(handler, answers), HTTPStatus.CREATED
+            path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
             responses: dict[int | str, dict[str, object]] = {
                 201: {"headers": {**headers, **described_headers("Location")}},
                 **problem_responses(400, 409, 422, 503),
             }
         else:
             path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
-            endpoint = _change(handler, answers)
+            endpoint = _change(handler, answers, sights)
             responses = {
                 200: {"headers": headers},
                 204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
@@ -117,43 +118,47 @@ def router(handler: Handler, views: Views, current_tickets: Tickets) -> APIRoute
     return routes
 
 
-def _open(handler: Handler, answers: "_Answers") -> Endpoint:
+def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
     async def endpoint(
         command: Command,
-        actor: CurrentActor,
+        who: CurrentPrincipal,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> Response:
-        ticket_id = new_ticket_id(actor, idempotency_key)
+        sight = await sights.of(who)
+        sight.check(command)
+        ticket_id = new_ticket_id(who.actor, idempotency_key)
         submission = Submission(
-            command=command, actor=actor, key=idempotency_key, correlation_id=correlation_id
+            command=command, actor=who.actor, key=idempotency_key, correlation_id=correlation_id
         )
         outcome = await handler.handle(ticket_id, submission)
-        return await answers.to_open(outcome, prefer)
+        return await answers.to_open(outcome, prefer, sight)
 
     return endpoint
 
 
-def _change(handler: Handler, answers: "_Answers") -> Endpoint:
+def _change(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
     async def endpoint(
         ticket_id: UUID,
         command: Command,
-        actor: CurrentActor,
+        who: CurrentPrincipal,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         if_match: IfMatch = None,
         prefer: Prefer = None,
     ) -> Response:
+        sight = await sights.of(who)
         submission = Submission(
             command=command,
-            actor=actor,
+            actor=who.actor,
             key=idempotency_key,
             expected_version=expected_version(if_match),
             correlation_id=correlation_id,
+            require=sight.require,
         )
         outcome = await handler.handle(ticket_id, submission)
-        return await answers.to_change(outcome, prefer)
+        return await answers.to_change(outcome, prefer, sight)
 
     return endpoint
 
@@ -165,29 +170,31 @@ class _Answers:
         self._views = views
         self._tickets = current_tickets
 
-    async def to_open(self, outcome: Outcome, prefer: str | None) -> Response:
+    async def to_open(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
         applied = await waited(self._views, [outcome], prefer)
-        content, headers = await self._answer(outcome, prefer, applied)
+        content, headers = await self._answer(outcome, prefer, applied, sight)
         headers["Location"] = f"/tickets/{outcome.ticket_id}"
         return Response(orjson.dumps(content), 201, headers, "application/json")
 
-    async def to_change(self, outcome: Outcome, prefer: str | None) -> Response:
+    async def to_change(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
         applied = await waited(self._views, [outcome], prefer)
         if return_preference(prefer) == "minimal":
             return Response(None, 204, _headers(outcome.version, [*applied, "return=minimal"]))
-        content, headers = await self._answer(outcome, prefer, applied)
+        content, headers = await self._answer(outcome, prefer, applied, sight)
         return Response(orjson.dumps(content), 200, headers, "application/json")
 
     async def _answer(
-        self, outcome: Outcome, prefer: str | None, applied: list[str]
+        self, outcome: Outcome, prefer: str | None, applied: list[str], sight: Sight
     ) -> tuple[JsonObject, dict[str, str]]:
         content = told(outcome)
         if return_preference(prefer) == "representation":
             with suppress(StoreUnavailable):
                 current = await self._tickets.current(outcome.ticket_id)
-                content["ticket"] = present(tickets.to_document(current))
-                applied = [*applied, "return=representation"]
-                return content, _headers(current.version, applied)
+                # It may have been moved out of sight by this very command.
+                if sight.sees(current.ticket):
+                    content["ticket"] = sight.present(tickets.to_document(current))
+                    applied = [*applied, "return=representation"]
+                    return content, _headers(current.version, applied)
         return content, _headers(outcome.version, applied)
 
 

@@ -11,8 +11,10 @@ from typing import Annotated, Literal, cast, get_args
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from api.access import CurrentPrincipal
 from api.answers import json_response
 from api.problems import VIEW_RESPONSES
+from api.sight import Sights
 from api.visible import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
 from domain.events import JsonObject
@@ -152,19 +154,20 @@ class SeriesAnswer(BaseModel, extra="forbid"):
     days: list[DayOfSeries]
 
 
-def router(views: Views) -> APIRouter:
+def router(views: Views, sights: Sights) -> APIRouter:
     """Make the dashboard's routes."""
     routes = APIRouter(tags=["dashboard"])
 
     @routes.get("/dashboard", response_model=DashboardAnswer, responses=VIEW_RESPONSES)
     async def show_dashboard(
-        asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
     ) -> Response:
         """Show the desk as it is, or as it was at the end of a day.
 
         `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         """
+        await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         day = asked.date_ or opened.today
 
@@ -190,13 +193,14 @@ def router(views: Views) -> APIRouter:
 
     @routes.get("/dashboard/series", response_model=SeriesAnswer, responses=VIEW_RESPONSES)
     async def show_series(
-        asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
     ) -> Response:
         """Show one metric for each day of a range.
 
         `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
+        await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         first, last = asked.days(opened.today)
         group = _group(asked.group)

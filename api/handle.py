@@ -10,7 +10,7 @@ unknown: read the stream, and the command's events are there or they are not.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -24,6 +24,7 @@ from domain.decisions import Context, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
 from domain.events import Actor, TicketLinked, encode
+from domain.ticket import Ticket
 from eventstore import failures
 from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, seal, utc_now
 from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
@@ -65,7 +66,8 @@ class Submission:
 
     `key` is the idempotency key; a ticket that is opened with one gets its id from it.
     `occurred_at` is when it happened in the world, if not now. `expected_version` is the version
-    that the client decided on, if it says so.
+    that the client decided on, if it says so. `require` raises a Refusal for a ticket that is not
+    for who sends it.
     """
 
     command: Command
@@ -75,6 +77,7 @@ class Submission:
     expected_version: int | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
+    require: Callable[[Ticket], None] | None = None
 
 
 class Outcome(NamedTuple):
@@ -201,6 +204,15 @@ class Handler:
             if done.fingerprint != command.fingerprint:
                 raise KeyReused
             return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
+        for known in (stream, other):
+            if submission.require is None or known is None or known.ticket is None:
+                continue
+            try:
+                submission.require(known.ticket)
+            except Refusal:
+                if not sure:
+                    return None
+                raise
         now = utc_now()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import past
-from api.access import CurrentActor
+from api.access import CurrentPrincipal
 from api.answers import json_response, next_link
 from api.past import AsOf, Changes
 from api.problems import problem_responses
-from api.representations import TicketDetail, Tickets, present
+from api.representations import TicketDetail, Tickets
+from api.sight import Sight, Sights
 from domain.errors import TicketNotFound, Unacceptable
-from domain.events import EVENT_TYPES, Actor, JsonObject, NoteAdded, Role, SlaBreached
+from domain.events import JsonObject, Role
 from domain.values import Moment
 from eventstore.envelope import EventDocument, chain_is_whole
 from eventstore.failures import answering
@@ -24,7 +25,6 @@ from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import By
 
-_PUBLIC_EVENTS = EVENT_TYPES.keys() - {NoteAdded.__name__, SlaBreached.__name__}
 _ETAG: Mapping[str, object] = {
     "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
 }
@@ -167,7 +167,7 @@ class Diff(BaseModel):
     changes: list[FieldChange]
 
 
-def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
+def router(store: EventStore, current_tickets: Tickets, sights: Sights) -> APIRouter:
     """Make the routes over one log."""
     routes = APIRouter(tags=["queries"])
 
@@ -176,7 +176,9 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         response_model=TicketDetail,
         responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
     )
-    async def show_ticket(ticket_id: UUID, asked: Annotated[TicketQuery, Query()]) -> Response:
+    async def show_ticket(
+        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
+    ) -> Response:
         """Show a ticket as it is after its last acknowledged event, or as it once was.
 
         As of a time it is what its events up to the first later one have made of it; 404 if it was
@@ -185,15 +187,19 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         then, version = asked.then, asked.version
         if then is not None and version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
+        sight = await sights.of(who)
         if then is None and version is None:
             shown = await current_tickets.current(ticket_id)
+            sight.require(shown.ticket)
         else:
+            await sights.require(sight, ticket_id)
             async with answering():
                 if then is not None:
                     shown = await past.as_it_was(store, ticket_id, then)
                 else:
                     _, shown = await past.at_versions(store, ticket_id, 0, version)
-        return json_response(present(tickets.to_document(shown)), {"ETag": f'"{shown.version}"'})
+        content = sight.present(tickets.to_document(shown))
+        return json_response(content, {"ETag": f'"{shown.version}"'})
 
     @routes.get(
         "/tickets/{ticket_id}/timeline",
@@ -203,7 +209,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
     async def show_timeline(
         request: Request,
         ticket_id: UUID,
-        actor: CurrentActor,
+        who: CurrentPrincipal,
         asked: Annotated[TimelineQuery, Query()],
     ) -> Response:
         """Tell a ticket's history from the log: who did what, when, and what it changed.
@@ -212,6 +218,8 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         and `broken` if not; what can no longer be read is shown as it is stored, and from there on
         nobody knows what changed. Requesters are not shown internal notes and missed promises.
         """
+        sight = await sights.of(who)
+        await sights.require(sight, ticket_id)
         anchor: EventDocument | None = None
         page: list[EventDocument] = []
         told: list[JsonObject] = []
@@ -236,7 +244,7 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [_of_one_ticket(event, actor) for event in told if is_shown(event, actor)],
+            "events": [_of_one_ticket(event, sight) for event in told if sight.is_told(event)],
         }
         headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
@@ -247,11 +255,13 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
         responses=problem_responses(404, 422, 503),
     )
     async def show_diff(
-        ticket_id: UUID, actor: CurrentActor, asked: Annotated[DiffQuery, Query()]
+        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[DiffQuery, Query()]
     ) -> Response:
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
+        sight = await sights.of(who)
+        await sights.require(sight, ticket_id)
         async with answering():
             then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
@@ -259,17 +269,11 @@ def router(store: EventStore, current_tickets: Tickets) -> APIRouter:
             "ticket_id": ticket_id,
             "from": asked.from_,
             "to": now.version,
-            "changes": _told_to(actor, found),
+            "changes": sight.changes(found),
         }
         return json_response(diff, {})
 
     return routes
-
-
-def is_shown(event: Mapping[str, object], actor: Actor) -> bool:
-    """Say whether somebody may be told of an event."""
-    type_ = event.get("type")  # of a damaged event it may be anything
-    return actor.role != "requester" or (isinstance(type_, str) and type_ in _PUBLIC_EVENTS)
 
 
 def as_stored(event: Mapping[str, object]) -> JsonObject:
@@ -280,15 +284,9 @@ def as_stored(event: Mapping[str, object]) -> JsonObject:
     return {"id": told.pop("_id", None), **told}
 
 
-def _of_one_ticket(told: JsonObject, actor: Actor) -> JsonObject:
+def _of_one_ticket(told: JsonObject, sight: Sight) -> JsonObject:
     changes = told["changes"]
     return {
         **{name: value for name, value in told.items() if name != "ticket_id"},
-        "changes": _told_to(actor, changes) if isinstance(changes, list) else None,
+        "changes": sight.changes(changes) if isinstance(changes, list) else None,
     }
-
-
-def _told_to(actor: Actor, changes: list[JsonObject]) -> list[JsonObject]:
-    if actor.role != "requester":
-        return changes
-    return [change for change in changes if change["field"] not in past.INTERNAL_FIELDS]

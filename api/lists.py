@@ -12,11 +12,12 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
+from api.access import CurrentPrincipal
 from api.answers import described_headers, json_response, next_link
 from api.cursors import Cursors
 from api.listing import MOST_COUNTED, Listing, Position, Sort
 from api.problems import VIEW_RESPONSES
-from api.representations import TicketSummary, present
+from api.representations import TicketSummary
 from api.search import (
     QUERY_CHARACTERS,
     breached,
@@ -27,8 +28,9 @@ from api.search import (
     solved,
     span,
 )
+from api.sight import Sights
 from api.visible import AtLeast, Prefer, Shown, Views
-from domain.errors import Unacceptable
+from domain.errors import Forbidden, Unacceptable
 from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
 from eventstore.driver import Database
@@ -163,7 +165,7 @@ class TicketPage(BaseModel, extra="forbid"):
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
-def router(database: Database, views: Views) -> APIRouter:
+def router(database: Database, views: Views, sights: Sights) -> APIRouter:
     """Make the routes over one database."""
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
@@ -176,7 +178,10 @@ def router(database: Database, views: Views) -> APIRouter:
         responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
     )
     async def list_tickets(
-        request: Request, asked: Annotated[ListQuery, Query()], prefer: Prefer = None
+        request: Request,
+        who: CurrentPrincipal,
+        asked: Annotated[ListQuery, Query()],
+        prefer: Prefer = None,
     ) -> Response:
         """List tickets, the last opened first unless another `sort` is asked for.
 
@@ -185,7 +190,10 @@ def router(database: Database, views: Views) -> APIRouter:
         each ticket that matched throughout exactly once. By `updated_at` a ticket that changes
         meanwhile moves: the first to change last, it comes at least once; the latest first, it may
         be missed. By `resolved_at` likewise for what is resolved or reopened meanwhile.
+
+        Listed is what who asks may see: requesters their own tickets, agents those of their groups.
         """
+        sight = await sights.asking(who, asked)
         found = asked.conditions()
         position = None
         if asked.cursor is not None:
@@ -194,9 +202,11 @@ def router(database: Database, views: Views) -> APIRouter:
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
         opened = await views.open(asked, prefer)
         if asked.view is not None:
+            if sight.is_of_requester:
+                raise Forbidden("saved views are not for requesters")
             async with answering():
                 found.append((await saved.find(asked.view)).filter.condition())
-        listing = Listing(found, asked.sort)
+        listing = Listing(sight.within(found), asked.sort)
         page = await opened.ask(lambda shown: listing.page(shown, position, asked.limit + 1))
         total = await _total(opened, listing) if asked.count else None
         following = None
@@ -206,7 +216,7 @@ def router(database: Database, views: Views) -> APIRouter:
             following = await cursors.write(place)
         links = next_link(request, cursor=following) if following else {}
         content = {
-            "tickets": [present(document) for document in page[: asked.limit]],
+            "tickets": [sight.present(document) for document in page[: asked.limit]],
             "next": following,
             "total": total,
         }

@@ -1,8 +1,8 @@
 """The OpenAPI document: what FastAPI finds in the routes, and what it cannot know.
 
-Added here for all routes alike: the schema of problem documents, what any request with a body may
-be answered, the header that each answer has, and links from a ticket that was opened to what can be
-done with it.
+Added here for all routes alike: the schema of problem documents, how one shows who one is, what any
+request may be answered and what any with a body, the header that each answer has, and links from a
+ticket that was opened to what can be done with it.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from api import correlation
+from api.access import OPEN_PATHS
 from api.problems import Fault, Problem, problem_responses
 from domain.events import JsonObject
 
@@ -40,9 +41,23 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         [(Problem, "serialization"), (Fault, "serialization")], ref_template=_COMPONENTS
     )
     document["components"]["schemas"].update(problems["$defs"])
-    operations = list(_operations(document))
-    for operation in operations:
+    document["components"]["securitySchemes"] = {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key, `casebook_<id>_<secret>`, or a token of the identity provider.",
+        }
+    }
+    document["security"] = [{"bearer": []}]
+    operations = []
+    for path, operation in _operations(document):
+        operations.append(operation)
         responses = cast("dict[str, JsonObject]", operation["responses"])
+        if path in OPEN_PATHS:
+            operation["security"] = []
+        else:
+            for status, response in problem_responses(401, 403, 429).items():
+                responses.setdefault(str(status), response)
         if "requestBody" in operation:
             for status, response in problem_responses(400, 408, 413, 415).items():
                 responses.setdefault(str(status), response)
@@ -64,9 +79,11 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _operations(document: JsonObject) -> Iterator[JsonObject]:
-    for path in cast("dict[str, dict[str, JsonObject]]", document["paths"]).values():
-        yield from path.values()
+def _operations(document: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+    paths = cast("dict[str, dict[str, JsonObject]]", document["paths"])
+    for path, methods in paths.items():
+        for operation in methods.values():
+            yield path, operation
 
 
 def _is_of_a_ticket(operation: JsonObject) -> bool:

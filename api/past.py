@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from domain.errors import HistoryError, NotFound, TicketNotFound
+from api.representations import UNREADABLE
+from domain.errors import NotFound, TicketNotFound
 from domain.events import JsonObject
 from eventstore.envelope import EventDocument, from_document
 from eventstore.store import EventStore
@@ -22,8 +23,6 @@ from projections import tickets
 from projections.generations import By
 from projections.tickets import TicketRead
 
-INTERNAL_FIELDS = frozenset({"sla_breached"})
-"""Fields whose changes requesters are not told, as they are not told of the events."""
 FIELDS = (
     "subject",
     "body",
@@ -47,8 +46,6 @@ FIELDS = (
     "sla_breached",
 )
 """The fields of a ticket whose changes are told."""
-# What folding makes of values that no event has.
-_UNREADABLE = (HistoryError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
 
 class VersionNotReached(NotFound):
@@ -133,7 +130,7 @@ class Changes:
         if self._is_readable:
             try:
                 self._read = tickets.apply(self._read, from_document(event))
-            except _UNREADABLE:
+            except UNREADABLE:
                 self._is_readable = False
 
     def tell(self, event: EventDocument) -> list[JsonObject] | None:
@@ -144,7 +141,7 @@ class Changes:
             if not self._is_readable:
                 return None
             self._shown = fields(self._read)
-        except _UNREADABLE:
+        except UNREADABLE:
             self._is_readable = False
             return None
         return differences(before, self._shown)

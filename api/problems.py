@@ -15,10 +15,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import Unauthenticated
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
 from api.outbox import TooManyStreams
 from api.search import BadQuery
+from api.sight import Unseen
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
@@ -28,7 +30,20 @@ _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
 
+_CHALLENGE = 'Bearer realm="casebook"'
+
+
+class TooManyRequests(CasebookError):
+    """Somebody asks more often than is good for the others: for example a client in a loop."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("too_many_requests", f"too many requests; ask again in {seconds} s")
+        self.seconds = seconds
+
+
 STATUS: Mapping[type[CasebookError], HTTPStatus] = {
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     NotFound: HTTPStatus.NOT_FOUND,
     StateConflict: HTTPStatus.CONFLICT,
     Forbidden: HTTPStatus.FORBIDDEN,
@@ -104,7 +119,10 @@ def _described(status: HTTPStatus) -> dict[str, object]:
         "description": title_of(status),
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.UNAUTHORIZED:
+        told = {"description": "How to show who one is.", "schema": {"type": "string"}}
+        described["headers"] = {"WWW-Authenticate": {**told, "required": True}}
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         seconds = {"description": "In so many seconds.", "schema": {"type": "integer"}}
         described["headers"] = {"Retry-After": {**seconds, "required": True}}
     return described
@@ -200,10 +218,22 @@ class Unexpected:
             await answer(scope, receive, send)
 
 
-def _casebook_error(_: Request, error: Exception) -> Response:
+def answer_to(error: CasebookError) -> Response:
+    """Give the response for one of Casebook's own errors."""
+    response = _response(problem_of(error), soon=isinstance(error, ViewsBehind))
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = _CHALLENGE
+    elif isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.seconds)
+    return response
+
+
+def _casebook_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, CasebookError):
         raise TypeError
-    return _response(problem_of(error), soon=isinstance(error, ViewsBehind))
+    if isinstance(error, Unseen):
+        request.state.unseen = True  # for the access log; nobody is told the difference
+    return answer_to(error)
 
 
 def _invalid_request(_: Request, error: Exception) -> Response:

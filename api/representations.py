@@ -5,15 +5,17 @@ it always shows every acknowledged change, projector or none (law L9).
 """
 
 from collections.abc import Mapping
+from contextlib import aclosing, suppress
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.visible import Views
-from domain.errors import TicketNotFound
+from domain.errors import HistoryError, TicketNotFound
 from domain.events import CloseReason, FieldValue, JsonObject, Priority, SlaTarget, Status
 from domain.ticket import Attachment, Link, Rating
+from eventstore.envelope import from_document
 from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections import tickets
@@ -23,6 +25,13 @@ INTERNAL_FIELDS = frozenset(
     ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
 )
 """Fields of a read document that clients have no business with."""
+
+
+_INTERNAL = "Null for requesters."
+
+
+UNREADABLE = (HistoryError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What folding makes of values that no event has."""
 
 
 class TicketSummary(BaseModel):
@@ -44,15 +53,15 @@ class TicketSummary(BaseModel):
     resume_at: datetime | None
     resolution: str | None
     close_reason: CloseReason | None
-    followers: list[str]
+    followers: list[str] | None = Field(description=_INTERNAL)
     attachments: list[Attachment]
-    links: list[Link]
+    links: list[Link] | None = Field(description=_INTERNAL)
     rating: Rating | None
     opened_at: datetime
     updated_at: datetime
     preview: str = Field(description="The first 50 characters of the last public message.")
-    last_actor: str
-    has_note: bool
+    last_actor: str | None = Field(description=_INTERNAL)
+    has_note: bool | None = Field(description=_INTERNAL)
     agent_replies: int
     requester_replies: int
     reopenings: int
@@ -66,7 +75,9 @@ class TicketSummary(BaseModel):
         "the ticket waits."
     )
     resolution_due_at: datetime | None
-    sla_breached: list[SlaTarget] = Field(description="The promises that were missed.")
+    sla_breached: list[SlaTarget] | None = Field(
+        description=f"The promises that were missed. {_INTERNAL}"
+    )
 
 
 class TicketDetail(TicketSummary):
@@ -105,3 +116,20 @@ class Tickets:
         if current is None:
             raise TicketNotFound
         return current
+
+    async def readable(self, ticket_id: UUID) -> TicketRead:
+        """Give a ticket as it is, or was before its first event that cannot be read.
+
+        Raises TicketNotFound, StoreUnavailable.
+        """
+        with suppress(*UNREADABLE):
+            return await self.current(ticket_id)
+        read: TicketRead | None = None
+        with suppress(*UNREADABLE):
+            async with answering(), aclosing(self._store.parts(ticket_id)) as parts:
+                async for part in parts:
+                    for event in part:
+                        read = tickets.apply(read, from_document(event))
+        if read is None:
+            raise TicketNotFound
+        return read

@@ -8,8 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from api.access import CurrentPrincipal
 from api.answers import described_headers, json_response
 from api.problems import VIEW_RESPONSES, problem_responses
+from api.sight import Sights
 from api.visible import AtLeast, Prefer, Views
 from domain.events import JsonObject
 from eventstore.driver import Database
@@ -33,7 +35,7 @@ class SavedViewsAnswer(BaseModel, extra="forbid"):
     views: list[SavedViewAnswer]
 
 
-def router(database: Database, views: Views) -> APIRouter:
+def router(database: Database, views: Views, sights: Sights) -> APIRouter:
     """Make the routes over one database."""
     saved = SavedViews(database)
     routes = APIRouter(prefix="/views", tags=["saved views"])
@@ -53,11 +55,14 @@ def router(database: Database, views: Views) -> APIRouter:
         ]
 
     @routes.get("", response_model=SavedViewsAnswer, responses=VIEW_RESPONSES)
-    async def list_views(asked: Annotated[AtLeast, Query()], prefer: Prefer = None) -> Response:
+    async def list_views(
+        who: CurrentPrincipal, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
+    ) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
+        await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found = await saved.all()
@@ -66,9 +71,13 @@ def router(database: Database, views: Views) -> APIRouter:
 
     @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
     async def show_view(
-        name: ViewName, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
+        name: ViewName,
+        who: CurrentPrincipal,
+        asked: Annotated[AtLeast, Query()],
+        prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
+        await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found = [await saved.find(name)]

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import limits
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.errors import CasebookError
 from eventstore.driver import DriverName
@@ -15,6 +16,14 @@ _PREFIX = "CASEBOOK_"
 
 class SettingsError(CasebookError):
     """A variable has a value that cannot be used: for example CASEBOOK_PORT=eighty."""
+
+
+def _rate_limit(text: str) -> str:
+    try:
+        limits.parse(text)
+    except ValueError as error:
+        raise ValueError("a rate limit reads like 200/second") from error
+    return text
 
 
 class Settings(BaseModel):
@@ -31,6 +40,12 @@ class Settings(BaseModel):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
     timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
     webhooks: bool = True
+    beyond_loopback: bool = False
+    rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "200/second"
+    jwt_key: Path | None = None
+    jwks: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
 
     @property
     def signing_key_path(self) -> Path:

@@ -77,6 +77,13 @@ class AtLeast(BaseModel):
         ),
     ]
 
+    def awaited(self) -> dict[UUID, int]:
+        """Give the tickets of `after`, and the version of each. Raises Unacceptable."""
+        awaited: dict[UUID, int] = {}
+        for ticket_id, version in map(_ticket_and_version, self.after):
+            awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
+        return awaited
+
 
 class ViewsBehind(Refusal):
     """A list was asked to show a command that the views do not show in time."""
@@ -135,11 +142,10 @@ class Views:
         """
         if asked.as_of_view is not None:
             return await self._open_as_of(asked.as_of_view, asked.after)
-        awaited: dict[UUID, int] = {}
-        for ticket_id, version in map(_ticket_and_version, asked.after):
-            awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
         seconds = wait_seconds(prefer)
-        if not await self.show(awaited, _WAIT_UNASKED_SECONDS if seconds is None else seconds):
+        if not await self.show(
+            asked.awaited(), _WAIT_UNASKED_SECONDS if seconds is None else seconds
+        ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age_told()}
         return Shown(headers, datetime.now(UTC).date(), self._generations.ask)

@@ -15,14 +15,14 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from uuid_utils.compat import uuid7
 
-from api.access import CurrentActor
+from api.access import CurrentPrincipal
 from api.answers import described_headers, json_response, next_link
 from api.cursors import Cursors
 from api.feed import EventType
 from api.problems import problem_responses
 from api.sending import is_refused
-from domain.errors import Forbidden, NotFound, Unacceptable
-from domain.events import Actor, JsonObject
+from domain.errors import NotFound, Unacceptable
+from domain.events import JsonObject
 from domain.values import Moment
 from eventstore.driver import Database
 from eventstore.failures import answering
@@ -207,10 +207,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
         response_model=WebhookMade,
         responses={
             201: {"headers": described_headers("Location")},
-            **problem_responses(400, 403, 409, 422, 503),
+            **problem_responses(400, 409, 422, 503),
         },
     )
-    async def add_webhook(order: WebhookOrder, actor: CurrentActor) -> Response:
+    async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
         """Have events be sent as they happen, as signed POSTs.
 
         Each is sent at least once, and a ticket's in the order of their versions. Any 2xx means
@@ -218,7 +218,6 @@ def router(database: Database, store: EventStore) -> APIRouter:
         `v1=` and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` under the secret, in
         hexadecimal.
         """
-        _may(actor)
         async with answering():
             since = await store.position()
             hook = Webhook(
@@ -229,17 +228,16 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 secret=order.secret or secrets.token_urlsafe(_SECRET_BYTES),
                 since=since,
                 created_at=await database.server_time(),
-                created_by=actor.id,
+                created_by=who.id,
                 backfill=None if order.since is None else Backfill(order.since, again=False),
             )
             await hooks.add(hook)
             content = {**await told(hook), "secret": hook.secret}
         return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(403, 422, 503))
-    async def list_webhooks(actor: CurrentActor) -> Response:
+    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422, 503))
+    async def list_webhooks() -> Response:
         """List all webhooks, with what waits to be sent to each."""
-        _may(actor)
         async with answering():
             content = [await told(hook) for hook in await hooks.all()]
         return json_response({"webhooks": content}, {})
@@ -247,11 +245,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
     @routes.get(
         "/{webhook_id}",
         response_model=WebhookAnswer,
-        responses=problem_responses(403, 404, 422, 503),
+        responses=problem_responses(404, 422, 503),
     )
-    async def show_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
+    async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
-        _may(actor)
         async with answering():
             content = await told(await hooks.find(webhook_id))
         return json_response(content, {})
@@ -259,15 +256,12 @@ def router(database: Database, store: EventStore) -> APIRouter:
     @routes.put(
         "/{webhook_id}",
         response_model=WebhookAnswer,
-        responses=problem_responses(400, 403, 404, 422, 503),
+        responses=problem_responses(400, 404, 422, 503),
     )
-    async def change_webhook(
-        webhook_id: UUID, change: WebhookChange, actor: CurrentActor
-    ) -> Response:
+    async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
         """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
         is sent too.
         """
-        _may(actor)
         async with answering():
             hook = await hooks.change(
                 webhook_id, change.url, change.types, change.filter, change.secret
@@ -275,12 +269,9 @@ def router(database: Database, store: EventStore) -> APIRouter:
             content = await told(hook)
         return json_response(content, {})
 
-    @routes.delete(
-        "/{webhook_id}", status_code=204, responses=problem_responses(403, 404, 422, 503)
-    )
-    async def delete_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
+    @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def delete_webhook(webhook_id: UUID) -> Response:
         """Send no more, and forget what was."""
-        _may(actor)
         async with answering():
             await hooks.delete(webhook_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -290,20 +281,18 @@ def router(database: Database, store: EventStore) -> APIRouter:
         response_model=DeliveryPage,
         responses={
             200: {"headers": described_headers("Link")},
-            **problem_responses(403, 404, 422, 503),
+            **problem_responses(404, 422, 503),
         },
     )
     async def list_deliveries(
         request: Request,
         webhook_id: UUID,
-        actor: CurrentActor,
         asked: Annotated[DeliveryQuery, Query()],
     ) -> Response:
         """Tell what was sent and what is to be, the last events first.
 
         What has arrived is kept for a week.
         """
-        _may(actor)
         async with answering():
             await hooks.find(webhook_id)
             before = None
@@ -322,11 +311,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
         "/{webhook_id}/resume",
         status_code=202,
         response_model=Resumed,
-        responses=problem_responses(403, 404, 422, 503),
+        responses=problem_responses(404, 422, 503),
     )
-    async def resume_webhook(webhook_id: UUID, actor: CurrentActor) -> Response:
+    async def resume_webhook(webhook_id: UUID) -> Response:
         """Try again what was parked after too many failures."""
-        _may(actor)
         async with answering():
             await hooks.find(webhook_id)
             resumed = await deliveries.resume(webhook_id)
@@ -336,11 +324,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
         "/{webhook_id}/redeliver",
         status_code=202,
         response_model=WebhookAnswer,
-        responses=problem_responses(400, 403, 404, 422, 503),
+        responses=problem_responses(400, 404, 422, 503),
     )
-    async def redeliver(webhook_id: UUID, asked: Redelivery, actor: CurrentActor) -> Response:
+    async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
         """Send again: one delivery, or everything that was recorded from a time on."""
-        _may(actor)
         async with answering():
             await hooks.find(webhook_id)
             if asked.delivery is not None:
@@ -352,12 +339,6 @@ def router(database: Database, store: EventStore) -> APIRouter:
         return json_response(content, {}, HTTPStatus.ACCEPTED)
 
     return routes
-
-
-def _may(actor: Actor) -> None:
-    """Raise Forbidden for requesters: webhooks tell of all tickets, notes included."""
-    if actor.role == "requester":
-        raise Forbidden("webhooks are not for requesters")
 
 
 def _delivery(delivery: Delivery) -> Mapping[str, object]:

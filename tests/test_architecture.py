@@ -14,7 +14,17 @@ THIRD_PARTY = {
     "domain": {"pydantic"},
     "eventstore": {"bson", "cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
     "projections": {"bson", "pydantic", "pymongo"},
-    "api": {"fastapi", "httpx", "orjson", "pydantic", "pymongo", "starlette", "uuid_utils"},
+    "api": {
+        "fastapi",
+        "httpx",
+        "jwt",
+        "limits",
+        "orjson",
+        "pydantic",
+        "pymongo",
+        "starlette",
+        "uuid_utils",
+    },
     "scripts": {
         "bson",
         "cryptography",

@@ -4,7 +4,6 @@ import asyncio
 import re
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 
 from api.app import create_app
@@ -16,7 +15,8 @@ from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from tests.test_api import AGENT, OPEN, client, is_problem, serving, ticket
+from tests.callers import AGENT, access
+from tests.test_api import OPEN, asking, client, is_problem, serving, ticket
 
 __all__ = ["client", "ticket"]
 REPRESENTATION = {**AGENT, "Prefer": "return=representation"}
@@ -227,8 +227,7 @@ async def test_a_bulk_without_a_database_tells_it_for_each_ticket(monkeypatch):
     monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
     monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
     nobody = connect("mongodb://127.0.0.1:9/")
-    transport = httpx.ASGITransport(create_app(nobody, EventStore(nobody)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
+    async with asking(create_app(nobody, EventStore(nobody), access=access(nobody))) as client:
         body = {"tickets": [str(uuid4()), str(uuid4())]}
         answer = await client.post("/bulk/unassign", json=body)
         assert [o["status"] for o in answer.json()["outcomes"]] == [503, 503]

@@ -3,7 +3,6 @@
 import asyncio
 from uuid import uuid4
 
-import httpx
 import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
 
@@ -13,6 +12,8 @@ from eventstore.commit import GroupCommit
 from eventstore.envelope import to_document
 from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, EventStore
+from tests.callers import access
+from tests.test_api import asking
 from tests.test_store import happened
 
 
@@ -142,9 +143,8 @@ async def test_a_full_queue_is_a_503_that_says_when_to_come_back(
 ):
     """L12: load is shed before memory grows."""
     monkeypatch.setattr(target, 0)
-    app = create_app(database, EventStore(database))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
+    app = create_app(database, EventStore(database), access=access(database))
+    async with asking(app) as client:
         answer = await client.post("/tickets", json={"subject": "x", "requester": "bob"})
     assert answer.status_code == 503
     assert answer.json()["code"] == "store_busy"

@@ -24,9 +24,10 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, seal, to_document, utc_now
 from eventstore.store import EventStore
+from tests.callers import REQUESTER, SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
-from tests.test_api import REQUESTER, is_problem, serving
+from tests.test_api import asking, is_problem, serving
 
 
 @pytest_asyncio.fixture
@@ -41,12 +42,14 @@ async def listening(database, store=None):
     """The API on a real socket: only there do responses stream. Gives its address and feeds."""
     store = store or EventStore(database)
     feeds = Feeds(database, store)
-    config = uvicorn.Config(create_app(database, store, (), feeds), log_config=None, ws="none")
+    config = uvicorn.Config(
+        create_app(database, store, (), feeds, access(database)), log_config=None, ws="none"
+    )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     served = asyncio.create_task(server._serve([listener]))
-    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=30, headers=SOMEBODY) as client:
         try:
             yield client, feeds, server
         finally:
@@ -207,12 +210,8 @@ async def test_what_is_written_during_the_scan_is_told_once(database, store):
 
 @asynccontextmanager
 async def serving_with(database, store):
-    app = create_app(database, store)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://casebook") as client,
-    ):
+    app = create_app(database, store, access=access(database))
+    async with app.router.lifespan_context(app), asking(app) as client:
         yield client
 
 
@@ -387,9 +386,8 @@ async def test_without_a_database_the_feed_says_so(monkeypatch):
     """L12: 503 before the first byte."""
     monkeypatch.setattr("eventstore.driver._SERVER_SELECTION_SECONDS", 0.1)
     nobody = connect("mongodb://127.0.0.1:9/")
-    app = create_app(nobody, EventStore(nobody))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
+    app = create_app(nobody, EventStore(nobody), access=access(nobody))
+    async with asking(app) as client:
         for path in ("/events", "/events?cursor=AAAA", "/events/stream"):
             is_problem(await client.get(path), 503, "store_unavailable")
         unknown = f"/tickets/{uuid4()}"
@@ -545,7 +543,9 @@ async def narrow(client):
     """A client into whose connection little fits."""
     small = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]
     transport = httpx.AsyncHTTPTransport(socket_options=small)
-    async with httpx.AsyncClient(base_url=client.base_url, transport=transport, timeout=30) as one:
+    async with httpx.AsyncClient(
+        base_url=client.base_url, transport=transport, timeout=30, headers=SOMEBODY
+    ) as one:
         yield one
 
 

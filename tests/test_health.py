@@ -14,9 +14,10 @@ from projections.checkpoints import Checkpoints
 from projections.health import Health, condition
 from projections.partitions import Member, Partition, State
 from projections.projector import Projector
+from tests.callers import ADMIN, AGENT
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, all_live, caught_up, open_some, running, until
-from tests.test_api import AGENT, OPEN, WAIT, is_problem, serving
+from tests.test_api import OPEN, WAIT, is_problem, serving
 from tests.test_projector import Deaf
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -343,14 +344,18 @@ async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, mon
         assert "a bug in a fold" in parked["error"]
         assert (await client.get("/readyz")).json()["views"]["parked_tickets"] == 1
         monkeypatch.setattr(tickets, "apply", apply)
-        asked = await client.post("/projections/repairs", json={"ticket_id": str(ticket_id)})
+        asked = await client.post(
+            "/projections/repairs", json={"ticket_id": str(ticket_id)}, headers=ADMIN
+        )
         assert asked.status_code == 202
 
         async def repaired():
             return (await client.get("/projections")).json()["parked"] == []
 
         await until(repaired)
-        unknown = await client.post("/projections/repairs", json={"ticket_id": str(uuid4())})
+        unknown = await client.post(
+            "/projections/repairs", json={"ticket_id": str(uuid4())}, headers=ADMIN
+        )
         is_problem(unknown, 404, "ticket_not_found")
     await assert_views_equal_the_log(database)
 

@@ -11,9 +11,10 @@ from domain.events import EventData, encode
 from domain.ticket import Ticket
 from eventstore.envelope import EMPTY, CommandRef, Metadata, seal, to_document, utc_now
 from projections import tickets
+from tests.callers import AGENT, REQUESTER
 from tests.projecting import add, open_some
 from tests.spec import ALICE, NOW, opened
-from tests.test_api import AGENT, OPEN, REQUESTER, is_problem, serving
+from tests.test_api import OPEN, is_problem, serving
 
 DAY = timedelta(days=1)
 

@@ -8,6 +8,7 @@ import pytest
 
 from domain.events import SlaTargets
 from projections.generations import Generations
+from tests.callers import AGENT
 from tests.projecting import add, caught_up, open_some, running
 from tests.spec import NOW
 from tests.test_api import OPEN, is_problem, serving
@@ -29,7 +30,7 @@ async def desk(database, store):
         for name, different in lives.items():
             opened = await client.post("/tickets", json={**OPEN, "body": "", **different})
             ids[name] = opened.json()["ticket_id"]
-        agent = {"Casebook-Actor": "agent:alice"}
+        agent = AGENT
         for name in ("toner", "net"):
             path = f"/tickets/{ids[name]}"
             await client.post(f"{path}/assign", json={"assignee": "alice"}, headers=agent)

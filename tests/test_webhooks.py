@@ -17,8 +17,9 @@ from api.sending import Dispatcher, Patience, is_refused, signature
 from eventstore.failures import HistoryLost
 from eventstore.store import EventStore
 from projections.webhooks import Backfill, Dispatch, Webhooks
+from tests.callers import REQUESTER, SUPERVISOR
 from tests.projecting import add, open_some, until
-from tests.test_api import AGENT, REQUESTER, is_problem, serving
+from tests.test_api import is_problem, serving
 
 HASTY = Patience(attempts=3, first_seconds=0.02, longest_seconds=0.1)
 
@@ -98,7 +99,7 @@ async def client(database, store):
 async def hooked(client, receiver, **more):
     """Have the receiver be told."""
     order = {"url": receiver.url, **more}
-    made = await client.post("/webhooks", json=order, headers=AGENT)
+    made = await client.post("/webhooks", json=order, headers=SUPERVISOR)
     assert made.status_code == 201, made.text
     return made.json()
 
@@ -335,7 +336,7 @@ async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
     async with silent:
         port = silent.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
-        made = await client.post("/webhooks", json={"url": url}, headers=AGENT)
+        made = await client.post("/webhooks", json={"url": url}, headers=SUPERVISOR)
         await hooked(client, receiver)
         async with dispatching(database):
             ids = []
@@ -359,10 +360,10 @@ async def test_webhooks_are_made_shown_changed_and_forgotten(client, receiver, d
     shown = (await client.get(path)).json()
     assert shown == {name: value for name, value in hook.items() if name != "secret"}
     assert (await client.get("/webhooks")).json() == {"webhooks": [shown]}
-    changed = await client.put(path, json={"url": f"{receiver.url}/other"}, headers=AGENT)
+    changed = await client.put(path, json={"url": f"{receiver.url}/other"}, headers=SUPERVISOR)
     kept = (await Webhooks(database).find(UUID(path[-36:]))).secret
     anew = {"url": f"{receiver.url}/other", "secret": "another-secret-of-ours"}
-    assert "secret" not in (await client.put(path, json=anew, headers=AGENT)).json()
+    assert "secret" not in (await client.put(path, json=anew, headers=SUPERVISOR)).json()
     assert kept != (await Webhooks(database).find(UUID(path[-36:]))).secret == anew["secret"]
     assert (changed.json()["url"], changed.json()["types"]) == (f"{receiver.url}/other", [])
     assert (await client.delete(path)).status_code == 204

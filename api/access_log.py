@@ -1,0 +1,198 @@
+"""What is kept of who was let in where, and who was not.
+
+Each failed access, and each one that `RIGHTS` calls for, is a document of `access_log`; it is kept
+for a year:
+
+    _id            UUIDv7
+    at             when (the server's clock)
+    outcome        "granted"; "denied": known, and not allowed to; "unseen": a ticket that is not
+                   for them; "unknown": nobody is known by what was shown
+    principal      {id, role, key}, or null
+    method, route, path, address, correlation_id
+
+An access that is to be recorded is not given unless it could be. A failed one fails all the same.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Annotated, Literal, Self, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Scope
+from uuid_utils.compat import uuid7
+
+from api.access import Principal, PrincipalRole
+from api.answers import described_headers, json_response, next_link
+from api.cursors import Cursors
+from api.problems import problem_responses
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from domain.values import Name
+from eventstore.driver import Database
+from eventstore.envelope import utc_now
+from eventstore.failures import answering
+
+COLLECTION = "access_log"
+Outcome = Literal["granted", "denied", "unseen", "unknown"]
+_KEPT_SECONDS = 366 * 24 * 3600
+_PATH_CHARACTERS = 300
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What was asked for, and from where."""
+
+    method: str
+    route: str | None
+    path: str
+    address: str | None
+    correlation_id: str | None
+
+    @classmethod
+    def of(cls, scope: Scope) -> Self:
+        """Read it from a request's ASGI scope; the route is there once it has been found."""
+        client = scope.get("client")
+        return cls(
+            method=scope["method"],
+            route=getattr(scope.get("route"), "path", None),
+            path=scope["path"][:_PATH_CHARACTERS],
+            address=client[0] if client else None,
+            correlation_id=scope.get("state", {}).get("correlation_id"),
+        )
+
+
+class AccessLog:
+    """The records in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._records = database.collection(COLLECTION)
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to call again."""
+        await self._records.create_index([("at", 1)], expireAfterSeconds=_KEPT_SECONDS)
+        await self._records.create_index([("principal.id", 1), ("_id", -1)])
+
+    async def granted(self, asking: Asking, who: Principal) -> None:
+        """Record an access before it is given. Raises StoreUnavailable."""
+        async with answering():
+            await self._records.insert_one(_record("granted", asking, who))
+
+    async def failed(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+        """Record that somebody was not let in, if the database will take it."""
+        try:
+            async with answering():
+                await self._records.insert_one(_record(outcome, asking, who))
+        except CasebookError as error:
+            _log.warning("a failed access could not be recorded: %s", error)
+
+    async def page(
+        self, principal: str | None, outcome: Outcome | None, before: UUID | None, limit: int
+    ) -> list[JsonObject]:
+        """Give records, the last first, behind one. Raises StoreUnavailable."""
+        wanted: JsonObject = {}
+        if principal is not None:
+            wanted["principal.id"] = principal
+        if outcome is not None:
+            wanted["outcome"] = outcome
+        if before is not None:
+            wanted["_id"] = {"$lt": before}
+        async with answering():
+            found = self._records.find(wanted).sort("_id", -1).limit(limit)
+            return [_told(document) for document in await found.to_list()]
+
+
+def _record(outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
+    known = None if who is None else {"id": who.id, "role": who.role, "key": who.key}
+    at: datetime = utc_now()
+    return {
+        "_id": uuid7(),
+        "at": at,
+        "outcome": outcome,
+        "principal": known,
+        **asdict(asking),
+    }
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+class Known(BaseModel, extra="forbid"):
+    """Who it was."""
+
+    id: str
+    role: PrincipalRole
+    key: str | None = Field(description="Null: by a token.")
+
+
+class AccessRecord(BaseModel, extra="forbid"):
+    """An access, or that there was none."""
+
+    id: UUID
+    at: datetime
+    outcome: Outcome
+    principal: Known | None
+    method: str
+    route: str | None
+    path: str
+    address: str | None
+    correlation_id: str | None
+
+
+class AccessPage(BaseModel, extra="forbid"):
+    """Records, the last first."""
+
+    records: list[AccessRecord]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
+class AccessQuery(BaseModel):
+    """Which records."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    principal: Name | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2_000)] = None
+
+
+def router(log: AccessLog, database: Database) -> APIRouter:
+    """Make the route."""
+    routes = APIRouter(tags=["keys"])
+    cursors = Cursors(database, "access_log")
+
+    @routes.get(
+        "/access_log",
+        response_model=AccessPage,
+        responses={200: {"headers": described_headers("Link")}, **problem_responses(422, 503)},
+    )
+    async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
+        """Show who was let in where it matters, and who was not let in, the last first.
+
+        `granted`: exports and streams of the log, and whatever changes webhooks, keys, the desk's
+        set-up and projections. `denied`: known, and not allowed to. `unseen`: a ticket that is not
+        for them. `unknown`: with no key or token, or one that is not good; beyond five a second
+        from one address they are not recorded.
+        """
+        before = None
+        if asked.cursor is not None:
+            before = UUID(str(await cursors.read(asked.cursor)))
+        page = await log.page(asked.principal, asked.outcome, before, asked.limit + 1)
+        following = None
+        if len(page) > asked.limit:
+            following = await cursors.write(page[asked.limit - 1]["id"])
+        content = {"records": page[: asked.limit], "next": following}
+        return json_response(content, next_link(request, cursor=following) if following else {})
+
+    return routes
+
+
+def _told(document: Mapping[str, object]) -> JsonObject:
+    told = dict(document)
+    return {"id": cast("UUID", told.pop("_id")), **told}

@@ -1,0 +1,312 @@
+"""API keys: where they are kept, and their routes.
+
+A key reads `casebook_<id>_<secret>`: 96 bits that name it and 256 that prove it, both from the
+system's generator, in hexadecimal. Of the secret only a SHA-256 is kept, which is enough for what
+nobody can guess; the key itself is shown once, to who has made it.
+
+    api_keys   {_id: id, hash, principal, role, scopes, created_at, created_by,
+                expires_at, revoked_at}
+
+A key is never deleted: its documents say whose it was. A process keeps what it has read for some
+seconds, so a revoked key is good for that long in other processes.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, NamedTuple, cast
+
+from fastapi import APIRouter, Response
+from fastapi import Path as PathParameter
+from pydantic import BaseModel, ConfigDict, Field
+from pymongo.errors import DuplicateKeyError
+
+from api.access import (
+    SCOPES,
+    CurrentPrincipal,
+    Principal,
+    PrincipalRole,
+    Scope,
+    Unauthenticated,
+    is_reserved,
+)
+from api.answers import described_headers, json_response
+from api.problems import problem_responses
+from domain.errors import NotFound, Unacceptable
+from domain.events import JsonObject
+from domain.values import Moment, Name
+from eventstore.driver import Database
+from eventstore.envelope import utc_now
+from eventstore.failures import answering
+
+COLLECTION = "api_keys"
+PREFIX = "casebook_"
+KEPT_SECONDS = 5.0
+_MOST_KEPT = 10_000
+_ID_BYTES = 12
+_SECRET_BYTES = 32
+_KEY = re.compile(r"casebook_(?P<id>[0-9a-f]{24})_(?P<secret>[0-9a-f]{64})")
+_FIRST = "0" * 2 * _ID_BYTES
+"""The id of the key that the first start makes: of two that start at once, one makes it."""
+
+
+class NoSuchKey(NotFound):
+    """There is no key of that id: for example because it was mistyped."""
+
+    def __init__(self) -> None:
+        super().__init__("key_not_found", "there is no such key")
+
+
+class Key(NamedTuple):
+    """What is kept of a key."""
+
+    id: str
+    hash: bytes
+    principal: str
+    role: PrincipalRole
+    scopes: frozenset[Scope]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Keys:
+    """The keys in one database."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._documents = database.collection(COLLECTION)
+        self._now = now
+        self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+
+    async def make(
+        self,
+        principal: str,
+        role: PrincipalRole,
+        *,
+        scopes: Sequence[Scope] = SCOPES,
+        expires_at: datetime | None = None,
+        created_by: str,
+    ) -> tuple[Key, str]:
+        """Make a key; give it, and its text, which is nowhere else.
+
+        Raises Unacceptable for an id that is nobody's to have, StoreUnavailable.
+        """
+        if is_reserved(principal):
+            raise Unacceptable("reserved_id", f"the id {principal} is the server's own")
+        if expires_at is not None and expires_at <= self._now():
+            raise Unacceptable("expires_at_past", "expires_at must lie in the future")
+        id_ = secrets.token_hex(_ID_BYTES)
+        return await self._make(id_, principal, role, frozenset(scopes), expires_at, created_by)
+
+    async def make_first(self) -> str | None:
+        """Make an administrator's key unless one was made so before; give its text, or None."""
+        if await self.find(_FIRST) is not None:
+            return None
+        try:
+            _, text = await self._make(
+                _FIRST, "admin", "admin", frozenset(SCOPES), None, "the first start"
+            )
+        except DuplicateKeyError:  # another process was first
+            return None
+        return text
+
+    async def _make(
+        self,
+        id_: str,
+        principal: str,
+        role: PrincipalRole,
+        scopes: frozenset[Scope],
+        expires_at: datetime | None,
+        created_by: str,
+    ) -> tuple[Key, str]:
+        secret = secrets.token_hex(_SECRET_BYTES)
+        key = Key(
+            id=id_,
+            hash=_hash(secret),
+            principal=principal,
+            role=role,
+            scopes=scopes,
+            created_at=self._now(),
+            created_by=created_by,
+            expires_at=expires_at,
+            revoked_at=None,
+        )
+        document: JsonObject = {**key._asdict(), "scopes": sorted(scopes)}
+        document["_id"] = document.pop("id")
+        async with answering():
+            await self._documents.insert_one(document)
+        return key, f"{PREFIX}{id_}_{secret}"
+
+    async def find(self, id_: str) -> Key | None:
+        """Give a key. Raises StoreUnavailable."""
+        async with answering():
+            document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
+        return None if document is None else _from_document(document)
+
+    async def all(self) -> list[Key]:
+        """Give all keys, the last made first. Raises StoreUnavailable."""
+        async with answering():
+            found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
+            return [_from_document(document) for document in await found.to_list()]
+
+    async def revoke(self, id_: str) -> None:
+        """Make a key good for nothing; one that is so already stays so.
+
+        Raises NoSuchKey, StoreUnavailable.
+        """
+        async with answering():
+            await self._documents.update_one(
+                {"_id": id_, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
+            )
+        self._kept.pop(id_, None)
+        if await self.find(id_) is None:
+            raise NoSuchKey
+
+    async def principal(self, text: str) -> Principal:
+        """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
+        shown = _KEY.fullmatch(text)
+        if shown is None:
+            raise Unauthenticated("this is no key: one reads casebook_<id>_<secret>")
+        key = await self._known(shown["id"])
+        # The same for a key that is not there: how long it takes tells nothing.
+        hash_ = b"" if key is None else key.hash
+        if not hmac.compare_digest(hash_, _hash(shown["secret"])) or key is None:
+            raise Unauthenticated("there is no such key")
+        if key.revoked_at is not None:
+            raise Unauthenticated("the key has been revoked")
+        if key.expires_at is not None and key.expires_at <= self._now():
+            raise Unauthenticated("the key has expired")
+        return Principal(key.principal, key.role, key.scopes, key.id)
+
+    async def _known(self, id_: str) -> Key | None:
+        """Give a key as it was some seconds ago at most; None is always of now."""
+        clock = asyncio.get_running_loop().time
+        kept = self._kept.get(id_)
+        if kept is not None and clock() - kept[0] < KEPT_SECONDS:
+            return kept[1]
+        began = clock()
+        key = await self.find(id_)
+        if key is None:
+            self._kept.pop(id_, None)
+            return None
+        self._kept[id_] = (began, key)
+        self._kept.move_to_end(id_)
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return key
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _from_document(document: Mapping[str, object]) -> Key:
+    fields = {name: document[name] for name in Key._fields if name != "id"}
+    fields["hash"] = bytes(cast("bytes", fields["hash"]))
+    fields["scopes"] = frozenset(cast("list[Scope]", fields["scopes"]))
+    return Key(id=cast("str", document["_id"]), **fields)  # type: ignore[arg-type]
+
+
+def keep_in_file(text: str, path: Path) -> None:
+    """Write a key where only its owner can read it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text + "\n")
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+class KeyOrder(BaseModel):
+    """Whose the key is to be, and what it is good for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    principal: Name
+    role: PrincipalRole
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+        default=list(SCOPES),
+        description="What it is good for, of what the role may do; all of it unless given.",
+    )
+    expires_at: Moment | None = Field(default=None, description="Never unless given.")
+
+
+class KeyAnswer(BaseModel, extra="forbid"):
+    """What is kept of a key: not the key."""
+
+    id: str
+    principal: str
+    role: PrincipalRole
+    scopes: list[Scope]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class KeyMade(KeyAnswer):
+    """A new key."""
+
+    key: str = Field(description="Shown this once: for `Authorization: Bearer`.")
+
+
+class KeysAnswer(BaseModel, extra="forbid"):
+    """All keys, the last made first."""
+
+    keys: list[KeyAnswer]
+
+
+KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
+
+
+def router(keys: Keys) -> APIRouter:
+    """Make the routes of keys."""
+    routes = APIRouter(prefix="/keys", tags=["keys"])
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=KeyMade,
+        responses={
+            201: {"headers": described_headers("Location")},
+            **problem_responses(400, 422, 503),
+        },
+    )
+    async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
+        """Make a key for somebody. It is shown this once."""
+        key, text = await keys.make(
+            order.principal,
+            order.role,
+            scopes=order.scopes,
+            expires_at=order.expires_at,
+            created_by=who.id,
+        )
+        content = {**_told(key), "key": text}
+        return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
+
+    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
+    async def list_keys() -> Response:
+        """List all keys, those that are good for nothing any more too."""
+        return json_response({"keys": [_told(key) for key in await keys.all()]}, {})
+
+    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def revoke_key(key_id: KeyId) -> Response:
+        """Make a key good for nothing: within five seconds in every process."""
+        await keys.revoke(key_id)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes
+
+
+def _told(key: Key) -> JsonObject:
+    told = {name: value for name, value in key._asdict().items() if name != "hash"}
+    return {**told, "scopes": sorted(key.scopes)}

@@ -1,0 +1,188 @@
+"""Bearer tokens of an identity provider: JWTs (RFC 7519) signed with a key that is known here.
+
+`sub` says who it is, `role` in which role. A token must be signed by RS256, ES256 or EdDSA, be for
+our audience, of our issuer, and not have expired; a key that signs for everybody (HS256) is none of
+these, and neither is no signature at all. Keys are found by a JWK Set (RFC 7517), at an address or
+in a file, or are one public key in PEM.
+
+A JWK Set is read again every ten minutes, and when a token names a key that is not in it, at most
+twice a minute: keys are exchanged, and a stranger must not make this server ask and ask.
+"""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import httpx
+import jwt
+from pydantic import BaseModel, ValidationError
+
+from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
+from domain.errors import CasebookError
+from domain.values import Name
+from eventstore.envelope import utc_now
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+_LEEWAY_SECONDS = 30
+_READ_AGAIN_SECONDS = 30.0
+_OLD_SECONDS = 600.0
+_KEPT_SECONDS = 60.0
+_FETCH_SECONDS = 5.0
+_MOST_BYTES = 2**20
+_MOST_CHARACTERS = 8_000
+_MOST_KEPT = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+class TokensUnusable(CasebookError):
+    """What tokens are to be checked with cannot be read: for example, CASEBOOK_JWT_KEY names a
+    file that is no public key.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("tokens_unusable", detail)
+
+
+class Issuer(NamedTuple):
+    """Whose tokens are taken. `keys`: a public key in PEM, or where a JWK Set is."""
+
+    kind: Literal["pem", "jwks"]
+    keys: str
+    issuer: str
+    audience: str
+
+
+class _Claims(BaseModel):
+    sub: Name
+    role: PrincipalRole
+    exp: float
+
+
+class Tokens:
+    """Checks the tokens of one issuer."""
+
+    def __init__(self, issuer: Issuer, now: Callable[[], datetime] = utc_now) -> None:
+        """Raises TokensUnusable for a public key that is none."""
+        self._issuer = issuer
+        self._now = now
+        self._set = _JwkSet(issuer.keys) if issuer.kind == "jwks" else None
+        self._key = None if issuer.kind == "jwks" else _public_key(issuer.keys)
+        self._kept: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+
+    async def principal(self, text: str) -> Principal:
+        """Say whose a token is. Raises Unauthenticated."""
+        kept = self._kept.get(text)
+        if kept is not None:
+            if kept[0] > self._now().timestamp():
+                return kept[1]
+            del self._kept[text]
+        claims = await self._checked(text)
+        if is_reserved(claims.sub):
+            raise Unauthenticated(f"the id {claims.sub} is the server's own")
+        principal = Principal(claims.sub, claims.role)
+        until = min(claims.exp, self._now().timestamp() + _KEPT_SECONDS)
+        self._kept[text] = (until, principal)
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return principal
+
+    async def _checked(self, text: str) -> _Claims:
+        if len(text) > _MOST_CHARACTERS:
+            raise Unauthenticated("the token is too long")
+        try:
+            header = jwt.get_unverified_header(text)
+            algorithm = header.get("alg")
+            if algorithm not in ALGORITHMS:
+                raise Unauthenticated(f"tokens are signed by one of {', '.join(ALGORITHMS)}")
+            key = self._key if self._set is None else await self._set.key(header.get("kid"))
+            if key is None:
+                raise Unauthenticated("the token is signed by a key that is not known here")
+            if key.algorithm_name != algorithm:
+                raise Unauthenticated("the token's key is of another algorithm")
+            claims = jwt.decode(
+                text,
+                key,
+                algorithms=[key.algorithm_name],
+                issuer=self._issuer.issuer,
+                audience=self._issuer.audience,
+                leeway=_LEEWAY_SECONDS,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+            return _Claims.model_validate(claims)
+        except jwt.PyJWTError as error:
+            raise Unauthenticated(f"the token is not good: {error}") from error
+        except ValidationError as error:
+            raise Unauthenticated("the token's claims `sub` or `role` are not as needed") from error
+
+
+class _JwkSet:
+    """The keys at an address or in a file, by their ids."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._read_at: float | None = None
+        self._reading = asyncio.Lock()
+
+    async def key(self, id_: object) -> jwt.PyJWK | None:
+        """Give the key of this id, or None."""
+        if not isinstance(id_, str):
+            return None
+        if self._is_due(id_):
+            async with self._reading:
+                if self._is_due(id_):
+                    self._read_at = asyncio.get_running_loop().time()
+                    await self._read()
+        return self._keys.get(id_)
+
+    def _is_due(self, id_: str) -> bool:
+        if self._read_at is None:
+            return True
+        age = asyncio.get_running_loop().time() - self._read_at
+        return age > (_OLD_SECONDS if id_ in self._keys else _READ_AGAIN_SECONDS)
+
+    async def _read(self) -> None:
+        """Read the set; what was known stays if that fails."""
+        try:
+            content = json.loads(await self._text())
+            found = jwt.PyJWKSet.from_dict(content).keys
+        except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError, AttributeError) as error:
+            _log.error("the JWK Set at %s cannot be read: %s", self._place, error)
+            return
+        self._keys = {key.key_id: key for key in found if key.key_id and _signs(key)}
+
+    async def _text(self) -> bytes:
+        if not self._place.startswith(("http://", "https://")):
+            return await asyncio.to_thread(Path(self._place).read_bytes)
+        parts: list[bytes] = []
+        async with (
+            httpx.AsyncClient(timeout=_FETCH_SECONDS) as client,
+            client.stream("GET", self._place) as answer,
+        ):
+            answer.raise_for_status()
+            async for part in answer.aiter_bytes():
+                parts.append(part)
+                if sum(map(len, parts)) > _MOST_BYTES:
+                    raise ValueError("it is too long")
+        return b"".join(parts)
+
+
+def _signs(key: jwt.PyJWK) -> bool:
+    return key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
+
+
+def _public_key(pem: str) -> jwt.PyJWK:
+    """Read a public key in PEM: Ed25519, P-256 or RSA. Raises TokensUnusable."""
+    for name in () if "PRIVATE" in pem else ALGORITHMS:
+        algorithm = jwt.get_algorithm_by_name(name)
+        with suppress(jwt.PyJWTError, ValueError, TypeError):
+            described = algorithm.to_jwk(algorithm.prepare_key(pem))
+            return jwt.PyJWK(json.loads(described), name)
+    raise TokensUnusable("a token's key must be a public key in PEM: RSA, P-256 or Ed25519")
