@@ -36,6 +36,7 @@ from api.sending import Dispatcher
 from api.settings import Settings
 from api.sight import Sights
 from api.timekeeper import Timekeeper
+from api.tokens import Tokens
 from api.visible import Views
 from eventstore.driver import Database
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
@@ -82,6 +83,17 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
         notary = LogCheckpoints(database, store, key)
         work.append(partial(notary.keep, settings.checkpoint_seconds))
     return work
+
+
+def access_by(database: Database, settings: Settings) -> Access:
+    """Give by what it is known who asks. Raises SettingsError, TokensUnusable."""
+    issuer = settings.issuer()
+    return Access(
+        keys.Keys(database),
+        AccessLog(database),
+        None if issuer is None else Tokens(issuer),
+        settings.rate_limit,
+    )
 
 
 def create_app(

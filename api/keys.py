@@ -17,7 +17,7 @@ import hmac
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Annotated, NamedTuple, cast
 from fastapi import APIRouter, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field
-from pymongo.errors import DuplicateKeyError
 
 from api.access import (
     SCOPES,
@@ -44,7 +43,7 @@ from domain.events import JsonObject
 from domain.values import Moment, Name
 from eventstore.driver import Database
 from eventstore.envelope import utc_now
-from eventstore.failures import answering
+from eventstore.failures import VersionConflict, answering
 
 COLLECTION = "api_keys"
 PREFIX = "casebook_"
@@ -78,6 +77,37 @@ class Key(NamedTuple):
     revoked_at: datetime | None
 
 
+class KeyOrder(BaseModel):
+    """Whose the key is to be, and what it is good for."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    principal: Name
+    role: PrincipalRole
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+        default=list(SCOPES),
+        description="What it is good for, of what the role may do; all of it unless given.",
+    )
+    expires_at: Moment | None = Field(default=None, description="Never unless given.")
+
+
+def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime) -> tuple[Key, str]:
+    """Make a key that is good for all its role may do; give what is kept of it, and its text."""
+    id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
+    key = Key(
+        id=id_,
+        hash=_hash(secret),
+        principal=principal,
+        role=role,
+        scopes=frozenset(SCOPES),
+        created_at=now,
+        created_by=created_by,
+        expires_at=None,
+        revoked_at=None,
+    )
+    return key, f"{PREFIX}{id_}_{secret}"
+
+
 class Keys:
     """The keys in one database."""
 
@@ -86,64 +116,38 @@ class Keys:
         self._now = now
         self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
 
-    async def make(
-        self,
-        principal: str,
-        role: PrincipalRole,
-        *,
-        scopes: Sequence[Scope] = SCOPES,
-        expires_at: datetime | None = None,
-        created_by: str,
-    ) -> tuple[Key, str]:
+    async def make(self, order: KeyOrder, created_by: str) -> tuple[Key, str]:
         """Make a key; give it, and its text, which is nowhere else.
 
         Raises Unacceptable for an id that is nobody's to have, StoreUnavailable.
         """
-        if is_reserved(principal):
-            raise Unacceptable("reserved_id", f"the id {principal} is the server's own")
-        if expires_at is not None and expires_at <= self._now():
+        if is_reserved(order.principal):
+            raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")
+        if order.expires_at is not None and order.expires_at <= self._now():
             raise Unacceptable("expires_at_past", "expires_at must lie in the future")
-        id_ = secrets.token_hex(_ID_BYTES)
-        return await self._make(id_, principal, role, frozenset(scopes), expires_at, created_by)
+        key, text = new_key(order.principal, order.role, created_by, self._now())
+        key = key._replace(scopes=frozenset(order.scopes), expires_at=order.expires_at)
+        await self.add(key)
+        return key, text
 
     async def make_first(self) -> str | None:
-        """Make an administrator's key unless one was made so before; give its text, or None."""
-        if await self.find(_FIRST) is not None:
-            return None
-        try:
-            _, text = await self._make(
-                _FIRST, "admin", "admin", frozenset(SCOPES), None, "the first start"
-            )
-        except DuplicateKeyError:  # another process was first
-            return None
-        return text
+        """Make an administrator's key unless one was made so before; give its text, or None.
 
-    async def _make(
-        self,
-        id_: str,
-        principal: str,
-        role: PrincipalRole,
-        scopes: frozenset[Scope],
-        expires_at: datetime | None,
-        created_by: str,
-    ) -> tuple[Key, str]:
-        secret = secrets.token_hex(_SECRET_BYTES)
-        key = Key(
-            id=id_,
-            hash=_hash(secret),
-            principal=principal,
-            role=role,
-            scopes=scopes,
-            created_at=self._now(),
-            created_by=created_by,
-            expires_at=expires_at,
-            revoked_at=None,
-        )
-        document: JsonObject = {**key._asdict(), "scopes": sorted(scopes)}
+        Raises StoreUnavailable.
+        """
+        key, text = new_key("admin", "admin", "the first start", self._now())
+        try:
+            await self.add(key._replace(id=_FIRST))
+        except VersionConflict:  # by an earlier start, or by another process
+            return None
+        return text.replace(key.id, _FIRST)
+
+    async def add(self, key: Key) -> None:
+        """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
+        document: JsonObject = {**key._asdict(), "scopes": sorted(key.scopes)}
         document["_id"] = document.pop("id")
         async with answering():
             await self._documents.insert_one(document)
-        return key, f"{PREFIX}{id_}_{secret}"
 
     async def find(self, id_: str) -> Key | None:
         """Give a key. Raises StoreUnavailable."""
@@ -226,20 +230,6 @@ def keep_in_file(text: str, path: Path) -> None:
 # --- routes -------------------------------------------------------------------------------------
 
 
-class KeyOrder(BaseModel):
-    """Whose the key is to be, and what it is good for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    principal: Name
-    role: PrincipalRole
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
-        default=list(SCOPES),
-        description="What it is good for, of what the role may do; all of it unless given.",
-    )
-    expires_at: Moment | None = Field(default=None, description="Never unless given.")
-
-
 class KeyAnswer(BaseModel, extra="forbid"):
     """What is kept of a key: not the key."""
 
@@ -283,13 +273,7 @@ def router(keys: Keys) -> APIRouter:
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
         """Make a key for somebody. It is shown this once."""
-        key, text = await keys.make(
-            order.principal,
-            order.role,
-            scopes=order.scopes,
-            expires_at=order.expires_at,
-            created_by=who.id,
-        )
+        key, text = await keys.make(order, who.id)
         content = {**_told(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from api.tokens import Issuer
 from domain.errors import CasebookError
 from eventstore.driver import DriverName
 
@@ -51,6 +52,29 @@ class Settings(BaseModel):
     def signing_key_path(self) -> Path:
         """Where the key is that signs checkpoints of the log."""
         return self.signing_key or self.data_dir / "signing-key.pem"
+
+    @property
+    def admin_key_path(self) -> Path:
+        """Where the first key is kept."""
+        return self.data_dir / "admin-key"
+
+    def issuer(self) -> Issuer | None:
+        """Give whose tokens are taken, None for nobody's. Raises SettingsError."""
+        if self.jwt_key is None and self.jwks is None:
+            return None
+        if self.jwt_key is not None and self.jwks is not None:
+            raise SettingsError("bad_setting", "set CASEBOOK_JWT_KEY or CASEBOOK_JWKS, not both")
+        if self.jwt_issuer is None or self.jwt_audience is None:
+            raise SettingsError(
+                "bad_setting", "tokens need CASEBOOK_JWT_ISSUER and CASEBOOK_JWT_AUDIENCE"
+            )
+        if self.jwks is not None:
+            return Issuer("jwks", self.jwks, self.jwt_issuer, self.jwt_audience)
+        try:
+            pem = self.jwt_key.read_text() if self.jwt_key else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError("bad_setting", f"CASEBOOK_JWT_KEY: {error}") from error
+        return Issuer("pem", pem, self.jwt_issuer, self.jwt_audience)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import httpx
 import jwt
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
 from domain.errors import CasebookError
@@ -60,6 +60,8 @@ class Issuer(NamedTuple):
 
 
 class _Claims(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True)
+
     sub: Name
     role: PrincipalRole
     exp: float
@@ -135,7 +137,7 @@ class _JwkSet:
         """Give the key of this id, or None."""
         if not isinstance(id_, str):
             return None
-        if self._is_due(id_):
+        if self._is_due(id_) or (id_ not in self._keys and self._reading.locked()):
             async with self._reading:
                 if self._is_due(id_):
                     self._read_at = asyncio.get_running_loop().time()

@@ -1,13 +1,17 @@
 """Load a small part of a real incident log, and say what to try with it."""
 
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from api.access import Unauthenticated
+from api.keys import KeyOrder, Keys, keep_in_file
 from api.settings import Settings
 from scripts.console import database, run, screen
 from scripts.import_log import FORMATS, Tally, import_into, read, summarise
 
+_KEY = "demo-key"
 _SAMPLE = Path(__file__).parent / "sample" / "servicenow.csv"
 
 
@@ -18,6 +22,7 @@ async def main() -> int:
     histories = read(format_, _SAMPLE, tally)
     async with database(settings) as db:
         ids = await import_into(db, format_, histories, tally)
+        await _keep_key(Keys(db), settings.data_dir / _KEY)
     screen.print(summarise(tally))
     longest = max(histories, key=lambda history: len(history.steps))
     address = f"http://{settings.host}:{settings.port}"
@@ -25,11 +30,24 @@ async def main() -> int:
         print("The server is not running: start it with `make run`. Then try:")
     else:
         print("Try:")
-    print(f"  curl -s {address}/tickets/{ids[longest.number]}/timeline")
-    print(f"  curl -s '{address}/tickets?status=open&limit=3'")
-    print(f"  curl -s '{address}/dashboard?date=2016-03-31'")
-    print(f"  curl -s '{address}/dashboard/series?metric=backlog&from=2016-03-01&to=2016-03-31'")
+    print(f'  KEY="Authorization: Bearer $(cat {settings.data_dir / _KEY})"')
+    for path in (
+        f"tickets/{ids[longest.number]}/timeline",
+        "tickets?status=open&limit=3",
+        "dashboard?date=2016-03-31",
+        "dashboard/series?metric=backlog&from=2016-03-01&to=2016-03-31",
+    ):
+        print(f"  curl -s -H \"$KEY\" '{address}/{path}'")
     return 0
+
+
+async def _keep_key(keys: Keys, path: Path) -> None:
+    """Have a supervisor's key in a file: the one that is there, if it is good."""
+    with suppress(OSError, Unauthenticated):
+        await keys.principal(path.read_text().strip())  # noqa: ASYNC240 a line
+        return
+    _, text = await keys.make(KeyOrder(principal="demo", role="supervisor"), "make demo")
+    keep_in_file(text, path)
 
 
 def _answers(address: str) -> bool:

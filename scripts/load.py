@@ -25,8 +25,12 @@ class Answer(NamedTuple):
 class Connection:
     """A kept-alive connection to a server on loopback. Any failure is a ConnectionError."""
 
-    def __init__(self, port: int, timeout_seconds: float = 60.0) -> None:
+    def __init__(
+        self, port: int, headers: Mapping[str, str] | None = None, timeout_seconds: float = 60.0
+    ) -> None:
+        """`headers`: sent with every `post` and `get`."""
         self._port = port
+        self._headers = headers or {}
         self._timeout_seconds = timeout_seconds
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -50,11 +54,16 @@ class Connection:
         self, path: str, content: object, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send JSON. Raises ConnectionError; the server may then have acted or not."""
-        return await self.send(request("POST", path, orjson.dumps(content), headers or {}))
+        return await self.send(self._request("POST", path, orjson.dumps(content), headers))
 
     async def get(self, path: str) -> Answer:
         """Raises ConnectionError."""
-        return await self.send(request("GET", path, b"", {}))
+        return await self.send(self._request("GET", path, b""))
+
+    def _request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        return request(method, path, body, {**self._headers, **(headers or {})})
 
     async def send(self, raw: bytes) -> Answer:
         """Send a prepared request. Raises ConnectionError."""

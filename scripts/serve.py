@@ -1,15 +1,20 @@
-"""Serve the API; project, keep time and send to webhooks in the same process."""
+"""Serve the API; project, keep time and send to webhooks in the same process.
+
+The first start makes an administrator's key, shows it once, and keeps it in the data folder.
+"""
 
 import asyncio
+import ipaddress
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
-from api.app import create_app, projecting, sending, timekeeping
+from api.app import access_by, create_app, projecting, sending, timekeeping
 from api.feed import Feeds
+from api.keys import Keys, keep_in_file
 from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.store import EventStore
@@ -18,12 +23,14 @@ from scripts.console import UsageError, database, run
 
 async def main() -> int:
     settings = Settings.from_environment()
+    _check_host(settings)
     with _listen(settings) as listening:
         async with database(settings, attach=False) as db:
             if settings.mongodb_url is None:
                 print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
                 print("and small single-machine use. In production, name a MongoDB replica set in")
                 print("CASEBOOK_MONGODB_URL.")
+            await _make_first_key(Keys(db), settings)
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
@@ -31,10 +38,40 @@ async def main() -> int:
             beside = projecting(db, store, settings) + timekeeping(db, store, settings)
             beside += sending(db, store, settings)
             feeds = Feeds(db, store)
-            app = create_app(db, store, beside, feeds)
+            app = create_app(db, store, beside, feeds, access_by(db, settings))
             server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
             await _serve(server, listening, feeds)
     return 0
+
+
+def _check_host(settings: Settings) -> None:
+    """Raise UsageError for an address that others reach, unless that is meant."""
+    host = settings.host
+    if not settings.beyond_loopback and not _is_loopback(host):
+        raise UsageError(
+            f"others can reach {host}: put something that speaks TLS before it, and say that this "
+            "is meant with CASEBOOK_BEYOND_LOOPBACK=yes"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+async def _make_first_key(keys: Keys, settings: Settings) -> None:
+    key = await keys.make_first()
+    if key is not None:
+        print("The administrator's key, which makes others (python -m scripts.keys), shown once:")
+        print(f"  {key}")
+        try:
+            keep_in_file(key, settings.admin_key_path)
+            print(f"It is kept in {settings.admin_key_path}, which only you can read.")
+        except OSError as error:
+            print(f"It is not kept anywhere: {error}")
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -24,7 +24,7 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, seal, to_document, utc_now
 from eventstore.store import EventStore
-from tests.callers import REQUESTER, SOMEBODY, access
+from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
 from tests.test_api import asking, is_problem, serving
@@ -267,13 +267,6 @@ async def test_only_some_types_are_given(client, store):
     await open_some(store, 1)
     events, _ = await exported(client, f"?type=TicketOpened&type=NoteAdded&cursor={cursor}")
     assert Counter(e["type"] for e in events) == {"TicketOpened": 1, "NoteAdded": 2}
-
-
-async def test_requesters_are_given_nothing_internal(client, store):
-    await open_some(store, 2)
-    for query in ("", "?type=NoteAdded&type=TicketOpened"):
-        events, _ = await exported(client, query, **REQUESTER)
-        assert Counter(e["type"] for e in events) == {"TicketOpened": 2}
 
 
 async def test_what_is_no_event_is_passed_over_and_what_is_odd_is_given(client, store, database):

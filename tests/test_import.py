@@ -323,7 +323,13 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
     database = connect((tmp_path / "data" / "database.url").read_text())
     await assert_views_equal_the_log(database)
     async with httpx.AsyncClient() as client:
-        shown = (await client.get(f"{url}/dashboard")).json()
+        key = (tmp_path / "data" / "admin-key").read_text().strip()
+        asked = await client.get(f"{url}/projections", headers={"Authorization": f"Bearer {key}"})
+        assert asked.status_code == 200
+        demo = await script("scripts.keys", "make", "sam", "supervisor", env=env)
+        key = (await demo.communicate())[0].decode().strip()
+        supervisor = {"Authorization": f"Bearer {key}"}
+        shown = (await client.get(f"{url}/dashboard", headers=supervisor)).json()
         assert shown["until_date"]["reopened"] == 8
     replay = await script("scripts.replay", env=env)
     told = (await replay.communicate())[0].decode()

@@ -46,14 +46,17 @@ async def server(tmp_path):
         await served.communicate()
 
 
-async def typed(commands, port):
+async def typed(commands, tmp_path, port):
     """Type commands into a shell; give what each printed that printed anything."""
+    commands = commands.replace("cat data/", f"cat {tmp_path}/data/")
     shell = await asyncio.create_subprocess_exec(
         "bash",
         "-e",
         "-c",
         commands.replace(":8000", f":{port}").replace("\ncurl ", "\necho; curl "),
         stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(tmp_path, port),
     )
     out, _ = await shell.communicate()
     assert shell.returncode == 0
@@ -65,11 +68,11 @@ async def test_the_readme_can_be_typed_as_it_stands(tmp_path):
     [set_up] = blocks(section("Set up the desk"))
     [repair] = blocks(section("Operate"))
     # A list follows the log within a moment; people type slowly, this does not.
-    tour = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=") + "sleep 1\n" + repair + set_up
+    tour = tour.replace("\nTICKET=", "\nsleep 1\nTICKET=") + "sleep 1\n" + set_up + repair
     async with server(tmp_path) as port:
-        answers = [json.loads(line) for line in await typed(tour, port)]
+        answers = [json.loads(line) for line in await typed(tour, tmp_path, port)]
     opened, assigned, replied, refused, ticket, timeline, dashboard, *rest = answers
-    view, listed, series, repaired, desk = rest
+    view, listed, series, desk, repaired = rest
     assert [a["version"] for a in (opened, assigned, replied)] == [1, 2, 3]
     assert refused["code"] == "cannot_close_by_status"
     assert (ticket["status"], ticket["version"]) == ("open", 3)
@@ -84,12 +87,13 @@ async def test_the_readme_can_be_typed_as_it_stands(tmp_path):
 
 async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     async with server(tmp_path) as port:
-        lines = await typed("\n".join(blocks(TOUR)), port)
-    opened, again, assigned, replied, noted, ticket, *rest = map(json.loads, lines)
+        lines = await typed("\n".join(blocks(TOUR)), tmp_path, port)
+    stranger, opened, again, assigned, replied, noted, ticket, *rest = map(json.loads, lines)
+    assert stranger["code"] == "unauthenticated"
     by_status, faults, stale, changed, many, *rest = rest
     listed, searched, misspelt, after, *rest = rest
     timeline, diff, early, before, told_bob, *rest = rest
-    noted_again, exported, streamed, resolved, deliveries, resumed = rest
+    noted_again, exported, streamed, resolved, deliveries, resumed, accesses = rest
     assert opened == again
     assert [a["version"] for a in (opened, assigned, replied, noted)] == [1, 2, 3, 4]
     assert replied["ticket"]["agent_replies"] == 1
@@ -113,6 +117,8 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     assert resolved["version"] == 8
     assert {d["status"] for d in deliveries["deliveries"]} <= {"pending"}
     assert resumed == {"resumed": 0}
+    routes = [record["route"] for record in accesses["records"]]
+    assert routes == ["/webhooks", "/events/stream", "/events", "/events"]
 
 
 def test_the_readme_names_every_command_and_setting():

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.app import Work, create_app
+from api.app import Work, access_by, create_app
 from api.settings import Settings
 from domain.commands import OpenTicket
 from domain.events import Actor
@@ -26,7 +26,7 @@ from eventstore.store import EventStore
 from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.soak.promises import free_port, process, ready
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",
@@ -106,7 +106,8 @@ def service_without_database() -> FastAPI:
 
 
 async def serve(kind: str, url: str, port: int) -> int:
-    database = connect(url, Settings.from_environment().mongo_driver)
+    settings = Settings.from_environment()
+    database = connect(url, settings.mongo_driver)
     if kind == "nothing":
         app = service_without_database()
     elif kind == "crud":
@@ -116,7 +117,7 @@ async def serve(kind: str, url: str, port: int) -> int:
         beside: list[Work] = []
         if kind == "projecting":
             beside.append(partial(project, database, store))
-        app = create_app(database, store, beside)
+        app = create_app(database, store, beside, access=access_by(database, settings))
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
     await uvicorn.Server(config).serve()
     return 0
@@ -143,7 +144,7 @@ async def load(port: int, tickets: Sequence[str], connections: int, seconds: flo
         async with Connection(port) as connection:
             while (began := time.perf_counter()) < end:
                 path = f"/tickets/{random.choice(tickets)}/add_note"  # noqa: S311
-                key = {"Idempotency-Key": uuid4().hex, "Casebook-Actor": "agent:bench"}
+                key = {"Idempotency-Key": uuid4().hex, **HEADERS}
                 answer = await connection.send(request("POST", path, body, key))
                 if answer.status != 200:
                     raise RuntimeError(f"{answer.status}: {answer.body!r}")
@@ -173,6 +174,7 @@ async def commands(url: str, rounds: int, seconds: float) -> None:
             words = ("scripts.bench", "_serve", kind, own, str(ports[kind]))
             await stack.enter_async_context(process(*words))
             await ready(ports[kind])
+            await let_in(own)
             tickets[kind] = await _open(ports[kind])
         bar = stack.enter_context(progress())
         task = bar.add_task("", total=rounds * len(CONNECTIONS) * len(SERVICES), rate="stretches")
@@ -208,7 +210,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 async def _open(port: int) -> list[str]:
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         answers = [
             await connection.post("/tickets", OPEN.model_dump(mode="json")) for _ in range(TICKETS)
         ]

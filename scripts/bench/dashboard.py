@@ -31,7 +31,7 @@ from projections.tickets import TicketRead
 from scripts.bench.commands import ACTOR
 from scripts.console import progress
 from scripts.load import Connection
-from scripts.soak.promises import free_port, process, ready
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 _LIVES = 500
 _INSERTED_AT_ONCE = 2000
@@ -68,9 +68,10 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
     have = 0
     async with process("scripts.bench", "_serve", "group", url, str(port)):
         await ready(port)
+        await let_in(url)
 
         async def get(path: str) -> None:
-            async with Connection(port) as connection:
+            async with Connection(port, HEADERS) as connection:
                 answer = await connection.get(path)
             if answer.status != 200:
                 raise RuntimeError(f"{answer.status}: {answer.body!r}")

@@ -27,7 +27,7 @@ from scripts.bench.commands import ACTOR, NOTE, OPEN
 from scripts.catch_up import projecting
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.soak.promises import free_port, process, ready
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 from scripts.soak.views import caught_up
 
 RATES = (50, 200)
@@ -48,6 +48,7 @@ async def projections(url: str, rounds: int, seconds: float) -> None:
         task = bar.add_task("visible", total=rounds * len(RATES), rate="stretches")
         async with process("scripts.bench", "_serve", "projecting", own, str(port)):
             await ready(port)
+            await let_in(url)
             database = connect(own, Settings.from_environment().mongo_driver)
             database = await Generations(database).shown()
             await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
@@ -104,8 +105,7 @@ async def _until_visible(
                 if n % 5 and opened:
                     path = f"/tickets/{opened[n % len(opened)]}/add_note"
                     body = orjson.dumps({"body": NOTE})
-                headers = {"Casebook-Actor": "agent:bench"}
-                answer = await connection.send(request("POST", path, body, headers))
+                answer = await connection.send(request("POST", path, body, HEADERS))
                 told = answer.json()
                 ticket_id = UUID(str(told["ticket_id"]))
                 awaited[ticket_id, cast("int", told["version"])] = time.perf_counter()

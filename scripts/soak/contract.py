@@ -10,15 +10,17 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import orjson
 
+from api.access import PrincipalRole
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.console import progress
-from scripts.soak.promises import free_port, process, ready, require
+from scripts.soak.promises import free_port, let_in, process, ready, require
 from scripts.soak.views import Check, audited, caught_up
 
 CHECKS = (
@@ -30,6 +32,8 @@ CHECKS = (
 )
 NOTHING = "^$"
 _NEVER_ENDS = "^/events/stream$"
+_ENDS_ALL = "^/keys/"  # who asks could revoke the key by which they ask
+_ROLES: tuple[PrincipalRole, ...] = ("supervisor", "admin", "requester", "auditor", "agent")
 _ANSWER_SECONDS = 60
 _PHASES = "examples,coverage,fuzzing,stateful"
 _CASES_OF_AN_EXAMPLE = 1000  # so many a run for each example of an operation, more or less
@@ -46,6 +50,7 @@ async def contract(
     """
     counted: Counter[str] = Counter()
     port = free_port()
+    callers = [await let_in(url, role) for role in _ROLES]
     async with process("scripts.bench", "_serve", "projecting", url, str(port)):
         await ready(port)
         with progress() as bar:
@@ -54,7 +59,8 @@ async def contract(
                 counted["runs"] += 1
                 examples = (cases - counted["cases"]) // _CASES_OF_AN_EXAMPLE
                 examples = min(max(examples, 1), _MOST_EXAMPLES)
-                counted["cases"] += await _run(port, examples, counted["runs"], without)
+                caller = callers[(counted["runs"] - 1) % len(callers)]
+                counted["cases"] += await _run(port, examples, counted["runs"], without, caller)
                 bar.update(task, completed=counted["cases"])
         database = connect(url)
         await caught_up(database, EventStore(database))
@@ -63,14 +69,15 @@ async def contract(
     return counted
 
 
-async def _run(port: int, examples: int, seed: int, without: str) -> int:
+async def _run(port: int, examples: int, seed: int, without: str, caller: Mapping[str, str]) -> int:
     """Ask once through all phases; give the number of requests."""
     with tempfile.TemporaryDirectory(prefix="casebook-contract-") as folder:
         report = Path(folder) / "report.json"
         words = ["--phases", _PHASES, "--checks", ",".join(CHECKS), "--report", "json"]
         words += ["--report-json-path", str(report), "--suppress-health-check", "all"]
         words += ["--max-examples", str(examples), "--seed", str(seed), "--no-shrink"]
-        words += ["--exclude-path-regex", f"{without}|{_NEVER_ENDS}"]
+        words += [word for name, value in caller.items() for word in ("-H", f"{name}: {value}")]
+        words += ["--exclude-path-regex", f"{without}|{_NEVER_ENDS}|{_ENDS_ALL}"]
         words += ["--request-timeout", str(_ANSWER_SECONDS)]
         document = f"http://127.0.0.1:{port}/openapi.json"
         asking = await asyncio.create_subprocess_exec(

@@ -25,9 +25,11 @@ from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.soak.promises import (
     ACTOR,
+    HEADERS,
     OPEN,
     READY_SECONDS,
     free_port,
+    let_in,
     process,
     ready,
     require,
@@ -95,7 +97,8 @@ async def lines(port: int, path: str, headers: str = "") -> AsyncGenerator[str, 
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_LINE_BYTES)
     try:
         # HTTP/1.0: the answer comes as it is, and ends with the connection.
-        writer.write(f"GET {path} HTTP/1.0\r\n{headers}\r\n".encode())
+        wanted = "".join(f"{n}: {v}\r\n" for n, v in HEADERS.items()) + headers
+        writer.write(f"GET {path} HTTP/1.0\r\n{wanted}\r\n".encode())
         status = await reader.readline()
         if not status or b" 503 " in status:
             raise ConnectionError("not now")
@@ -124,6 +127,7 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
     tickets = [uuid4() for _ in range(_TICKETS)]
     for ticket in tickets:
         await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
+    await let_in(url)
     port = free_port()
     follower, exporter = Consumer(port), Consumer(port)
     counted: Counter[str] = Counter()
@@ -193,7 +197,8 @@ async def not_reading(port: int) -> AsyncIterator[None]:
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", port))
-        deaf.sendall(b"GET /events/stream?from=beginning HTTP/1.0\r\n\r\n")
+        shown = f"Authorization: {HEADERS['Authorization']}\r\n".encode()
+        deaf.sendall(b"GET /events/stream?from=beginning HTTP/1.0\r\n" + shown + b"\r\n")
         yield
 
 

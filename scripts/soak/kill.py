@@ -15,22 +15,31 @@ from uuid import uuid4
 import uvicorn
 
 from api import commands
-from api.app import create_app
+from api.app import access_by, create_app
 from api.handle import Outcome
+from api.settings import Settings
 from domain.events import JsonObject
 from eventstore.driver import connect
 from eventstore.envelope import Envelope
 from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.load import Answer, Connection
-from scripts.soak.promises import OPEN, READY_SECONDS, free_port, process, ready, require, streams
+from scripts.soak.promises import (
+    HEADERS,
+    OPEN,
+    READY_SECONDS,
+    free_port,
+    let_in,
+    process,
+    ready,
+    require,
+    streams,
+)
 from scripts.soak.views import Check, audited, caught_up
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a
 # minute by default; until then that ticket's commands are answered 503.
 _RETRY_SECONDS = 180
-
-HEADERS = {"Casebook-Actor": "agent:soak"}
 
 Point = Literal["random", "before_insert", "after_insert", "before_answer"]
 POINTS: tuple[Point, ...] = ("random", "before_insert", "after_insert", "before_answer")
@@ -90,7 +99,7 @@ def command(ticket: str) -> Sent:
 
 async def send(connection: Connection, sent: Sent) -> None:
     """Send a command; a 503 says no more about what happened than a lost connection does."""
-    headers = {**HEADERS, **sent.headers, "Idempotency-Key": sent.key}
+    headers = {**sent.headers, "Idempotency-Key": sent.key}
     with suppress(ConnectionError):
         answer = await connection.post(sent.path, sent.content, headers)
         if answer.status != 503:
@@ -99,7 +108,7 @@ async def send(connection: Connection, sent: Sent) -> None:
 
 async def client(port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Event) -> None:
     """Send commands one after the other until told to stop or the connection is lost."""
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         while not stop.is_set():
             sent = command(random.choice(tickets))  # noqa: S311
             ledger.sent.append(sent)
@@ -109,10 +118,9 @@ async def client(port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Ev
 
 
 async def open_tickets(port: int, count: int) -> list[str]:
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         answers = [
-            await connection.post("/tickets", OPEN.model_dump(mode="json"), HEADERS)
-            for _ in range(count)
+            await connection.post("/tickets", OPEN.model_dump(mode="json")) for _ in range(count)
         ]
     return [str(answer.json()["ticket_id"]) for answer in answers]
 
@@ -128,7 +136,7 @@ async def check_acknowledged(store: EventStore, ledger: Ledger) -> None:
 
 async def retry(port: int, ledger: Ledger) -> None:
     """Send again what is unknown, and some of what is known: that must be answered as before."""
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         for sent in ledger.unknown():
             ledger.counted["unknown_then_retried"] += 1
             async with asyncio.timeout(_RETRY_SECONDS):
@@ -160,6 +168,7 @@ async def _times(store: EventStore) -> Counter[str]:
 async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
     """Kill the API process in every round, at random or at a named point. Raises PromiseBroken."""
     database = connect(url)
+    await let_in(url)
     ledger = Ledger()
     points: Counter[str] = Counter()
     with progress() as bar:
@@ -218,7 +227,8 @@ async def serve_and_die(url: str, port: int, point: str, nth: int) -> int:
 
     commands.told = told
     database = connect(url)
-    app = create_app(database, Mortal(database))
+    access = access_by(database, Settings.from_environment())
+    app = create_app(database, Mortal(database), access=access)
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
     await uvicorn.Server(config).serve()
     return 0
@@ -235,6 +245,7 @@ async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -
         ledger, killed = Ledger(), 0
         async with process("scripts.serve", **settings) as api:
             await ready(port)
+            await let_in((Path(folder) / "database.url").read_text())
             with progress() as bar:
                 task = bar.add_task("killing", total=rounds, rate="rounds")
                 for _ in range(rounds):

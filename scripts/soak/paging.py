@@ -19,7 +19,7 @@ from projections import tickets
 from projections.generations import Generations
 from scripts.console import progress
 from scripts.load import Connection
-from scripts.soak.promises import free_port, process, ready, require
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
 
 _BASE = datetime(2026, 1, 1, tzinfo=UTC)
 _SAME_TIME = 10  # so many tickets are of one time, so that pages end between them
@@ -33,6 +33,7 @@ async def page_through(url: str, count: int) -> Counter[str]:
     port = free_port()
     async with process("scripts.bench", "_serve", "group", url, str(port)):
         await ready(port)
+        await let_in(url)
         database = connect(url)
         shown = await Generations(database).shown()
         ids = [uuid4() for _ in range(count)]
@@ -62,7 +63,7 @@ async def _paged(port: int, sort: str, count: int, counted: Counter[str]) -> Cou
     following: object = None
     with progress() as bar:
         task = bar.add_task(f"by {sort}", total=count, rate="tickets")
-        async with Connection(port) as connection:
+        async with Connection(port, HEADERS) as connection:
             while True:
                 path = f"/tickets?sort={sort}&limit={_PAGE}&status=open"
                 path += f"&cursor={following}" if following else ""

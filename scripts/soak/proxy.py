@@ -16,7 +16,7 @@ from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.load import Answer, Connection
-from scripts.soak.promises import free_port, process, ready, require, streams
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require, streams
 
 _CLIENTS = 8
 _EATEN = 10  # every so-many-th answer
@@ -70,6 +70,7 @@ async def retry_through_proxy(url: str, commands: int) -> Counter[str]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(process("scripts.bench", "_serve", "group", url, str(port)))
         await ready(port)
+        await let_in(url)
         through = await stack.enter_async_context(_proxy(port, counted))
         numbers = iter(range(commands))
         with progress() as bar:
@@ -77,7 +78,7 @@ async def retry_through_proxy(url: str, commands: int) -> Counter[str]:
 
             async def client() -> None:
                 tickets: list[str] = []
-                async with Connection(through) as connection:
+                async with Connection(through, HEADERS) as connection:
                     for number in numbers:
                         path, body = "/tickets", {"subject": f"{number}", "requester": "soak"}
                         if tickets and number % 5:

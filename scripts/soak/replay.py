@@ -29,7 +29,7 @@ from projections.rebuild import Rebuild
 from projections.workers import workers
 from scripts.console import progress
 from scripts.load import Answer, Connection
-from scripts.soak.promises import free_port, process, ready, require
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 
 _SENDERS = 4
@@ -148,6 +148,7 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
         process("scripts.soak", "_keep", url),
     ):
         await ready(port)
+        await let_in(url)
         clients = [asyncio.create_task(_send(port, seen, stop)) for _ in range(_SENDERS)]
         clients += [asyncio.create_task(_read(port, seen, stop)) for _ in range(_READERS)]
         try:
@@ -194,7 +195,7 @@ async def _send(port: int, seen: _Seen, stop: asyncio.Event) -> None:
     """Send commands at a steady rate."""
     mine: list[str] = []
     opening = {"subject": "Soak", "requester": "soak", "body": "It jams."}
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         while not stop.is_set():
             if not mine or random.random() < 0.1:  # noqa: S311
                 answer = await connection.post("/tickets", opening)
@@ -215,7 +216,7 @@ async def _read(port: int, seen: _Seen, stop: asyncio.Event) -> None:
     """Read lists and dashboard; nothing that was seen may be gone, and note what is late."""
     versions: dict[UUID, int] = {}
     tickets = 0
-    async with Connection(port) as connection:
+    async with Connection(port, HEADERS) as connection:
         while not stop.is_set():
             answer = await connection.get(f"/tickets?limit={_PAGE}")
             _require_ok(answer)

@@ -1,0 +1,89 @@
+"""Make, list and revoke API keys.
+
+    python -m scripts.keys make PRINCIPAL ROLE [--scope SCOPE]... [--days N]
+    python -m scripts.keys list
+    python -m scripts.keys revoke ID
+
+`make` prints the key and nothing else; it is shown this once. ROLE: requester (own tickets), agent
+(those of their groups), supervisor (all), auditor (reads all), admin (keys, the desk, projections).
+With the database at hand no key is needed for this: who has that can do anything.
+"""
+
+import argparse
+import getpass
+from datetime import timedelta
+
+from pydantic import ValidationError
+
+from api.access import ROLES, SCOPES
+from api.keys import KeyOrder, Keys
+from api.settings import Settings
+from eventstore.envelope import utc_now
+from scripts.console import UsageError, database, run
+
+_MOST_DAYS = 36_500
+
+
+async def main() -> int:
+    options = _options()
+    async with database(Settings.from_environment()) as db:
+        keys = Keys(db)
+        if options.what == "make":
+            await _make(keys, options)
+        elif options.what == "revoke":
+            await keys.revoke(options.id)
+            print(f"revoked {options.id}; good for nothing within five seconds")
+        else:
+            await _list(keys)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.keys",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_subparsers(dest="what", required=True)
+    make = what.add_parser("make", help="make a key and print it")
+    make.add_argument("principal", help="whose it is to be")
+    make.add_argument("role", choices=ROLES)
+    make.add_argument("--scope", action="append", choices=SCOPES, help="unless given: all")
+    make.add_argument("--days", type=int, help="good for so many days; unless given: for ever")
+    what.add_parser("list", help="list all keys")
+    revoke = what.add_parser("revoke", help="make a key good for nothing")
+    revoke.add_argument("id", help="as listed; the part of a key before the last _")
+    return parser.parse_args()
+
+
+async def _make(keys: Keys, options: argparse.Namespace) -> None:
+    if options.days is not None and not 1 <= options.days <= _MOST_DAYS:
+        raise UsageError(f"--days must be 1 to {_MOST_DAYS}")
+    until = None if options.days is None else utc_now() + timedelta(days=options.days)
+    try:
+        order = KeyOrder(
+            principal=options.principal,
+            role=options.role,
+            scopes=options.scope or list(SCOPES),
+            expires_at=until,
+        )
+    except ValidationError as error:
+        raise UsageError(f"PRINCIPAL: {error.errors()[0]['msg']}") from error
+    _, text = await keys.make(order, f"{getpass.getuser()} at the command line")
+    print(text)
+
+
+async def _list(keys: Keys) -> None:
+    for key in await keys.all():
+        until = "for ever"
+        if key.revoked_at is not None:
+            until = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+        elif key.expires_at is not None:
+            until = f"until {key.expires_at:%Y-%m-%d %H:%M}"
+        scopes = "all" if key.scopes == frozenset(SCOPES) else ",".join(sorted(key.scopes))
+        made = f"made {key.created_at:%Y-%m-%d %H:%M} by {key.created_by}"
+        print(f"{key.id}  {key.role:<10}  {key.principal}  {scopes}  {until}  {made}")
+
+
+if __name__ == "__main__":
+    run(main)
