@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 from uuid_utils.compat import uuid7
@@ -40,6 +41,8 @@ COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
 _KEPT_SECONDS = 366 * 24 * 3600
 _PATH_CHARACTERS = 300
+
+_FAILED = Counter("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class AccessLog:
 
     async def failed(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         """Record that somebody was not let in, if the database will take it."""
+        _FAILED.labels(outcome).inc()
         try:
             async with answering():
                 await self._records.insert_one(_record(outcome, asking, who))

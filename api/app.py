@@ -21,6 +21,7 @@ from api import (
     history,
     keys,
     lists,
+    metrics,
     problems,
     saved_views,
     webhooks,
@@ -30,10 +31,12 @@ from api.bodies import Bodies
 from api.correlation import Correlation
 from api.gate import Access, Authorisation, Gate
 from api.handle import Handler
+from api.metrics import Measuring
 from api.openapi import Application, operation_id
 from api.representations import Tickets
 from api.sending import Dispatcher
 from api.settings import Settings
+from api.shedding import Shedding
 from api.sight import Sights
 from api.timekeeper import Timekeeper
 from api.tokens import Tokens
@@ -102,6 +105,8 @@ def create_app(
     beside: Sequence[Work] = (),
     feeds: feed.Feeds | None = None,
     access: Access | None = None,
+    *,
+    log_requests: bool = False,
 ) -> FastAPI:
     """Make the application over `database`, and run `beside` for as long as it runs.
 
@@ -141,6 +146,8 @@ def create_app(
     problems.install(app)  # innermost
     app.add_middleware(Bodies)
     app.add_middleware(Gate, access=access)
+    app.add_middleware(Shedding)
+    app.add_middleware(Measuring, log_all=log_requests)
     app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
@@ -156,6 +163,7 @@ def create_app(
     app.include_router(agents.router(views))
     app.include_router(desk.router(desks))
     app.include_router(health.router(database, store))
+    app.include_router(metrics.router(database, store))
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     return app

@@ -15,10 +15,11 @@ from typing import NoReturn
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem
+from api.problems import BUSY, problem
 
 BODY_SECONDS = 30.0
 _MOST_BYTES = 4 * 2**20
+_MOST_HELD_BYTES = 128 * 2**20  # of all requests at once
 _DEEPEST = 32
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -35,14 +36,22 @@ class Bodies:
     def __init__(self, app: ASGIApp, most_bytes: int = _MOST_BYTES) -> None:
         self._app = app
         self._most_bytes = most_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
             await self._app(scope, receive, send)
             return
+        parts: list[bytes] = []
+        try:
+            await self._serve(parts, scope, receive, send)
+        finally:
+            self._held_bytes -= sum(map(len, parts))
+
+    async def _serve(self, parts: list[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         try:
-            body = await self._read(headers, receive)
+            body = await self._read(parts, headers, receive)
             if body is None:
                 return  # the client has gone
             if body:
@@ -62,12 +71,14 @@ class Bodies:
 
         await self._app(scope, again, send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """Give the body; None if the client goes away before its end. Raises _Refused."""
+    async def _read(self, parts: list[bytes], headers: Headers, receive: Receive) -> bytes | None:
+        """Give the body, and its parts; None if the client goes away before its end.
+
+        Raises _Refused.
+        """
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._most_bytes:
             raise self._too_large()
-        parts: list[bytes] = []
         received = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -77,6 +88,9 @@ class Bodies:
                         return None
                     parts.append(message.get("body", b""))
                     received += len(parts[-1])
+                    self._held_bytes += len(parts[-1])
+                    if self._held_bytes > _MOST_HELD_BYTES:
+                        raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, *BUSY)
                     if received > self._most_bytes:
                         raise self._too_large()
                     if not message.get("more_body", False):

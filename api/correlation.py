@@ -1,15 +1,18 @@
 """What ties requests together: a correlation id, taken in, kept with the events, and given back.
 
 A client sends its own in `Correlation-Id`, or the trace it is in as `traceparent` (W3C Trace
-Context), whose trace id it then is. Who sends neither is given a new one. Each answer names it,
-errors too; so does each event that came of a command, and what is sent to webhooks of that event.
+Context), whose trace id it then is. Who sends neither is given a new one: the trace's, if requests
+are traced. Each answer names it, errors too; so does each event that came of a command, each line
+that is logged meanwhile, and what is sent to webhooks of that event.
 """
 
 import re
 import secrets
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Header, Request
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -24,8 +27,8 @@ def outgoing(correlation_id: str | None) -> dict[str, str]:
     if correlation_id is None or not _is_taken(correlation_id):
         return {}
     traced = re.fullmatch(r"(?!0{32})[0-9a-f]{32}", correlation_id)
-    trace = {"traceparent": f"00-{correlation_id}-{secrets.token_hex(8)}-01"} if traced else {}
-    return {HEADER: correlation_id, **trace}
+    parent = {"traceparent": f"00-{correlation_id}-{secrets.token_hex(8)}-01"} if traced else {}
+    return {HEADER: correlation_id, **parent}
 
 
 class Correlation:
@@ -46,7 +49,8 @@ class Correlation:
                 MutableHeaders(scope=message)[HEADER] = found
             await send(message)
 
-        await self._app(scope, receive, named)
+        with structlog.contextvars.bound_contextvars(correlation_id=found):
+            await self._app(scope, receive, named)
 
 
 def _is_taken(given: str) -> bool:
@@ -57,8 +61,11 @@ def _found(headers: Headers) -> str:
     given = headers.get(HEADER, "").strip()
     if _is_taken(given):
         return given
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return str(uuid7()) if trace is None else trace[1]
+    own = trace.get_current_span().get_span_context()
+    if own.is_valid:  # of a trace that this server is told to take part in, or to begin
+        return trace.format_trace_id(own.trace_id)
+    told = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return str(uuid7()) if told is None else told[1]
 
 
 async def correlation_id(

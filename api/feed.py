@@ -17,6 +17,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from prometheus_client import Gauge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.feed_format import ALIVE, Writer, error_line, line, no_word
@@ -36,6 +37,8 @@ EXPORTS_AT_ONCE = 8
 _CATCHING_UP_AT_ONCE = 3
 _CURSOR_EVERY_EVENTS = 100
 _QUIET_MOMENTS = 5
+
+_OPEN = Gauge("casebook_feeds_open", "Exports and streams that are under way.", ["kind"])
 
 _log = logging.getLogger(__name__)
 
@@ -163,9 +166,11 @@ class Feeds:
         if self._has_ended or self._open[kind] >= most:
             raise TooManyStreams
         self._open[kind] += 1
+        _OPEN.labels(kind).set(self._open[kind])
 
         def leave() -> None:
             self._open[kind] -= 1
+            _OPEN.labels(kind).set(self._open[kind])
 
         return leave
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID, uuid5
 
+from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
 from api.streams import EventRef, Stream, Streams
@@ -35,6 +36,14 @@ _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
+
+
+_COMMANDS = Counter(
+    "casebook_commands",
+    "What became of commands: done, unchanged, repeated, or the code of a problem.",
+    ["verb", "outcome"],
+)
+_CONFLICTS = Counter("casebook_command_conflicts", "Times that another writer was first.")
 
 
 class KeyReused(CasebookError):
@@ -140,15 +149,23 @@ class Handler:
         if self._under_way >= COMMANDS_AT_ONCE:
             raise StoreBusy
         self._under_way += 1
+        became = "failed"
         try:
             other_id = other_ticket(submission.command)
             async with (
                 answering(2 * failures.PATIENCE_SECONDS),
                 self._streams.turns(ticket_id, other_id) as (stream, other),
             ):
-                return await self._settle(stream, other, submission, command)
+                outcome = await self._settle(stream, other, submission, command)
+            became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
+        except CasebookError as error:
+            became = error.code
+            raise
+        else:
+            return outcome
         finally:
             self._under_way -= 1
+            _COMMANDS.labels(verb(type(submission.command)), became).inc()
 
     async def _settle(
         self, stream: Stream, other: Stream | None, submission: Submission, command: CommandRef
@@ -173,6 +190,7 @@ class Handler:
                     return outcome
             except VersionConflict:
                 conflicts += 1
+                _CONFLICTS.inc()
             except StoreUnavailable:
                 # An append may have come through: the next round reads, and finds its events by
                 # the command's id. Only time ends this, and then it is said that nobody knows.

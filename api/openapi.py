@@ -56,7 +56,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         if path in OPEN_PATHS:
             operation["security"] = []
         else:
-            for status, response in problem_responses(401, 403, 429).items():
+            for status, response in problem_responses(401, 403, 429, 503).items():
                 responses.setdefault(str(status), response)
         if "requestBody" in operation:
             for status, response in problem_responses(400, 408, 413, 415).items():

@@ -58,6 +58,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
 }
 """Any other CasebookError is the server's own fault: 500."""
 
+BUSY = ("server_busy", "the server has too much to do; try again")
 _INTERNAL_ERROR = ("internal_error", "the server failed; it has been logged")
 HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
     "bad_json": (
@@ -76,6 +77,7 @@ HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "the body or a parameter is not as it must be; `errors` says where and what",
     ),
+    BUSY[0]: (HTTPStatus.SERVICE_UNAVAILABLE, BUSY[1]),
     _INTERNAL_ERROR[0]: (HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR[1]),
 }
 """The codes of what is no CasebookError."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -42,6 +42,8 @@ class Settings(BaseModel):
     timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
     webhooks: bool = True
     beyond_loopback: bool = False
+    log_requests: bool = True
+    log_format: Literal["text", "json"] | None = None
     rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "200/second"
     jwt_key: Path | None = None
     jwks: str | None = None

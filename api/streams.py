@@ -13,6 +13,8 @@ from typing import NamedTuple
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from prometheus_client import Counter
+
 from domain.errors import HistoryError
 from domain.events import decode
 from domain.ticket import Ticket, evolve
@@ -24,6 +26,11 @@ KEPT_BYTES = 64 * 2**20
 
 _EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
 _CHARACTER_BYTES = 4  # at most: texts of the ticket's state
+
+
+_ASKED = Counter(
+    "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
+)
 
 
 class EventRef(NamedTuple):
@@ -94,6 +101,7 @@ class Streams:
             turn = self._turns[ticket_id] = asyncio.Lock()
         async with turn:
             stream = self._kept.pop(ticket_id, None)
+            _ASKED.labels("miss" if stream is None else "hit").inc()
             if stream is None:
                 stream = Stream(ticket_id)
             self._kept_bytes -= stream.weight_bytes

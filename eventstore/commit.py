@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+from prometheus_client import Gauge, Histogram
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, PyMongoError
 
@@ -22,6 +23,14 @@ from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable, transl
 
 GROUP_DOCUMENTS = 500
 QUEUE_DOCUMENTS = 10_000
+
+
+_GROUPS = Histogram(
+    "casebook_commit_group_documents",
+    "Events that were written together.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500),
+)
+_QUEUE = Gauge("casebook_commit_waiting", "Events that wait to be written.")
 
 
 class _Waiting(NamedTuple):
@@ -47,6 +56,7 @@ class GroupCommit:
             raise StoreBusy
         waiting = _Waiting(document, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
+        _QUEUE.set(len(self._waiting))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         await waiting.written
@@ -56,7 +66,10 @@ class GroupCommit:
         try:
             while self._waiting:
                 size = min(len(self._waiting), GROUP_DOCUMENTS)
-                await self._write_group([self._waiting.popleft() for _ in range(size)])
+                group = [self._waiting.popleft() for _ in range(size)]
+                _QUEUE.set(len(self._waiting))
+                _GROUPS.observe(size)
+                await self._write_group(group)
         finally:
             self._writer = None
             for waiting in self._waiting:  # only if we were cancelled: the process is ending

@@ -23,6 +23,8 @@ from uuid import UUID
 import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from prometheus_client import Counter as Metric
+from prometheus_client import Histogram
 from pydantic import ValidationError
 from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -46,6 +48,14 @@ T = TypeVar("T")
 _FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
 _MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
 _DUPLICATE_KEY = 11000
+
+
+_BATCHES = Histogram(
+    "casebook_projection_batch_events",
+    "Events that were folded into the views as one transaction.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)
+_FOLDED = Metric("casebook_projection_folded_events", "Events that are new in the views.")
 
 
 class TooLarge(CasebookError):
@@ -187,6 +197,8 @@ class BatchWriter:
             return sum(events for events, _ in applied.values()), stuck
 
         events, stuck = await self._in_transaction(work)
+        _BATCHES.observe(len(batch))
+        _FOLDED.inc(events)
         holding.parked.update(one.ticket_id for one in stuck)
         return events
 

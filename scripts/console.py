@@ -5,9 +5,10 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import structlog
 from pymongo.errors import ConnectionFailure, PyMongoError
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from api.settings import Settings
+from api.settings import Settings, SettingsError
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect
@@ -53,8 +54,7 @@ class DatabaseGone(CasebookError):
 
 def run(main: Callable[[], Awaitable[int]]) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    _log_lines()
     code = 1
     try:
         code = asyncio.run(_until_told(main))
@@ -65,6 +65,38 @@ def run(main: Callable[[], Awaitable[int]]) -> None:
     except PyMongoError as error:
         fail(f"the database: {error}")
     sys.exit(code)
+
+
+def _log_lines() -> None:
+    """Log to standard error: for people at a terminal, as JSON for everything else."""
+    form = None
+    with suppress(SettingsError):  # said later
+        form = Settings.from_environment().log_format
+    for_people = form == "text" or (form is None and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    ending: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(pad_event_to=0)]
+        if for_people
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[meta, *ending])
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
 
 
 def fail(detail: str) -> None:

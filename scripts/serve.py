@@ -38,8 +38,11 @@ async def main() -> int:
             beside = projecting(db, store, settings) + timekeeping(db, store, settings)
             beside += sending(db, store, settings)
             feeds = Feeds(db, store)
-            app = create_app(db, store, beside, feeds, access_by(db, settings))
-            server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=10))
+            access = access_by(db, settings)
+            app = create_app(db, store, beside, feeds, access, log_requests=settings.log_requests)
+            server = _Server(
+                uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+            )
             await _serve(server, listening, feeds)
     return 0
 

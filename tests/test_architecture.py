@@ -12,17 +12,28 @@ LAYERS = ("domain", "eventstore", "projections", "api", "scripts")
 
 THIRD_PARTY = {
     "domain": {"pydantic"},
-    "eventstore": {"bson", "cryptography", "motor", "orjson", "pymongo", "uuid_utils"},
-    "projections": {"bson", "pydantic", "pymongo"},
+    "eventstore": {
+        "bson",
+        "cryptography",
+        "motor",
+        "orjson",
+        "prometheus_client",
+        "pymongo",
+        "uuid_utils",
+    },
+    "projections": {"bson", "opentelemetry", "prometheus_client", "pydantic", "pymongo"},
     "api": {
         "fastapi",
         "httpx",
         "jwt",
         "limits",
+        "opentelemetry",
         "orjson",
+        "prometheus_client",
         "pydantic",
         "pymongo",
         "starlette",
+        "structlog",
         "uuid_utils",
     },
     "scripts": {
@@ -33,6 +44,7 @@ THIRD_PARTY = {
         "pydantic",
         "pymongo",
         "rich",
+        "structlog",
         "uvicorn",
     },
 }
