@@ -50,6 +50,7 @@ client: $(DEV)
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) --extra tracing -o requirements/tracing.txt
 	$(COMPILE) --group dev -o requirements/dev.txt
 	$(COMPILE) --group mutation -o requirements/mutation.txt
 

@@ -140,6 +140,7 @@ def create_app(
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
         dependencies=[Depends(Authorisation(access.log))],
     )

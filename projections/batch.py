@@ -13,6 +13,7 @@ on without it.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,7 @@ from projections.partitions import PARTITIONS, partition_of
 from projections.saved_views import SavedView, SavedViews, counting
 from projections.sums import Contributions
 from projections.tickets import TicketRead
+from projections.tracing import told_of_folding
 
 T = TypeVar("T")
 
@@ -196,7 +198,9 @@ class BatchWriter:
                 await self._parked.park(*one, session)
             return sum(events for events, _ in applied.values()), stuck
 
+        began_ns = time.time_ns()
         events, stuck = await self._in_transaction(work)
+        told_of_folding(batch, began_ns)
         _BATCHES.observe(len(batch))
         _FOLDED.inc(events)
         holding.parked.update(one.ticket_id for one in stuck)

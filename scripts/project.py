@@ -12,11 +12,13 @@ from api.settings import Settings
 from eventstore.store import EventStore
 from projections.generations import Generations
 from scripts.console import database, run, screen
+from scripts.tracing import trace_if_asked
 
 
 async def main() -> int:
     argparse.ArgumentParser(prog="python -m scripts.project", description=__doc__).parse_args()
     settings = Settings.from_environment()
+    trace_if_asked()
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()

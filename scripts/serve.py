@@ -19,10 +19,12 @@ from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
+from scripts.tracing import trace_if_asked
 
 
 async def main() -> int:
     settings = Settings.from_environment()
+    trace_if_asked()
     _check_host(settings)
     with _listen(settings) as listening:
         async with database(settings, attach=False) as db:

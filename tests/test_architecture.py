@@ -40,6 +40,7 @@ THIRD_PARTY = {
         "bson",
         "cryptography",
         "fastapi",
+        "opentelemetry",
         "orjson",
         "pydantic",
         "pymongo",

@@ -1,0 +1,224 @@
+"""What an operator sees: metrics, lines of log, traces; and load shed before memory grows."""
+
+import asyncio
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api import bodies
+from api.bodies import Bodies
+from api.settings import Settings
+from api.shedding import Shedding
+from tests.callers import AGENT, REQUESTER, SUPERVISOR
+from tests.projecting import until
+from tests.test_api import OPEN, client, is_problem
+from tests.test_import import environment, script
+
+__all__ = ["client"]
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+async def metrics(client):
+    """All samples by name and labels."""
+    answer = await client.get("/metrics", headers=SUPERVISOR)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return Counter(
+        {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+    )
+
+
+async def test_what_is_done_is_counted(client):
+    before = await metrics(client)
+    order = await client.post("/tickets", json=OPEN, headers={**REQUESTER, "Prefer": "wait=10"})
+    path = order.headers["location"]
+    for key in ("one", "one", "two"):
+        headers = {**AGENT, "Idempotency-Key": key}
+        await client.post(f"{path}/assign", json={"assignee": "alice"}, headers=headers)
+    is_problem(await client.post(f"{path}/reopen", headers=AGENT), 409, "transition_refused")
+    await client.get("/tickets", headers={"Authorization": ""})
+    await client.get("/tickets", headers={**AGENT, "Authorization": "x"})
+    counted = await metrics(client)
+    counted.subtract(before)
+    assert counted["casebook_requests_total", "/tickets", "201", "POST"] == 1
+    assert counted["casebook_requests_total", "/tickets/{ticket_id}/assign", "200", "POST"] == 3
+    assert counted["casebook_requests_total", "401", "GET", "none"] == 2
+    assert counted["casebook_request_seconds_count", "/tickets", "POST"] == 1
+    for outcome in ("done", "repeated", "unchanged"):
+        assert counted["casebook_commands_total", *sorted((outcome, "assign"))] == 1, outcome
+    assert counted["casebook_commands_total", "transition_refused", "reopen"] == 1
+    assert counted["casebook_commit_group_documents_sum"] == 2
+    assert counted["casebook_ticket_cache_total", "hit"] >= 4
+    assert counted["casebook_ticket_cache_total", "miss"] == 1
+    assert counted["casebook_projection_folded_events_total"] >= 1
+    assert counted["casebook_projection_batch_events_count"] >= 1
+    assert counted["casebook_accesses_failed_total", "unknown"] == 2
+    await until(lambda: _current(client))
+
+
+async def _current(client):
+    now = await metrics(client)
+    return (
+        now["casebook_projection_missing_events",] == 0
+        and now["casebook_projection_parked_tickets",] == 0
+        and 0 <= now["casebook_projection_age_seconds",] < 60
+    )
+
+
+async def test_a_strangers_path_and_method_make_no_series(client):
+    for n in range(5):
+        await client.request(f"ODD{n}", f"/made/up/{n}")
+    names = {labels for name, *labels in map(tuple, await metrics(client)) for labels in labels}
+    assert not any("made" in label or "ODD" in label for label in names)
+
+
+# --- a server as it is run ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def collector():
+    """Takes traces as OTLP over HTTP: the port, and the spans that have come."""
+    spans = []
+
+    async def take(reader, writer):
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                request = ExportTraceServiceRequest.FromString(body)
+                for of_resource in request.resource_spans:
+                    for of_scope in of_resource.scope_spans:
+                        spans.extend(of_scope.spans)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (EOFError, OSError):
+            writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], spans
+
+
+async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path):
+    """By its correlation id: in its answer, its line of log, and the spans of both."""
+    async with collector() as (otlp, spans):
+        env = {
+            **environment(tmp_path),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otlp}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "CASEBOOK_CHECKPOINT_SECONDS": "0",
+        }
+        env = {name: value for name, value in env.items() if not name.endswith("_proxy")}
+        served = await script("scripts.serve", env=env)
+        assert served.stdout is not None
+        address = ""
+        async with asyncio.timeout(60):
+            while not address:
+                line = (await served.stdout.readline()).decode()
+                if line.startswith("Casebook: "):
+                    address = line.split()[1]
+        key = await script("scripts.keys", "make", "sam", "supervisor", env=env)
+        bearer = f"Bearer {(await key.communicate())[0].decode().strip()}"
+        async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=30) as sam:
+            traced = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "Prefer": "wait=20"}
+            made = await sam.post(f"{address}/tickets", json=OPEN, headers=traced)
+            own = await sam.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=20"})
+            bad = await sam.post(f"{address}/tickets", json={}, headers={"Correlation-Id": "mine"})
+        assert made.headers["correlation-id"] == TRACE
+        assert bad.headers["correlation-id"] == "mine"
+
+        def named():
+            return {(span.trace_id.hex(), span.name) for span in spans}
+
+        async def all_there():
+            return {
+                (trace, name)
+                for trace in (TRACE, own.headers["correlation-id"])
+                for name in ("POST /tickets", "fold TicketOpened")
+            } <= named()
+
+        await until(all_there)
+        served.terminate()
+        _, err = await served.communicate()
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    told = [line for line in lines if line["event"] == "request"]
+    assert [(t["status"], t["correlation_id"]) for t in told] == [
+        (201, TRACE),
+        (201, own.headers["correlation-id"]),
+        (422, "mine"),
+    ]
+    assert {t["principal"] for t in told} == {"supervisor:sam"}
+    assert all({"level", "timestamp", "logger"} <= line.keys() for line in lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_lines_are_for_people_or_for_machines(tmp_path, form):
+    env = {**environment(tmp_path), "CASEBOOK_LOG_FORMAT": form}
+    shown = await script("scripts.keys", "list", env={**env, "CASEBOOK_PORT": "0"})
+    _, err = await shown.communicate()
+    assert shown.returncode == 0
+    assert Settings.from_environment(env).log_format == form
+    for line in err.decode().splitlines():
+        assert line.startswith("{") == (form == "json")
+
+
+# --- load is shed ---------------------------------------------------------------------------------
+
+
+class Slow:
+    """An application that answers when it is told to."""
+
+    def __init__(self):
+        self.served, self.go = 0, asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        self.served += 1
+        await self.go.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def asking(app):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://casebook")
+
+
+async def test_who_comes_when_too_much_is_under_way_is_told_to_come_again():
+    """L12: a 503 with Retry-After, and nothing begun."""
+    slow = Slow()
+    async with asking(Shedding(slow, most=3)) as one:
+        under_way = [asyncio.create_task(one.get("/tickets")) for _ in range(3)]
+        await until(lambda: asyncio.sleep(0, slow.served == 3))
+        late = await one.get("/tickets")
+        is_problem(late, 503, "server_busy")
+        assert int(late.headers["retry-after"]) > 0
+        alive = asyncio.create_task(one.get("/healthz"))
+        await until(lambda: asyncio.sleep(0, slow.served == 4))
+        slow.go.set()
+        assert [(await task).status_code for task in [*under_way, alive]] == [204] * 4
+        assert (await one.get("/tickets")).status_code == 204
+
+
+async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
+    """L12"""
+    monkeypatch.setattr(bodies, "_MOST_HELD_BYTES", 250)
+    slow, content = Slow(), json.dumps({"body": "x" * 88}).encode()
+    kind = {"Content-Type": "application/json"}
+    async with asking(Bodies(slow)) as one:
+
+        def post():
+            return one.post("/tickets", content=content, headers=kind)
+
+        under_way = [asyncio.create_task(post()) for _ in range(2)]
+        await until(lambda: asyncio.sleep(0, slow.served == 2))
+        is_problem(await post(), 503, "server_busy")
+        slow.go.set()
+        assert [(await task).status_code for task in under_way] == [204] * 2
+        assert (await post()).status_code == 204
