@@ -15,7 +15,7 @@ PROCESSES ?= 2
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 MUTATION := .venv-mutation
-COMPILE := $(BIN)/uv pip compile pyproject.toml --extra embedded --universal --generate-hashes \
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .PHONY: run demo test check bench mutants client lock clean
@@ -49,10 +49,11 @@ client: $(DEV)
 
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) -o requirements/server.txt
+	$(COMPILE) --extra embedded -o requirements/run.txt
 	$(COMPILE) --extra tracing -o requirements/tracing.txt
-	$(COMPILE) --group dev -o requirements/dev.txt
-	$(COMPILE) --group mutation -o requirements/mutation.txt
+	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt
+	$(COMPILE) --extra embedded --group mutation -o requirements/mutation.txt
 
 clean:
 	rm -rf $(VENV) $(MUTATION) mutants client openapi.json

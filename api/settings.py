@@ -41,6 +41,7 @@ class Settings(BaseModel):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
     timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
     webhooks: bool = True
+    projecting: bool = True
     beyond_loopback: bool = False
     log_requests: bool = True
     log_format: Literal["text", "json"] | None = None

@@ -166,18 +166,15 @@ class SavedViews:
         )
         if stored is None:  # some servers forget to tell what they have inserted
             return await self.find(name), former is None
-        if former is not None:
-            await self._counts.delete_many({"view": former["id"]})
         return _from_document(stored), former is None
 
     async def delete(self, name: str) -> None:
-        """Forget a view. Raises UnknownView."""
-        view = await self.find(name)
-        await self._views.delete_one({"_id": name})
-        await self._counts.delete_many({"view": view.id})
+        """Forget a view; a projector forgets what it counted. Raises UnknownView."""
+        if not (await self._views.delete_one({"_id": name})).deleted_count:
+            raise UnknownView(name)
 
     async def forget_counts(self, ids: Sequence[str]) -> None:
-        """Remove what was counted for views that are gone, by whoever did not know it yet."""
+        """Remove what was counted for views that are gone."""
         await self._counts.delete_many({"view": {"$in": list(ids)}})
 
     async def counts(self) -> Counter[str]:

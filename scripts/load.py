@@ -12,10 +12,11 @@ import orjson
 
 
 class Answer(NamedTuple):
-    """What came back. `body` is as it was sent."""
+    """What came back. `body` is as it was sent; `retry_after`: the seconds of that header."""
 
     status: int
     body: bytes
+    retry_after: int | None = None
 
     def json(self) -> dict[str, object]:
         parsed: dict[str, object] = orjson.loads(self.body)
@@ -74,11 +75,17 @@ class Connection:
                 reader, writer = self._streams
                 writer.write(raw)
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-                return Answer(int(head[9:12]), await reader.readexactly(length))
+                length = _number(head, b"content-length:")
+                body = await reader.readexactly(length or 0)
+                return Answer(int(head[9:12]), body, _number(head, b"retry-after:"))
         except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as error:
             self.close()
             raise ConnectionError(str(error)) from error
+
+
+def _number(head: bytes, name: bytes) -> int | None:
+    found = head.lower().partition(name)[2].split(b"\r\n", 1)[0]
+    return int(found) if found else None
 
 
 def request(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:

@@ -37,8 +37,9 @@ async def main() -> int:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
-            beside = projecting(db, store, settings) + timekeeping(db, store, settings)
-            beside += sending(db, store, settings)
+            beside = timekeeping(db, store, settings) + sending(db, store, settings)
+            if settings.projecting:
+                beside += projecting(db, store, settings)
             feeds = Feeds(db, store)
             access = access_by(db, settings)
             app = create_app(db, store, beside, feeds, access, log_requests=settings.log_requests)

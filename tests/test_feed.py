@@ -581,7 +581,9 @@ async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, 
             raw.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(raw, ("127.0.0.1", client.base_url.port))
-            await loop.sock_sendall(raw, b"GET /events/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            shown = f"Authorization: {SOMEBODY['Authorization']}\r\n".encode()
+            asked = b"GET /events/stream HTTP/1.1\r\nHost: x\r\n" + shown + b"\r\n"
+            await loop.sock_sendall(raw, asked)
 
             async def joined():
                 return feeds._open["streams"]

@@ -56,11 +56,11 @@ async def test_what_is_done_is_counted(client):
     for outcome in ("done", "repeated", "unchanged"):
         assert counted["casebook_commands_total", *sorted((outcome, "assign"))] == 1, outcome
     assert counted["casebook_commands_total", "reopen", "transition_refused"] == 1
-    assert counted["casebook_commit_group_documents_sum"] == 2
+    assert counted["casebook_commit_group_documents_sum",] == 2
     assert counted["casebook_ticket_cache_total", "hit"] >= 4
     assert counted["casebook_ticket_cache_total", "miss"] == 1
-    assert counted["casebook_projection_folded_events_total"] >= 1
-    assert counted["casebook_projection_batch_events_count"] >= 1
+    assert counted["casebook_projection_folded_events_total",] >= 1
+    assert counted["casebook_projection_batch_events_count",] >= 1
     assert counted["casebook_accesses_failed_total", "unknown"] == 2
     await until(lambda: _current(client))
 

@@ -15,6 +15,8 @@
     python -m scripts.soak projectors       three projectors that come and go for a minute
     python -m scripts.soak replay           one replay after the other, under clients' load
     python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
+    python -m scripts.soak overload         more connections than can be served, for a minute
+    python -m scripts.soak outage           a database that cuts off, and stands still for a while
 
 Each works on a database of its own in a temporary folder, checks the whole log (and the views) at
 the end, prints what it counted and exits 1 if a promise was broken. Short forms of all are in the
@@ -32,6 +34,7 @@ from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
+from scripts.soak.outage import outage, overload
 from scripts.soak.paging import page_through
 from scripts.soak.promises import scratch
 from scripts.soak.proxy import retry_through_proxy
@@ -60,6 +63,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
     "replay": (replay_under_load, 30),
+    "outage": (outage, 20),
     "kill-replay": (kill_replay, 44),
 }
 
@@ -85,11 +89,13 @@ async def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database"])
+    parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database", "overload"])
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     options = parser.parse_args()
     if options.what == "kill-database":
         counted = await kill_database(options.rounds or 100)
+    elif options.what == "overload":
+        counted = await overload(options.rounds or 60)
     else:
         async with scratch() as url:
             soak, rounds = _ON_ONE_DATABASE[options.what]

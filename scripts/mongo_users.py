@@ -1,0 +1,231 @@
+"""Make the database users on MongoDB, each able to do what it must and no more.
+
+    python -m scripts.mongo_users make URL     URL: an administrator's, with the database's name
+    python -m scripts.mongo_users print NAME   the roles of a database as JSON, and nothing is done
+    python -m scripts.mongo_users check        are they refused what they must be? by the URLs in
+                                               CASEBOOK_API_URL, CASEBOOK_PROJECTOR_URL,
+                                               CASEBOOK_AUDITOR_URL
+
+`make` makes the collections and indexes of the log, three roles and three users, and prints the
+users' URLs, shown this once; made again, it renews roles and passwords. Passwords are made too,
+unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASSWORD give them.
+
+    casebook_api         reads all; writes what is its own; of the log, finds and inserts (L1)
+    casebook_projector   finds and watches the log; writes the views, and drops what was replaced
+    casebook_auditor     finds in the log and its checkpoints: all that scripts.verify needs
+
+MongoDB knows no patterns of names, and views are kept in numbered collections: the projector's role
+names so many ahead (--generations). Make again before they run out; a replay takes one each. The
+embedded server has no users.
+"""
+
+import argparse
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import orjson
+from pymongo.errors import OperationFailure
+
+from api import access_log, cursors, desk, keys
+from domain.events import JsonObject
+from eventstore import log_checkpoints, store
+from eventstore.driver import Database, connect
+from eventstore.store import EventStore
+from projections import generations, saved_views, webhooks
+from projections.generations import FIRST, Generations
+from scripts.console import UsageError, run
+
+API, PROJECTOR, AUDITOR = USERS = ("casebook_api", "casebook_projector", "casebook_auditor")
+_GENERATIONS_AHEAD = 500
+_LOG_CHECKPOINTS = (log_checkpoints.COLLECTION, log_checkpoints.HEADS_COLLECTION)
+_OF_THE_API = (
+    desk.COLLECTION,
+    saved_views.COLLECTION,
+    webhooks.WEBHOOKS,
+    webhooks.DELIVERIES,
+    webhooks.DISPATCH,
+    cursors.COLLECTION,
+    keys.COLLECTION,
+    access_log.COLLECTION,
+)
+_READ = ("find", "listIndexes", "collStats")
+_WRITE = ("insert", "update", "remove", "createIndex")
+_UNAUTHORISED, _NOT_ALLOWED = 13, 8000
+
+Privilege = Mapping[str, object]
+
+REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
+    API: [
+        ("update", store.COLLECTION),
+        ("remove", store.COLLECTION),
+        ("update", "ticket_reads_1"),
+        ("insert", log_checkpoints.COLLECTION),
+    ],
+    PROJECTOR: [
+        ("insert", store.COLLECTION),
+        ("update", store.COLLECTION),
+        ("remove", store.COLLECTION),
+        ("find", keys.COLLECTION),
+        ("find", cursors.COLLECTION),
+        ("find", webhooks.WEBHOOKS),
+    ],
+    AUDITOR: [
+        ("insert", store.COLLECTION),
+        ("update", store.COLLECTION),
+        ("remove", store.COLLECTION),
+        ("insert", log_checkpoints.COLLECTION),
+        ("find", keys.COLLECTION),
+        ("find", "ticket_reads_1"),
+    ],
+}
+"""What each user must be refused, among other things: what `check` tries."""
+
+
+def privileges(
+    database: str, first_generation: int, ahead: int = _GENERATIONS_AHEAD
+) -> dict[str, list[Privilege]]:
+    """Give what each role may do, as `createRole` takes it."""
+    numbers = range(first_generation, first_generation + ahead)
+    numbered = [f"{view}_{n}" for view in FIRST.names for n in numbers]
+
+    def on(names: Iterable[str], *actions: str) -> list[Privilege]:
+        return [
+            {"resource": {"db": database, "collection": name}, "actions": sorted(actions)}
+            for name in names
+        ]
+
+    everywhere = on([""], "listCollections")
+    parked = [name for name in numbered if name.startswith("parked_tickets_")]
+    return {
+        API: [
+            *on([""], *_READ, "listCollections", "changeStream"),
+            *on([store.COLLECTION], "insert"),
+            *on(_OF_THE_API, *_WRITE),
+            *on(parked, "insert", "update"),
+        ],
+        PROJECTOR: [
+            *everywhere,
+            *on([store.COLLECTION], *_READ, "changeStream"),
+            *on([saved_views.COLLECTION], "find"),
+            *on(_LOG_CHECKPOINTS, *_READ, "insert", "createIndex"),
+            *on([generations.COLLECTION], *_READ, "insert", "update", "remove", "createIndex"),
+            *on(FIRST.names, "find", "createCollection", "dropCollection"),
+            *on(numbered, *_READ, *_WRITE, "createCollection", "dropCollection"),
+        ],
+        AUDITOR: [*everywhere, *on([store.COLLECTION, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ)],
+    }
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.mongo_users",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_subparsers(dest="what", required=True)
+    make = what.add_parser("make")
+    make.add_argument("url")
+    shown = what.add_parser("print")
+    shown.add_argument("name")
+    for each in (make, shown):
+        each.add_argument("--generations", type=int, default=_GENERATIONS_AHEAD)
+    what.add_parser("check")
+    options = parser.parse_args()
+    if options.what == "check":
+        return await _check()
+    if not 1 <= options.generations <= 10_000:
+        raise UsageError("--generations must be 1 to 10000")
+    if options.what == "print":
+        made = privileges(options.name, 1, options.generations)
+        print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
+        return 0
+    return await _make(options.url, options.generations)
+
+
+async def _make(url: str, ahead: int) -> int:
+    database = connect(url)
+    try:
+        await EventStore(database).prepare()
+        await Generations(database).prepare()
+        active = await Generations(database).active()
+        first = min(int(name.rpartition("_")[2]) for name in active.names.values())
+        passwords = {user: _password(user) for user in USERS}
+        for name, granted in privileges(database.name, first, ahead).items():
+            await _put(database, "Role", name, {"privileges": granted, "roles": []})
+            roles = [{"role": name, "db": database.name}]
+            await _put(database, "User", name, {"pwd": passwords[name], "roles": roles})
+    except OperationFailure as error:
+        raise UsageError(f"the database refuses: {error.details or error}") from error
+    finally:
+        await database.close()
+    for user, password in passwords.items():
+        given = f"{user.upper()}_PASSWORD" in os.environ
+        print(f"{user}: {_as_user(url, database.name, user, '***' if given else password)}")
+    return 0
+
+
+def _password(user: str) -> str:
+    return os.environ.get(f"{user.upper()}_PASSWORD") or secrets.token_urlsafe(24)
+
+
+async def _put(database: Database, kind: str, name: str, content: JsonObject) -> None:
+    """Make a role or a user, or change the one that is there."""
+    own = database.client[database.name]
+    found = await own.command(
+        {"usersInfo": name} if kind == "User" else {"rolesInfo": name, "showPrivileges": False}
+    )
+    verb = "update" if found["users" if kind == "User" else "roles"] else "create"
+    await own.command({f"{verb}{kind}": name, **content})
+
+
+def _as_user(url: str, database: str, user: str, password: str) -> str:
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2]
+    login = f"{quote(user)}:{quote(password)}"
+    given = [o for o in parts.query.split("&") if o and not o.lower().startswith("authsource=")]
+    query = "&".join([*given, f"authSource={database}"])
+    return urlunsplit((parts.scheme, f"{login}@{hosts}", f"/{database}", query, ""))
+
+
+async def _check() -> int:
+    """Try what must be refused; nothing is there that it could change."""
+    wrong = 0
+    for user, variable in zip(
+        USERS, ("CASEBOOK_API_URL", "CASEBOOK_PROJECTOR_URL", "CASEBOOK_AUDITOR_URL"), strict=True
+    ):
+        url = os.environ.get(variable)
+        if not url:
+            raise UsageError(f"{variable} must hold the URL of {user}")
+        database = connect(url)
+        try:
+            for action, name in REFUSED[user]:
+                refused = await _is_refused(database, action, name)
+                wrong += not refused
+                print(f"{user}: {action} {name}: {'refused' if refused else 'NOT REFUSED'}")
+        finally:
+            await database.close()
+    return 1 if wrong else 0
+
+
+async def _is_refused(database: Database, action: str, name: str) -> bool:
+    collection = database.client[database.name][name]
+    nothing = {"_id": "scripts.mongo_users check"}
+    try:
+        match action:
+            case "find":
+                await collection.find_one(nothing)
+            case "insert":  # of a document that no collection takes: it is refused, or invalid
+                await collection.insert_one({"_id": ["scripts.mongo_users check"]})
+            case "update":
+                await collection.update_one(nothing, {"$set": {"x": 1}})
+            case _:
+                await collection.delete_one(nothing)
+    except OperationFailure as error:
+        return error.code in (_UNAUTHORISED, _NOT_ALLOWED)
+    return False
+
+
+if __name__ == "__main__":
+    run(main)

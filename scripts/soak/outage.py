@@ -1,0 +1,267 @@
+"""Too many clients, and a database that stops: 503s and nothing else, then as before (L3, L5, L12).
+
+`overload`: hundreds of connections send as fast as they can. No answer is a 5xx but a 503 with
+`Retry-After`, the server's memory stays bounded, and it is itself again within seconds.
+
+`outage`: the database is reached through a proxy that cuts connections off with the answer to a
+write, and that passes nothing on for a while. No answer is a 5xx but a 503; then the server
+recovers by itself.
+
+Clients keep a ledger: what was acknowledged is in the log once, all else is sent again and is then.
+"""
+
+import asyncio
+import random
+import resource
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from eventstore.driver import connect
+from eventstore.store import EventStore
+from scripts.console import progress
+from scripts.load import Answer, Connection
+from scripts.soak.feed import memory_bytes
+from scripts.soak.kill import Ledger, Sent, command, open_tickets, retry, settle
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
+from scripts.soak.views import Check, audited, caught_up
+
+CONNECTIONS = 500
+_BEYOND = 1300  # more than a process serves at once
+_BEYOND_SECONDS = 5
+_TICKETS = 100
+_MOST_BYTES = 700 * 2**20  # of the server's memory
+_RECOVERY_SECONDS = 20.0
+_CLIENTS = 16
+_CUT_EVERY = 200  # so-many-th answer of the database
+
+
+class _Load(NamedTuple):
+    """Clients that send commands and reads, and what they have been told."""
+
+    port: int
+    tickets: list[str]
+    ledger: Ledger
+    counted: Counter[str]
+
+    async def client(self, until: float, timeout_seconds: float = 60.0) -> None:
+        """Send until a time (`perf_counter`)."""
+        async with Connection(self.port, HEADERS, timeout_seconds) as connection:
+            while time.perf_counter() < until:
+                if random.random() < 0.2:  # noqa: S311 not for secrets
+                    with suppress(ConnectionError):
+                        path = f"/tickets/{random.choice(self.tickets)}"  # noqa: S311
+                        await self._note(await connection.get(path))
+                    continue
+                sent = command(random.choice(self.tickets))  # noqa: S311
+                self.ledger.sent.append(sent)
+                await self._send(connection, sent)
+
+    async def _send(self, connection: Connection, sent: Sent) -> None:
+        headers = {**sent.headers, "Idempotency-Key": sent.key}
+        try:
+            answer = await connection.post(sent.path, sent.content, headers)
+        except ConnectionError:
+            self.counted["lost"] += 1
+            return
+        if answer.status != 503:
+            sent.answer = answer
+        await self._note(answer)
+
+    async def _note(self, answer: Answer) -> None:
+        self.counted[f"answered_{answer.status}"] += 1
+        told = f"{answer.status}: {answer.body[:300]!r}"
+        require(answer.status < 500 or answer.status == 503, told)
+        if answer.status == 503:
+            require(answer.retry_after, f"no Retry-After: {told}")
+            await asyncio.sleep(answer.retry_after or 1)
+
+
+async def overload(
+    seconds: int, check: Check = audited, clients: int = CONNECTIONS
+) -> Counter[str]:
+    """Send more than can be served. Raises PromiseBroken."""
+    _have_files(2 * _BEYOND)
+    counted: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        port = free_port()
+        settings = {"CASEBOOK_DATA_DIR": folder, "CASEBOOK_PORT": str(port)}
+        async with process("scripts.serve", **settings, CASEBOOK_LOG_REQUESTS="no") as api:
+            await ready(port)
+            url = (Path(folder) / "database.url").read_text()
+            await let_in(url)
+            load = _Load(port, await open_tickets(port, _TICKETS), Ledger(), counted)
+            before = await _seconds_of_one(port)
+            for connections, stretch in ((clients, seconds), (_BEYOND, _BEYOND_SECONDS)):
+                await _at_once(load, connections, stretch, api.pid)
+            began = time.perf_counter()
+            await _recovered(port, 5 * before + 0.5)
+            counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
+            await retry(port, load.ledger)
+            database = connect(url)
+            counted += await settle(EventStore(database), load.ledger)
+            await caught_up(database, EventStore(database))
+            await check(database)
+            await database.close()
+            api.send_signal(signal.SIGTERM)
+            await api.wait()
+    return counted
+
+
+async def _at_once(load: _Load, connections: int, seconds: int, pid: int) -> None:
+    """Have so many clients send, and look at the server's memory meanwhile."""
+    until = time.perf_counter() + seconds
+    with progress() as bar:
+        task = bar.add_task(f"{connections} connections", total=seconds, rate="seconds")
+        sending = asyncio.gather(*(load.client(until) for _ in range(connections)))
+        while not sending.done():
+            await asyncio.wait([sending], timeout=1)
+            bar.advance(task)
+            held = memory_bytes(pid)
+            load.counted["most_mb"] = max(load.counted["most_mb"], held // 2**20)
+            require(held < _MOST_BYTES, f"the server holds {held} bytes")
+        await sending
+
+
+async def _seconds_of_one(port: int) -> float:
+    """Give how long a command takes that nobody is in the way of: the median of some."""
+    [ticket] = await open_tickets(port, 1)
+    taken = []
+    async with Connection(port, HEADERS) as connection:
+        for _ in range(15):
+            began = time.perf_counter()
+            answer = await connection.post(f"/tickets/{ticket}/add_note", {"body": "x"})
+            require(answer.status == 200, f"{answer.status}: {answer.body[:300]!r}")
+            taken.append(time.perf_counter() - began)
+    return sorted(taken)[len(taken) // 2]
+
+
+async def _recovered(port: int, seconds_of_one: float) -> None:
+    """Wait until a command takes no longer than that again, until lists show it."""
+    async with asyncio.timeout(_RECOVERY_SECONDS), Connection(port, HEADERS) as connection:
+        while True:
+            began = time.perf_counter()
+            with suppress(ConnectionError):
+                opening = {"subject": "Soak", "requester": "soak"}
+                answer = await connection.post("/tickets", opening, {"Prefer": "wait=1"})
+                if answer.status == 201 and time.perf_counter() - began < seconds_of_one:
+                    return
+            await asyncio.sleep(0.1)
+
+
+def _have_files(wanted: int) -> None:
+    """Have the process, and those that it starts, be given so many open files at least."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
+# --- a database that stops ------------------------------------------------------------------------
+
+
+class _Cutting:
+    """A way to the database that can stand still, and cuts some connections off with an answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self.counted: Counter[str] = Counter()
+        self.passing = asyncio.Event()
+        self.passing.set()
+        self.cutting = False
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, answering = await asyncio.open_connection(*self._to)
+        asked = asyncio.create_task(self._pass_on(reader, answering))
+        try:
+            while part := await upstream.read(65536):
+                await self.passing.wait()
+                self.counted["answers"] += 1
+                if self.cutting and self.counted["answers"] % _CUT_EVERY == 0:
+                    self.counted["cut_off"] += 1
+                    break  # it has been done, and nobody is told
+                writer.write(part)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            asked.cancel()
+            writer.transport.abort()
+            answering.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while part := await reader.read(65536):
+                await self.passing.wait()
+                writer.write(part)
+                await writer.drain()
+
+
+@asynccontextmanager
+async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
+    """Give another URL of the same database, and what stands between."""
+    parts = urlsplit(url)
+    cutting = _Cutting(parts.hostname or "", parts.port or 27017)
+    async with await asyncio.start_server(cutting.take, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield url.replace(parts.netloc, f"127.0.0.1:{port}"), cutting
+
+
+async def _pause(
+    seconds: int, sending: asyncio.Future[list[None]], advance: Callable[[], None]
+) -> None:
+    """Let clients send for a while."""
+    for _ in range(seconds):
+        await asyncio.wait([sending], timeout=1)
+        if sending.done():
+            sending.result()
+        advance()
+
+
+async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]:
+    """Let the database stand still for so long under load, and cut it off again and again.
+
+    Raises PromiseBroken.
+    """
+    counted: Counter[str] = Counter()
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        through, cutting = await stack.enter_async_context(_through(url))
+        settings = {"CASEBOOK_MONGODB_URL": through, "CASEBOOK_PORT": str(port)}
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="casebook-soak-"))
+        settings["CASEBOOK_DATA_DIR"] = folder
+        await stack.enter_async_context(process("scripts.serve", **settings))
+        await ready(port)
+        await let_in(url)
+        load = _Load(port, await open_tickets(port, 20), Ledger(), counted)
+        until = time.perf_counter() + 3 * seconds
+        sending = asyncio.gather(*(load.client(until) for _ in range(_CLIENTS)))
+        with progress() as bar:
+            task = bar.add_task("cutting off", total=3 * seconds, rate="seconds")
+            cutting.cutting = True
+            await _pause(seconds, sending, lambda: bar.advance(task))
+            cutting.cutting = False
+            bar.update(task, description="standing still")
+            cutting.passing.clear()
+            await _pause(seconds, sending, lambda: bar.advance(task))
+            cutting.passing.set()
+            began = time.perf_counter()
+            bar.update(task, description="going on")
+            await _recovered(port, 1.0)
+            counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
+            await sending
+            bar.update(task, completed=3 * seconds)
+        await retry(port, load.ledger)
+        database = connect(url)
+        counted += await settle(EventStore(database), load.ledger)
+        await caught_up(database, EventStore(database))
+        await check(database)
+        await database.close()
+        counted += cutting.counted
+    require(counted["answered_503"], "the outage was not felt")
+    return counted
