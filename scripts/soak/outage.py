@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from eventstore.driver import connect
 from eventstore.store import EventStore
@@ -174,8 +174,15 @@ class _Cutting:
         self.passing = asyncio.Event()
         self.passing.set()
         self.cutting = False
+        self.connections: set[asyncio.Task[None]] = set()
 
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client's connection until it ends or is cut off."""
+        connection = asyncio.create_task(self._take(reader, writer))
+        self.connections.add(connection)
+        connection.add_done_callback(self.connections.discard)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, answering = await asyncio.open_connection(*self._to)
         asked = asyncio.create_task(self._pass_on(reader, answering))
         try:
@@ -208,8 +215,13 @@ async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
     parts = urlsplit(url)
     cutting = _Cutting(parts.hostname or "", parts.port or 27017)
     async with await asyncio.start_server(cutting.take, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield url.replace(parts.netloc, f"127.0.0.1:{port}"), cutting
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        # Or clients would go on to the address that the database says it has.
+        options = "&".join(filter(None, [parts.query, "directConnection=true"]))
+        yield urlunsplit(("mongodb", address, parts.path or "/", options, "")), cutting
+    for connection in cutting.connections:
+        connection.cancel()
+    await asyncio.gather(*cutting.connections, return_exceptions=True)
 
 
 async def _pause(
