@@ -31,7 +31,7 @@ from pymongo.errors import OperationFailure
 from api import access_log, cursors, desk, keys
 from domain.events import JsonObject
 from eventstore import log_checkpoints, store
-from eventstore.driver import Database, connect
+from eventstore.driver import Database, Session, connect
 from eventstore.store import EventStore
 from projections import generations, saved_views, webhooks
 from projections.generations import FIRST, Generations
@@ -118,6 +118,10 @@ def privileges(
     }
 
 
+class _NotRefused(Exception):
+    pass
+
+
 async def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.mongo_users",
@@ -190,7 +194,7 @@ def _as_user(url: str, database: str, user: str, password: str) -> str:
 
 
 async def _check() -> int:
-    """Try what must be refused; nothing is there that it could change."""
+    """Try what must be refused, and undo it if it is not."""
     wrong = 0
     for user, variable in zip(
         USERS, ("CASEBOOK_API_URL", "CASEBOOK_PROJECTOR_URL", "CASEBOOK_AUDITOR_URL"), strict=True
@@ -211,19 +215,26 @@ async def _check() -> int:
 
 async def _is_refused(database: Database, action: str, name: str) -> bool:
     collection = database.client[database.name][name]
-    nothing = {"_id": "scripts.mongo_users check"}
-    try:
+    nothing: JsonObject = {"_id": "scripts.mongo_users check"}
+
+    async def attempt(session: Session) -> None:
         match action:
             case "find":
-                await collection.find_one(nothing)
-            case "insert":  # of a document that no collection takes: it is refused, or invalid
-                await collection.insert_one({"_id": ["scripts.mongo_users check"]})
+                await collection.find_one(nothing, session=session)
+            case "insert":
+                await collection.insert_one(nothing, session=session)
             case "update":
-                await collection.update_one(nothing, {"$set": {"x": 1}})
+                await collection.update_one(nothing, {"$set": {"x": 1}}, session=session)
             case _:
-                await collection.delete_one(nothing)
+                await collection.delete_one(nothing, session=session)
+        raise _NotRefused
+
+    try:
+        await database.in_transaction(attempt)
     except OperationFailure as error:
         return error.code in (_UNAUTHORISED, _NOT_ALLOWED)
+    except _NotRefused:  # and undone
+        return False
     return False
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import access_by, create_app, projecting, sending, timekeeping
 from api.feed import Feeds
@@ -20,6 +21,10 @@ from api.settings import Settings
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
 from scripts.tracing import trace_if_asked
+
+HEAD_SECONDS = 20.0
+"""How long the head of a request may take: who sends it byte by byte holds a connection."""
+_TICKS_A_SECOND = 10
 
 
 async def main() -> int:
@@ -43,8 +48,14 @@ async def main() -> int:
             feeds = Feeds(db, store)
             access = access_by(db, settings)
             app = create_app(db, store, beside, feeds, access, log_requests=settings.log_requests)
-            server = _Server(
-                uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+            server = Server(
+                uvicorn.Config(
+                    app,
+                    http=H11Protocol,
+                    log_config=None,
+                    access_log=False,
+                    timeout_graceful_shutdown=10,
+                )
             )
             await _serve(server, listening, feeds)
     return 0
@@ -96,7 +107,33 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """Serves, and closes connections on which the head of a request does not come to its end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._waiting: dict[H11Protocol, tuple[object, float]] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after connections now and then."""
+        if counter % _TICKS_A_SECOND == 0:
+            self._close_what_waits()
+        return await super().on_tick(counter)
+
+    def _close_what_waits(self) -> None:
+        now = asyncio.get_running_loop().time()
+        before, self._waiting = self._waiting, {}
+        for connection in self.server_state.connections:
+            if not isinstance(connection, H11Protocol):
+                continue
+            last = connection.cycle  # None until the head of the first request has come
+            if last is None or last.response_complete:
+                of, since = before.get(connection, (last, now))
+                since = since if of is last else now
+                self._waiting[connection] = (last, since)
+                if now - since > HEAD_SECONDS:
+                    connection.transport.close()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: they end the whole command, of which this server is a part."""

@@ -409,6 +409,37 @@ def _elsewhere():
     yield _get("/views/none", 404, "view_not_found")
 
 
+def _keys():
+    good = {"principal": "carol", "role": "agent"}
+    for order in (
+        {**good, "principal": ""},
+        {**good, "principal": "x" * 201},
+        {**good, "principal": "a\x00b"},
+        {**good, "principal": {"$ne": 1}},
+        {**good, "role": "king"},
+        {**good, "role": ["admin"]},
+        {**good, "scopes": "read"},
+        {**good, "scopes": ["$where"]},
+        {**good, "expires_at": "soon"},
+        {**good, "expires_at": 4_000_000_000_000},
+        {**good, "id": "000000000000000000000000"},
+        {**good, "hash": "x"},
+    ):
+        yield _post("/keys", order)
+    yield _post("/keys", {**good, "principal": "timekeeper"}, code="reserved_id")
+    yield Bad("DELETE", "/keys/x", b"", {}, 422, "invalid_request")
+    yield Bad("DELETE", "/keys/" + "0" * 25, b"", {}, 422, "invalid_request")
+    yield Bad("DELETE", "/keys/" + "ab" * 12, b"", {}, 404, "key_not_found")
+    for query in ("outcome=all", "limit=0", "limit=201", "principal=", "x=1"):
+        yield _get(f"/access_log?{query}")
+    yield _get("/access_log?cursor=x", code="bad_cursor")
+
+
+def _strangers():
+    for shown in ("", "Basic YTpi", "Bearer casebook_x", "Bearer a.b.c"):
+        yield Bad("GET", "/tickets", b"", {"Authorization": shown}, 401, "unauthenticated")
+
+
 def _set_up():
     desks: tuple[object, ...] = (
         None,
@@ -461,6 +492,8 @@ def _set_up():
 
 
 ALL = [
+    *_keys(),
+    *_strangers(),
     *_unreadable(),
     *_mistyped(),
     *_misshapen(),

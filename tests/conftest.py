@@ -16,6 +16,11 @@ from projections.generations import FIRST, Generations
 _numbers = count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the soaks: they wait more than they work, and others can be run meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_soak.py")
+
+
 @pytest_asyncio.fixture(scope="session")
 async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """Where a database listens: CASEBOOK_TEST_MONGODB_URL, or an embedded one."""

@@ -168,7 +168,7 @@ async def _nothing(_):
 
 async def test_slow_is_not_stuck(database, store, monkeypatch):
     """It is behind and gets on: ready, and it says so."""
-    monkeypatch.setattr(health, "STUCK_SECONDS", 2.5)
+    monkeypatch.setattr(health, "STUCK_SECONDS", 5.0)
     slow = Projector(database, store)
     write = slow._writer.write
     clock = asyncio.get_running_loop().time
@@ -176,7 +176,7 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
 
     async def slowly(holding, batch, token=None):
         began = clock()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3.0)
         try:
             return await write(holding, batch, token)
         finally:
@@ -187,15 +187,15 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
         slow._writer.write = slowly  # type: ignore[method-assign]
         ids = await open_some(store, 3)
         told = []
-        for n in range(50):
+        for n in range(60):
             await add(store, ids[n % 3], "AgentReplied", body="x")
             answer = await client.get("/readyz")
             told.append((answer.status_code, answer.json()["views"]["condition"]))
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.2)
     assert "slow" in {condition for _, condition in told}
     assert (200, "slow") in told
     # Unless the machine was so busy that a batch did take about as long as what is called stuck.
-    assert max(took) > 2.0 or {status for status, _ in told} == {200}
+    assert max(took) > 4.0 or {status for status, _ in told} == {200}
 
 
 async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_they_are(database):

@@ -275,6 +275,16 @@ async def test_the_roles_are_printed_as_they_are_made():
     assert json.loads(out) == json.loads(json.dumps(privileges("desk", 1)))
 
 
+async def test_what_is_not_refused_is_said_and_undone(scratch_url, store):
+    """The embedded server refuses nothing: a check must change nothing there."""
+    urls = {f"{user.upper()}_URL": scratch_url for user in USERS}
+    tried = await script("scripts.mongo_users", "check", env={**os.environ, **urls})
+    out, _ = await tried.communicate()
+    assert tried.returncode == 1
+    assert out.count(b"NOT REFUSED") == sum(map(len, REFUSED.values()))
+    assert await store.count(exact=True) == 0
+
+
 async def test_what_cannot_be_made_or_checked_is_said_in_a_line():
     for words in (("check",), ("make", "mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=100")):
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}

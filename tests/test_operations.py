@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api import bodies
 from api.bodies import Bodies
 from api.settings import Settings
 from api.shedding import Shedding
+from scripts import serve
+from scripts.serve import Server
 from tests.callers import AGENT, REQUESTER, SUPERVISOR
 from tests.projecting import until
 from tests.test_api import OPEN, client, is_problem
@@ -107,6 +112,15 @@ async def collector():
         yield server.sockets[0].getsockname()[1], spans
 
 
+async def listens_at(served):
+    """Wait until a server says where it listens."""
+    async with asyncio.timeout(60):
+        while True:
+            line = (await served.stdout.readline()).decode()
+            if line.startswith("Casebook: "):
+                return line.split()[1]
+
+
 async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path):
     """By its correlation id: in its answer, its line of log, and the spans of both."""
     async with collector() as (otlp, spans):
@@ -118,13 +132,7 @@ async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path
         }
         env = {name: value for name, value in env.items() if not name.endswith("_proxy")}
         served = await script("scripts.serve", env=env)
-        assert served.stdout is not None
-        address = ""
-        async with asyncio.timeout(60):
-            while not address:
-                line = (await served.stdout.readline()).decode()
-                if line.startswith("Casebook: "):
-                    address = line.split()[1]
+        address = await listens_at(served)
         key = await script("scripts.keys", "make", "sam", "supervisor", env=env)
         bearer = f"Bearer {(await key.communicate())[0].decode().strip()}"
         async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=30) as sam:
@@ -222,3 +230,60 @@ async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
         slow.go.set()
         assert [(await task).status_code for task in under_way] == [204] * 2
         assert (await post()).status_code == 204
+
+
+# --- the server itself ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def run_by(app):
+    """An application on a server like that of `scripts.serve`: the server, and where it listens."""
+    server = Server(uvicorn.Config(app, http=H11Protocol, log_config=None, access_log=False))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(server.serve([listening]))
+        try:
+            yield server, listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+async def test_who_sends_a_head_byte_by_byte_is_cut_off_and_who_works_is_not(monkeypatch):
+    """L12"""
+    monkeypatch.setattr(serve, "HEAD_SECONDS", 1.0)
+    slow = Slow()
+    slow.go.set()
+    async with run_by(slow) as (_, port):
+        silent = await asyncio.open_connection("127.0.0.1", port)
+        dripping = await asyncio.open_connection("127.0.0.1", port)
+        busy = await asyncio.open_connection("127.0.0.1", port)
+        cut = [asyncio.create_task(reader.read()) for reader, _ in (silent, dripping)]
+        async with asyncio.timeout(20):
+            while not all(task.done() for task in cut):
+                dripping[1].write(b"G")
+                busy[1].write(b"GET /tickets HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert (await busy[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+                await asyncio.sleep(0.1)
+        for _, writer in (silent, dripping, busy):
+            writer.close()
+
+
+async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp_path):
+    """A command that waits for the views, which nobody keeps: it is acknowledged all the same."""
+    env = {**environment(tmp_path), "CASEBOOK_PROJECTING": "no"}
+    served = await script("scripts.serve", env=env)
+    address = await listens_at(served)
+    key = await script("scripts.keys", "make", "bob", "requester", env=env)
+    bearer = f"Bearer {(await key.communicate())[0].decode().strip()}"
+    async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=30) as bob:
+        post = bob.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=2"})
+        asked = asyncio.create_task(post)
+        await asyncio.sleep(0.5)
+        served.terminate()
+        answer = await asked
+        with pytest.raises(httpx.TransportError):
+            await bob.get(f"{address}/tickets")
+    assert answer.status_code == 201
+    _, err = await served.communicate()
+    assert served.returncode == 0
+    assert b"Traceback" not in err

@@ -9,6 +9,7 @@ from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
+from scripts.soak.outage import outage, overload
 from scripts.soak.paging import page_through
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
@@ -140,3 +141,17 @@ async def test_a_replay_killed_around_its_switch(scratch_url):
     points = ("after fence", "after switch")
     counted = await kill_replay(scratch_url, 2, assert_views_equal_the_log, points)
     assert counted == {"killed": 2}
+
+
+async def test_more_clients_than_can_be_served():
+    """L3, L5, L12: 503 with Retry-After and no other 5xx; then as before, and nothing is lost."""
+    counted = await overload(3, check=assert_views_equal_the_log, clients=100)
+    assert counted["answered_503"] > 0
+    assert counted["ok"] > 100
+
+
+async def test_a_database_that_cuts_off_and_stands_still(scratch_url):
+    """L3, L5, L12: 503s and no other 5xx; all of it is there once in the end."""
+    counted = await outage(scratch_url, seconds=12, check=assert_views_equal_the_log)
+    assert counted["cut_off"] > 0
+    assert counted["ok"] > 100
