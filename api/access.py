@@ -19,12 +19,11 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from fastapi import Depends, Request
 
-from domain.commands import COMMANDS
 from domain.errors import CasebookError
 from domain.events import Actor
 
 PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
-Scope = Literal["read", "write", "feed", "webhooks", "desk", "operate", "keys"]
+Scope = Literal["read", "write", "feed", "desk", "operate", "keys"]
 ROLES: tuple[PrincipalRole, ...] = get_args(PrincipalRole)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -44,8 +43,18 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/
 class Unauthenticated(CasebookError):
     """Nobody is known to ask: no key or token, or one that is unknown, expired or revoked."""
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, who: "Principal | None" = None) -> None:
+        """`who`: whose it was, if that is proven."""
         super().__init__("unauthenticated", detail)
+        self.who = who
+
+
+class TooManyRequests(CasebookError):
+    """Somebody asks more often than is good for the others: for example a client in a loop."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("too_many_requests", f"too many requests; ask again in {seconds} s")
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ def _command_rights() -> dict[str, Right]:
     for verb, roles in COMMAND_ROLES.items():
         if verb == "open":
             rights["POST /tickets"] = Right("write", roles)
-        elif verb in COMMANDS:
+        else:
             rights[f"POST /tickets/{{ticket_id}}/{verb}"] = Right("write", roles)
             rights[f"POST /bulk/{verb}"] = Right("write", roles)
     return rights
@@ -138,14 +147,14 @@ RIGHTS: Mapping[str, Right] = {
     "GET /agents/series": Right("read", _OVERSEERS),
     "GET /events": Right("feed", _OVERSEERS, recorded=True),
     "GET /events/stream": Right("feed", _OVERSEERS, recorded=True),
-    "POST /webhooks": Right("webhooks", _SUPERVISOR, recorded=True),
-    "GET /webhooks": Right("webhooks", _OVERSEERS),
-    "GET /webhooks/{webhook_id}": Right("webhooks", _OVERSEERS),
-    "PUT /webhooks/{webhook_id}": Right("webhooks", _SUPERVISOR, recorded=True),
-    "DELETE /webhooks/{webhook_id}": Right("webhooks", _SUPERVISOR, recorded=True),
-    "GET /webhooks/{webhook_id}/deliveries": Right("webhooks", _OVERSEERS),
-    "POST /webhooks/{webhook_id}/resume": Right("webhooks", _SUPERVISOR),
-    "POST /webhooks/{webhook_id}/redeliver": Right("webhooks", _SUPERVISOR, recorded=True),
+    "POST /webhooks": Right("feed", _SUPERVISOR, recorded=True),
+    "GET /webhooks": Right("feed", _OVERSEERS),
+    "GET /webhooks/{webhook_id}": Right("feed", _OVERSEERS),
+    "PUT /webhooks/{webhook_id}": Right("feed", _SUPERVISOR, recorded=True),
+    "DELETE /webhooks/{webhook_id}": Right("feed", _SUPERVISOR, recorded=True),
+    "GET /webhooks/{webhook_id}/deliveries": Right("feed", _OVERSEERS),
+    "POST /webhooks/{webhook_id}/resume": Right("feed", _SUPERVISOR, recorded=True),
+    "POST /webhooks/{webhook_id}/redeliver": Right("feed", _SUPERVISOR, recorded=True),
     "GET /desk": Right("desk", _READERS | _ADMIN),
     "PUT /desk": Right("desk", _ADMIN, recorded=True),
     "GET /projections": Right("operate", _OVERSEERS | _ADMIN),
@@ -174,8 +183,8 @@ async def principal(request: Request) -> Principal:
 CurrentPrincipal = Annotated[Principal, Depends(principal)]
 
 
-async def _actor(principal: CurrentPrincipal) -> Actor:
-    return principal.actor
+async def _actor(who: CurrentPrincipal) -> Actor:
+    return who.actor
 
 
 CurrentActor = Annotated[Actor, Depends(_actor)]

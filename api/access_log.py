@@ -10,9 +10,11 @@ for a year:
     principal      {id, role, key}, or null
     method, route, path, address, correlation_id
 
-An access that is to be recorded is not given unless it could be. A failed one fails all the same.
+An access that is to be recorded is not given unless it could be. A failed one fails all the same;
+at most five a second are recorded of one principal, and of strangers at one address.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +23,6 @@ from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 from uuid_utils.compat import uuid7
@@ -41,8 +42,8 @@ COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
 _KEPT_SECONDS = 366 * 24 * 3600
 _PATH_CHARACTERS = 300
-
-_FAILED = Counter("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
+_ADDRESS_CHARACTERS = 100
+_MOST_WRITING = 100
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Asking:
             method=scope["method"],
             route=getattr(scope.get("route"), "path", None),
             path=scope["path"][:_PATH_CHARACTERS],
-            address=client[0] if client else None,
+            address=client[0][:_ADDRESS_CHARACTERS] if client else None,
             correlation_id=scope.get("state", {}).get("correlation_id"),
         )
 
@@ -75,6 +76,7 @@ class AccessLog:
 
     def __init__(self, database: Database) -> None:
         self._records = database.collection(COLLECTION)
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to call again."""
@@ -86,9 +88,21 @@ class AccessLog:
         async with answering():
             await self._records.insert_one(_record("granted", asking, who))
 
-    async def failed(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
-        """Record that somebody was not let in, if the database will take it."""
-        _FAILED.labels(outcome).inc()
+    def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+        """Record that somebody was not let in, soon, if the database will take it.
+
+        Nobody waits for it: how long an answer takes must not tell why it is no other.
+        """
+        if len(self._writing) < _MOST_WRITING:
+            writing = asyncio.create_task(self._write(outcome, asking, who))
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
+
+    async def written(self) -> None:
+        """Wait until all that was noted is written, or could not be."""
+        await asyncio.gather(*self._writing)
+
+    async def _write(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         try:
             async with answering():
                 await self._records.insert_one(_record(outcome, asking, who))
@@ -181,8 +195,8 @@ def router(log: AccessLog, database: Database) -> APIRouter:
 
         `granted`: exports and streams of the log, and whatever changes webhooks, keys, the desk's
         set-up and projections. `denied`: known, and not allowed to. `unseen`: a ticket that is not
-        for them. `unknown`: with no key or token, or one that is not good; beyond five a second
-        from one address they are not recorded.
+        for them. `unknown`: with no key or token, or one that is not good. Of failed ones no more
+        than five a second are recorded of one principal, or from one address.
         """
         before = None
         if asked.cursor is not None:

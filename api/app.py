@@ -133,6 +133,7 @@ def create_app(
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await feeds.closed()
+            await access.log.written()
 
     app = Application(
         title="Casebook",
@@ -140,14 +141,16 @@ def create_app(
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
         dependencies=[Depends(Authorisation(access.log))],
     )
-    problems.install(app)  # innermost
-    app.add_middleware(Bodies)
+    problems.install(app)
+    app.add_middleware(Bodies)  # innermost
     app.add_middleware(Gate, access=access)
     app.add_middleware(Shedding)
+    app.add_middleware(problems.Unexpected)
     app.add_middleware(Measuring, log_all=log_requests)
     app.add_middleware(Correlation)
     desks, views = desk.Desks(database), Views(database)
@@ -157,7 +160,7 @@ def create_app(
     app.include_router(bulk.router(handler, views, sights))
     app.include_router(lists.router(database, views, sights))
     app.include_router(history.router(store, tickets, sights))
-    app.include_router(feed.router(feeds))
+    app.include_router(feed.router(feeds, access))
     app.include_router(webhooks.router(database, store))
     app.include_router(saved_views.router(database, views, sights))
     app.include_router(dashboard.router(views, sights))

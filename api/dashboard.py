@@ -166,8 +166,9 @@ def router(views: Views, sights: Sights) -> APIRouter:
 
         `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
+        Agents of groups ask for one of theirs.
         """
-        await sights.asking(who, asked)
+        (await sights.asking(who, asked)).check_group(asked.group)
         opened = await views.open(asked, prefer)
         day = asked.date_ or opened.today
 
@@ -200,7 +201,7 @@ def router(views: Views, sights: Sights) -> APIRouter:
         `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
-        await sights.asking(who, asked)
+        (await sights.asking(who, asked)).check_group(asked.group)
         opened = await views.open(asked, prefer)
         first, last = asked.days(opened.today)
         group = _group(asked.group)

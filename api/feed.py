@@ -11,17 +11,19 @@ An event may come twice after going on from a cursor; consumers compare versions
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from prometheus_client import Gauge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from api.access import Unauthenticated
 from api.feed_format import ALIVE, Writer, error_line, line, no_word
 from api.follower import Follower, Shown
+from api.gate import Access
 from api.log_reader import LogReader, Position, Told, Versions
 from api.log_tail import Tails
 from api.outbox import Outbox, Streamed, TooManyStreams
@@ -33,6 +35,7 @@ from eventstore.failures import answering, translating
 from eventstore.store import EventStore, stream_order
 
 STREAMS_AT_ONCE = 100
+STILL_SECONDS = 5.0
 EXPORTS_AT_ONCE = 8
 _CATCHING_UP_AT_ONCE = 3
 _CURSOR_EVERY_EVENTS = 100
@@ -52,6 +55,10 @@ def _known(type_: str) -> str:
 EventType = Annotated[
     str, AfterValidator(_known), Field(json_schema_extra={"enum": sorted(EVENT_TYPES)})
 ]
+
+
+Still = Callable[[], Awaitable[object]]
+"""Raises Unauthenticated once who asked is not known any more."""
 
 
 class Asked(BaseModel):
@@ -105,8 +112,10 @@ class Feeds:
         async with answering():
             return await self._reader.checked(position)
 
-    async def export(self, cursor: str | None, shown: Shown, limit: int | None) -> Streamed:
-        """Give all there is behind a cursor, as lines.
+    async def export(
+        self, cursor: str | None, shown: Shown, limit: int | None, still: Still
+    ) -> Streamed:
+        """Give all there is behind a cursor, as lines, for as long as who asks is known.
 
         Raises TooManyStreams, and what `position` does.
         """
@@ -121,11 +130,19 @@ class Feeds:
             raise
         outbox = Outbox()
         return self._streamed(
-            NdjsonResponse, outbox, partial(self._export, outbox, position, shown, limit), leave
+            NdjsonResponse,
+            outbox,
+            partial(self._export, outbox, position, shown, limit),
+            leave,
+            still,
         )
 
-    async def stream(self, cursor: str | None, shown: Shown, *, beginning: bool) -> Streamed:
+    async def stream(
+        self, cursor: str | None, shown: Shown, *, beginning: bool, still: Still
+    ) -> Streamed:
         """Give what comes behind a cursor as server-sent events; without one, from now on.
+
+        For as long as who asks is known.
 
         Raises TooManyStreams, and what `position` does.
         """
@@ -148,7 +165,7 @@ class Feeds:
         outbox = Outbox()
         follower = Follower(self._reader, self._writer, self._turns, outbox, shown)
         return self._streamed(
-            EventStreamResponse, outbox, partial(follower.follow, position, tail), close
+            EventStreamResponse, outbox, partial(follower.follow, position, tail), close, still
         )
 
     def end(self) -> None:
@@ -180,14 +197,17 @@ class Feeds:
         outbox: Outbox,
         work: Callable[[], Coroutine[None, None, None]],
         leave: Callable[[], None],
+        still: Still,
     ) -> Streamed:
         """Start filling an outbox, and give the response that empties it."""
         tell = error_line if response is NdjsonResponse else no_word
         maker = asyncio.create_task(_make(outbox, work, tell))
         self._makers.add(maker)
+        watching = asyncio.create_task(_while_known(still, maker, outbox, tell))
 
         def made(maker: asyncio.Task[None]) -> None:
             self._makers.discard(maker)
+            watching.cancel()
             # Whatever has ended it; it may have been cancelled before it began.
             outbox.end(tell("stopped", "the server has stopped; go on from the last cursor"))
             if not maker.cancelled() and (error := maker.exception()) is not None:
@@ -248,7 +268,7 @@ class Feeds:
                     return
 
 
-def router(feeds: Feeds) -> APIRouter:
+def router(feeds: Feeds, access: Access) -> APIRouter:
     """Make the routes over one log."""
     routes = APIRouter(tags=["events"])
 
@@ -264,7 +284,7 @@ def router(feeds: Feeds) -> APIRouter:
             **problem_responses(422, 503),
         },
     )
-    async def export_events(asked: Annotated[ExportAsked, Query()]) -> Response:
+    async def export_events(request: Request, asked: Annotated[ExportAsked, Query()]) -> Response:
         """Export the log up to now: every event as it is stored, a line each.
 
         Without a cursor it begins with the first event. A line `{"cursor": ...}` comes now and then
@@ -275,7 +295,8 @@ def router(feeds: Feeds) -> APIRouter:
         where the log was written to meanwhile, an event may come twice; from one that is older than
         a minute, those of the minute before it.
         """
-        return await feeds.export(asked.cursor, _wanted(asked), asked.limit)
+        still = partial(access.identify, request.headers.get("authorization"))
+        return await feeds.export(asked.cursor, _wanted(asked), asked.limit, still)
 
     @routes.get(
         "/events/stream",
@@ -287,6 +308,7 @@ def router(feeds: Feeds) -> APIRouter:
         },
     )
     async def stream_events(
+        request: Request,
         asked: Annotated[StreamAsked, Query()],
         last_event_id: Annotated[
             str | None, Header(description="As browsers send it; goes before `cursor`.")
@@ -303,6 +325,7 @@ def router(feeds: Feeds) -> APIRouter:
             last_event_id or asked.cursor,
             _wanted(asked),
             beginning=asked.from_ == "beginning",
+            still=partial(access.identify, request.headers.get("authorization")),
         )
 
     return routes
@@ -315,6 +338,25 @@ def _wanted(asked: Asked) -> Shown:
         return not types or str(event.get("type")) in types
 
     return wanted
+
+
+async def _while_known(
+    still: Still,
+    maker: asyncio.Task[None],
+    outbox: Outbox,
+    tell: Callable[[str, str], bytes],
+) -> None:
+    """End a stream when who asked for it is known no more: a key is revoked, a token expires."""
+    while True:
+        await asyncio.sleep(STILL_SECONDS)
+        try:
+            await still()
+        except Unauthenticated as error:
+            outbox.end(tell(error.code, error.detail))
+            maker.cancel()
+            return
+        except CasebookError:  # the database is silent: the stream waits for it as well
+            continue
 
 
 async def _make(

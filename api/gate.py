@@ -4,30 +4,45 @@ Every request but those for `OPEN_PATHS` shows a key or a token in `Authorizatio
 finds out whose it is before anything of the request is read; `Authorisation` holds it to `RIGHTS`
 once the route is known. Both keep the access log.
 
-Each principal's key, or principal by token, may ask so many times a second or minute in each
-process; and an address that shows what nobody has is put off in the same way, sooner.
+Each key, or principal by token, may ask so many times a second or minute in each process, and so
+many things at once; an address that shows what nobody has is put off in the same way, sooner.
 """
 
 import math
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 import limits
 from fastapi import Request
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
+from prometheus_client import Counter as Metric
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import OPEN_PATHS, RIGHTS, Principal, Unauthenticated, principal
+from api.access import (
+    OPEN_PATHS,
+    RIGHTS,
+    Principal,
+    TooManyRequests,
+    Unauthenticated,
+    principal,
+)
 from api.access_log import AccessLog, Asking, Outcome
 from api.keys import PREFIX, Keys
-from api.problems import TooManyRequests, answer_to
-from api.tokens import Tokens
-from domain.errors import CasebookError, Forbidden
+from api.problems import answer_to
+from api.tokens import Tokens, TokensUncheckable
+from domain.errors import Forbidden
+from eventstore.failures import StoreUnavailable
 
+AT_ONCE = 200
+"""How many requests of one principal may be under way: nobody is to take all there is."""
 _FAILURES = limits.parse("5/second")
+_FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
 
 
 class Access:
@@ -42,6 +57,7 @@ class Access:
         self._tokens = tokens
         self._limit = limits.parse(limit)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._under_way: Counter[str] = Counter()
 
     async def identify(self, authorization: str | None) -> Principal:
         """Say who shows this. Raises Unauthenticated, StoreUnavailable."""
@@ -55,18 +71,51 @@ class Access:
             return await self.keys.principal(shown)
         return await self._tokens.principal(shown)
 
-    async def count(self, who: Principal) -> None:
-        """Count a request. Raises TooManyRequests."""
-        await self._count(self._limit, who.key or f"{who.role}:{who.id}")
+    def is_known(self, authorization: str | None) -> bool:
+        """Say whether `identify` would know who shows this without asking the database."""
+        shown = (authorization or "").partition(" ")[2].strip()
+        return self.keys.is_kept(shown) or (
+            self._tokens is not None and self._tokens.is_kept(shown)
+        )
 
-    async def count_failure(self, address: str) -> None:
-        """Count a failure to be known. Raises TooManyRequests."""
-        await self._count(_FAILURES, f"address {address}")
+    @asynccontextmanager
+    async def turn(self, who: Principal) -> AsyncIterator[None]:
+        """Count a request, and that it is under way. Raises TooManyRequests."""
+        whose = _whose(who)
+        await self._count(self._limit, whose)
+        if self._under_way[whose] >= AT_ONCE:
+            raise TooManyRequests(1)
+        self._under_way[whose] += 1
+        try:
+            yield
+        finally:
+            self._under_way[whose] -= 1
+            if not self._under_way[whose]:
+                del self._under_way[whose]
+
+    async def failures(self, whose: str, *, more: bool) -> None:
+        """Raise TooManyRequests if somebody has failed too often; count one more, or look only."""
+        if more:
+            await self._count(_FAILURES, whose)
+        elif not await self._limiter.test(_FAILURES, whose):
+            raise TooManyRequests(1)
+
+    async def note(self, outcome: Outcome, scope: Scope, who: Principal | None) -> None:
+        """Put on record that somebody was not let in, unless they have been too often."""
+        _FAILED.labels(outcome).inc()
+        with suppress(TooManyRequests):
+            if who is not None:
+                await self.failures(f"denied {_whose(who)}", more=True)
+            self.log.note(outcome, Asking.of(scope), who)
 
     async def _count(self, item: limits.RateLimitItem, whose: str) -> None:
         if not await self._limiter.hit(item, whose):
             stats = await self._limiter.get_window_stats(item, whose)
             raise TooManyRequests(max(1, math.ceil(stats.reset_time - time.time())))
+
+
+def _whose(who: Principal) -> str:
+    return who.key or f"{who.role}:{who.id}"
 
 
 class Gate:
@@ -80,38 +129,37 @@ class Gate:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        shown = Headers(scope=scope).get("authorization")
+        from_ = f"address {Asking.of(scope).address}"
         try:
-            who = await self._access.identify(Headers(scope=scope).get("authorization"))
-            await self._access.count(who)
+            if not self._access.is_known(shown):  # to find out costs
+                await self._access.failures(from_, more=False)
+            who = await self._access.identify(shown)
+            async with self._access.turn(who):
+                scope.setdefault("state", {})["principal"] = who
+                await self._app(scope, receive, self._noting(scope, who, send))
+                return
         except Unauthenticated as error:
-            answer = await self._to_a_stranger(scope, error)
-        except CasebookError as error:
+            answer = await self._to_a_stranger(from_, scope, error)
+        except (TooManyRequests, StoreUnavailable, TokensUncheckable) as error:
             answer = answer_to(error)
-        else:
-            scope.setdefault("state", {})["principal"] = who
-            await self._app(scope, receive, self._noting(scope, who, send))
-            return
         await answer(scope, receive, send)
 
-    async def _to_a_stranger(self, scope: Scope, error: Unauthenticated) -> Response:
-        asking = Asking.of(scope)
+    async def _to_a_stranger(self, from_: str, scope: Scope, error: Unauthenticated) -> Response:
         try:
-            await self._access.count_failure(asking.address or "")
+            await self._access.failures(from_, more=True)
         except TooManyRequests as too_many:
             return answer_to(too_many)  # and what is not recorded is bounded as well
-        await self._access.log.failed("unknown", asking, None)
+        await self._access.note("unknown", scope, error.who)
         return answer_to(error)
 
     def _noting(self, scope: Scope, who: Principal, send: Send) -> Send:
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                outcome: Outcome | None = None
                 if message["status"] == HTTPStatus.FORBIDDEN:
-                    outcome = "denied"
+                    await self._access.note("denied", scope, who)
                 elif scope["state"].get("unseen"):
-                    outcome = "unseen"
-                if outcome is not None:
-                    await self._access.log.failed(outcome, Asking.of(scope), who)
+                    await self._access.note("unseen", scope, who)
             await send(message)
 
         return noting

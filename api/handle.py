@@ -222,15 +222,22 @@ class Handler:
             if done.fingerprint != command.fingerprint:
                 raise KeyReused
             return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
-        for known in (stream, other):
-            if submission.require is None or known is None or known.ticket is None:
-                continue
+        second = None if other is None else other.ticket
+        if submission.require is not None:
             try:
-                submission.require(known.ticket)
+                if stream.ticket is not None:
+                    submission.require(stream.ticket)
             except Refusal:
                 if not sure:
                     return None
                 raise
+            try:
+                if second is not None:
+                    submission.require(second)
+            except Refusal:
+                if not sure:
+                    return None
+                second = None  # as if it were not there
         now = utc_now()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
@@ -242,7 +249,7 @@ class Handler:
             actor=actor,
             ticket_id=ticket_id,
             desk=await self._desks.current(),
-            other=None if other is None else other.ticket,
+            other=second,
             follow_up_id=follow_up_id,
         )
         try:

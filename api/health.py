@@ -1,5 +1,6 @@
 """How it is: whether the process answers, whether it can be relied on, and each partition."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from projections.parked import Parked, ParkedTickets
 from projections.partitions import Member, Partition, Phase, State
 
 _READY_SECONDS = 5.0
+_READY_KEPT_SECONDS = 0.5
 _MOST_PARKED = 100
 
 
@@ -51,11 +53,14 @@ class ViewsHealth(BaseModel, extra="forbid"):
 
 
 class Readiness(BaseModel, extra="forbid"):
-    """Whether it can be relied on. `views` are not looked at if the database is silent."""
+    """Whether it can be relied on. `views` are not looked at if the database is silent.
+
+    For anybody; so it says no more. The rest is in `/projections`.
+    """
 
     status: Literal["ready", "not ready"]
     database: Literal["ok", "does not answer"]
-    views: ViewsHealth | None = None
+    views: Condition | None = None
 
 
 class ParkedAnswer(BaseModel, extra="forbid"):
@@ -124,6 +129,19 @@ def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
     generations = Generations(database)
     health = Health(store)
+    looking = asyncio.Lock()
+    last: tuple[float, Report] | None = None
+
+    async def looked() -> Report:
+        """Look, or give what was seen a moment ago: anybody may ask, and looking costs."""
+        nonlocal last
+        clock = asyncio.get_running_loop().time
+        async with looking:
+            if last is None or clock() - last[0] > _READY_KEPT_SECONDS:
+                began = clock()
+                last = began, await generations.ask(health.look)
+            return last[1]
+
     routes = APIRouter(tags=["health"])
 
     @routes.get("/healthz")
@@ -146,12 +164,12 @@ def router(database: Database, store: EventStore) -> APIRouter:
         """
         try:
             async with answering(_READY_SECONDS):
-                report = await generations.ask(health.look)
+                report = await looked()
         except StoreUnavailable:
             return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
         stuck = report.condition == "stuck"
         status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
-        return _readiness(status, {"database": "ok", "views": _views(report)})
+        return _readiness(status, {"database": "ok", "views": report.condition})
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

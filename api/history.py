@@ -16,7 +16,7 @@ from api.past import AsOf, Changes
 from api.problems import problem_responses
 from api.representations import TicketDetail, Tickets
 from api.sight import Sight, Sights
-from domain.errors import TicketNotFound, Unacceptable
+from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.events import JsonObject, Role
 from domain.values import Moment
 from eventstore.envelope import EventDocument, chain_is_whole
@@ -125,7 +125,7 @@ class TimelineEvent(BaseModel):
     occurred_at: datetime = Field(description="When it happened.")
     recorded_at: datetime = Field(description="When the log accepted it.")
     actor: EventActor
-    command: EventCommand
+    command: EventCommand | None = Field(description="Null for requesters.")
     correlation_id: str | None
     causation_id: str | None
     previous: str | None = Field(description="The hash of the event before, in hexadecimal.")
@@ -189,7 +189,11 @@ def router(store: EventStore, current_tickets: Tickets, sights: Sights) -> APIRo
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
         sight = await sights.of(who)
         if then is None and version is None:
-            shown = await current_tickets.current(ticket_id)
+            try:
+                shown = await current_tickets.current(ticket_id)
+            except HistoryError:  # which is for those alone for whom it is there
+                await sights.require(sight, ticket_id)
+                raise
             sight.require(shown.ticket)
         else:
             await sights.require(sight, ticket_id)
@@ -287,6 +291,6 @@ def as_stored(event: Mapping[str, object]) -> JsonObject:
 def _of_one_ticket(told: JsonObject, sight: Sight) -> JsonObject:
     changes = told["changes"]
     return {
-        **{name: value for name, value in told.items() if name != "ticket_id"},
+        **{name: value for name, value in sight.event(told).items() if name != "ticket_id"},
         "changes": sight.changes(changes) if isinstance(changes, list) else None,
     }

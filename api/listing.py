@@ -58,7 +58,8 @@ _WIDE = frozenset({"status", "priority"})
 class Listing:
     """How to read one list. `by`: the field that it is sorted by."""
 
-    def __init__(self, found: Sequence[JsonObject], sort: Sort) -> None:
+    def __init__(self, found: Sequence[JsonObject], sort: Sort, along: str | None = None) -> None:
+        """`along`: the field whose index to read along, whatever else is asked."""
         self.by = sort.removeprefix("-")
         self._direction = -1 if sort.startswith("-") else 1
         # One that is not resolved has no place in the order of resolution.
@@ -69,7 +70,8 @@ class Listing:
         about = {name for condition in found for name in condition if not name.startswith("$")}
         if self.by != "opened_at" and about <= _WIDE:
             about = set()
-        self.hint = [*INDEXES[next((name for name in INDEXES if name in about), self.by)]]
+        narrowest = along or next((name for name in INDEXES if name in about), self.by)
+        self.hint = [*INDEXES[narrowest]]
 
     async def page(
         self, shown: Database, position: Position | None, limit: int

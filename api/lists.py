@@ -206,7 +206,9 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
                 raise Forbidden("saved views are not for requesters")
             async with answering():
                 found.append((await saved.find(asked.view)).filter.condition())
-        listing = Listing(sight.within(found), asked.sort)
+        # How long a requester waits must not tell what others' tickets hold.
+        along = "requester" if sight.is_of_requester else None
+        listing = Listing(sight.within(found), asked.sort, along)
         page = await opened.ask(lambda shown: listing.page(shown, position, asked.limit + 1))
         total = await _total(opened, listing) if asked.count else None
         following = None

@@ -2,7 +2,8 @@
 
 Every room counts what it does where it does it, with the library's own counters (`casebook_...`);
 here are those of requests, the route, and what is looked up when it is asked for: how far the views
-are behind. They are of one process; whoever runs several asks each.
+are behind. They are of one process; whoever runs several asks each:
+of a projector by itself at CASEBOOK_METRICS_PORT.
 
 A line is logged of each request that failed, and of all with `CASEBOOK_LOG_REQUESTS`: with its
 correlation id, like every line that is logged while a request is served.
@@ -23,9 +24,8 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import problem_responses
 from eventstore.driver import Database
-from eventstore.failures import answering
+from eventstore.failures import StoreUnavailable, answering
 from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.health import Health, age_seconds
@@ -35,7 +35,7 @@ _REQUESTS = Counter(
 )
 _SECONDS = Histogram(
     "casebook_request_seconds",
-    "From a request's first byte to its answer's head.",
+    "From the end of a request's head to its answer's head.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
@@ -46,6 +46,8 @@ _OVERDUE = Gauge(
 )
 _AGE = Gauge("casebook_projection_age_seconds", "How old the views are; NaN while not known.")
 _PARKED = Gauge("casebook_projection_parked_tickets", "Tickets that could not be folded.")
+_UNKNOWN = float("nan")
+_LOOK_SECONDS = 5.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _NOWHERE = "none"  # the path is a stranger's, and there may be any number of them
 
@@ -88,7 +90,7 @@ class Measuring:
             told: Mapping[str, object] = {
                 "method": method,
                 "path": scope["path"],
-                "status": status,
+                "status": int(status),
                 "milliseconds": round(1000 * seconds, 1),
                 "principal": None if who is None else f"{who.role}:{who.id}",
             }
@@ -108,18 +110,24 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 "description": "Prometheus' text format.",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
-            **problem_responses(503),
         },
     )
     async def show_metrics() -> Response:
-        """Show what this process counts, and how far the views are behind the log."""
-        async with answering():
-            report = await generations.ask(health.look)
-        age = age_seconds(report.state)
-        _MISSING.set(report.missing_events)
-        _OVERDUE.set(len(report.overdue))
-        _AGE.set(float("nan") if age is None else age)
-        _PARKED.set(len(report.parked))
+        """Show what this process counts, and how far the views are behind the log: NaN while the
+        database does not answer.
+        """
+        try:
+            async with answering(_LOOK_SECONDS):
+                report = await generations.ask(health.look)
+        except StoreUnavailable:  # when the rest is wanted most
+            for gauge in (_MISSING, _OVERDUE, _AGE, _PARKED):
+                gauge.set(_UNKNOWN)
+        else:
+            age = age_seconds(report.state)
+            _MISSING.set(report.missing_events)
+            _OVERDUE.set(len(report.overdue))
+            _AGE.set(_UNKNOWN if age is None else age)
+            _PARKED.set(len(report.parked))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

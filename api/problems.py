@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import Unauthenticated
+from api.access import TooManyRequests, Unauthenticated
 from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
 from api.outbox import TooManyStreams
 from api.search import BadQuery
 from api.sight import Unseen
+from api.tokens import TokensUncheckable
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
@@ -33,16 +34,9 @@ _RETRY_AFTER_SECONDS = "1"
 _CHALLENGE = 'Bearer realm="casebook"'
 
 
-class TooManyRequests(CasebookError):
-    """Somebody asks more often than is good for the others: for example a client in a loop."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__("too_many_requests", f"too many requests; ask again in {seconds} s")
-        self.seconds = seconds
-
-
 STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    TokensUncheckable: HTTPStatus.SERVICE_UNAVAILABLE,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     NotFound: HTTPStatus.NOT_FOUND,
     StateConflict: HTTPStatus.CONFLICT,
@@ -188,7 +182,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(CasebookError, _casebook_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Unexpected)
 
 
 class Unexpected:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from api.access import CurrentPrincipal
 from api.answers import described_headers, json_response
 from api.problems import VIEW_RESPONSES, problem_responses
-from api.sight import Sights
+from api.sight import Sight, Sights
 from api.visible import AtLeast, Prefer, Views
 from domain.events import JsonObject
 from eventstore.driver import Database
@@ -26,7 +26,9 @@ class SavedViewAnswer(BaseModel, extra="forbid"):
     name: ViewName
     filter: TicketFilter
     saved_at: datetime
-    count: int | None = Field(description="Null while it is counted for the first time.")
+    count: int | None = Field(
+        description="Null while it is counted for the first time, and for agents of groups."
+    )
 
 
 class SavedViewsAnswer(BaseModel, extra="forbid"):
@@ -40,8 +42,10 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
     saved = SavedViews(database)
     routes = APIRouter(prefix="/views", tags=["saved views"])
 
-    async def told(found: list[SavedView], shown: Database) -> list[JsonObject]:
-        """Tell views with their counts; null for one that has not been counted everywhere yet."""
+    async def told(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
+        """Tell views with their counts; null for one that has not been counted everywhere yet, and
+        for who sees not all of what is counted.
+        """
         state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
         everywhere = frozenset.intersection(*(p.views for p in state.partitions))
         return [
@@ -49,7 +53,7 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
                 "name": view.name,
                 "filter": view.filter.model_dump(exclude_none=True),
                 "saved_at": view.saved_at,
-                "count": counts[view.id] if view.id in everywhere else None,
+                "count": counts[view.id] if sight.is_of_all and view.id in everywhere else None,
             }
             for view in found
         ]
@@ -62,11 +66,11 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
 
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
-        await sights.asking(who, asked)
+        sight = await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found = await saved.all()
-        content = await opened.ask(partial(told, found))
+        content = await opened.ask(partial(told, found, sight))
         return json_response({"views": content}, opened.headers)
 
     @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
@@ -77,11 +81,11 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
         prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
-        await sights.asking(who, asked)
+        sight = await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found = [await saved.find(name)]
-        [content] = await opened.ask(partial(told, found))
+        [content] = await opened.ask(partial(told, found, sight))
         return json_response(content, opened.headers)
 
     @routes.put(
@@ -97,11 +101,11 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
             **problem_responses(400, 409, 422, 503),
         },
     )
-    async def save_view(name: ViewName, asked: TicketFilter) -> Response:
+    async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
         async with answering():
             view, is_new = await saved.save(name, asked)
-        [content] = await views.ask(partial(told, [view]))
+        [content] = await views.ask(partial(told, [view], await sights.of(who)))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 

@@ -21,9 +21,11 @@ class SettingsError(CasebookError):
 
 def _rate_limit(text: str) -> str:
     try:
-        limits.parse(text)
-    except ValueError as error:
-        raise ValueError("a rate limit reads like 200/second") from error
+        is_one = len(limits.parse_many(text)) == 1
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("a rate limit reads like 200/second")
     return text
 
 
@@ -45,6 +47,8 @@ class Settings(BaseModel):
     beyond_loopback: bool = False
     log_requests: bool = True
     log_format: Literal["text", "json"] | None = None
+    trusted_proxies: str | None = None
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "200/second"
     jwt_key: Path | None = None
     jwks: str | None = None

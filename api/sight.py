@@ -30,6 +30,7 @@ from domain.events import (
     SlaBreached,
     TicketLinked,
     TicketMergedFrom,
+    TicketMergedInto,
     TicketUnlinked,
 )
 
@@ -126,6 +127,16 @@ class Sight:
             shown |= dict.fromkeys(INTERNAL_FIELDS)
         return shown
 
+    def event(self, told: JsonObject) -> JsonObject:
+        """Give an event of a ticket that is there as it is told."""
+        if not self.is_of_requester:
+            return told
+        # Other people's keys, and other tickets' ids, stand in what an event came of.
+        told |= dict.fromkeys(("command", "correlation_id", "causation_id"))
+        if told.get("type") == TicketMergedInto.__name__:
+            told["data"] = {}
+        return told
+
     def is_told(self, event: Mapping[str, object]) -> bool:
         """Say whether an event of a ticket that is there is told."""
         type_ = event.get("type")  # of a damaged event it may be anything
@@ -136,6 +147,11 @@ class Sight:
         if not self.is_of_requester:
             return changes
         return [change for change in changes if change["field"] not in INTERNAL_FIELDS]
+
+    def check_group(self, group: str | None) -> None:
+        """Raise Forbidden for figures of a group whose tickets are not there; None: of all."""
+        if self.groups is not None and (group is None or group not in {*self.groups, ""}):
+            raise Forbidden("ask for one of your groups: ?group=<name>, or ?group= for none")
 
     def check(self, command: Command) -> None:
         """Raise Forbidden for a command that says what is not for them to say."""

@@ -10,6 +10,7 @@ twice a minute: keys are exchanged, and a stranger must not make this server ask
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 from collections import OrderedDict
@@ -17,11 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import httpx
 import jwt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
 from domain.errors import CasebookError
@@ -59,10 +60,21 @@ class Issuer(NamedTuple):
     audience: str
 
 
-class _Claims(BaseModel):
-    model_config = ConfigDict(str_strip_whitespace=True)
+class TokensUncheckable(CasebookError):
+    """The JWK Set has not been read yet: for example while its server is down."""
 
-    sub: Name
+    def __init__(self) -> None:
+        super().__init__("tokens_uncheckable", "tokens cannot be checked at the moment; try again")
+
+
+def _as_it_is(sub: str) -> str:
+    if sub != sub.strip():  # or two that the issuer tells apart might be one here
+        raise ValueError("no blanks around it")
+    return sub
+
+
+class _Claims(BaseModel):
+    sub: Annotated[Name, AfterValidator(_as_it_is)]
     role: PrincipalRole
     exp: float
 
@@ -94,6 +106,10 @@ class Tokens:
         if len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         return principal
+
+    def is_kept(self, text: str) -> bool:
+        """Say whether a token was checked a moment ago."""
+        return text in self._kept
 
     async def _checked(self, text: str) -> _Claims:
         if len(text) > _MOST_CHARACTERS:
@@ -128,9 +144,14 @@ class _JwkSet:
     """The keys at an address or in a file, by their ids."""
 
     def __init__(self, place: str) -> None:
+        """Raises TokensUnusable."""
+        self._is_remote = "://" in place
+        if self._is_remote:
+            _check_address(place)
         self._place = place
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at: float | None = None
+        self._has_been_read = False
         self._reading = asyncio.Lock()
 
     async def key(self, id_: object) -> jwt.PyJWK | None:
@@ -142,6 +163,8 @@ class _JwkSet:
                 if self._is_due(id_):
                     self._read_at = asyncio.get_running_loop().time()
                     await self._read()
+        if not self._has_been_read:
+            raise TokensUncheckable
         return self._keys.get(id_)
 
     def _is_due(self, id_: str) -> bool:
@@ -155,13 +178,21 @@ class _JwkSet:
         try:
             content = json.loads(await self._text())
             found = jwt.PyJWKSet.from_dict(content).keys
-        except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            jwt.PyJWTError,
+        ) as error:
             _log.error("the JWK Set at %s cannot be read: %s", self._place, error)
             return
+        self._has_been_read = True
         self._keys = {key.key_id: key for key in found if key.key_id and _signs(key)}
 
     async def _text(self) -> bytes:
-        if not self._place.startswith(("http://", "https://")):
+        if not self._is_remote:
             return await asyncio.to_thread(Path(self._place).read_bytes)
         parts: list[bytes] = []
         async with (
@@ -174,6 +205,26 @@ class _JwkSet:
                 if sum(map(len, parts)) > _MOST_BYTES:
                     raise ValueError("it is too long")
         return b"".join(parts)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether what is at a host's name can only be this very machine."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
+
+
+def _check_address(place: str) -> None:
+    """Raise TokensUnusable unless what is read there can be believed."""
+    try:
+        url = httpx.URL(place)
+    except httpx.InvalidURL as error:
+        raise TokensUnusable(f"{place} is no address: {error}") from error
+    if (url.scheme == "https" and url.host) or (url.scheme == "http" and is_loopback(url.host)):
+        return
+    raise TokensUnusable(f"keys are read by https, or from this very machine: not from {place}")
 
 
 def _signs(key: jwt.PyJWK) -> bool:

@@ -14,6 +14,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated, NamedTuple, TypeVar, cast
@@ -180,7 +181,8 @@ class Views:
         mine = {_Awaited(*wanted, loop.create_future()) for wanted in versions.items()}
         self._awaited |= mine
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
+            # In no request's context: it looks for many.
+            self._looking = asyncio.create_task(self._look(), context=Context())
         try:
             async with asyncio.timeout(seconds):
                 for awaited in mine:

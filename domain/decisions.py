@@ -413,9 +413,8 @@ def _follow_up(ticket: Ticket, body: str, context: Context) -> Decision:
 
 
 def _closed(ticket: Ticket) -> str:
-    for link in ticket.links:
-        if link.relation == "merged_into":
-            return f"the ticket was merged; {link.ticket} goes on in its place"
+    if any(link.relation == "merged_into" for link in ticket.links):
+        return "the ticket was merged into another, which goes on in its place"
     return "the ticket is closed; it takes only tags, links and a rating"
 
 

@@ -12,6 +12,7 @@ away at once, with nothing written, rather than kept until memory ends.
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from typing import NamedTuple
 
 from prometheus_client import Gauge, Histogram
@@ -58,7 +59,8 @@ class GroupCommit:
         self._waiting.append(waiting)
         _QUEUE.set(len(self._waiting))
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
+            # In no request's context: it writes for many.
+            self._writer = asyncio.create_task(self._write(), context=Context())
         await waiting.written
 
     async def _write(self) -> None:

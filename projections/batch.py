@@ -200,7 +200,8 @@ class BatchWriter:
 
         began_ns = time.time_ns()
         events, stuck = await self._in_transaction(work)
-        told_of_folding(batch, began_ns)
+        if events:
+            told_of_folding(batch, began_ns)
         _BATCHES.observe(len(batch))
         _FOLDED.inc(events)
         holding.parked.update(one.ticket_id for one in stuck)

@@ -37,6 +37,12 @@ class Inbox:
         self._feed = feed
         self._queue: asyncio.Queue[Change | _Quiet | Exception] = asyncio.Queue(_MOST_WAITING)
         self._token: ResumeToken | None = None
+        self._waiting = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether no event waits."""
+        return self._waiting == 0
 
     async def fill(self) -> None:
         """Read the feed until cancelled."""
@@ -44,6 +50,7 @@ class Inbox:
             while True:
                 change = await self._feed.next()
                 # The token is read here and now: a driver may move it on from another thread.
+                self._waiting += change is not None
                 await self._queue.put(change or _Quiet(self._feed.token))
         except Exception as error:  # noqa: BLE001 whoever takes gets it
             await self._queue.put(error)
@@ -51,16 +58,19 @@ class Inbox:
     async def take(self) -> Batch:
         """Give what is there, waiting until something is. Raises what the feed does."""
         events: list[EventDocument] = []
-        while len(events) < BATCH_EVENTS and not (events and self._queue.empty()):
+        drained = False
+        while len(events) < BATCH_EVENTS and not ((events or drained) and self._queue.empty()):
             got = await self._queue.get()
             if isinstance(got, Exception):
                 raise got
             self._token = got.token or self._token
-            if isinstance(got, _Quiet):
-                return Batch(events, self._token, drained=True)
-            if is_event(got.document):
-                events.append(got.document)
-        return Batch(events, self._token, drained=False)
+            # A quiet moment with something behind it is over.
+            drained = isinstance(got, _Quiet)
+            if isinstance(got, Change):
+                self._waiting -= 1
+                if is_event(got.document):
+                    events.append(got.document)
+        return Batch(events, self._token, drained)
 
 
 @asynccontextmanager

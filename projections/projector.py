@@ -217,6 +217,8 @@ class Projector:
                 new = 0
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
+                    # It was all there was; now it may not be.
+                    batch = batch._replace(drained=batch.drained and inbox.is_empty)
                 await self._recounting.step(self._holding, self._mine)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from api.settings import Settings, SettingsError
+from api.tokens import is_loopback
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect
@@ -80,9 +81,19 @@ def _log_lines() -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(pad_event_to=0)]
+        [
+            structlog.dev.ConsoleRenderer(
+                pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if for_people
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [
+            # Not the local variables: among them are keys, secrets and what people have written.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
+            structlog.processors.JSONRenderer(),
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -96,7 +107,18 @@ def _log_lines() -> None:
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[meta, *ending])
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    for chatty in ("pymongo", "httpx", "httpcore"):  # these would tell webhooks' addresses
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def check_host(settings: Settings) -> None:
+    """Raise UsageError for an address that others reach, unless that is meant."""
+    host = settings.host
+    if not settings.beyond_loopback and not is_loopback(host):
+        raise UsageError(
+            f"others can reach {host}: put something that speaks TLS before it, and say that this "
+            "is meant with CASEBOOK_BEYOND_LOOPBACK=yes"
+        )
 
 
 def fail(detail: str) -> None:

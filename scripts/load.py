@@ -12,11 +12,14 @@ import orjson
 
 
 class Answer(NamedTuple):
-    """What came back. `body` is as it was sent; `retry_after`: the seconds of that header."""
+    """What came back. `body` is as it was sent; `retry_after`: the seconds of that header;
+    `applied`: which preferences were met.
+    """
 
     status: int
     body: bytes
     retry_after: int | None = None
+    applied: str = ""
 
     def json(self) -> dict[str, object]:
         parsed: dict[str, object] = orjson.loads(self.body)
@@ -77,15 +80,22 @@ class Connection:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = _number(head, b"content-length:")
                 body = await reader.readexactly(length or 0)
-                return Answer(int(head[9:12]), body, _number(head, b"retry-after:"))
+                retry_after = _number(head, b"retry-after:")
+                return Answer(
+                    int(head[9:12]), body, retry_after, _text(head, b"preference-applied:")
+                )
         except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as error:
             self.close()
             raise ConnectionError(str(error)) from error
 
 
 def _number(head: bytes, name: bytes) -> int | None:
-    found = head.lower().partition(name)[2].split(b"\r\n", 1)[0]
+    found = _text(head, name)
     return int(found) if found else None
+
+
+def _text(head: bytes, name: bytes) -> str:
+    return head.lower().partition(name)[2].split(b"\r\n", 1)[0].strip().decode()
 
 
 def request(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:

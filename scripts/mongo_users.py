@@ -1,6 +1,7 @@
 """Make the database users on MongoDB, each able to do what it must and no more.
 
-    python -m scripts.mongo_users make URL     URL: an administrator's, with the database's name
+    python -m scripts.mongo_users make         with an administrator's URL, which names the
+                                               database, in CASEBOOK_ADMIN_URL
     python -m scripts.mongo_users print NAME   the roles of a database as JSON, and nothing is done
     python -m scripts.mongo_users check        are they refused what they must be? by the URLs in
                                                CASEBOOK_API_URL, CASEBOOK_PROJECTOR_URL,
@@ -21,6 +22,7 @@ embedded server has no users.
 
 import argparse
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -39,6 +41,7 @@ from scripts.console import UsageError, run
 
 API, PROJECTOR, AUDITOR = USERS = ("casebook_api", "casebook_projector", "casebook_auditor")
 _GENERATIONS_AHEAD = 500
+_MOST_AHEAD = 5_000  # or a role would not fit into a document
 _LOG_CHECKPOINTS = (log_checkpoints.COLLECTION, log_checkpoints.HEADS_COLLECTION)
 _OF_THE_API = (
     desk.COLLECTION,
@@ -52,6 +55,7 @@ _OF_THE_API = (
 )
 _READ = ("find", "listIndexes", "collStats")
 _WRITE = ("insert", "update", "remove", "createIndex")
+_NUMBERED = re.compile(f"(?:{'|'.join(FIRST.names)})_([0-9]+)")
 _UNAUTHORISED, _NOT_ALLOWED = 13, 8000
 
 Privilege = Mapping[str, object]
@@ -130,7 +134,6 @@ async def main() -> int:
     )
     what = parser.add_subparsers(dest="what", required=True)
     make = what.add_parser("make")
-    make.add_argument("url")
     shown = what.add_parser("print")
     shown.add_argument("name")
     for each in (make, shown):
@@ -139,13 +142,13 @@ async def main() -> int:
     options = parser.parse_args()
     if options.what == "check":
         return await _check()
-    if not 1 <= options.generations <= 10_000:
-        raise UsageError("--generations must be 1 to 10000")
+    if not 1 <= options.generations <= _MOST_AHEAD:
+        raise UsageError(f"--generations must be 1 to {_MOST_AHEAD}")
     if options.what == "print":
         made = privileges(options.name, 1, options.generations)
         print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
         return 0
-    return await _make(options.url, options.generations)
+    return await _make(_url("CASEBOOK_ADMIN_URL", "an administrator"), options.generations)
 
 
 async def _make(url: str, ahead: int) -> int:
@@ -153,8 +156,9 @@ async def _make(url: str, ahead: int) -> int:
     try:
         await EventStore(database).prepare()
         await Generations(database).prepare()
-        active = await Generations(database).active()
-        first = min(int(name.rpartition("_")[2]) for name in active.names.values())
+        # Those that are kept for going back, or as of a time, are older than what is active.
+        there = [re.fullmatch(_NUMBERED, name) for name in await database.collections()]
+        first = min(int(found[1]) for found in there if found is not None)
         passwords = {user: _password(user) for user in USERS}
         for name, granted in privileges(database.name, first, ahead).items():
             await _put(database, "Role", name, {"privileges": granted, "roles": []})
@@ -187,10 +191,18 @@ async def _put(database: Database, kind: str, name: str, content: JsonObject) ->
 def _as_user(url: str, database: str, user: str, password: str) -> str:
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2]
-    login = f"{quote(user)}:{quote(password)}"
+    login = f"{quote(user)}:{quote(password, safe='*')}"
     given = [o for o in parts.query.split("&") if o and not o.lower().startswith("authsource=")]
     query = "&".join([*given, f"authSource={database}"])
     return urlunsplit((parts.scheme, f"{login}@{hosts}", f"/{database}", query, ""))
+
+
+def _url(variable: str, of: str) -> str:
+    """Give a URL that is in no list of processes. Raises UsageError."""
+    url = os.environ.get(variable)
+    if not url:
+        raise UsageError(f"{variable} must hold the URL of {of}")
+    return url
 
 
 async def _check() -> int:
@@ -199,10 +211,7 @@ async def _check() -> int:
     for user, variable in zip(
         USERS, ("CASEBOOK_API_URL", "CASEBOOK_PROJECTOR_URL", "CASEBOOK_AUDITOR_URL"), strict=True
     ):
-        url = os.environ.get(variable)
-        if not url:
-            raise UsageError(f"{variable} must hold the URL of {user}")
-        database = connect(url)
+        database = connect(_url(variable, user))
         try:
             for action, name in REFUSED[user]:
                 refused = await _is_refused(database, action, name)

@@ -7,11 +7,13 @@ import argparse
 import asyncio
 from contextlib import suppress
 
+from prometheus_client import start_http_server
+
 from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
 from projections.generations import Generations
-from scripts.console import database, run, screen
+from scripts.console import UsageError, check_host, database, run, screen
 from scripts.tracing import trace_if_asked
 
 
@@ -23,10 +25,21 @@ async def main() -> int:
         store = EventStore(db)
         await store.prepare()
         await Generations(db).prepare()
+        if settings.metrics_port is not None:
+            _show_metrics(settings, settings.metrics_port)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
             await asyncio.gather(*(work() for work in projecting(db, store, settings)))
     return 0
+
+
+def _show_metrics(settings: Settings, port: int) -> None:
+    """Raises UsageError."""
+    check_host(settings)
+    try:
+        start_http_server(port, settings.host)
+    except OSError as error:
+        raise UsageError(f"cannot show metrics on {settings.host}:{port}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ The first start makes an administrator's key, shows it once, and keeps it in the
 """
 
 import asyncio
-import ipaddress
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,18 +18,19 @@ from api.keys import Keys, keep_in_file
 from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.store import EventStore
-from scripts.console import UsageError, database, run
+from scripts.console import UsageError, check_host, database, run
 from scripts.tracing import trace_if_asked
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
+_MOST_CONNECTIONS = 2_000
 _TICKS_A_SECOND = 10
 
 
 async def main() -> int:
     settings = Settings.from_environment()
     trace_if_asked()
-    _check_host(settings)
+    check_host(settings)
     with _listen(settings) as listening:
         async with database(settings, attach=False) as db:
             if settings.mongodb_url is None:
@@ -52,6 +52,9 @@ async def main() -> int:
                 uvicorn.Config(
                     app,
                     http=H11Protocol,
+                    reset_contextvars=True,
+                    proxy_headers=settings.trusted_proxies is not None,
+                    forwarded_allow_ips=settings.trusted_proxies,
                     log_config=None,
                     access_log=False,
                     timeout_graceful_shutdown=10,
@@ -61,29 +64,12 @@ async def main() -> int:
     return 0
 
 
-def _check_host(settings: Settings) -> None:
-    """Raise UsageError for an address that others reach, unless that is meant."""
-    host = settings.host
-    if not settings.beyond_loopback and not _is_loopback(host):
-        raise UsageError(
-            f"others can reach {host}: put something that speaks TLS before it, and say that this "
-            "is meant with CASEBOOK_BEYOND_LOOPBACK=yes"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
 async def _make_first_key(keys: Keys, settings: Settings) -> None:
     key = await keys.make_first()
     if key is not None:
-        print("The administrator's key, which makes others (python -m scripts.keys), shown once:")
-        print(f"  {key}")
+        print("The administrator's key, which makes others (python -m scripts.keys), is made.")
+        if sys.stdout.isatty():  # elsewhere it would be in somebody's log for good
+            print(f"  {key}")
         try:
             keep_in_file(key, settings.admin_key_path)
             print(f"It is kept in {settings.admin_key_path}, which only you can read.")
@@ -133,6 +119,11 @@ class Server(uvicorn.Server):
                 self._waiting[connection] = (last, since)
                 if now - since > HEAD_SECONDS:
                     connection.transport.close()
+        beyond = len(self.server_state.connections) - _MOST_CONNECTIONS
+        if beyond > 0:  # those first that have waited longest
+            idle = sorted(self._waiting, key=lambda connection: self._waiting[connection][1])
+            for connection in idle[:beyond]:
+                connection.transport.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

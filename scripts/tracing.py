@@ -1,12 +1,14 @@
 """Traces, where OTEL_EXPORTER_OTLP_ENDPOINT says where to send them; no others are made.
 
-Needs the packages of requirements/tracing.txt. Whatever else OpenTelemetry lets one set by
-environment variables holds (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...).
+Needs the packages of requirements/tracing.txt. What OpenTelemetry lets one set by environment
+variables holds for requests (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...); a projector's spans are
+made of all events that name a trace.
 """
 
 import os
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 
 from scripts.console import UsageError
 
@@ -21,12 +23,21 @@ def trace_if_asked() -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(
             "to trace, install more: .venv/bin/pip install -r requirements/tracing.txt"
         ) from error
+
+    class WithoutQueries(SpanProcessor):
+        """Takes what is searched for, and cursors, out of spans."""
+
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+            if span.attributes and "url.query" in span.attributes:
+                span.set_attribute("url.query", "...")
+
     provider = TracerProvider()
+    provider.add_span_processor(WithoutQueries())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)

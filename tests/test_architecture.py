@@ -42,6 +42,7 @@ THIRD_PARTY = {
         "fastapi",
         "opentelemetry",
         "orjson",
+        "prometheus_client",
         "pydantic",
         "pymongo",
         "rich",

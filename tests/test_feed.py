@@ -20,6 +20,7 @@ from api.app import create_app
 from api.cursors import Cursors
 from api.feed import Feeds
 from api.log_reader import Position
+from domain.errors import Unacceptable
 from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, seal, to_document, utc_now
@@ -314,6 +315,21 @@ async def cursor_at(database, *, token=None, ago=timedelta(0), behind=False):
     """A cursor of ours; unless given, the token is one that no server knows."""
     position = Position(token or {"_data": "00" * 20}, utc_now() - ago, None, behind)
     return await Cursors(database, "events").write(position.written())
+
+
+@pytest.mark.parametrize("kind", ["tickets", "events", "deliveries", "access_log"])
+async def test_a_cursor_that_is_altered_anywhere_is_none(database, kind):
+    """L12: byte by byte, and cut off at any place."""
+    cursors = Cursors(database, kind)
+    cursor = await cursors.write({"at": "2026-03-01", "n": 7})
+    assert await cursors.read(cursor) == {"at": "2026-03-01", "n": 7}
+    for n, letter in enumerate(cursor):
+        for other in "AZaz09-_=.":
+            if other != letter:
+                with pytest.raises(Unacceptable):
+                    await cursors.read(cursor[:n] + other + cursor[n + 1 :])
+        with pytest.raises(Unacceptable):
+            await cursors.read(cursor[:n])
 
 
 async def test_who_comes_with_a_forgotten_cursor_is_told_from_the_log(client, database, store):

@@ -126,7 +126,7 @@ async def test_a_cursor_is_of_its_own_list_alone(desk):
         answer = await client.get(f"/tickets?{other}&cursor={following}")
         is_problem(answer, 422, "bad_cursor")
     assert (await client.get(f"/tickets?status=new&limit=9&cursor={following}")).status_code == 200
-    for n in range(0, len(following), 7):
+    for n in range(len(following)):  # byte by byte
         letter = "A" if following[n] != "A" else "B"
         altered = following[:n] + letter + following[n + 1 :]
         answer = await client.get(f"/tickets?status=new&cursor={altered}")

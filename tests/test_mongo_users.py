@@ -101,7 +101,9 @@ async def listening_in(url):
                 if opcode == _OP_MSG:
                     size = int.from_bytes(body[5:9], "little")
                     command = bson.decode(body[5 : 5 + size])
-                    if command["$db"] != "admin":
+                    if command["$db"] == "admin":
+                        assert next(iter(command)) in _OF_EVERYBODY, command
+                    else:
                         heard.update(needed(command))
         except (EOFError, OSError):
             pass
@@ -286,9 +288,15 @@ async def test_what_is_not_refused_is_said_and_undone(scratch_url, store):
 
 
 async def test_what_cannot_be_made_or_checked_is_said_in_a_line():
-    for words in (("check",), ("make", "mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=100")):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
-        tried = await script("scripts.mongo_users", *words, env=clean)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
+    nowhere = {"CASEBOOK_ADMIN_URL": "mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=100"}
+    for words, more in (
+        (("check",), {}),
+        (("make",), {}),
+        (("make",), nowhere),
+        (("make", "--generations", "0"), nowhere),
+    ):
+        tried = await script("scripts.mongo_users", *words, env={**clean, **more})
         out, err = await tried.communicate()
         assert (tried.returncode, out) == (1, b"")
         assert err.startswith(b"error: ")

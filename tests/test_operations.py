@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -13,16 +14,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api import bodies
+from api import bodies, feed
+from api.app import create_app
 from api.bodies import Bodies
+from api.keys import KeyOrder, Keys
 from api.settings import Settings
 from api.shedding import Shedding
+from eventstore.driver import connect
+from eventstore.store import EventStore
 from scripts import serve
 from scripts.serve import Server
-from tests.callers import AGENT, REQUESTER, SUPERVISOR
+from tests.callers import AGENT, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
 from tests.test_api import OPEN, client, is_problem
-from tests.test_import import environment, script
+from tests.test_feed import listening
+from tests.test_import import ROOT, environment, script
 
 __all__ = ["client"]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -174,8 +180,40 @@ async def test_lines_are_for_people_or_for_machines(tmp_path, form):
     _, err = await shown.communicate()
     assert shown.returncode == 0
     assert Settings.from_environment(env).log_format == form
+    assert err == b""  # nothing to say
+    env["CASEBOOK_DATA_DIR"] = str(tmp_path)
+    served = await script("scripts.serve", env={**env, "CASEBOOK_CHECKPOINT_SECONDS": "0"})
+    await listens_at(served)
+    served.terminate()
+    _, err = await served.communicate()
+    assert b"startup complete" in err
     for line in err.decode().splitlines():
         assert line.startswith("{") == (form == "json")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_a_traceback_tells_no_secrets(tmp_path, form):
+    """Local variables hold keys, secrets, and what people have written."""
+    failing = (
+        "import logging, asyncio\n"
+        "from scripts.console import run\n"
+        "async def main():\n"
+        "    secret = 'CANARY'\n"
+        "    try:\n"
+        "        raise ValueError('it happens')\n"
+        "    except ValueError:\n"
+        "        logging.getLogger('x').exception('failed')\n"
+        "    return len(secret) - 6\n"
+        "run(main)\n"
+    )
+    env = {**environment(tmp_path), "CASEBOOK_LOG_FORMAT": form}
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", failing, env=env, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await ran.communicate()
+    assert ran.returncode == 0
+    assert b"it happens" in err
+    assert b"CANARY" not in err.replace(b"secret = 'CANARY'", b"")
 
 
 # --- load is shed ---------------------------------------------------------------------------------
@@ -287,3 +325,40 @@ async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp
     _, err = await served.communicate()
     assert served.returncode == 0
     assert b"Traceback" not in err
+
+
+async def test_a_stream_ends_when_its_key_is_revoked(database, store, monkeypatch):
+    monkeypatch.setattr(feed, "STILL_SECONDS", 0.1)
+    monkeypatch.setattr("api.keys.KEPT_SECONDS", 0.1)
+    key, text = await Keys(database).make(KeyOrder(principal="sam", role="supervisor"), "x")
+    async with listening(database, store) as (client, *_):
+        shown = {"Authorization": f"Bearer {text}"}
+        async with client.stream("GET", "/events/stream", headers=shown) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            await asyncio.sleep(0.5)
+            await Keys(database).revoke(key.id)
+            async with asyncio.timeout(10):
+                async for _ in lines:
+                    pass
+
+
+async def test_metrics_are_there_while_the_database_is_silent(database, monkeypatch):
+    """When they are wanted most; with a key that was known before."""
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("api.metrics._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("api.keys.KEPT_SECONDS", 0.0)
+    _, text = await Keys(database).make(KeyOrder(principal="sam", role="supervisor"), "x")
+    by = access(database)
+    shown = {"Authorization": f"Bearer {text}"}
+    nobody = connect("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100")
+    app = create_app(nobody, EventStore(nobody), access=by)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:
+        assert (await client.get("/metrics", headers=shown)).status_code == 200
+        by.keys._documents = nobody.collection("api_keys")
+        answer = await client.get("/metrics", headers=shown)
+        assert answer.status_code == 200
+        assert "casebook_projection_missing_events NaN" in answer.text
+        assert (await client.get("/tickets", headers=shown)).status_code == 503
+    await nobody.close()

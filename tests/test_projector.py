@@ -22,6 +22,7 @@ from projections import projector as module
 from projections import tickets
 from projections.checkpoints import Checkpoints, Fenced
 from projections.health import Health
+from projections.inbox import gathering
 from projections.parked import ParkedTickets
 from projections.partitions import partition_of
 from projections.projector import Projector
@@ -538,3 +539,19 @@ async def test_projectors_write_different_counters(database, store):
     shards = {replace(holding, epochs=half).shard for half in halves}
     assert len(shards) == 2
     assert {replace(holding, epochs={n: 1}).shard for n in range(64)} == set(range(8))
+
+
+async def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store):
+    """Quiet moments in between do not divide it; nor is it said then that there was no more."""
+    [ticket] = await open_some(store, 1, versions=1)
+    async with store.watch(await store.position()) as feed, gathering(feed) as inbox:
+        quiet = await inbox.take()
+        assert (quiet.events, quiet.drained) == ([], True)
+        for n in range(4):
+            await add(store, ticket, "AgentReplied", body=f"{n}")
+            await asyncio.sleep(0.2)  # longer than a stream is waited for
+        assert not inbox.is_empty
+        batch = await inbox.take()
+        assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
+        assert batch.drained
+        assert inbox.is_empty

@@ -29,12 +29,21 @@ from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.feed import memory_bytes
 from scripts.soak.kill import Ledger, Sent, command, open_tickets, retry, settle
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
+from scripts.soak.promises import (
+    HEADERS,
+    free_port,
+    let_in,
+    let_in_many,
+    process,
+    ready,
+    require,
+)
 from scripts.soak.views import Check, audited, caught_up
 
 CONNECTIONS = 500
 _BEYOND = 1300  # more than a process serves at once
 _BEYOND_SECONDS = 5
+_CALLERS = 20
 _TICKETS = 100
 _MOST_BYTES = 700 * 2**20  # of the server's memory
 _RECOVERY_SECONDS = 20.0
@@ -47,12 +56,14 @@ class _Load(NamedTuple):
 
     port: int
     tickets: list[str]
+    callers: list[dict[str, str]]
     ledger: Ledger
     counted: Counter[str]
 
-    async def client(self, until: float, timeout_seconds: float = 60.0) -> None:
+    async def client(self, number: int, until: float) -> None:
         """Send until a time (`perf_counter`)."""
-        async with Connection(self.port, HEADERS, timeout_seconds) as connection:
+        caller = self.callers[number % len(self.callers)]
+        async with Connection(self.port, caller) as connection:
             while time.perf_counter() < until:
                 if random.random() < 0.2:  # noqa: S311 not for secrets
                     with suppress(ConnectionError):
@@ -96,7 +107,8 @@ async def overload(
             await ready(port)
             url = (Path(folder) / "database.url").read_text()
             await let_in(url)
-            load = _Load(port, await open_tickets(port, _TICKETS), Ledger(), counted)
+            callers = await let_in_many(url, _CALLERS)
+            load = _Load(port, await open_tickets(port, _TICKETS), callers, Ledger(), counted)
             before = await _seconds_of_one(port)
             for connections, stretch in ((clients, seconds), (_BEYOND, _BEYOND_SECONDS)):
                 await _at_once(load, connections, stretch, api.pid)
@@ -119,7 +131,7 @@ async def _at_once(load: _Load, connections: int, seconds: int, pid: int) -> Non
     until = time.perf_counter() + seconds
     with progress() as bar:
         task = bar.add_task(f"{connections} connections", total=seconds, rate="seconds")
-        sending = asyncio.gather(*(load.client(until) for _ in range(connections)))
+        sending = asyncio.gather(*(load.client(n, until) for n in range(connections)))
         while not sending.done():
             await asyncio.wait([sending], timeout=1)
             bar.advance(task)
@@ -150,7 +162,8 @@ async def _recovered(port: int, seconds_of_one: float) -> None:
             with suppress(ConnectionError):
                 opening = {"subject": "Soak", "requester": "soak"}
                 answer = await connection.post("/tickets", opening, {"Prefer": "wait=1"})
-                if answer.status == 201 and time.perf_counter() - began < seconds_of_one:
+                quick = time.perf_counter() - began < seconds_of_one
+                if answer.status == 201 and answer.applied and quick:
                     return
             await asyncio.sleep(0.1)
 
@@ -250,9 +263,9 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
         await stack.enter_async_context(process("scripts.serve", **settings))
         await ready(port)
         await let_in(url)
-        load = _Load(port, await open_tickets(port, 20), Ledger(), counted)
+        load = _Load(port, await open_tickets(port, 20), [HEADERS], Ledger(), counted)
         until = time.perf_counter() + 3 * seconds
-        sending = asyncio.gather(*(load.client(until) for _ in range(_CLIENTS)))
+        sending = asyncio.gather(*(load.client(n, until) for n in range(_CLIENTS)))
         with progress() as bar:
             task = bar.add_task("cutting off", total=3 * seconds, rate="seconds")
             cutting.cutting = True

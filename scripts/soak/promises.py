@@ -33,6 +33,17 @@ HEADERS = {"Authorization": f"Bearer {_TEXT}"}
 """By what servers know who asks, once `let_in` has told them."""
 
 
+async def let_in_many(url: str, count: int) -> list[dict[str, str]]:
+    """Give so many callers' headers, each by a key of its own."""
+    connected = connect(url)
+    try:
+        order = KeyOrder(principal=ACTOR.id, role="supervisor")
+        made = [await Keys(connected).make(order, "a soak") for _ in range(count)]
+    finally:
+        await connected.close()
+    return [{"Authorization": f"Bearer {text}"} for _, text in made]
+
+
 async def let_in(url: str, role: PrincipalRole = "supervisor") -> dict[str, str]:
     """Make who asks with HEADERS known to servers of a database; or give others, for a role."""
     connected = connect(url)
