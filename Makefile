@@ -10,8 +10,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait more than they work: for leases that lapse, for processes that start.
-PROCESSES ?= 2
+# Tests wait more than they work: for leases that lapse, for processes that start. So there is room
+# for one more than there are processors, of which a small machine has two.
+PROCESSES ?= 3
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 MUTATION := .venv-mutation

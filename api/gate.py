@@ -42,6 +42,7 @@ from eventstore.failures import StoreUnavailable
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
 _FAILURES = limits.parse("5/second")
+_LOOKED_UP = limits.parse("100/second")
 _FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
 
 
@@ -93,19 +94,24 @@ class Access:
             if not self._under_way[whose]:
                 del self._under_way[whose]
 
-    async def failures(self, whose: str, *, more: bool) -> None:
-        """Raise TooManyRequests if somebody has failed too often; count one more, or look only."""
-        if more:
-            await self._count(_FAILURES, whose)
-        elif not await self._limiter.test(_FAILURES, whose):
+    async def check_address(self, address: str) -> None:
+        """Raise TooManyRequests if so much that is unknown has come from there that nothing more
+        that is not known already is looked up.
+        """
+        if not await self._limiter.test(_LOOKED_UP, address):
             raise TooManyRequests(1)
+
+    async def count_failure(self, address: str) -> None:
+        """Count something unknown. Raises TooManyRequests."""
+        await self._limiter.hit(_LOOKED_UP, address)
+        await self._count(_FAILURES, address)
 
     async def note(self, outcome: Outcome, scope: Scope, who: Principal | None) -> None:
         """Put on record that somebody was not let in, unless they have been too often."""
         _FAILED.labels(outcome).inc()
         with suppress(TooManyRequests):
             if who is not None:
-                await self.failures(f"denied {_whose(who)}", more=True)
+                await self._count(_FAILURES, f"denied {_whose(who)}")
             self.log.note(outcome, Asking.of(scope), who)
 
     async def _count(self, item: limits.RateLimitItem, whose: str) -> None:
@@ -130,10 +136,10 @@ class Gate:
             await self._app(scope, receive, send)
             return
         shown = Headers(scope=scope).get("authorization")
-        from_ = f"address {Asking.of(scope).address}"
+        from_ = f"at {Asking.of(scope).address}"
         try:
             if not self._access.is_known(shown):  # to find out costs
-                await self._access.failures(from_, more=False)
+                await self._access.check_address(from_)
             who = await self._access.identify(shown)
             async with self._access.turn(who):
                 scope.setdefault("state", {})["principal"] = who
@@ -147,7 +153,7 @@ class Gate:
 
     async def _to_a_stranger(self, from_: str, scope: Scope, error: Unauthenticated) -> Response:
         try:
-            await self._access.failures(from_, more=True)
+            await self._access.count_failure(from_)
         except TooManyRequests as too_many:
             return answer_to(too_many)  # and what is not recorded is bounded as well
         await self._access.note("unknown", scope, error.who)

@@ -118,7 +118,13 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     assert {d["status"] for d in deliveries["deliveries"]} <= {"pending"}
     assert resumed == {"resumed": 0}
     routes = [record["route"] for record in accesses["records"]]
-    assert routes == ["/webhooks", "/events/stream", "/events", "/events"]
+    assert routes == [
+        "/webhooks/{webhook_id}/resume",
+        "/webhooks",
+        "/events/stream",
+        "/events",
+        "/events",
+    ]
 
 
 def test_the_readme_names_every_command_and_setting():
