@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +32,7 @@ screen = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_ENDING_SECONDS = 3.0
 _LOOK_SECONDS = 1.0
 
 
@@ -65,7 +68,22 @@ def run(main: Callable[[], Awaitable[int]]) -> None:
         fail(error.detail)
     except PyMongoError as error:
         fail(f"the database: {error}")
+    _end_soon(code)
     sys.exit(code)
+
+
+def _end_soon(code: int) -> None:
+    """End the process within seconds, whatever Python waits for.
+
+    One of a driver's threads may wait for an answer of the database that is a minute away, and
+    Python for that thread. What it asked for may come to pass or not, as after any lost connection.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    ending = threading.Timer(_ENDING_SECONDS, os._exit, (code,))
+    ending.daemon = True
+    ending.start()
 
 
 def _log_lines() -> None:

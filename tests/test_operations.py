@@ -327,6 +327,30 @@ async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp
     assert b"Traceback" not in err
 
 
+async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tmp_path):
+    """Found by a soak: what a killed process has left open kept the next from stopping."""
+    waiting = (
+        "import asyncio, time\n"
+        "from scripts.console import run\n"
+        "async def main():\n"
+        "    asyncio.get_running_loop().run_in_executor(pool, time.sleep, 60)\n"
+        "    print('done')\n"
+        "    return 3\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "pool = ThreadPoolExecutor()\n"
+        "run(main)\n"
+    )
+    ran = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", waiting),
+        env=environment(tmp_path),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, _ = await ran.communicate()
+    assert (ran.returncode, out) == (3, b"done\n")
+
+
 async def test_a_stream_ends_when_its_key_is_revoked(database, store, monkeypatch):
     monkeypatch.setattr(feed, "STILL_SECONDS", 0.1)
     monkeypatch.setattr("api.keys.KEPT_SECONDS", 0.1)
