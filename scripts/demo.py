@@ -33,7 +33,7 @@ async def main() -> int:
     print(f'  KEY="Authorization: Bearer $(cat {settings.data_dir / _KEY})"')
     for path in (
         f"tickets/{ids[longest.number]}/timeline",
-        "tickets?status=open&limit=3",
+        "tickets?solved=false&limit=3",
         "dashboard?date=2016-03-31",
         "dashboard/series?metric=backlog&from=2016-03-01&to=2016-03-31",
     ):
