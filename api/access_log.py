@@ -127,10 +127,9 @@ class AccessLog:
 
 def _record(outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
     known = None if who is None else {"id": who.id, "role": who.role, "key": who.key}
-    at: datetime = utc_now()
     return {
         "_id": uuid7(),
-        "at": at,
+        "at": utc_now(),
         "outcome": outcome,
         "principal": known,
         **asdict(asking),

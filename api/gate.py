@@ -73,7 +73,7 @@ class Access:
         return await self._tokens.principal(shown)
 
     def is_known(self, authorization: str | None) -> bool:
-        """Say whether `identify` would know who shows this without asking the database."""
+        """Say whether who shows this may be known already, so that `identify` costs little."""
         shown = (authorization or "").partition(" ")[2].strip()
         return self.keys.is_kept(shown) or (
             self._tokens is not None and self._tokens.is_kept(shown)

@@ -2,8 +2,8 @@
 
 Every room counts what it does where it does it, with the library's own counters (`casebook_...`);
 here are those of requests, the route, and what is looked up when it is asked for: how far the views
-are behind. They are of one process; whoever runs several asks each:
-of a projector by itself at CASEBOOK_METRICS_PORT.
+are behind. They are of one process, so whoever runs several asks each; a projector by itself shows
+its own at CASEBOOK_METRICS_PORT.
 
 A line is logged of each request that failed, and of all with `CASEBOOK_LOG_REQUESTS`: with its
 correlation id, like every line that is logged while a request is served.

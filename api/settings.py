@@ -1,14 +1,15 @@
 """Settings, by environment variables alone. The README has the table."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from api.tokens import Issuer
 from domain.errors import CasebookError
 from eventstore.driver import DriverName
 
@@ -17,6 +18,24 @@ _PREFIX = "CASEBOOK_"
 
 class SettingsError(CasebookError):
     """A variable has a value that cannot be used: for example CASEBOOK_PORT=eighty."""
+
+
+class Issuer(NamedTuple):
+    """Whose tokens are taken. `keys`: a public key in PEM, or where a JWK Set is."""
+
+    kind: Literal["pem", "jwks"]
+    keys: str
+    issuer: str
+    audience: str
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether what is at a host's name can only be this very machine."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
 
 
 def _rate_limit(text: str) -> str:

@@ -10,7 +10,6 @@ twice a minute: keys are exchanged, and a stranger must not make this server ask
 """
 
 import asyncio
-import ipaddress
 import json
 import logging
 from collections import OrderedDict
@@ -18,13 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import httpx
 import jwt
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
+from api.settings import Issuer, is_loopback
 from domain.errors import CasebookError
 from domain.values import Name
 from eventstore.envelope import utc_now
@@ -49,15 +49,6 @@ class TokensUnusable(CasebookError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("tokens_unusable", detail)
-
-
-class Issuer(NamedTuple):
-    """Whose tokens are taken. `keys`: a public key in PEM, or where a JWK Set is."""
-
-    kind: Literal["pem", "jwks"]
-    keys: str
-    issuer: str
-    audience: str
 
 
 class TokensUncheckable(CasebookError):
@@ -205,15 +196,6 @@ class _JwkSet:
                 if sum(map(len, parts)) > _MOST_BYTES:
                     raise ValueError("it is too long")
         return b"".join(parts)
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether what is at a host's name can only be this very machine."""
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return False
 
 
 def _check_address(place: str) -> None:

@@ -22,8 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from api.settings import Settings, SettingsError
-from api.tokens import is_loopback
+from api.settings import Settings, SettingsError, is_loopback
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect

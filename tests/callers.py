@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from api.access_log import AccessLog
 from api.gate import Access
 from api.keys import Keys
-from api.tokens import Issuer, Tokens
+from api.settings import Issuer
+from api.tokens import Tokens
 
 _KEY = Ed25519PrivateKey.generate()
 _FAR_AWAY = 4_102_444_800  # 2100

@@ -15,6 +15,7 @@ import pytest
 from api.keys import KeyOrder, Keys
 from eventstore.driver import connect
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
+from scripts.soak.promises import free_port
 from tests.projecting import until
 from tests.test_api import OPEN
 from tests.test_import import script
@@ -168,13 +169,19 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
         )
         of_views = {**clean, "CASEBOOK_MONGODB_URL": projector_url}
         of_views["CASEBOOK_CHECKPOINT_SECONDS"] = "1"
-        projector = await script("scripts.project", env=of_views)
+        of_metrics = free_port()
+        projector = await script(
+            "scripts.project", env={**of_views, "CASEBOOK_METRICS_PORT": f"{of_metrics}"}
+        )
         assert api.stdout is not None
         address = ""
         while not address:
             line = (await api.stdout.readline()).decode()
             address = line.split()[1] if line.startswith("Casebook: ") else ""
         await _ask_for_everything(address, keys)
+        async with httpx.AsyncClient() as client:
+            shown = (await client.get(f"http://127.0.0.1:{of_metrics}/metrics")).text
+        assert "casebook_projection_batch_events_count" in shown
         replay = await script("scripts.replay", env=of_views)
         assert await replay.wait() == 0
         pem = Path(clean["CASEBOOK_SIGNING_KEY"]).with_suffix(".pub")

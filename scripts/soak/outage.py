@@ -115,12 +115,7 @@ async def overload(
             began = time.perf_counter()
             await _recovered(port, 5 * before + 0.5)
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
-            await retry(port, load.ledger)
-            database = connect(url)
-            counted += await settle(EventStore(database), load.ledger)
-            await caught_up(database, EventStore(database))
-            await check(database)
-            await database.close()
+            counted += await _settled(url, load, check)
             api.send_signal(signal.SIGTERM)
             await api.wait()
     return counted
@@ -166,6 +161,17 @@ async def _recovered(port: int, seconds_of_one: float) -> None:
                 if answer.status == 201 and answer.applied and quick:
                     return
             await asyncio.sleep(0.1)
+
+
+async def _settled(url: str, load: _Load, check: Check) -> Counter[str]:
+    """Send again what is unknown; then compare the log with the ledger, and the views with it."""
+    await retry(load.port, load.ledger)
+    database = connect(url)
+    counted = await settle(EventStore(database), load.ledger)
+    await caught_up(database, EventStore(database))
+    await check(database)
+    await database.close()
+    return counted
 
 
 def _have_files(wanted: int) -> None:
@@ -281,12 +287,6 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
             await sending
             bar.update(task, completed=3 * seconds)
-        await retry(port, load.ledger)
-        database = connect(url)
-        counted += await settle(EventStore(database), load.ledger)
-        await caught_up(database, EventStore(database))
-        await check(database)
-        await database.close()
-        counted += cutting.counted
+        counted += await _settled(url, load, check) + cutting.counted
     require(counted["answered_503"], "the outage was not felt")
     return counted
