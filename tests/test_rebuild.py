@@ -384,8 +384,9 @@ async def test_there_is_nothing_to_go_back_to_once_it_was_dropped(database, stor
                 await Rebuild(database, here).go_back()
 
 
-async def test_who_fails_to_go_back_leaves_all_as_it_was(database, store):
+async def test_who_fails_to_go_back_leaves_all_as_it_was(database, store, monkeypatch):
     """What was shown before is dropped when it was to be, as if nobody had asked."""
+    monkeypatch.setattr(generations, "DROP_SECONDS", DROP_SECONDS)  # not before it is looked at
 
     async def former():
         return await database.collection("generations").find_one({"_id": "former"})
