@@ -23,7 +23,7 @@ from domain.errors import CasebookError
 from domain.events import Actor
 
 PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
-Scope = Literal["read", "write", "feed", "desk", "operate", "keys"]
+Scope = Literal["read", "write", "feed", "desk", "operate", "keys", "persons"]
 ROLES: tuple[PrincipalRole, ...] = get_args(PrincipalRole)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -164,6 +164,10 @@ RIGHTS: Mapping[str, Right] = {
     "GET /keys": Right("keys", _ADMIN, recorded=True),
     "DELETE /keys/{key_id}": Right("keys", _ADMIN, recorded=True),
     "GET /access_log": Right("keys", _ADMIN | _AUDITOR, recorded=True),
+    "POST /persons/find": Right("persons", _ADMIN, recorded=True),
+    "GET /persons/{person_id}": Right("persons", _ADMIN, recorded=True),
+    "GET /persons/{person_id}/data": Right("persons", _ADMIN, recorded=True),
+    "POST /persons/{person_id}/erase": Right("persons", _ADMIN, recorded=True),
 }
 """What may be asked for: `<method> <path>`, as routes are declared. The rest is denied."""
 

@@ -22,6 +22,7 @@ from api import (
     keys,
     lists,
     metrics,
+    persons,
     problems,
     saved_views,
     webhooks,
@@ -45,6 +46,8 @@ from eventstore.driver import Database
 from eventstore.log_checkpoints import LogCheckpoints, signing_key
 from eventstore.store import EventStore
 from projections import keeping
+from projections.erasing import Eraser
+from projections.erasures import Erasures
 from projections.generations import Generations
 from projections.webhooks import Deliveries
 
@@ -77,7 +80,7 @@ def sending(database: Database, store: EventStore, settings: Settings) -> list[W
 
 def projecting(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
-    work: list[Work] = [partial(keeping.project, database, store)]
+    work: list[Work] = [partial(keeping.project, database, store), Eraser(database, store).run]
     if settings.mongodb_url is not None and settings.signing_key is None:
         # A key of each host's own would not do: they sign one chain.
         _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
@@ -86,6 +89,11 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
         notary = LogCheckpoints(database, store, key)
         work.append(partial(notary.keep, settings.checkpoint_seconds))
     return work
+
+
+def forgetting(database: Database, store: EventStore) -> list[Work]:
+    """Give what erases persons, as far as that is not the views' business."""
+    return [persons.Forgetting(database, store).run]
 
 
 def access_by(database: Database, settings: Settings) -> Access:
@@ -121,8 +129,10 @@ def create_app(
         await store.prepare()
         await Generations(database).prepare()
         await Deliveries(database).prepare()
+        await Erasures(database).prepare()
+        await database.vault.prepare()
         await access.log.prepare()
-        running = [asyncio.create_task(work()) for work in beside]
+        running = [asyncio.create_task(work()) for work in (database.vault.watch, *beside)]
         for task in running:
             task.add_done_callback(_tell_failure)
         try:
@@ -170,6 +180,7 @@ def create_app(
     app.include_router(metrics.router(database, store))
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
+    app.include_router(persons.router(database, store))
     return app
 
 

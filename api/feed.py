@@ -21,7 +21,7 @@ from prometheus_client import Gauge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.access import Unauthenticated
-from api.feed_format import ALIVE, Writer, error_line, line, no_word
+from api.feed_format import ALIVE, Writer, error_line, no_word
 from api.follower import Follower, Shown
 from api.gate import Access
 from api.log_reader import LogReader, Position, Told, Versions
@@ -97,8 +97,9 @@ class Feeds:
     def __init__(self, database: Database, store: EventStore) -> None:
         self._store = store
         self._reader = LogReader(store)
-        self._writer = Writer(database)
+        self._writer = Writer(database, store)
         self._tails = Tails(store, self._writer.block)
+        store.on_erasure(self._tails.forget)
         self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._open: Counter[str] = Counter()
         self._makers: set[asyncio.Task[None]] = set()
@@ -231,7 +232,7 @@ class Feeds:
         async with aclosing(self._up_to_now(position)) as steps:
             async for told in steps:
                 for event in filter(shown, told.events):
-                    await outbox.put(line(event))
+                    await outbox.put(await self._writer.line(event))
                     told_events += 1
                 position = told.position
                 read_events += len(told.events)

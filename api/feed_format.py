@@ -1,14 +1,14 @@
 """How events and cursors are written: as lines of JSON, and as server-sent events."""
 
-from collections.abc import Mapping
-
 import orjson
 from fastapi.sse import format_sse_event
 
 from api.cursors import Cursors
-from api.history import as_stored
+from api.history import as_told
 from api.log_reader import Position, position_from
 from eventstore.driver import Database
+from eventstore.envelope import EventDocument
+from eventstore.store import EventStore
 
 ALIVE = b": alive\n\n"
 """A comment: it tells a stream's client, and whatever is between, that it lives."""
@@ -17,7 +17,8 @@ ALIVE = b": alive\n\n"
 class Writer:
     """Writes what clients of one log get, and reads the cursors that they send."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._store = store
         self._cursors = Cursors(database, "events")
 
     async def cursor(self, position: Position) -> str:
@@ -32,11 +33,16 @@ class Writer:
         """Write a line with a cursor."""
         return orjson.dumps({"cursor": await self.cursor(position)}) + b"\n"
 
-    async def block(self, event: Mapping[str, object], position: Position) -> bytes:
+    async def line(self, event: EventDocument) -> bytes:
+        """Write an event as a line."""
+        return await line(self._store, event)
+
+    async def block(self, event: EventDocument, position: Position) -> bytes:
         """Write a server-sent event; `position` is behind it."""
         type_ = str(event.get("type"))
+        written = await line(self._store, event)
         return format_sse_event(
-            data_str=line(event).decode().rstrip("\n"),
+            data_str=written.decode().rstrip("\n"),
             event=type_ if type_.isprintable() else None,
             id=await self.cursor(position),
         )
@@ -46,9 +52,19 @@ class Writer:
         return format_sse_event(id=await self.cursor(position), retry=retry_milliseconds)
 
 
-def line(event: Mapping[str, object]) -> bytes:
-    """Write a stored event; what somebody else has put into the log is shown as text."""
-    return orjson.dumps(as_stored(event), default=str, option=orjson.OPT_APPEND_NEWLINE)
+async def line(store: EventStore, stored: EventDocument) -> bytes:
+    """Write a stored event, opened; what somebody else has put into the log is shown as text.
+
+    Raises StoreUnavailable.
+    """
+    [event] = await store.open([stored])
+    return told_line(stored, event)
+
+
+def told_line(stored: EventDocument, event: EventDocument) -> bytes:
+    """Write an event, as it is stored and opened."""
+    told = as_told(stored, event)
+    return orjson.dumps(told, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def error_line(code: str, detail: str) -> bytes:

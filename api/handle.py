@@ -24,10 +24,18 @@ from domain.commands import Command, Reply, other_ticket, verb
 from domain.decisions import Context, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
-from domain.events import Actor, TicketLinked, encode
+from domain.events import (
+    ERASED,
+    Actor,
+    EventData,
+    TicketEvent,
+    TicketLinked,
+    TicketOpened,
+    encode,
+)
 from domain.ticket import Ticket
 from eventstore import failures
-from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, seal, utc_now
+from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, utc_now
 from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
@@ -127,6 +135,7 @@ class Handler:
         self._store = store
         self._desks = desks or EmptyDesk()
         self._streams = Streams(store)
+        store.on_erasure(self._streams.forget)
         self._under_way = 0
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
@@ -219,7 +228,7 @@ class Handler:
             follow_up_id = uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{command.id}")
         done = stream.done(actor.id, command.id)
         if done is not None:
-            if done.fingerprint != command.fingerprint:
+            if done.fingerprint not in (command.fingerprint, ERASED):
                 raise KeyReused
             return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
         second = None if other is None else other.ticket
@@ -262,8 +271,8 @@ class Handler:
         if not decision.events:
             return Outcome(ticket_id, stream.head.version, ()) if sure else None
         about = Metadata(actor, command, submission.correlation_id, submission.causation_id)
-        events = map(encode, decision.events)
-        sealed = seal(ticket_id, stream.head, events, about, occurred_at, now)
+        events = _encoded(decision.events, stream)
+        sealed = await self._store.chain(ticket_id, stream.head, events, about, occurred_at, now)
         sealed_elsewhere: list[Envelope] = []
         if decision.elsewhere:
             if other is None:
@@ -274,14 +283,26 @@ class Handler:
                 command=CommandRef(f"{ticket_id}:{command.id}", command.fingerprint),
                 causation_id=str(sealed[0].id),
             )
-            events = map(encode, decision.elsewhere)
-            sealed_elsewhere = seal(other.ticket_id, other.head, events, about, occurred_at, now)
+            events = _encoded(decision.elsewhere, other)
+            sealed_elsewhere = await self._store.chain(
+                other.ticket_id, other.head, events, about, occurred_at, now
+            )
+        # Opened before they are written: what cannot be read again is not written either.
+        opened = await self._store.opened([*sealed, *sealed_elsewhere])
         await self._store.append([*sealed, *sealed_elsewhere])
-        stream.extend(sealed)
+        stream.extend(opened[: len(sealed)])
         if other is not None:
-            other.extend(sealed_elsewhere)
+            other.extend(opened[len(sealed) :])
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
         return _outcome(ticket_id, refs, follow_up_id)
+
+
+def _encoded(events: Sequence[TicketEvent], stream: Stream) -> list[EventData]:
+    """Give the stored form of events, and whose they are: the ticket's requester's."""
+    requester = None if stream.ticket is None else stream.ticket.requester
+    for event in events:
+        requester = event.requester if isinstance(event, TicketOpened) else requester
+    return [encode(event, requester) for event in events]
 
 
 def _outcome(

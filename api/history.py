@@ -102,6 +102,16 @@ class EventCommand(BaseModel):
     fingerprint: str = Field(description="Tells the command's content from another's.")
 
 
+class SealedPart(BaseModel):
+    """Something personal, as it is stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(description="Where in the event: a JSON Pointer.")
+    person: UUID = Field(description="Whose it is.")
+    text: str = Field(description="Encrypted under that person's key; see docs/personal-data.md.")
+
+
 class FieldChange(BaseModel):
     """A field of the ticket, before and after; null where the ticket was not there yet."""
 
@@ -129,7 +139,10 @@ class TimelineEvent(BaseModel):
     correlation_id: str | None
     causation_id: str | None
     previous: str | None = Field(description="The hash of the event before, in hexadecimal.")
-    hash: str = Field(description="In hexadecimal.")
+    hash: str = Field(description="In hexadecimal, over the event as it is stored.")
+    sealed: list[SealedPart] | None = Field(
+        description="What of it is stored sealed, with null in its place. Null for requesters."
+    )
     changes: list[FieldChange] | None = Field(
         description="What it changed; null from the first event on that cannot be read."
     )
@@ -233,13 +246,13 @@ def router(store: EventStore, current_tickets: Tickets, sights: Sights) -> APIRo
             answering(),
             aclosing(past.until(store, ticket_id, asked.then)) as events,
         ):
-            async for event in events:
-                if event["version"] <= asked.after:
+            async for stored, event in events:
+                if stored["version"] <= asked.after:
                     changes.skip(event)
-                    anchor = event
+                    anchor = stored
                 elif len(page) < asked.limit:
-                    page.append(event)
-                    told.append({**as_stored(event), "changes": changes.tell(event)})
+                    page.append(stored)
+                    told.append({**as_told(stored, event), "changes": changes.tell(event)})
                 else:
                     more = True
                     break
@@ -280,12 +293,15 @@ def router(store: EventStore, current_tickets: Tickets, sights: Sights) -> APIRo
     return routes
 
 
-def as_stored(event: Mapping[str, object]) -> JsonObject:
-    """Give a stored event as clients see it: hashes in hexadecimal, and its id by that name."""
+def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
+    """Give an event as clients see it: hashes in hexadecimal, and its id by that name.
+
+    `event` is the stored one, opened. What is sealed in it is told as well: the hash is over that.
+    """
     told = {
         name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
     }
-    return {"id": told.pop("_id", None), **told}
+    return {"id": told.pop("_id", None), **told, "sealed": stored.get("sealed", [])}
 
 
 def _of_one_ticket(told: JsonObject, sight: Sight) -> JsonObject:

@@ -41,7 +41,7 @@ from api.access import (
 from api.answers import described_headers, json_response
 from api.problems import problem_responses
 from domain.errors import Forbidden, NotFound, Unacceptable
-from domain.events import JsonObject
+from domain.events import ERASED, JsonObject
 from domain.values import Moment, Name
 from eventstore.driver import Database
 from eventstore.envelope import utc_now
@@ -179,6 +179,18 @@ class Keys:
         self._kept.pop(id_, None)
         if await self.find(id_) is None:
             raise NoSuchKey
+
+    async def forget(self, principal: str) -> int:
+        """Revoke somebody's keys, and let none name them; give how many of them there were."""
+        await self._documents.update_many(
+            {"principal": principal, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
+        )
+        made_by = {"created_by": principal}
+        await self._documents.update_many(made_by, {"$set": {"created_by": ERASED}})
+        theirs = {"principal": principal}
+        return (
+            await self._documents.update_many(theirs, {"$set": {"principal": ERASED}})
+        ).modified_count
 
     async def principal(self, text: str) -> Principal:
         """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""

@@ -207,6 +207,7 @@ class LogReader:
         while True:
             found = await self._store.recorded(since, most, before=before)
             page = [e for e in found if is_event(e) and e["_id"] not in last_page]
+            await self._store.fetch_keys(page)
             yield sorted(page, key=lambda event: (event["ticket_id"], event["version"]))
             if len(found) < most:
                 return
@@ -228,7 +229,9 @@ class LogReader:
             if tickets.before is not None and tickets.before <= last[0]:
                 continue
             first = last[0] if tickets.first is None else max(tickets.first, last[0])
-            for event in await self._store.of_range(TicketRange(first, tickets.before)):
+            events = await self._store.of_range(TicketRange(first, tickets.before))
+            await self._store.fetch_keys(events)
+            for event in events:
                 at = event["ticket_id"], event["version"]
                 if at <= last:
                     continue

@@ -190,6 +190,11 @@ class Tails:
             if tail.reading is not None:
                 tail.reading.cancel()
 
+    def forget(self) -> None:
+        """End the tail: somebody was erased whose words may be in it. Who listens comes back."""
+        if self._tail is not None and self._tail.reading is not None:
+            self._tail.reading.cancel()
+
     async def closed(self) -> None:
         """Wait until nothing is read any more, after all have left."""
         await asyncio.gather(*self._reading, return_exceptions=True)

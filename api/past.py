@@ -69,23 +69,30 @@ class AsOf(NamedTuple):
         return isinstance(time, datetime) and time > self.moment
 
 
+class Past(NamedTuple):
+    """An event of a ticket: as it is stored, and opened."""
+
+    stored: EventDocument
+    event: EventDocument
+
+
 async def until(
     store: EventStore, ticket_id: UUID, as_of: AsOf | None
-) -> AsyncGenerator[EventDocument, None]:
-    """Give a ticket's stored events in order, to the last or to the first that is later."""
+) -> AsyncGenerator[Past, None]:
+    """Give a ticket's events in order, to the last or to the first that is later."""
     async with aclosing(store.parts(ticket_id)) as parts:
         async for part in parts:
-            for event in part:
-                if as_of is not None and as_of.is_before(event):
+            for past in map(Past, part, await store.open(part)):
+                if as_of is not None and as_of.is_before(past.stored):
                     return
-                yield event
+                yield past
 
 
 async def as_it_was(store: EventStore, ticket_id: UUID, as_of: AsOf) -> TicketRead:
     """Fold what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
     read: TicketRead | None = None
     async with aclosing(until(store, ticket_id, as_of)) as events:
-        async for event in events:
+        async for _, event in events:
             read = tickets.apply(read, from_document(event))
     if read is None:
         raise TicketNotFound
@@ -102,7 +109,7 @@ async def at_versions(
     read: TicketRead | None = None
     then: TicketRead | None = None
     async with aclosing(until(store, ticket_id, None)) as events:
-        async for event in events:
+        async for _, event in events:
             read = tickets.apply(read, from_document(event))
             if read.version == first:
                 then = read

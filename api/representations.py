@@ -128,7 +128,7 @@ class Tickets:
         with suppress(*UNREADABLE):
             async with answering(), aclosing(self._store.parts(ticket_id)) as parts:
                 async for part in parts:
-                    for event in part:
+                    for event in await self._store.open(part):
                         read = tickets.apply(read, from_document(event))
         if read is None:
             raise TicketNotFound

@@ -211,7 +211,7 @@ class Sender:
         events = await self._store.stored(delivery.ticket_id, after=after, limit=1)
         if not events:
             return None, "the log has no such event any more"
-        body = line(events[0]).rstrip(b"\n")
+        body = (await line(self._store, events[0])).rstrip(b"\n")
         timestamp = str(int(now.timestamp()))
         headers = {
             "Content-Type": "application/json",

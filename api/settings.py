@@ -84,6 +84,11 @@ class Settings(BaseModel):
         """Where the first key is kept."""
         return self.data_dir / "admin-key"
 
+    @property
+    def master_key_path(self) -> Path:
+        """Where the embedded database's master key is, unless one is named."""
+        return self.data_dir / "master-key"
+
     def issuer(self) -> Issuer | None:
         """Give whose tokens are taken, None for nobody's. Raises SettingsError."""
         if self.jwt_key is None and self.jwks is None:

@@ -132,7 +132,7 @@ class Sight:
         if not self.is_of_requester:
             return told
         # Other people's keys, and other tickets' ids, stand in what an event came of.
-        told |= dict.fromkeys(("command", "correlation_id", "causation_id"))
+        told |= dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
         if told.get("type") == TicketMergedInto.__name__:
             told["data"] = {}
         return told

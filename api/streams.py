@@ -72,7 +72,7 @@ class Stream:
                     f"ticket {self.ticket_id}: version {envelope.version} follows "
                     f"{self.head.version}",
                 )
-            event = decode(envelope.type, envelope.schema, envelope.data)
+            event = decode(*envelope.readable[:3])
             self.ticket = evolve(self.ticket, event, envelope.occurred_at)
             self.head = Head(envelope.version, envelope.hash)
             self.weight_bytes += _EVENT_BYTES + _CHARACTER_BYTES * len(str(envelope.data))
@@ -91,6 +91,7 @@ class Streams:
         self._store = store
         self._kept: OrderedDict[UUID, Stream] = OrderedDict()
         self._kept_bytes = 0
+        self._forgotten = 0
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -105,10 +106,12 @@ class Streams:
             if stream is None:
                 stream = Stream(ticket_id)
             self._kept_bytes -= stream.weight_bytes
+            times = self._forgotten
             try:
                 yield stream
             finally:
-                self._keep(stream)
+                if times == self._forgotten:
+                    self._keep(stream)
 
     @asynccontextmanager
     async def turns(
@@ -126,6 +129,12 @@ class Streams:
     async def refresh(self, stream: Stream) -> None:
         """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""
         stream.extend(await self._store.load(stream.ticket_id, after=stream.head.version))
+
+    def forget(self) -> None:
+        """Forget all tickets: somebody was erased whose words may be in some of them."""
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._forgotten += 1
 
     def _keep(self, stream: Stream) -> None:
         if stream.head.version == 0:

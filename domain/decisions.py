@@ -45,6 +45,7 @@ from domain.commands import (
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
 from domain.events import (
+    ERASED,
     Actor,
     AgentReplied,
     CloseReason,
@@ -380,7 +381,7 @@ def _merge(ticket: Ticket, into: UUID, context: Context) -> Decision:
         )
     _require_transition(ticket, "merge", "closed")
     _require_room_for_link(ticket, other)
-    told = {other.requester, *other.followers}
+    told = {other.requester, *other.followers, ERASED}
     followers = tuple(sorted({ticket.requester, *ticket.followers} - told))
     _require_room("followers", len(other.followers) + len(followers), TICKET_FOLLOWERS)
     return Decision((TicketMergedInto(into),), (TicketMergedFrom(context.ticket_id, followers),))

@@ -7,6 +7,7 @@ CasebookError
 │   ├── Forbidden           who asks has no business with it
 │   ├── Unacceptable        the command is at fault: what it says, names, or who says it
 │   └── StateConflict       the ticket's present state forbids it; in another state it might pass
+│       └── PersonGone      whose words they would be has been erased
 └── HistoryError            stored events that cannot be: unknown, unreadable or out of order
 
 Every error carries a stable `code` for programs and a `detail` for people. A refusal's detail says
@@ -65,6 +66,16 @@ class Unacceptable(Refusal):
 
 class StateConflict(Refusal):
     """For example: resolving a ticket that nobody is assigned to."""
+
+
+class PersonGone(StateConflict):
+    """For example: a note on a ticket whose requester has been erased. Nothing is kept of them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "person_erased",
+            "the person whose words these would be has been erased; nothing is kept of them",
+        )
 
 
 class HistoryError(CasebookError):

@@ -7,12 +7,17 @@ documents are never rewritten (law L10).
 Stored data holds text, whole numbers, booleans, null, lists and objects, nothing else: no float and
 no date object, so that the bytes an event is hashed over do not depend on a library's way of
 printing them.
+
+`Words` and `PersonName` mark personal fields. The store keeps each of them sealed, under a key of
+the person it belongs to: what is said on a ticket belongs to whose ticket it is, whoever says it,
+and a name to who is named. When that person is erased, `ERASED` is read in its place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, NamedTuple, get_args
+from enum import Enum
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 from uuid import UUID
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -39,6 +44,21 @@ Relation = Literal[
 ]
 FieldValue = str | int | bool
 JsonObject = dict[str, object]
+
+ERASED = "[erased]"
+"""What is read where something personal was, of somebody who has been erased. No one's name."""
+
+
+class Whose(Enum):
+    """Whom a personal field belongs to: the ticket's requester, or the person that it names."""
+
+    REQUESTER = "requester"
+    NAMED = "named"
+
+
+Words = Annotated[str, Whose.REQUESTER]
+PersonName = Annotated[str, Whose.NAMED]
+PersonalValue = Annotated[FieldValue, Whose.REQUESTER]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +89,13 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class TicketOpened(Event):
     schema: ClassVar[int] = 2
-    subject: str
-    body: str
-    requester: str
+    subject: Words
+    body: Words
+    requester: PersonName
     priority: Priority
     group: str | None
     tags: tuple[str, ...]
-    fields: Mapping[str, FieldValue]
+    fields: Mapping[str, PersonalValue]
     sla: SlaTargets
 
 
@@ -84,18 +104,18 @@ class StatusUpdated(Event):
     """To open, pending (waits for the requester) or on_hold (waits for a third party)."""
 
     status: Status
-    reason: str | None
+    reason: Words | None
     resume_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class TicketResolved(Event):
-    resolution: str
+    resolution: Words
 
 
 @dataclass(frozen=True, slots=True)
 class TicketReopened(Event):
-    reason: str | None
+    reason: Words | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,33 +153,33 @@ class PriorityChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class SubjectChanged(Event):
-    subject: str
+    subject: Words
 
 
 @dataclass(frozen=True, slots=True)
 class RequesterChanged(Event):
-    requester: str
+    requester: PersonName
 
 
 @dataclass(frozen=True, slots=True)
 class AgentReplied(Event):
     """Public. Takes a new ticket to open."""
 
-    body: str
+    body: Words
 
 
 @dataclass(frozen=True, slots=True)
 class RequesterReplied(Event):
     """Public. A pending or resolved ticket is opened by an event of its own beside this one."""
 
-    body: str
+    body: Words
 
 
 @dataclass(frozen=True, slots=True)
 class NoteAdded(Event):
     """Internal: never shown to requesters."""
 
-    body: str
+    body: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,27 +197,27 @@ class FieldSet(Event):
     """A custom field's new value; null takes the field away."""
 
     key: str
-    value: FieldValue | None
+    value: PersonalValue | None
 
 
 @dataclass(frozen=True, slots=True)
 class FollowerAdded(Event):
-    follower: str
+    follower: PersonName
 
 
 @dataclass(frozen=True, slots=True)
 class FollowerRemoved(Event):
-    follower: str
+    follower: PersonName
 
 
 @dataclass(frozen=True, slots=True)
 class FileAttached(Event):
-    """A file that is kept elsewhere. `sha256` is hexadecimal."""
+    """A file that is kept elsewhere. `sha256` is hexadecimal, and tells who has the file."""
 
-    name: str
+    name: Words
     media_type: str
     size_bytes: int
-    sha256: str
+    sha256: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +248,7 @@ class TicketMergedFrom(Event):
     """Goes on in the place of `ticket`, whose requester and followers follow this one now."""
 
     ticket: UUID
-    followers: tuple[str, ...]
+    followers: tuple[PersonName, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +256,7 @@ class TicketRated(Event):
     """By the requester, 1 (bad) to 5 (good)."""
 
     score: int
-    comment: str | None
+    comment: Words | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,19 +316,68 @@ _ADAPTERS: Mapping[str, TypeAdapter[TicketEvent]] = {
 }
 
 
+def _mark(hint: object) -> Whose | None:
+    """Give whom a field of this type belongs to; None if it is nothing personal."""
+    found = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Whose)]
+    inner = (_mark(argument) for argument in get_args(hint))
+    return next((mark for mark in (*found, *inner) if mark is not None), None)
+
+
+PERSONAL_FIELDS: Mapping[str, Mapping[str, Whose]] = {
+    name: {
+        field: mark
+        for field, hint in get_type_hints(cls, include_extras=True).items()
+        if (mark := _mark(hint)) is not None
+    }
+    for name, cls in EVENT_TYPES.items()
+}
+"""The personal fields of each type of event, and whose they are."""
+
+
+class Personal(NamedTuple):
+    """Where in an event something personal stands (a JSON Pointer), and the person's name."""
+
+    path: str
+    person: str
+
+
 class EventData(NamedTuple):
-    """An event as the store takes it: JSON values only."""
+    """An event as the store takes it: JSON values only. `personal`: what of it is to be sealed."""
 
     type: str
     schema: int
     data: JsonObject
+    personal: tuple[Personal, ...] = ()
 
 
-def encode(event: TicketEvent) -> EventData:
-    """Give the stored form of `event`."""
+def encode(event: TicketEvent, requester: str | None = None) -> EventData:
+    """Give the stored form of `event`, on a ticket of `requester`, unless the event names them."""
     name = type(event).__name__
     data: JsonObject = _ADAPTERS[name].dump_python(event, mode="json")
-    return EventData(name, event.schema, data)
+    if isinstance(event, TicketOpened | RequesterChanged):
+        requester = event.requester
+    return EventData(name, event.schema, data, tuple(_personal(name, data, requester)))
+
+
+def _personal(name: str, data: JsonObject, requester: str | None) -> Iterator[Personal]:
+    for field, whose in PERSONAL_FIELDS[name].items():
+        for path, value in _leaves(f"/data/{field}", data[field]):
+            person = value if whose is Whose.NAMED else requester
+            if not isinstance(person, str):
+                raise TypeError(f"{name}: whose is {path}?")
+            yield Personal(path, person)
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """Give what is said in a field, value by value; nothing is no word."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{path}/{key}", inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{path}/{index}", inner)
+    elif value is not None and value != "":
+        yield path, value
 
 
 def decode(name: str, schema: int, data: Mapping[str, object]) -> TicketEvent:

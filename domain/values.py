@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from domain.events import FieldValue
+from domain.events import ERASED, FieldValue
 
 VALUE_CHARACTERS = 5_000
 
@@ -16,6 +16,12 @@ def _printable(text: str) -> str:
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
         raise ValueError("control characters are not allowed")
     return text
+
+
+def _somebodys(name: str) -> str:
+    if name == ERASED:
+        raise ValueError(f"{ERASED} stands for those who have been erased, and is nobody's name")
+    return name
 
 
 def _value(value: object) -> object:
@@ -55,7 +61,12 @@ def _moment(time: datetime) -> datetime:
 
 
 _Clean = AfterValidator(_printable)
-Name = Annotated[str, Field(min_length=1, max_length=200, examples=["alice"]), _Clean]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=200, examples=["alice"]),
+    _Clean,
+    AfterValidator(_somebodys),
+]
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
 Line = Annotated[str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean]
 _SAID = "It jams on every page."

@@ -1,7 +1,8 @@
 """The log as a file: one event a line, and a manifest that says what the file holds.
 
 A line is the canonical form of an event (docs/hash-chain.md) with its `hash` added: sorted keys, no
-white space, so the same log is the same bytes. Lines stand in the order of ticket id and version.
+white space, so the same log is the same bytes. What is sealed stays so: of who has been erased a
+file says no more than the log. Lines stand in the order of ticket id and version.
 The manifest is a small JSON file beside it: counts, the SHA-256 of the file, and the Merkle root
 over the heads of its tickets.
 """
@@ -121,6 +122,9 @@ def from_line(line: bytes) -> EventDocument:
             "previous": None if previous is None else bytes.fromhex(previous),
             "hash": bytes.fromhex(cast("str", content["hash"])),
         }
+        if "sealed" in content:
+            fields = cast("list[dict[str, str]]", content["sealed"])
+            document["sealed"] = [{**field, "person": UUID(field["person"])} for field in fields]
         del document["id"]
         read = cast("EventDocument", document)
         if to_line(read) == line:

@@ -24,6 +24,8 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.master_keys import MasterKeys
+from eventstore.vault import Vault
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
@@ -31,6 +33,8 @@ Collection = AsyncCollection[JsonObject]
 T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
+_KEYS = "_keys"
+PERSON_EVENTS = "person_events"
 _SERVER_SELECTION_SECONDS = 10
 _ENDING_SECONDS = 5.0
 
@@ -48,12 +52,17 @@ class _Kept:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A connected database. Bound to the event loop in which it is first used."""
+    """A connected database. Bound to the event loop in which it is first used.
+
+    `vault`: the keys of the persons whose words are in it.
+    """
 
     client: AsyncMongoClient[JsonObject]
     name: str
     url: str
     driver: DriverName
+    masters: MasterKeys | None = field(repr=False)
+    vault: Vault = field(repr=False, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
 
@@ -182,8 +191,11 @@ class Database:
         await _settled(self.client.close())
 
 
-def connect(url: str, driver: DriverName = "motor") -> Database:
+def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:
     """Give a database for `url`; nothing is sent yet.
+
+    The keys of persons are in the database of its name with `_keys`. `masters`: what wraps them;
+    what the environment gives unless given here.
 
     Writes wait for a majority, on disk; reads see only what a majority has, so that nothing that
     was read, or answered from, can be rolled back in a failover.
@@ -207,7 +219,10 @@ def connect(url: str, driver: DriverName = "motor") -> Database:
             "bad_database_url", f"cannot use the database URL: {error}"
         ) from error
     client = cast("AsyncMongoClient[JsonObject]", made)
-    return Database(client, client.get_default_database(_DATABASE_NAME).name, url, driver)
+    name = client.get_default_database(_DATABASE_NAME).name
+    masters = masters or MasterKeys.given()
+    vault = Vault(client[name + _KEYS], client[name][PERSON_EVENTS], masters)
+    return Database(client, name, url, driver, masters, vault)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

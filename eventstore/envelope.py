@@ -5,14 +5,14 @@ nothing more is known of it.
 
 The hash of an event is SHA-256 over its canonical form, which docs/hash-chain.md gives to the byte.
 It covers the document as it is stored, the hash of the ticket's event before it included, so it
-outlives any change of the code that reads it.
+outlives any change of the code that reads it, and the keys of what is sealed in it (`sealing.py`).
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple, NotRequired, TypedDict, cast
 from uuid import UUID
 
 import orjson
@@ -39,9 +39,22 @@ class Metadata:
     causation_id: str | None = None
 
 
+class SealedField(TypedDict):
+    """A personal field of an event: null stands in its place, at `path` (a JSON Pointer into the
+    document). `text` is its value, encrypted under the person's key.
+    """
+
+    path: str
+    person: UUID
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One event of one ticket as the log knows it. Times are UTC with whole milliseconds."""
+    """One event of one ticket as the log knows it. Times are UTC with whole milliseconds.
+
+    `sealed`: what of it cannot be read as it is. `EventStore.open` gives it without.
+    """
 
     id: UUID
     ticket_id: UUID
@@ -54,6 +67,18 @@ class Envelope:
     metadata: Metadata
     previous: bytes | None
     hash: bytes
+    sealed: tuple[SealedField, ...] = ()
+
+    @property
+    def readable(self) -> EventData:
+        """Give the event. Raises HistoryError if some of it is still sealed."""
+        if self.sealed:
+            raise HistoryError(
+                "event_sealed",
+                f"event {self.version} of ticket {self.ticket_id} cannot be opened: the key of "
+                f"person {self.sealed[0]['person']} is missing, or it was tampered with",
+            )
+        return EventData(self.type, self.schema, self.data)
 
 
 class ActorDocument(TypedDict):
@@ -83,6 +108,8 @@ class EventDocument(TypedDict):
     causation_id: str | None
     previous: bytes | None
     hash: bytes
+    sealed: NotRequired[list[SealedField]]
+    """There if something is. What was written before anything was has none."""
 
 
 class Head(NamedTuple):
@@ -108,34 +135,44 @@ def whole_milliseconds(time: datetime) -> datetime:
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
-def seal(
+Protect = Callable[[EventDocument, EventData], EventDocument]
+"""Seals what is personal in an event's document."""
+
+
+def _bare(document: EventDocument, _event: EventData) -> EventDocument:
+    return document
+
+
+def chained(
     ticket_id: UUID,
     head: Head,
     events: Iterable[EventData],
     metadata: Metadata,
     occurred_at: datetime,
     recorded_at: datetime,
+    protect: Protect = _bare,
 ) -> list[Envelope]:
     """Wrap the events of one command as the next of their stream, chained from `head`."""
-    sealed: list[Envelope] = []
+    made: list[Envelope] = []
     occurred_at = whole_milliseconds(occurred_at)
     for event in events:
-        previous = sealed[-1].hash if sealed else head.hash
         envelope = Envelope(
             id=uuid7(),
             ticket_id=ticket_id,
-            version=head.version + len(sealed) + 1,
+            version=head.version + len(made) + 1,
             type=event.type,
             schema=event.schema,
             data=event.data,
             occurred_at=occurred_at,
             recorded_at=recorded_at,
             metadata=metadata,
-            previous=previous,
+            previous=made[-1].hash if made else head.hash,
             hash=b"",
         )
-        sealed.append(replace(envelope, hash=content_hash(to_document(envelope))))
-    return sealed
+        document = protect(to_document(envelope), event)
+        document["hash"] = content_hash(document)
+        made.append(from_document(document))
+    return made
 
 
 def content_hash(document: EventDocument) -> bytes:
@@ -147,7 +184,9 @@ def content_hash(document: EventDocument) -> bytes:
 def canonical_form(document: EventDocument) -> JsonObject:
     """Give the content that is hashed, as JSON values."""
     previous = document["previous"]
+    sealed = {"sealed": document["sealed"]} if "sealed" in document else {}
     return {
+        **sealed,
         "actor": document["actor"],
         "causation_id": document["causation_id"],
         "command": document["command"],
@@ -185,7 +224,7 @@ def chain_is_whole(
 def to_document(envelope: Envelope) -> EventDocument:
     """Give the stored form."""
     metadata = envelope.metadata
-    return {
+    document: EventDocument = {
         "_id": envelope.id,
         "ticket_id": envelope.ticket_id,
         "version": envelope.version,
@@ -201,6 +240,9 @@ def to_document(envelope: Envelope) -> EventDocument:
         "previous": envelope.previous,
         "hash": envelope.hash,
     }
+    if envelope.sealed:
+        document["sealed"] = list(envelope.sealed)
+    return document
 
 
 def is_event(document: Mapping[str, object]) -> bool:
@@ -237,6 +279,7 @@ def from_document(document: EventDocument) -> Envelope:
             ),
             previous=document["previous"],
             hash=document["hash"],
+            sealed=tuple(document.get("sealed", ())),
         )
     except (KeyError, TypeError) as error:
         raise HistoryError("unreadable_envelope", f"not an event document: {error!r}") from error

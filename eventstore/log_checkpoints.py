@@ -15,9 +15,7 @@ once: the number decides who wins, and the other's work is left out.
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -29,10 +27,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pymongo.errors import DuplicateKeyError
 
-from domain.errors import CasebookError
 from eventstore import merkle
 from eventstore.driver import Database
 from eventstore.envelope import milliseconds
+from eventstore.key_files import KeyUnusable, place
 from eventstore.store import EventStore
 
 _log = logging.getLogger(__name__)
@@ -44,10 +42,6 @@ _HEADS_A_DOCUMENT = 100_000  # 5.6 MB
 
 Heads = dict[UUID, tuple[int, bytes]]
 """The last version and hash of each ticket."""
-
-
-class KeyUnusable(CasebookError):
-    """The signing key cannot be used: for example a file that holds something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +91,15 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
             _make_key(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyUnusable("key_unusable", f"{path} holds no Ed25519 key")
+            raise KeyUnusable(f"{path} holds no Ed25519 key")
         public = path.with_suffix(".pub")
         if not public.exists():
             pem = key.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             )
-            _place(public, pem, 0o644)
+            place(public, pem, 0o644)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeyUnusable("key_unusable", f"cannot use the key {path}: {error}") from error
+        raise KeyUnusable(f"cannot use the key {path}: {error}") from error
     return key
 
 
@@ -115,21 +109,7 @@ def _make_key(path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _place(path, private, 0o600)
-
-
-def _place(path: Path, content: bytes, mode: int) -> None:
-    """Put a file in its place whole, unless another process has put one there first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
+    place(path, private)
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -162,8 +142,8 @@ class LogCheckpoints:
         own = key_id(self._key.public_key())
         if latest is not None and latest["key_id"] != own:
             raise KeyUnusable(
-                "other_key",
                 f"the checkpoints of this log are signed by key {latest['key_id']}; this is {own}",
+                "other_key",
             )
         known = await self.heads()
         # Heads only ever move on. One that is gone or went back stays what it was: a checkpoint

@@ -9,12 +9,16 @@ One event is one insert, and those that are wanted at the same time share a roun
 (`commit.py`). Several events of one command are one transaction, all or nothing (L4). Both are
 acknowledged by a majority, on disk (L3).
 
+What is personal in an event is stored sealed, under a key of the person it belongs to
+(`sealing.py`, `vault.py`): `chain` seals it, `open` opens it, and nobody else needs to know. `load`
+gives events opened; what is called stored is as it is stored.
+
 Order: versions inside a ticket, and the change stream's commit order. There is no global position;
 a counter would be the one document through which all writers queue. Whoever follows the log counts
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,11 +33,21 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from domain.errors import HistoryError
-from domain.events import JsonObject
+from domain.events import EventData, JsonObject
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
-from eventstore.envelope import Envelope, EventDocument, from_document, is_event, to_document
+from eventstore.envelope import (
+    Envelope,
+    EventDocument,
+    Head,
+    Metadata,
+    chained,
+    from_document,
+    is_event,
+    to_document,
+)
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.sealing import all_personal, opened, persons, sealed
 
 COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
@@ -41,7 +55,7 @@ ResumeToken = Mapping[str, object]
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
-_INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1"})
+_INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
 _BSON = "bson:"
 RANGE_EVENTS = 5000
@@ -128,10 +142,22 @@ def token_from(text: str) -> ResumeToken:
 class EventStore:
     """The log in one database. Safe for any number of tasks and processes at once."""
 
-    def __init__(self, database: Database, *, group_commit: bool = True) -> None:
-        """`group_commit=False` writes each event by itself: there to be measured against."""
+    def __init__(
+        self,
+        database: Database,
+        collection: str = COLLECTION,
+        *,
+        group_commit: bool = True,
+        sealing: bool = True,
+    ) -> None:
+        """`group_commit=False` writes each event by itself, `sealing=False` stores what is personal
+        as it is: there to be measured against.
+        """
         self._database = database
-        self._events = cast("AsyncCollection[EventDocument]", database.collection(COLLECTION))
+        self._vault = database.vault
+        self._sealing = sealing
+        self._name = collection
+        self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
         self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
@@ -145,6 +171,62 @@ class EventStore:
                 return
         await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
         await self._events.create_index([("recorded_at", 1)])  # to see how far the views are behind
+        await self._events.create_index([("sealed.person", 1)], sparse=True)  # whom it is about
+
+    async def chain(
+        self,
+        ticket_id: UUID,
+        head: Head,
+        events: Iterable[EventData],
+        metadata: Metadata,
+        occurred_at: datetime,
+        recorded_at: datetime,
+    ) -> list[Envelope]:
+        """Wrap the events of one command as the next of their stream, what is personal sealed.
+
+        Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        events = list(events)
+        about = (ticket_id, head, events, metadata, occurred_at, recorded_at)
+        if not self._sealing:
+            return chained(*about)
+        names = {each.person for event in events for each in all_personal(event, metadata)}
+        keys = await self._vault.of_names(names) if names else {}
+
+        def protect(document: EventDocument, event: EventData) -> EventDocument:
+            return sealed(document, all_personal(event, metadata), keys)
+
+        return chained(*about, protect)
+
+    async def open(self, documents: Sequence[EventDocument]) -> list[EventDocument]:
+        """Give stored documents with what is sealed in them opened, and `ERASED` where whose it was
+        has been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        if not any("sealed" in document for document in documents):
+            return list(documents)
+        whose = {person for document in documents for person in persons(document)}
+        keys = await self._vault.of_ids(whose)
+        return [opened(document, keys) for document in documents]
+
+    async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
+        """Have the keys in memory that `open` will ask for one document after the other."""
+        await self._vault.of_ids({person for d in documents for person in persons(d)})
+
+    async def opened(self, events: Sequence[Envelope]) -> list[Envelope]:
+        """Give events opened, as `open` does."""
+        return [from_document(d) for d in await self.open([to_document(e) for e in events])]
+
+    def on_erasure(self, forget: Callable[[], None]) -> None:
+        """Have this called soon after somebody was erased, to forget what was read before."""
+        self._vault.on_erasure(forget)
+
+    async def tickets_of(self, person: UUID) -> list[UUID]:
+        """Give the tickets in whose events something of a person is sealed."""
+        with translating():
+            found = self._events.find({"sealed.person": person}, {"_id": 0, "ticket_id": 1})
+            return list(dict.fromkeys([event["ticket_id"] async for event in found]))
 
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.
@@ -173,9 +255,10 @@ class EventStore:
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
         """Give a ticket's events behind version `after`, in order; at most `limit` if not 0.
 
-        Raises StoreUnavailable, and HistoryError for what cannot be read.
+        Raises StoreUnavailable, KeyUnusable, and HistoryError for what cannot be read.
         """
-        return [from_document(d) for d in await self.stored(ticket_id, after=after, limit=limit)]
+        found = await self.stored(ticket_id, after=after, limit=limit)
+        return [from_document(document) for document in await self.open(found)]
 
     async def stored(
         self, ticket_id: UUID, *, after: int = 0, limit: int = 0
@@ -375,7 +458,7 @@ class EventStore:
         """
         try:
             async with self._database.watch(
-                self._database.collection(COLLECTION),
+                self._database.collection(self._name),
                 [{"$match": {"operationType": "insert"}}],
                 resume_after=after,
                 wait_milliseconds=_STREAM_WAIT_MILLISECONDS,

@@ -189,8 +189,11 @@ class Auditor:
         for start in range(0, len(ids), _IDS_AT_ONCE):
             await self._look_at(ids[start : start + _IDS_AT_ONCE], tell)
 
+    async def _streams(self, ids: Sequence[UUID]) -> dict[UUID, list[EventDocument]]:
+        return contiguous(await self._store.open(await self._store.of_tickets(ids)))
+
     async def _look_at(self, ids: Sequence[UUID], tell: Tell) -> None:
-        streams = contiguous(await self._store.of_tickets(ids))
+        streams = await self._streams(ids)
         checked = await check(self._shown, self._store, self._asked, streams)
         for ticket_id in streams.keys() | checked.versions.keys():
             stream = streams.get(ticket_id, [])
@@ -214,7 +217,7 @@ class Auditor:
                 if self._versions.get(ticket_id, 0) < version and ticket_id not in self.waiting
             }
         found = await documents_of(self._shown, behind)
-        for ticket_id, stream in contiguous(await self._store.of_tickets(list(behind))).items():
+        for ticket_id, stream in (await self._streams(list(behind))).items():
             what, document = f"ticket {ticket_id}", found.get(ticket_id)
             if document is None:
                 tell(Difference(what, "read document", "one", None))
@@ -264,7 +267,7 @@ class Auditor:
             # First what has changed is compared again, so that little is left for the snapshot.
             await self._look_again(self._behind(appended), tell)
             snapshot = await self._snapshot([*self._behind(appended), *self.waiting])
-            streams = contiguous(await self._store.of_tickets(list(snapshot.versions)))
+            streams = await self._streams(list(snapshot.versions))
             for ticket_id, version in snapshot.versions.items():
                 self._replace(ticket_id, streams.get(ticket_id, []), version)
             if self._shown_events == snapshot.applied:

@@ -189,7 +189,8 @@ class BatchWriter:
         touched = {partition_of(ticket_id) for ticket_id in arrived}
 
         async def work(session: Session) -> tuple[int, list[Stuck]]:
-            made = await self._fold(holding, wanted, await self._read(wanted, session))
+            new = await self._opened(wanted)
+            made = await self._fold(holding, new, await self._read(new, session))
             changes = [m.change for m in made if m.change is not None]
             stuck = [m.stuck for m in made if m.stuck is not None]
             applied = _applied(changes, touched)
@@ -216,9 +217,9 @@ class BatchWriter:
 
         async def work(session: Session) -> str | None:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
-            events = await self._store.stored(ticket_id)
+            events = await self._store.open(await self._store.stored(ticket_id))
             if stored is not None:
-                stored = self._undamaged(holding, stored, events)
+                stored = self._undamaged(holding.views, stored, events)
             change, stuck = self._make(holding, ticket_id, None, events)
             if change is not None:
                 change = change._replace(before=stored)
@@ -241,14 +242,38 @@ class BatchWriter:
             holding.parked.add(ticket_id)
         return error
 
+    async def renew(self, views: Sequence[SavedView], ticket_id: UUID) -> bool:
+        """Fold a ticket anew up to the version that its document has: what its events say may have
+        changed, for somebody has been erased. Say whether that could be done.
+
+        Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are.
+        """
+
+        async def work(session: Session) -> bool:
+            stored = (await self._read([ticket_id], session)).get(ticket_id)
+            if stored is None:
+                return True
+            events = await self._store.stored(ticket_id, limit=stored.version)
+            events = await self._store.open(events)
+            stored = self._undamaged(views, stored, events)
+            # Whoever counts tickets for a new view counts this one: it can only have left others.
+            counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
+            change, stuck = make(counted, ticket_id, None, events, self._reads.codec_options)
+            if change is None or stuck is not None or len(events) != stored.version:
+                return False
+            await self._write(views, 0, [change._replace(before=stored)], session)
+            return True
+
+        return await self._in_transaction(work)
+
     def _undamaged(
-        self, holding: Holding, stored: _Stored, events: Sequence[EventDocument]
+        self, views: Sequence[SavedView], stored: _Stored, events: Sequence[EventDocument]
     ) -> _Stored:
         """Give what a document must have added, where it does not say so itself any more."""
         if stored.damaged is None:
             return stored
         made = make(
-            holding.views,
+            views,
             events[0]["ticket_id"],
             None,
             events[: stored.version],
@@ -289,6 +314,13 @@ class BatchWriter:
         found = self._reads.find({"_id": {"$in": list(ids)}}, session=session)
         return {cast("UUID", document["_id"]): _stored(document) async for document in found}
 
+    async def _opened(
+        self, arrived: Mapping[UUID, Sequence[EventDocument]]
+    ) -> dict[UUID, list[EventDocument]]:
+        """Give events opened, by ticket. Each time anew: somebody may be erased meanwhile."""
+        events = await self._store.open([e for stream in arrived.values() for e in stream])
+        return {t: list(stream) for t, stream in groupby(events, key=lambda e: e["ticket_id"])}
+
     async def _fold(
         self,
         holding: Holding,
@@ -306,7 +338,7 @@ class BatchWriter:
                 made.append(Made(None, Stuck(ticket_id, have + 1, before.damage)))
                 continue
             if not _is_next(have, new):
-                new = await self._store.stored(ticket_id, after=have)
+                new = await self._store.open(await self._store.stored(ticket_id, after=have))
             made.append(self._make(holding, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
@@ -334,8 +366,17 @@ class BatchWriter:
         The checkpoints first: who has been replaced finds out before anything else is tried.
         """
         await self._checkpoints.advance(holding.me, holding.epochs, applied, session, token=token)
-        if not changes:
-            return
+        if changes:
+            await self._write(holding.views, holding.shard, changes, session)
+
+    async def _write(
+        self,
+        views: Sequence[SavedView],
+        shard: int,
+        changes: Sequence[Change],
+        session: Session,
+    ) -> None:
+        """Write documents and sums."""
         added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
@@ -344,19 +385,19 @@ class BatchWriter:
             if before is not None:
                 for name, entries in before.added.items():
                     added[name].subtract(entries)
-        known = {view.id for view in holding.views}
+        known = {view.id for view in views}
         for gone in added[SavedViews.field].keys() - known:
             del added[SavedViews.field][gone]
         done = await self._reads.bulk_write(
-            [_write(change) for change in changes], ordered=False, session=session
+            [_write_of(change) for change in changes], ordered=False, session=session
         )
         if done.inserted_count + done.matched_count + done.deleted_count != len(changes):
             raise AssertionError("a document has changed within a transaction")
         for view in self._sums:
-            await view.add(added[view.field], holding.shard, session)
+            await view.add(added[view.field], shard, session)
 
 
-def _write(change: Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
+def _write_of(change: Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
     document = cast("JsonObject", change.document)
     if change.before is None:
         return InsertOne(document)

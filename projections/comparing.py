@@ -84,7 +84,7 @@ async def _check_range(
     database: Database, about: Asked, part: TicketRange, _again: bool
 ) -> CheckedRange:
     store = EventStore(database)
-    events = await store.of_range(part)
+    events = await store.open(await store.of_range(part))
     streams = contiguous(events)
     checked = await check(about.generation.of(database), store, about, streams)
     shown = by_partition(checked.versions)
@@ -99,7 +99,8 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
     stored = await documents_of(views, streams)
     # What was written between the two reads is in the document and not in the stream.
     ahead = [t for t, document in stored.items() if _version(document) > len(streams[t])]
-    streams = {**streams, **contiguous(await store.of_tickets(ahead))} if ahead else streams
+    if ahead:
+        streams = {**streams, **contiguous(await store.open(await store.of_tickets(ahead)))}
     checked = Checked()
     for ticket_id, stream in streams.items():
         document = stored.get(ticket_id)

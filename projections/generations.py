@@ -7,7 +7,8 @@ place of another at one instant, for all processes (law L7).
     generations
       {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, next, since}
       {_id: "former", numbers, shape, drop_after}    what was active before; null: it is kept
-      {_id: "building", numbers, builder, seen_at}   one at a time; given up when it shows no life
+      {_id: "building", numbers, builder, began_at, seen_at}
+                                                     one at a time; given up when it shows no life
       {_id: "as_of/<name>", numbers, name, until, by, made_at}
       {numbers, drop_after}                          what was replaced before that
 
@@ -238,13 +239,15 @@ class Generations:
         if counted is None:
             raise AssertionError("there is no generation")
         generation = Generation(dict.fromkeys(views, cast("int", counted["next"])))
+        now = await self._database.server_time()
         try:
             await self._documents.insert_one(
                 {
                     "_id": "building",
                     **_to_document(generation),
                     "builder": builder,
-                    "seen_at": await self._database.server_time(),
+                    "began_at": now,
+                    "seen_at": now,
                 }
             )
         except DuplicateKeyError as error:
@@ -390,6 +393,39 @@ class Generations:
         await self._documents.insert_one(
             {**_to_document(generation), "drop_after": drop_after}, session=session
         )
+
+    # --- whatever holds a ticket -----------------------------------------------------------------
+
+    async def holding_tickets(self) -> list[Generation]:
+        """Give all generations that hold read documents, shown or not."""
+        documents = await self._documents.find().to_list()
+        found = map(_generation, documents)
+        return [generation for generation in found if tickets.COLLECTION in generation.numbers]
+
+    async def build_began(self) -> datetime | None:
+        """Give when the build that is at work began; None if none is."""
+        building = await self._documents.find_one({"_id": "building"})
+        return None if building is None else cast("datetime", building["began_at"])
+
+    async def drop_foreign(self) -> None:
+        """Have what another version has folded, and nobody is shown, be dropped soon."""
+        now = await self._database.server_time()
+        foreign: JsonObject = {
+            "shape": {"$ne": SHAPE},
+            "_id": {"$nin": ["active", "building"]},
+        }
+
+        async def work(session: Session) -> None:
+            await self._retire_one({**foreign, "drop_after": None}, now, session)
+
+        while await self._documents.find_one({**foreign, "drop_after": None}) is not None:
+            await self._database.in_transaction(work)
+
+    async def leftovers(self) -> bool:
+        """Say whether read documents are there that are of no generation, or soon of none."""
+        there = await self._database.collections()
+        named = await self._database.in_transaction(self._named, snapshot=True)
+        return any(re.fullmatch(rf"{tickets.COLLECTION}_\d+", n) and n not in named for n in there)
 
     # --- sweeping --------------------------------------------------------------------------------
 

@@ -57,7 +57,8 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
     added: dict[str, Counter[str]] = defaultdict(Counter)
     applied: dict[int, Applied] = {}
     stuck: list[Stuck] = []
-    stored = await EventStore(database).of_range(part)
+    store = EventStore(database)
+    stored = await store.open(await store.of_range(part))
     for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):
         change, parked = make(job.views, ticket_id, None, _until(job, stream), reads.codec_options)
         if parked is not None:

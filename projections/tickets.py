@@ -104,7 +104,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             "not_the_next_version",
             f"ticket {envelope.ticket_id}: version {envelope.version} where {expected} is next",
         )
-    event = decode(envelope.type, envelope.schema, envelope.data)
+    event = decode(*envelope.readable[:3])
     at = envelope.occurred_at
     ticket = evolve(None if read is None else read.ticket, event, at)
     actor = envelope.metadata.actor

@@ -22,6 +22,7 @@ from pymongo.errors import ConnectionFailure
 from domain.errors import CasebookError
 from eventstore.driver import Database, DriverName, connect
 from eventstore.failures import StoreUnavailable
+from eventstore.master_keys import MasterKeys
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -159,7 +160,7 @@ async def _process(database: Database) -> AsyncIterator[_Process]:
         )
     )
     try:
-        await process.send((database.url, database.driver))
+        await process.send((database.url, database.driver, database.masters))
         yield process
     finally:
         await process.end()
@@ -177,8 +178,7 @@ async def _work(requests: BinaryIO, answers: BinaryIO) -> None:
     address = await asyncio.to_thread(_read, requests)
     if address is None:
         return
-    url, driver = cast("tuple[str, DriverName]", address)
-    database = connect(url, driver)
+    database = connect(*cast("tuple[str, DriverName, MasterKeys | None]", address))
     async with asyncio.TaskGroup() as group:
         while (request := await asyncio.to_thread(_read, requests)) is not None:
             group.create_task(_answer(database, request, answers))

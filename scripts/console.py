@@ -26,6 +26,8 @@ from api.settings import Settings, SettingsError, is_loopback
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect
+from eventstore.key_files import KeyUnusable, place
+from eventstore.master_keys import MasterKeys, new_master_key
 
 screen = Console()
 errors = Console(stderr=True)
@@ -169,9 +171,9 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
     """Connect to the configured database, or to the embedded one, started if need be.
 
     `attach`: use an embedded database that another process has running on the data folder.
-    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent; and DatabaseGone, having cancelled
-    what is done inside, when an embedded database is stopped by the process that runs it: the next
-    one will be at another address.
+    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, KeyUnusable; and DatabaseGone,
+    having cancelled what is done inside, when an embedded database is stopped by the process that
+    runs it: the next one will be at another address.
     """
     async with AsyncExitStack() as stack:
         url = settings.mongodb_url
@@ -183,7 +185,9 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
                     raise
                 url = in_use.url
                 await stack.enter_async_context(_while_it_listens(settings.data_dir, url))
-        yield await stack.enter_async_context(_connected(url, settings))
+        masters = await _master_keys(url, settings)
+        masters = await _master_keys(url, settings)
+        yield await stack.enter_async_context(_connected(url, settings, masters))
 
 
 @asynccontextmanager
@@ -212,8 +216,10 @@ async def _while_it_listens(data_dir: Path, url: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _connected(url: str, settings: Settings) -> AsyncIterator[Database]:
-    connected = connect(url, settings.mongo_driver)
+async def _connected(
+    url: str, settings: Settings, masters: MasterKeys | None
+) -> AsyncIterator[Database]:
+    connected = connect(url, settings.mongo_driver, masters)
     try:
         try:
             await connected.server_time()
@@ -223,6 +229,26 @@ async def _connected(url: str, settings: Settings) -> AsyncIterator[Database]:
         yield connected
     finally:
         await connected.close()
+
+
+async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
+    """Give what wraps the keys of persons: for an embedded database, of its folder if no other is
+    named; made with the first database.
+
+    Raises KeyUnusable.
+    """
+    given = MasterKeys.given()
+    if given is not None or settings.mongodb_url is not None:
+        return given
+    path = settings.master_key_path
+    if not path.exists():
+        async with _connected(url, settings, None) as connected:
+            if not await connected.vault.is_new():
+                raise KeyUnusable(
+                    f"{path} is gone, and without it nothing personal can be read: restore it"
+                )
+        place(path, new_master_key().encode() + b"\n")
+    return MasterKeys.in_file(path)
 
 
 def progress() -> Progress:

@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
+from projections.erasures import Erasures
 from projections.generations import Generations
 from scripts.console import UsageError, check_host, database, run, screen
 from scripts.tracing import trace_if_asked
@@ -25,11 +26,14 @@ async def main() -> int:
         store = EventStore(db)
         await store.prepare()
         await Generations(db).prepare()
+        await Erasures(db).prepare()
+        await db.vault.prepare()
         if settings.metrics_port is not None:
             _show_metrics(settings, settings.metrics_port)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            await asyncio.gather(*(work() for work in projecting(db, store, settings)))
+            work = [db.vault.watch, *projecting(db, store, settings)]
+            await asyncio.gather(*(each() for each in work))
     return 0
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.app import access_by, create_app, projecting, sending, timekeeping
+from api.app import access_by, create_app, forgetting, projecting, sending, timekeeping
 from api.feed import Feeds
 from api.keys import Keys, keep_in_file
 from api.outbox import STALLED_SECONDS
@@ -43,6 +43,7 @@ async def main() -> int:
             print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
             store = EventStore(db)
             beside = timekeeping(db, store, settings) + sending(db, store, settings)
+            beside += forgetting(db, store)
             if settings.projecting:
                 beside += projecting(db, store, settings)
             feeds = Feeds(db, store)

@@ -20,7 +20,7 @@ FIELDS = frozenset(
     {"id", "ticket_id", "version", "type", "schema", "data", "occurred_at", "recorded_at"}
     | {"actor", "command", "correlation_id", "causation_id", "previous", "hash"}
 )
-"""The members of an event, all of them."""
+"""The members of an event, all but `sealed`, which one has that is personal in part."""
 
 _REACH = 100  # how far events may have been renumbered and still be recognised
 

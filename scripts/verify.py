@@ -31,6 +31,7 @@ from scripts.verification import (
     Event,
     Fault,
     Head,
+    Plain,
     Verification,
     canonical,
     root_of,
@@ -39,6 +40,7 @@ from scripts.verification import (
 
 OK, TAMPERED, CANNOT_VERIFY = 0, 1, 3
 _STORED = FIELDS - {"id"} | {"_id"}
+_SEALED = "sealed"
 _SHOWN = 20
 
 
@@ -57,7 +59,7 @@ def from_stored(document: Mapping[str, object]) -> Event:
     ticket, version = document.get("ticket_id"), document.get("version")
     place = (str(ticket) if isinstance(ticket, UUID) else repr(ticket), _place(version))
     try:
-        if document.keys() != _STORED:
+        if document.keys() - {_SEALED} != _STORED:
             return Event(*place, None)
         previous = document["previous"]
         plain = {
@@ -69,6 +71,8 @@ def from_stored(document: Mapping[str, object]) -> Event:
             "previous": None if previous is None else _bytes(previous).hex(),
             "hash": _bytes(document["hash"]).hex(),
         }
+        if _SEALED in document:
+            plain[_SEALED] = [_field(field) for field in _list(document[_SEALED])]
         is_event = type(version) in (int, Int64) and _is_plain(plain)
         return Event(*place, plain if is_event else None)
     except (TypeError, ValueError):
@@ -102,6 +106,19 @@ def _bytes(value: object) -> bytes:
     if type(value) is not bytes:  # a subclass stands for another kind of binary
         raise TypeError("bytes were expected")
     return value
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    if not isinstance(value, list) or not value:  # an event with nothing sealed has no list
+        raise TypeError
+    return value
+
+
+def _field(field: Mapping[str, object]) -> Plain:
+    """Read a sealed field; it is not opened: the hash is over this."""
+    if field.keys() != {"path", "person", "text"}:
+        raise ValueError
+    return {**field, "person": _text(field["person"])}
 
 
 def _milliseconds(value: object) -> int:
@@ -191,7 +208,8 @@ def _from_line(line: bytes) -> Event:
         raise ValueError(f"{ticket} is no ticket id")
     try:
         written_so = (
-            plain.keys() == FIELDS
+            plain.keys() - {_SEALED} == FIELDS
+            and plain.get(_SEALED) != []
             and type(plain["version"]) is int
             and _is_plain(plain)
             and canonical(plain) + b"\n" == line

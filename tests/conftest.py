@@ -10,10 +10,14 @@ import pytest_asyncio
 
 from eventstore import embedded
 from eventstore.driver import Database, DriverName, connect
+from eventstore.master_keys import new_master_key
 from eventstore.store import EventStore
 from projections.generations import FIRST, Generations
 
 _numbers = count(1)
+
+# One for all tests and for the processes that they start.
+os.environ["CASEBOOK_MASTER_KEY"] = new_master_key()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +45,8 @@ async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
     if "CASEBOOK_TEST_MONGODB_URL" not in os.environ:
         # What killed processes have left open would keep the server from dropping anything.
         await database.client.admin.command("killAllSessions", [])
-    await database.client.drop_database(name)
+    for each in (name, f"{name}_keys"):
+        await database.client.drop_database(each)
     await database.close()
 
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from api.handle import Handler, Submission
 from domain.errors import Refusal
 from domain.events import EventData, encode
-from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, from_document, seal, utc_now
+from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, chained, from_document, utc_now
 from eventstore.store import EventStore
 from projections.audit import Auditor
 from projections.batch import BatchWriter, Holding
@@ -48,7 +48,7 @@ async def open_some(store: EventStore, n: int, versions: int = 3, **different) -
         about = Metadata(ALICE, CommandRef("k", "f"))
         events = [encode(opened(**different))]
         events += [EventData("NoteAdded", 1, {"body": f"{i}"}) for i in range(1, versions)]
-        await store.append(seal(ticket_id, EMPTY, events, about, NOW, utc_now()))
+        await store.append(chained(ticket_id, EMPTY, events, about, NOW, utc_now()))
     return ids
 
 
@@ -60,7 +60,7 @@ async def add(store: EventStore, ticket_id: UUID, type_: str, occurred_at=NOW, *
     about = Metadata(ALICE, CommandRef(uuid4().hex, "f"))
     event = EventData(type_, 1, data)
     head = Head(last.version, last.hash)
-    await store.append(seal(ticket_id, head, [event], about, occurred_at, utc_now()))
+    await store.append(chained(ticket_id, head, [event], about, occurred_at, utc_now()))
 
 
 async def until(holds: Callable[[], Awaitable[object]], seconds: float = 60):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from domain.errors import HistoryError
 from domain.events import EventData
 from eventstore.archive import Summing, UnreadableArchive, from_line, lines, manifest_path, to_line
-from eventstore.envelope import EMPTY, CommandRef, Metadata, seal, to_document
+from eventstore.envelope import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.store import COLLECTION, EventStore
 from projections.projector import Projector
 from scripts.restore import RestoreRefused, restore
@@ -34,7 +34,7 @@ json_values = st.recursive(
 def test_a_line_is_an_event_and_back(data):
     """L3: nothing of an event is lost in a file."""
     about = Metadata(ALICE, CommandRef("k", "f"), "c", None)
-    for event in seal(uuid4(), EMPTY, [EventData("T", 1, data)] * 2, about, NOW, NOW):
+    for event in chained(uuid4(), EMPTY, [EventData("T", 1, data)] * 2, about, NOW, NOW):
         document = to_document(event)
         line = to_line(document)
         assert line.endswith(b"\n")

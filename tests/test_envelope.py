@@ -19,9 +19,9 @@ from eventstore.envelope import (
     Envelope,
     Metadata,
     chain_is_whole,
+    chained,
     content_hash,
     from_document,
-    seal,
     to_document,
     whole_milliseconds,
 )
@@ -33,7 +33,7 @@ ABOUT = Metadata(Actor("Zoë", "agent"), CommandRef("k-1", "ab" * 32), "corr", N
 
 def stream(n: int) -> list[Envelope]:
     events = [EventData("Happened", 1, {"n": i, "text": "ä\u2028😀", "b": None}) for i in range(n)]
-    return seal(TICKET, EMPTY, events, ABOUT, AT, AT + timedelta(seconds=1))
+    return chained(TICKET, EMPTY, events, ABOUT, AT, AT + timedelta(seconds=1))
 
 
 def canonical(document: dict[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ from api.log_reader import Position
 from domain.errors import Unacceptable
 from domain.events import EventData
 from eventstore.driver import connect
-from eventstore.envelope import CommandRef, Head, Metadata, seal, to_document, utc_now
+from eventstore.envelope import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.store import EventStore
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
@@ -563,7 +563,7 @@ async def write_more(store, ticket, events):
     last = events[-1]
     more = [EventData("NoteAdded", 1, {"body": LONG}) for _ in range(20)]
     about = Metadata(ALICE, CommandRef(uuid4().hex, "f"))
-    sealed = seal(ticket, Head(last.version, last.hash), more, about, NOW, utc_now())
+    sealed = chained(ticket, Head(last.version, last.hash), more, about, NOW, utc_now())
     await store.append(sealed)
     events += sealed
 

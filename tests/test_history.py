@@ -9,7 +9,7 @@ import pytest_asyncio
 from api import past
 from domain.events import EventData, encode
 from domain.ticket import Ticket
-from eventstore.envelope import EMPTY, CommandRef, Metadata, seal, to_document, utc_now
+from eventstore.envelope import EMPTY, CommandRef, Metadata, chained, to_document, utc_now
 from projections import tickets
 from tests.callers import AGENT, REQUESTER
 from tests.projecting import add, open_some
@@ -155,7 +155,7 @@ async def test_a_page_behind_others_tells_the_same(client, store):
     for n in range(4):
         events = [EventData("SubjectChanged", 1, {"subject": f"{n}.{m}"}) for m in range(150)]
         head = (await store.load(ticket))[-1]
-        await store.append(seal(ticket, head_of(head), events, about, NOW, utc_now()))
+        await store.append(chained(ticket, head_of(head), events, about, NOW, utc_now()))
     whole = (await client.get(f"/tickets/{ticket}/timeline?limit=1000")).json()["events"]
     assert [e["version"] for e in whole] == list(range(1, 602))
     path, paged = f"/tickets/{ticket}/timeline?limit=170", []
@@ -241,7 +241,7 @@ def test_the_changes_of_one_event_after_the_other_are_the_difference_of_both():
         EventData("FieldSet", 1, {"key": "floor", "value": 3}),
     ]
     changes = past.Changes()
-    sealed = seal(uuid4(), EMPTY, events, about, NOW, utc_now())
+    sealed = chained(uuid4(), EMPTY, events, about, NOW, utc_now())
     first, *rest = [changes.tell(to_document(event)) for event in sealed]
     assert {"field": "tags", "before": None, "after": ("a",)} in (first or [])
     assert rest == [

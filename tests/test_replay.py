@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from domain.events import Actor, EventData
-from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now
+from eventstore.envelope import CommandRef, Head, Metadata, chained, utc_now
 from projections.audit import Auditor
 from projections.comparing import Difference
 from projections.generations import Generations
@@ -170,7 +170,7 @@ async def reply(store, ticket_id, agent, at):
     about = Metadata(Actor(agent, "agent"), CommandRef(uuid4().hex, "f"))
     head = Head(last.version, last.hash)
     event = EventData("AgentReplied", 1, {"body": "x"})
-    await store.append(seal(ticket_id, head, [event], about, at, utc_now()))
+    await store.append(chained(ticket_id, head, [event], about, at, utc_now()))
 
 
 async def test_what_agents_do_is_told_week_by_week(database, store):

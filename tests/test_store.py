@@ -13,7 +13,7 @@ from domain.commands import AddTags, AssignTicket, MoveToGroup, OpenTicket
 from domain.errors import CasebookError
 from domain.events import Actor, EventData
 from eventstore.driver import Database, connect
-from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, seal, utc_now
+from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
 from projections.generations import Generations
@@ -27,7 +27,7 @@ ABOUT = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
 def happened(ticket_id: UUID, n: int = 1, after: Head = EMPTY) -> list[Envelope]:
     now = utc_now()
     events = [EventData("Happened", 1, {"n": i}) for i in range(n)]
-    return seal(ticket_id, after, events, ABOUT, now, now)
+    return chained(ticket_id, after, events, ABOUT, now, now)
 
 
 def head(events: list[Envelope]) -> Head:

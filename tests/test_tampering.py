@@ -14,8 +14,9 @@ from bson.decimal128 import Decimal128
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.events import EventData
-from eventstore.envelope import EMPTY, CommandRef, Metadata, content_hash, seal
-from eventstore.log_checkpoints import KeyUnusable, LogCheckpoints
+from eventstore.envelope import EMPTY, CommandRef, Metadata, chained, content_hash
+from eventstore.key_files import KeyUnusable
+from eventstore.log_checkpoints import LogCheckpoints
 from eventstore.store import COLLECTION, EventStore
 from scripts.verification import Verification
 from scripts.verify import CannotVerify, expect_database_checkpoints, verify_database
@@ -153,7 +154,7 @@ async def log(database):
     for ticket in tickets:
         events = [EventData("Done", 1, {"n": n}) for n in range(EVENTS)]
         about = Metadata(ALICE, CommandRef("k", "f"))
-        await store.append(seal(ticket, EMPTY, events, about, NOW, NOW))
+        await store.append(chained(ticket, EMPTY, events, about, NOW, NOW))
     key = Ed25519PrivateKey.generate()
     assert await LogCheckpoints(database, store, key).take() is not None
     return database, tickets, key
@@ -309,7 +310,7 @@ async def test_checkpoints_follow_each_other_and_never_cover_up_a_loss(log):
     stream = await store.load(tickets[1])
     about = Metadata(ALICE, CommandRef("k", "f"))
     head = (stream[-1].version, stream[-1].hash)
-    more = seal(tickets[1], type(EMPTY)(*head), [EventData("More", 1, {})], about, NOW, NOW)
+    more = chained(tickets[1], type(EMPTY)(*head), [EventData("More", 1, {})], about, NOW, NOW)
     await store.append(more)
     second = await checkpoints.take()
     assert second is not None

@@ -33,7 +33,7 @@ from domain.commands import (
 from domain.desk import Desk, SlaPolicy
 from domain.events import Actor, EventData, Priority, Status
 from eventstore import failures
-from eventstore.envelope import CommandRef, Envelope, Head, Metadata, seal, utc_now
+from eventstore.envelope import CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.store import EventStore
 from projections.checkpoints import Checkpoints
 from projections.generations import Generations
@@ -247,7 +247,7 @@ async def test_tickets_that_nothing_can_be_done_about_keep_no_other_from_its_due
         about = Metadata(TIMEKEEPER, CommandRef("mark_sla_breach:3", "f"))
         note = EventData("NoteAdded", 1, {"body": "x"})
         head = Head(stream[-1].version, stream[-1].hash)
-        await world.store.append(seal(ticket, head, [note], about, NOW, NOW))
+        await world.store.append(chained(ticket, head, [note], about, NOW, NOW))
     world.clock.now = later(hours=2)
     await caught_up(world.database, world.store)
     for _ in range(20):

@@ -22,7 +22,7 @@ from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from api.settings import Settings
 from domain.events import EventData, JsonObject
 from eventstore.driver import Database, Session, connect
-from eventstore.envelope import EMPTY, CommandRef, Metadata, seal
+from eventstore.envelope import EMPTY, CommandRef, Metadata, chained
 from eventstore.store import EventStore
 from projections import tickets
 from projections.counters import Counters
@@ -162,6 +162,6 @@ def _life(chance: random.Random) -> TicketRead:
     about = Metadata(ACTOR, CommandRef("bench", "f"))
     for version, (type_, data, hours) in enumerate(story, start=1):
         at += timedelta(hours=hours)
-        [sealed] = seal(UUID(int=1), EMPTY, [EventData(type_, 1, data)], about, at, at)
+        [sealed] = chained(UUID(int=1), EMPTY, [EventData(type_, 1, data)], about, at, at)
         read = tickets.apply(read, replace(sealed, version=version))
     return cast("TicketRead", read)

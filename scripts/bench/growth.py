@@ -9,7 +9,7 @@ from api.handle import Handler, Submission
 from domain.commands import AddNote
 from domain.events import EventData
 from eventstore.driver import connect
-from eventstore.envelope import CommandRef, Head, Metadata, seal, utc_now
+from eventstore.envelope import CommandRef, Head, Metadata, chained, utc_now
 from eventstore.store import EventStore
 from scripts.bench.commands import ACTOR, NOTE, OPEN
 from scripts.console import progress
@@ -31,7 +31,7 @@ async def growth(url: str, rounds: int) -> None:
         for start in range(1, length, 1000):
             notes = [EventData("NoteAdded", 1, {"body": NOTE})] * min(1000, length - start)
             about = Metadata(ACTOR, CommandRef(f"{start}", "f"))
-            sealed = seal(ticket, head, notes, about, utc_now(), utc_now())
+            sealed = chained(ticket, head, notes, about, utc_now(), utc_now())
             await store.append(sealed)
             head = Head(sealed[-1].version, sealed[-1].hash)
         await warm.handle(ticket, Submission(command=AddNote(body=NOTE), actor=ACTOR))

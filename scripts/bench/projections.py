@@ -19,7 +19,7 @@ import orjson
 from api.settings import Settings
 from domain.events import EventData
 from eventstore.driver import Database, connect
-from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, seal, utc_now
+from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.store import EventStore, ResumeToken
 from projections import tickets
 from projections.generations import Generations
@@ -173,7 +173,7 @@ async def _backlog(store: EventStore) -> None:
             event = EventData("PriorityChanged", 1, {"priority": ("high", "low")[n % 2]})
         sealed = [
             *(
-                seal(t, head, [first if n == 0 else event], about, now + timedelta(n), now)[0]
+                chained(t, head, [first if n == 0 else event], about, now + timedelta(n), now)[0]
                 for t, head in heads.items()
             )
         ]

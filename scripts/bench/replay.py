@@ -27,7 +27,7 @@ from eventstore.envelope import (
     EventDocument,
     Head,
     Metadata,
-    seal,
+    chained,
     to_document,
 )
 from eventstore.store import EventStore
@@ -142,7 +142,7 @@ def _life(chance: random.Random, number: int) -> Iterator[EventDocument]:
     about = Metadata(ACTOR, CommandRef("bench", "f" * 64))
     head: Head = EMPTY
     for type_, data in _story(chance, length):
-        [event] = seal(ticket_id, head, [EventData(type_, 1, data)], about, at, at)
+        [event] = chained(ticket_id, head, [EventData(type_, 1, data)], about, at, at)
         head = Head(event.version, event.hash)
         yield to_document(event)
         at += timedelta(seconds=chance.expovariate(1 / 40_000))

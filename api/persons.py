@@ -1,0 +1,358 @@
+"""Persons: what is held on them, and how they are erased.
+
+An erasure is durable with its first step, and there is no way back: from then on no process uses
+their key. The second follows at once, by any process that serves (`Forgetting`): their API keys are
+revoked and name nobody, the access log names them no more, saved views and webhooks that ask for
+their tickets are deleted, and the key is destroyed. The third is the projectors' (`erasing.py`).
+
+Forgetting also looks after old backups. A key of somebody who has been erased, back in a restored
+database of keys, is destroyed again; an erasure that only the keys remember is done again in a
+restored log.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import Literal, cast
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from pymongo.errors import PyMongoError
+
+from api import access_log, keys
+from api.access import CurrentPrincipal
+from api.answers import json_response
+from api.feed_format import error_line, told_line
+from api.problems import problem_responses
+from domain import persons
+from domain.errors import CasebookError, NotFound
+from domain.events import ERASED, JsonObject
+from domain.persons import ErasePerson, KeyDestroyed, PersonErased
+from domain.values import Name
+from eventstore import sealing
+from eventstore.driver import Database
+from eventstore.failures import answering
+from eventstore.store import EventStore
+from eventstore.vault import Person, UnknownPerson
+from projections import tickets
+from projections.erasures import Erasures, Step
+from projections.generations import Generations
+from projections.saved_views import SavedViews
+from projections.webhooks import Webhooks
+
+_LOOK_SECONDS = 1.0
+_RECONCILE_SECONDS = 600.0
+_RESTORED = "erased before a backup was restored"
+
+_log = logging.getLogger(__name__)
+
+
+class _Withheld:
+    """Opens nothing: it is somebody else's."""
+
+    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+        return "[withheld]"
+
+
+_WITHHELD = _Withheld()
+
+
+class AlreadyErased(NotFound):
+    """For example: what is held on somebody who has been erased."""
+
+    def __init__(self) -> None:
+        super().__init__("person_is_erased", "the person has been erased; nothing is held on them")
+
+
+class Forgetting:
+    """Takes the second step of erasures, and looks after old backups."""
+
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._database = database
+        self._store = store
+        self._vault = database.vault
+        self._erasures = Erasures(database)
+        self._webhooks = Webhooks(database)
+        self._views = SavedViews(database)
+
+    async def run(self) -> None:
+        """Go on until cancelled. A failure is logged and tried again."""
+        clock = asyncio.get_running_loop().time
+        reconciled = float("-inf")
+        while True:
+            try:
+                if clock() - reconciled > _RECONCILE_SECONDS:
+                    await self.reconcile()
+                    reconciled = clock()
+                for person in await self._erasures.at(PersonErased):
+                    await self.forget(person)
+            except (PyMongoError, CasebookError) as error:
+                _log.warning("a person is still to be forgotten; trying again: %s", error)
+            except Exception:  # noqa: BLE001 as in the projector: never give up
+                _log.exception("forgetting failed; trying again")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def forget(self, person: UUID) -> None:
+        """Destroy a person's key, and what names them beside the log and its views.
+
+        Raises StoreUnavailable, what the driver raises.
+        """
+        known_by = await self._erasures.known_by(person)
+        name: str | None = None
+        with suppress(UnknownPerson):
+            name = (await self._vault.person(person)).name
+        # By the name, so before the key goes: only that knows it.
+        done = KeyDestroyed(0, 0, 0, 0, 0) if name is None else await self._unname(person, name)
+        await self._vault.destroy(person, known_by)
+        await self._erasures.take(person, done)
+
+    async def _unname(self, person: UUID, name: str) -> KeyDestroyed:
+        records = await self._database.collection(access_log.COLLECTION).update_many(
+            {"principal.id": name}, {"$set": {"principal.id": ERASED}}
+        )
+        of_keys = await keys.Keys(self._database).forget(name)
+        views = [v for v in await self._views.all() if v.filter.requester == name]
+        for view in views:
+            await self._views.delete(view.name)
+        hooks = [h for h in await self._webhooks.all() if h.filter.requester == name]
+        for hook in hooks:
+            await self._webhooks.delete(hook.id)
+        sealed = set(await self._store.tickets_of(person))
+        plain = await named_tickets(self._database, name) - sealed
+        return KeyDestroyed(records.modified_count, of_keys, len(views), len(hooks), len(plain))
+
+    async def reconcile(self) -> None:
+        """Have log and keys say the same of who has been erased, as after a backup was restored.
+
+        Raises StoreUnavailable, what the driver raises.
+        """
+        fenced = await self._erasures.all()
+        for person in await self._vault.still_there(fenced):
+            if len(await self._erasures.steps(person)) > 1:  # or it is about to be destroyed
+                _log.warning("the key of an erased person is back, and destroyed again")
+                await self._vault.destroy(person, await self._erasures.known_by(person))
+        known = set(fenced)
+        for gone in await self._vault.erased():
+            if gone.id not in known:
+                _log.warning("the log does not know an erasure any more; it is done again")
+                known_by = (await self._vault.known_as(gone.id)).hex()
+                await self._erasures.take(gone.id, PersonErased(_RESTORED, known_by))
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+async def named_tickets(database: Database, name: str) -> set[UUID]:
+    """Give the tickets that the views show as somebody's."""
+    shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
+    return {cast("UUID", d["_id"]) async for d in shown.find({"requester": name}, {"_id": 1})}
+
+
+class PersonAsked(BaseModel):
+    """Whom to find. In the body: names have no business in addresses, which many keep."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(description="As tickets have it: their requester, or who follows them.")
+
+
+class ErasureStep(BaseModel):
+    """A step of an erasure, and when it was taken."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: Literal["PersonErased", "KeyDestroyed", "ErasureCompleted"]
+    at: datetime
+    by: str
+    data: JsonObject
+
+
+class PersonAnswer(BaseModel):
+    """What the keys know of somebody."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    name: str | None = Field(description="Null once they have been erased.")
+    known_since: datetime | None
+    erasure: list[ErasureStep] = Field(
+        description="Empty unless they are erased. Complete with `ErasureCompleted`."
+    )
+
+
+class NdjsonFile(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
+class Persons:
+    """What is held on persons."""
+
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._database = database
+        self._store = store
+        self._vault = database.vault
+        self._erasures = Erasures(database)
+        self._forgetting = Forgetting(database, store)
+
+    async def find(self, name: str) -> JsonObject:
+        """Say what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
+        async with answering():
+            try:
+                person = await self._vault.find(name)
+            except UnknownPerson:
+                # What was written before anything was sealed has no key; to be erased takes one.
+                if not await named_tickets(self._database, name):
+                    raise
+                await self._vault.of_names([name])
+                person = await self._vault.find(name)
+            return await self._told(person)
+
+    async def show(self, id_: UUID) -> JsonObject:
+        """Say what is known of a person. Raises UnknownPerson, StoreUnavailable."""
+        async with answering():
+            return await self._told(await self._vault.person(id_))
+
+    async def erase(self, id_: UUID, command: ErasePerson, by: CurrentPrincipal) -> JsonObject:
+        """Erase a person, durably, and go on with that as far as it can be done at once.
+
+        Raises UnknownPerson, StoreUnavailable.
+        """
+        async with answering():
+            person = await self._vault.person(id_)
+            known_by = (await self._vault.known_as(person.id)).hex()
+            past = await self._erasures.steps(person.id)
+            for event in persons.erase(len(past), command, known_by):
+                await self._erasures.take(person.id, event, by.actor)
+        with suppress(PyMongoError, CasebookError):  # it is on record, and done in any case
+            async with answering():
+                await self._forgetting.forget(person.id)
+        return await self.show(id_)
+
+    async def data(self, id_: UUID) -> AsyncIterator[bytes]:
+        """Give all that is held on a person, line by line.
+
+        Raises UnknownPerson, AlreadyErased, StoreUnavailable; what goes wrong later is a line.
+        """
+        async with answering():
+            person = await self._vault.person(id_)
+            erased = await self._erasures.steps(id_)
+            ids = set(await self._store.tickets_of(id_))
+            if person.name is None or erased:
+                raise AlreadyErased
+            ids |= await named_tickets(self._database, person.name)
+        return self._lines(person, person.name, sorted(ids))
+
+    async def _lines(self, person: Person, name: str, ids: list[UUID]) -> AsyncIterator[bytes]:
+        yield _line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
+        try:
+            own = await self._vault.of_ids([person.id])
+            for ticket_id in ids:
+                is_theirs = False
+                async for part in self._store.parts(ticket_id):
+                    for stored in part:
+                        whose = set(sealing.persons(stored))
+                        event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
+                        if "requester" in event["data"]:
+                            is_theirs = event["data"]["requester"] == name
+                        if is_theirs or person.id in whose:
+                            yield told_line(stored, event)
+            for kind, collection, named in (
+                ("access", access_log.COLLECTION, "principal.id"),
+                ("api_key", keys.COLLECTION, "principal"),
+            ):
+                found = self._database.collection(collection).find({named: name}, {"hash": 0})
+                async for document in found:
+                    yield _line({kind: document})
+            for view in await SavedViews(self._database).all():
+                if view.filter.requester == name:
+                    yield _line({"saved_view": view.name})
+            for hook in await Webhooks(self._database).all():
+                if hook.filter.requester == name:
+                    yield _line({"webhook": hook.id})
+            yield _line({"end": {"tickets": len(ids)}})
+        except (PyMongoError, CasebookError) as error:
+            code = error.code if isinstance(error, CasebookError) else "store_unavailable"
+            yield error_line(code, "this is not all there is; ask again")
+
+    async def _told(self, person: Person) -> JsonObject:
+        steps = await self._erasures.steps(person.id)
+        return {
+            "id": person.id,
+            "name": None if steps else person.name,
+            "known_since": person.made_at,
+            "erasure": [_told(step) for step in steps],
+        }
+
+
+def _told(step: Step) -> JsonObject:
+    data = asdict(step.event)
+    data.pop("known_by", None)
+    return {"step": type(step.event).__name__, "at": step.at, "by": step.by, "data": data}
+
+
+def _line(content: JsonObject) -> bytes:
+    return orjson.dumps(content, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def router(database: Database, store: EventStore) -> APIRouter:
+    """Make the routes over one database."""
+    routes = APIRouter(tags=["persons"])
+    known = Persons(database, store)
+
+    @routes.post(
+        "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 422, 503)
+    )
+    async def find_person(asked: PersonAsked) -> Response:
+        """Find somebody by name, to have the id by which all else is asked for."""
+        return json_response(await known.find(asked.name), {})
+
+    @routes.get(
+        "/persons/{person_id}",
+        response_model=PersonAnswer,
+        responses=problem_responses(404, 422, 503),
+    )
+    async def show_person(person_id: UUID) -> Response:
+        """Say who it is; or, of somebody who is erased, how far that has come."""
+        return json_response(await known.show(person_id), {})
+
+    @routes.get(
+        "/persons/{person_id}/data",
+        response_class=NdjsonFile,
+        responses={
+            200: {
+                "description": "A JSON document a line: `person`; each event of a ticket of theirs, "
+                "or in which something is theirs, like `TimelineEvent` with its `ticket_id` and "
+                "without `changes`, others' words withheld; `access`, `api_key`, `saved_view`, "
+                "`webhook`; `end` if it is all there is, or `error`."
+            },
+            **problem_responses(404, 422, 503),
+        },
+    )
+    async def export_person(person_id: UUID) -> Response:
+        """Give everything that is held on somebody, before they are erased: the right of access."""
+        return NdjsonFile(await known.data(person_id))
+
+    @routes.post(
+        "/persons/{person_id}/erase",
+        response_model=PersonAnswer,
+        status_code=202,
+        responses=problem_responses(404, 422, 503),
+    )
+    async def erase_person(
+        person_id: UUID, command: ErasePerson, who: CurrentPrincipal
+    ) -> Response:
+        """Erase somebody: their words and their name become unreadable, and stay so.
+
+        It is durable with this answer, and there is no way back. What lists and tickets show
+        follows within seconds, and is complete some minutes later at most: `GET /persons/{id}`
+        says `ErasureCompleted` then. Facts stay: what was done to a ticket, and when.
+        """
+        return json_response(await known.erase(person_id, command, who), {}, 202)
+
+    return routes

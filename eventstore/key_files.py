@@ -1,0 +1,31 @@
+"""Files that hold keys: made once, whole, and readable by few."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from domain.errors import CasebookError
+
+
+class KeyUnusable(CasebookError):
+    """A key cannot be used: for example of a file that holds something else."""
+
+    def __init__(self, detail: str, code: str = "key_unusable") -> None:
+        super().__init__(code, detail)
+
+
+def place(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put a file in its place whole, unless another process has put one there first.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    with suppress(FileExistsError):
+        os.link(temporary, path)
+    temporary.unlink()

@@ -1,0 +1,140 @@
+"""Personal fields of events, sealed under a key of the person they belong to.
+
+A stored event keeps null in the place of a sealed field, and beside its data
+
+    sealed   [{path: "/data/body", person: id, text}]
+
+`text` is base64 of a random nonce of 12 bytes, and the field's value as JSON under AES-256-GCM with
+that person's key. Ticket, version, path and person are its associated data: what is moved elsewhere
+cannot be opened. An event's hash is over this form, so it holds whether there are keys or not.
+
+Of a requester's event, who did it and the id of the command are sealed too, and of every event with
+something personal in it the command's fingerprint: a hash of few possible words tells them.
+
+Pure, but for the nonces. Where keys come from: `vault.py`.
+"""
+
+import base64
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, cast
+from uuid import UUID
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from domain.events import ERASED, EventData, JsonObject, Personal
+from eventstore.envelope import EventDocument, Metadata, SealedField
+
+_NONCE_BYTES = 12
+
+
+class Key(Protocol):
+    """What opens the fields of one person."""
+
+    def open(self, text: str, place: bytes) -> object: ...
+
+
+class PersonKey:
+    """The key of one person."""
+
+    __slots__ = ("_cipher", "person")
+
+    def __init__(self, person: UUID, secret: bytes) -> None:
+        self.person = person
+        self._cipher = AESGCM(secret)
+
+    def seal(self, value: object, place: bytes) -> str:
+        """Encrypt a JSON value for one place."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, orjson.dumps(value), place)
+        return base64.b64encode(nonce + sealed).decode()
+
+    def open(self, text: str, place: bytes) -> object:
+        """Decrypt it. Raises InvalidTag, ValueError."""
+        sealed = base64.b64decode(text, validate=True)
+        opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
+        return cast("object", orjson.loads(opened))
+
+
+class ErasedKey:
+    """What is in the place of the key of somebody who has been erased."""
+
+    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+        """Say that it is gone."""
+        return ERASED
+
+
+def sealed(
+    document: EventDocument, personal: Sequence[Personal], keys: Mapping[str, PersonKey]
+) -> EventDocument:
+    """Give a document with its personal fields sealed; `keys` by the persons' names."""
+    fields: list[SealedField] = []
+    shown = cast("JsonObject", document)
+    for path, name in personal:
+        key, steps = keys[name], path.split("/")[1:]
+        text = key.seal(_at(shown, steps), _place(document, path, key.person))
+        fields.append({"path": path, "person": key.person, "text": text})
+        shown = cast("JsonObject", _with(shown, steps, None))
+    return cast("EventDocument", {**shown, "sealed": fields}) if fields else document
+
+
+def all_personal(event: EventData, metadata: Metadata) -> list[Personal]:
+    """Give what of an event is to be sealed: its own, and what tells of it."""
+    found = list(event.personal)
+    actor = metadata.actor
+    if actor.role == "requester":
+        found += [Personal("/actor/id", actor.id), Personal("/command/id", actor.id)]
+    if found:
+        found.append(Personal("/command/fingerprint", found[0].person))
+    return found
+
+
+def persons(document: Mapping[str, object]) -> Iterator[UUID]:
+    """Give whose fields are sealed in a stored document."""
+    fields = document.get("sealed")
+    for field in fields if isinstance(fields, list) else ():
+        if isinstance(field, dict) and isinstance(person := field.get("person"), UUID):
+            yield person
+
+
+def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
+    """Give a stored document as it was before it was sealed, and as it is if nothing was.
+
+    So it is also if a key is missing, or what is sealed was tampered with: then whoever takes it
+    for an event is told (`Envelope.readable`).
+    """
+    if "sealed" not in document:
+        return document
+    shown = cast("JsonObject", document)
+    try:
+        for field in document["sealed"]:
+            path, person = field["path"], field["person"]
+            value = keys[person].open(field["text"], _place(document, path, person))
+            shown = cast("JsonObject", _with(shown, path.split("/")[1:], value))
+    except (InvalidTag, LookupError, TypeError, ValueError, AttributeError):
+        return document
+    return cast("EventDocument", {k: v for k, v in shown.items() if k != "sealed"})
+
+
+def _place(document: EventDocument, path: str, person: UUID) -> bytes:
+    return f"{document['ticket_id']}\n{document['version']}\n{path}\n{person}".encode()
+
+
+def _at(value: object, steps: Sequence[str]) -> object:
+    for step in steps:
+        value = value[int(step)] if isinstance(value, list) else cast("JsonObject", value)[step]
+    return value
+
+
+def _with(value: object, steps: Sequence[str], new: object) -> object:
+    """Give a copy of a value with something else in one place of it, which it has."""
+    if not steps:
+        return new
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, list):
+        index = int(step)
+        return [*value[:index], _with(value[index], rest, new), *value[index + 1 :]]
+    inner = cast("JsonObject", value)
+    return {**inner, step: _with(inner[step], rest, new)}

@@ -1,0 +1,431 @@
+"""The keys of persons: one each, made when they are first named, and gone when they are erased.
+
+They are in a database of their own, so that they have backups of their own: a backup of the log
+holds nobody's words once their key is gone from the backups of the keys.
+
+    persons   {_id, known_by, name, key, master, made_at}    one person; once erased only
+              {_id, known_by, erased_at}
+    keyring   {_id: "lookup", key, master}
+
+`_id` is random, and what the log knows a person by. `known_by` finds it by the name: an HMAC of it
+under a secret of this database, so a person who is gone cannot be told from it without. `key` is
+wrapped by a master key that is in no database; `name` is the name, under the person's own key.
+
+A person has been erased from when the log's database says so, in `person_events` (`persons.py`):
+from then on no key of theirs is used, even one that comes back with an old backup, and none is made
+for that name, even if the keys know nothing of it. What the keys remember of an erased person holds
+as well by itself, should that collection be restored to before. A key that is missing otherwise is
+an error, and never taken for erased.
+
+Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person
+has been erased no process has one of theirs that it uses: each looks every second if there is news,
+and drops all it knows if so, and who has not looked lately looks before using any.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple, TypeVar, cast
+from uuid import UUID, uuid4
+
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from domain.errors import CasebookError, NotFound, PersonGone
+from domain.events import ERASED, JsonObject
+from eventstore.envelope import utc_now
+from eventstore.failures import translating
+from eventstore.key_files import KeyUnusable
+from eventstore.master_keys import MasterKeys, Wrapped
+from eventstore.sealing import ErasedKey, Key, PersonKey
+
+PERSONS, KEYRING = "persons", "keyring"
+STALE_SECONDS = 3.0
+"""How long after somebody has been erased a process may still use a key of theirs."""
+
+_LOOK_SECONDS = 1.0
+_KEPT_SECONDS = 300.0
+_MOST_KEPT = 20_000
+_SECRET_BYTES = 32
+_LOOKUP = "lookup"
+_DUPLICATE_KEY = 11000
+_ERASED = ErasedKey()
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class NoMasterKey(CasebookError):
+    """Nothing personal can be written or read: for example by a process without its settings."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no_master_key",
+            "no master key is at hand: name it in CASEBOOK_MASTER_KEY_FILE or CASEBOOK_MASTER_KEY",
+        )
+
+
+class UnknownPerson(NotFound):
+    """Nothing is held on somebody of that name or id."""
+
+    def __init__(self) -> None:
+        super().__init__("person_not_found", "nothing is held on such a person")
+
+
+class Person(NamedTuple):
+    """What the keys know of somebody; no name if they have been erased."""
+
+    id: UUID
+    name: str | None
+    made_at: datetime | None
+    erased_at: datetime | None
+
+
+class _Made(NamedTuple):
+    key: PersonKey
+    document: JsonObject
+
+
+class Vault:
+    """The keys of one database's persons. Bound to the event loop in which it is first used."""
+
+    def __init__(
+        self,
+        keys: AsyncDatabase[JsonObject],
+        erasures: AsyncCollection[JsonObject],
+        masters: MasterKeys | None,
+    ) -> None:
+        """`erasures`: the events of persons, of the log's database."""
+        self._persons = keys[PERSONS]
+        self._keyring = keys[KEYRING]
+        self._erasures = erasures
+        self._masters = masters
+        self._lookup: bytes | None = None
+        self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
+        self._by_id: OrderedDict[UUID, Key] = OrderedDict()
+        self._forgotten = 0
+        self._to_forget: list[Callable[[], None]] = []
+        self._looking = asyncio.Lock()
+        self._looked_at = self._cleared_at = float("-inf")
+        self._seen: object = None
+
+    async def prepare(self) -> None:
+        """Make indexes, and at first the secret by which names are known. Safe to repeat.
+
+        Raises KeyUnusable if it was made under a master key that is not at hand; NoMasterKey.
+        """
+        with translating():
+            await self._persons.create_index([("known_by", 1)], unique=True)
+            await self._erasures.create_index([("data.known_by", 1)])
+        await self._lookup_secret()
+
+    async def is_new(self) -> bool:
+        """Say whether no master key has wrapped anything here yet."""
+        with translating():
+            return await self._keyring.find_one({"_id": _LOOKUP}) is None
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    async def of_names(self, names: Collection[str]) -> dict[str, PersonKey]:
+        """Give the keys of some persons, made where they are new.
+
+        Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        if ERASED in names:
+            raise PersonGone
+        await self._look_if_stale()
+        known = self._by_name
+        found = {name: known[name] for name in names if name in known}
+        missing = [name for name in names if name not in found]
+        if missing:
+            times = self._forgotten
+            new = await self._find_or_make(missing)
+            found |= new
+            if times == self._forgotten:  # or they may be of somebody who is erased by now
+                _keep(known, new)
+        return found
+
+    async def of_ids(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
+        """Give the keys of some persons by their ids; those that are missing are left out.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        wanted = set(ids)
+        if not wanted:
+            return {}
+        await self._look_if_stale()
+        known = self._by_id
+        found = {person: known[person] for person in wanted if person in known}
+        missing = wanted - found.keys()
+        if missing:
+            times = self._forgotten
+            new = await self._fetch(missing)
+            found |= new
+            if times == self._forgotten:
+                _keep(known, new)
+        return found
+
+    async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
+        while True:
+            known_by = {await self.known_by(name): name for name in names}
+            with translating():
+                wanted = {"known_by": {"$in": list(known_by)}}
+                documents = await self._persons.find(wanted).to_list()
+            ids = {known_by[bytes(cast("bytes", d["known_by"]))]: _id(d) for d in documents}
+            keys = await self._fetch(ids.values())
+            found: dict[str, PersonKey] = {}
+            for name, person in ids.items():
+                key = keys.get(person)
+                if not isinstance(key, PersonKey):
+                    raise PersonGone
+                found[name] = key
+            new = [name for name in names if name not in found]
+            if not new:
+                return found
+            made = {name: await self._new(name) for name in new}
+            if await self._insert([each.document for each in made.values()]):
+                return found | {name: each.key for name, each in made.items()}
+
+    async def _new(self, name: str) -> _Made:
+        """Make a key for a name that the keys do not know. Raises PersonGone if the log does."""
+        known_by = await self.known_by(name)
+        with translating():
+            if await self._erasures.find_one({"data.known_by": known_by.hex()}) is not None:
+                raise PersonGone
+        person, secret = uuid4(), os.urandom(_SECRET_BYTES)
+        key = PersonKey(person, secret)
+        wrapped = self._master.wrap(secret, person.bytes)
+        document: JsonObject = {
+            "_id": person,
+            "known_by": known_by,
+            "name": key.seal(name, person.bytes),
+            "key": wrapped.secret,
+            "master": wrapped.master,
+            "made_at": utc_now(),
+        }
+        return _Made(key, document)
+
+    async def _insert(self, documents: list[JsonObject]) -> bool:
+        """Keep new keys; say whether nobody else has made one of them at the same time."""
+        with translating():
+            try:
+                await self._persons.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                    raise
+                return False
+        return True
+
+    async def _fetch(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
+        """Read keys; an erased person's is none, whatever is there."""
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        with translating():
+            documents, fences = await asyncio.gather(
+                self._persons.find({"_id": {"$in": wanted}}).to_list(),
+                self._erasures.find({"ticket_id": {"$in": wanted}}, {"ticket_id": 1}).to_list(),
+            )
+        gone = {cast("UUID", fence["ticket_id"]) for fence in fences}
+        gone |= {_id(d) for d in documents if d.get("erased_at") is not None}
+        found: dict[UUID, Key] = dict.fromkeys(gone, _ERASED)
+        for document in documents:
+            if _id(document) not in gone:
+                found[_id(document)] = self._unwrapped(document)
+        return found
+
+    def _unwrapped(self, document: Mapping[str, object]) -> PersonKey:
+        person = _id(document)
+        wrapped = Wrapped(str(document["master"]), bytes(cast("bytes", document["key"])))
+        return PersonKey(person, self._master.unwrap(wrapped, person.bytes))
+
+    @property
+    def _master(self) -> MasterKeys:
+        if self._masters is None:
+            raise NoMasterKey
+        return self._masters
+
+    # --- persons --------------------------------------------------------------------------------
+
+    async def known_by(self, name: str) -> bytes:
+        """Give what a name is known by. Raises KeyUnusable, NoMasterKey, StoreUnavailable."""
+        return hmac.digest(await self._lookup_secret(), name.encode(), hashlib.sha256)
+
+    async def _lookup_secret(self) -> bytes:
+        if self._lookup is None:
+            with translating():
+                found = await self._keyring.find_one({"_id": _LOOKUP})
+                if found is None:
+                    found = await self._make_lookup_secret()
+            wrapped = Wrapped(str(found["master"]), bytes(cast("bytes", found["key"])))
+            self._lookup = self._master.unwrap(wrapped, _LOOKUP.encode())
+        return self._lookup
+
+    async def _make_lookup_secret(self) -> JsonObject:
+        if await self._persons.find_one({}, {"_id": 1}) is not None:
+            raise KeyUnusable("the secret that names are known by is gone: restore the keyring")
+        await self._persons.create_index([("known_by", 1)], unique=True)
+        wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
+        made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
+        with suppress(DuplicateKeyError):
+            await self._keyring.insert_one(made)
+            return made
+        return await self._keyring.find_one({"_id": _LOOKUP}) or made  # someone was quicker
+
+    async def find(self, name: str) -> Person:
+        """Give who has a name, or had it. Raises UnknownPerson."""
+        with translating():
+            found = await self._persons.find_one({"known_by": await self.known_by(name)})
+        if found is None:
+            raise UnknownPerson
+        return self._person(found)
+
+    async def person(self, id_: UUID) -> Person:
+        """Give a person by id. Raises UnknownPerson."""
+        with translating():
+            found = await self._persons.find_one({"_id": id_})
+        if found is None:
+            raise UnknownPerson
+        return self._person(found)
+
+    def _person(self, document: Mapping[str, object]) -> Person:
+        """Read a person; the name for as long as its key is there, erased or not."""
+        name: str | None = None
+        if document.get("key") is not None:
+            key = self._unwrapped(document)
+            name = str(key.open(str(document["name"]), _id(document).bytes))
+        return Person(
+            _id(document),
+            name,
+            cast("datetime | None", document.get("made_at")),
+            cast("datetime | None", document.get("erased_at")),
+        )
+
+    async def destroy(self, id_: UUID, known_by: bytes) -> None:
+        """Destroy a person's key, for good; remember that there was one. Safe to repeat.
+
+        Only of who has been erased in the log: there it can be told from a key that was lost.
+        """
+        change: JsonObject = {
+            "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
+            "$set": {"known_by": known_by},
+            "$min": {"erased_at": utc_now()},
+        }
+        with translating():
+            await self._persons.update_one({"_id": id_}, change, upsert=True)
+        self._forget_everything()
+
+    async def erased(self) -> list[Person]:
+        """Give those whom the keys remember as erased."""
+        with translating():
+            found = await self._persons.find({"erased_at": {"$ne": None}}).to_list()
+        return [Person(_id(d), None, None, cast("datetime", d["erased_at"])) for d in found]
+
+    async def still_there(self, ids: Collection[UUID]) -> list[UUID]:
+        """Give those of some persons whose key is there, as after an old backup was restored."""
+        with translating():
+            wanted: JsonObject = {"_id": {"$in": list(ids)}, "key": {"$ne": None}}
+            return [_id(d) async for d in self._persons.find(wanted, {"_id": 1})]
+
+    async def known_as(self, id_: UUID) -> bytes:
+        """Give what the name of somebody is known by. Raises UnknownPerson."""
+        with translating():
+            found = await self._persons.find_one({"_id": id_}, {"known_by": 1})
+        if found is None:
+            raise UnknownPerson
+        return bytes(cast("bytes", found["known_by"]))
+
+    # --- master keys ----------------------------------------------------------------------------
+
+    async def to_rewrap(self) -> int:
+        """Count what another master key than the first has wrapped."""
+        with translating():
+            others = {"master": {"$nin": [None, self._master.first]}}
+            persons = await self._persons.count_documents(others)
+            return persons + await self._keyring.count_documents(others)
+
+    async def rewrap(self, done: Callable[[], None]) -> None:
+        """Wrap everything by the first master key. Raises KeyUnusable."""
+        others: JsonObject = {"master": {"$nin": [None, self._master.first]}}
+        with translating():
+            for collection in (self._keyring, self._persons):
+                async for document in collection.find(others):
+                    id_ = document["_id"]
+                    of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
+                    old = Wrapped(str(document["master"]), bytes(cast("bytes", document["key"])))
+                    new = self._master.wrap(self._master.unwrap(old, of), of)
+                    # On condition that it is as it was read: one that was erased stays so.
+                    await collection.update_one(
+                        {"_id": id_, "key": document["key"]},
+                        {"$set": {"key": new.secret, "master": new.master}},
+                    )
+                    done()
+
+    # --- what is kept in memory -----------------------------------------------------------------
+
+    def on_erasure(self, forget: Callable[[], None]) -> None:
+        """Have this called soon after somebody was erased, to forget what was read before."""
+        self._to_forget.append(forget)
+
+    def forget(self) -> None:
+        """Forget all keys."""
+        self._forgotten += 1
+        self._by_name.clear()
+        self._by_id.clear()
+
+    async def watch(self) -> None:
+        """Look for erasures until cancelled; forget everything while the database is silent."""
+        while True:
+            try:
+                async with asyncio.timeout(STALE_SECONDS), self._looking:
+                    await self._look()
+            except (CasebookError, TimeoutError) as error:
+                self.forget()
+                _log.warning("erasures cannot be looked for: %s", error)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look_if_stale(self) -> None:
+        clock = asyncio.get_running_loop().time
+        # Who watches looks more often than this; other processes do it here.
+        if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+            async with self._looking:
+                if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+                    await self._look()
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        with translating():
+            # The count as well: clocks differ of those who make ids.
+            count = await self._erasures.estimated_document_count()
+            newest = await self._erasures.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        seen = (count, None if newest is None else newest["_id"])
+        is_news = self._seen is not None and seen != self._seen
+        self._seen, self._looked_at = seen, now
+        if is_news:
+            self._forget_everything()
+        if now - self._cleared_at > _KEPT_SECONDS:
+            self.forget()
+            self._cleared_at = now
+
+    def _forget_everything(self) -> None:
+        self.forget()
+        for forget in self._to_forget:
+            forget()
+
+
+def _id(document: Mapping[str, object]) -> UUID:
+    return cast("UUID", document["_id"])
+
+
+def _keep(kept: OrderedDict[T, K], found: Mapping[T, K]) -> None:
+    kept.update(found)
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)

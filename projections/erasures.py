@@ -1,0 +1,107 @@
+"""Who has been erased, and how far that has come.
+
+    person_events   a stream per person, in the form of the log's events; `ticket_id` is the person
+
+      1 PersonErased       durable before anything else is done: from here on there is no way back
+      2 KeyDestroyed       by whoever serves (`api/persons.py`)
+      3 ErasureCompleted   by whoever projects (`erasing.py`)
+
+Each step may be done again, by anyone, after any crash: only who appends first has done it.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from domain import persons
+from domain.errors import HistoryError
+from domain.events import Actor
+from domain.persons import STEPS, PersonErased, PersonEvent
+from eventstore.driver import PERSON_EVENTS, Database
+from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint, utc_now
+from eventstore.failures import VersionConflict
+from eventstore.store import EventStore
+
+SYSTEM = Actor("casebook", "system")
+
+
+class Step(NamedTuple):
+    """A step that has been taken: what, when and by whom."""
+
+    event: PersonEvent
+    at: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    count: int
+    unfinished: dict[UUID, int]
+
+
+class Erasures:
+    """The erasures of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._store = EventStore(database, PERSON_EVENTS)
+        self._seen: _Seen | None = None
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        await self._store.prepare()
+
+    async def steps(self, person: UUID) -> list[Step]:
+        """Give what has been done for a person so far; nothing for one who is not erased.
+
+        Raises StoreUnavailable, HistoryError.
+        """
+        return [
+            Step(persons.decode(*e.readable[:3]), e.recorded_at, e.metadata.actor.id)
+            for e in await self._store.load(person)
+        ]
+
+    async def known_by(self, person: UUID) -> bytes:
+        """Give what the name of an erased person was known by. Raises HistoryError for another."""
+        steps = await self.steps(person)
+        if not steps or not isinstance(steps[0].event, PersonErased):
+            raise HistoryError("not_erased", "the person has not been erased")
+        return bytes.fromhex(steps[0].event.known_by)
+
+    async def take(self, person: UUID, event: PersonEvent, actor: Actor = SYSTEM) -> bool:
+        """Note that a step has been done; say whether nobody else had noted it.
+
+        Raises HistoryError if the step before it has not been done, StoreUnavailable.
+        """
+        before = await self._store.load(person)
+        wanted = STEPS.index(type(event))
+        if len(before) != wanted:
+            if len(before) > wanted:
+                return False
+            raise HistoryError("not_the_next_step", f"{type(event).__name__} is not the next step")
+        data = persons.encode(event)
+        command = CommandRef(str(uuid7()), fingerprint({"event": data.type, "data": data.data}))
+        head = Head(before[-1].version, before[-1].hash) if before else EMPTY
+        now = utc_now()
+        about = Metadata(actor, command)
+        with suppress(VersionConflict):
+            await self._store.append(await self._store.chain(person, head, [data], about, now, now))
+            return True
+        return False
+
+    async def at(self, step: type[PersonEvent]) -> list[UUID]:
+        """Give those whose last step this is. Cheap to ask while nobody is being erased."""
+        count = await self._store.count()
+        if self._seen is None or self._seen.count != count:
+            heads = await self._store.heads()
+            unfinished = {p: version for p, (version, _) in heads.items() if version < len(STEPS)}
+            self._seen = _Seen(count, unfinished)
+        wanted = STEPS.index(step) + 1
+        return [person for person, version in self._seen.unfinished.items() if version == wanted]
+
+    async def all(self) -> list[UUID]:
+        """Give all who have been erased."""
+        return list(await self._store.heads())
