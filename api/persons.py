@@ -326,8 +326,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
         response_class=NdjsonFile,
         responses={
             200: {
-                "description": "A JSON document a line: `person`; each event of a ticket of theirs, "
-                "or in which something is theirs, like `TimelineEvent` with its `ticket_id` and "
+                "description": "A JSON document a line: `person`; each event of a ticket of "
+                "theirs, or in which something is, like `TimelineEvent` with its `ticket_id` and "
                 "without `changes`, others' words withheld; `access`, `api_key`, `saved_view`, "
                 "`webhook`; `end` if it is all there is, or `error`."
             },

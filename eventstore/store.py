@@ -48,6 +48,7 @@ from eventstore.envelope import (
 )
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
 from eventstore.sealing import all_personal, opened, persons, sealed
+from eventstore.vault import Vault
 
 COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
@@ -159,6 +160,11 @@ class EventStore:
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
         self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
+
+    @property
+    def vault(self) -> Vault:
+        """The keys of the persons whose words are in the log."""
+        return self._vault
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.

@@ -41,7 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.events import ERASED, JsonObject
 from eventstore.envelope import utc_now
-from eventstore.failures import translating
+from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
 from eventstore.master_keys import MasterKeys, Wrapped
 from eventstore.sealing import ErasedKey, Key, PersonKey
@@ -118,14 +118,18 @@ class Vault:
         self._seen: object = None
 
     async def prepare(self) -> None:
-        """Make indexes, and at first the secret by which names are known. Safe to repeat.
+        """Make, at first, the secret by which names are known, and its index. Safe to repeat.
 
         Raises KeyUnusable if it was made under a master key that is not at hand; NoMasterKey.
         """
-        with translating():
-            await self._persons.create_index([("known_by", 1)], unique=True)
-            await self._erasures.create_index([("data.known_by", 1)])
         await self._lookup_secret()
+
+    async def check(self) -> None:
+        """The same for who may not make it. Raises KeyUnusable, NoMasterKey."""
+        if await self.is_new():
+            _ = self._master
+        else:
+            await self._lookup_secret()
 
     async def is_new(self) -> bool:
         """Say whether no master key has wrapped anything here yet."""
@@ -271,14 +275,17 @@ class Vault:
 
     async def _make_lookup_secret(self) -> JsonObject:
         if await self._persons.find_one({}, {"_id": 1}) is not None:
-            raise KeyUnusable("the secret that names are known by is gone: restore the keyring")
+            found = await self._keyring.find_one({"_id": _LOOKUP})  # someone was quicker
+            if found is None:
+                raise KeyUnusable("the secret that names are known by is gone: restore the keyring")
+            return found
         await self._persons.create_index([("known_by", 1)], unique=True)
         wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
         made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
         with suppress(DuplicateKeyError):
             await self._keyring.insert_one(made)
             return made
-        return await self._keyring.find_one({"_id": _LOOKUP}) or made  # someone was quicker
+        return await self._keyring.find_one({"_id": _LOOKUP}) or made
 
     async def find(self, name: str) -> Person:
         """Give who has a name, or had it. Raises UnknownPerson."""
@@ -385,9 +392,9 @@ class Vault:
         """Look for erasures until cancelled; forget everything while the database is silent."""
         while True:
             try:
-                async with asyncio.timeout(STALE_SECONDS), self._looking:
+                async with answering(STALE_SECONDS), self._looking:
                     await self._look()
-            except (CasebookError, TimeoutError) as error:
+            except CasebookError as error:
                 self.forget()
                 _log.warning("erasures cannot be looked for: %s", error)
             await asyncio.sleep(_LOOK_SECONDS)
@@ -396,7 +403,8 @@ class Vault:
         clock = asyncio.get_running_loop().time
         # Who watches looks more often than this; other processes do it here.
         if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
-            async with self._looking:
+            # Bounded: who waits behind one that gets no answer has a patience of his own.
+            async with answering(STALE_SECONDS), self._looking:
                 if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
                     await self._look()
 

@@ -30,6 +30,7 @@ from uuid import UUID
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from domain.persons import KeyDestroyed, PersonErased
 from eventstore.driver import Database, Session
 from eventstore.envelope import EventDocument, is_event
 from eventstore.store import EventStore, Feed
@@ -50,6 +51,7 @@ from projections.comparing import (
     documents_of,
     fold,
 )
+from projections.erasures import Erasures
 from projections.generations import Generation
 from projections.parked import COLLECTION as PARKED
 from projections.parked import ParkedTickets
@@ -63,6 +65,7 @@ _MOST_BEHIND = 10_000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
 _BEHIND_SECONDS = 15.0
+_ERASING_SECONDS = 30.0
 _RECENT_SECONDS = 10.0
 _CLOCKS_DIFFER_SECONDS = 60.0
 
@@ -113,6 +116,7 @@ class Auditor:
         self._shown = generation.of(database)
         self._workers = workers
         self._store = EventStore(database)
+        self._erasures = Erasures(database)
         self._progress = progress
         self._asked = Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
         self._versions: dict[UUID, int] = {}
@@ -140,6 +144,7 @@ class Auditor:
         async with self._store.watch(None) as feed, _following(feed) as appended:
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}
+            differing: list[Difference] = []
 
             def took(found: CheckedRange) -> None:
                 nonlocal done
@@ -147,8 +152,7 @@ class Auditor:
                 self.tickets += found.tickets
                 self._take(found.checked, found.shown_events)
                 behind.update(found.checked.behind)
-                for difference in found.checked.differences:
-                    tell(difference)
+                differing.extend(found.checked.differences)
                 self._progress(done, max(done, total))
                 if len(behind) > _MOST_BEHIND:
                     raise _FarBehind
@@ -158,14 +162,34 @@ class Auditor:
             try:
                 await self._workers.each(check_range, asked, took)
             except _FarBehind:
+                await self._tell_what_stays(differing, tell)
                 few = f"no more than {_MOST_BEHIND}"
                 tell(Difference("read documents", "behind the log", few, "more; the rest unseen"))
                 return
+            await self._tell_what_stays(differing, tell)
             await self._wait_for(behind, tell)
             await self._tell_unknown_to_the_log(tell)
             if before_sums is not None:
                 await before_sums()
             await self._compare_sums(appended, tell)
+
+    async def _tell_what_stays(self, found: Sequence[Difference], tell: Tell) -> None:
+        """Tell what differs; but while somebody is being erased look again first, for some seconds:
+        what is read of the log is erased before it is in the views.
+        """
+        clock = asyncio.get_running_loop().time
+        patient_until = clock() + _ERASING_SECONDS
+        while found and clock() < patient_until and await self._somebody_is_erased():
+            await asyncio.sleep(_PAUSE_SECONDS)
+            ids = {each.ticket_id for each in found if each.ticket_id is not None}
+            again = [each for each in found if each.ticket_id is None]
+            await self._look_again(sorted(ids), again.append)
+            found = again
+        for difference in found:
+            tell(difference)
+
+    async def _somebody_is_erased(self) -> bool:
+        return bool(await self._erasures.at(PersonErased) or await self._erasures.at(KeyDestroyed))
 
     def _take(self, checked: Checked, events: Counter[int]) -> None:
         self._versions |= checked.versions
@@ -265,7 +289,9 @@ class Auditor:
         former: tuple[Counter[int], Counter[int]] | None = None
         for _ in range(_TRIES):
             # First what has changed is compared again, so that little is left for the snapshot.
-            await self._look_again(self._behind(appended), tell)
+            differing: list[Difference] = []
+            await self._look_again(self._behind(appended), differing.append)
+            await self._tell_what_stays(differing, tell)
             snapshot = await self._snapshot([*self._behind(appended), *self.waiting])
             streams = await self._streams(list(snapshot.versions))
             for ticket_id, version in snapshot.versions.items():

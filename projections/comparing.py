@@ -39,6 +39,12 @@ class Difference(NamedTuple):
     expected: object
     found: object
 
+    @property
+    def ticket_id(self) -> UUID | None:
+        """The ticket that it is about, if it is one."""
+        kind, _, id_ = self.what.partition(" ")
+        return UUID(id_) if kind == "ticket" else None
+
     def __str__(self) -> str:
         return f"{self.what}: {self.field}: expected {self.expected!r}, found {self.found!r}"
 

@@ -13,9 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
-
-from uuid_utils.compat import uuid7
+from uuid import UUID, uuid4
 
 from domain import persons
 from domain.errors import HistoryError
@@ -26,6 +24,7 @@ from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint, 
 from eventstore.failures import VersionConflict
 from eventstore.store import EventStore
 
+_KNOWN_BY = "data.known_by_1"
 SYSTEM = Actor("casebook", "system")
 
 
@@ -48,11 +47,15 @@ class Erasures:
 
     def __init__(self, database: Database) -> None:
         self._store = EventStore(database, PERSON_EVENTS)
+        self._events = database.collection(PERSON_EVENTS)
         self._seen: _Seen | None = None
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
         await self._store.prepare()
+        # By which a name is found that is refused for ever.
+        if _KNOWN_BY not in await self._events.index_information():
+            await self._events.create_index([("data.known_by", 1)])
 
     async def steps(self, person: UUID) -> list[Step]:
         """Give what has been done for a person so far; nothing for one who is not erased.
@@ -83,7 +86,7 @@ class Erasures:
                 return False
             raise HistoryError("not_the_next_step", f"{type(event).__name__} is not the next step")
         data = persons.encode(event)
-        command = CommandRef(str(uuid7()), fingerprint({"event": data.type, "data": data.data}))
+        command = CommandRef(str(uuid4()), fingerprint({"event": data.type, "data": data.data}))
         head = Head(before[-1].version, before[-1].hash) if before else EMPTY
         now = utc_now()
         about = Metadata(actor, command)

@@ -87,7 +87,8 @@ class NotProved(CasebookError):
     """What was built differs from the log: a bug, or a log that was changed meanwhile."""
 
     def __init__(self, count: int, some: Sequence[Difference]) -> None:
-        told = "; ".join(map(str, some))
+        # Not what stands there: it would be in somebody's log.
+        told = "; ".join(f"{each.what}: {each.field}" for each in some)
         super().__init__(
             "not_proved", f"not shown, for {count} things differ from the log: {told}"
         )  # fmt: skip

@@ -12,7 +12,9 @@ users' URLs, shown this once; made again, it renews roles and passwords. Passwor
 unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASSWORD give them.
 
     casebook_api         reads all; writes what is its own; of the log, finds and inserts (L1)
-    casebook_projector   finds and watches the log; writes the views, and drops what was replaced
+                         and makes and destroys the keys of persons
+    casebook_projector   finds and watches the log; writes the views, and drops what was replaced;
+                         finds the keys of persons
     casebook_auditor     finds in the log and its checkpoints: all that scripts.verify needs
 
 MongoDB knows no patterns of names, and views are kept in numbered collections: the projector's role
@@ -33,9 +35,10 @@ from pymongo.errors import OperationFailure
 from api import access_log, cursors, desk, keys
 from domain.events import JsonObject
 from eventstore import log_checkpoints, store
-from eventstore.driver import Database, Session, connect
+from eventstore.driver import PERSON_EVENTS, Database, Session, connect
 from eventstore.store import EventStore
 from projections import generations, saved_views, webhooks
+from projections.erasures import Erasures
 from projections.generations import FIRST, Generations
 from scripts.console import UsageError, run
 
@@ -53,6 +56,9 @@ _OF_THE_API = (
     keys.COLLECTION,
     access_log.COLLECTION,
 )
+_PERSONS = PERSON_EVENTS
+_KEYS = "_keys/"
+"""Before the name of a collection that is in the database of the keys of persons."""
 _READ = ("find", "listIndexes", "collStats")
 _WRITE = ("insert", "update", "remove", "createIndex")
 _NUMBERED = re.compile(f"(?:{'|'.join(FIRST.names)})_([0-9]+)")
@@ -66,6 +72,8 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("remove", store.COLLECTION),
         ("update", "ticket_reads_1"),
         ("insert", log_checkpoints.COLLECTION),
+        ("update", _PERSONS),
+        ("remove", f"{_KEYS}persons"),
     ],
     PROJECTOR: [
         ("insert", store.COLLECTION),
@@ -74,6 +82,9 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("find", keys.COLLECTION),
         ("find", cursors.COLLECTION),
         ("find", webhooks.WEBHOOKS),
+        ("remove", _PERSONS),
+        ("insert", f"{_KEYS}persons"),
+        ("update", f"{_KEYS}persons"),
     ],
     AUDITOR: [
         ("insert", store.COLLECTION),
@@ -82,6 +93,8 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("insert", log_checkpoints.COLLECTION),
         ("find", keys.COLLECTION),
         ("find", "ticket_reads_1"),
+        ("find", f"{_KEYS}persons"),
+        ("find", f"{_KEYS}keyring"),
     ],
 }
 """What each user must be refused, among other things: what `check` tries."""
@@ -94,12 +107,13 @@ def privileges(
     numbers = range(first_generation, first_generation + ahead)
     numbered = [f"{view}_{n}" for view in FIRST.names for n in numbers]
 
-    def on(names: Iterable[str], *actions: str) -> list[Privilege]:
+    def on(names: Iterable[str], *actions: str, of: str = database) -> list[Privilege]:
         return [
-            {"resource": {"db": database, "collection": name}, "actions": sorted(actions)}
+            {"resource": {"db": of, "collection": name}, "actions": sorted(actions)}
             for name in names
         ]
 
+    keys_of = f"{database}_keys"
     everywhere = on([""], "listCollections")
     parked = [name for name in numbered if name.startswith("parked_tickets_")]
     return {
@@ -108,6 +122,9 @@ def privileges(
             *on([store.COLLECTION], "insert"),
             *on(_OF_THE_API, *_WRITE),
             *on(parked, "insert", "update"),
+            *on([_PERSONS], "insert", "createIndex"),
+            *on(["persons"], "find", "insert", "update", "createIndex", of=keys_of),
+            *on(["keyring"], "find", "insert", of=keys_of),
         ],
         PROJECTOR: [
             *everywhere,
@@ -117,8 +134,13 @@ def privileges(
             *on([generations.COLLECTION], *_READ, "insert", "update", "remove", "createIndex"),
             *on(FIRST.names, "find", "createCollection", "dropCollection"),
             *on(numbered, *_READ, *_WRITE, "createCollection", "dropCollection"),
+            *on([_PERSONS], *_READ, "insert"),
+            *on(["persons", "keyring"], "find", of=keys_of),
         ],
-        AUDITOR: [*everywhere, *on([store.COLLECTION, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ)],
+        AUDITOR: [
+            *everywhere,
+            *on([store.COLLECTION, _PERSONS, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ),
+        ],
     }
 
 
@@ -156,6 +178,7 @@ async def _make(url: str, ahead: int) -> int:
     try:
         await EventStore(database).prepare()
         await Generations(database).prepare()
+        await Erasures(database).prepare()
         # Those that are kept for going back, or as of a time, are older than what is active.
         there = [re.fullmatch(_NUMBERED, name) for name in await database.collections()]
         first = min(int(found[1]) for found in there if found is not None)
@@ -223,7 +246,8 @@ async def _check() -> int:
 
 
 async def _is_refused(database: Database, action: str, name: str) -> bool:
-    collection = database.client[database.name][name]
+    of = f"{database.name}_keys" if name.startswith(_KEYS) else database.name
+    collection = database.client[of][name.removeprefix(_KEYS)]
     nothing: JsonObject = {"_id": "scripts.mongo_users check"}
 
     async def attempt(session: Session) -> None:

@@ -27,7 +27,7 @@ async def main() -> int:
         await store.prepare()
         await Generations(db).prepare()
         await Erasures(db).prepare()
-        await db.vault.prepare()
+        await db.vault.check()
         if settings.metrics_port is not None:
             _show_metrics(settings, settings.metrics_port)
         screen.print("projecting; Ctrl-C to stop")

@@ -6,7 +6,6 @@ there is not made here too (L7).
 
 import base64
 import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -52,7 +51,9 @@ async def folded_reads(
 
 async def opened_events(database: Database) -> list[Document]:
     """Read the log, and open what is sealed in it, by docs/personal-data.md and no code of ours."""
-    master = base64.b64decode(os.environ["CASEBOOK_MASTER_KEY"])
+    masters = database.masters
+    assert masters is not None
+    [master] = masters.secrets
     own = database.client[f"{database.name}_keys"]
     erased = {e["ticket_id"] for e in await _all(database, "person_events")}
     keys: dict[UUID, AESGCM | None] = dict.fromkeys(erased)

@@ -94,6 +94,10 @@ EXPECTED = {
     "GET /keys": "D",
     "DELETE /keys/{key_id}": "D",
     "GET /access_log": "UD",
+    "POST /persons/find": "D",
+    "GET /persons/{person_id}": "D",
+    "GET /persons/{person_id}/data": "D",
+    "POST /persons/{person_id}/erase": "D",
     "GET /healthz": "RASUD",
     "GET /readyz": "RASUD",
 }
@@ -111,7 +115,7 @@ def test_every_route_is_in_the_table_and_the_table_has_no_other(database):
 async def ask(client, route, headers):
     """Ask for a route, with nothing in it; a stream is asked for and left."""
     method, _, path = route.partition(" ")
-    for name in ("ticket_id", "webhook_id"):
+    for name in ("ticket_id", "webhook_id", "person_id"):
         path = path.replace(f"{{{name}}}", "0192f0c4-0000-7000-8000-000000000001")
     path = path.replace("{name}", "x").replace("{key_id}", "0" * 24)
     if path == "/events/stream":

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import bson
 import pytest
 
 from api.handle import Handler, Submission
@@ -30,6 +29,7 @@ from projections.erasures import Erasures
 from projections.generations import Generations
 from projections.rebuild import Rebuild
 from projections.workers import workers
+from scripts.soak.erase import documents_with
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.callers import ADMIN, AGENT, AUDITOR, SUPERVISOR, as_
@@ -39,7 +39,6 @@ from tests.spec import ALICE
 from tests.test_api import is_problem, serving
 from tests.test_webhooks import dispatching, hooked, receiving
 
-CODEC: bson.CodecOptions[dict[str, object]] = bson.CodecOptions(uuid_representation=4)
 CARLA = "canarycarla@example.org"
 OF_CARLA = as_("requester", CARLA)
 OPEN = {
@@ -56,20 +55,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(erasing, "_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(erasing, "_STALE", timedelta(seconds=0.1))
     monkeypatch.setattr(generations, "DROP_SECONDS", 0.2)
-
-
-async def documents_with(database, word):
-    """Where in both databases a word is: collections and documents."""
-    found = []
-    for name in (database.name, f"{database.name}_keys"):
-        own = database.client[name]
-        for collection in await own.list_collection_names():
-            found += [
-                (collection, document)
-                async for document in own[collection].find()
-                if word.encode() in bson.encode(document, codec_options=CODEC).lower()
-            ]
-    return found
 
 
 @asynccontextmanager

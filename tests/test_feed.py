@@ -159,6 +159,7 @@ async def test_an_export_gives_every_event_as_it_is_stored(client, store):
         "causation_id": None,
         "previous": None,
         "hash": stored["hash"].hex(),
+        "sealed": [],
     }
     events, [_] = await exported(client, f"?cursor={cursor}")
     assert events == []

@@ -18,7 +18,7 @@ from domain.commands import (
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
 from domain.events import decode
 from domain.ticket import Link, evolve
-from eventstore.envelope import chain_is_whole, to_document
+from eventstore.envelope import chain_is_whole
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
 from tests.oracle import folded_reads
@@ -69,7 +69,7 @@ async def test_a_link_is_in_both_streams_and_says_what_it_came_of(handler, store
     assert mine.metadata.correlation_id == theirs.metadata.correlation_id == "c"
     assert (await ticket_of(store, there)).links == (Link("blocked_by", here),)
     for ticket in pair:
-        assert chain_is_whole(map(to_document, await store.load(ticket)))
+        assert chain_is_whole(await store.stored(ticket))
 
 
 async def test_a_repeat_is_answered_as_before_and_a_key_belongs_to_one_ticket(handler, store, pair):

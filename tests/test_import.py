@@ -17,6 +17,7 @@ import pytest
 from api.handle import Handler, Submission
 from domain.commands import AssignTicket, ChangeRequester, CloseTicket, OpenTicket, ResolveTicket
 from eventstore.driver import connect
+from eventstore.master_keys import MasterKeys
 from eventstore.store import EventStore
 from scripts.import_log import FORMATS, Tally, check, import_into, read
 from scripts.logs import UnreadableLog, read_rows
@@ -298,7 +299,10 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
 
     server = await served()
     importing = await script("scripts.import_log", "servicenow", str(SAMPLE), env=env)
-    database = connect((tmp_path / "data" / "database.url").read_text())
+    database = connect(
+        (tmp_path / "data" / "database.url").read_text(),
+        masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
+    )
     log = EventStore(database)
     async with asyncio.timeout(30):
         while await log.count() < 200:  # noqa: ASYNC110 the condition is in the database
@@ -320,7 +324,10 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
     assert "66 tickets are equal; 4 differ for a reason" in out.decode()
     listed = [json.loads(line)["what"] for line in report.read_text().splitlines()]
     assert listed.count("not taken") == 10
-    database = connect((tmp_path / "data" / "database.url").read_text())
+    database = connect(
+        (tmp_path / "data" / "database.url").read_text(),
+        masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
+    )
     await assert_views_equal_the_log(database)
     async with httpx.AsyncClient() as client:
         key = (tmp_path / "data" / "admin-key").read_text().strip()

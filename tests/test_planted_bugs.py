@@ -366,7 +366,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         (
             Line(
                 BatchWriter,
-                "_store_all",
+                "_write",
                 "for change in changes], ordered=False, session=session",
                 "for change in changes], ordered=False",
             ),
@@ -378,14 +378,14 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "the delta is from nothing": (
         redelivered,
-        (Line(BatchWriter, "_store_all", "added[name].subtract(entries)", "pass"),),
+        (Line(BatchWriter, "_write", "added[name].subtract(entries)", "pass"),),
     ),
     "the delta is from the wrong state": (
         redelivered,
         (
             Line(
                 BatchWriter,
-                "_store_all",
+                "_write",
                 "in before.added.items()",
                 "in (sums.contributed(after) if after else {}).items()",
             ),
@@ -497,7 +497,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         (
             Line(
                 BatchWriter,
-                "_store_all",
+                "_write",
                 "added[name].subtract(entries)",
                 "name == 'in_views' or added[name].subtract(entries)",
             ),

@@ -220,7 +220,7 @@ def test_a_secret_opens_by_the_key_that_wrapped_it_and_for_whom_it_was():
         MasterKeys.read(second).unwrap(wrapped, b"bob")
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "AAAA", "not base64!", new_master_key()[:-4]])
+@pytest.mark.parametrize("text", ["", "  \n", "AAAA", "not base64!", "A" * 40])
 def test_what_is_no_master_key_is_refused(text, tmp_path):
     with pytest.raises(KeyUnusable):
         MasterKeys.read(text)

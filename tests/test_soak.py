@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.soak.contract import contract
+from scripts.soak.erase import kill_erasure
 from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
@@ -141,6 +142,13 @@ async def test_a_replay_killed_around_its_switch(scratch_url):
     points = ("after fence", "after switch")
     counted = await kill_replay(scratch_url, 2, assert_views_equal_the_log, points)
     assert counted == {"killed": 2}
+
+
+async def test_who_erases_a_person_killed_between_two_steps(scratch_url):
+    """L7, and all of erasing: the next one completes it, and nothing else is harmed."""
+    points = ("after take", "before destroy", "after destroy", "after renew")
+    counted = await kill_erasure(scratch_url, 4, assert_views_equal_the_log, points)
+    assert counted["killed"] == counted["erased"] == 4
 
 
 async def test_more_clients_than_can_be_served():

@@ -222,6 +222,6 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
 async def test_the_log_has_no_second_unique_index_to_trip_over(log, any_database):
     indexes = await any_database.collection(COLLECTION).index_information()
     unique = {name for name, index in indexes.items() if index.get("unique")}
-    assert set(indexes) == {"_id_", "ticket_id_1_version_1", "recorded_at_1"}
+    assert set(indexes) == {"_id_", "ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"}
     assert unique - {"_id_"} == {"ticket_id_1_version_1"}
     assert indexes["ticket_id_1_version_1"]["unique"]

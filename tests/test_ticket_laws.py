@@ -241,7 +241,7 @@ def test_the_lifecycle_is_reachable_and_ends_where_it_should():
 def sealed_stream(length: int) -> list[Envelope]:
     events: list[TicketEvent] = [opened(), *(NoteAdded(f"{n}") for n in range(1, length))]
     about = Metadata(ALICE, CommandRef("k", "f"))
-    return chained(TICKET, EMPTY, [encode(event) for event in events], about, NOW, NOW)
+    return chained(TICKET, EMPTY, [encode(event, "bob") for event in events], about, NOW, NOW)
 
 
 @pytest.mark.parametrize("command", get_args(Command))

@@ -5,6 +5,7 @@
     python -m scripts.bench projections  from acknowledged to visible; what a projector can take
     python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
     python -m scripts.bench replay       all views built anew, beside a mere scan of the log
+    python -m scripts.bench sealing      commands and replays with personal data sealed and not
     python -m scripts.bench all
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
@@ -23,14 +24,16 @@ from pathlib import Path
 
 from api.settings import Settings
 from eventstore import embedded
+from eventstore.master_keys import new_master_key
 from scripts.bench.commands import commands, serve
 from scripts.bench.dashboard import dashboard
 from scripts.bench.growth import growth
 from scripts.bench.projections import projections
 from scripts.bench.replay import replay
+from scripts.bench.sealing import sealing
 from scripts.console import run
 
-_WHAT = ("commands", "growth", "projections", "dashboard", "replay")
+_WHAT = ("commands", "growth", "projections", "dashboard", "replay", "sealing")
 
 
 async def main() -> int:
@@ -56,6 +59,7 @@ async def main() -> int:
         "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
     )
     options = parser.parse_args()
+    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     driver = Settings.from_environment().mongo_driver
     print(
         f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
@@ -71,6 +75,8 @@ async def main() -> int:
                 await projections(url, options.rounds, options.seconds)
             elif what == "replay":
                 await replay(url, options.rounds, options.events)
+            elif what == "sealing":
+                await sealing(url, options.rounds, options.seconds, options.events // 10)
             else:
                 await dashboard(url, options.rounds, sorted(options.tickets))
     return 0

@@ -113,7 +113,7 @@ async def serve(kind: str, url: str, port: int) -> int:
     elif kind == "crud":
         app = crud_service(database)
     else:
-        store = EventStore(database, group_commit=kind != "alone")
+        store = EventStore(database, group_commit=kind != "alone", sealing=kind != "unsealed")
         beside: list[Work] = []
         if kind == "projecting":
             beside.append(partial(project, database, store))
@@ -175,7 +175,7 @@ async def commands(url: str, rounds: int, seconds: float) -> None:
             await stack.enter_async_context(process(*words))
             await ready(ports[kind])
             await let_in(own)
-            tickets[kind] = await _open(ports[kind])
+            tickets[kind] = await open_tickets(ports[kind])
         bar = stack.enter_context(progress())
         task = bar.add_task("", total=rounds * len(CONNECTIONS) * len(SERVICES), rate="stretches")
         for round_ in range(rounds):
@@ -209,9 +209,13 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-async def _open(port: int) -> list[str]:
+async def open_tickets(port: int) -> list[str]:
+    """Open some tickets, each of another requester's; give their ids."""
     async with Connection(port, HEADERS) as connection:
         answers = [
-            await connection.post("/tickets", OPEN.model_dump(mode="json")) for _ in range(TICKETS)
+            await connection.post(
+                "/tickets", {**OPEN.model_dump(mode="json"), "requester": f"customer {number}"}
+            )
+            for number in range(TICKETS)
         ]
     return [str(answer.json()["ticket_id"]) for answer in answers]

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from api.settings import Settings
-from domain.events import EventData, JsonObject
+from domain.events import JsonObject, decode, encode
 from eventstore.driver import Database, connect
 from eventstore.envelope import (
     EMPTY,
@@ -27,7 +27,6 @@ from eventstore.envelope import (
     EventDocument,
     Head,
     Metadata,
-    chained,
     to_document,
 )
 from eventstore.store import EventStore
@@ -39,7 +38,7 @@ from scripts.console import progress
 
 SEED = 20_260
 WORKERS = (1, 2)
-_EVENTS_PER_TICKET = 5
+EVENTS_PER_TICKET = 5
 _TICKETS_AT_ONCE = 2_000
 _INSERTED_AT_ONCE = 1_000
 _FIRST_DAY = datetime(2023, 1, 2, 8, tzinfo=UTC)
@@ -53,7 +52,7 @@ async def replay(url: str, rounds: int, events: int) -> None:
     store = EventStore(database)
     await store.prepare()
     await Generations(database).prepare()
-    await _make_up(database, events // _EVENTS_PER_TICKET)
+    await make_up(database, events // EVENTS_PER_TICKET)
     stored = await store.count(exact=True)
     rates: dict[str, list[float]] = {"scan": []}
     rates |= {f"replay, {n} workers": [] for n in WORKERS}
@@ -105,7 +104,7 @@ async def _peak(_database: Database, _item: int) -> tuple[int, float]:
 # --- the log --------------------------------------------------------------------------------------
 
 
-async def _make_up(database: Database, tickets: int) -> None:
+async def make_up(database: Database, tickets: int, *, sealing: bool = True) -> None:
     """Write a log of so many tickets."""
     done = 0
     with progress() as bar:
@@ -118,34 +117,40 @@ async def _make_up(database: Database, tickets: int) -> None:
 
         parts = range(0, tickets, _TICKETS_AT_ONCE)
         async with workers(database, 2) as two:
-            each = [(start, min(_TICKETS_AT_ONCE, tickets - start)) for start in parts]
+            each = [(n, min(_TICKETS_AT_ONCE, tickets - n), sealing) for n in parts]
             await two.each(write_tickets, each, took)
 
 
-async def write_tickets(database: Database, part: tuple[int, int]) -> int:
+async def write_tickets(database: Database, part: tuple[int, int, bool]) -> int:
     """Write some tickets' events in the order in which they happened."""
-    first, count = part
+    first, count, sealing = part
+    store = EventStore(database, sealing=sealing)
     documents: list[EventDocument] = []
     for number in range(first, first + count):
-        documents += _life(random.Random(f"{SEED}/{number}"), number)  # noqa: S311
+        documents += await _life(store, random.Random(f"{SEED}/{number}"), number)  # noqa: S311
     documents.sort(key=lambda document: document["occurred_at"])
     for start in range(0, len(documents), _INSERTED_AT_ONCE):
-        await EventStore(database).restore(documents[start : start + _INSERTED_AT_ONCE])
+        await store.restore(documents[start : start + _INSERTED_AT_ONCE])
     return count
 
 
-def _life(chance: random.Random, number: int) -> Iterator[EventDocument]:
+async def _life(store: EventStore, chance: random.Random, number: int) -> list[EventDocument]:
     """Give the stored events of one ticket."""
     ticket_id = UUID(int=chance.getrandbits(128), version=4)
     [length] = chance.choices([*_LENGTHS], [*_LENGTHS.values()])
     at = _FIRST_DAY + timedelta(seconds=30 * number)
     about = Metadata(ACTOR, CommandRef("bench", "f" * 64))
     head: Head = EMPTY
+    made: list[EventDocument] = []
+    requester = ""
     for type_, data in _story(chance, length):
-        [event] = chained(ticket_id, head, [EventData(type_, 1, data)], about, at, at)
+        requester = str(data.get("requester", requester))
+        encoded = encode(decode(type_, 1, data), requester)
+        [event] = await store.chain(ticket_id, head, [encoded], about, at, at)
         head = Head(event.version, event.hash)
-        yield to_document(event)
+        made.append(to_document(event))
         at += timedelta(seconds=chance.expovariate(1 / 40_000))
+    return made
 
 
 def _story(chance: random.Random, length: int) -> Iterator[tuple[str, JsonObject]]:

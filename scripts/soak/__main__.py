@@ -15,6 +15,7 @@
     python -m scripts.soak projectors       three projectors that come and go for a minute
     python -m scripts.soak replay           one replay after the other, under clients' load
     python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
+    python -m scripts.soak erase            kill -9 of who erases a person between any two steps
     python -m scripts.soak overload         more connections than can be served, for a minute
     python -m scripts.soak outage           a database that cuts off, and stands still for a while
 
@@ -24,12 +25,16 @@ test suite.
 """
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
+from eventstore.master_keys import new_master_key
 from scripts.console import run
 from scripts.soak.contract import contract
+from scripts.soak.erase import erase_and_die, kill_erasure
 from scripts.soak.feed import feed
 from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database, serve_and_die
@@ -65,6 +70,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "replay": (replay_under_load, 30),
     "outage": (outage, 20),
     "kill-replay": (kill_replay, 44),
+    "erase": (kill_erasure, 50),
 }
 
 
@@ -80,6 +86,9 @@ async def main() -> int:
     if sys.argv[1:2] == ["_replay"]:
         url, point, nth = sys.argv[2:]
         return await replay_and_die(url, point, int(nth))
+    if sys.argv[1:2] == ["_erase"]:
+        url, person, point, nth = sys.argv[2:]
+        return await erase_and_die(url, UUID(person), point, int(nth))
     if sys.argv[1:2] == ["_keep"]:
         return await keep(sys.argv[2])
     if sys.argv[1:2] == ["_dispatch"]:
@@ -92,6 +101,7 @@ async def main() -> int:
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database", "overload"])
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     options = parser.parse_args()
+    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     if options.what == "kill-database":
         counted = await kill_database(options.rounds or 100)
     elif options.what == "overload":

@@ -1,0 +1,139 @@
+"""Persons erased under load, and whoever erases them killed between any two steps.
+
+In each round somebody has tickets, with words that stand nowhere else. One process erases them, and
+is killed; the next completes it. Then no document of either database has those words, and all
+other words are as they were: a fold of the log, and the views.
+"""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import bson
+from bson.codec_options import CodecOptions
+
+from api.access import Principal
+from api.handle import Handler, Submission
+from api.persons import Forgetting, Persons
+from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
+from domain.events import Actor, JsonObject
+from domain.persons import ErasePerson
+from eventstore.driver import Database, connect
+from eventstore.store import EventStore
+from eventstore.vault import Vault
+from projections.batch import BatchWriter
+from projections.erasing import Eraser
+from projections.erasures import Erasures
+from projections.generations import Generations
+from scripts.console import progress
+from scripts.soak.promises import ACTOR, process, require
+from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+
+_SETTLED_SECONDS = 1.0
+_COMPLETED_SECONDS = 120
+_TICKETS = 3
+_CODEC: CodecOptions[JsonObject] = CodecOptions(uuid_representation=4)
+
+STEPS: tuple[tuple[object, str], ...] = (
+    (Erasures, "take"),
+    (Forgetting, "_unname"),
+    (Vault, "destroy"),
+    (Eraser, "_renew"),
+    (BatchWriter, "renew"),
+    (BatchWriter, "_write"),
+    (Generations, "leftovers"),
+)
+"""What an erasure goes through; it can be killed before and after each."""
+POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
+
+
+async def kill_erasure(
+    url: str, rounds: int, check: Check = audited, points: Sequence[str] = POINTS
+) -> Counter[str]:
+    """Kill who erases at one point after the other; the next one goes on."""
+    counted: Counter[str] = Counter()
+    async with (
+        under_load(url, check) as database,
+        process("scripts.soak", "_keep", url),
+    ):
+        store = EventStore(database)
+        with progress() as bar:
+            task = bar.add_task("killing", total=rounds, rate="rounds")
+            for round_ in range(rounds):
+                point = points[round_ % len(points)]
+                word = f"canary{uuid4().hex}"
+                person = await _somebody(store, word)
+                await caught_up(database, store)
+                require(await documents_with(database, word), "the words are to be there at first")
+                most = 3 if "take" in point else 2 * _TICKETS if "renew" in point[-6:] else 1
+                nth = random.randint(1, most)  # noqa: S311
+                killed = await _erase(url, person, point, nth)
+                require(killed == -signal.SIGKILL, f"{point}, {nth}: it ended with {killed}")
+                counted["killed"] += 1
+                if await Erasures(database).steps(person):
+                    counted["found_begun"] += 1
+                done = await _erase(url, person, "never", 1)
+                require(done == 0, f"after {point}, {nth}: the next one ended with {done}")
+                left = [name for name, _ in await documents_with(database, word)]
+                require(not left, f"after {point}, {nth}: the words are left in {left}")
+                counted["erased"] += 1
+                bar.advance(task)
+    return counted
+
+
+async def _somebody(store: EventStore, word: str) -> UUID:
+    """Have somebody say something on some tickets, and others on theirs; give the person."""
+    handler, name = Handler(store), f"{word}@example.org"
+    herself = Actor(name, "requester")
+    for n in range(_TICKETS):
+        ticket = uuid4()
+        opening = OpenTicket(subject=f"{word} {n}", requester=name, body=word)
+        for actor, command in (
+            (herself, opening),
+            (ACTOR, AssignTicket(assignee="alice")),
+            (ACTOR, AddNote(body=f"about {word}")),
+            (ACTOR, FollowTicket(follower=f"other{n}")),
+        ):
+            await handler.handle(ticket, Submission(command=command, actor=actor))
+    return (await store.vault.find(name)).id
+
+
+async def _erase(url: str, person: UUID, point: str, nth: int) -> int:
+    arguments = ("_erase", url, str(person), point, str(nth))
+    async with process("scripts.soak", *arguments) as erasing:
+        return await asyncio.wait_for(erasing.wait(), _COMPLETED_SECONDS)
+
+
+async def erase_and_die(url: str, person: UUID, point: str, nth: int) -> int:
+    """Erase somebody, or complete it, until a point is reached for the nth time; die there."""
+    die_at(STEPS, point, nth)
+    database = connect(url)
+    store = EventStore(database)
+    await Erasures(database).prepare()
+    admin = Principal("soak", "admin")
+    await Persons(database, store).erase(person, ErasePerson(reason="a soak"), admin)
+    await Forgetting(database, store).reconcile()
+    eraser = Eraser(database, store, _SETTLED_SECONDS)
+    while not await eraser.complete(person):  # noqa: ASYNC110 it says when to ask again
+        await asyncio.sleep(0.2)
+    await database.close()
+    return 0
+
+
+async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
+    """Give the documents of a log's database, and of its keys', in which a word stands."""
+    found: list[tuple[str, JsonObject]] = []
+    for name in (database.name, f"{database.name}_keys"):
+        own = database.client[name]
+        for collection in await own.list_collection_names():
+            if collection.startswith("system."):
+                continue
+            found += [
+                (collection, document)
+                async for document in own[collection].find()
+                if word.encode() in bson.encode(document, codec_options=_CODEC).lower()
+            ]
+    return found
