@@ -25,8 +25,8 @@ async def main() -> int:
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
-        await Generations(db).prepare()
         await Erasures(db).prepare()
+        await Generations(db).prepare()
         await db.vault.check()
         if settings.metrics_port is not None:
             _show_metrics(settings, settings.metrics_port)

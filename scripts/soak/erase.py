@@ -47,6 +47,8 @@ STEPS: tuple[tuple[object, str], ...] = (
     (Generations, "leftovers"),
 )
 """What an erasure goes through; it can be killed before and after each."""
+_TIMES = {"take": 3, "_renew": 2, "renew": 2 * _TICKETS, "_write": 2 * _TICKETS}
+"""How often one erasure comes there, if more than once."""
 POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
 
 
@@ -68,8 +70,7 @@ async def kill_erasure(
                 person = await _somebody(store, word)
                 await caught_up(database, store)
                 require(await documents_with(database, word), "the words are to be there at first")
-                most = 3 if "take" in point else 2 * _TICKETS if "renew" in point[-6:] else 1
-                nth = random.randint(1, most)  # noqa: S311
+                nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
                 killed = await _erase(url, person, point, nth)
                 require(killed == -signal.SIGKILL, f"{point}, {nth}: it ended with {killed}")
                 counted["killed"] += 1
