@@ -30,6 +30,7 @@ from api import (
 from api.access_log import AccessLog
 from api.bodies import Bodies
 from api.correlation import Correlation
+from api.forgetting import Forgetting
 from api.gate import Access, Authorisation, Gate
 from api.handle import Handler
 from api.metrics import Measuring
@@ -93,7 +94,7 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
 
 def forgetting(database: Database, store: EventStore) -> list[Work]:
     """Give what erases persons, as far as that is not the views' business."""
-    return [persons.Forgetting(database, store).run]
+    return [Forgetting(database, store).run]
 
 
 def access_by(database: Database, settings: Settings) -> Access:

@@ -66,7 +66,11 @@ class Feeder:
         self._reader = LogReader(store)
         self._fed: OrderedDict[UUID, None] = OrderedDict()  # for speed: what is made twice is one
         self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
-        store.on_erasure(self._reads.clear)
+        store.vault.on_erasure(self)
+
+    def forget(self) -> None:
+        """Forget tickets: somebody was erased whose words may be in some of them."""
+        self._reads.clear()
 
     async def run(self) -> None:
         """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""

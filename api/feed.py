@@ -99,7 +99,7 @@ class Feeds:
         self._reader = LogReader(store)
         self._writer = Writer(database, store)
         self._tails = Tails(store, self._writer.block)
-        store.on_erasure(self._tails.forget)
+        store.vault.on_erasure(self._tails)
         self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._open: Counter[str] = Counter()
         self._makers: set[asyncio.Task[None]] = set()

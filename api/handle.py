@@ -30,7 +30,6 @@ from domain.events import (
     EventData,
     TicketEvent,
     TicketLinked,
-    TicketOpened,
     encode,
 )
 from domain.ticket import Ticket
@@ -135,7 +134,7 @@ class Handler:
         self._store = store
         self._desks = desks or EmptyDesk()
         self._streams = Streams(store)
-        store.on_erasure(self._streams.forget)
+        store.vault.on_erasure(self._streams)
         self._under_way = 0
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
@@ -300,8 +299,6 @@ class Handler:
 def _encoded(events: Sequence[TicketEvent], stream: Stream) -> list[EventData]:
     """Give the stored form of events, and whose they are: the ticket's requester's."""
     requester = None if stream.ticket is None else stream.ticket.requester
-    for event in events:
-        requester = event.requester if isinstance(event, TicketOpened) else requester
     return [encode(event, requester) for event in events]
 
 

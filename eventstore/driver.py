@@ -25,7 +25,7 @@ from pymongo.read_concern import ReadConcern
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.master_keys import MasterKeys
-from eventstore.vault import Vault
+from eventstore.vault import PERSON_EVENTS, Vault, keys_of
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
@@ -33,8 +33,6 @@ Collection = AsyncCollection[JsonObject]
 T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
-_KEYS = "_keys"
-PERSON_EVENTS = "person_events"
 _SERVER_SELECTION_SECONDS = 10
 _ENDING_SECONDS = 5.0
 
@@ -194,7 +192,7 @@ class Database:
 def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:
     """Give a database for `url`; nothing is sent yet.
 
-    The keys of persons are in the database of its name with `_keys`. `masters`: what wraps them;
+    The keys of persons are in another (`keys_of`). `masters`: what wraps them;
     what the environment gives unless given here.
 
     Writes wait for a majority, on disk; reads see only what a majority has, so that nothing that
@@ -221,7 +219,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
-    vault = Vault(client[name + _KEYS], client[name][PERSON_EVENTS], masters)
+    vault = Vault(client[keys_of(name)], client[name][PERSON_EVENTS], masters)
     return Database(client, name, url, driver, masters, vault)
 
 

@@ -2,7 +2,7 @@
 
 A master key is 32 random bytes, written as base64. Where several are given, the first wraps what is
 new and the others still unwrap: so one takes another's place while everything runs
-(`scripts/persons.py rotate`).
+(`scripts/persons.py rewrap`).
 """
 
 import base64

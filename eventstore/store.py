@@ -18,7 +18,7 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,7 +48,6 @@ from eventstore.envelope import (
 )
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
 from eventstore.sealing import all_personal, opened, persons, sealed
-from eventstore.vault import Vault
 
 COLLECTION = "ticket_events"
 ResumeToken = Mapping[str, object]
@@ -155,16 +154,12 @@ class EventStore:
         as it is: there to be measured against.
         """
         self._database = database
-        self._vault = database.vault
+        self.vault = database.vault
+        """The keys of the persons whose words are in the log."""
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
         self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
-
-    @property
-    def vault(self) -> Vault:
-        """The keys of the persons whose words are in the log."""
-        return self._vault
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.
@@ -197,7 +192,7 @@ class EventStore:
         if not self._sealing:
             return chained(*about)
         names = {each.person for event in events for each in all_personal(event, metadata)}
-        keys = await self._vault.of_names(names) if names else {}
+        keys = await self.vault.of_names(names) if names else {}
 
         def protect(document: EventDocument, event: EventData) -> EventDocument:
             return sealed(document, all_personal(event, metadata), keys)
@@ -213,20 +208,16 @@ class EventStore:
         if not any("sealed" in document for document in documents):
             return list(documents)
         whose = {person for document in documents for person in persons(document)}
-        keys = await self._vault.of_ids(whose)
+        keys = await self.vault.of_ids(whose)
         return [opened(document, keys) for document in documents]
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
         """Have the keys in memory that `open` will ask for one document after the other."""
-        await self._vault.of_ids({person for d in documents for person in persons(d)})
+        await self.vault.of_ids({person for d in documents for person in persons(d)})
 
     async def opened(self, events: Sequence[Envelope]) -> list[Envelope]:
         """Give events opened, as `open` does."""
         return [from_document(d) for d in await self.open([to_document(e) for e in events])]
-
-    def on_erasure(self, forget: Callable[[], None]) -> None:
-        """Have this called soon after somebody was erased, to forget what was read before."""
-        self._vault.on_erasure(forget)
 
     async def tickets_of(self, person: UUID) -> list[UUID]:
         """Give the tickets in whose events something of a person is sealed."""

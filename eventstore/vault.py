@@ -31,8 +31,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -47,6 +48,8 @@ from eventstore.master_keys import MasterKeys, Wrapped
 from eventstore.sealing import ErasedKey, Key, PersonKey
 
 PERSONS, KEYRING = "persons", "keyring"
+PERSON_EVENTS = "person_events"
+"""Where the log's database says who has been erased."""
 STALE_SECONDS = 3.0
 """How long after somebody has been erased a process may still use a key of theirs."""
 
@@ -61,6 +64,12 @@ _ERASED = ErasedKey()
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 K = TypeVar("K")
+
+
+class Forgetful(Protocol):
+    """What keeps something of tickets in memory."""
+
+    def forget(self) -> None: ...
 
 
 class NoMasterKey(CasebookError):
@@ -78,6 +87,11 @@ class UnknownPerson(NotFound):
 
     def __init__(self) -> None:
         super().__init__("person_not_found", "nothing is held on such a person")
+
+
+def keys_of(database: str) -> str:
+    """Name the database of the keys of those whose words are in another."""
+    return f"{database}_keys"
 
 
 class Person(NamedTuple):
@@ -112,7 +126,7 @@ class Vault:
         self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
         self._by_id: OrderedDict[UUID, Key] = OrderedDict()
         self._forgotten = 0
-        self._to_forget: list[Callable[[], None]] = []
+        self._others: WeakSet[Forgetful] = WeakSet()
         self._looking = asyncio.Lock()
         self._looked_at = self._cleared_at = float("-inf")
         self._seen: object = None
@@ -378,9 +392,9 @@ class Vault:
 
     # --- what is kept in memory -----------------------------------------------------------------
 
-    def on_erasure(self, forget: Callable[[], None]) -> None:
-        """Have this called soon after somebody was erased, to forget what was read before."""
-        self._to_forget.append(forget)
+    def on_erasure(self, other: Forgetful) -> None:
+        """Have something forget what it has read soon after somebody was erased, while it lives."""
+        self._others.add(other)
 
     def forget(self) -> None:
         """Forget all keys."""
@@ -425,8 +439,8 @@ class Vault:
 
     def _forget_everything(self) -> None:
         self.forget()
-        for forget in self._to_forget:
-            forget()
+        for other in list(self._others):
+            other.forget()
 
 
 def _id(document: Mapping[str, object]) -> UUID:

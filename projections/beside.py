@@ -1,8 +1,32 @@
-"""Something that runs for as long as a block does, and takes the block down with it if it fails."""
+"""What runs beside something else: for as long as a block does, or until it is cancelled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+
+_log = logging.getLogger(__name__)
+
+
+async def again_and_again(
+    step: Callable[[], Awaitable[None]], what: str, pause_seconds: float
+) -> None:
+    """Do a step, and after a pause the same again, until cancelled.
+
+    A failure is logged, as that of `what`, and tried again: giving up would leave it undone.
+    """
+    while True:
+        try:
+            await step()
+        except (PyMongoError, CasebookError) as error:
+            _log.warning("%s is held up; trying again: %s", what, error)
+        except Exception:  # noqa: BLE001 whatever it is, it may be over by then
+            _log.exception("%s failed; trying again", what)
+        await asyncio.sleep(pause_seconds)
 
 
 @asynccontextmanager

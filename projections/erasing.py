@@ -13,17 +13,16 @@ those that are to be dropped. Until then it is tried again and again.
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from pymongo.errors import PyMongoError
-
-from domain.errors import CasebookError
 from domain.persons import ErasureCompleted, KeyDestroyed
 from eventstore.driver import Database
 from eventstore.store import EventStore
 from eventstore.vault import STALE_SECONDS
 from projections.batch import BatchWriter
+from projections.beside import again_and_again
 from projections.checkpoints import Checkpoints
 from projections.erasures import Erasures
 from projections.generations import Generations
@@ -33,9 +32,18 @@ from projections.tickets import SHAPE
 SETTLED_SECONDS = 75.0
 """How long after a key is gone something may still be written that was opened by it."""
 _LOOK_SECONDS = 1.0
-_STALE = timedelta(seconds=STALE_SECONDS + 1)
+_STALE_SECONDS = STALE_SECONDS + 1
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """When it was first seen that a person's key is gone, and whether views were renewed since."""
+
+    at: float
+    server_time: datetime
+    renewed: bool = False
 
 
 class Eraser:
@@ -46,50 +54,50 @@ class Eraser:
     ) -> None:
         self._database = database
         self._store = store
-        self._settled = timedelta(seconds=settled_seconds)
+        self._settled_seconds = settled_seconds
         self._erasures = Erasures(database)
         self._generations = Generations(database)
-        self._renewed: set[UUID] = set()
+        self._seen: dict[UUID, _Seen] = {}
 
     async def run(self) -> None:
         """Complete what is begun, until cancelled. A failure is logged and tried again."""
-        while True:
-            try:
-                for person in await self._erasures.at(KeyDestroyed):
-                    await self.complete(person)
-            except (PyMongoError, CasebookError) as error:
-                _log.warning("an erasure is still to be completed; trying again: %s", error)
-            except Exception:  # noqa: BLE001 as in the projector: never give up
-                _log.exception("erasing failed; trying again")
-            await asyncio.sleep(_LOOK_SECONDS)
+        await again_and_again(self._step, "an erasure", _LOOK_SECONDS)
+
+    async def _step(self) -> None:
+        for person in await self._erasures.at(KeyDestroyed):
+            await self.complete(person)
 
     async def complete(self, person: UUID) -> bool:
-        """Do what can be done by now; say whether that was all.
+        """Do what can be done by now; say whether that was all. The key is to be gone already.
 
         Raises StoreUnavailable, what the driver raises.
         """
-        [_, destroyed, *_] = await self._erasures.steps(person)
-        since = await self._database.server_time() - destroyed.at
-        if since < _STALE:
+        clock = asyncio.get_running_loop().time
+        if person not in self._seen:  # by clocks of ours: those of who took the step may differ
+            self._seen[person] = _Seen(clock(), await self._database.server_time())
+        seen = self._seen[person]
+        since = clock() - seen.at
+        if since < _STALE_SECONDS:
             return False
-        if person not in self._renewed:
+        if not seen.renewed:
             await self._renew(person)
-            self._renewed.add(person)
-        if since < self._settled or await self._others_may_write(destroyed.at):
+            seen.renewed = True
+        if since < self._settled_seconds or await self._others_may_write(seen.server_time):
             return False
         renewed = await self._renew(person)
         if renewed is None or await self._generations.leftovers():
             return False
         await self._erasures.take(person, ErasureCompleted(renewed))
+        del self._seen[person]
         _log.info("person %s is erased: %d tickets were folded anew", person, renewed)
         return True
 
-    async def _others_may_write(self, destroyed_at: datetime) -> bool:
+    async def _others_may_write(self, gone_at: datetime) -> bool:
         """Say whether views are built by who may have read before; or are another version's, which
         cannot be folded anew: they are dropped, unless they are shown.
         """
         began = await self._generations.build_began()
-        if began is not None and began < destroyed_at + _STALE:
+        if began is not None and began < gone_at + timedelta(seconds=_STALE_SECONDS):
             return True
         await self._generations.drop_foreign()
         return any(g.shape != SHAPE for g in await self._generations.holding_tickets())

@@ -3,7 +3,7 @@
     person_events   a stream per person, in the form of the log's events; `ticket_id` is the person
 
       1 PersonErased       durable before anything else is done: from here on there is no way back
-      2 KeyDestroyed       by whoever serves (`api/persons.py`)
+      2 KeyDestroyed       by whoever serves (`api/forgetting.py`)
       3 ErasureCompleted   by whoever projects (`erasing.py`)
 
 Each step may be done again, by anyone, after any crash: only who appends first has done it.
@@ -19,10 +19,11 @@ from domain import persons
 from domain.errors import HistoryError
 from domain.events import Actor
 from domain.persons import STEPS, PersonErased, PersonEvent
-from eventstore.driver import PERSON_EVENTS, Database
+from eventstore.driver import Database
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint, utc_now
 from eventstore.failures import VersionConflict
 from eventstore.store import EventStore
+from eventstore.vault import PERSON_EVENTS
 
 _KNOWN_BY = "data.known_by_1"
 SYSTEM = Actor("casebook", "system")

@@ -186,7 +186,6 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
                 url = in_use.url
                 await stack.enter_async_context(_while_it_listens(settings.data_dir, url))
         masters = await _master_keys(url, settings)
-        masters = await _master_keys(url, settings)
         yield await stack.enter_async_context(_connected(url, settings, masters))
 
 
@@ -247,7 +246,12 @@ async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
                 raise KeyUnusable(
                     f"{path} is gone, and without it nothing personal can be read: restore it"
                 )
-        place(path, new_master_key().encode() + b"\n")
+        try:
+            place(path, new_master_key().encode() + b"\n")
+        except OSError as error:
+            raise KeyUnusable(f"cannot write the master key {path}: {error}") from error
+        note = f"A master key is made: {path}. Keep a copy: nothing personal is read without it."
+        errors.print(note, highlight=False, markup=False, soft_wrap=True)
     return MasterKeys.in_file(path)
 
 

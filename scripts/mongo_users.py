@@ -35,8 +35,9 @@ from pymongo.errors import OperationFailure
 from api import access_log, cursors, desk, keys
 from domain.events import JsonObject
 from eventstore import log_checkpoints, store
-from eventstore.driver import PERSON_EVENTS, Database, Session, connect
+from eventstore.driver import Database, Session, connect
 from eventstore.store import EventStore
+from eventstore.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from projections import generations, saved_views, webhooks
 from projections.erasures import Erasures
 from projections.generations import FIRST, Generations
@@ -56,7 +57,6 @@ _OF_THE_API = (
     keys.COLLECTION,
     access_log.COLLECTION,
 )
-_PERSONS = PERSON_EVENTS
 _KEYS = "_keys/"
 """Before the name of a collection that is in the database of the keys of persons."""
 _READ = ("find", "listIndexes", "collStats")
@@ -72,8 +72,8 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("remove", store.COLLECTION),
         ("update", "ticket_reads_1"),
         ("insert", log_checkpoints.COLLECTION),
-        ("update", _PERSONS),
-        ("remove", f"{_KEYS}persons"),
+        ("update", PERSON_EVENTS),
+        ("remove", f"{_KEYS}{PERSONS}"),
     ],
     PROJECTOR: [
         ("insert", store.COLLECTION),
@@ -82,9 +82,9 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("find", keys.COLLECTION),
         ("find", cursors.COLLECTION),
         ("find", webhooks.WEBHOOKS),
-        ("remove", _PERSONS),
-        ("insert", f"{_KEYS}persons"),
-        ("update", f"{_KEYS}persons"),
+        ("remove", PERSON_EVENTS),
+        ("insert", f"{_KEYS}{PERSONS}"),
+        ("update", f"{_KEYS}{PERSONS}"),
     ],
     AUDITOR: [
         ("insert", store.COLLECTION),
@@ -93,8 +93,8 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("insert", log_checkpoints.COLLECTION),
         ("find", keys.COLLECTION),
         ("find", "ticket_reads_1"),
-        ("find", f"{_KEYS}persons"),
-        ("find", f"{_KEYS}keyring"),
+        ("find", f"{_KEYS}{PERSONS}"),
+        ("find", f"{_KEYS}{KEYRING}"),
     ],
 }
 """What each user must be refused, among other things: what `check` tries."""
@@ -113,7 +113,7 @@ def privileges(
             for name in names
         ]
 
-    keys_of = f"{database}_keys"
+    of_keys = keys_of(database)
     everywhere = on([""], "listCollections")
     parked = [name for name in numbered if name.startswith("parked_tickets_")]
     return {
@@ -122,9 +122,9 @@ def privileges(
             *on([store.COLLECTION], "insert"),
             *on(_OF_THE_API, *_WRITE),
             *on(parked, "insert", "update"),
-            *on([_PERSONS], "insert", "createIndex"),
-            *on(["persons"], "find", "insert", "update", "createIndex", of=keys_of),
-            *on(["keyring"], "find", "insert", of=keys_of),
+            *on([PERSON_EVENTS], "insert", "createIndex"),
+            *on([PERSONS], "find", "insert", "update", "createIndex", of=of_keys),
+            *on([KEYRING], "find", "insert", of=of_keys),
         ],
         PROJECTOR: [
             *everywhere,
@@ -134,12 +134,12 @@ def privileges(
             *on([generations.COLLECTION], *_READ, "insert", "update", "remove", "createIndex"),
             *on(FIRST.names, "find", "createCollection", "dropCollection"),
             *on(numbered, *_READ, *_WRITE, "createCollection", "dropCollection"),
-            *on([_PERSONS], *_READ, "insert"),
-            *on(["persons", "keyring"], "find", of=keys_of),
+            *on([PERSON_EVENTS], *_READ, "insert"),
+            *on([PERSONS, KEYRING], "find", of=of_keys),
         ],
         AUDITOR: [
             *everywhere,
-            *on([store.COLLECTION, _PERSONS, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ),
+            *on([store.COLLECTION, PERSON_EVENTS, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ),
         ],
     }
 
@@ -246,7 +246,7 @@ async def _check() -> int:
 
 
 async def _is_refused(database: Database, action: str, name: str) -> bool:
-    of = f"{database.name}_keys" if name.startswith(_KEYS) else database.name
+    of = keys_of(database.name) if name.startswith(_KEYS) else database.name
     collection = database.client[of][name.removeprefix(_KEYS)]
     nothing: JsonObject = {"_id": "scripts.mongo_users check"}
 

@@ -37,6 +37,7 @@ async def main() -> int:
                 print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
                 print("and small single-machine use. In production, name a MongoDB replica set in")
                 print("CASEBOOK_MONGODB_URL.")
+            await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -108,16 +108,16 @@ def _bytes(value: object) -> bytes:
     return value
 
 
-def _list(value: object) -> list[Mapping[str, object]]:
+def _list(value: object) -> list[object]:
     if not isinstance(value, list) or not value:  # an event with nothing sealed has no list
         raise TypeError
     return value
 
 
-def _field(field: Mapping[str, object]) -> Plain:
+def _field(field: object) -> Plain:
     """Read a sealed field; it is not opened: the hash is over this."""
-    if field.keys() != {"path", "person", "text"}:
-        raise ValueError
+    if not isinstance(field, dict) or field.keys() != {"path", "person", "text"}:
+        raise TypeError
     return {**field, "person": _text(field["person"])}
 
 

@@ -13,9 +13,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from api.feed_format import Writer
+from api.forgetting import Forgetting
 from api.handle import Handler, Submission
 from api.keys import KeyOrder, Keys
-from api.persons import Forgetting
+from api.log_tail import TailEnded, Tails
 from domain.commands import AddNote, AssignTicket, OpenTicket
 from domain.errors import HistoryError, PersonGone
 from domain.events import ERASED, Actor
@@ -24,6 +26,7 @@ from eventstore.archive import Summing, lines
 from eventstore.envelope import chain_is_whole
 from eventstore.store import EventStore
 from projections import erasing, generations
+from projections.beside import beside
 from projections.erasing import Eraser
 from projections.erasures import Erasures
 from projections.generations import Generations
@@ -53,22 +56,15 @@ OTHERS = {"subject": "Printer jam", "requester": "bob", "body": "Bob's own words
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(erasing, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(erasing, "_STALE", timedelta(seconds=0.1))
+    monkeypatch.setattr(erasing, "_STALE_SECONDS", 0.1)
     monkeypatch.setattr(generations, "DROP_SECONDS", 0.2)
 
 
 @asynccontextmanager
 async def erasing_in(database, settled_seconds=0.2):
     """Have erasures be completed, as whoever projects does."""
-    store = EventStore(database)
-    eraser = Eraser(database, store, settled_seconds)
-    sweeper = Generations(database)
-    task = asyncio.create_task(eraser.run())
-    try:
-        yield sweeper
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with beside(Eraser(database, EventStore(database), settled_seconds).run()):
+        yield Generations(database)
 
 
 async def person_named(client, name):
@@ -441,6 +437,55 @@ async def test_what_was_written_before_anything_was_sealed_still_reads(database,
         await completed(client, person)
         assert chain_is_whole(await store.stored(old))
         await assert_views_equal_the_log(database)
+
+
+async def test_an_audit_waits_for_views_that_are_still_to_be_folded_anew(database, store):
+    """L7: what is read of the log is erased before it is in the views, and that is no damage."""
+    async with serving(database) as client:
+        await client.post("/tickets", json=OPEN, headers=OF_CARLA)
+        await caught_up(database, store)
+        await erased(client, await person_named(client, CARLA))
+        assert await documents_with(database, "canarysubject")  # the views are still as they were
+        audit = asyncio.create_task(audited(database))
+        await asyncio.sleep(0.5)
+        assert not audit.done()
+        async with erasing_in(database):
+            assert (await audit)[0] == []
+
+
+async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database, store):
+    """Their words may be in what is kept for all who listen; who comes back reads them erased."""
+    tails = Tails(store, Writer(database, store).block)
+    store.vault.on_erasure(tails)
+    tail = await tails.join()
+    handler, ticket = Handler(store), uuid4()
+    order = OpenTicket(subject="canarysubject", requester=CARLA)
+    await handler.handle(ticket, Submission(command=order, actor=ALICE))
+
+    async def there():
+        return [entry.written for entry in await tail.behind(0, 0.1)]
+
+    [written] = await until(there)
+    assert b"canarysubject" in written
+    async with serving(database, project=False) as client:
+        await erased(client, await person_named(client, CARLA))
+    async with asyncio.timeout(10):
+        with pytest.raises(TailEnded):
+            await tail.behind(tail.end, 10)
+    tails.leave(tail)
+    again = await Writer(database, store).line((await store.stored(ticket))[0])
+    assert b"canarysubject" not in again
+    assert ERASED.encode() in again
+    await tails.closed()
+
+
+async def test_nobody_is_let_in_by_the_name_of_the_erased(database, store):
+    """Or they would see the tickets of all of them."""
+    async with serving(database, project=False) as client:
+        answer = await client.get("/tickets", headers=as_("requester", ERASED))
+        is_problem(answer, 401, "unauthenticated")
+        order = {"principal": ERASED, "role": "requester"}
+        is_problem(await client.post("/keys", json=order, headers=ADMIN), 422, "invalid_request")
 
 
 async def test_a_missing_key_parks_the_ticket_and_is_never_taken_for_erased(database, store):

@@ -16,14 +16,15 @@ import bson
 from bson.codec_options import CodecOptions
 
 from api.access import Principal
+from api.forgetting import Forgetting
 from api.handle import Handler, Submission
-from api.persons import Forgetting, Persons
+from api.persons import Persons
 from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
 from domain.events import Actor, JsonObject
 from domain.persons import ErasePerson
 from eventstore.driver import Database, connect
 from eventstore.store import EventStore
-from eventstore.vault import Vault
+from eventstore.vault import Vault, keys_of
 from projections.batch import BatchWriter
 from projections.erasing import Eraser
 from projections.erasures import Erasures
@@ -127,7 +128,7 @@ async def erase_and_die(url: str, person: UUID, point: str, nth: int) -> int:
 async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
     """Give the documents of a log's database, and of its keys', in which a word stands."""
     found: list[tuple[str, JsonObject]] = []
-    for name in (database.name, f"{database.name}_keys"):
+    for name in (database.name, keys_of(database.name)):
         own = database.client[name]
         for collection in await own.list_collection_names():
             if collection.startswith("system."):
