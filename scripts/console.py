@@ -250,8 +250,6 @@ async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
             place(path, new_master_key().encode() + b"\n")
         except OSError as error:
             raise KeyUnusable(f"cannot write the master key {path}: {error}") from error
-        note = f"A master key is made: {path}. Keep a copy: nothing personal is read without it."
-        errors.print(note, highlight=False, markup=False, soft_wrap=True)
     return MasterKeys.in_file(path)
 
 

@@ -37,6 +37,11 @@ async def main() -> int:
                 print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
                 print("and small single-machine use. In production, name a MongoDB replica set in")
                 print("CASEBOOK_MONGODB_URL.")
+            if settings.master_key_path.exists() and await db.vault.is_new():
+                print(
+                    f"The master key is made: {settings.master_key_path}, which only you can read."
+                )
+                print("Keep a copy elsewhere: without it nothing personal can be read again.")
             await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
             host, port = listening.getsockname()[:2]

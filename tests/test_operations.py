@@ -146,6 +146,10 @@ async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path
             made = await sam.post(f"{address}/tickets", json=OPEN, headers=traced)
             own = await sam.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=20"})
             bad = await sam.post(f"{address}/tickets", json={}, headers={"Correlation-Id": "mine"})
+            key = await script("scripts.keys", "make", "canary", "requester", env=env)
+            hers = (await key.communicate())[0].decode().strip()
+            as_her = {"Authorization": f"Bearer {hers}", "Correlation-Id": "hers"}
+            await sam.get(f"{address}/tickets", headers=as_her)
         assert made.headers["correlation-id"] == TRACE
         assert bad.headers["correlation-id"] == "mine"
 
@@ -168,8 +172,12 @@ async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path
         (201, TRACE),
         (201, own.headers["correlation-id"]),
         (422, "mine"),
+        (200, "hers"),
     ]
-    assert {t["principal"] for t in told} == {"supervisor:sam"}
+    *others, last = [t["principal"] for t in told]
+    assert set(others) == {"supervisor:sam"}
+    assert last == f"requester:{hers.split('_')[1]}"
+    assert b"canary" not in err  # a log cannot be made to forget
     assert all({"level", "timestamp", "logger"} <= line.keys() for line in lines)
 
 
