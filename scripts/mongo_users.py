@@ -176,6 +176,7 @@ async def main() -> int:
 async def _make(url: str, ahead: int) -> int:
     database = connect(url)
     try:
+        await database.server_time()  # at once: a transaction would be tried again for two minutes
         await EventStore(database).prepare()
         await Generations(database).prepare()
         await Erasures(database).prepare()
