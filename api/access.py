@@ -10,7 +10,8 @@ A role is what somebody does at the desk:
     agent        works on the tickets of their groups
     supervisor   works on all tickets, follows the log, has saved views and webhooks
     auditor      reads everything, changes nothing
-    admin        keys, the desk's set-up, projections; no ticket's content
+    admin        keys, the desk's set-up, projections, persons: what is held on one, and no more of
+                 any ticket
 """
 
 from collections.abc import Mapping

@@ -4,30 +4,36 @@ API keys of who is erased are revoked and name nobody, the access log names them
 views and webhooks that ask for their tickets are deleted, and their key is destroyed. The third
 step is that of whoever projects (`projections/erasing.py`).
 
-A key of somebody who has been erased, back in a restored database of keys, is destroyed again; an
-erasure that only the keys remember is done again in a restored log.
+What names them beside the log may come back: from a process that had not heard of it yet, or out of
+a backup. So it is looked for again while the erasure goes on, and every some minutes for all who
+were ever erased, whose names nobody knows any more: each name that is found is compared with what
+theirs were known by. A key that is back is destroyed again, and an erasure that only the keys
+remember is done again in the log.
 """
 
 import asyncio
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
 from api import access_log, keys
-from domain.events import ERASED
+from domain.events import ERASED, JsonObject
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.driver import Database
+from eventstore.key_files import KeyUnusable
 from eventstore.store import EventStore
 from eventstore.vault import UnknownPerson
 from projections import tickets
 from projections.beside import again_and_again
 from projections.erasures import Erasures
 from projections.generations import Generations
-from projections.saved_views import SavedViews
-from projections.webhooks import Webhooks
+from projections.saved_views import SavedViews, UnknownView
+from projections.webhooks import UnknownWebhook, Webhooks
 
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 20.0
 _RECONCILE_SECONDS = 600.0
 _RESTORED = "erased before a backup was restored"
 
@@ -42,70 +48,106 @@ class Forgetting:
         self._store = store
         self._vault = database.vault
         self._erasures = Erasures(database)
+        self._keys = keys.Keys(database)
+        self._records = database.collection(access_log.COLLECTION)
         self._webhooks = Webhooks(database)
         self._views = SavedViews(database)
-        self._reconciled = float("-inf")
+        self._looked = self._reconciled = float("-inf")
 
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
-        await again_and_again(self._step, "forgetting a person", _LOOK_SECONDS)
+        await asyncio.gather(
+            again_and_again(self._step, "forgetting a person", _LOOK_SECONDS),
+            again_and_again(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
+        )
 
     async def _step(self) -> None:
+        for person in await self._erasures.at(PersonErased):
+            await self.forget(person)
+
+    async def _look_after(self) -> None:
         clock = asyncio.get_running_loop().time
         if clock() - self._reconciled > _RECONCILE_SECONDS:
             await self.reconcile()
-            self._reconciled = clock()
-        for person in await self._erasures.at(PersonErased):
-            await self.forget(person)
+            self._reconciled = self._looked = clock()
+        elif clock() - self._looked > _AGAIN_SECONDS:
+            unfinished = await self._erasures.at(KeyDestroyed)
+            if unfinished:
+                digests = {await self._erasures.known_by(person) for person in unfinished}
+                await self._unname(await self._names(digests))
+            self._looked = clock()
 
     async def forget(self, person: UUID) -> None:
         """Destroy a person's key, and what names them beside the log and its views.
 
-        Raises StoreUnavailable, what the driver raises.
+        Raises StoreUnavailable, what the driver raises; HistoryError for who is not erased.
         """
+        if len(await self._erasures.steps(person)) > 1:
+            return
         known_by = await self._erasures.known_by(person)
         name: str | None = None
-        with suppress(UnknownPerson):
+        with suppress(UnknownPerson, KeyUnusable):  # of no use to anybody, and it goes all the same
             name = (await self._vault.person(person)).name
         # By the name, so before the key goes: only that knows it.
-        done = KeyDestroyed(0, 0, 0, 0, 0) if name is None else await self._unname(person, name)
+        plain = None if name is None else len(await self._plain_tickets(name))
+        await self._unname(await self._names({known_by}) if name is None else {name})
         await self._vault.destroy(person, known_by)
-        await self._erasures.take(person, done)
+        await self._erasures.take(person, KeyDestroyed(plain))
 
-    async def _unname(self, person: UUID, name: str) -> KeyDestroyed:
-        records = await self._database.collection(access_log.COLLECTION).update_many(
-            {"principal.id": name}, {"$set": {"principal.id": ERASED}}
-        )
-        of_keys = await keys.Keys(self._database).forget(name)
-        views = [v for v in await self._views.all() if v.filter.requester == name]
-        for view in views:
-            await self._views.delete(view.name)
-        hooks = [h for h in await self._webhooks.all() if h.filter.requester == name]
-        for hook in hooks:
-            await self._webhooks.delete(hook.id)
-        sealed = set(await self._store.tickets_of(person))
-        plain = await named_tickets(self._database, name) - sealed
-        return KeyDestroyed(records.modified_count, of_keys, len(views), len(hooks), len(plain))
+    async def _plain_tickets(self, name: str) -> set[UUID]:
+        """Give the tickets that the views show as somebody's, whose events name them plainly."""
+        shown = await named_tickets(self._database, name)
+        return await self._store.plainly_naming(name, shown)
+
+    async def _unname(self, names: Collection[str]) -> None:
+        """Let nothing beside the log and its views name somebody any more. Safe to repeat."""
+        for name in names:
+            named = {"principal.id": name}
+            await self._records.update_many(named, {"$set": {"principal.id": ERASED}})
+            await self._keys.forget(name)
+        for view in await self._views.all():
+            if view.filter.requester in names:
+                with suppress(UnknownView):  # another process is at it as well
+                    await self._views.delete(view.name)
+        for hook in await self._webhooks.all():
+            if hook.filter.requester in names:
+                with suppress(UnknownWebhook):
+                    await self._webhooks.delete(hook.id)
+
+    async def _names(self, digests: Collection[bytes]) -> set[str]:
+        """Give all names beside the log and its views that are known by one of some digests."""
+        found: set[object] = set()
+        async for record in self._records.find({}, {"_id": 0, "principal.id": 1}):
+            found.add(cast("JsonObject", record.get("principal") or {}).get("id"))
+        for key in await self._keys.all():
+            found |= {key.principal, key.created_by}
+        found |= {view.filter.requester for view in await self._views.all()}
+        found |= {hook.filter.requester for hook in await self._webhooks.all()}
+        names = [name for name in found if isinstance(name, str)]
+        return {name for name in names if await self._vault.known_by(name) in digests}
 
     async def reconcile(self) -> None:
-        """Have log and keys say the same of who has been erased, as after a backup was restored.
+        """Have log, keys and all beside them say the same of who has been erased, as after a backup
+        was restored.
 
         Raises StoreUnavailable, what the driver raises.
         """
-        fenced = await self._erasures.all()
-        for person in await self._vault.still_there(fenced):
-            if len(await self._erasures.steps(person)) > 1:  # or it is about to be destroyed
+        fences = await self._erasures.fences()
+        for known_by in await self._vault.still_there(fences):
+            if len(await self._erasures.steps(fences[known_by])) > 1:  # or it is about to be
                 _log.warning("the key of an erased person is back, and destroyed again")
-                await self._vault.destroy(person, await self._erasures.known_by(person))
-        known = set(fenced)
-        for gone in await self._vault.erased():
-            if gone.id not in known:
+                await self._vault.destroy(fences[known_by], known_by)
+        for known_by, person in (await self._vault.erased()).items():
+            if known_by not in fences:
                 _log.warning("the log does not know an erasure any more; it is done again")
-                known_by = (await self._vault.known_as(gone.id)).hex()
-                await self._erasures.take(gone.id, PersonErased(_RESTORED, known_by))
+                await self._erasures.take(person, PersonErased(_RESTORED, known_by.hex()))
+        await self._unname(await self._names(fences.keys()))
 
 
 async def named_tickets(database: Database, name: str) -> set[UUID]:
-    """Give the tickets that the views show as somebody's."""
+    """Give the tickets that the views show as somebody's, or as followed by them."""
     shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
-    return {cast("UUID", d["_id"]) async for d in shown.find({"requester": name}, {"_id": 1})}
+    found: set[UUID] = set()
+    for field in ("requester", "followers"):
+        found |= {cast("UUID", d["_id"]) async for d in shown.find({field: name}, {"_id": 1})}
+    return found

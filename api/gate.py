@@ -36,12 +36,13 @@ from api.access_log import AccessLog, Asking, Outcome
 from api.keys import PREFIX, Keys
 from api.problems import answer_to
 from api.tokens import Tokens, TokensUncheckable
-from domain.errors import Forbidden
-from eventstore.failures import StoreUnavailable
+from domain.errors import Forbidden, PersonGone
+from eventstore.failures import StoreUnavailable, answering
 
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
 _FAILURES = limits.parse("5/second")
+_LOOK_SECONDS = 1.0
 _LOOKED_UP = limits.parse("100/second")
 _FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
 
@@ -70,7 +71,17 @@ class Access:
         shown = shown.strip()
         if shown.startswith(PREFIX) or self._tokens is None:
             return await self.keys.principal(shown)
-        return await self._tokens.principal(shown)
+        who = await self._tokens.principal(shown)
+        # An erased person's keys are revoked. Their tokens are somebody else's to end, and what
+        # they ask for would put their name on record here.
+        try:
+            async with answering(_LOOK_SECONDS):
+                await self.keys.vault.check_name(who.id)
+        except PersonGone:
+            raise Unauthenticated("the token's `sub` has been erased here") from None
+        except StoreUnavailable:
+            pass  # metrics are wanted most when the database is silent; nothing else is served then
+        return who
 
     def is_known(self, authorization: str | None) -> bool:
         """Say whether who shows this may be known already, so that `identify` costs little."""

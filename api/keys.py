@@ -119,14 +119,16 @@ class Keys:
 
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self._documents = database.collection(COLLECTION)
+        self.vault = database.vault
         self._now = now
         self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
 
     async def make(self, order: KeyOrder, created_by: str) -> tuple[Key, str]:
         """Make a key; give it, and its text, which is nowhere else.
 
-        Raises Unacceptable for an id that is nobody's to have, StoreUnavailable.
+        Raises Unacceptable for an id that is nobody's to have, PersonGone, StoreUnavailable.
         """
+        await self.vault.check_name(order.principal)
         if is_reserved(order.principal):
             raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")
         if order.expires_at is not None and order.expires_at <= self._now():
@@ -180,17 +182,13 @@ class Keys:
         if await self.find(id_) is None:
             raise NoSuchKey
 
-    async def forget(self, principal: str) -> int:
-        """Revoke somebody's keys, and let none name them; give how many of them there were."""
+    async def forget(self, principal: str) -> None:
+        """Revoke somebody's keys, and let none name them."""
         await self._documents.update_many(
             {"principal": principal, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
         )
-        made_by = {"created_by": principal}
-        await self._documents.update_many(made_by, {"$set": {"created_by": ERASED}})
-        theirs = {"principal": principal}
-        return (
-            await self._documents.update_many(theirs, {"$set": {"principal": ERASED}})
-        ).modified_count
+        for field in ("created_by", "principal"):
+            await self._documents.update_many({field: principal}, {"$set": {field: ERASED}})
 
     async def principal(self, text: str) -> Principal:
         """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
@@ -295,7 +293,7 @@ def router(keys: Keys) -> APIRouter:
         response_model=KeyMade,
         responses={
             201: {"headers": described_headers("Location")},
-            **problem_responses(400, 422, 503),
+            **problem_responses(400, 409, 422, 503),
         },
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:

@@ -111,12 +111,22 @@ class Tail:
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
         if place < self._first:
-            raise TooSlow
+            raise TailEnded if self.has_ended else TooSlow
         offset = place - self._first
         found = tuple(islice(self._row, offset, offset + _AT_ONCE))
         if not found and self.has_ended:
             raise TailEnded
         return found
+
+    def clear(self) -> None:
+        """Drop all that is in the row, and end."""
+        self._first = self.end
+        self._row.clear()
+        self._bytes = 0
+        self.has_ended = True
+        self._news.set()
+        if self.reading is not None:
+            self.reading.cancel()
 
     async def run(self) -> None:
         """Read the stream until cancelled. Raises HistoryLost, StoreFailed, StoreUnavailable."""
@@ -192,8 +202,8 @@ class Tails:
 
     def forget(self) -> None:
         """End the tail: somebody was erased whose words may be in it. Who listens comes back."""
-        if self._tail is not None and self._tail.reading is not None:
-            self._tail.reading.cancel()
+        if self._tail is not None:
+            self._tail.clear()
 
     async def closed(self) -> None:
         """Wait until nothing is read any more, after all have left."""

@@ -108,11 +108,21 @@ class Persons:
                 person = await self._vault.find(name)
             except UnknownPerson:
                 # What was written before anything was sealed has no key; to be erased takes one.
-                if not await named_tickets(self._database, name):
+                if not await self._is_named(name):
                     raise
                 await self._vault.of_names([name])
                 person = await self._vault.find(name)
             return await self._told(person)
+
+    async def _is_named(self, name: str) -> bool:
+        """Say whether anything names somebody."""
+        records = self._database.collection(access_log.COLLECTION)
+        of_keys = self._database.collection(keys.COLLECTION)
+        return bool(
+            await named_tickets(self._database, name)
+            or await records.find_one({"principal.id": name}, {"_id": 1})
+            or await of_keys.find_one({"$or": [{"principal": name}, {"created_by": name}]})
+        )
 
     async def show(self, id_: UUID) -> JsonObject:
         """Say what is known of a person. Raises UnknownPerson, StoreUnavailable."""
@@ -152,10 +162,13 @@ class Persons:
     async def _lines(self, person: Person, name: str, ids: list[UUID]) -> AsyncIterator[bytes]:
         yield _line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
         try:
-            own = await self._vault.of_ids([person.id])
             for ticket_id in ids:
                 is_theirs = False
                 async for part in self._store.parts(ticket_id):
+                    # Each time anew: they may be erased while this is read.
+                    own = await self._vault.of_ids([person.id])
+                    if not isinstance(own.get(person.id), sealing.PersonKey):
+                        raise AlreadyErased
                     for stored in part:
                         whose = set(sealing.persons(stored))
                         event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)

@@ -104,6 +104,8 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
     async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
         async with answering():
+            if asked.requester is not None:
+                await database.vault.check_name(asked.requester)
             view, is_new = await saved.save(name, asked)
         [content] = await views.ask(partial(told, [view], await sights.of(who)))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK

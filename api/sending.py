@@ -38,7 +38,7 @@ from pymongo.errors import PyMongoError
 
 from api.correlation import outgoing
 from api.dispatch import Feeder
-from api.feed_format import line
+from api.feed_format import told_line
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database
@@ -211,7 +211,10 @@ class Sender:
         events = await self._store.stored(delivery.ticket_id, after=after, limit=1)
         if not events:
             return None, "the log has no such event any more"
-        body = (await line(self._store, events[0])).rstrip(b"\n")
+        [event] = await self._store.open(events)
+        if "sealed" in event:  # nulls would be taken for what was said
+            return None, "a key is missing, and the event cannot be opened"
+        body = told_line(events[0], event).rstrip(b"\n")
         timestamp = str(int(now.timestamp()))
         headers = {
             "Content-Type": "application/json",

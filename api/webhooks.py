@@ -189,6 +189,10 @@ def router(database: Database, store: EventStore) -> APIRouter:
     cursors = Cursors(database, "deliveries")
     routes = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
+    async def check(filter_: TicketFilter) -> None:
+        if filter_.requester is not None:
+            await database.vault.check_name(filter_.requester)
+
     async def told(hook: Webhook) -> JsonObject:
         return {
             "id": hook.id,
@@ -219,6 +223,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         hexadecimal.
         """
         async with answering():
+            await check(order.filter)
             since = await store.position()
             hook = Webhook(
                 id=uuid7(),
@@ -256,13 +261,14 @@ def router(database: Database, store: EventStore) -> APIRouter:
     @routes.put(
         "/{webhook_id}",
         response_model=WebhookAnswer,
-        responses=problem_responses(400, 404, 422, 503),
+        responses=problem_responses(400, 404, 409, 422, 503),
     )
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
         """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
         is sent too.
         """
         async with answering():
+            await check(change.filter)
             hook = await hooks.change(
                 webhook_id, change.url, change.types, change.filter, change.secret
             )

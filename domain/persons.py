@@ -4,9 +4,9 @@ A person's stream has at most three events, one after the other; between them is
 been done. Pure, as all of the domain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -39,17 +39,14 @@ class PersonErased(Event):
 
 @dataclass(frozen=True, slots=True)
 class KeyDestroyed(Event):
-    """Their key is gone, and nothing beside the log and its views names them any more.
+    """Their key is gone, and what named them beside the log and its views does so no more.
 
-    How much there was that did: `plain_tickets` are tickets whose events are older than sealing,
-    and name them still.
+    `plain_tickets` is how many tickets have events that are older than sealing, and name them
+    still; null if it was found out by nobody before their name was gone.
     """
 
-    access_records: int
-    api_keys: int
-    saved_views: int
-    webhooks: int
-    plain_tickets: int
+    schema: ClassVar[int] = 2
+    plain_tickets: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,11 @@ PersonEvent = PersonErased | KeyDestroyed | ErasureCompleted
 STEPS: tuple[type[PersonEvent], ...] = get_args(PersonEvent)
 """What follows on what."""
 
+_UPCASTERS: Mapping[tuple[str, int], Callable[[JsonObject], JsonObject]] = {
+    # It told what had named them, too: as far as the process knew that happened to take the step.
+    ("KeyDestroyed", 1): lambda data: {"plain_tickets": data["plain_tickets"]},
+}
+_SCHEMAS = {cls.__name__: cls.schema for cls in STEPS}
 _ADAPTERS: Mapping[str, TypeAdapter[PersonEvent]] = {
     cls.__name__: TypeAdapter(cls) for cls in STEPS
 }
@@ -83,9 +85,12 @@ def encode(event: PersonEvent) -> EventData:
 def decode(name: str, schema: int, data: Mapping[str, object]) -> PersonEvent:
     """Read a stored event. Raises HistoryError for what is none that this code knows."""
     adapter = _ADAPTERS.get(name)
-    if adapter is None or schema != 1:
+    step = _UPCASTERS.get((name, schema))
+    if adapter is None or (step is None and schema != _SCHEMAS[name]):
         raise HistoryError("unknown_event_type", f"unknown event {name!r} of schema {schema}")
     try:
-        return adapter.validate_python(data)
+        return adapter.validate_python(dict(data) if step is None else step(dict(data)))
+    except KeyError as error:
+        raise HistoryError("unreadable_event", f"{name} lacks {error}") from error
     except ValidationError as error:
         raise HistoryError("unreadable_event", f"{name}: {faults_of(error)}") from error

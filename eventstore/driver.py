@@ -25,7 +25,7 @@ from pymongo.read_concern import ReadConcern
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.master_keys import MasterKeys
-from eventstore.vault import PERSON_EVENTS, Vault, keys_of
+from eventstore.vault import Vault, keys_of
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
@@ -219,7 +219,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
-    vault = Vault(client[keys_of(name)], client[name][PERSON_EVENTS], masters)
+    vault = Vault(client[keys_of(name)], client[name], masters)
     return Database(client, name, url, driver, masters, vault)
 
 

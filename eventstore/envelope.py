@@ -21,6 +21,9 @@ from uuid_utils.compat import uuid7
 from domain.errors import HistoryError
 from domain.events import Actor, EventData, JsonObject, Role
 
+TICKET_EVENTS = "ticket_events"
+"""The collection of the log."""
+
 
 class CommandRef(NamedTuple):
     """Which command an event came of. `fingerprint` tells its content from another's (hex)."""
@@ -73,10 +76,11 @@ class Envelope:
     def readable(self) -> EventData:
         """Give the event. Raises HistoryError if some of it is still sealed."""
         if self.sealed:
+            whose = " or ".join(sorted({str(field["person"]) for field in self.sealed}))
             raise HistoryError(
                 "event_sealed",
                 f"event {self.version} of ticket {self.ticket_id} cannot be opened: the key of "
-                f"person {self.sealed[0]['person']} is missing, or it was tampered with",
+                f"person {whose} is missing, or it was tampered with",
             )
         return EventData(self.type, self.schema, self.data)
 

@@ -66,6 +66,14 @@ class ErasedKey:
         return ERASED
 
 
+class MissingKey:
+    """What stands in for a key that is missing, where nothing may be left as it was before."""
+
+    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+        """Say that it cannot be told."""
+        return "[sealed]"
+
+
 def sealed(
     document: EventDocument, personal: Sequence[Personal], keys: Mapping[str, PersonKey]
 ) -> EventDocument:

@@ -37,6 +37,7 @@ from domain.events import EventData, JsonObject
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
 from eventstore.envelope import (
+    TICKET_EVENTS,
     Envelope,
     EventDocument,
     Head,
@@ -47,9 +48,9 @@ from eventstore.envelope import (
     to_document,
 )
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
-from eventstore.sealing import all_personal, opened, persons, sealed
+from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
-COLLECTION = "ticket_events"
+COLLECTION = TICKET_EVENTS
 ResumeToken = Mapping[str, object]
 
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
@@ -60,6 +61,7 @@ _SCAN_BATCH_DOCUMENTS = 1000
 _BSON = "bson:"
 RANGE_EVENTS = 5000
 PART_EVENTS = 200
+_TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 _STREAM_WAIT_MILLISECONDS = 50
@@ -199,9 +201,12 @@ class EventStore:
 
         return chained(*about, protect)
 
-    async def open(self, documents: Sequence[EventDocument]) -> list[EventDocument]:
+    async def open(
+        self, documents: Sequence[EventDocument], *, missing: Key | None = None
+    ) -> list[EventDocument]:
         """Give stored documents with what is sealed in them opened, and `ERASED` where whose it was
         has been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
+        `missing` opens what a key is missing for.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
@@ -209,6 +214,8 @@ class EventStore:
             return list(documents)
         whose = {person for document in documents for person in persons(document)}
         keys = await self.vault.of_ids(whose)
+        if missing is not None:
+            keys = dict.fromkeys(whose, missing) | keys
         return [opened(document, keys) for document in documents]
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
@@ -224,6 +231,20 @@ class EventStore:
         with translating():
             found = self._events.find({"sealed.person": person}, {"_id": 0, "ticket_id": 1})
             return list(dict.fromkeys([event["ticket_id"] async for event in found]))
+
+    async def plainly_naming(self, name: str, tickets: Iterable[UUID]) -> set[UUID]:
+        """Give those of some tickets that have an event that is older than sealing, and names
+        somebody as requester or follower.
+        """
+        found: set[UUID] = set()
+        wanted = list(tickets)
+        with translating():
+            for start in range(0, len(wanted), _TICKETS_ASKED):
+                for field in ("data.requester", "data.follower"):
+                    some = {"$in": wanted[start : start + _TICKETS_ASKED]}
+                    events = self._events.find({"ticket_id": some, field: name}, {"ticket_id": 1})
+                    found |= {event["ticket_id"] async for event in events}
+        return found
 
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.

@@ -12,10 +12,10 @@ under a secret of this database, so a person who is gone cannot be told from it 
 wrapped by a master key that is in no database; `name` is the name, under the person's own key.
 
 A person has been erased from when the log's database says so, in `person_events` (`persons.py`):
-from then on no key of theirs is used, even one that comes back with an old backup, and none is made
-for that name, even if the keys know nothing of it. What the keys remember of an erased person holds
-as well by itself, should that collection be restored to before. A key that is missing otherwise is
-an error, and never taken for erased.
+from then on no key of theirs is used, and none is made for that name. That goes by what the name is
+known by, so it holds whatever comes back with an old backup, under whatever id. What the keys
+remember of an erased person holds as well by itself, should that collection be restored to before.
+A key that is missing otherwise is an error, and never taken for erased.
 
 Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person
 has been erased no process has one of theirs that it uses: each looks every second if there is news,
@@ -28,9 +28,9 @@ import hmac
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar, cast
 from uuid import UUID, uuid4
 from weakref import WeakSet
@@ -41,7 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.events import ERASED, JsonObject
-from eventstore.envelope import utc_now
+from eventstore.envelope import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
 from eventstore.master_keys import MasterKeys, Wrapped
@@ -114,17 +114,19 @@ class Vault:
     def __init__(
         self,
         keys: AsyncDatabase[JsonObject],
-        erasures: AsyncCollection[JsonObject],
+        database: AsyncDatabase[JsonObject],
         masters: MasterKeys | None,
     ) -> None:
-        """`erasures`: the events of persons, of the log's database."""
+        """`database`: the log's, which has the events of persons too."""
         self._persons = keys[PERSONS]
         self._keyring = keys[KEYRING]
-        self._erasures = erasures
+        self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
+        self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
         self._masters = masters
         self._lookup: bytes | None = None
         self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
         self._by_id: OrderedDict[UUID, Key] = OrderedDict()
+        self._not_erased: OrderedDict[str, None] = OrderedDict()
         self._forgotten = 0
         self._others: WeakSet[Forgetful] = WeakSet()
         self._looking = asyncio.Lock()
@@ -137,6 +139,8 @@ class Vault:
         Raises KeyUnusable if it was made under a master key that is not at hand; NoMasterKey.
         """
         await self._lookup_secret()
+        with translating():
+            await self._persons.create_index([("erased_at", 1)], sparse=True)
 
     async def check(self) -> None:
         """The same for who may not make it. Raises KeyUnusable, NoMasterKey."""
@@ -146,9 +150,26 @@ class Vault:
             await self._lookup_secret()
 
     async def is_new(self) -> bool:
-        """Say whether no master key has wrapped anything here yet."""
+        """Say whether no master key has wrapped anything here yet.
+
+        Raises KeyUnusable if one must have, and what it has wrapped is gone.
+        """
         with translating():
-            return await self._keyring.find_one({"_id": _LOOKUP}) is None
+            if await self._lookup_document() is not None:
+                return False
+            is_used = (
+                await self._persons.find_one({}, {"_id": 1})
+                or await self._erasures.find_one({}, {"_id": 1})
+                or await self._log.find_one({"sealed.person": {"$gte": UUID(int=0)}}, {"_id": 1})
+            )
+            if not is_used:
+                return True
+            if await self._lookup_document() is None:  # or somebody was quicker
+                raise KeyUnusable(
+                    "the keys of the persons in this log are gone: restore the database of keys, "
+                    "its keyring first"
+                )
+            return False
 
     # --- keys -----------------------------------------------------------------------------------
 
@@ -159,37 +180,60 @@ class Vault:
         """
         if ERASED in names:
             raise PersonGone
-        await self._look_if_stale()
-        known = self._by_name
-        found = {name: known[name] for name in names if name in known}
-        missing = [name for name in names if name not in found]
-        if missing:
-            times = self._forgotten
-            new = await self._find_or_make(missing)
-            found |= new
-            if times == self._forgotten:  # or they may be of somebody who is erased by now
-                _keep(known, new)
-        return found
+        return await self._known_or(self._by_name, set(names), self._find_or_make)
 
     async def of_ids(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
         """Give the keys of some persons by their ids; those that are missing are left out.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
-        wanted = set(ids)
-        if not wanted:
-            return {}
-        await self._look_if_stale()
-        known = self._by_id
-        found = {person: known[person] for person in wanted if person in known}
-        missing = wanted - found.keys()
-        if missing:
+        return await self._known_or(self._by_id, set(ids), self._fetch)
+
+    async def _known_or(
+        self,
+        known: OrderedDict[T, K],
+        wanted: Collection[T],
+        fetch: Callable[[Collection[T]], Awaitable[dict[T, K]]],
+    ) -> dict[T, K]:
+        """Give what is in memory, and the rest by `fetch`; all of it as of one moment."""
+        while wanted:
+            await self._look_if_stale()
             times = self._forgotten
-            new = await self._fetch(missing)
-            found |= new
-            if times == self._forgotten:
+            found = {each: known[each] for each in wanted if each in known}
+            missing = [each for each in wanted if each not in found]
+            if not missing:
+                return found
+            new = await fetch(missing)
+            if times == self._forgotten:  # or any of them may be of somebody who is erased by now
                 _keep(known, new)
-        return found
+                return found | new
+        return {}
+
+    async def check_name(self, name: str) -> None:
+        """Raise PersonGone if whoever has a name has been erased; StoreUnavailable, NoMasterKey."""
+
+        async def fetch(names: Collection[str]) -> dict[str, None]:
+            digests = {await self.known_by(each): each for each in names}
+            gone = await self._gone(digests)
+            return {each: None for digest, each in digests.items() if digest not in gone}
+
+        if name == ERASED or name not in await self._known_or(self._not_erased, [name], fetch):
+            raise PersonGone
+
+    async def _gone(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Give by what of some names those are known who have been erased, says the log or say the
+        keys.
+        """
+        wanted = list(digests)
+        fences: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
+        erased: JsonObject = {"known_by": {"$in": wanted}, "erased_at": {"$ne": None}}
+        with translating():
+            in_log, in_keys = await asyncio.gather(
+                self._erasures.find(fences, {"data.known_by": 1}).to_list(),
+                self._persons.find(erased, {"known_by": 1}).to_list(),
+            )
+        gone = {bytes.fromhex(str(cast("JsonObject", f["data"])["known_by"])) for f in in_log}
+        return gone | {_known_by(document) for document in in_keys}
 
     async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
         while True:
@@ -197,27 +241,28 @@ class Vault:
             with translating():
                 wanted = {"known_by": {"$in": list(known_by)}}
                 documents = await self._persons.find(wanted).to_list()
-            ids = {known_by[bytes(cast("bytes", d["known_by"]))]: _id(d) for d in documents}
-            keys = await self._fetch(ids.values())
+            ids = {known_by[_known_by(d)]: _id(d) for d in documents}
+            keys = await self._fetch(list(ids.values()))
             found: dict[str, PersonKey] = {}
             for name, person in ids.items():
                 key = keys.get(person)
+                if key is None:
+                    raise KeyUnusable(f"the key of person {person} cannot be read")
                 if not isinstance(key, PersonKey):
                     raise PersonGone
                 found[name] = key
             new = [name for name in names if name not in found]
             if not new:
                 return found
+            if await self._gone([await self.known_by(name) for name in new]):
+                raise PersonGone
             made = {name: await self._new(name) for name in new}
             if await self._insert([each.document for each in made.values()]):
                 return found | {name: each.key for name, each in made.items()}
 
     async def _new(self, name: str) -> _Made:
-        """Make a key for a name that the keys do not know. Raises PersonGone if the log does."""
+        """Make a key for a name that neither the keys nor the log's erasures know."""
         known_by = await self.known_by(name)
-        with translating():
-            if await self._erasures.find_one({"data.known_by": known_by.hex()}) is not None:
-                raise PersonGone
         person, secret = uuid4(), os.urandom(_SECRET_BYTES)
         key = PersonKey(person, secret)
         wrapped = self._master.wrap(secret, person.bytes)
@@ -242,22 +287,26 @@ class Vault:
                 return False
         return True
 
-    async def _fetch(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
-        """Read keys; an erased person's is none, whatever is there."""
-        wanted = list(ids)
-        if not wanted:
-            return {}
+    async def _fetch(self, wanted: Collection[UUID]) -> dict[UUID, Key]:
+        """Read keys; an erased person's is none, whatever is there. One that cannot be read is left
+        out, like one that is missing: it is no reason to keep all others waiting.
+        """
+        fences: JsonObject = {"ticket_id": {"$in": list(wanted)}}
         with translating():
-            documents, fences = await asyncio.gather(
-                self._persons.find({"_id": {"$in": wanted}}).to_list(),
-                self._erasures.find({"ticket_id": {"$in": wanted}}, {"ticket_id": 1}).to_list(),
+            documents, in_log = await asyncio.gather(
+                self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
+                self._erasures.find(fences, {"ticket_id": 1}).to_list(),
             )
-        gone = {cast("UUID", fence["ticket_id"]) for fence in fences}
-        gone |= {_id(d) for d in documents if d.get("erased_at") is not None}
-        found: dict[UUID, Key] = dict.fromkeys(gone, _ERASED)
+        gone = await self._gone(_known_by(document) for document in documents)
+        found: dict[UUID, Key] = {cast("UUID", fence["ticket_id"]): _ERASED for fence in in_log}
         for document in documents:
-            if _id(document) not in gone:
-                found[_id(document)] = self._unwrapped(document)
+            person = _id(document)
+            if person not in found:
+                try:
+                    erased = _known_by(document) in gone
+                    found[person] = _ERASED if erased else self._unwrapped(document)
+                except KeyUnusable as error:
+                    _log.error("the key of person %s cannot be read: %s", person, error)
         return found
 
     def _unwrapped(self, document: Mapping[str, object]) -> PersonKey:
@@ -280,18 +329,16 @@ class Vault:
     async def _lookup_secret(self) -> bytes:
         if self._lookup is None:
             with translating():
-                found = await self._keyring.find_one({"_id": _LOOKUP})
-                if found is None:
-                    found = await self._make_lookup_secret()
+                found = await self._lookup_document() or await self._make_lookup_secret()
             wrapped = Wrapped(str(found["master"]), bytes(cast("bytes", found["key"])))
             self._lookup = self._master.unwrap(wrapped, _LOOKUP.encode())
         return self._lookup
 
+    async def _lookup_document(self) -> JsonObject | None:
+        return await self._keyring.find_one({"_id": _LOOKUP})
+
     async def _make_lookup_secret(self) -> JsonObject:
-        if await self._persons.find_one({}, {"_id": 1}) is not None:
-            found = await self._keyring.find_one({"_id": _LOOKUP})  # someone was quicker
-            if found is None:
-                raise KeyUnusable("the secret that names are known by is gone: restore the keyring")
+        if not await self.is_new() and (found := await self._lookup_document()) is not None:
             return found
         await self._persons.create_index([("known_by", 1)], unique=True)
         wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
@@ -299,7 +346,7 @@ class Vault:
         with suppress(DuplicateKeyError):
             await self._keyring.insert_one(made)
             return made
-        return await self._keyring.find_one({"_id": _LOOKUP}) or made
+        return await self._lookup_document() or made
 
     async def find(self, name: str) -> Person:
         """Give who has a name, or had it. Raises UnknownPerson."""
@@ -333,28 +380,32 @@ class Vault:
     async def destroy(self, id_: UUID, known_by: bytes) -> None:
         """Destroy a person's key, for good; remember that there was one. Safe to repeat.
 
-        Only of who has been erased in the log: there it can be told from a key that was lost.
+        By what the name is known by: it may have come back under another id. Only of who has been
+        erased in the log: there it can be told from a key that was lost.
         """
         change: JsonObject = {
             "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
-            "$set": {"known_by": known_by},
+            "$setOnInsert": {"_id": id_},
             "$min": {"erased_at": utc_now()},
         }
         with translating():
-            await self._persons.update_one({"_id": id_}, change, upsert=True)
+            await self._persons.update_one({"known_by": known_by}, change, upsert=True)
         self._forget_everything()
 
-    async def erased(self) -> list[Person]:
-        """Give those whom the keys remember as erased."""
+    async def erased(self) -> dict[bytes, UUID]:
+        """Give those whom the keys remember as erased: by what their names were known by."""
+        long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
         with translating():
-            found = await self._persons.find({"erased_at": {"$ne": None}}).to_list()
-        return [Person(_id(d), None, None, cast("datetime", d["erased_at"])) for d in found]
+            found = self._persons.find({"erased_at": {"$gte": long_ago}}, {"known_by": 1})
+            return {_known_by(document): _id(document) async for document in found}
 
-    async def still_there(self, ids: Collection[UUID]) -> list[UUID]:
-        """Give those of some persons whose key is there, as after an old backup was restored."""
+    async def still_there(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Give those of some names, by what they are known by, whose key is there: as after an old
+        backup was restored.
+        """
         with translating():
-            wanted: JsonObject = {"_id": {"$in": list(ids)}, "key": {"$ne": None}}
-            return [_id(d) async for d in self._persons.find(wanted, {"_id": 1})]
+            wanted: JsonObject = {"known_by": {"$in": list(digests)}, "key": {"$ne": None}}
+            return [_known_by(d) async for d in self._persons.find(wanted, {"known_by": 1})]
 
     async def known_as(self, id_: UUID) -> bytes:
         """Give what the name of somebody is known by. Raises UnknownPerson."""
@@ -362,7 +413,7 @@ class Vault:
             found = await self._persons.find_one({"_id": id_}, {"known_by": 1})
         if found is None:
             raise UnknownPerson
-        return bytes(cast("bytes", found["known_by"]))
+        return _known_by(found)
 
     # --- master keys ----------------------------------------------------------------------------
 
@@ -401,9 +452,10 @@ class Vault:
         self._forgotten += 1
         self._by_name.clear()
         self._by_id.clear()
+        self._not_erased.clear()
 
     async def watch(self) -> None:
-        """Look for erasures until cancelled; forget everything while the database is silent."""
+        """Look for erasures until cancelled; forget all keys while the database is silent."""
         while True:
             try:
                 async with answering(STALE_SECONDS), self._looking:
@@ -445,6 +497,10 @@ class Vault:
 
 def _id(document: Mapping[str, object]) -> UUID:
     return cast("UUID", document["_id"])
+
+
+def _known_by(document: Mapping[str, object]) -> bytes:
+    return bytes(cast("bytes", document.get("known_by", b"")))
 
 
 def _keep(kept: OrderedDict[T, K], found: Mapping[T, K]) -> None:

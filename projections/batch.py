@@ -14,6 +14,7 @@ on without it.
 
 import asyncio
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from uuid import UUID
 
 import bson
 from bson.codec_options import CodecOptions
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
@@ -34,6 +36,7 @@ from domain.errors import CasebookError, faults_of
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from eventstore.envelope import Envelope, EventDocument, from_document
+from eventstore.sealing import MissingKey
 from eventstore.store import EventStore, Recorded, ResumeToken
 from projections import sums, tickets
 from projections.checkpoints import Applied, Checkpoints
@@ -50,6 +53,7 @@ T = TypeVar("T")
 _FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
 _MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
 _DUPLICATE_KEY = 11000
+_KEY_MISSING = "HistoryError: a key is missing, and somebody else on the ticket was erased"
 
 
 _BATCHES = Histogram(
@@ -246,15 +250,21 @@ class BatchWriter:
         """Fold a ticket anew up to the version that its document has: what its events say may have
         changed, for somebody has been erased. Say whether that could be done.
 
-        Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are.
+        Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are. What
+        another's missing key hides is not left as it was either: it cannot be told from what is to
+        go. The ticket is parked then.
         """
 
         async def work(session: Session) -> bool:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             if stored is None:
                 return True
-            events = await self._store.stored(ticket_id, limit=stored.version)
-            events = await self._store.open(events)
+            sealed = await self._store.stored(ticket_id, limit=stored.version)
+            events = await self._store.open(sealed)
+            hidden = next((event["version"] for event in events if "sealed" in event), None)
+            if hidden is not None:
+                events = await self._store.open(sealed, missing=MissingKey())
+                await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
             stored = self._undamaged(views, stored, events)
             # Whoever counts tickets for a new view counts this one: it can only have left others.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
@@ -448,9 +458,18 @@ def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
 
 
 def told(error: Exception) -> str:
-    """Say what went wrong, and what kind of error it was; nothing of what is in a ticket."""
-    detail = faults_of(error) if isinstance(error, ValidationError) else str(error)
-    return f"{type(error).__name__}: {detail}"
+    """Say what went wrong, and what kind of error it was; nothing of what is in a ticket.
+
+    What others' errors say may be of it: of them, the kind and where it was.
+    """
+    if isinstance(error, CasebookError | PyMongoError | BSONError):
+        detail = str(error)
+    elif isinstance(error, ValidationError):
+        detail = faults_of(error)
+    else:
+        [*_, last] = traceback.extract_tb(error.__traceback__) or [None]
+        detail = "" if last is None else f"in {last.name}, line {last.lineno}"
+    return f"{type(error).__name__}: {detail}".rstrip(": ")
 
 
 def _is_race(error: PyMongoError) -> bool:

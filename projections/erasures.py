@@ -12,12 +12,12 @@ Each step may be done again, by anyone, after any crash: only who appends first 
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from uuid import UUID, uuid4
 
 from domain import persons
 from domain.errors import HistoryError
-from domain.events import Actor
+from domain.events import Actor, JsonObject
 from domain.persons import STEPS, PersonErased, PersonEvent
 from eventstore.driver import Database
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint, utc_now
@@ -106,6 +106,12 @@ class Erasures:
         wanted = STEPS.index(step) + 1
         return [person for person, version in self._seen.unfinished.items() if version == wanted]
 
-    async def all(self) -> list[UUID]:
-        """Give all who have been erased."""
-        return list(await self._store.heads())
+    async def fences(self) -> dict[bytes, UUID]:
+        """Give all who have been erased: by what their names were known by."""
+        fences = self._events.find({"version": 1}, {"ticket_id": 1, "data.known_by": 1})
+        return {
+            bytes.fromhex(str(cast("JsonObject", fence["data"])["known_by"])): cast(
+                "UUID", fence["ticket_id"]
+            )
+            async for fence in fences
+        }

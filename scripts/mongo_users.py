@@ -124,7 +124,7 @@ def privileges(
             *on(parked, "insert", "update"),
             *on([PERSON_EVENTS], "insert", "createIndex"),
             *on([PERSONS], "find", "insert", "update", "createIndex", of=of_keys),
-            *on([KEYRING], "find", "insert", of=of_keys),
+            *on([KEYRING], "find", "insert", "update", of=of_keys),
         ],
         PROJECTOR: [
             *everywhere,
