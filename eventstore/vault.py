@@ -385,11 +385,13 @@ class Vault:
         """
         change: JsonObject = {
             "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
-            "$setOnInsert": {"_id": id_},
             "$min": {"erased_at": utc_now()},
         }
         with translating():
-            await self._persons.update_one({"known_by": known_by}, change, upsert=True)
+            found = await self._persons.update_one({"known_by": known_by}, change)
+            if not found.matched_count:
+                change["$set"] = {"known_by": known_by}
+                await self._persons.update_one({"_id": id_}, change, upsert=True)
         self._forget_everything()
 
     async def erased(self) -> dict[bytes, UUID]:

@@ -3,10 +3,13 @@
 import json
 import os
 
+import httpx
+
 from eventstore.driver import connect
 from eventstore.master_keys import MasterKeys, new_master_key
-from tests.projecting import open_some
+from tests.projecting import open_some, until
 from tests.test_import import environment, script
+from tests.test_operations import listens_at
 
 
 async def run(env, *words, module="scripts.persons"):
@@ -103,3 +106,53 @@ async def test_an_embedded_database_without_its_master_key_is_not_given_another(
     path.write_text(new_master_key())
     code, _, err = await run(env, "show", "bob")
     assert (code, "need master key" in err) == (1, True)
+
+
+async def test_what_processes_write_names_nobody_who_was_erased(tmp_path):
+    """The log of a server, an export, and the files of the embedded database's collections."""
+    env = {**environment(tmp_path), "CASEBOOK_CHECKPOINT_SECONDS": "0"}
+    served = await script("scripts.serve", env=env)
+    address = await listens_at(served)
+
+    async def as_(principal, role):
+        _, key, _ = await run(env, "make", principal, role, module="scripts.keys")
+        return {"Authorization": f"Bearer {key.strip()}"}
+
+    sue, ada = await as_("sue", "supervisor"), await as_("ada", "admin")
+    canary = {"subject": "canary", "body": "canary", "requester": "canary@example.org"}
+    other = {"subject": "bystander", "requester": "bob"}
+    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        for order in (canary, other):
+            wait = {"Prefer": "wait=20", **sue}
+            made = await client.post("/tickets", json=order, headers=wait)
+            assert made.status_code == 201
+        await client.post("/tickets", json={**canary, "priority": "canary?"}, headers=sue)
+        feed = (await client.get("/events", headers=sue)).text
+        assert "canary@example.org" in feed
+        name = {"name": canary["requester"]}
+        person = (await client.post("/persons/find", json=name, headers=ada)).json()["id"]
+        reason = {"reason": "asked for it"}
+        answer = await client.post(f"/persons/{person}/erase", json=reason, headers=ada)
+        assert answer.status_code == 202
+
+        async def folded_anew():
+            found = await client.get("/tickets?q=canary", headers=sue)
+            return not found.json()["tickets"]
+
+        await until(folded_anew)
+        feed = (await client.get("/events", headers=sue)).text
+        assert "canary" not in feed
+        assert "bystander" in feed
+    served.terminate()
+    _, err = await served.communicate()
+    assert b"/persons/" in err
+    assert b"canary" not in err.lower()
+    code, out, err = await run(env, str(tmp_path / "export.ndjson"), module="scripts.export")
+    assert code == 0, err
+    assert "canary" not in (tmp_path / "export.ndjson").read_text().lower() + out + err
+    code, out, err = await run(env, module="scripts.verify")
+    assert code == 0, err
+    files = [*(tmp_path / "data" / "database").glob("secantus_*.wt")]
+    kept = {f.name: f.read_bytes() for f in files if "oplog" not in f.name}
+    assert any(b"bystander" in content for content in kept.values())
+    assert [name for name, content in kept.items() if b"canary" in content.lower()] == []

@@ -1,8 +1,9 @@
 """Persons erased under load, and whoever erases them killed between any two steps.
 
-In each round somebody has tickets, with words that stand nowhere else. One process erases them, and
-is killed; the next completes it. Then no document of either database has those words, and all
-other words are as they were: a fold of the log, and the views.
+In each round somebody has tickets, with words that stand nowhere else, an API key, a saved view and
+a line in the access log. One process erases them, and is killed; the next completes it. Then no
+document of either database has those words or their name; somebody else's words are where they
+were; and in the end the log is whole, and views and counters are a fold of it.
 """
 
 import asyncio
@@ -15,23 +16,29 @@ from uuid import UUID, uuid4
 import bson
 from bson.codec_options import CodecOptions
 
+from api import access_log
 from api.access import Principal
 from api.forgetting import Forgetting
 from api.handle import Handler, Submission
+from api.keys import KeyOrder, Keys
 from api.persons import Persons
 from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
 from domain.events import Actor, JsonObject
 from domain.persons import ErasePerson
 from eventstore.driver import Database, connect
+from eventstore.envelope import utc_now
 from eventstore.store import EventStore
 from eventstore.vault import Vault, keys_of
 from projections.batch import BatchWriter
 from projections.erasing import Eraser
 from projections.erasures import Erasures
 from projections.generations import Generations
+from projections.saved_views import SavedViews, TicketFilter
 from scripts.console import progress
 from scripts.soak.promises import ACTOR, process, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+from scripts.verification import Verification
+from scripts.verify import verify_database
 
 _SETTLED_SECONDS = 1.0
 _COMPLETED_SECONDS = 120
@@ -58,17 +65,22 @@ async def kill_erasure(
 ) -> Counter[str]:
     """Kill who erases at one point after the other; the next one goes on."""
     counted: Counter[str] = Counter()
+    bystander = f"bystander{uuid4().hex}"
     async with (
         under_load(url, check) as database,
         process("scripts.soak", "_keep", url),
     ):
         store = EventStore(database)
+        await _somebody(store, bystander)
+        await caught_up(database, store)
+        untouched = _places(await documents_with(database, bystander))
         with progress() as bar:
             task = bar.add_task("killing", total=rounds, rate="rounds")
             for round_ in range(rounds):
                 point = points[round_ % len(points)]
                 word = f"canary{uuid4().hex}"
                 person = await _somebody(store, word)
+                await _known_beside_the_log(database, word)
                 await caught_up(database, store)
                 require(await documents_with(database, word), "the words are to be there at first")
                 nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
@@ -81,14 +93,35 @@ async def kill_erasure(
                 require(done == 0, f"after {point}, {nth}: the next one ended with {done}")
                 left = [name for name, _ in await documents_with(database, word)]
                 require(not left, f"after {point}, {nth}: the words are left in {left}")
+                others = _places(await documents_with(database, bystander))
+                require(others == untouched, f"after {point}, {nth}: others' words have changed")
                 counted["erased"] += 1
                 bar.advance(task)
+        verification = Verification()
+        await verify_database(database, verification)
+        require(not verification.finish(), "the log is not whole any more")
     return counted
+
+
+def _places(found: Sequence[tuple[str, JsonObject]]) -> set[tuple[str, object]]:
+    return {(collection, document["_id"]) for collection, document in found}
+
+
+async def _known_beside_the_log(database: Database, word: str) -> None:
+    name = _name(word)
+    await Keys(database).make(KeyOrder(principal=name, role="requester"), name)
+    await SavedViews(database).save("theirs", TicketFilter(requester=name))
+    record: JsonObject = {"at": utc_now(), "principal": {"id": name, "role": "requester"}}
+    await database.collection(access_log.COLLECTION).insert_one(record)
+
+
+def _name(word: str) -> str:
+    return f"{word}@example.org"
 
 
 async def _somebody(store: EventStore, word: str) -> UUID:
     """Have somebody say something on some tickets, and others on theirs; give the person."""
-    handler, name = Handler(store), f"{word}@example.org"
+    handler, name = Handler(store), _name(word)
     herself = Actor(name, "requester")
     for n in range(_TICKETS):
         ticket = uuid4()
