@@ -28,6 +28,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from pydantic import ValidationError
 from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
 
 from domain.errors import CasebookError
@@ -314,4 +315,7 @@ def _told(error: Exception) -> str:
     if isinstance(error, BulkWriteError):
         failures = error.details.get("writeErrors") or [{}]
         return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
-    return told(error)[:_FAILURE_CHARACTERS]
+    if isinstance(error, ValidationError):
+        return told(error)[:_FAILURE_CHARACTERS]
+    # Of no ticket, and gone with the next success: said as it is.
+    return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]
