@@ -146,6 +146,7 @@ def create_app(
             await feeds.closed()
             await access.log.written()
 
+    authorise = Authorisation(access.log)
     app = Application(
         title="Casebook",
         version=_version(),
@@ -155,7 +156,7 @@ def create_app(
         redoc_url=None,
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
-        dependencies=[Depends(Authorisation(access.log))],
+        dependencies=[Depends(authorise)],
     )
     problems.install(app)
     app.add_middleware(Bodies)  # innermost
@@ -167,7 +168,7 @@ def create_app(
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
-    app.include_router(commands.router(handler, views, tickets, sights))
+    app.include_router(commands.router(handler, views, tickets, sights, authorise))
     app.include_router(bulk.router(handler, views, sights))
     app.include_router(lists.router(database, views, sights))
     app.include_router(history.router(store, tickets, sights))

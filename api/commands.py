@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from api.access import CurrentPrincipal
 from api.answers import described_headers
+from api.command_route import Authorise, command_route
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission, new_ticket_id
 from api.problems import problem_responses
@@ -63,6 +64,10 @@ Prefer = Annotated[
 ]
 
 
+_OPEN_TAKES = frozenset({"idempotency_key", "prefer"})
+_CHANGE_TAKES = _OPEN_TAKES | {"ticket_id", "if_match"}
+
+
 class AcceptedEvent(BaseModel, extra="forbid"):
     """An event that a command led to."""
 
@@ -84,7 +89,13 @@ class Accepted(BaseModel, extra="forbid"):
     )
 
 
-def router(handler: Handler, views: Views, current_tickets: Tickets, sights: Sights) -> APIRouter:
+def router(
+    handler: Handler,
+    views: Views,
+    current_tickets: Tickets,
+    sights: Sights,
+    authorise: Authorise,
+) -> APIRouter:
     """Make the routes of all commands."""
     routes = APIRouter(tags=["commands"])
     answers = _Answers(views, current_tickets)
@@ -92,13 +103,14 @@ def router(handler: Handler, views: Views, current_tickets: Tickets, sights: Sig
     for verb, command in COMMANDS.items():
         if command is OpenTicket:
             path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
+            taken = _OPEN_TAKES
             responses: dict[int | str, dict[str, object]] = {
                 201: {"headers": {**headers, **described_headers("Location")}},
                 **problem_responses(400, 409, 422, 503),
             }
         else:
             path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
-            endpoint = _change(handler, answers, sights)
+            endpoint, taken = _change(handler, answers, sights), _CHANGE_TAKES
             responses = {
                 200: {"headers": headers},
                 204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
@@ -114,6 +126,7 @@ def router(handler: Handler, views: Views, current_tickets: Tickets, sights: Sig
             status_code=status,
             response_model=Accepted,
             responses=responses,
+            route_class_override=command_route(command, taken, authorise),
         )
     return routes
 

@@ -4,13 +4,14 @@ The first start makes an administrator's key, shows it once, and keeps it in the
 """
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.app import access_by, create_app, forgetting, projecting, sending, timekeeping
 from api.feed import Feeds
@@ -23,8 +24,10 @@ from scripts.tracing import trace_if_asked
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
+_MOST_HEAD_BYTES = 64 * 2**10
 _MOST_CONNECTIONS = 2_000
 _TICKS_A_SECOND = 10
+_COLLECTED_EVERY = 20_000  # objects made and not freed yet
 
 
 async def main() -> int:
@@ -58,7 +61,7 @@ async def main() -> int:
             server = Server(
                 uvicorn.Config(
                     app,
-                    http=H11Protocol,
+                    http=Protocol,
                     reset_contextvars=True,
                     proxy_headers=settings.trusted_proxies is not None,
                     forwarded_allow_ips=settings.trusted_proxies,
@@ -67,6 +70,7 @@ async def main() -> int:
                     timeout_graceful_shutdown=10,
                 )
             )
+            spare_the_collector()
             await _serve(server, listening, feeds)
     return 0
 
@@ -100,12 +104,31 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 by httptools, which takes heads of any length: here they are bounded."""
+
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, unless it is too much for a head that is not whole yet."""
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self.is_between_requests else 0
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            self.transport.close()
+
+    @property
+    def is_between_requests(self) -> bool:
+        """Say whether the head of the next request is awaited."""
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first head has come
+        return cycle is None or cycle.response_complete
+
+
 class Server(uvicorn.Server):
     """Serves, and closes connections on which the head of a request does not come to its end."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._waiting: dict[H11Protocol, tuple[object, float]] = {}
+        self._waiting: dict[Protocol, tuple[object, float]] = {}
 
     async def on_tick(self, counter: int) -> bool:
         """Look after connections now and then."""
@@ -117,10 +140,10 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         before, self._waiting = self._waiting, {}
         for connection in self.server_state.connections:
-            if not isinstance(connection, H11Protocol):
+            if not isinstance(connection, Protocol):
                 continue
             last = connection.cycle  # None until the head of the first request has come
-            if last is None or last.response_complete:
+            if connection.is_between_requests:
                 of, since = before.get(connection, (last, now))
                 since = since if of is last else now
                 self._waiting[connection] = (last, since)
@@ -136,6 +159,13 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: they end the whole command, of which this server is a part."""
         yield
+
+
+def spare_the_collector() -> None:
+    """Have garbage be looked for less often, and not among what has been imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_EVERY, 20, 50)
 
 
 async def _serve(server: uvicorn.Server, listening: socket.socket, feeds: Feeds) -> None:

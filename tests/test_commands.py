@@ -15,7 +15,7 @@ from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
-from tests.callers import AGENT, access
+from tests.callers import AGENT, AUDITOR, access
 from tests.test_api import OPEN, asking, client, is_problem, serving, ticket
 
 __all__ = ["client", "ticket"]
@@ -266,3 +266,31 @@ def test_what_goes_out_names_what_came_in():
     traced = outgoing(TRACE)
     assert traced["Correlation-Id"] == TRACE
     assert re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-01", traced["traceparent"])
+
+
+async def test_what_is_plainly_good_is_read_at_once_and_all_else_by_fastapi(
+    client, ticket, monkeypatch
+):
+    """The answers are the same; what is refused is worded in one place."""
+    spelled = ticket.upper().replace("/TICKETS/", "/tickets/")
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    body = {"body": "It was the toner."}
+    for path, headers in ((ticket, {"Idempotency-Key": "x" * 200}), (spelled, {}), (ticket, twice)):
+        answer = await client.post(f"{path}/add_note", json=body, headers=headers)
+        assert answer.status_code == 200
+        assert answer.json()["events"][0]["type"] == "NoteAdded"
+    too_long = await client.post(
+        f"{ticket}/add_note", json=body, headers={"Idempotency-Key": "x" * 201}
+    )
+    is_problem(too_long, 422, "invalid_request")
+
+    async def unwanted(**_):
+        raise AssertionError("FastAPI was asked")
+
+    monkeypatch.setattr("fastapi.routing.solve_dependencies", unwanted)
+    if_match = {"If-Match": answer.headers["etag"]}
+    good = await client.post(f"{ticket}/add_note", json=body, headers=if_match)
+    assert (good.status_code, good.json()["version"]) == (200, answer.json()["version"] + 1)
+    is_problem(await client.post(f"{spelled}/add_note", json=body), 500, "internal_error")
+    denied = await client.post(f"{ticket}/add_note", json=body, headers=AUDITOR)
+    is_problem(denied, 403, "forbidden")

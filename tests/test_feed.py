@@ -25,6 +25,7 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.store import EventStore
+from scripts.serve import Protocol
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
@@ -44,7 +45,10 @@ async def listening(database, store=None):
     store = store or EventStore(database)
     feeds = Feeds(database, store)
     config = uvicorn.Config(
-        create_app(database, store, (), feeds, access(database)), log_config=None, ws="none"
+        create_app(database, store, (), feeds, access(database)),
+        http=Protocol,
+        log_config=None,
+        ws="none",
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -26,6 +26,7 @@ from eventstore.store import EventStore
 from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
+from scripts.serve import Protocol, spare_the_collector
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 SERVICES = {
@@ -118,7 +119,10 @@ async def serve(kind: str, url: str, port: int) -> int:
         if kind == "projecting":
             beside.append(partial(project, database, store))
         app = create_app(database, store, beside, access=access_by(database, settings))
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, http=Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
+    )
+    spare_the_collector()  # for all of them: what is compared is served alike
     await uvicorn.Server(config).serve()
     return 0
 
