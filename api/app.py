@@ -168,7 +168,7 @@ def create_app(
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
-    app.include_router(commands.router(handler, views, tickets, sights, authorise))
+    commands.add_routes(app.router, handler, views, tickets, sights, authorise)
     app.include_router(bulk.router(handler, views, sights))
     app.include_router(lists.router(database, views, sights))
     app.include_router(history.router(store, tickets, sights))

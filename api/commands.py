@@ -89,15 +89,15 @@ class Accepted(BaseModel, extra="forbid"):
     )
 
 
-def router(
+def add_routes(
+    routes: APIRouter,
     handler: Handler,
     views: Views,
     current_tickets: Tickets,
     sights: Sights,
     authorise: Authorise,
-) -> APIRouter:
-    """Make the routes of all commands."""
-    routes = APIRouter(tags=["commands"])
+) -> None:
+    """Add the routes of all commands: to the application's own, where they are found soonest."""
     answers = _Answers(views, current_tickets)
     headers = described_headers("ETag", "Preference-Applied")
     for verb, command in COMMANDS.items():
@@ -120,6 +120,7 @@ def router(
             path,
             taking(command, endpoint),
             methods=["POST"],
+            tags=["commands"],
             name=snake(command),
             summary=verb.replace("_", " ").capitalize(),
             description=getdoc(command),
@@ -128,7 +129,6 @@ def router(
             responses=responses,
             route_class_override=command_route(command, taken, authorise),
         )
-    return routes
 
 
 def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:

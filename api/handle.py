@@ -272,26 +272,27 @@ class Handler:
         about = Metadata(actor, command, submission.correlation_id, submission.causation_id)
         events = _encoded(decision.events, stream)
         sealed = await self._store.chain(ticket_id, stream.head, events, about, occurred_at, now)
+        said = _as_said(sealed, events, about)
         sealed_elsewhere: list[Envelope] = []
+        said_elsewhere: list[Envelope] = []
         if decision.elsewhere:
             if other is None:
                 other = Stream(follow_up_id or uuid7())
             # Its stream remembers it under a name of its own: a key belongs to one ticket.
-            about = replace(
+            about_elsewhere = replace(
                 about,
                 command=CommandRef(f"{ticket_id}:{command.id}", command.fingerprint),
                 causation_id=str(sealed[0].id),
             )
             events = _encoded(decision.elsewhere, other)
             sealed_elsewhere = await self._store.chain(
-                other.ticket_id, other.head, events, about, occurred_at, now
+                other.ticket_id, other.head, events, about_elsewhere, occurred_at, now
             )
-        # Opened before they are written: what cannot be read again is not written either.
-        opened = await self._store.opened([*sealed, *sealed_elsewhere])
+            said_elsewhere = _as_said(sealed_elsewhere, events, about_elsewhere)
         await self._store.append([*sealed, *sealed_elsewhere])
-        stream.extend(opened[: len(sealed)])
+        stream.extend(said)
         if other is not None:
-            other.extend(opened[len(sealed) :])
+            other.extend(said_elsewhere)
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
         return _outcome(ticket_id, refs, follow_up_id)
 
@@ -300,6 +301,16 @@ def _encoded(events: Sequence[TicketEvent], stream: Stream) -> list[EventData]:
     """Give the stored form of events, and whose they are: the ticket's requester's."""
     requester = None if stream.ticket is None else stream.ticket.requester
     return [encode(event, requester) for event in events]
+
+
+def _as_said(
+    sealed: Sequence[Envelope], events: Sequence[EventData], about: Metadata
+) -> list[Envelope]:
+    """Give events as they were before they were sealed, which is what opening them would give."""
+    return [
+        replace(envelope, data=event.data, metadata=about, sealed=())
+        for envelope, event in zip(sealed, events, strict=True)
+    ]
 
 
 def _outcome(
