@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
+from prometheus_client import start_http_server
 from pymongo.errors import ConnectionFailure, PyMongoError
 from rich.console import Console
 from rich.progress import (
@@ -263,6 +264,18 @@ async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
         except OSError as error:
             raise KeyUnusable(f"cannot write the master key {path}: {error}") from error
     return MasterKeys.in_file(path)
+
+
+def show_metrics(settings: Settings) -> None:
+    """Show this process's own metrics where the settings say, if they do. Raises UsageError."""
+    port = settings.metrics_port
+    if port is None:
+        return
+    check_host(settings)
+    try:
+        start_http_server(port, settings.host)
+    except OSError as error:
+        raise UsageError(f"cannot show metrics on {settings.host}:{port}: {error}") from error
 
 
 def progress() -> Progress:

@@ -7,14 +7,12 @@ import argparse
 import asyncio
 from contextlib import suppress
 
-from prometheus_client import start_http_server
-
 from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
 from projections.erasures import Erasures
 from projections.generations import Generations
-from scripts.console import UsageError, check_host, database, run, screen
+from scripts.console import database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 
 
@@ -28,22 +26,12 @@ async def main() -> int:
         await Erasures(db).prepare()
         await Generations(db).prepare()
         await db.vault.check()
-        if settings.metrics_port is not None:
-            _show_metrics(settings, settings.metrics_port)
+        show_metrics(settings)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
             work = [db.vault.watch, *projecting(db, store, settings)]
             await asyncio.gather(*(each() for each in work))
     return 0
-
-
-def _show_metrics(settings: Settings, port: int) -> None:
-    """Raises UsageError."""
-    check_host(settings)
-    try:
-        start_http_server(port, settings.host)
-    except OSError as error:
-        raise UsageError(f"cannot show metrics on {settings.host}:{port}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.store import EventStore
-from scripts.serve import Protocol
+from scripts.server import Protocol
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW

@@ -21,8 +21,8 @@ from api.settings import Settings
 from api.shedding import Shedding
 from eventstore.driver import connect
 from eventstore.store import EventStore
-from scripts import serve
-from scripts.serve import Protocol, Server
+from scripts import server
+from scripts.server import Protocol, Server
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
 from tests.test_api import OPEN, client, is_problem
@@ -295,7 +295,7 @@ async def run_by(app):
 
 async def test_who_sends_a_head_byte_by_byte_is_cut_off_and_who_works_is_not(monkeypatch):
     """L12"""
-    monkeypatch.setattr(serve, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
     slow = Slow()
     slow.go.set()
     async with run_by(slow) as (_, port):

@@ -26,13 +26,14 @@ from eventstore.store import EventStore
 from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.serve import Protocol, spare_the_collector
+from scripts.server import Protocol, spare_the_collector
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",
     "alone": "Casebook, each event by itself",
     "group": "Casebook, group commit",
+    "two": "Casebook as it is served, two workers",
     "projecting": "Casebook, group commit, projector in the process",
     "nothing": "validates the body, no database",
 }
@@ -127,6 +128,19 @@ async def serve(kind: str, url: str, port: int) -> int:
     return 0
 
 
+def _how_to_serve(kind: str, url: str, port: int) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Give the command line of a service, and what it finds in its environment."""
+    if kind != "two":
+        return ("scripts.bench", "_serve", kind, url, str(port)), {}
+    environment = {
+        "CASEBOOK_MONGODB_URL": url,
+        "CASEBOOK_PORT": str(port),
+        "CASEBOOK_PROJECTING": "no",
+        "CASEBOOK_LOG_REQUESTS": "no",
+    }
+    return ("scripts.serve", "--workers", "2"), environment
+
+
 # --- how it is measured --------------------------------------------------------------------------
 
 
@@ -175,8 +189,8 @@ async def commands(url: str, rounds: int, seconds: float) -> None:
             ports[kind] = free_port()
             base, _, options = url.partition("?")
             own = f"{base.rstrip('/')}/bench_{kind}?{options}"
-            words = ("scripts.bench", "_serve", kind, own, str(ports[kind]))
-            await stack.enter_async_context(process(*words))
+            words, environment = _how_to_serve(kind, own, ports[kind])
+            await stack.enter_async_context(process(*words, **environment))
             await ready(ports[kind])
             await let_in(own)
             tickets[kind] = await open_tickets(ports[kind])

@@ -1,0 +1,101 @@
+"""More processes that answer requests, on the socket of the one that starts them.
+
+Each is a `scripts.serve` of its own that projects nothing, keeps no time and sends nothing. Its
+standard input is a pipe to who has started it: it ends when that is closed, so nothing is left
+behind even by a parent that is killed.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from api.settings import Settings
+from eventstore.driver import Database
+from eventstore.master_keys import MasterKeys
+from projections.beside import beside
+
+_AGAIN_SECONDS = 1.0
+_ENDING_SECONDS = 20.0
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def answerers(
+    count: int, listening: socket.socket, database: Database, settings: Settings
+) -> AsyncIterator[None]:
+    """Have so many processes answer on a socket; one that ends is started again."""
+    async with AsyncExitStack() as stack:
+        for number in range(1, count + 1):
+            environment = _environment(database, settings, number)
+            await stack.enter_async_context(beside(_keep(listening, environment)))
+        yield
+
+
+def _environment(database: Database, settings: Settings, number: int) -> Mapping[str, str]:
+    environment = {
+        **os.environ,
+        "CASEBOOK_MONGODB_URL": database.url,
+        "CASEBOOK_PROJECTING": "no",
+        "CASEBOOK_WEBHOOKS": "no",
+        "CASEBOOK_TIMEKEEPER_SECONDS": "0",
+    }
+    if MasterKeys.given() is None and settings.master_key_path.exists():
+        environment["CASEBOOK_MASTER_KEY_FILE"] = str(settings.master_key_path.resolve())
+    if settings.metrics_port is not None:
+        environment["CASEBOOK_METRICS_PORT"] = str(settings.metrics_port + number)
+    return environment
+
+
+async def _keep(listening: socket.socket, environment: Mapping[str, str]) -> None:
+    descriptor = listening.fileno()
+    words = ("-m", "scripts.serve", "--listening", str(descriptor))
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words,
+            env=environment,
+            pass_fds=[descriptor],
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the one that has started it
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            await _end(process)
+            raise
+        _log.error("a process that answers requests has ended with %d; another is started", code)
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let it answer what it has begun with; kill it if that takes too long."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ENDING_SECONDS):
+            await process.wait()
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def end_with_parent() -> AsyncIterator[None]:
+    """Cancel what is done inside when standard input is closed."""
+    inside = asyncio.current_task()
+
+    async def watch() -> None:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await reader.read()
+        if inside is not None:
+            inside.cancel()
+
+    async with beside(watch()):
+        yield
