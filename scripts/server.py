@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn's, on httptools, with bounds on what connections may cost."""
+"""The HTTP server: uvicorn's, with bounds on what connections may cost."""
 
 import asyncio
 import gc
@@ -8,36 +8,16 @@ from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.feed import Feeds
 from api.settings import Settings
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
-_MOST_HEAD_BYTES = 64 * 2**10
 _MOST_CONNECTIONS = 2_000
 _TICKS_A_SECOND = 10
 _COLLECTED_EVERY = 20_000  # objects made and not freed yet
-
-
-class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 by httptools, which takes heads of any length: here they are bounded."""
-
-    _head_bytes = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what has come, unless it is too much for a head that is not whole yet."""
-        super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self.is_between_requests else 0
-        if self._head_bytes > _MOST_HEAD_BYTES:
-            self.transport.close()
-
-    @property
-    def is_between_requests(self) -> bool:
-        """Say whether the head of the next request is awaited."""
-        cycle: RequestResponseCycle | None = self.cycle  # None until the first head has come
-        return cycle is None or cycle.response_complete
 
 
 class Server(uvicorn.Server):
@@ -45,7 +25,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._waiting: dict[Protocol, tuple[object, float]] = {}
+        self._waiting: dict[H11Protocol, tuple[object, float]] = {}
 
     async def on_tick(self, counter: int) -> bool:
         """Look after connections now and then."""
@@ -57,10 +37,10 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         before, self._waiting = self._waiting, {}
         for connection in self.server_state.connections:
-            if not isinstance(connection, Protocol):
+            if not isinstance(connection, H11Protocol):
                 continue
             last = connection.cycle  # None until the head of the first request has come
-            if connection.is_between_requests:
+            if last is None or last.response_complete:
                 of, since = before.get(connection, (last, now))
                 since = since if of is last else now
                 self._waiting[connection] = (last, since)
@@ -93,7 +73,7 @@ async def serve(app: ASGIApp, settings: Settings, listening: socket.socket, feed
     server = Server(
         uvicorn.Config(
             app,
-            http=Protocol,
+            http=H11Protocol,
             reset_contextvars=True,
             proxy_headers=settings.trusted_proxies is not None,
             forwarded_allow_ips=settings.trusted_proxies,

@@ -25,7 +25,6 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.store import EventStore
-from scripts.server import Protocol
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
@@ -46,7 +45,6 @@ async def listening(database, store=None):
     feeds = Feeds(database, store)
     config = uvicorn.Config(
         create_app(database, store, (), feeds, access(database)),
-        http=Protocol,
         log_config=None,
         ws="none",
     )

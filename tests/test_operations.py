@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api import bodies, feed
 from api.app import create_app
@@ -22,7 +23,7 @@ from api.shedding import Shedding
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts import server
-from scripts.server import Protocol, Server
+from scripts.server import Server
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
 from tests.test_api import OPEN, client, is_problem
@@ -283,7 +284,7 @@ async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
 @asynccontextmanager
 async def run_by(app):
     """An application on a server like that of `scripts.serve`: the server, and where it listens."""
-    server = Server(uvicorn.Config(app, http=Protocol, log_config=None, access_log=False))
+    server = Server(uvicorn.Config(app, http=H11Protocol, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve([listening]))
         try:

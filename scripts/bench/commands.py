@@ -16,6 +16,7 @@ import orjson
 import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import Work, access_by, create_app
 from api.settings import Settings
@@ -26,7 +27,7 @@ from eventstore.store import EventStore
 from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.server import Protocol, spare_the_collector
+from scripts.server import spare_the_collector
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 SERVICES = {
@@ -121,7 +122,7 @@ async def serve(kind: str, url: str, port: int) -> int:
             beside.append(partial(project, database, store))
         app = create_app(database, store, beside, access=access_by(database, settings))
     config = uvicorn.Config(
-        app, http=Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
+        app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
     )
     spare_the_collector()  # for all of them: what is compared is served alike
     await uvicorn.Server(config).serve()
