@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.feed import Feeds
@@ -65,7 +65,7 @@ def spare_the_collector() -> None:
     gc.set_threshold(_COLLECTED_EVERY, 20, 50)
 
 
-async def serve(app: ASGIApp, settings: Settings, listening: socket.socket, feeds: Feeds) -> None:
+async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feeds: Feeds) -> None:
     """Serve until cancelled; then let requests end, and the application stop in good order.
 
     Streams do not end by themselves.
