@@ -222,10 +222,6 @@ class EventStore:
         """Have the keys in memory that `open` will ask for one document after the other."""
         await self.vault.of_ids({person for d in documents for person in persons(d)})
 
-    async def opened(self, events: Sequence[Envelope]) -> list[Envelope]:
-        """Give events opened, as `open` does."""
-        return [from_document(d) for d in await self.open([to_document(e) for e in events])]
-
     async def tickets_of(self, person: UUID) -> list[UUID]:
         """Give the tickets in whose events something of a person is sealed."""
         with translating():

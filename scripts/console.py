@@ -76,9 +76,7 @@ def run(main: Callable[[], Awaitable[int]]) -> None:
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make uvloop's event loop where there is one: half of what a request costs is the loop's and
-    the protocol's.
-    """
+    """Make uvloop's event loop where there is one: it does the same for less."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop  # noqa: PLC0415 it is not there on Windows

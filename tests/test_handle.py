@@ -15,10 +15,13 @@ from api.handle import (
     VersionMismatch,
     new_ticket_id,
 )
+from api.streams import Stream
 from domain.commands import (
     AddNote,
     AddTags,
     AssignTicket,
+    FollowTicket,
+    MergeTicket,
     MoveToGroup,
     OpenTicket,
     ReopenTicket,
@@ -26,6 +29,7 @@ from domain.commands import (
     ResolveTicket,
 )
 from domain.errors import StateConflict, TicketNotFound
+from domain.events import Actor
 from eventstore.envelope import Envelope, chain_is_whole, fingerprint
 from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.store import EventStore
@@ -274,3 +278,25 @@ def test_a_command_is_known_by_what_was_said_and_not_by_defaults():
     reopened = ReopenTicket()
     content = reopened.model_dump(mode="json", exclude_defaults=True)
     assert fingerprint({"command": "reopen", "content": content}) == said
+
+
+async def test_what_is_kept_of_a_ticket_is_what_its_log_gives(store):
+    """What was sealed is not opened again after it was written, and must be the same."""
+    handler, one, other = Handler(store), uuid4(), uuid4()
+    carla = Actor("carla", "requester")
+    order = OpenTicket(subject="Jam \u2028", requester="carla", body="b", fields={"floor": 2})
+    for ticket, actor, command in (
+        (one, carla, order),
+        (one, ALICE, AssignTicket(assignee="alice")),
+        (one, ALICE, FollowTicket(follower="dora")),
+        (one, carla, Reply(body="It still jams.")),
+        (other, ALICE, OpenTicket(subject="Another", requester="bob")),
+        (other, ALICE, MergeTicket(into=one)),
+    ):
+        await handler.handle(ticket, Submission(command=command, actor=actor, key=uuid4().hex))
+    for ticket in (one, other):
+        read = Stream(ticket)
+        read.extend(await store.load(ticket))
+        async with handler._streams.turn(ticket) as kept:
+            assert (kept.ticket, kept.head, kept._done) == (read.ticket, read.head, read._done)
+            assert kept.head.version > 1
