@@ -113,7 +113,7 @@ async def overload(
             for connections, stretch in ((clients, seconds), (_BEYOND, _BEYOND_SECONDS)):
                 await _at_once(load, connections, stretch, api.pid)
             began = time.perf_counter()
-            await _recovered(port, 5 * before + 0.5)
+            await _recovered(port, 5 * before + 0.5, _RECOVERY_SECONDS)
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
             counted += await _settled(url, load, check)
             api.send_signal(signal.SIGTERM)
@@ -149,9 +149,9 @@ async def _seconds_of_one(port: int) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-async def _recovered(port: int, seconds_of_one: float) -> None:
+async def _recovered(port: int, seconds_of_one: float, patience_seconds: float) -> None:
     """Wait until a command takes no longer than that again, until lists show it."""
-    async with asyncio.timeout(_RECOVERY_SECONDS), Connection(port, HEADERS) as connection:
+    async with asyncio.timeout(patience_seconds), Connection(port, HEADERS) as connection:
         while True:
             began = time.perf_counter()
             with suppress(ConnectionError):
@@ -283,7 +283,8 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
             cutting.passing.set()
             began = time.perf_counter()
             bar.update(task, description="going on")
-            await _recovered(port, 1.0)
+            # They go on sending for as long again, as fast as they can, and the views lag behind.
+            await _recovered(port, 1.0, seconds + _RECOVERY_SECONDS)
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
             await sending
             bar.update(task, completed=3 * seconds)
