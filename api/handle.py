@@ -279,8 +279,7 @@ class Handler:
             if other is None:
                 other = Stream(follow_up_id or uuid7())
             # Its stream remembers it under a name of its own: a key belongs to one ticket.
-            about_elsewhere = replace(
-                about,
+            about_elsewhere = about._replace(
                 command=CommandRef(f"{ticket_id}:{command.id}", command.fingerprint),
                 causation_id=str(sealed[0].id),
             )
@@ -308,7 +307,7 @@ def _as_said(
 ) -> list[Envelope]:
     """Give events as they were before they were sealed, which is what opening them would give."""
     return [
-        replace(envelope, data=event.data, metadata=about, sealed=())
+        envelope._replace(data=event.data, metadata=about, sealed=())
         for envelope, event in zip(sealed, events, strict=True)
     ]
 

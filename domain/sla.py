@@ -10,17 +10,19 @@ alone, so it is found whether or not anybody was watching when it happened.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from domain.events import SlaTarget, SlaTargets
+from domain.states import replace
 
 _MINUTE_MS = 60_000
 _MILLISECOND = timedelta(milliseconds=1)
+_NOTHING = SlaTargets(None, None)
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SlaClock:
     """Where a ticket's clock stands. Times are UTC.
 
@@ -38,7 +40,7 @@ class SlaClock:
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Give when each target runs out that still can; nothing while the clock stands."""
-        if not self.running:
+        if not self.running or self.targets == _NOTHING:
             return {}
         minutes: dict[SlaTarget, int | None] = {
             "first_response": None if self.answered else self.targets.first_response_minutes,

@@ -5,7 +5,7 @@ the events. What commands lead to is decided in `domain/decisions.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 from uuid import UUID
@@ -46,6 +46,7 @@ from domain.events import (
     TicketUnlinked,
 )
 from domain.sla import SlaClock
+from domain.states import replace
 
 # --- state and fold -----------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Rating:
     comment: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Ticket:
     """What is known of a ticket after a number of its events."""
 
@@ -122,8 +123,12 @@ def evolve(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
     if ticket is None:
         raise HistoryError("not_opened", f"{type(event).__name__} before the ticket was opened")
     # Time passes, then it happens; then the clock runs on or stands, as the new state wants it.
-    after = _changed(replace(ticket, sla=clock_at(ticket, at)), event)
-    return replace(after, sla=after.sla.switched(at, running=_is_our_turn(after, at)))
+    after = _changed(_with_clock(ticket, clock_at(ticket, at)), event)
+    return _with_clock(after, after.sla.switched(at, running=_is_our_turn(after, at)))
+
+
+def _with_clock(ticket: Ticket, clock: SlaClock) -> Ticket:
+    return ticket if clock is ticket.sla else replace(ticket, sla=clock)
 
 
 def clock_at(ticket: Ticket, at: datetime) -> SlaClock:

@@ -10,7 +10,6 @@ outlives any change of the code that reads it, and the keys of what is sealed in
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NotRequired, TypedDict, cast
 from uuid import UUID
@@ -32,8 +31,7 @@ class CommandRef(NamedTuple):
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What is known of a command beside its content; the same for all of its events."""
 
     actor: Actor
@@ -52,8 +50,7 @@ class SealedField(TypedDict):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One event of one ticket as the log knows it. Times are UTC with whole milliseconds.
 
     `sealed`: what of it cannot be read as it is. `EventStore.open` gives it without.
@@ -266,24 +263,25 @@ def is_event(document: Mapping[str, object]) -> bool:
 def from_document(document: EventDocument) -> Envelope:
     """Read the stored form. Raises HistoryError for a document that no store has written."""
     try:
+        actor, command = document["actor"], document["command"]
         return Envelope(
-            id=document["_id"],
-            ticket_id=document["ticket_id"],
-            version=document["version"],
-            type=document["type"],
-            schema=document["schema"],
-            data=document["data"],
-            occurred_at=document["occurred_at"],
-            recorded_at=document["recorded_at"],
-            metadata=Metadata(
-                actor=Actor(**document["actor"]),
-                command=CommandRef(**document["command"]),
-                correlation_id=document["correlation_id"],
-                causation_id=document["causation_id"],
+            document["_id"],
+            document["ticket_id"],
+            document["version"],
+            document["type"],
+            document["schema"],
+            document["data"],
+            document["occurred_at"],
+            document["recorded_at"],
+            Metadata(
+                Actor(**actor),
+                CommandRef(**command),
+                document["correlation_id"],
+                document["causation_id"],
             ),
-            previous=document["previous"],
-            hash=document["hash"],
-            sealed=tuple(document.get("sealed", ())),
+            document["previous"],
+            document["hash"],
+            tuple(document.get("sealed", ())),
         )
     except (KeyError, TypeError) as error:
         raise HistoryError("unreadable_envelope", f"not an event document: {error!r}") from error

@@ -16,7 +16,7 @@ Pure, but for the nonces. Where keys come from: `vault.py`.
 
 import base64
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, cast
 from uuid import UUID
 
@@ -79,13 +79,16 @@ def sealed(
 ) -> EventDocument:
     """Give a document with its personal fields sealed; `keys` by the persons' names."""
     fields: list[SealedField] = []
-    shown = cast("JsonObject", document)
+    values: list[tuple[str, object]] = []
+    event = _event(document)
     for path, name in personal:
-        key, steps = keys[name], path.split("/")[1:]
-        text = key.seal(_at(shown, steps), _place(document, path, key.person))
+        key, value = keys[name], _at(document, path.split("/")[1:])
+        text = key.seal(value, _place(event, path, key.person))
         fields.append({"path": path, "person": key.person, "text": text})
-        shown = cast("JsonObject", _with(shown, steps, None))
-    return cast("EventDocument", {**shown, "sealed": fields}) if fields else document
+        values.append((path, None))
+    if not fields:
+        return document
+    return cast("EventDocument", {**_with(document, values), "sealed": fields})
 
 
 def all_personal(event: EventData, metadata: Metadata) -> list[Personal]:
@@ -115,19 +118,24 @@ def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
     """
     if "sealed" not in document:
         return document
-    shown = cast("JsonObject", document)
     try:
+        event, values = _event(document), []
         for field in document["sealed"]:
             path, person = field["path"], field["person"]
-            value = keys[person].open(field["text"], _place(document, path, person))
-            shown = cast("JsonObject", _with(shown, path.split("/")[1:], value))
+            values.append((path, keys[person].open(field["text"], _place(event, path, person))))
+        shown = _with(document, values)
     except (InvalidTag, LookupError, TypeError, ValueError, AttributeError):
         return document
-    return cast("EventDocument", {k: v for k, v in shown.items() if k != "sealed"})
+    del shown["sealed"]
+    return cast("EventDocument", shown)
 
 
-def _place(document: EventDocument, path: str, person: UUID) -> bytes:
-    return f"{document['ticket_id']}\n{document['version']}\n{path}\n{person}".encode()
+def _event(document: EventDocument) -> str:
+    return f"{document['ticket_id']}\n{document['version']}"
+
+
+def _place(event: str, path: str, person: UUID) -> bytes:
+    return f"{event}\n{path}\n{person}".encode()
 
 
 def _at(value: object, steps: Sequence[str]) -> object:
@@ -136,13 +144,30 @@ def _at(value: object, steps: Sequence[str]) -> object:
     return value
 
 
-def _with(value: object, steps: Sequence[str], new: object) -> object:
-    """Give a copy of a value with something else in one place of it, which it has."""
-    if not steps:
-        return new
-    step, rest = steps[0], steps[1:]
-    if isinstance(value, list):
-        index = int(step)
-        return [*value[:index], _with(value[index], rest, new), *value[index + 1 :]]
-    inner = cast("JsonObject", value)
-    return {**inner, step: _with(inner[step], rest, new)}
+def _with(document: EventDocument, values: Iterable[tuple[str, object]]) -> JsonObject:
+    """Give a copy of a document with other values in some places of it, which it has."""
+    shown = cast("JsonObject", {**document})
+    copied: dict[str, JsonObject | list[object]] = {"": shown}
+    for path, value in values:
+        above, _, last = path.rpartition("/")
+        inside = _copy_in(copied, above)
+        if isinstance(inside, list):
+            inside[int(last)] = value
+        else:
+            _ = inside[last]  # it has it, or what is sealed is not of this document
+            inside[last] = value
+    return shown
+
+
+def _copy_in(copied: dict[str, JsonObject | list[object]], path: str) -> JsonObject | list[object]:
+    """Give the copy of what is at a path, made if this is the first value in it."""
+    if path not in copied:
+        above, _, step = path.rpartition("/")
+        outside = _copy_in(copied, above)
+        inside = _at(outside, [step])
+        copied[path] = [*inside] if isinstance(inside, list) else {**cast("JsonObject", inside)}
+        if isinstance(outside, list):
+            outside[int(step)] = copied[path]
+        else:
+            outside[step] = copied[path]
+    return copied[path]

@@ -64,16 +64,17 @@ def entries(
     *,
     opened_at: datetime,
     at: datetime,
-) -> Counter[str]:
+) -> dict[str, int]:
     """Give what one event adds; `at`: its time, or that of the event before if that was later."""
+    done = tuple(_work(before, after, event, actor, at - opened_at))
+    if not done:
+        return {}
     week = monday(at.date()).isoformat()
-    return Counter(
-        {
-            f"{week}|{dashboard.word(agent)}|{label}": n
-            for agent, label, n in _work(before, after, event, actor, at - opened_at)
-            if agent is not None and n
-        }
-    )
+    return {
+        f"{week}|{dashboard.word(agent)}|{label}": n
+        for agent, label, n in done
+        if agent is not None and n
+    }
 
 
 def _work(

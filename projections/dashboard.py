@@ -41,7 +41,9 @@ from zlib import crc32
 
 from domain.events import (
     AgentReplied,
+    Priority,
     SlaBreached,
+    Status,
     TicketClosed,
     TicketEvent,
     TicketMergedInto,
@@ -71,27 +73,42 @@ BOUNDS_MS = tuple(
 _NONE = "%"
 _EMPTY = "%%"
 """How no name, and the empty one, are written; the quoting of a name never gives these."""
+_Standing = tuple[Status, str | None, Priority, str | None, int | None, str]
+"""Status, group, priority, assignee, rating and clock: what the states of a ticket go by."""
+_COUNTED = (
+    AgentReplied,
+    SlaBreached,
+    TicketClosed,
+    TicketMergedInto,
+    TicketReopened,
+    TicketResolved,
+)
+"""The events that `_happened` and `_timed` know."""
 _QUOTED = re.compile(r"[%.$|\x00]")
 _ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 
 
 def entries(
     before: Ticket | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
-) -> Counter[str]:
+) -> dict[str, int]:
     """Give what one event adds; `at`: its time, or that of the event before if that was later."""
-    change: Counter[str] = Counter()
+    change: dict[str, int] = {}
+    stood = None if before is None else _standing(before)
+    stands = _standing(after)
+    if stood == stands and not isinstance(event, _COUNTED):
+        return change
     day, group = at.date().isoformat(), word(after.group)
-    opened_on = opened_at.date().isoformat()
-    was = () if before is None else tuple(_state(before, opened_on))
-    is_ = tuple(_state(after, opened_on))
-    if was != is_:
-        change.update(f"{day}|{state}" for state in is_)
-        change.subtract(f"{day}|{state}" for state in was)
+    if stood != stands:
+        opened_on = opened_at.date().isoformat()
+        was = () if stood is None else _states(stood, opened_on)
+        is_ = _states(stands, opened_on)
+        change.update((f"{day}|{state}", -1) for state in was if state not in is_)
+        change.update((f"{day}|{state}", 1) for state in is_ if state not in was)
     for label in _happened(before, event):
-        change[f"{day}|happened|{group}|{label}"] += 1
+        change[f"{day}|happened|{group}|{label}"] = 1
     for time in _timed(before, event):
         for label, n in took(at - opened_at):
-            change[f"{day}|{time}|{group}|{label}"] += n
+            change[f"{day}|{time}|{group}|{label}"] = n
     return change
 
 
@@ -101,17 +118,29 @@ def took(age: timedelta) -> tuple[tuple[str, int], tuple[str, int]]:
     return (f"b{bisect_left(BOUNDS_MS, milliseconds)}", 1), ("ms", milliseconds)
 
 
-def _state(ticket: Ticket, opened_on: str) -> Iterator[str]:
-    group = word(ticket.group)
-    yield f"status|{group}|{ticket.status}"
-    if ticket.rating is not None:
-        yield f"rating|{group}|{ticket.rating.score}"
-    if ticket.status in UNSOLVED:
-        yield f"priority|{group}|{ticket.priority}"
-        yield f"group|{group}|{group}"
-        yield f"assignee|{group}|{word(ticket.assignee)}"
-        yield f"opened_on|{group}|{opened_on}"
-        yield f"sla|{group}|{_sla(ticket)}"
+def _standing(ticket: Ticket) -> _Standing:
+    rating = None if ticket.rating is None else ticket.rating.score
+    group, assignee = ticket.group, ticket.assignee
+    return ticket.status, group, ticket.priority, assignee, rating, _sla(ticket)
+
+
+@lru_cache(maxsize=8192)
+def _states(standing: _Standing, opened_on: str) -> tuple[str, ...]:
+    """Give the states that a ticket is counted in: as many are alike, each is written once."""
+    status, group_name, priority, assignee, rating, sla = standing
+    group = word(group_name)
+    found = [f"status|{group}|{status}"]
+    if rating is not None:
+        found.append(f"rating|{group}|{rating}")
+    if status in UNSOLVED:
+        found += [
+            f"priority|{group}|{priority}",
+            f"group|{group}|{group}",
+            f"assignee|{group}|{word(assignee)}",
+            f"opened_on|{group}|{opened_on}",
+            f"sla|{group}|{sla}",
+        ]
+    return tuple(found)
 
 
 def _sla(ticket: Ticket) -> str:

@@ -24,7 +24,7 @@ which it is to be woken or a target runs out (when it closes by itself is the de
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
@@ -41,12 +41,14 @@ from domain.events import (
     RequesterReplied,
     SubjectChanged,
     TicketClosed,
+    TicketEvent,
     TicketMergedInto,
     TicketOpened,
     TicketReopened,
     TicketResolved,
     decode,
 )
+from domain.states import replace
 from domain.ticket import Ticket, evolve
 from eventstore.envelope import Envelope
 from projections import agents, dashboard
@@ -60,7 +62,7 @@ _TERM_CHARACTERS = 64
 _SECOND = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TicketRead:
     """A ticket as the view holds it after `version` events."""
 
@@ -124,22 +126,34 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     now = max(at, read.updated_at)
     more = dashboard.entries(read.ticket, ticket, event, opened_at=read.opened_at, at=now)
     work = agents.entries(read.ticket, ticket, event, actor, opened_at=read.opened_at, at=now)
-    read = replace(
+    read = _shown(read, event, ticket, at, now)
+    return replace(
         read,
         version=envelope.version,
         ticket=ticket,
         updated_at=now,
         last_actor=actor.id,
-        counted=dashboard.added(read.counted, more),
+        counted=dashboard.added(read.counted, more) if more else read.counted,
         worked=dashboard.added(read.worked, work) if work else read.worked,
     )
+
+
+def _shown(
+    read: TicketRead, event: TicketEvent, ticket: Ticket, at: datetime, now: datetime
+) -> TicketRead:
+    """Give the view with what an event means for it alone; `ticket` is how that has left it."""
     match event:
         case AgentReplied(body):
-            read = replace(read, preview=_preview(body), agent_replies=read.agent_replies + 1)
+            replies, preview = read.agent_replies + 1, _preview(body)
             if read.first_response_at is not None:
-                return read
-            seconds = (now - read.opened_at) // _SECOND
-            return replace(read, first_response_at=at, first_response_seconds=seconds)
+                return replace(read, preview=preview, agent_replies=replies)
+            return replace(
+                read,
+                preview=preview,
+                agent_replies=replies,
+                first_response_at=at,
+                first_response_seconds=(now - read.opened_at) // _SECOND,
+            )
         case RequesterReplied(body):
             return replace(
                 read, preview=_preview(body), requester_replies=read.requester_replies + 1
@@ -181,8 +195,10 @@ def words(text: str) -> tuple[str, ...]:
     """Give the different words of a text, without case and accents, as they come: the first
     thousand.
     """
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(c for c in folded if not unicodedata.combining(c))
+    plain = text.casefold()
+    if not plain.isascii():
+        decomposed = unicodedata.normalize("NFKD", plain)
+        plain = "".join(c for c in decomposed if not unicodedata.combining(c))
     found = (found[:_TERM_CHARACTERS] for found in re.findall(r"\w+", plain))
     return tuple(dict.fromkeys(found))[:_MOST_TERMS]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from typing import Any, get_type_hints
 from unittest.mock import Mock
 from uuid import UUID, uuid4
@@ -422,4 +421,4 @@ async def test_the_log_gives_events_opened_and_keeps_them_sealed(any_database):
     assert await store.tickets_of(person) == [TICKET]
     opened_here = await store.open([to_document(event) for event in chain])
     assert [from_document(document) for document in opened_here] == await store.load(TICKET)
-    assert replace(first, sealed=()) == first
+    assert first._replace(sealed=()) == first

@@ -163,5 +163,5 @@ def _life(chance: random.Random) -> TicketRead:
     for version, (type_, data, hours) in enumerate(story, start=1):
         at += timedelta(hours=hours)
         [sealed] = chained(UUID(int=1), EMPTY, [EventData(type_, 1, data)], about, at, at)
-        read = tickets.apply(read, replace(sealed, version=version))
+        read = tickets.apply(read, sealed._replace(version=version))
     return cast("TicketRead", read)
