@@ -22,6 +22,7 @@ from pymongo.errors import ConnectionFailure
 from domain.errors import CasebookError
 from eventstore.driver import Database, DriverName, connect
 from eventstore.failures import StoreUnavailable
+from eventstore.garbage import spare_the_collector
 from eventstore.master_keys import MasterKeys
 
 Item = TypeVar("Item")
@@ -206,4 +207,5 @@ async def _answer(database: Database, request: object, answers: BinaryIO) -> Non
 if __name__ == "__main__":
     with os.fdopen(os.dup(1), "wb") as pipe:
         os.dup2(2, 1)  # what anything prints is no answer
+        spare_the_collector()
         asyncio.run(_work(sys.stdin.buffer, pipe))

@@ -27,6 +27,7 @@ from api.settings import Settings, SettingsError, is_loopback
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect
+from eventstore.garbage import spare_the_collector
 from eventstore.key_files import KeyUnusable, place
 from eventstore.master_keys import MasterKeys, new_master_key
 
@@ -61,6 +62,7 @@ class DatabaseGone(CasebookError):
 def run(main: Callable[[], Awaitable[int]]) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
     _log_lines()
+    spare_the_collector()
     code = 1
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:

@@ -1,7 +1,6 @@
 """The HTTP server: uvicorn's, with bounds on what connections may cost."""
 
 import asyncio
-import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
 _MOST_CONNECTIONS = 2_000
 _TICKS_A_SECOND = 10
-_COLLECTED_EVERY = 20_000  # objects made and not freed yet
 
 
 class Server(uvicorn.Server):
@@ -58,13 +56,6 @@ class Server(uvicorn.Server):
         yield
 
 
-def spare_the_collector() -> None:
-    """Have garbage be looked for less often, and not among what has been imported."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECTED_EVERY, 20, 50)
-
-
 async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feeds: Feeds) -> None:
     """Serve until cancelled; then let requests end, and the application stop in good order.
 
@@ -82,7 +73,6 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feed
             timeout_graceful_shutdown=10,
         )
     )
-    spare_the_collector()
     serving = asyncio.create_task(server.serve([listening]))
     try:
         await asyncio.shield(serving)

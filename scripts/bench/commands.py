@@ -27,7 +27,6 @@ from eventstore.store import EventStore
 from projections.keeping import project
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.server import spare_the_collector
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 SERVICES = {
@@ -124,7 +123,6 @@ async def serve(kind: str, url: str, port: int) -> int:
     config = uvicorn.Config(
         app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
     )
-    spare_the_collector()  # for all of them: what is compared is served alike
     await uvicorn.Server(config).serve()
     return 0
 
