@@ -53,6 +53,7 @@ lock: $(DEV)
 	$(COMPILE) -o requirements/server.txt
 	$(COMPILE) --extra embedded -o requirements/run.txt
 	$(COMPILE) --extra tracing -o requirements/tracing.txt
+	$(COMPILE) --extra embedded --group bench -o requirements/bench.txt
 	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt
 	$(COMPILE) --extra embedded --group mutation -o requirements/mutation.txt
 

@@ -1,9 +1,11 @@
 """How a list is read: along which index, and from which ticket on.
 
-The index is named here, not chosen by the database: the one of the filter that leaves the least, in
+The index is named here, not chosen by MongoDB: the one of the filter that leaves the least, in
 an order that is the same for all desks. So a list that has one of these filters reads what matches
-it, on any server (`tests/test_query_plans.py`); but for status and priority, which leave so much
-that in another order than theirs the tickets are read in that order, until there are enough.
+it (`tests/test_query_plans.py`); but for status and priority, which leave so much that in another
+order than theirs the tickets are read in that order, until there are enough.
+
+The embedded server is asked otherwise (`windows.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
 from api.representations import INTERNAL_FIELDS
+from api.windows import Asked, Windows
 from domain.events import JsonObject
 from domain.values import Moment
 from eventstore.driver import Database
@@ -72,14 +75,33 @@ class Listing:
             about = set()
         narrowest = along or next((name for name in INDEXES if name in about), self.by)
         self.hint = [*INDEXES[narrowest]]
+        equal = (c for c in self._conditions if not isinstance(c.get(narrowest, {}), dict))
+        self._asked = Asked(
+            self._conditions,
+            self.by,
+            self._direction,
+            narrow=next((condition for condition in equal if len(condition) == 1), None),
+            is_joined=self.hint[1:2] == [(self.by, -1)],
+            is_along=along is not None,
+            projection=_NOT_IN_LISTS,
+        )
 
     async def page(
-        self, shown: Database, position: Position | None, limit: int
+        self, shown: Database, position: Position | None, limit: int, windows: Windows
     ) -> list[JsonObject]:
         """Give documents behind a position."""
+        past = "$lt" if self._direction < 0 else "$gt"
+        if await shown.is_embedded():
+            reads, found = shown.collection(tickets.COLLECTION), []
+            if position is not None:
+                behind_it: JsonObject = {"_id": {past: position.id}}
+                found = await windows.at(reads, self._asked, position.time, behind_it, limit)
+            if len(found) < limit:
+                time = None if position is None else position.time
+                found += await windows.page(reads, self._asked, time, limit - len(found))
+            return found
         if position is None:
             return await self._find(shown, [], limit)
-        past = "$lt" if self._direction < 0 else "$gt"
         # Two plain ranges: one condition with $or would be read from the beginning by some servers.
         same: list[JsonObject] = [{self.by: position.time}, {"_id": {past: position.id}}]
         found = await self._find(shown, same, limit)
@@ -104,6 +126,8 @@ class Listing:
         # Not count_documents, which is an aggregation.
         reads = shown.collection(tickets.COLLECTION)
         found = reads.find(self.filter(), {"_id": 1}).limit(MOST_COUNTED + 1)
+        if await shown.is_embedded():
+            return len(await found.to_list())
         return len(await self._read(found))
 
     def filter(self, more: Sequence[JsonObject] = ()) -> JsonObject:

@@ -30,6 +30,7 @@ from api.search import (
 )
 from api.sight import Sights
 from api.visible import AtLeast, Prefer, Shown, Views
+from api.windows import Windows
 from domain.errors import Forbidden, Unacceptable
 from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
@@ -169,6 +170,7 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
     """Make the routes over one database."""
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
+    windows = Windows()
     routes = APIRouter(tags=["queries"])
     headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
@@ -209,7 +211,9 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
         # How long a requester waits must not tell what others' tickets hold.
         along = "requester" if sight.is_of_requester else None
         listing = Listing(sight.within(found), asked.sort, along)
-        page = await opened.ask(lambda shown: listing.page(shown, position, asked.limit + 1))
+        page = await opened.ask(
+            lambda shown: listing.page(shown, position, asked.limit + 1, windows)
+        )
         total = await _total(opened, listing) if asked.count else None
         following = None
         if len(page) > asked.limit:

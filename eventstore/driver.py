@@ -48,6 +48,13 @@ class _Kept:
     session: Session | None = None
 
 
+@dataclass(slots=True)
+class _Server:
+    """What is known of the server, once it has been asked."""
+
+    is_embedded: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """A connected database. Bound to the event loop in which it is first used.
@@ -61,6 +68,7 @@ class Database:
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     vault: Vault = field(repr=False, compare=False)
+    _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,7 +85,7 @@ class Database:
         None for a collection.
         """
         found: dict[str, str | None] = {}
-        async for each in await _settled(self.client[self.name].list_collections()):
+        async for each in await settled(self.client[self.name].list_collections()):
             name, options = str(each["name"]), cast("JsonObject", each.get("options") or {})
             if not name.startswith("system."):
                 of = options.get("viewOn") if each.get("type") == "view" else None
@@ -112,7 +120,7 @@ class Database:
         if self._kept is not None:
             session = await self._session(self._kept)
             return await _to_its_end(session.with_transaction(work, read_concern=concern))
-        session = await _settled(self.client.start_session())
+        session = await settled(self.client.start_session())
         try:
             return await _to_its_end(session.with_transaction(work, read_concern=concern))
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
@@ -133,7 +141,7 @@ class Database:
 
     async def _session(self, kept: _Kept) -> Session:
         if kept.session is None:
-            kept.session = await _settled(self.client.start_session())
+            kept.session = await settled(self.client.start_session())
         return kept.session
 
     async def end_session(self) -> None:
@@ -176,7 +184,7 @@ class Database:
         opening = collection.watch(
             pipeline, resume_after=resume_after, max_await_time_ms=wait_milliseconds
         )
-        async with await _settled(opening) as stream:
+        async with await settled(opening) as stream:
             yield stream
 
     async def server_time(self) -> datetime:
@@ -185,8 +193,15 @@ class Database:
         hello = await admin.command("hello", codec_options=admin.codec_options)
         return cast("datetime", hello["localTime"])
 
+    async def is_embedded(self) -> bool:
+        """Say whether this is the embedded server: what it does otherwise is in decision 1."""
+        if self._server.is_embedded is None:
+            told = await self.client.admin.command("buildInfo")
+            self._server.is_embedded = "secantusVersion" in told
+        return self._server.is_embedded
+
     async def close(self) -> None:
-        await _settled(self.client.close())
+        await settled(self.client.close())
 
 
 def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:
@@ -239,9 +254,9 @@ async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
 
 
 @overload
-async def _settled(result: Awaitable[T]) -> T: ...
+async def settled(result: Awaitable[T]) -> T: ...
 @overload
-async def _settled(result: T) -> T: ...
-async def _settled(result: object) -> object:
+async def settled(result: T) -> T: ...
+async def settled(result: object) -> object:
     """Wait for what one driver gives at once and the other as an awaitable."""
     return await result if isawaitable(result) else result

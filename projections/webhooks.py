@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
 from pymongo import ReturnDocument
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, StateConflict
@@ -263,9 +264,14 @@ class Deliveries:
         """Give tickets of which something is to be sent by now; the longest waiting first."""
         wanted: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$lte": now}}
         found = self._deliveries.find(wanted, {"ticket_id": 1}).sort("next_at", 1).limit(limit)
-        return list(
-            dict.fromkeys(cast("UUID", d["ticket_id"]) for d in await found.hint([*_DUE]).to_list())
-        )
+        documents = await (await self._along(found, _DUE)).to_list()
+        return list(dict.fromkeys(cast("UUID", d["ticket_id"]) for d in documents))
+
+    async def _along(
+        self, found: AsyncCursor[JsonObject], index: Sequence[tuple[str, int]]
+    ) -> AsyncCursor[JsonObject]:
+        """Have MongoDB read along an index; the embedded server would read everything then."""
+        return found if await self._database.is_embedded() else found.hint([*index])
 
     async def waiting(self, webhook: UUID, ticket_id: UUID) -> list[Delivery]:
         """Give the ticket's first events that have not arrived, in order, or that are parked."""
@@ -313,8 +319,8 @@ class Deliveries:
         if status is not None:
             wanted["status"] = status
         index = _BY_WEBHOOK if status is None else _BY_STATUS
-        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit).hint([*index])
-        return [_delivery(d) for d in await found.to_list()]
+        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit)
+        return [_delivery(d) for d in await (await self._along(found, index)).to_list()]
 
     async def forget(self, webhook: UUID) -> None:
         """Remove what was made for a webhook that is gone."""

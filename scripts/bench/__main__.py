@@ -1,7 +1,9 @@
 """Measure Casebook beside what one would do otherwise, in one run.
 
     python -m scripts.bench commands     the write path beside a CRUD service and no database
-    python -m scripts.bench growth       what a command costs on a long stream, warm and cold
+    python -m scripts.bench durability   the same with each command on disk, and without
+    python -m scripts.bench reads        tickets and lists beside the same bytes from memory
+    python -m scripts.bench growth       what a command costs on a long stream, and in a long log
     python -m scripts.bench projections  from acknowledged to visible; what a projector can take
     python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
     python -m scripts.bench replay       all views built anew, beside a mere scan of the log
@@ -10,7 +12,7 @@
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
 Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The
-ratios mean more than the numbers.
+ratios mean more than the numbers. `--record` puts what was found into docs/performance.md.
 """
 
 import argparse
@@ -25,15 +27,27 @@ from pathlib import Path
 from api.settings import Settings
 from eventstore import embedded
 from eventstore.master_keys import new_master_key
-from scripts.bench.commands import commands, serve
+from scripts.bench.commands import commands, durability
 from scripts.bench.dashboard import dashboard
+from scripts.bench.found import Table, record
 from scripts.bench.growth import growth
 from scripts.bench.projections import projections
+from scripts.bench.reads import reads
 from scripts.bench.replay import replay
 from scripts.bench.sealing import sealing
+from scripts.bench.services import serve
 from scripts.console import run
 
-_WHAT = ("commands", "growth", "projections", "dashboard", "replay", "sealing")
+_WHAT = (
+    "commands",
+    "durability",
+    "reads",
+    "growth",
+    "projections",
+    "dashboard",
+    "replay",
+    "sealing",
+)
 
 
 async def main() -> int:
@@ -53,39 +67,59 @@ async def main() -> int:
         type=int,
         nargs="+",
         default=[10_000, 100_000, 1_000_000],
-        help="of the dashboard (10000 100000 1000000)",
+        help="of the dashboard (10000 100000 1000000); reads are measured with the second",
     )
     parser.add_argument(
         "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
     )
+    parser.add_argument(
+        "--record", action="store_true", help="put what is found into docs/performance.md"
+    )
     options = parser.parse_args()
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     driver = Settings.from_environment().mongo_driver
-    print(
+    machine = (
         f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
-        f"{driver}; the database, the service and the load share them"
+        f"{driver}; the database, the service and the load share them; {options.rounds} rounds"
     )
+    print(machine)
     for what in _WHAT if options.what == "all" else (options.what,):
-        async with _database() as url:
-            if what == "commands":
-                await commands(url, options.rounds + 1, options.seconds)
-            elif what == "growth":
-                await growth(url, 10 * options.rounds)
-            elif what == "projections":
-                await projections(url, options.rounds, options.seconds)
-            elif what == "replay":
-                await replay(url, options.rounds, options.events)
-            elif what == "sealing":
-                await sealing(url, options.rounds, options.seconds, options.events // 10)
-            else:
-                await dashboard(url, options.rounds, sorted(options.tickets))
+        tables = await _measure(what, options)
+        for table in tables:
+            print(f"\n{table.about}\n\n{table.markdown()}")
+        if options.record:
+            record(what, f"{machine}.", tables)
     return 0
 
 
+async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
+    rounds, seconds = options.rounds, options.seconds
+    sizes, events = sorted(options.tickets), options.events
+    async with _database() as url:
+        match what:
+            case "commands":
+                return await commands(url, rounds + 1, seconds)
+            case "durability":
+                async with _database(durable=False) as unsynced:
+                    return await durability(url, unsynced, rounds, seconds)
+            case "reads":
+                return await reads(url, rounds, seconds, sizes[:2][-1])
+            case "growth":
+                return await growth(url, rounds, (events // 100, events // 10))
+            case "projections":
+                return await projections(url, rounds, seconds)
+            case "replay":
+                return await replay(url, rounds, events)
+            case "sealing":
+                return await sealing(url, rounds, seconds, events // 10)
+            case _:
+                return await dashboard(url, rounds, sizes)
+
+
 @asynccontextmanager
-async def _database() -> AsyncIterator[str]:
+async def _database(*, durable: bool = True) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
-        async with embedded.run(Path(folder)) as url:
+        async with embedded.run(Path(folder), durable=durable) as url:
             yield url
 
 

@@ -6,28 +6,16 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
 import orjson
-import uvicorn
-from fastapi import FastAPI, HTTPException, Response
-from pydantic import BaseModel, ConfigDict, Field
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.app import Work, access_by, create_app
-from api.settings import Settings
-from domain.commands import OpenTicket
-from domain.events import Actor
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections.keeping import project
+from scripts.bench.found import Table, ratio, told
+from scripts.bench.services import NOTE, OPEN, services
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",
@@ -38,109 +26,7 @@ SERVICES = {
     "nothing": "validates the body, no database",
 }
 CONNECTIONS = (1, 32, 128)
-TICKETS = 200
-ACTOR = Actor("bench", "agent")
-OPEN = OpenTicket(subject="Bench", requester="bench", body="x" * 200)
-NOTE = "It was the toner after all; the other tray works, and the part is ordered. " * 2
-
-
-# --- what is measured: services ------------------------------------------------------------------
-
-
-class Note(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    body: str = Field(min_length=1, max_length=50_000)
-
-
-def crud_service(database: Database) -> FastAPI:
-    """A plain service as most would write it: the ticket is a document, changed in place."""
-    app = FastAPI()
-    tickets = database.collection("crud_tickets")
-
-    @app.post("/tickets", status_code=201)
-    async def open_ticket(command: OpenTicket) -> dict[str, object]:
-        now = datetime.now(UTC)
-        ticket = {**command.model_dump(), "_id": str(uuid4()), "status": "new", "notes": []}
-        await tickets.insert_one({**ticket, "opened_at": now, "updated_at": now, "has_note": False})
-        return {"ticket_id": ticket["_id"]}
-
-    @app.post("/tickets/{ticket_id}/add_note")
-    async def add_note(ticket_id: str, note: Note) -> Response:
-        now = datetime.now(UTC)
-        entry = {"body": note.body, "at": now, "actor": "bench"}
-        # The last ten only: a document that grows for ever would be measured instead of a change.
-        changed = await tickets.update_one(
-            {"_id": ticket_id, "status": {"$ne": "closed"}},
-            {"$push": {"notes": {"$each": [entry], "$slice": -10}}, "$set": {"updated_at": now}},
-        )
-        if changed.matched_count == 0:
-            raise HTTPException(404)
-        ticket = await tickets.find_one({"_id": ticket_id})
-        if ticket is None:
-            raise HTTPException(404)
-        ticket |= {"has_note": True, "preview": note.body[:50]}
-        await tickets.replace_one({"_id": ticket_id}, ticket)
-        return _answer({"ticket_id": ticket_id, "updated_at": now})
-
-    return app
-
-
-def _answer(content: dict[str, object]) -> Response:
-    # As Casebook does: no model of an answer is made, so that none is measured.
-    return Response(orjson.dumps(content), media_type="application/json")
-
-
-def service_without_database() -> FastAPI:
-    """The bound: FastAPI reads and validates the same body, and answers."""
-    app = FastAPI()
-
-    @app.post("/tickets", status_code=201)
-    async def open_ticket(_: OpenTicket) -> dict[str, object]:
-        return {"ticket_id": str(uuid4())}
-
-    @app.post("/tickets/{ticket_id}/add_note")
-    async def add_note(ticket_id: str, note: Note) -> Response:
-        events = [{"version": 1, "type": note.body[:9]}]
-        return _answer({"ticket_id": ticket_id, "version": 1, "events": events})
-
-    return app
-
-
-async def serve(kind: str, url: str, port: int) -> int:
-    settings = Settings.from_environment()
-    database = connect(url, settings.mongo_driver)
-    if kind == "nothing":
-        app = service_without_database()
-    elif kind == "crud":
-        app = crud_service(database)
-    else:
-        store = EventStore(database, group_commit=kind != "alone", sealing=kind != "unsealed")
-        beside: list[Work] = []
-        if kind == "projecting":
-            beside.append(partial(project, database, store))
-        app = create_app(database, store, beside, access=access_by(database, settings))
-    config = uvicorn.Config(
-        app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
-    )
-    await uvicorn.Server(config).serve()
-    return 0
-
-
-def _how_to_serve(kind: str, url: str, port: int) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Give the command line of a service, and what it finds in its environment."""
-    if kind != "two":
-        return ("scripts.bench", "_serve", kind, url, str(port)), {}
-    environment = {
-        "CASEBOOK_MONGODB_URL": url,
-        "CASEBOOK_PORT": str(port),
-        "CASEBOOK_PROJECTING": "no",
-        "CASEBOOK_LOG_REQUESTS": "no",
-    }
-    return ("scripts.serve", "--workers", "2"), environment
-
-
-# --- how it is measured --------------------------------------------------------------------------
+OPENING_CONNECTIONS = 32
 
 
 class Measured(NamedTuple):
@@ -151,19 +37,25 @@ class Measured(NamedTuple):
     p99: float
 
 
+Stretches = dict[str, list[Measured]]
+"""By kind of service."""
+
+
 async def load(port: int, tickets: Sequence[str], connections: int, seconds: float) -> Measured:
-    """Keep some connections busy for a while."""
-    body = orjson.dumps({"body": NOTE})
+    """Keep some connections busy for a while, with changes of tickets or, of none, opening some."""
+    note, opening = orjson.dumps({"body": NOTE}), OPEN.model_dump_json().encode()
     latencies: list[float] = []
     end = time.perf_counter() + seconds
 
     async def one() -> None:
         async with Connection(port) as connection:
             while (began := time.perf_counter()) < end:
-                path = f"/tickets/{random.choice(tickets)}/add_note"  # noqa: S311
+                path, body = "/tickets", opening
+                if tickets:
+                    path, body = f"/tickets/{random.choice(tickets)}/add_note", note  # noqa: S311
                 key = {"Idempotency-Key": uuid4().hex, **HEADERS}
                 answer = await connection.send(request("POST", path, body, key))
-                if answer.status != 200:
+                if answer.status != (200 if tickets else 201):
                     raise RuntimeError(f"{answer.status}: {answer.body!r}")
                 latencies.append(time.perf_counter() - began)
 
@@ -178,61 +70,86 @@ async def load(port: int, tickets: Sequence[str], connections: int, seconds: flo
     )
 
 
-async def commands(url: str, rounds: int, seconds: float) -> None:
-    """Measure the write path of all services in turn, and print a table."""
-    measured: dict[tuple[str, int], list[Measured]] = defaultdict(list)
-    async with AsyncExitStack() as stack:
-        ports: dict[str, int] = {}
-        tickets: dict[str, list[str]] = {}
-        for kind in SERVICES:
-            ports[kind] = free_port()
-            base, _, options = url.partition("?")
-            own = f"{base.rstrip('/')}/bench_{kind}?{options}"
-            words, environment = _how_to_serve(kind, own, ports[kind])
-            await stack.enter_async_context(process(*words, **environment))
-            await ready(ports[kind])
-            await let_in(own)
-            tickets[kind] = await open_tickets(ports[kind])
-        bar = stack.enter_context(progress())
-        task = bar.add_task("", total=rounds * len(CONNECTIONS) * len(SERVICES), rate="stretches")
-        for round_ in range(rounds):
-            for connections in CONNECTIONS:
-                for kind in random.sample(list(SERVICES), len(SERVICES)):
-                    bar.update(task, description=f"{connections} connections, {kind}")
-                    found = await load(ports[kind], tickets[kind], connections, seconds)
-                    if kind == "projecting":
-                        await asyncio.sleep(seconds)  # let it catch up before others are measured
-                    if round_ > 0:  # the first is for warming up
-                        measured[kind, connections].append(found)
+async def commands(url: str, rounds: int, seconds: float) -> list[Table]:
+    """Measure the write path of all services in turn."""
+    changes: dict[int, Stretches] = {n: defaultdict(list) for n in CONNECTIONS}
+    opened: Stretches = defaultdict(list)
+    async with services(dict.fromkeys(SERVICES, url)) as running:
+        with progress() as bar:
+            loads = (*CONNECTIONS, "opening")
+            task = bar.add_task("", total=rounds * len(loads) * len(SERVICES), rate="stretches")
+            for round_ in range(rounds):
+                for what in loads:
+                    for kind in random.sample(list(SERVICES), len(SERVICES)):
+                        bar.update(task, description=f"{what}: {kind}")
+                        service = running[kind]
+                        if isinstance(what, int):
+                            found = await load(service.port, service.tickets, what, seconds)
+                        else:
+                            found = await load(service.port, [], OPENING_CONNECTIONS, seconds)
+                        if kind == "projecting":
+                            await asyncio.sleep(seconds)  # to catch up before others are measured
+                        if round_ > 0:  # the first is for warming up
+                            into = changes[what] if isinstance(what, int) else opened
+                            into[kind].append(found)
+                        bar.advance(task)
+    return [
+        *(
+            _table(f"One-event commands on existing tickets, {count} connections", changes[count])
+            for count in CONNECTIONS
+        ),
+        _table(f"Opening tickets, {OPENING_CONNECTIONS} connections", opened),
+    ]
+
+
+async def durability(synced: str, unsynced: str, rounds: int, seconds: float) -> list[Table]:
+    """Measure the same on a database that waits for the disk and one that does not, in turn."""
+    names = {"group": "as embedded by default: synced", "unsynced": "not synced"}
+    found: Stretches = defaultdict(list)
+    async with services({"group": synced, "unsynced": unsynced}) as running:
+        with progress() as bar:
+            task = bar.add_task("durability", total=(rounds + 1) * 2, rate="stretches")
+            for round_ in range(rounds + 1):
+                for kind in random.sample(list(names), 2):
+                    service = running[kind]
+                    measured = await load(service.port, service.tickets, 32, seconds)
+                    if round_ > 0:
+                        found[kind].append(measured)
                     bar.advance(task)
-    print("\n| connections | service | requests/s | p50 ms | p99 ms | of CRUD | of no database |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    for connections in CONNECTIONS:
-        crud = [m.rate for m in measured["crud", connections]]
-        nothing = [m.rate for m in measured["nothing", connections]]
-        for kind, name in SERVICES.items():
-            stretches = measured[kind, connections]
-            rates = [m.rate for m in stretches]
-            print(
-                f"| {connections} | {name} | {statistics.median(rates):.0f} "
-                f"| {statistics.median(m.p50 for m in stretches):.1f} "
-                f"| {statistics.median(m.p99 for m in stretches):.1f} "
-                f"| {_ratio(rates, crud):.2f}x | {_ratio(rates, nothing):.2f}x |"
-            )
-
-
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Give the median of the ratios, round by round."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-async def open_tickets(port: int) -> list[str]:
-    """Open some tickets, each of another requester's; give their ids."""
-    async with Connection(port, HEADERS) as connection:
-        answers = [
-            await connection.post(
-                "/tickets", {**OPEN.model_dump(mode="json"), "requester": f"customer {number}"}
-            )
-            for number in range(TICKETS)
+    rates = {kind: [m.rate for m in measured] for kind, measured in found.items()}
+    rows = [
+        [
+            name,
+            *_figures(found[kind]),
+            told(ratio(rates[kind], rates["group"])),
         ]
-    return [str(answer.json()["ticket_id"]) for answer in answers]
+        for kind, name in names.items()
+    ]
+    columns = ["database", "requests/s", "p50 ms", "p99 ms", "of synced"]
+    bars = {name: rates[kind] for kind, name in names.items()}
+    about = "One-event commands, 32 connections, each acknowledged on disk or not"
+    return [Table(about, columns, rows, "requests/s", bars)]
+
+
+def _table(about: str, found: Stretches) -> Table:
+    rates = {kind: [m.rate for m in measured] for kind, measured in found.items()}
+    rows = [
+        [
+            name,
+            *_figures(found[kind]),
+            told(ratio(rates[kind], rates["crud"])),
+            told(ratio(rates[kind], rates["nothing"])),
+        ]
+        for kind, name in SERVICES.items()
+    ]
+    columns = ["service", "requests/s", "p50 ms", "p99 ms", "of CRUD", "of no database"]
+    bars = {name: rates[kind] for kind, name in SERVICES.items()}
+    return Table(about, columns, rows, "requests/s", bars)
+
+
+def _figures(measured: Sequence[Measured]) -> list[str]:
+    return [
+        f"{statistics.median(m.rate for m in measured):.0f}",
+        f"{statistics.median(m.p50 for m in measured):.1f}",
+        f"{statistics.median(m.p99 for m in measured):.1f}",
+    ]

@@ -28,7 +28,8 @@ from projections import tickets
 from projections.counters import Counters
 from projections.generations import Generations
 from projections.tickets import TicketRead
-from scripts.bench.commands import ACTOR
+from scripts.bench.found import Table, ratio, told
+from scripts.bench.services import ACTOR
 from scripts.console import progress
 from scripts.load import Connection
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
@@ -37,6 +38,7 @@ _LIVES = 500
 _INSERTED_AT_ONCE = 2000
 _FIRST_DAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
 _DAYS = 730
+_AGGREGATION = "aggregation, now"
 _GROUPS = [f"group {n}" for n in range(12)]
 _AGENTS = [f"agent {n}" for n in range(60)]
 
@@ -56,13 +58,13 @@ GROUPED: list[JsonObject] = [
 ]
 
 
-async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
-    """Measure at growing numbers of tickets, and print a table."""
+async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> list[Table]:
+    """Measure at growing numbers of tickets."""
     database = connect(url, Settings.from_environment().mongo_driver)
     store = EventStore(database)
     await store.prepare()
     database = (await Generations(database).prepare()).of(database)
-    lives = [_life(random.Random(n)) for n in range(_LIVES)]  # noqa: S311
+    lives = made_up_lives()
     port = free_port()
     measured: dict[tuple[int, str], list[float]] = defaultdict(list)
     have = 0
@@ -88,10 +90,10 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
             "a year's backlog by day": lambda: get(
                 "/dashboard/series?metric=backlog&from=2025-01-01&to=2025-12-31"
             ),
-            "aggregation, now": aggregate,
+            _AGGREGATION: aggregate,
         }
         for size in sizes:
-            await _fill(database, lives, have, size)
+            await fill(database, lives, have, size)
             have = size
             with progress() as bar:
                 task = bar.add_task(f"{size} tickets", total=rounds * len(what), rate="")
@@ -102,16 +104,25 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> None:
                         measured[size, name].append(1000 * (time.perf_counter() - began))
                         bar.advance(task)
     await database.close()
-    print("\n| tickets | " + " ms | ".join(what) + " ms | now, of the aggregation |")
-    print("| ---: |" + " ---: |" * (len(what) + 1))
-    for size in sizes:
-        medians = [statistics.median(measured[size, name]) for name in what]
-        ratios = zip(measured[size, "now"], measured[size, "aggregation, now"], strict=True)
-        ratio = statistics.median(now / grouped for now, grouped in ratios)
-        print(f"| {size} | " + " | ".join(f"{m:.1f}" for m in medians) + f" | {ratio:.3f}x |")
+    rows = [
+        [
+            f"{size:,}",
+            *(f"{statistics.median(measured[size, name]):.1f}" for name in what),
+            told(ratio(measured[size, _AGGREGATION], measured[size, "now"])),
+        ]
+        for size in sizes
+    ]
+    columns = ["tickets", *(f"{name}, ms" for name in what), "now: faster than the aggregation"]
+    bars = {f"{name}, {size:,} tickets": found for (size, name), found in measured.items()}
+    return [Table("The dashboard, over HTTP, and an aggregation", columns, rows, "ms", bars)]
 
 
-async def _fill(database: Database, lives: Sequence[TicketRead], have: int, want: int) -> None:
+def made_up_lives() -> list[TicketRead]:
+    """Fold the lives of some tickets."""
+    return [_life(random.Random(n)) for n in range(_LIVES)]  # noqa: S311
+
+
+async def fill(database: Database, lives: Sequence[TicketRead], have: int, want: int) -> None:
     """Write read documents and counters, as a projector would have."""
     reads, counters = database.collection(tickets.COLLECTION), Counters(database)
     with progress() as bar:

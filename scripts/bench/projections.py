@@ -23,7 +23,8 @@ from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, chained, utc_
 from eventstore.store import EventStore, ResumeToken
 from projections import tickets
 from projections.generations import Generations
-from scripts.bench.commands import ACTOR, NOTE, OPEN
+from scripts.bench.found import Table, ratio, told
+from scripts.bench.services import ACTOR, NOTE, OPEN
 from scripts.catch_up import projecting
 from scripts.console import progress
 from scripts.load import Connection, request
@@ -38,8 +39,8 @@ _TICKETS = 1000
 _EVENTS = 12_000
 
 
-async def projections(url: str, rounds: int, seconds: float) -> None:
-    """Measure both, and print a table each."""
+async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
+    """Measure both."""
     visible: dict[int, list[float]] = {rate: [] for rate in RATES}
     base, _, options = url.partition("?")
     own = f"{base.rstrip('/')}/bench_visible?{options}"
@@ -58,17 +59,25 @@ async def projections(url: str, rounds: int, seconds: float) -> None:
                     bar.advance(task)
             await database.close()
         received, folded = await _saturation(url, rounds)
-    print("\n| commands/s | from acknowledged to visible: p50 ms | p99 ms | measured |")
-    print("| ---: | ---: | ---: | ---: |")
+    seen = []
     for rate, latencies in visible.items():
         latencies.sort()
         p50, p99 = (1000 * latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
-        print(f"| {rate} | {p50:.0f} | {p99:.0f} | {len(latencies)} |")
-    ratio = statistics.median(f / r for f, r in zip(folded, received, strict=True))
-    print("\n| a backlog | events/s | of receiving |")
-    print("| --- | ---: | ---: |")
-    print(f"| received from the stream | {statistics.median(received):.0f} | 1.00x |")
-    print(f"| folded into views | {statistics.median(folded):.0f} | {ratio:.2f}x |")
+        seen.append([f"{rate}", f"{p50:.0f}", f"{p99:.0f}", f"{len(latencies)}"])
+    bars = {"received from the stream": received, "folded into views": folded}
+    taken = [
+        [name, f"{statistics.median(rates):.0f}", told(ratio(rates, received))]
+        for name, rates in bars.items()
+    ]
+    return [
+        Table(
+            "From acknowledged to visible",
+            ["commands/s", "p50 ms", "p99 ms", "measured"],
+            seen,
+            "ms",
+        ),
+        Table("A backlog", ["", "events/s", "of receiving"], taken, "events/s", bars),
+    ]
 
 
 async def _until_visible(

@@ -33,7 +33,8 @@ from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.rebuild import Progress, Rebuild
 from projections.workers import workers
-from scripts.bench.commands import ACTOR
+from scripts.bench.found import Table, ratio, told
+from scripts.bench.services import ACTOR
 from scripts.console import progress
 
 SEED = 20_260
@@ -46,8 +47,8 @@ _LENGTHS = {1: 8, 2: 18, 3: 4, 4: 110, 5: 200, 6: 95, 7: 22, 8: 9, 9: 6, 11: 5, 
 """How many of some hundred tickets have so many events."""
 
 
-async def replay(url: str, rounds: int, events: int) -> None:
-    """Measure, and print a table."""
+async def replay(url: str, rounds: int, events: int) -> list[Table]:
+    """Measure one worker and two in turn, and the scan."""
     database = connect(url, Settings.from_environment().mongo_driver)
     store = EventStore(database)
     await store.prepare()
@@ -83,15 +84,14 @@ async def replay(url: str, rounds: int, events: int) -> None:
                 peak[name] = max(peak[name], sum(dict([*peaks, await _peak(database, 0)]).values()))
                 bar.advance(task)
     await database.close()
-    print(f"\n{stored} events, seed {SEED}")
-    print("\n| | events/s | of the scan | proof s | memory, all processes, MB |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    rows = []
     for name, measured in rates.items():
-        ratios = (rate / scan for rate, scan in zip(measured, rates["scan"], strict=True))
-        line = f"| {name} | {statistics.median(measured):.0f} | {statistics.median(ratios):.2f}x |"
-        if name != "scan":
-            line += f" {statistics.median(proofs[name]):.0f} | {peak[name]:.0f} |"
-        print(line if name != "scan" else line + " | |")
+        row = [name, f"{statistics.median(measured):.0f}", told(ratio(measured, rates["scan"]))]
+        beside = [f"{statistics.median(proofs[name] or [0]):.0f}", f"{peak[name]:.0f}"]
+        rows.append([*row, *(["", ""] if name == "scan" else beside)])
+    columns = ["", "events/s", "of the scan", "proof, s", "memory, all processes, MB"]
+    about = f"{stored:,} events of {events // EVENTS_PER_TICKET:,} tickets, seed {SEED}"
+    return [Table(about, columns, rows, "events/s", rates)]
 
 
 async def _peak(_database: Database, _item: int) -> tuple[int, float]:

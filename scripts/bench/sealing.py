@@ -3,7 +3,6 @@
 import random
 import statistics
 from collections import defaultdict
-from contextlib import AsyncExitStack
 
 from api.settings import Settings
 from eventstore.driver import connect
@@ -11,60 +10,53 @@ from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.rebuild import Rebuild
 from projections.workers import workers
-from scripts.bench.commands import load, open_tickets
+from scripts.bench.commands import load
+from scripts.bench.found import Table, ratio, told
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
+from scripts.bench.services import services
 from scripts.console import progress
-from scripts.soak.promises import free_port, let_in, process, ready
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
 _CONNECTIONS = 32
 
 
-async def sealing(url: str, rounds: int, seconds: float, events: int) -> None:
-    """Measure both in turn, and print a table."""
-    base, _, options = url.partition("?")
-    of = {kind: f"{base.rstrip('/')}/bench_{kind}?{options}" for kind in _KINDS}
+async def sealing(url: str, rounds: int, seconds: float, events: int) -> list[Table]:
+    """Measure both in turn."""
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    await _commands(of, rounds, seconds, rates)
-    await _replays(of, rounds, events, rates)
-    print("\n| | as it is | sealed | ratio |")
-    print("| --- | ---: | ---: | ---: |")
+    await _commands(url, rounds, seconds, rates)
+    await _replays(url, rounds, events, rates)
+    rows = []
     for what in ("commands/s", "events/s replayed"):
         plain, sealed = (rates[what, kind] for kind in _KINDS)
-        ratio = statistics.median(s / p for s, p in zip(sealed, plain, strict=True))
         medians = (f"{statistics.median(each):.0f}" for each in (plain, sealed))
-        print(f"| {what} | {' | '.join(medians)} | {ratio:.2f}x |")
+        rows.append([what, *medians, told(ratio(sealed, plain))])
+    bars = {f"{what}, {_KINDS[kind]}": found for (what, kind), found in rates.items()}
+    about = "Personal data sealed, and as it is"
+    return [Table(about, ["", "as it is", "sealed", "ratio"], rows, "per second", bars)]
 
 
 async def _commands(
-    of: dict[str, str], rounds: int, seconds: float, rates: dict[tuple[str, str], list[float]]
+    url: str, rounds: int, seconds: float, rates: dict[tuple[str, str], list[float]]
 ) -> None:
-    async with AsyncExitStack() as stack:
-        ports = {kind: free_port() for kind in _KINDS}
-        tickets: dict[str, list[str]] = {}
-        for kind, port in ports.items():
-            words = ("scripts.bench", "_serve", kind, of[kind], str(port))
-            await stack.enter_async_context(process(*words))
-            await ready(port)
-            await let_in(of[kind])
-            tickets[kind] = await open_tickets(port)
-        bar = stack.enter_context(progress())
-        task = bar.add_task("commands", total=(rounds + 1) * len(_KINDS), rate="stretches")
-        for round_ in range(rounds + 1):
-            for kind in random.sample(list(_KINDS), len(_KINDS)):
-                found = await load(ports[kind], tickets[kind], _CONNECTIONS, seconds)
-                if round_ > 0:  # the first is for warming up
-                    rates["commands/s", kind].append(found.rate)
-                bar.advance(task)
+    async with services(dict.fromkeys(_KINDS, url)) as running:
+        with progress() as bar:
+            task = bar.add_task("commands", total=(rounds + 1) * len(_KINDS), rate="stretches")
+            for round_ in range(rounds + 1):
+                for kind in random.sample(list(_KINDS), len(_KINDS)):
+                    service = running[kind]
+                    found = await load(service.port, service.tickets, _CONNECTIONS, seconds)
+                    if round_ > 0:  # the first is for warming up
+                        rates["commands/s", kind].append(found.rate)
+                    bar.advance(task)
 
 
 async def _replays(
-    of: dict[str, str], rounds: int, events: int, rates: dict[tuple[str, str], list[float]]
+    url: str, rounds: int, events: int, rates: dict[tuple[str, str], list[float]]
 ) -> None:
     driver = Settings.from_environment().mongo_driver
+    base, _, options = url.partition("?")
     logs = {
-        kind: connect(address.replace("/bench_", "/bench_log_"), driver)
-        for kind, address in of.items()
+        kind: connect(f"{base.rstrip('/')}/bench_log_{kind}?{options}", driver) for kind in _KINDS
     }
     for kind, database in logs.items():
         await EventStore(database).prepare()

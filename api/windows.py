@@ -1,0 +1,128 @@
+"""How a page of a list is read on the embedded server: in windows of time.
+
+That server reads all that matches before it sorts, reads every document where it is told which
+index to take, and takes one by itself only for a plain filter that the index covers. So a page is
+read in stretches of the list's own time, from where the page begins, each longer than the one
+before, until there are enough tickets: along the index over that time, or over a field and that
+time. What else is asked for is a second stage, of which MongoDB would make one with the first.
+
+A word that few tickets have is not found in some weeks. Then the rest is read along its own index.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, cast
+
+from domain.events import JsonObject
+from eventstore.driver import Collection, settled
+
+_FIRST = timedelta(hours=1)
+_GROWTH = 8
+_RECENT = timedelta(days=30)
+_PAST = datetime(1, 1, 1, tzinfo=UTC)
+_FUTURE = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class Asked(NamedTuple):
+    """A list: what must hold, and the time that it is sorted by, backwards if `direction` is -1.
+
+    `narrow`: one of the conditions, an equality that has an index. `is_joined`: that index has the
+    time behind the field. `is_along`: nothing is to be looked at for which it does not hold.
+    """
+
+    conditions: Sequence[JsonObject]
+    by: str
+    direction: int
+    narrow: JsonObject | None
+    is_joined: bool
+    is_along: bool
+    projection: Mapping[str, int]
+
+
+class Windows:
+    """Reads pages, and remembers where the times of tickets end: only to begin there."""
+
+    def __init__(self) -> None:
+        self._ends: dict[tuple[str, int], datetime] = {}
+
+    async def page(
+        self, reads: Collection, asked: Asked, behind: datetime | None, limit: int
+    ) -> list[JsonObject]:
+        """Give documents behind a time, or from the beginning."""
+        found: list[JsonObject] = []
+        edge, width = behind, _FIRST
+        if edge is None:
+            edge = await self._end(reads, asked)
+        is_first = behind is None
+        while edge is not None and len(found) < limit:
+            far = _moved(edge, asked.direction * width)
+            by_narrow = not asked.is_joined and (asked.is_along or width > _RECENT)
+            if by_narrow and asked.narrow is not None:
+                far = _PAST if asked.direction < 0 else _FUTURE
+            window = _window(None if is_first else edge, far, asked.direction)
+            first: JsonObject = {asked.by: window}
+            if asked.narrow is not None and asked.is_joined:
+                first |= asked.narrow
+            rest = list(asked.conditions)
+            if by_narrow and asked.narrow is not None:
+                first, rest = asked.narrow, [*rest, first]
+            found += await _read(reads, asked, first, rest, limit - len(found))
+            if is_first and found:
+                self._ends[asked.by, asked.direction] = cast("datetime", found[0][asked.by])
+            if far in (_PAST, _FUTURE):
+                break
+            edge, width, is_first = far, width * _GROWTH, False
+        return found
+
+    async def at(
+        self, reads: Collection, asked: Asked, time: datetime, more: JsonObject, limit: int
+    ) -> list[JsonObject]:
+        """Give documents of one moment for which more holds."""
+        return await _read(reads, asked, {asked.by: time}, [*asked.conditions, more], limit)
+
+    async def _end(self, reads: Collection, asked: Asked) -> datetime | None:
+        """Give a time near which the list begins; None if there is nothing to list.
+
+        Looked for among all tickets once: what comes later moves it on.
+        """
+        known = self._ends.get((asked.by, asked.direction))
+        if known is None:
+            some = reads.find({asked.by: {"$gte": _PAST}}, {asked.by: 1})
+            last = await some.sort(asked.by, asked.direction).limit(1).to_list()
+            if not last:
+                return None
+            known = self._ends[asked.by, asked.direction] = cast("datetime", last[0][asked.by])
+        return known
+
+
+async def _read(
+    reads: Collection,
+    asked: Asked,
+    first: JsonObject,
+    rest: Sequence[JsonObject],
+    limit: int,
+) -> list[JsonObject]:
+    stages: list[JsonObject] = [{"$match": first}]
+    if rest:
+        stages.append({"$match": {"$and": list(rest)}})
+    stages += [
+        {"$sort": {asked.by: asked.direction, "_id": asked.direction}},
+        {"$limit": limit},
+        {"$project": dict(asked.projection)},
+    ]
+    cursor = await settled(reads.aggregate(stages))
+    return await cursor.to_list()
+
+
+def _window(edge: datetime | None, far: datetime, direction: int) -> JsonObject:
+    """Give a condition with both ends: with one the server would read on to the end."""
+    if direction < 0:
+        return {"$gte": far, "$lte" if edge is None else "$lt": edge or _FUTURE}
+    return {"$lte": far, "$gte" if edge is None else "$gt": edge or _PAST}
+
+
+def _moved(time: datetime, by: timedelta) -> datetime:
+    try:
+        return min(max(time + by, _PAST), _FUTURE)
+    except OverflowError:
+        return _PAST if by < timedelta() else _FUTURE

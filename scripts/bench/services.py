@@ -1,0 +1,188 @@
+"""The services that are measured: Casebook, and what one would write otherwise."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+from uuid import uuid4
+
+import orjson
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.app import Work, access_by, create_app
+from api.settings import Settings
+from domain.commands import OpenTicket
+from domain.events import Actor
+from eventstore.driver import Database, connect
+from eventstore.store import EventStore
+from projections.keeping import project
+from scripts.load import Connection
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+
+TICKETS = 200
+ANSWERS = "bench_answers"
+"""The collection of what the service from memory answers, by path."""
+ACTOR = Actor("bench", "agent")
+OPEN = OpenTicket(subject="Bench", requester="bench", body="x" * 200)
+NOTE = "It was the toner after all; the other tray works, and the part is ordered. " * 2
+
+
+class Note(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    body: str = Field(min_length=1, max_length=50_000)
+
+
+def crud_service(database: Database) -> FastAPI:
+    """A plain service as most would write it: the ticket is a document, changed in place."""
+    app = FastAPI()
+    tickets = database.collection("crud_tickets")
+
+    @app.post("/tickets", status_code=201)
+    async def open_ticket(command: OpenTicket) -> dict[str, object]:
+        now = datetime.now(UTC)
+        ticket = {**command.model_dump(), "_id": str(uuid4()), "status": "new", "notes": []}
+        await tickets.insert_one({**ticket, "opened_at": now, "updated_at": now, "has_note": False})
+        return {"ticket_id": ticket["_id"]}
+
+    @app.post("/tickets/{ticket_id}/add_note")
+    async def add_note(ticket_id: str, note: Note) -> Response:
+        now = datetime.now(UTC)
+        entry = {"body": note.body, "at": now, "actor": "bench"}
+        # The last ten only: a document that grows for ever would be measured instead of a change.
+        changed = await tickets.update_one(
+            {"_id": ticket_id, "status": {"$ne": "closed"}},
+            {"$push": {"notes": {"$each": [entry], "$slice": -10}}, "$set": {"updated_at": now}},
+        )
+        if changed.matched_count == 0:
+            raise HTTPException(404)
+        ticket = await tickets.find_one({"_id": ticket_id})
+        if ticket is None:
+            raise HTTPException(404)
+        ticket |= {"has_note": True, "preview": note.body[:50]}
+        await tickets.replace_one({"_id": ticket_id}, ticket)
+        return _answer({"ticket_id": ticket_id, "updated_at": now})
+
+    return app
+
+
+def _answer(content: dict[str, object]) -> Response:
+    # As Casebook does: no model of an answer is made, so that none is measured.
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def service_without_database() -> FastAPI:
+    """The bound: FastAPI reads and validates the same body, and answers."""
+    app = FastAPI()
+
+    @app.post("/tickets", status_code=201)
+    async def open_ticket(_: OpenTicket) -> dict[str, object]:
+        return {"ticket_id": str(uuid4())}
+
+    @app.post("/tickets/{ticket_id}/add_note")
+    async def add_note(ticket_id: str, note: Note) -> Response:
+        events = [{"version": 1, "type": note.body[:9]}]
+        return _answer({"ticket_id": ticket_id, "version": 1, "events": events})
+
+    return app
+
+
+def service_from_memory(database: Database) -> FastAPI:
+    """The bound: FastAPI finds the route, and sends what it has."""
+    answers: dict[str, bytes] = {}
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async for kept in database.collection(ANSWERS).find():
+            answers[str(kept["_id"])] = bytes(kept["body"])  # type: ignore[call-overload]
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/tickets/{ticket_id}")
+    async def ticket(ticket_id: str) -> Response:
+        return Response(answers[f"/tickets/{ticket_id}"], media_type="application/json")
+
+    @app.get("/tickets")
+    async def page(request: Request) -> Response:
+        asked = request.url.query
+        return Response(
+            answers[f"/tickets?{asked}" if asked else "/tickets"], media_type="application/json"
+        )
+
+    return app
+
+
+async def serve(kind: str, url: str, port: int) -> int:
+    settings = Settings.from_environment()
+    database = connect(url, settings.mongo_driver)
+    if kind == "nothing":
+        app = service_without_database()
+    elif kind == "crud":
+        app = crud_service(database)
+    elif kind == "memory":
+        app = service_from_memory(database)
+    else:
+        store = EventStore(database, group_commit=kind != "alone", sealing=kind != "unsealed")
+        beside: list[Work] = []
+        if kind == "projecting":
+            beside.append(partial(project, database, store))
+        app = create_app(database, store, beside, access=access_by(database, settings))
+    config = uvicorn.Config(
+        app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
+    )
+    await uvicorn.Server(config).serve()
+    return 0
+
+
+def _how_to_serve(kind: str, url: str, port: int) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Give the command line of a service, and what it finds in its environment."""
+    if kind != "two":
+        return ("scripts.bench", "_serve", kind, url, str(port)), {}
+    environment = {
+        "CASEBOOK_MONGODB_URL": url,
+        "CASEBOOK_PORT": str(port),
+        "CASEBOOK_PROJECTING": "no",
+        "CASEBOOK_LOG_REQUESTS": "no",
+    }
+    return ("scripts.serve", "--workers", "2"), environment
+
+
+class Service(NamedTuple):
+    """A server that is measured: where it listens, and tickets that it has."""
+
+    port: int
+    tickets: list[str]
+
+
+@asynccontextmanager
+async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]:
+    """Run some kinds of services, each on a database of its own at its URL's server."""
+    async with AsyncExitStack() as stack:
+        running: dict[str, Service] = {}
+        for kind, url in urls.items():
+            port = free_port()
+            base, _, options = url.partition("?")
+            own = f"{base.rstrip('/')}/bench_{kind}?{options}"
+            words, environment = _how_to_serve(kind, own, port)
+            await stack.enter_async_context(process(*words, **environment))
+            await ready(port)
+            await let_in(own)
+            running[kind] = Service(port, await open_tickets(port))
+        yield running
+
+
+async def open_tickets(port: int) -> list[str]:
+    """Open some tickets, each of another requester's; give their ids."""
+    async with Connection(port, HEADERS) as connection:
+        answers = [
+            await connection.post(
+                "/tickets", {**OPEN.model_dump(mode="json"), "requester": f"customer {number}"}
+            )
+            for number in range(TICKETS)
+        ]
+    return [str(answer.json()["ticket_id"]) for answer in answers]
