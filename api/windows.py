@@ -9,6 +9,7 @@ time. What else is asked for is a second stage, of which MongoDB would make one 
 A word that few tickets have is not found in some weeks. Then the rest is read along its own index.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
@@ -19,6 +20,8 @@ from eventstore.driver import Collection, settled
 _FIRST = timedelta(hours=1)
 _GROWTH = 8
 _RECENT = timedelta(days=30)
+_LEAST = timedelta(seconds=1)
+_MOST_REMEMBERED = 1000
 _PAST = datetime(1, 1, 1, tzinfo=UTC)
 _FUTURE = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -40,20 +43,23 @@ class Asked(NamedTuple):
 
 
 class Windows:
-    """Reads pages, and remembers where the times of tickets end: only to begin there."""
+    """Reads pages, and remembers where the times of tickets end, and over how much time a page of
+    a list went: only to begin there.
+    """
 
     def __init__(self) -> None:
         self._ends: dict[tuple[str, int], datetime] = {}
+        self._widths: OrderedDict[str, timedelta] = OrderedDict()
 
     async def page(
         self, reads: Collection, asked: Asked, behind: datetime | None, limit: int
     ) -> list[JsonObject]:
         """Give documents behind a time, or from the beginning."""
         found: list[JsonObject] = []
-        edge, width = behind, _FIRST
+        edge = behind
         if edge is None:
             edge = await self._end(reads, asked)
-        is_first = behind is None
+        begin, is_first, width = edge, behind is None, self._width(asked)
         while edge is not None and len(found) < limit:
             far = _moved(edge, asked.direction * width)
             by_narrow = not asked.is_joined and (asked.is_along or width > _RECENT)
@@ -71,7 +77,9 @@ class Windows:
                 self._ends[asked.by, asked.direction] = cast("datetime", found[0][asked.by])
             if far in (_PAST, _FUTURE):
                 break
-            edge, width, is_first = far, width * _GROWTH, False
+            edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
+        if begin is not None and len(found) == limit:
+            self._remember(asked, abs(cast("datetime", found[-1][asked.by]) - begin))
         return found
 
     async def at(
@@ -79,6 +87,16 @@ class Windows:
     ) -> list[JsonObject]:
         """Give documents of one moment for which more holds."""
         return await _read(reads, asked, {asked.by: time}, [*asked.conditions, more], limit)
+
+    def _width(self, asked: Asked) -> timedelta:
+        return self._widths.get(repr(asked), _FIRST)
+
+    def _remember(self, asked: Asked, gone_over: timedelta) -> None:
+        """Begin with a little more next time."""
+        self._widths[repr(asked)] = gone_over * 5 / 4 + _LEAST
+        self._widths.move_to_end(repr(asked))
+        if len(self._widths) > _MOST_REMEMBERED:
+            self._widths.popitem(last=False)
 
     async def _end(self, reads: Collection, asked: Asked) -> datetime | None:
         """Give a time near which the list begins; None if there is nothing to list.
