@@ -8,6 +8,7 @@
     python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
     python -m scripts.bench replay       all views built anew, beside a mere scan of the log
     python -m scripts.bench sealing      commands and replays with personal data sealed and not
+    python -m scripts.bench peer         beside the library `eventsourcing`
     python -m scripts.bench all
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
@@ -31,6 +32,7 @@ from scripts.bench.commands import commands, durability
 from scripts.bench.dashboard import dashboard
 from scripts.bench.found import Table, record
 from scripts.bench.growth import growth
+from scripts.bench.peer import peer
 from scripts.bench.projections import projections
 from scripts.bench.reads import reads
 from scripts.bench.replay import replay
@@ -47,6 +49,7 @@ _WHAT = (
     "dashboard",
     "replay",
     "sealing",
+    "peer",
 )
 
 
@@ -112,6 +115,8 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
                 return await replay(url, rounds, events)
             case "sealing":
                 return await sealing(url, rounds, seconds, events // 10)
+            case "peer":
+                return await peer(url, rounds, seconds)
             case _:
                 return await dashboard(url, rounds, sizes)
 

@@ -33,7 +33,7 @@ async def _streams(url: str, rounds: int) -> Table:
     store = EventStore(database)
     await store.prepare()
     warm = Handler(store)
-    tickets = {length: await _ticket(store, warm, length) for length in _LENGTHS}
+    tickets = {length: await ticket_of(store, warm, length) for length in _LENGTHS}
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     with progress() as bar:
         task = bar.add_task("long streams", total=rounds, rate="rounds")
@@ -75,7 +75,7 @@ async def _logs(url: str, rounds: int, logs: Sequence[int]) -> Table:
         of[size] = own
     handlers = {size: Handler(EventStore(own)) for size, own in of.items()}
     tickets = {
-        size: [await _ticket(EventStore(own), handlers[size], 10) for _ in range(_EACH_TIME)]
+        size: [await ticket_of(EventStore(own), handlers[size], 10) for _ in range(_EACH_TIME)]
         for size, own in of.items()
     }
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -110,7 +110,7 @@ async def _logs(url: str, rounds: int, logs: Sequence[int]) -> Table:
     return Table("The same command in a longer log", columns, rows, "ms", bars)
 
 
-async def _ticket(store: EventStore, handler: Handler, length: int) -> UUID:
+async def ticket_of(store: EventStore, handler: Handler, length: int) -> UUID:
     """Make a ticket of so many events that a handler knows."""
     ticket = uuid4()
     await handler.handle(ticket, Submission(command=OPEN, actor=ACTOR))

@@ -49,7 +49,7 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
         task = bar.add_task("visible", total=rounds * len(RATES), rate="stretches")
         async with process("scripts.bench", "_serve", "projecting", own, str(port)):
             await ready(port)
-            await let_in(url)
+            await let_in(own)
             database = connect(own, Settings.from_environment().mongo_driver)
             database = await Generations(database).shown()
             await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
@@ -58,7 +58,7 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
                     visible[rate] += await _until_visible(database, port, rate, seconds)
                     bar.advance(task)
             await database.close()
-        received, folded = await _saturation(url, rounds)
+        folded, received = await fold_backlogs(url, rounds)
     seen = []
     for rate, latencies in visible.items():
         latencies.sort()
@@ -115,9 +115,9 @@ async def _until_visible(
                     path = f"/tickets/{opened[n % len(opened)]}/add_note"
                     body = orjson.dumps({"body": NOTE})
                 answer = await connection.send(request("POST", path, body, HEADERS))
-                told = answer.json()
-                ticket_id = UUID(str(told["ticket_id"]))
-                awaited[ticket_id, cast("int", told["version"])] = time.perf_counter()
+                accepted = answer.json()
+                ticket_id = UUID(str(accepted["ticket_id"]))
+                awaited[ticket_id, cast("int", accepted["version"])] = time.perf_counter()
                 if path == "/tickets":
                     opened.append(ticket_id)
 
@@ -127,8 +127,10 @@ async def _until_visible(
     return latencies
 
 
-async def _saturation(url: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Give the rates, round by round, of receiving a backlog and of folding it."""
+async def fold_backlogs(
+    url: str, rounds: int, *, receiving: bool = True
+) -> tuple[list[float], list[float]]:
+    """Give the rates, round by round, of folding a backlog and of receiving it, unless not."""
     received: list[float] = []
     folded: list[float] = []
     base, _, options = url.partition("?")
@@ -145,6 +147,8 @@ async def _saturation(url: str, rounds: int) -> tuple[list[float], list[float]]:
             token = await store.position()
             await _backlog(store)
             for measured in (received, folded) if n % 2 else (folded, received):
+                if measured is received and not receiving:
+                    continue
                 began = time.perf_counter()
                 if measured is received:
                     await _receive(store, token)
@@ -157,7 +161,7 @@ async def _saturation(url: str, rounds: int) -> tuple[list[float], list[float]]:
             await database.client.drop_database(database.name)
             await database.close()
             bar.advance(task)
-    return received, folded
+    return folded, received
 
 
 async def _receive(store: EventStore, token: ResumeToken) -> None:
