@@ -59,7 +59,7 @@ _KEY_MISSING = "HistoryError: a key is missing, and somebody else on the ticket 
 _BATCHES = Histogram(
     "casebook_projection_batch_events",
     "Events that were folded into the views as one transaction.",
-    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000),
 )
 _FOLDED = Metric("casebook_projection_folded_events", "Events that are new in the views.")
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from eventstore.envelope import EventDocument, is_event
 from eventstore.store import Change, Feed, ResumeToken
 
-BATCH_EVENTS = 500
+BATCH_EVENTS = 2000
 _MOST_WAITING = 4 * BATCH_EVENTS
 
 

@@ -15,11 +15,10 @@ from eventstore.driver import Database
 from projections import tickets
 from projections.batch import BatchWriter, Holding
 from projections.checkpoints import Checkpoints
-from projections.inbox import BATCH_EVENTS
 from projections.partitions import Partition, partition_of
 from projections.saved_views import SavedView
 
-TICKETS_AT_ONCE = BATCH_EVENTS
+TICKETS_AT_ONCE = 500
 
 
 class _Recount(NamedTuple):
