@@ -37,8 +37,22 @@ def is_reserved(id_: str) -> bool:
     return id_ == TIMEKEEPER.id
 
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"})
-"""What anybody may ask for: is the server there, and what can it be asked."""
+CONSOLE = "/console/"
+"""Below which the console's files are."""
+OPEN_PATHS = frozenset(
+    {
+        *("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"),
+        *("/", f"{CONSOLE}{{name:path}}"),
+    }
+)
+"""What anybody may ask for, as routes are declared: is the server there, what can it be asked, and
+the page that asks it.
+"""
+
+
+def is_open(path: str) -> bool:
+    """Say whether anybody may ask for a path."""
+    return path in OPEN_PATHS or path.startswith(CONSOLE)
 
 
 class Unauthenticated(CasebookError):
@@ -134,6 +148,7 @@ def _command_rights() -> dict[str, Right]:
 
 RIGHTS: Mapping[str, Right] = {
     **_command_rights(),
+    "GET /me": Right("read", _ALL | _AUDITOR | _ADMIN),
     "GET /tickets": Right("read", _ALL | _AUDITOR),
     "GET /tickets/{ticket_id}": Right("read", _ALL | _AUDITOR),
     "GET /tickets/{ticket_id}/timeline": Right("read", _ALL | _AUDITOR),

@@ -14,6 +14,7 @@ from api import (
     agents,
     bulk,
     commands,
+    console,
     dashboard,
     desk,
     feed,
@@ -183,6 +184,7 @@ def create_app(
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     app.include_router(persons.router(database, store))
+    app.include_router(console.router())
     return app
 
 

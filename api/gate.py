@@ -30,6 +30,7 @@ from api.access import (
     Principal,
     TooManyRequests,
     Unauthenticated,
+    is_open,
     principal,
 )
 from api.access_log import AccessLog, Asking, Outcome
@@ -143,7 +144,7 @@ class Gate:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         shown = Headers(scope=scope).get("authorization")

@@ -15,7 +15,9 @@ from api.problems import problem_responses
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
 from eventstore.driver import Database
+from eventstore.envelope import time_of
 from eventstore.failures import StoreUnavailable, answering
+from eventstore.log_checkpoints import Statement, last_statement
 from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.health import Condition, Health, Lag, Report, age_seconds
@@ -108,6 +110,26 @@ class PartitionAnswer(BaseModel, extra="forbid"):
     lag: Lag | None
 
 
+class ReplayAnswer(BaseModel, extra="forbid"):
+    """Views that are being built anew. `done` of `total` counts events of the phase."""
+
+    phase: str
+    done: int
+    total: int
+    began_at: datetime
+    seen_at: datetime
+
+
+class CheckpointAnswer(BaseModel, extra="forbid"):
+    """The last signed checkpoint of the log: `root` stands for all of its events."""
+
+    number: int
+    taken_at: datetime
+    tickets: int
+    events: int
+    root: str
+
+
 class ProjectionsAnswer(ViewsHealth):
     """How the views are, part by part."""
 
@@ -116,6 +138,8 @@ class ProjectionsAnswer(ViewsHealth):
     parked: list[ParkedAnswer]
     projectors: list[ProjectorAnswer]
     partitions: list[PartitionAnswer]
+    replay: ReplayAnswer | None = Field(description="Null while none is at work.")
+    checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
 
 
 class RepairAsked(BaseModel, extra="forbid"):
@@ -184,6 +208,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         """
         async with answering():
             report, lags = await generations.ask(looked_at)
+            build, statement = await asyncio.gather(generations.build(), last_statement(database))
         state = report.state
         shown = {
             **_views(report),
@@ -198,6 +223,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 {"condition": is_, **_partition(state, partition, lags.get(partition.number))}
                 for partition, is_ in zip(state.partitions, report.conditions, strict=True)
             ],
+            "replay": None if build is None else build._asdict(),
+            "checkpoint": None if statement is None else _checkpoint(statement),
         }
         return json_response(shown, {})
 
@@ -278,6 +305,16 @@ def _parked(ticket: Parked, waiting_events: int) -> JsonObject:
         "error": ticket.error,
         "tried_at": ticket.tried_at,
         "repair_asked": ticket.repair,
+    }
+
+
+def _checkpoint(statement: Statement) -> JsonObject:
+    return {
+        "number": statement.number,
+        "taken_at": time_of(statement.taken_at),
+        "tickets": statement.tickets,
+        "events": statement.events,
+        "root": statement.root,
     }
 
 

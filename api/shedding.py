@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import OPEN_PATHS
+from api.access import is_open
 from api.problems import BUSY, problem
 
 REQUESTS_AT_ONCE = 1000
@@ -23,7 +23,7 @@ class Shedding:
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         if self._under_way >= self._most:

@@ -123,6 +123,12 @@ def leaf(ticket_id: UUID, version: int, hash_: bytes) -> bytes:
     return ticket_id.bytes + version.to_bytes(8, "big") + hash_
 
 
+async def last_statement(database: Database) -> Statement | None:
+    """Give what the last checkpoint says; None if none was taken."""
+    found = await database.collection(COLLECTION).find_one({}, sort=[("_id", -1)])
+    return None if found is None else _statement(found)
+
+
 class LogCheckpoints:
     """Takes and reads the checkpoints of one database's log."""
 

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, TypeVar, cast
+from typing import Literal, NamedTuple, TypeVar, cast
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
@@ -131,6 +131,16 @@ async def prepare(views: Database) -> None:
         await view.prepare()
     await ParkedTickets(views).prepare()
     await Checkpoints(views).prepare()
+
+
+class Build(NamedTuple):
+    """A build that is at work. `done` and `total` count events of its phase."""
+
+    began_at: datetime
+    seen_at: datetime
+    phase: str
+    done: int
+    total: int
 
 
 class Generations:
@@ -254,9 +264,10 @@ class Generations:
             raise BuildRunning from error
         return generation
 
-    async def beat(self, builder: str) -> None:
-        """Show that a build is alive. Raises BuildLost."""
-        change = {"$currentDate": {"seen_at": True}}
+    async def beat(self, builder: str, phase: str, done: int, total: int) -> None:
+        """Show that a build is alive, and how far it is. Raises BuildLost."""
+        far: JsonObject = {"phase": phase, "done": done, "total": total}
+        change = {"$currentDate": {"seen_at": True}, "$set": far}
         found = await self._documents.update_one({"_id": "building", "builder": builder}, change)
         if not found.matched_count:
             raise BuildLost
@@ -401,6 +412,19 @@ class Generations:
         documents = await self._documents.find().to_list()
         found = map(_generation, documents)
         return [generation for generation in found if tickets.COLLECTION in generation.numbers]
+
+    async def build(self) -> Build | None:
+        """Give the build that is at work, as it last showed itself; None if none is."""
+        found = await self._documents.find_one({"_id": "building"})
+        if found is None:
+            return None
+        return Build(
+            began_at=cast("datetime", found["began_at"]),
+            seen_at=cast("datetime", found["seen_at"]),
+            phase=str(found.get("phase", "wait")),
+            done=cast("int", found.get("done", 0)),
+            total=cast("int", found.get("total", 0)),
+        )
 
     async def build_began(self) -> datetime | None:
         """Give when the build that is at work began; None if none is."""

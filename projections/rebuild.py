@@ -71,7 +71,7 @@ _log = logging.getLogger(__name__)
 
 Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
 
-_BEATS_PER_LEASE = 5
+_SHOW_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 _PAUSE_SECONDS = 0.5
 _BEAT_SECONDS = 0.25
@@ -147,7 +147,8 @@ class Rebuild:
     ) -> None:
         self._database = database
         self._workers = workers
-        self._tell = tell
+        self._tell_others = tell
+        self._progress = Progress("wait")
         self._store = EventStore(database)
         self._generations = Generations(database)
         self._me = member_id()
@@ -296,6 +297,10 @@ class Rebuild:
         """Say whether what was built is shown, or kept."""
         return bool(self._summary.numbers)
 
+    def _tell(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tell_others(progress)
+
     def _begin(self, phase: Phase) -> None:
         self._end_phase()
         self._phase = (phase, self._clock())
@@ -340,11 +345,12 @@ class Rebuild:
         while True:
             try:
                 with suppress(ConnectionFailure):  # it may be back before the lease is over
-                    await self._generations.beat(self._me)
+                    at = self._progress
+                    await self._generations.beat(self._me, at.phase, at.done, at.total)
             except BuildLost:
                 if not self._ending:
                     raise
-            await asyncio.sleep(BUILD_LEASE_SECONDS / _BEATS_PER_LEASE)
+            await asyncio.sleep(_SHOW_SECONDS)
 
     async def _scan(self, job: Job) -> Mapping[int, Applied]:
         """Fold everything; give what that does to the checkpoints."""
