@@ -1,0 +1,107 @@
+// The public API, asked with the key that the user has entered.
+
+export class Problem extends Error {
+  constructor(document, status) {
+    super(document.detail ?? document.title ?? `answer ${status}`);
+    Object.assign(this, {
+      status,
+      title: document.title,
+      detail: document.detail,
+      code: document.code,
+      errors: document.errors ?? [],
+    });
+  }
+}
+
+export class Api {
+  constructor(key, onAge) {
+    this.key = key;
+    this.onAge = onAge;
+  }
+
+  async ask(method, path, { query = {}, body, headers = {}, signal } = {}) {
+    const parameters = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) {
+      for (const each of Array.isArray(value) ? value : [value]) {
+        if (each !== undefined && each !== null && each !== "") parameters.append(name, each);
+      }
+    }
+    const asked = parameters.size ? `${path}?${parameters}` : path;
+    let answer;
+    try {
+      answer = await fetch(asked, {
+        method,
+        signal,
+        headers: {
+          Authorization: `Bearer ${this.key}`,
+          ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+          ...headers,
+        },
+        body: body === undefined ? undefined : JSON.stringify(body),
+      });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem({ title: "No answer", detail: "the server cannot be reached; is it running?" }, 0);
+    }
+    const age = answer.headers.get("Casebook-Views-Age");
+    if (age !== null) this.onAge(age === "unknown" ? null : Number(age));
+    if (answer.status === 204) return {};
+    const content = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Problem(content, answer.status);
+    return content;
+  }
+
+  get(path, query, signal) {
+    return this.ask("GET", path, { query, signal });
+  }
+
+  // A command: once, whatever happens on the way, and on what was seen.
+  command(path, body, { key, version } = {}) {
+    const headers = { "Idempotency-Key": key, Prefer: "wait=5" };
+    if (version !== undefined) headers["If-Match"] = `"${version}"`;
+    return this.ask("POST", path, { body, headers });
+  }
+
+  // Events as they happen, until aborted; goes on where it was cut off.
+  async follow(told, state, signal) {
+    let last;
+    for (let tries = 0; !signal.aborted; tries++) {
+      try {
+        const headers = { Authorization: `Bearer ${this.key}`, Accept: "text/event-stream" };
+        if (last) headers["Last-Event-ID"] = last;
+        const answer = await fetch("/events/stream", { headers, signal });
+        if (answer.status === 401 || answer.status === 403) return state("refused");
+        if (!answer.ok) throw new Error(`answer ${answer.status}`);
+        state("live");
+        tries = 0;
+        for await (const block of blocks(answer.body)) {
+          if (block.id) last = block.id;
+          if (block.data) told(JSON.parse(block.data));
+        }
+      } catch {
+        if (signal.aborted) return;
+      }
+      state("lost");
+      await new Promise((go) => setTimeout(go, Math.min(10000, 500 * 2 ** tries)));
+    }
+  }
+}
+
+async function* blocks(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const block = {};
+      for (const line of part.split("\n")) {
+        const [, name, text] = /^([a-z]+): ?(.*)$/.exec(line) ?? [];
+        if (name) block[name] = name === "data" && block.data ? `${block.data}\n${text}` : text;
+      }
+      yield block;
+    }
+  }
+}

@@ -1,0 +1,232 @@
+// The frame: who asks, which view, what is live. Views are `show(main, context) -> leave`.
+
+import { Api } from "./api.js";
+import { desk } from "./desk.js";
+import { h, put, say, trouble, words } from "./dom.js";
+import { machine } from "./machine.js";
+import { ticket } from "./ticket.js";
+import { tickets } from "./tickets.js";
+
+const KEPT = "casebook-key";
+const STALE_SECONDS = 5;
+const main = document.getElementById("main");
+const READERS = ["agent", "supervisor", "auditor"];
+const VIEWS = [
+  { name: "Desk", hash: "#/desk", roles: READERS },
+  { name: "Tickets", hash: "#/tickets", roles: [...READERS, "requester"] },
+  { name: "Machine", hash: "#/machine", roles: ["supervisor", "auditor", "admin"] },
+];
+let session = null;
+let leave = () => {};
+
+class Session {
+  constructor(key) {
+    this.api = new Api(key, (age) => this.#aged(age));
+    this.listeners = new Set();
+    this.ending = new AbortController();
+    this.live = "waiting";
+  }
+
+  async begin() {
+    this.me = await this.api.get("/me");
+    if (["supervisor", "auditor"].includes(this.me.role) && this.me.scopes.includes("feed")) {
+      this.api.follow(
+        (event) => this.#tell(event),
+        (state) => this.#became(state),
+        this.ending.signal,
+      );
+    } else {
+      this.#became("polled");
+      const timer = setInterval(() => this.#tell(null), 5000);
+      this.ending.signal.addEventListener("abort", () => clearInterval(timer));
+    }
+  }
+
+  // Calls back for what happens, at most every `milliseconds`, with the events meanwhile.
+  listen(milliseconds, told) {
+    let waiting = null;
+    let running = false;
+    const due = async () => {
+      if (running || waiting === null) return;
+      running = true;
+      const events = waiting;
+      waiting = null;
+      try {
+        await told(events);
+      } finally {
+        setTimeout(() => {
+          running = false;
+          due();
+        }, milliseconds);
+      }
+    };
+    const listener = (event) => {
+      waiting ??= [];
+      if (event) waiting.push(event);
+      due();
+    };
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  end() {
+    this.ending.abort();
+  }
+
+  #tell(event) {
+    for (const listener of this.listeners) listener(event);
+  }
+
+  #became(state) {
+    const before = this.live;
+    this.live = state;
+    drawSession();
+    if (before === "lost" && state === "live") this.#tell(null);
+  }
+
+  #aged(age) {
+    const note = document.getElementById("freshness");
+    const isStale = age === null || age > STALE_SECONDS;
+    note.hidden = !isStale;
+    if (isStale)
+      note.textContent =
+        age === null
+          ? "How old these views are is not known."
+          : `These views are ${Math.round(age)} s behind the log. Single tickets are not.`;
+  }
+}
+
+function drawSession() {
+  const place = document.getElementById("session");
+  if (!session?.me) return put(place);
+  const told = {
+    live: "live",
+    lost: "connection lost, trying again",
+    waiting: "connecting",
+    polled: "every 5 s",
+    refused: "not live",
+  }[session.live];
+  put(
+    place,
+    h("span", { class: `live live-${session.live}`, title: "How changes come in" }, told),
+    h("span", { class: "who" }, `${session.me.id}, ${session.me.role}`),
+    h("button", { type: "button", class: "quiet", onclick: signOut }, "Sign out"),
+  );
+}
+
+function drawNav() {
+  const nav = document.getElementById("nav");
+  nav.hidden = !session?.me;
+  if (nav.hidden) return;
+  put(
+    nav,
+    VIEWS.filter((view) => view.roles.includes(session.me.role)).map((view) =>
+      h(
+        "a",
+        { href: view.hash, "aria-current": location.hash.startsWith(view.hash) ? "page" : undefined },
+        view.name,
+      ),
+    ),
+  );
+}
+
+function signOut() {
+  sessionStorage.removeItem(KEPT);
+  session?.end();
+  session = null;
+  drawSession();
+  drawNav();
+  signIn();
+}
+
+function signIn(problem) {
+  leave();
+  leave = () => {};
+  document.title = "Sign in – Casebook";
+  document.getElementById("freshness").hidden = true;
+  const key = h("input", {
+    id: "key",
+    type: "password",
+    required: true,
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+  put(
+    main,
+    h(
+      "section",
+      { class: "sign-in" },
+      h("h1", {}, "See the desk"),
+      h(
+        "p",
+        {},
+        "Enter a key of this server. It is kept by this tab until it is closed, and sent to this server only.",
+      ),
+      problem ? trouble(problem) : null,
+      h(
+        "form",
+        {
+          onsubmit: async (event) => {
+            event.preventDefault();
+            await begin(key.value.trim());
+          },
+        },
+        h("label", { for: "key" }, "Key"),
+        key,
+        h("button", { type: "submit" }, "Enter"),
+      ),
+      h(
+        "details",
+        {},
+        h("summary", {}, "Where do I get one?"),
+        h("p", {}, "On the machine that runs the server, for a supervisor called sam:"),
+        h("pre", { tabindex: "0" }, ".venv/bin/python -m scripts.keys make sam supervisor"),
+        h(
+          "p",
+          {},
+          "An auditor sees everything and changes nothing; an agent works on tickets; a requester sees their own. With ",
+          h("code", {}, "make demo"),
+          " there is something to look at.",
+        ),
+      ),
+    ),
+  );
+  key.focus();
+}
+
+async function begin(key) {
+  const beginning = new Session(key);
+  try {
+    await beginning.begin();
+  } catch (error) {
+    sessionStorage.removeItem(KEPT);
+    return signIn(error);
+  }
+  session = beginning;
+  sessionStorage.setItem(KEPT, key);
+  drawSession();
+  const first = VIEWS.find((view) => view.roles.includes(session.me.role));
+  if (!location.hash || location.hash === "#/") location.replace(first.hash);
+  show();
+}
+
+function show() {
+  if (!session) return;
+  leave();
+  drawNav();
+  const [, view, id] = location.hash.split("?")[0].split("/");
+  const views = { desk, tickets: id ? ticket : tickets, machine };
+  const chosen = views[view];
+  if (!chosen) return location.replace("#/tickets");
+  document.title = `${words(view)[0].toUpperCase()}${view.slice(1)} – Casebook`;
+  const context = { api: session.api, session, me: session.me, id, say };
+  leave = chosen(main, context) ?? (() => {});
+  if (show.moved) main.focus({ preventScroll: true });
+  show.moved = true;
+  window.scrollTo(0, 0);
+}
+
+addEventListener("hashchange", show);
+const kept = sessionStorage.getItem(KEPT);
+if (kept) begin(kept);
+else signIn();

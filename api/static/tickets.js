@@ -1,0 +1,253 @@
+// The list: a search, a saved view, and what changes while one looks.
+
+import { commandForm } from "./forms.js";
+import { badge, empty, h, loading, put, trouble, when } from "./dom.js";
+
+const SORTS = [
+  ["-opened_at", "last opened first"],
+  ["opened_at", "first opened first"],
+  ["-updated_at", "last changed first"],
+  ["updated_at", "first changed first"],
+];
+const HELP = [
+  ["printer jam", "both words, in subject or text, whatever case and accents"],
+  ["print*", "words that begin so"],
+  ["status:open", "also new, pending, on_hold, resolved, closed"],
+  ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
+  ["group:network", "also assignee, requester; none for nobody"],
+  ["tag:vip", "also field.floor:3 for custom fields"],
+  ["is:unsolved", "also is:solved, is:breached, has:note"],
+  ["opened>=2026-03-01", "also updated, resolved, due; days or times"],
+  ["-status:closed", "a minus for what must not hold"],
+];
+
+export function tickets(main, { api, session, me }) {
+  const ending = new AbortController();
+  const asked = new URLSearchParams(location.hash.split("?")[1] ?? "");
+  const search = h("input", {
+    id: "search",
+    type: "search",
+    value: asked.get("q") ?? "",
+    placeholder: "status:open priority>=high printer",
+    spellcheck: "false",
+    autocomplete: "off",
+    "aria-describedby": "search-fault",
+  });
+  const fault = h("p", { id: "search-fault", class: "fault", role: "alert" });
+  const view = h("select", { id: "view" }, h("option", { value: "" }, "all tickets"));
+  const sort = h(
+    "select",
+    { id: "sort" },
+    SORTS.map(([value, name]) => h("option", { value }, name)),
+  );
+  const list = h("div", {}, loading("tickets"));
+  const opening = h("div");
+  let shown = [];
+  let next = null;
+  let pages = 0;
+  put(
+    main,
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Tickets"),
+      me.role === "auditor" ? null : h("button", { type: "button", onclick: open }, "Open a ticket"),
+    ),
+    opening,
+    h(
+      "form",
+      {
+        class: "controls",
+        role: "search",
+        onsubmit: (event) => {
+          event.preventDefault();
+          begin();
+        },
+      },
+      h("label", { for: "search" }, "Search"),
+      search,
+      h("button", { type: "submit" }, "Find"),
+      me.role === "requester" ? null : [h("label", { for: "view" }, "View"), view],
+      h("label", { for: "sort" }, "Order"),
+      sort,
+    ),
+    fault,
+    h(
+      "details",
+      { class: "help" },
+      h("summary", {}, "How to search"),
+      h(
+        "dl",
+        {},
+        HELP.map(([example, meaning]) =>
+          h(
+            "div",
+            {},
+            h(
+              "dt",
+              {},
+              h(
+                "button",
+                {
+                  type: "button",
+                  class: "quiet",
+                  onclick: () => {
+                    search.value = `${search.value} ${example}`.trim();
+                    search.focus();
+                  },
+                },
+                h("code", {}, example),
+              ),
+            ),
+            h("dd", {}, meaning),
+          ),
+        ),
+      ),
+    ),
+    list,
+  );
+  view.addEventListener("change", begin);
+  sort.addEventListener("change", begin);
+
+  async function open() {
+    put(opening, loading("the form"));
+    try {
+      put(
+        opening,
+        await commandForm(api, {
+          path: "/tickets",
+          name: "Open a ticket",
+          given: me.role === "requester" ? { requester: me.id } : {},
+          done: (answer) => {
+            location.hash = `#/tickets/${answer.ticket_id}`;
+          },
+          cancel: () => put(opening),
+        }),
+      );
+      opening.querySelector("input, textarea, select")?.focus();
+    } catch (error) {
+      put(opening, trouble(error, open));
+    }
+  }
+
+  const query = (more = {}) => ({
+    q: search.value.trim(),
+    view: view.value,
+    sort: sort.value,
+    limit: 50,
+    ...more,
+  });
+
+  async function begin() {
+    const parameters = search.value.trim() ? `?q=${encodeURIComponent(search.value.trim())}` : "";
+    history.replaceState(null, "", `#/tickets${parameters}`);
+    fault.textContent = "";
+    list.setAttribute("aria-busy", "true");
+    try {
+      const page = await api.get("/tickets", query(), ending.signal);
+      [shown, next, pages] = [page.tickets, page.next, 1];
+      draw();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      if (error.code === "bad_query") fault.textContent = error.detail;
+      else put(list, trouble(error, begin));
+    } finally {
+      list.removeAttribute("aria-busy");
+    }
+  }
+
+  async function more() {
+    const page = await api.get("/tickets", query({ cursor: next }), ending.signal);
+    const at = shown.length;
+    shown = [...shown, ...page.tickets];
+    [next, pages] = [page.next, pages + 1];
+    draw();
+    list.querySelectorAll("a")[at]?.focus();
+  }
+
+  function draw(changed = new Set()) {
+    if (!shown.length) {
+      put(
+        list,
+        empty(search.value.trim() || view.value ? "No ticket matches." : "There are no tickets yet."),
+      );
+      return;
+    }
+    put(
+      list,
+      h(
+        "ol",
+        { class: "rows" },
+        shown.map((each) =>
+          h(
+            "li",
+            { class: changed.has(each.id) ? "row changed" : "row" },
+            h(
+              "div",
+              { class: "what" },
+              h("a", { href: `#/tickets/${each.id}` }, each.subject),
+              h("p", {}, each.preview),
+            ),
+            h(
+              "div",
+              { class: "marks" },
+              badge("status", each.status),
+              badge("priority", each.priority),
+              each.sla_breached?.length ? badge("sla", "breached") : null,
+              each.has_note ? badge("has", "note") : null,
+            ),
+            h(
+              "dl",
+              { class: "facts" },
+              h("div", {}, h("dt", {}, "from"), h("dd", {}, each.requester)),
+              h(
+                "div",
+                {},
+                h("dt", {}, "with"),
+                h("dd", {}, each.assignee ?? "nobody", each.group ? ` (${each.group})` : ""),
+              ),
+              h("div", {}, h("dt", {}, "changed"), h("dd", {}, when(each.updated_at))),
+            ),
+          ),
+        ),
+      ),
+      next
+        ? h(
+            "button",
+            {
+              type: "button",
+              class: "more",
+              onclick: (event) => more().catch((error) => event.target.replaceWith(trouble(error, begin))),
+            },
+            "More",
+          )
+        : empty(`${shown.length} tickets.`),
+    );
+  }
+
+  async function refresh() {
+    if (document.hidden || pages > 1 || list.contains(document.activeElement)) return;
+    const page = await api.get("/tickets", query(), ending.signal).catch(() => null);
+    if (page === null) return;
+    const before = new Map(shown.map((each) => [each.id, each.version]));
+    [shown, next] = [page.tickets, page.next];
+    draw(new Set(shown.filter((each) => before.get(each.id) !== each.version).map((each) => each.id)));
+  }
+
+  async function views() {
+    const found = await api.get("/views", {}, ending.signal).catch(() => ({ views: [] }));
+    for (const each of found.views)
+      view.append(
+        h("option", { value: each.name }, each.count === null ? each.name : `${each.name} (${each.count})`),
+      );
+    if (asked.get("view")) view.value = asked.get("view");
+  }
+
+  const stop = session.listen(1000, refresh);
+  if (me.role !== "requester") views();
+  begin();
+  return () => {
+    ending.abort();
+    stop();
+  };
+}
