@@ -381,7 +381,7 @@ async def test_a_build_that_had_begun_before_is_waited_for(database, store):
         await erased(client, person)
         async with erasing_in(database):
             for _ in range(20):
-                await kept.beat("builder")
+                await kept.beat("builder", "scan", 0, 0)
                 await asyncio.sleep(0.05)
             shown = (await client.get(f"/persons/{person}", headers=ADMIN)).json()
             assert shown["erasure"][-1]["step"] == "KeyDestroyed"

@@ -243,7 +243,7 @@ async def test_a_builder_that_was_frozen_shows_nothing(database, store, monkeypa
     await asyncio.sleep(0.3)
     await building.begin("other")
     with pytest.raises(BuildLost):
-        await building.beat("frozen")
+        await building.beat("frozen", "scan", 0, 0)
     with pytest.raises(BuildLost):
         await building.switch("frozen", "frozen", keep_former=False)
     assert set((await active(database)).numbers.values()) == {1}

@@ -1,0 +1,352 @@
+"""The console, in a real browser: what somebody who opens it sees, and can do."""
+
+import asyncio
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.async_api import async_playwright, expect
+
+from api.access import PrincipalRole
+from eventstore.driver import connect
+from eventstore.envelope import to_document
+from scripts.load import Connection
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+STATIC = Path(__file__).parent.parent / "api" / "static"
+KEY = HEADERS["Authorization"].removeprefix("Bearer ")
+MARKUP = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
+pytestmark = pytest.mark.xdist_group("browser")
+browsing = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium"
+)
+
+
+@pytest_asyncio.fixture
+async def served(database, store):
+    """A server over an empty database: its port."""
+    port = free_port()
+    settings = {"CASEBOOK_MONGODB_URL": database.url, "CASEBOOK_PORT": str(port)}
+    async with process("scripts.serve", **settings):
+        await ready(port)
+        await let_in(database.url)
+        yield port
+
+
+@asynccontextmanager
+async def page_of(port, **options):
+    """A browser's page, which fails the test if anything on it does."""
+    wrong = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        context = await browser.new_context(base_url=f"http://127.0.0.1:{port}", **options)
+        context.set_default_timeout(20_000)
+        page = await context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console",
+            lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None,
+        )
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        await page.goto("/")
+        yield page
+        await browser.close()
+    assert wrong == []
+
+
+async def sign_in(page, key=KEY):
+    await page.get_by_label("Key", exact=True).fill(key)
+    await page.get_by_role("button", name="Enter").click()
+    await expect(page.get_by_role("heading", level=1)).not_to_have_text("See the desk")
+
+
+async def opened(port, **fields):
+    content = {"subject": "Printer jam", "requester": "bob", "body": "It jams.", **fields}
+    async with Connection(port, HEADERS) as connection:
+        answer = await connection.post("/tickets", content, {"Prefer": "wait=20"})
+    assert answer.status == 201, answer.body
+    return answer.json()["ticket_id"]
+
+
+async def told(port, ticket, verb, content):
+    async with Connection(port, HEADERS) as connection:
+        answer = await connection.post(f"/tickets/{ticket}/{verb}", content, {"Prefer": "wait=20"})
+    assert answer.status == 200, answer.body
+
+
+async def serious_faults(page):
+    await page.evaluate(AXE_SCRIPT)
+    found = await page.evaluate("axe.run()")
+    return [
+        (fault["id"], [node["html"][:120] for node in fault["nodes"]])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+def test_what_others_wrote_is_as_it_says():
+    """Each vendored file is the one whose hash is written down."""
+    from hashlib import sha256  # noqa: PLC0415
+
+    said = (STATIC / "vendor" / "README.md").read_text()
+    for path in (STATIC / "vendor").iterdir():
+        if path.suffix in (".js", ".css"):
+            assert sha256(path.read_bytes()).hexdigest() in said, path.name
+
+
+def test_no_file_makes_markup_of_text():
+    """All text is set as text; the policy forbids the rest, and this says it before a browser."""
+    for path in STATIC.glob("*.js"):
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert word not in path.read_text(), (path.name, word)
+
+
+@browsing
+async def test_a_first_visit_without_a_key_says_how_to_get_one(served):
+    async with page_of(served) as page:
+        await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
+        await page.get_by_text("Where do I get one?").click()
+        await expect(page.get_by_text("scripts.keys make sam supervisor")).to_be_visible()
+        assert await serious_faults(page) == []
+        await page.get_by_label("Key", exact=True).fill("casebook_wrong_key")
+        await page.get_by_role("button", name="Enter").click()
+        await expect(page.get_by_role("alert")).to_contain_text("unauthenticated")
+        await sign_in(page)
+        await expect(page.get_by_text("There are no tickets yet.")).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()  # it is kept
+        await page.get_by_role("button", name="Sign out").click()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
+
+
+@browsing
+async def test_demo_data_is_shown_on_any_past_day(served, database):
+    async with process("scripts.demo", CASEBOOK_MONGODB_URL=database.url) as demo:
+        assert await demo.wait() == 0
+    async with page_of(served) as page:
+        await sign_in(page)
+        async with Connection(served, HEADERS) as connection:
+            day: Any = (await connection.get("/dashboard?date=2016-03-31")).json()
+        await page.get_by_label("As of the end of").fill("2016-03-31")
+        unsolved = page.locator(".tile.first dd")
+        await expect(unsolved).to_contain_text(str(day["backlog"]["total"]))
+        await expect(page.get_by_role("heading", name="On 2016-03-31")).to_be_visible()
+        plot = page.locator("figure", has_text="Backlog")
+        await plot.get_by_text("As a table").click()
+        await expect(plot.get_by_role("row", name="2016-03-31")).to_contain_text(
+            str(day["backlog"]["total"])
+        )
+        assert await serious_faults(page) == []
+
+
+@browsing
+async def test_what_others_do_shows_by_itself(served):
+    """Lists, the desk and a ticket, without anybody loading anything again."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await expect(page.locator(".tile.first dd")).to_contain_text("1")
+        await opened(served, subject="Another jam")
+        await expect(page.locator(".tile.first dd")).to_contain_text("2")
+        await page.get_by_role("link", name="Tickets").click()
+        await expect(page.get_by_role("link", name="Another jam")).to_be_visible()
+        await opened(served, subject="A third one")
+        await expect(page.get_by_role("link", name="A third one")).to_be_visible()
+        assert await serious_faults(page) == []
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.locator(".event")).to_have_count(1)
+        await told(served, ticket, "assign", {"assignee": "alice"})
+        await expect(page.locator(".event")).to_have_count(2)
+        await expect(page.get_by_text("assigned it to alice")).to_be_visible()
+
+
+@browsing
+async def test_the_slider_shows_a_ticket_as_it_was_and_each_hash_is_verified(served, store):
+    """L11: also that one event is not what was written."""
+    ticket = await opened(served)
+    await told(served, ticket, "assign", {"assignee": "alice"})
+    await told(served, ticket, "change_priority", {"priority": "urgent"})
+    await told(served, ticket, "add_note", {"body": "A known fault."})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.get_by_text("✓ hash verified in this browser")).to_have_count(4)
+        await expect(page.locator(".state")).to_contain_text("urgent")
+        await page.get_by_label("As it was after event").fill("1")
+        await expect(page.locator(".state")).to_contain_text("new")
+        await expect(page.locator(".state")).not_to_contain_text("alice")
+        await page.get_by_label("As it was after event").fill("2")
+        await expect(page.locator(".state .changed", has_text="assignee")).to_contain_text("alice")
+        assert await serious_faults(page) == []
+        await page.get_by_role("button", name="As it is").click()
+        await expect(page.locator(".state")).to_contain_text("urgent")
+        [*_, last] = await store.load(next(iter([event async for event in store.scan()])).ticket_id)
+        log = connect(store._database.url)
+        forged = {**to_document(last)["data"], "priority": "low"}
+        changed = {"ticket_id": last.ticket_id, "version": 3}
+        await log.collection("ticket_events").update_one(changed, {"$set": {"data": forged}})
+        await log.close()
+        await page.reload()
+        await expect(page.get_by_text("✗ this is not what was written")).to_be_visible()
+        await expect(page.get_by_text("history was changed")).to_be_visible()
+
+
+@browsing
+async def test_a_refused_command_is_told_in_the_problems_words(served):
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.goto(f"/#/tickets/{ticket}")
+        await page.get_by_label("Command").select_option("update_status")
+        form = page.get_by_role("form", name="Update status")
+        await form.get_by_label("status", exact=False).first.select_option("closed")
+        await form.get_by_role("button", name="Update status").click()
+        await expect(form.get_by_role("alert")).to_contain_text("cannot close by status; use close")
+        assert await serious_faults(page) == []
+        await page.get_by_label("Command").select_option("assign")
+        form = page.get_by_role("form", name="Assign")
+        await form.get_by_label("assignee").fill("")
+        await form.get_by_role("button", name="Assign").click()
+        await expect(form.locator(".fault").first).not_to_be_empty()
+        await form.get_by_label("assignee").fill("alice")
+        await told(served, ticket, "add_tags", {"tags": ["vip"]})  # somebody else is first
+        await form.get_by_role("button", name="Assign").click()
+        await expect(form.get_by_role("alert")).to_contain_text("Somebody else was first")
+        await page.get_by_label("Command").select_option("")
+        await page.get_by_label("Command").select_option("assign")
+        form = page.get_by_role("form", name="Assign")
+        await form.get_by_label("assignee").fill("alice")
+        await form.get_by_role("button", name="Assign").click()
+        await expect(page.get_by_text("assigned it to alice")).to_be_visible()  # at once
+
+
+@browsing
+async def test_a_replay_is_watched(served, database):
+    for n in range(20):
+        await opened(served, subject=f"Jam {n}")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.get_by_role("link", name="Machine").click()
+        await expect(page.get_by_text("All that was written is shown.")).to_be_visible()
+        await expect(page.locator(".cell")).to_have_count(64)
+        assert await serious_faults(page) == []
+        async with process("scripts.replay", CASEBOOK_MONGODB_URL=database.url) as replay:
+            await expect(page.get_by_text("A replay is at work")).to_be_visible()
+            assert await replay.wait() == 0
+        await expect(page.get_by_text("A replay is at work")).not_to_be_visible()
+
+
+@browsing
+async def test_it_is_used_with_the_keyboard_alone(served):
+    await opened(served)
+    async with page_of(served) as page:
+        await page.keyboard.type(KEY)  # the field has the focus
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
+
+        async def tab_to(name):
+            for _ in range(60):
+                await page.keyboard.press("Tab")
+                focused = await page.evaluate(
+                    "(document.activeElement.labels?.[0] ?? document.activeElement).textContent"
+                )
+                if name in focused:
+                    return
+            raise AssertionError(name)
+
+        await tab_to("Skip to the content")
+        await tab_to("Tickets")
+        await page.keyboard.press("Enter")
+        await tab_to("Printer jam")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Printer jam")).to_be_visible()
+        await tab_to("Command")
+        await page.keyboard.type("Add note")
+        await page.keyboard.press("Enter")
+        form = page.get_by_role("form", name="Add note")
+        await expect(form).to_be_visible()
+        await expect(form.get_by_label("body")).to_be_focused()
+        await page.keyboard.type("By keyboard.")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("By keyboard.")).to_be_visible()
+
+
+@browsing
+async def test_markup_in_a_ticket_is_text_everywhere(served):
+    ticket = await opened(
+        served,
+        subject=MARKUP,
+        body=MARKUP,
+        requester=MARKUP,
+        group=MARKUP,
+        fields={"floor": MARKUP},
+    )
+    await told(served, ticket, "assign", {"assignee": MARKUP})
+    await told(served, ticket, "add_note", {"body": MARKUP})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await expect(page.locator(".share", has_text="assignee")).to_contain_text("<b>bold</b>")
+        for view in ("#/desk", "#/tickets", f"#/tickets/{ticket}", "#/machine"):
+            await page.goto(f"/{view}")
+            await expect(page.get_by_role("heading", level=1)).to_be_visible()
+            await asyncio.sleep(0.5)
+            assert await page.locator("main img, main b").count() == 0, view
+            assert "taken" not in await page.title()
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.get_by_role("heading", level=1)).to_have_text(MARKUP)
+        await page.goto("/#/tickets")
+        await expect(page.get_by_role("link", name=MARKUP)).to_be_visible()
+
+
+@browsing
+async def test_each_role_is_shown_what_is_theirs(served, database):
+    await opened(served, requester="soak-requester")
+    await opened(served, subject="Of somebody else")
+    roles: tuple[tuple[PrincipalRole, list[str]], ...] = (
+        ("requester", ["Tickets"]),
+        ("agent", ["Desk", "Tickets"]),
+        ("auditor", ["Desk", "Tickets", "Machine"]),
+        ("admin", ["Machine"]),
+    )
+    for role, views in roles:
+        headers = await let_in(database.url, role)
+        async with page_of(served) as page:
+            await sign_in(page, headers["Authorization"].removeprefix("Bearer "))
+            await expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(views)
+            await expect(page.get_by_role("alert").filter(has_text="did not")).to_have_count(0)
+            if role == "requester":
+                await expect(page.get_by_role("link", name="Printer jam")).to_be_visible()
+                await expect(page.get_by_role("link", name="Of somebody else")).to_have_count(0)
+
+
+@browsing
+async def test_nothing_is_wider_than_a_phone(served):
+    ticket = await opened(served, subject="A subject of which there is more than fits " * 4)
+    async with page_of(served, viewport={"width": 360, "height": 740}) as page:
+        await sign_in(page)
+        for view in ("#/desk", "#/tickets", f"#/tickets/{ticket}", "#/machine"):
+            await page.goto(f"/{view}")
+            await expect(page.get_by_role("heading", level=1)).to_be_visible()
+            await asyncio.sleep(0.5)
+            wide = await page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 360, view
+            assert await serious_faults(page) == [], view
+
+
+async def test_the_files_are_anybodys_and_the_rest_is_not(served):
+    async with Connection(served) as connection:
+        for path, status in (("/", 200), ("/console/console.js", 200), ("/console/no.js", 404)):
+            answer = await connection.get(path)
+            assert answer.status == status, path
+        assert (await connection.get("/console/../tickets")).status in (401, 404)
+        assert (await connection.get("/me")).status == 401
