@@ -92,13 +92,13 @@ class Listing:
         """Give documents behind a position."""
         past = "$lt" if self._direction < 0 else "$gt"
         if await shown.is_embedded():
-            reads, found = shown.collection(tickets.COLLECTION), []
+            found: list[JsonObject] = []
             if position is not None:
                 behind_it: JsonObject = {"_id": {past: position.id}}
-                found = await windows.at(reads, self._asked, position.time, behind_it, limit)
+                found = await windows.at(shown, self._asked, position.time, behind_it, limit)
             if len(found) < limit:
                 time = None if position is None else position.time
-                found += await windows.page(reads, self._asked, time, limit - len(found))
+                found += await windows.page(shown, self._asked, time, limit - len(found))
             return found
         if position is None:
             return await self._find(shown, [], limit)

@@ -11,11 +11,13 @@ A word that few tickets have is not found in some weeks. Then the rest is read a
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple, cast
 
 from domain.events import JsonObject
-from eventstore.driver import Collection, settled
+from eventstore.driver import Collection, Database, settled
+from projections import tickets
+from projections.counters import Counters
 
 _FIRST = timedelta(hours=1)
 _GROWTH = 8
@@ -52,15 +54,16 @@ class Windows:
         self._widths: OrderedDict[str, timedelta] = OrderedDict()
 
     async def page(
-        self, reads: Collection, asked: Asked, behind: datetime | None, limit: int
+        self, shown: Database, asked: Asked, behind: datetime | None, limit: int
     ) -> list[JsonObject]:
         """Give documents behind a time, or from the beginning."""
+        reads = shown.collection(tickets.COLLECTION)
         found: list[JsonObject] = []
         edge = behind
         if edge is None:
-            edge = await self._end(reads, asked)
+            edge = await self._end(shown, asked)
         begin, is_first, width = edge, behind is None, self._width(asked)
-        while edge is not None and len(found) < limit:
+        while len(found) < limit:
             far = _moved(edge, asked.direction * width)
             by_narrow = not asked.is_joined and (asked.is_along or width > _RECENT)
             if by_narrow and asked.narrow is not None:
@@ -74,19 +77,23 @@ class Windows:
                 first, rest = asked.narrow, [*rest, first]
             found += await _read(reads, asked, first, rest, limit - len(found))
             if is_first and found:
-                self._ends[asked.by, asked.direction] = cast("datetime", found[0][asked.by])
+                outermost = max if asked.direction < 0 else min
+                first_found = cast("datetime", found[0][asked.by])
+                known = self._ends.get((asked.by, asked.direction), first_found)
+                self._ends[asked.by, asked.direction] = outermost(known, first_found)
             if far in (_PAST, _FUTURE):
                 break
             edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
-        if begin is not None and len(found) == limit:
+        if len(found) == limit:
             self._remember(asked, abs(cast("datetime", found[-1][asked.by]) - begin))
         return found
 
     async def at(
-        self, reads: Collection, asked: Asked, time: datetime, more: JsonObject, limit: int
+        self, shown: Database, asked: Asked, moment: datetime, more: JsonObject, limit: int
     ) -> list[JsonObject]:
         """Give documents of one moment for which more holds."""
-        return await _read(reads, asked, {asked.by: time}, [*asked.conditions, more], limit)
+        reads = shown.collection(tickets.COLLECTION)
+        return await _read(reads, asked, {asked.by: moment}, [*asked.conditions, more], limit)
 
     def _width(self, asked: Asked) -> timedelta:
         return self._widths.get(repr(asked), _FIRST)
@@ -98,18 +105,20 @@ class Windows:
         if len(self._widths) > _MOST_REMEMBERED:
             self._widths.popitem(last=False)
 
-    async def _end(self, reads: Collection, asked: Asked) -> datetime | None:
-        """Give a time near which the list begins; None if there is nothing to list.
+    async def _end(self, shown: Database, asked: Asked) -> datetime:
+        """Give a time near which the list begins.
 
-        Looked for among all tickets once: what comes later moves it on.
+        Asked of the counters at first: whoever asks the tickets reads them all.
         """
         known = self._ends.get((asked.by, asked.direction))
         if known is None:
-            some = reads.find({asked.by: {"$gte": _PAST}}, {asked.by: 1})
-            last = await some.sort(asked.by, asked.direction).limit(1).to_list()
-            if not last:
-                return None
-            known = self._ends[asked.by, asked.direction] = cast("datetime", last[0][asked.by])
+            counters = Counters(shown)
+            backward = asked.direction < 0
+            day = await (counters.last_day() if backward else counters.first_day())
+            known = datetime.now(UTC)
+            if day is not None:
+                known = datetime.combine(day, time.max if backward else time.min, UTC)
+            self._ends[asked.by, asked.direction] = known
         return known
 
 

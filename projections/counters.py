@@ -12,14 +12,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import cast
+from typing import Literal, cast
 
 from pymongo import UpdateOne
 
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
 from projections import dashboard
-from projections.dashboard import Entries, Metric
+from projections.dashboard import Entries, Metric, Span
 
 COLLECTION = "dashboard_counters"
 SHARDS = 8
@@ -107,6 +107,27 @@ class Counters:
         }
         found = await self._sum(condition, group)
         return {period: _without_zeros(labels) for (_, period), labels in found.items()}
+
+    async def last_day(self) -> date | None:
+        """Give the last day on which anything was counted."""
+        return await self._outermost("$last")
+
+    async def first_day(self) -> date | None:
+        """Give the first one."""
+        return await self._outermost("$first")
+
+    async def _outermost(self, which: Literal["$first", "$last"]) -> date | None:
+        """Look among years, then among that year's months, then among that month's days."""
+        outer = max if which == "$last" else min
+        period = ""
+        spans: tuple[Span, ...] = ("year", "month", "day")
+        for span in spans:
+            wanted: JsonObject = {"span": span, "period": {"$gte": period, "$lt": f"{period}~"}}
+            found = {str(d["period"]) async for d in self._counters.find(wanted, {"period": 1})}
+            if not found:
+                return None
+            period = outer(found)
+        return date.fromisoformat(period)
 
     async def _sum(
         self, condition: JsonObject, group: str | None

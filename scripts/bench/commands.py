@@ -76,23 +76,23 @@ async def commands(url: str, rounds: int, seconds: float) -> list[Table]:
     opened: Stretches = defaultdict(list)
     async with services(dict.fromkeys(SERVICES, url)) as running:
         with progress() as bar:
-            loads = (*CONNECTIONS, "opening")
-            task = bar.add_task("", total=rounds * len(loads) * len(SERVICES), rate="stretches")
-            for round_ in range(rounds):
-                for what in loads:
-                    for kind in random.sample(list(SERVICES), len(SERVICES)):
-                        bar.update(task, description=f"{what}: {kind}")
-                        service = running[kind]
-                        if isinstance(what, int):
-                            found = await load(service.port, service.tickets, what, seconds)
-                        else:
-                            found = await load(service.port, [], OPENING_CONNECTIONS, seconds)
-                        if kind == "projecting":
-                            await asyncio.sleep(seconds)  # to catch up before others are measured
-                        if round_ > 0:  # the first is for warming up
-                            into = changes[what] if isinstance(what, int) else opened
-                            into[kind].append(found)
-                        bar.advance(task)
+            # Opening comes last: what is changed is to be among few tickets in each round.
+            turns: list[int | None] = [*CONNECTIONS] * rounds + [None] * rounds
+            task = bar.add_task("", total=len(turns) * len(SERVICES), rate="stretches")
+            warming = {*CONNECTIONS, None}  # the first of each is for that
+            for connections in turns:
+                for kind in random.sample(list(SERVICES), len(SERVICES)):
+                    bar.update(task, description=f"{connections or 'opening'}: {kind}")
+                    service = running[kind]
+                    some = service.tickets if connections else []
+                    at_once = connections or OPENING_CONNECTIONS
+                    found = await load(service.port, some, at_once, seconds)
+                    if kind == "projecting":
+                        await asyncio.sleep(seconds)  # to catch up before others are measured
+                    if connections not in warming:
+                        (changes[connections] if connections else opened)[kind].append(found)
+                    bar.advance(task)
+                warming.discard(connections)
     return [
         *(
             _table(f"One-event commands on existing tickets, {count} connections", changes[count])
