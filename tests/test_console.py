@@ -146,6 +146,12 @@ async def test_demo_data_is_shown_on_any_past_day(served, database):
             str(day["backlog"]["total"])
         )
         assert await serious_faults(page) == []
+        # Of some days there is nothing to draw; and from there one gets on.
+        await page.get_by_label("As of the end of").fill("2001-01-01")
+        await expect(page.get_by_text("No ticket had been opened by then.")).to_be_visible()
+        await page.get_by_label("As of the end of").fill("2016-03-31")
+        await page.get_by_role("link", name="Tickets").click()
+        await expect(page.locator(".row").first).to_be_visible()
 
 
 @browsing

@@ -107,6 +107,6 @@ export function plot(place, title, days, series) {
   place.forget = () => {
     resized.disconnect();
     place.plot.destroy();
-    place.plot = null;
+    place.plot = place.forget = null;
   };
 }

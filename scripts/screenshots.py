@@ -1,0 +1,129 @@
+"""Take the pictures of docs/console.md: each view of the console, light and dark and on a phone.
+
+    python -m scripts.screenshots
+
+On a database of its own, with the sample log and a ticket's made-up life. Needs Chromium.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Browser, Page, async_playwright
+
+from eventstore import embedded
+from eventstore.master_keys import new_master_key
+from scripts.console import UsageError, run
+from scripts.load import Connection
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+
+_FOLDER = Path(__file__).parent.parent / "docs" / "console"
+_DAY = "2016-03-31"
+_LOOKS = {
+    "light": {"width": 1280, "height": 860},
+    "dark": {"width": 1280, "height": 860},
+    "phone": {"width": 390, "height": 844},
+}
+_LIFE: tuple[tuple[str, dict[str, object]], ...] = (
+    ("assign", {"assignee": "alice"}),
+    ("reply", {"body": "Thank you, Bob. Does it jam from the second tray too?"}),
+    ("update_status", {"status": "pending", "reason": "waits for an answer"}),
+    ("add_note", {"body": "A known fault of this series: the part is in stock."}),
+    ("change_priority", {"priority": "high"}),
+    ("set_field", {"key": "floor", "value": 3}),
+    ("update_status", {"status": "open"}),
+    ("resolve", {"resolution": "A new drum; it prints again."}),
+)
+
+
+async def main() -> int:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise UsageError("there is no Chromium on the path")
+    _FOLDER.mkdir(exist_ok=True)
+    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
+    async with _served() as (port, ticket), async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        for look in _LOOKS:
+            await _take(browser, port, ticket, look)
+        await browser.close()
+    return 0
+
+
+@asynccontextmanager
+async def _served() -> AsyncIterator[tuple[int, str]]:
+    """Serve the sample log; give the port, and a ticket with a life."""
+    with tempfile.TemporaryDirectory(prefix="casebook-pictures-") as folder:
+        async with embedded.run(Path(folder), durable=False) as url:
+            port = free_port()
+            settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+            async with process("scripts.serve", **settings, CASEBOOK_DATA_DIR=folder):
+                await ready(port)
+                await let_in(url)
+                async with process("scripts.demo", **settings, CASEBOOK_DATA_DIR=folder) as demo:
+                    await demo.wait()
+                async with Connection(port, HEADERS) as connection:
+                    opening = {
+                        "subject": "The printer on the third floor jams",
+                        "body": "It jams on every page, whatever the tray.",
+                        "requester": "bob",
+                        "group": "hardware",
+                        "tags": ["paper"],
+                    }
+                    opened = await connection.post("/tickets", opening)
+                    ticket = str(opened.json()["ticket_id"])
+                    for verb, content in _LIFE:
+                        path = f"/tickets/{ticket}/{verb}"
+                        answer = await connection.post(path, content, {"Prefer": "wait=20"})
+                        if answer.status != 200:
+                            raise UsageError(f"{verb}: {answer.body!r}")
+                yield port, ticket
+
+
+async def _take(browser: Browser, port: int, ticket: str, look: str) -> None:
+    size = _LOOKS[look]
+    context = await browser.new_context(
+        base_url=f"http://127.0.0.1:{port}",
+        viewport={"width": size["width"], "height": size["height"]},
+        color_scheme="dark" if look == "dark" else "light",
+        reduced_motion="reduce",
+    )
+    page = await context.new_page()
+    await page.goto("/")
+    await _keep(page, "sign-in", look)
+    await page.get_by_label("Key", exact=True).fill(HEADERS["Authorization"].split()[1])
+    await page.get_by_role("button", name="Enter").click()
+    await page.get_by_label("As of the end of").fill(_DAY)
+    await page.get_by_role("heading", name=f"On {_DAY}").wait_for()
+    await asyncio.sleep(1)  # the plots come by themselves
+    await page.evaluate("document.activeElement.blur()")
+    await _keep(page, "desk", look)
+    await page.goto("/#/tickets")
+    await page.locator(".row").first.wait_for()
+    await _keep(page, "tickets", look)
+    await page.goto(f"/#/tickets/{ticket}")
+    await page.locator(".event").nth(len(_LIFE)).wait_for()
+    await page.get_by_label("As it was after event").fill("4")
+    await page.evaluate("document.activeElement.blur()")
+    await _keep(page, "ticket", look)
+    await page.goto("/#/machine")
+    await page.locator(".cell").first.wait_for()
+    await asyncio.sleep(2)
+    await _keep(page, "machine", look)
+    await context.close()
+
+
+async def _keep(page: Page, view: str, look: str) -> None:
+    await page.screenshot(path=_FOLDER / f"{view}-{look}.png")
+    print(f"{view}-{look}.png", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
