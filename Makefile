@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 PROCESSES ?= 3
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
+BENCH := $(VENV)/.bench
 MUTATION := .venv-mutation
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
@@ -35,7 +36,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(RUN)
+bench: $(BENCH)
 	@$(BIN)/python -m scripts.bench all
 
 # In an environment of its own: it needs none of the other tools, and they need none of it.
@@ -72,6 +73,10 @@ $(RUN): requirements/run.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(DEV): requirements/dev.txt | $(VENV)/bin/python
+$(BENCH): requirements/bench.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@ $(RUN)
+
+$(DEV): requirements/dev.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(RUN) $(BENCH)

@@ -22,7 +22,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STATIC = Path(__file__).parent.parent / "api" / "static"
 KEY = HEADERS["Authorization"].removeprefix("Bearer ")
 MARKUP = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>"
-pytestmark = pytest.mark.xdist_group("browser")
 browsing = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium"
 )

@@ -32,13 +32,12 @@ from scripts.bench.commands import commands, durability
 from scripts.bench.dashboard import dashboard
 from scripts.bench.found import Table, record
 from scripts.bench.growth import growth
-from scripts.bench.peer import peer
 from scripts.bench.projections import projections
 from scripts.bench.reads import reads
 from scripts.bench.replay import replay
 from scripts.bench.sealing import sealing
 from scripts.bench.services import serve
-from scripts.console import run
+from scripts.console import UsageError, run
 
 _WHAT = (
     "commands",
@@ -116,6 +115,11 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
             case "sealing":
                 return await sealing(url, rounds, seconds, events // 10)
             case "peer":
+                # Here, because servers of the benchmark need none of it, and may not have it.
+                try:
+                    from scripts.bench.peer import peer  # noqa: PLC0415
+                except ImportError as error:
+                    raise UsageError(f"{error}: `make bench` sets up what is needed") from error
                 return await peer(url, rounds, seconds)
             case _:
                 return await dashboard(url, rounds, sizes)

@@ -64,8 +64,11 @@ def record(name: str, how: str, tables: Sequence[Table], page: Path = PAGE) -> N
 def _draw(table: Table, picture: Path) -> None:
     """Draw medians as bars, and from the least to the most as a line on each."""
     # Here, because it takes a second, and a server of the benchmark needs none of it.
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    try:
+        import matplotlib as mpl  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"{error}: `make bench` sets up what is needed") from error
 
     names = [*table.bars]
     medians = [statistics.median(table.bars[name]) for name in names]
