@@ -63,6 +63,7 @@ EXPECTED = {
     **{f"POST /bulk/{verb}": "RAS" for verb in ("reply", "reopen", "attach")},
     "POST /tickets/{ticket_id}/rate": "R",
     "POST /bulk/rate": "R",
+    "GET /me": "RASUD",
     "GET /tickets": "RASU",
     "GET /tickets/{ticket_id}": "RASU",
     "GET /tickets/{ticket_id}/timeline": "RASU",
@@ -144,7 +145,7 @@ async def test_a_stranger_gets_nothing(database, store, monkeypatch):
     monkeypatch.setattr(gate, "_FAILURES", limits.parse("1000/second"))
     monkeypatch.setattr(gate, "_LOOKED_UP", limits.parse("1000/second"))
     async with asking(create_app(database, store, access=access(database))) as client:
-        for route in [*ROUTES, "GET /nothing", "POST /", "BREW /tickets"]:
+        for route in [*ROUTES, "GET /nothing", "POST /me", "BREW /tickets"]:
             answer = await ask(client, route, {"Authorization": ""})
             if route.partition(" ")[2] in OPEN_PATHS:
                 assert answer.status_code in (200, 503)
