@@ -396,7 +396,7 @@ def _elsewhere():
         "/nothing",
         "/ticket",
         "/tickets/",
-        "//tickets",
+        "/nowhere//tickets",
         f"{T}/",
         "/.env",
         "/admin",

@@ -106,7 +106,7 @@ async def test_no_rubbish_on_the_wire_does_any_harm(database, store, monkeypatch
             POST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
             POST + b"no colon\r\n\r\n",
             b"POST /tickets\x00 HTTP/1.1\r\n\r\n",
-            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET /tickets HTTP/9.9\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100,
             b"\r\n" * 1000 + b"rubbish\r\n\r\n",
         ):
