@@ -109,7 +109,7 @@ class Sight:
         if self.is_of_requester:
             if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(_names(conditions)):
                 raise Forbidden("notes and promises are not for requesters to ask for")
-            return [*conditions, {"requester": own}]
+            return [{"requester": own}, *conditions]  # first: what is read goes by it
         if self.groups is None:
             return list(conditions)
         of_groups: list[JsonObject] = [

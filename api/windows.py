@@ -9,6 +9,7 @@ time. What else is asked for is a second stage, of which MongoDB would make one 
 A word that few tickets have is not found in some weeks. Then the rest is read along its own index.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -51,7 +52,7 @@ class Windows:
 
     def __init__(self) -> None:
         self._ends: dict[tuple[str, int], datetime] = {}
-        self._widths: OrderedDict[str, timedelta] = OrderedDict()
+        self._widths: OrderedDict[bytes, timedelta] = OrderedDict()
 
     async def page(
         self, shown: Database, asked: Asked, behind: datetime | None, limit: int
@@ -75,16 +76,18 @@ class Windows:
             rest = list(asked.conditions)
             if by_narrow and asked.narrow is not None:
                 first, rest = asked.narrow, [*rest, first]
-            found += await _read(reads, asked, first, rest, limit - len(found))
+            some = await _read(reads, asked, first, rest, limit - len(found))
+            known = {document["_id"] for document in found}  # one may have moved meanwhile
+            found += [document for document in some if document["_id"] not in known]
             if is_first and found:
                 outermost = max if asked.direction < 0 else min
                 first_found = cast("datetime", found[0][asked.by])
-                known = self._ends.get((asked.by, asked.direction), first_found)
-                self._ends[asked.by, asked.direction] = outermost(known, first_found)
+                end = self._ends.get((asked.by, asked.direction), first_found)
+                self._ends[asked.by, asked.direction] = outermost(end, first_found)
             if far in (_PAST, _FUTURE):
                 break
             edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
-        if len(found) == limit:
+        if len(found) >= limit:
             self._remember(asked, abs(cast("datetime", found[-1][asked.by]) - begin))
         return found
 
@@ -93,15 +96,19 @@ class Windows:
     ) -> list[JsonObject]:
         """Give documents of one moment for which more holds."""
         reads = shown.collection(tickets.COLLECTION)
-        return await _read(reads, asked, {asked.by: moment}, [*asked.conditions, more], limit)
+        first: JsonObject = {asked.by: moment}
+        if asked.narrow is not None and (asked.is_joined or asked.is_along):
+            first |= asked.narrow
+        return await _read(reads, asked, first, [*asked.conditions, more], limit)
 
     def _width(self, asked: Asked) -> timedelta:
-        return self._widths.get(repr(asked), _FIRST)
+        return self._widths.get(_name(asked), _FIRST)
 
     def _remember(self, asked: Asked, gone_over: timedelta) -> None:
         """Begin with a little more next time."""
-        self._widths[repr(asked)] = gone_over * 5 / 4 + _LEAST
-        self._widths.move_to_end(repr(asked))
+        name = _name(asked)
+        self._widths[name] = gone_over * 5 / 4 + _LEAST
+        self._widths.move_to_end(name)
         if len(self._widths) > _MOST_REMEMBERED:
             self._widths.popitem(last=False)
 
@@ -146,6 +153,11 @@ def _window(edge: datetime | None, far: datetime, direction: int) -> JsonObject:
     if direction < 0:
         return {"$gte": far, "$lte" if edge is None else "$lt": edge or _FUTURE}
     return {"$lte": far, "$gte" if edge is None else "$gt": edge or _PAST}
+
+
+def _name(asked: Asked) -> bytes:
+    """Tell one list from another; what is asked for may name somebody, and is not kept."""
+    return hashlib.sha256(repr(asked).encode()).digest()
 
 
 def _moved(time: datetime, by: timedelta) -> datetime:

@@ -41,13 +41,19 @@ export class Api {
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
+      this.onSilence?.();
       throw new Problem({ title: "No answer", detail: "the server cannot be reached; is it running?" }, 0);
     }
     const age = answer.headers.get("Casebook-Views-Age");
     if (age !== null) this.onAge(age === "unknown" ? null : Number(age));
     if (answer.status === 204) return {};
-    const content = await answer.json().catch(() => ({}));
+    const content = await answer.json().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return {};
+    });
+    if (answer.status === 401) this.onRefused?.(new Problem(content, 401));
     if (!answer.ok) throw new Problem(content, answer.status);
+    this.onAnswer?.();
     return content;
   }
 
@@ -71,6 +77,7 @@ export class Api {
         if (last) headers["Last-Event-ID"] = last;
         const answer = await fetch("/events/stream", { headers, signal });
         if (answer.status === 401 || answer.status === 403) return state("refused");
+        if (answer.status === 422) last = undefined; // it is of another log
         if (!answer.ok) throw new Error(`answer ${answer.status}`);
         state("live");
         tries = 0;
@@ -90,18 +97,22 @@ export class Api {
 async function* blocks(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const block = {};
-      for (const line of part.split("\n")) {
-        const [, name, text] = /^([a-z]+): ?(.*)$/.exec(line) ?? [];
-        if (name) block[name] = name === "data" && block.data ? `${block.data}\n${text}` : text;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (rest + value).split("\n\n");
+      rest = parts.pop();
+      for (const part of parts) {
+        const block = {};
+        for (const line of part.split("\n")) {
+          const [, name, text] = /^([a-z]+): ?([^\n]*)$/.exec(line) ?? [];
+          if (name) block[name] = name === "data" && block.data ? `${block.data}\n${text}` : text;
+        }
+        yield block;
       }
-      yield block;
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }

@@ -23,9 +23,11 @@ function isExact(value) {
   return value === null || typeof value !== "object" || Object.values(value).every(isExact);
 }
 
-// "whole", "broken", or "unknown" where it cannot be computed: hidden fields, too large numbers.
+// "whole", "broken", or "unknown" where it cannot be computed here: numbers that are too large.
 export async function verified(ticketId, event, previous) {
-  if (!crypto.subtle || !event.command || !event.hash || !isExact(event.data)) return "unknown";
+  if (!crypto.subtle) return "unknown";
+  if (!event.command || !event.hash || !event.data || !Array.isArray(event.sealed)) return "broken";
+  if (!isExact(event.data)) return "unknown";
   const stored = structuredClone({
     actor: event.actor,
     causation_id: event.causation_id,

@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
-import { h, put, say, trouble, words } from "./dom.js";
+import { h, loading, put, say, trouble, words } from "./dom.js";
 import { machine } from "./machine.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
@@ -21,7 +21,10 @@ let leave = () => {};
 
 class Session {
   constructor(key) {
-    this.api = new Api(key, (age) => this.#aged(age));
+    this.api = new Api(key, (age) => this.aged(age));
+    this.api.onRefused = (problem) => session === this && signOut(problem);
+    this.api.onSilence = () => this.live === "polled" && this.#became("silent");
+    this.api.onAnswer = () => this.live === "silent" && this.#became("polled");
     this.listeners = new Set();
     this.ending = new AbortController();
     this.live = "waiting";
@@ -40,6 +43,9 @@ class Session {
       const timer = setInterval(() => this.#tell(null), 5000);
       this.ending.signal.addEventListener("abort", () => clearInterval(timer));
     }
+    // What has happened while nobody looked is shown once somebody does.
+    const seen = () => document.hidden || this.#tell(null);
+    document.addEventListener("visibilitychange", seen, { signal: this.ending.signal });
   }
 
   // Calls back for what happens, at most every `milliseconds`, with the events meanwhile.
@@ -84,7 +90,7 @@ class Session {
     if (before === "lost" && state === "live") this.#tell(null);
   }
 
-  #aged(age) {
+  aged(age) {
     const note = document.getElementById("freshness");
     const isStale = age === null || age > STALE_SECONDS;
     note.hidden = !isStale;
@@ -105,12 +111,13 @@ function drawSession() {
     waiting: "connecting",
     polled: "every 5 s",
     refused: "not live",
+    silent: "the server does not answer",
   }[session.live];
   put(
     place,
     h("span", { class: `live live-${session.live}`, title: "How changes come in" }, told),
     h("span", { class: "who" }, `${session.me.id}, ${session.me.role}`),
-    h("button", { type: "button", class: "quiet", onclick: signOut }, "Sign out"),
+    h("button", { type: "button", class: "quiet", onclick: () => signOut() }, "Sign out"),
   );
 }
 
@@ -130,13 +137,13 @@ function drawNav() {
   );
 }
 
-function signOut() {
+function signOut(problem) {
   sessionStorage.removeItem(KEPT);
   session?.end();
   session = null;
   drawSession();
   drawNav();
-  signIn();
+  signIn(problem);
 }
 
 function signIn(problem) {
@@ -196,17 +203,23 @@ function signIn(problem) {
 
 async function begin(key) {
   const beginning = new Session(key);
+  put(main, loading("the desk"));
   try {
     await beginning.begin();
   } catch (error) {
+    beginning.end();
+    if ([0, 429, 503].includes(error.status))
+      return put(
+        main,
+        trouble(error, () => begin(key)),
+      );
     sessionStorage.removeItem(KEPT);
     return signIn(error);
   }
+  session?.end();
   session = beginning;
   sessionStorage.setItem(KEPT, key);
   drawSession();
-  const first = VIEWS.find((view) => view.roles.includes(session.me.role));
-  if (!location.hash || location.hash === "#/") location.replace(first.hash);
   show();
 }
 
@@ -215,18 +228,26 @@ function show() {
   leave();
   drawNav();
   const [, view, id] = location.hash.split("?")[0].split("/");
-  const views = { desk, tickets: id ? ticket : tickets, machine };
-  const chosen = views[view];
-  if (!chosen) return location.replace("#/tickets");
+  const mine = VIEWS.filter((each) => each.roles.includes(session.me.role));
+  if (!mine.some((each) => each.hash === `#/${view}`)) return location.replace(mine[0].hash);
+  const chosen = { desk, tickets: id ? ticket : tickets, machine }[view];
+  document.getElementById("freshness").hidden = true; // until an answer says so
   document.title = `${words(view)[0].toUpperCase()}${view.slice(1)} – Casebook`;
   const context = { api: session.api, session, me: session.me, id, say };
-  leave = chosen(main, context) ?? (() => {});
+  // Each has a place of its own: what comes after it was left is drawn where nobody looks.
+  const place = h("div");
+  put(main, place);
+  leave = chosen(place, context);
   if (show.moved) main.focus({ preventScroll: true });
   show.moved = true;
   window.scrollTo(0, 0);
 }
 
 addEventListener("hashchange", show);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // it is no view
+  main.focus();
+});
 const kept = sessionStorage.getItem(KEPT);
 if (kept) begin(kept);
 else signIn();

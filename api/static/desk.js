@@ -7,9 +7,9 @@ const STATUSES = ["new", "open", "pending", "on_hold", "resolved", "closed"];
 const PRIORITIES = ["urgent", "high", "normal", "low"];
 const MOST_NAMED = 12;
 
-export function desk(main, { api, session }) {
+export function desk(main, { api, session, me }) {
   const today = () => new Date().toISOString().slice(0, 10);
-  const ending = new AbortController();
+  let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
   const day = h("input", { id: "day", type: "date", max: today() });
   const group = h("select", { id: "group" }, h("option", { value: "*" }, "all groups"));
   const span = h(
@@ -62,7 +62,6 @@ export function desk(main, { api, session }) {
   );
   for (const control of [day, group, span]) control.addEventListener("change", all);
 
-  const asked = () => ({ group: group.value === "*" ? undefined : group.value, signal: ending.signal });
   const query = (more) => {
     const found = new URLSearchParams(more);
     if (group.value !== "*") found.set("group", group.value);
@@ -70,26 +69,25 @@ export function desk(main, { api, session }) {
   };
 
   async function stand() {
-    const found = await api.get(
-      `/dashboard?${query(day.value ? { date: day.value } : {})}`,
-      {},
-      asked().signal,
-    );
+    const { signal } = asking;
+    const found = await api.get(`/dashboard?${query(day.value ? { date: day.value } : {})}`, {}, signal);
+    if (signal.aborted) return;
     drawFigures(found);
     drawShares(found);
-    return found;
   }
 
   async function went() {
+    const { signal } = asking;
     const last = day.value || today();
     const first = new Date(Date.parse(`${last}T00:00:00Z`) - (Number(span.value) - 1) * 86400000)
       .toISOString()
       .slice(0, 10);
     const series = (metric) =>
-      api.get(`/dashboard/series?${query({ metric, from: first, to: last })}`, {}, asked().signal);
+      api.get(`/dashboard/series?${query({ metric, from: first, to: last })}`, {}, signal);
     const [backlog, created, resolved, response, resolution] = await Promise.all(
       ["backlog", "created", "resolved", "first_response", "resolution"].map(series),
     );
+    if (signal.aborted) return;
     const both = created.days.map((each, n) => ({
       date: each.date,
       created: each.value,
@@ -128,9 +126,11 @@ export function desk(main, { api, session }) {
       put(
         figures,
         empty(
-          day.value
-            ? "No ticket had been opened by then."
-            : "There are no tickets yet. Open one under Tickets, or load some with “make demo”.",
+          group.value !== "*"
+            ? "There is nothing in this group."
+            : day.value
+              ? "No ticket had been opened by then."
+              : "There are no tickets yet. Open one under Tickets, or load some with “make demo”.",
         ),
       );
       return;
@@ -174,7 +174,7 @@ export function desk(main, { api, session }) {
   function drawShares(found) {
     const known = new Set([...group.options].map((option) => option.value));
     for (const name of Object.keys(found.backlog.group))
-      if (!known.has(name)) group.append(h("option", { value: name }, name || "none"));
+      if (me.role !== "agent" && !known.has(name)) group.append(h("option", { value: name }, name || "none"));
     const share = (title, numbers, order, none = "none") => {
       const rows = order
         ? order.filter((name) => numbers[name]).map((name) => [name, numbers[name]])
@@ -224,6 +224,8 @@ export function desk(main, { api, session }) {
   }
 
   async function all() {
+    asking.abort();
+    asking = new AbortController();
     day.max = today();
     now.hidden = !day.value;
     try {
@@ -233,14 +235,26 @@ export function desk(main, { api, session }) {
     }
   }
 
+  // Agents of groups are shown those, one at a time; others may choose, and see all.
+  async function begin() {
+    const found = await api.get("/desk", {}, asking.signal).catch(() => ({ desk: { groups: {} } }));
+    const groups = Object.entries(found.desk.groups);
+    const isOfGroups = me.role === "agent" && groups.length > 0;
+    const own = groups.filter(([, members]) => !isOfGroups || members.includes(me.id));
+    if (isOfGroups) put(group);
+    for (const [name] of own) group.append(h("option", { value: name }, name));
+    if (isOfGroups && !own.length) return put(figures, empty("You belong to no group of this desk yet."));
+    await all();
+  }
+
   const quietly = (work) => async () => {
     if (!day.value && !document.hidden) await work().catch(() => {});
   };
   const stops = [session.listen(1000, quietly(stand)), session.listen(5000, quietly(went))];
   const ages = setInterval(quietly(stand), 30000);
-  all();
+  begin().catch((error) => put(figures, trouble(error, all)));
   return () => {
-    ending.abort();
+    asking.abort();
     clearInterval(ages);
     stops.forEach((stop) => stop());
     plots.forEach((place) => place.forget?.());

@@ -43,6 +43,7 @@ export function duration(seconds) {
 export function when(time) {
   if (!time) return h("span", {}, "–");
   const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return h("span", {}, String(time));
   const seconds = (date - Date.now()) / 1000;
   const units = [
     ["day", 86400],

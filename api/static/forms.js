@@ -2,6 +2,12 @@
 
 import { h, put, shown, words } from "./dom.js";
 
+const TITLES = {
+  0: "It is not known whether this was done; send it again, and it is done once",
+  412: "Somebody else was first",
+  503: "It is not known whether this was done; send it again, and it is done once",
+  idempotency_key_reused: "What this form was sent with before has been done",
+};
 const LONG = 300; // characters; then it is a text of several lines
 let kept = null;
 
@@ -84,8 +90,8 @@ function control(openapi, name, schema) {
         Object.fromEntries(
           area.value
             .split("\n")
-            .filter((line) => line.includes("="))
-            .map((line) => [line.split("=")[0].trim(), value(line.slice(line.indexOf("=") + 1).trim())]),
+            .filter((line) => line.trim())
+            .map(named),
         ),
     };
   }
@@ -118,11 +124,30 @@ function control(openapi, name, schema) {
   return { element: input, read: () => input.value || null };
 }
 
-const value = (text) =>
-  /^-?\d{1,15}$/.test(text) ? Number(text) : text === "true" ? true : text === "false" ? false : text;
+// A number as JSON writes it, true, false, or text; text in quotes is text whatever it looks like.
+function value(text) {
+  if (/^(0|-?[1-9]\d{0,14})$/.test(text)) return Number(text);
+  if (text === "true" || text === "false") return text === "true";
+  return /^".*"$/.test(text) ? text.slice(1, -1) : text;
+}
+
+function named(line) {
+  const [, name, rest] = /^\s*([^=\s]+)\s*=\s*(.*?)\s*$/.exec(line) ?? [];
+  if (!name) throw new Error(`“${line.trim()}” is not a name=value`);
+  return [name, value(rest)];
+}
+
+function random() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 // `path` as the document has it; `target`: the ticket, `version`: what was seen of it.
-export async function commandForm(api, { path, name, target, version, given = {}, done, cancel }) {
+// It is called when it is sent; `conflict` when somebody else was first.
+export async function commandForm(
+  api,
+  { path, name, target, version = () => undefined, conflict, given = {}, done, cancel },
+) {
   const openapi = await document_(api);
   const { post } = openapi.paths[path];
   const schema = resolved(openapi, post.requestBody?.content["application/json"].schema) ?? {};
@@ -130,11 +155,15 @@ export async function commandForm(api, { path, name, target, version, given = {}
     (schema.anyOf ? resolved(openapi, schema.anyOf[0]) : schema).properties ?? {},
   );
   const required = new Set(schema.required ?? []);
-  const key = crypto.randomUUID(); // sent again, it is not done twice
+  const key = random(); // sent again, it is not done twice
   const fields = new Map();
   const general = h("div", { role: "alert" });
   const rows = properties.map(([field, inner]) => {
     const made = control(openapi, field, inner);
+    made.write ??= (start) => {
+      if (made.element.type === "checkbox") made.element.checked = start;
+      else if (typeof start !== "object") made.element.value = start;
+    };
     const title = inner.description ?? made.note ?? "";
     const note = h(
       "p",
@@ -143,13 +172,14 @@ export async function commandForm(api, { path, name, target, version, given = {}
     );
     const fault = h("p", { class: "fault" });
     if (required.has(field)) made.element.required = true;
-    if (given[field] !== undefined && given[field] !== null)
-      (
-        made.write ??
-        ((v) => {
-          made.element.value = v;
-        })
-      )(given[field]);
+    const start = given[field] ?? inner.default;
+    if (start !== undefined && start !== null) made.write(start);
+    else if (made.element.matches("select") && required.has(field)) {
+      made.element.prepend(h("option", { value: "" }, "choose …"));
+      made.element.value = "";
+    }
+    fault.id = `field-${field}-fault`;
+    made.element.setAttribute("aria-describedby", `${note.id} ${fault.id}`);
     fields.set(field, { ...made, fault });
     return h(
       "div",
@@ -189,8 +219,15 @@ export async function commandForm(api, { path, name, target, version, given = {}
       element.removeAttribute("aria-invalid");
     }
     const body = {};
-    for (const [field, { read }] of fields) {
-      const said = read();
+    for (const [field, { read, element, fault }] of fields) {
+      let said;
+      try {
+        said = read();
+      } catch (error) {
+        fault.textContent = error.message;
+        element.setAttribute("aria-invalid", "true");
+        return element.focus();
+      }
       const isSaid =
         said !== null &&
         !(Array.isArray(said) && !said.length && !required.has(field)) &&
@@ -205,11 +242,16 @@ export async function commandForm(api, { path, name, target, version, given = {}
     }
     send.disabled = true;
     try {
-      done(await api.command(path.replace("{ticket_id}", target), body, { key, version }));
-    } catch (error) {
-      refused(error);
-    } finally {
+      const answer = await api.command(path.replace("{ticket_id}", target), body, {
+        key,
+        version: version(),
+      });
       send.disabled = false;
+      await done(answer);
+    } catch (error) {
+      send.disabled = false;
+      if (error.status === 412) await conflict?.();
+      refused(error);
     }
   }
 
@@ -227,8 +269,11 @@ export async function commandForm(api, { path, name, target, version, given = {}
       h(
         "div",
         { class: "trouble" },
-        h("strong", {}, error.status === 412 ? "Somebody else was first" : "Refused"),
+        h("strong", {}, TITLES[error.status] ?? TITLES[error.code] ?? "Refused"),
         h("p", {}, error.detail ?? error.message),
+        error.status === 412
+          ? h("p", {}, "What has happened is shown now. Send it again if it still holds.")
+          : null,
         error.code ? h("p", { class: "code" }, error.code) : null,
       ),
     );

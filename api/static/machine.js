@@ -3,20 +3,20 @@
 import { duration, empty, h, loading, number, put, say, shown, trouble, when, words } from "./dom.js";
 
 const LOOK_MILLISECONDS = 1000;
-const KEPT = 120;
+const KEPT = 5; // looks, over which the rate is told
 const CONDITIONS = {
   current: "All that was written is shown.",
   slow: "The views are behind, and get on.",
   stuck: "The views do not get on.",
 };
 
-export function machine(main, { api, me }) {
+export function machine(main, { api, session, me }) {
   const ending = new AbortController();
   const rates = [];
   let last = null;
   let timer = null;
   const summary = h("div", {}, loading("the projections"));
-  const replay = h("section", { class: "replay", "aria-live": "polite" });
+  const replay = h("section", { class: "replay" });
   const parked = h("section");
   const parts = h("section");
   const members = h("section");
@@ -37,18 +37,32 @@ export function machine(main, { api, me }) {
       const now = performance.now();
       if (last)
         rates.push({
-          at: new Date(),
           rate: Math.max(0, ((found.applied_events - last.applied) * 1000) / (now - last.at)),
         });
       if (rates.length > KEPT) rates.shift();
       last = { applied: found.applied_events, at: now };
+      session.aged(found.age_seconds);
       draw(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       put(summary, trouble(error));
       last = null;
+      if (error.status === 401 || error.status === 403) return;
     }
     timer = setTimeout(look, document.hidden ? 10 * LOOK_MILLISECONDS : LOOK_MILLISECONDS);
+  }
+
+  // Only what has changed is drawn anew: nothing is to move under somebody's hands.
+  const drawn = new Map();
+  function once(place, of, ...children) {
+    const written = JSON.stringify(of);
+    if (drawn.get(place) === written) return;
+    drawn.set(place, written);
+    const scrolled = place.querySelector(".scroll")?.scrollTop ?? 0;
+    const tag = place.contains(document.activeElement) ? document.activeElement.tagName : null;
+    put(place, ...children);
+    if (scrolled) place.querySelector(".scroll").scrollTop = scrolled;
+    if (tag) place.querySelector(tag)?.focus();
   }
 
   function draw(found) {
@@ -102,8 +116,9 @@ export function machine(main, { api, me }) {
           ]
         : null,
     );
-    put(
+    once(
       parked,
+      found.parked,
       h("h2", {}, "Parked tickets"),
       found.parked.length
         ? h(
@@ -220,8 +235,15 @@ export function machine(main, { api, me }) {
     );
     const open = parts.querySelector("details")?.open ?? false;
     const owners = [...new Set(found.partitions.map((each) => each.owner))];
-    put(
+    once(
       parts,
+      found.partitions.map((each) => [
+        each.condition,
+        each.owner,
+        each.epoch,
+        each.applied_events,
+        each.lag?.events,
+      ]),
       h("h2", {}, "Partitions"),
       h(
         "div",

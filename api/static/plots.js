@@ -52,6 +52,7 @@ export function plot(place, title, days, series) {
     ),
   );
   place.table = (rows) => {
+    place.rows = rows;
     if (table.open)
       put(
         body,
@@ -64,9 +65,8 @@ export function plot(place, title, days, series) {
           ),
         ),
       );
-    else place.rows = rows;
   };
-  table.addEventListener("toggle", () => table.open && place.table(place.rows ?? days));
+  table.addEventListener("toggle", () => table.open && place.table(place.rows));
   put(place, h("h3", {}, title), canvas, table);
   place.table(days);
   const axis = {

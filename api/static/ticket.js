@@ -91,23 +91,34 @@ export function ticket(main, { api, session, me, id, say }) {
         ),
       );
       draw();
-      await drawCommands();
     } catch (error) {
       if (error.name !== "AbortError") put(main, trouble(error, begin));
+      return;
     }
+    await drawCommands().catch((error) => put(act, trouble(error)));
   }
 
-  async function read() {
+  // One after the other: each goes on where the one before has come to.
+  let reading = Promise.resolve();
+  function read() {
+    reading = reading.catch(() => {}).then(readOn);
+    return reading;
+  }
+
+  async function readOn() {
     for (;;) {
       const after = events.at(-1)?.version ?? 0;
       const page = await api.get(`/tickets/${id}/timeline`, { after, limit: 1000 }, ending.signal);
-      if (page.chain !== "whole") serverChain = page.chain;
-      for (const event of page.events) {
-        const before = events.at(-1);
-        events.push(event);
-        chain.push(me.role === "requester" ? "unknown" : await verified(id, event, before?.hash ?? null));
+      const verdicts = [];
+      for (const [n, event] of page.events.entries()) {
+        const before = page.events[n - 1] ?? events.at(-1);
+        verdicts.push(me.role === "requester" ? "unknown" : await verified(id, event, before?.hash ?? null));
       }
-      if (page.events.length < 1000) return;
+      if (page.chain !== "whole") serverChain = page.chain;
+      events.push(...page.events);
+      chain.push(...verdicts);
+      // Of requesters some are kept back, so only an empty page is the last one.
+      if (!page.events.length || (page.events.length < 1000 && me.role !== "requester")) return;
     }
   }
 
@@ -121,7 +132,9 @@ export function ticket(main, { api, session, me, id, say }) {
 
   function choose(version) {
     at = version;
+    const focused = [...story.querySelectorAll("button")].indexOf(document.activeElement);
     draw();
+    if (focused >= 0) story.querySelectorAll("button")[focused]?.focus();
   }
 
   function draw() {
@@ -137,7 +150,7 @@ export function ticket(main, { api, session, me, id, say }) {
     );
     put(at_, `${count} of ${events.length}`);
     latest.hidden = at === null;
-    document.title = `${now.subject ?? "Ticket"} – Casebook`;
+    if (main.isConnected) document.title = `${now.subject ?? "Ticket"} – Casebook`;
     put(
       head,
       h("h1", {}, now.subject ?? "Ticket"),
@@ -207,7 +220,7 @@ export function ticket(main, { api, session, me, id, say }) {
             "p",
             { class: `hash hash-${chain[n]}`, title: each.hash ?? "" },
             CHAIN[chain[n]],
-            each.hash ? h("code", {}, each.hash.slice(0, 12)) : null,
+            each.hash ? h("code", {}, String(each.hash).slice(0, 12)) : null,
           ),
         ),
       ),
@@ -290,36 +303,37 @@ export function ticket(main, { api, session, me, id, say }) {
       const chosen = all.find((each) => each.verb === choice.value);
       if (!chosen) return put(place);
       const now = fields(events.length);
-      put(
-        place,
-        await commandForm(api, {
-          path: chosen.path,
-          name: chosen.summary,
-          target: id,
-          version: events.at(-1)?.version,
-          given: {
-            priority: now.priority,
-            subject: chosen.verb === "change_subject" ? now.subject : undefined,
-            assignee: chosen.verb === "assign" ? (now.assignee ?? me.id) : undefined,
-          },
-          done: async (answer) => {
-            choice.value = "";
-            put(place);
-            say(
-              answer.events.length
-                ? `Done: ${answer.events.map((event) => event.type).join(", ")}`
-                : "Nothing had to change.",
-            );
-            await update();
-            choice.focus();
-          },
-          cancel: () => {
-            choice.value = "";
-            put(place);
-            choice.focus();
-          },
-        }),
-      );
+      const form = await commandForm(api, {
+        path: chosen.path,
+        name: chosen.summary,
+        target: id,
+        // What was seen when it is sent; requesters do not see every event.
+        version: () => (me.role === "requester" ? undefined : events.at(-1)?.version),
+        conflict: update,
+        given: {
+          priority: now.priority,
+          subject: chosen.verb === "change_subject" ? now.subject : undefined,
+          assignee: chosen.verb === "assign" ? (now.assignee ?? me.id) : undefined,
+        },
+        done: async (answer) => {
+          choice.value = "";
+          put(place);
+          say(
+            answer.events.length
+              ? `Done: ${answer.events.map((event) => event.type).join(", ")}`
+              : "Nothing had to change.",
+          );
+          if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
+          await update();
+          choice.focus();
+        },
+        cancel: () => {
+          choice.value = "";
+          put(place);
+          choice.focus();
+        },
+      });
+      put(place, form);
       place.querySelector("input, textarea, select, button")?.focus();
     });
     put(
@@ -333,7 +347,7 @@ export function ticket(main, { api, session, me, id, say }) {
   async function update() {
     const before = events.length;
     await read().catch(() => {});
-    if (events.length > before) draw();
+    if (events.length > before) choose(at);
   }
 
   const stop = session.listen(300, async (happened) => {

@@ -119,7 +119,7 @@ export function tickets(main, { api, session, me }) {
           name: "Open a ticket",
           given: me.role === "requester" ? { requester: me.id } : {},
           done: (answer) => {
-            location.hash = `#/tickets/${answer.ticket_id}`;
+            if (main.isConnected) location.hash = `#/tickets/${answer.ticket_id}`;
           },
           cancel: () => put(opening),
         }),
@@ -130,34 +130,43 @@ export function tickets(main, { api, session, me }) {
     }
   }
 
-  const query = (more = {}) => ({
-    q: search.value.trim(),
-    view: view.value,
-    sort: sort.value,
-    limit: 50,
-    ...more,
-  });
+  let submitted = {}; // what the list is of, whatever has been typed since
+  let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
+  ending.signal.addEventListener("abort", () => asking.abort());
+
+  async function ask(more = {}) {
+    asking.abort();
+    asking = new AbortController();
+    const { signal } = asking;
+    const page = await api.get("/tickets", { ...submitted, limit: 50, ...more }, signal);
+    signal.throwIfAborted();
+    return page;
+  }
 
   async function begin() {
-    const parameters = search.value.trim() ? `?q=${encodeURIComponent(search.value.trim())}` : "";
-    history.replaceState(null, "", `#/tickets${parameters}`);
+    submitted = { q: search.value.trim(), view: view.value, sort: sort.value };
+    const said = Object.entries(submitted).filter(([name, text]) => text && text !== SORTS[0][0]);
+    history.replaceState(null, "", said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets");
     fault.textContent = "";
     list.setAttribute("aria-busy", "true");
     try {
-      const page = await api.get("/tickets", query(), ending.signal);
+      const page = await ask();
       [shown, next, pages] = [page.tickets, page.next, 1];
       draw();
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (error.code === "bad_query") fault.textContent = error.detail;
-      else put(list, trouble(error, begin));
+      shown = [];
+      if (error.code === "bad_query") {
+        fault.textContent = error.detail;
+        put(list);
+      } else put(list, trouble(error, begin));
     } finally {
       list.removeAttribute("aria-busy");
     }
   }
 
   async function more() {
-    const page = await api.get("/tickets", query({ cursor: next }), ending.signal);
+    const page = await ask({ cursor: next });
     const at = shown.length;
     shown = [...shown, ...page.tickets];
     [next, pages] = [page.next, pages + 1];
@@ -167,10 +176,7 @@ export function tickets(main, { api, session, me }) {
 
   function draw(changed = new Set()) {
     if (!shown.length) {
-      put(
-        list,
-        empty(search.value.trim() || view.value ? "No ticket matches." : "There are no tickets yet."),
-      );
+      put(list, empty(submitted.q || submitted.view ? "No ticket matches." : "There are no tickets yet."));
       return;
     }
     put(
@@ -217,7 +223,10 @@ export function tickets(main, { api, session, me }) {
             {
               type: "button",
               class: "more",
-              onclick: (event) => more().catch((error) => event.target.replaceWith(trouble(error, begin))),
+              onclick: (event) => {
+                event.target.disabled = true;
+                more().catch((error) => event.target.replaceWith(trouble(error, begin)));
+              },
             },
             "More",
           )
@@ -226,8 +235,9 @@ export function tickets(main, { api, session, me }) {
   }
 
   async function refresh() {
-    if (document.hidden || pages > 1 || list.contains(document.activeElement)) return;
-    const page = await api.get("/tickets", query(), ending.signal).catch(() => null);
+    // Nothing is to move under somebody's hands.
+    if (document.hidden || pages !== 1 || list.contains(document.activeElement)) return;
+    const page = await ask().catch(() => null);
     if (page === null) return;
     const before = new Map(shown.map((each) => [each.id, each.version]));
     [shown, next] = [page.tickets, page.next];
@@ -240,12 +250,12 @@ export function tickets(main, { api, session, me }) {
       view.append(
         h("option", { value: each.name }, each.count === null ? each.name : `${each.name} (${each.count})`),
       );
-    if (asked.get("view")) view.value = asked.get("view");
+    view.value = asked.get("view") ?? "";
   }
 
   const stop = session.listen(1000, refresh);
-  if (me.role !== "requester") views();
-  begin();
+  if (asked.get("sort")) sort.value = asked.get("sort");
+  (me.role === "requester" ? Promise.resolve() : views()).then(begin);
   return () => {
     ending.abort();
     stop();
