@@ -260,6 +260,7 @@ async def test_it_is_used_with_the_keyboard_alone(served):
         await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
 
         async def tab_to(name):
+            passed = []
             for _ in range(60):
                 await page.keyboard.press("Tab")
                 focused = await page.evaluate(
@@ -268,7 +269,8 @@ async def test_it_is_used_with_the_keyboard_alone(served):
                 )
                 if name in focused:
                     return
-            raise AssertionError(name)
+                passed.append(focused)
+            raise AssertionError((name, passed))
 
         await tab_to("Skip to the content")
         await page.keyboard.press("Enter")
@@ -280,6 +282,7 @@ async def test_it_is_used_with_the_keyboard_alone(served):
         await tab_to("Printer jam")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Printer jam")).to_be_visible()
+        await expect(page.get_by_label("Command")).to_be_visible()
         await tab_to("Command")
         await page.keyboard.type("Add note")
         await page.keyboard.press("Enter")
