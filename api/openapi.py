@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from api import correlation
-from api.access import OPEN_PATHS
+from api.access import OPEN_PATHS, RIGHTS
 from api.problems import Fault, Problem, problem_responses
 from domain.events import JsonObject
 
@@ -50,8 +50,11 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     }
     document["security"] = [{"bearer": []}]
     operations = []
-    for path, operation in _operations(document):
+    for method, path, operation in _operations(document):
         operations.append(operation)
+        right = RIGHTS.get(f"{method.upper()} {path}")
+        if right is not None:
+            operation["x-roles"] = sorted(right.roles)
         responses = cast("dict[str, JsonObject]", operation["responses"])
         if path in OPEN_PATHS:
             operation["security"] = []
@@ -79,11 +82,11 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _operations(document: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+def _operations(document: JsonObject) -> Iterator[tuple[str, str, JsonObject]]:
     paths = cast("dict[str, dict[str, JsonObject]]", document["paths"])
     for path, methods in paths.items():
-        for operation in methods.values():
-            yield path, operation
+        for method, operation in methods.items():
+            yield method, path, operation
 
 
 def _is_of_a_ticket(operation: JsonObject) -> bool:

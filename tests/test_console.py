@@ -341,6 +341,11 @@ async def test_each_role_is_shown_what_is_theirs(served, database):
             if role == "requester":
                 await expect(page.get_by_role("link", name="Printer jam")).to_be_visible()
                 await expect(page.get_by_role("link", name="Of somebody else")).to_have_count(0)
+                await page.get_by_role("link", name="Printer jam").click()
+                commands = page.get_by_label("Command").locator("option")
+                await expect(commands).to_have_text(
+                    ["choose …", "Reply", "Reopen", "Attach", "Rate"]
+                )
 
 
 @browsing

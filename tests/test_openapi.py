@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from api.access import RIGHTS
 from api.representations import TicketDetail, TicketSummary
 from domain.commands import COMMANDS
 from scripts.openapi import document
@@ -62,6 +63,11 @@ def test_every_answer_has_a_shape(openapi):
                 assert told, (name, status, media_type)
                 is_problem = int(status) >= 400 and name != "GET /readyz"
                 assert is_problem == (media_type == "application/problem+json"), (name, status)
+
+
+def test_each_operation_says_whose_it_is(openapi):
+    told = {name: set(o.get("x-roles", [])) for name, o in operations(openapi)}
+    assert told == {name: set(RIGHTS[name].roles) if name in RIGHTS else set() for name in told}
 
 
 def test_operations_are_named_for_what_they_do(openapi):

@@ -22,11 +22,14 @@ export async function document_(api) {
 const resolved = (openapi, schema) =>
   schema?.$ref ? openapi.components.schemas[schema.$ref.split("/").at(-1)] : schema;
 
-// All commands on a ticket: [{ verb, path, summary, description }]
-export async function commands(api) {
+// The commands on a ticket that are for a role: [{ verb, path, summary, description }]
+export async function commands(api, role) {
   const openapi = await document_(api);
   return Object.entries(openapi.paths)
-    .filter(([path, methods]) => path.startsWith("/tickets/{ticket_id}/") && methods.post)
+    .filter(
+      ([path, methods]) =>
+        path.startsWith("/tickets/{ticket_id}/") && methods.post?.["x-roles"].includes(role),
+    )
     .map(([path, { post }]) => ({
       verb: path.split("/").at(-1),
       path,

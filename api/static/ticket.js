@@ -289,8 +289,8 @@ export function ticket(main, { api, session, me, id, say }) {
   }
 
   async function drawCommands() {
-    if (me.role === "auditor") return;
-    const all = await commands(api);
+    const all = me.scopes.includes("write") ? await commands(api, me.role) : [];
+    if (!all.length) return;
     all.sort((a, b) => (FIRST.indexOf(a.verb) + 1 || 99) - (FIRST.indexOf(b.verb) + 1 || 99));
     const choice = h(
       "select",

@@ -51,7 +51,9 @@ export function tickets(main, { api, session, me }) {
       "div",
       { class: "title" },
       h("h1", {}, "Tickets"),
-      me.role === "auditor" ? null : h("button", { type: "button", onclick: open }, "Open a ticket"),
+      me.role === "auditor" || !me.scopes.includes("write")
+        ? null
+        : h("button", { type: "button", onclick: open }, "Open a ticket"),
     ),
     opening,
     h(
