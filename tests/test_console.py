@@ -20,6 +20,7 @@ from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STATIC = Path(__file__).parent.parent / "api" / "static"
+expect.set_options(timeout=20_000)
 KEY = HEADERS["Authorization"].removeprefix("Bearer ")
 MARKUP = "<img src=x onerror=\"document.title='ta'+'ken'\"><b>bold</b>"
 browsing = pytest.mark.skipif(

@@ -509,7 +509,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "a solved ticket stays in the backlog": (
         redelivered,
-        (Line(dashboard, "_state", "if ticket.status in UNSOLVED:", "if True:"),),
+        (Line(dashboard, "_states", "if status in UNSOLVED:", "if True:"),),
     ),
     "every answer is a first response": (
         redelivered,
@@ -521,9 +521,9 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 dashboard,
                 "entries",
-                "was = () if before is None else tuple(_state(before, opened_on))",
-                "was = () if before is None else tuple("
-                "s.replace('|print|', f'|{group}|') for s in _state(before, opened_on))",
+                "was = () if stood is None else _states(stood, opened_on)",
+                "was = () if stood is None else tuple("
+                "s.replace('|print|', f'|{group}|') for s in _states(stood, opened_on))",
             ),
         ),
     ),
@@ -579,5 +579,5 @@ def plant(monkeypatch, line: Line) -> None:
     assert source.count(old) == 1, f"{line.function} has no line {line.old!r}"
     changed = compile(source.replace(old, line.new), f"<{line.function}, changed>", "exec")
     made: dict[str, Any] = {}
-    exec(changed, function.__globals__, made)  # noqa: S102 our own text
+    exec(changed, inspect.unwrap(function).__globals__, made)  # noqa: S102 our own text
     monkeypatch.setattr(line.owner, line.function, made[line.function])

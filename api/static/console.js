@@ -84,10 +84,9 @@ class Session {
   }
 
   #became(state) {
-    const before = this.live;
     this.live = state;
     drawSession();
-    if (before === "lost" && state === "live") this.#tell(null);
+    if (state === "live") this.#tell(null); // of what happened before, nothing came
   }
 
   aged(age) {
