@@ -13,6 +13,12 @@ export class Problem extends Error {
   }
 }
 
+// What views are to show at least once some events have happened: the log is quicker than they.
+export function showing(events) {
+  const last = events.findLast((event) => Number.isInteger(event.version));
+  return last && `${last.ticket_id}@${last.version}`;
+}
+
 export class Api {
   constructor(key, onAge) {
     this.key = key;

@@ -1,5 +1,6 @@
 // The desk: how it stands and how it went, now or at the end of a past day.
 
+import { showing } from "./api.js";
 import { duration, empty, h, loading, number, put, trouble, words } from "./dom.js";
 import { plot } from "./plots.js";
 
@@ -62,9 +63,11 @@ export function desk(main, { api, session, me }) {
   );
   for (const control of [day, group, span]) control.addEventListener("change", all);
 
+  let after; // what has happened is to be shown
   const query = (more) => {
     const found = new URLSearchParams(more);
     if (group.value !== "*") found.set("group", group.value);
+    if (after && !day.value) found.set("after", after);
     return found;
   };
 
@@ -247,11 +250,19 @@ export function desk(main, { api, session, me }) {
     await all();
   }
 
-  const quietly = (work) => async () => {
-    if (!day.value && !document.hidden) await work().catch(() => {});
-  };
+  const quietly =
+    (work) =>
+    async (events = []) => {
+      if (day.value || document.hidden) return;
+      after = showing(events) ?? after;
+      await work().catch((error) => {
+        if (error.code !== "views_behind") return;
+        after = undefined; // rather what there is
+        return work().catch(() => {});
+      });
+    };
   const stops = [session.listen(1000, quietly(stand)), session.listen(5000, quietly(went))];
-  const ages = setInterval(quietly(stand), 30000);
+  const ages = setInterval(() => quietly(stand)(), 30000);
   begin().catch((error) => put(figures, trouble(error, all)));
   return () => {
     asking.abort();

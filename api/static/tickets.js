@@ -1,5 +1,6 @@
 // The list: a search, a saved view, and what changes while one looks.
 
+import { showing } from "./api.js";
 import { commandForm } from "./forms.js";
 import { badge, empty, h, loading, put, trouble, when } from "./dom.js";
 
@@ -236,10 +237,12 @@ export function tickets(main, { api, session, me }) {
     );
   }
 
-  async function refresh() {
+  async function refresh(events) {
     // Nothing is to move under somebody's hands.
     if (document.hidden || pages !== 1 || list.contains(document.activeElement)) return;
-    const page = await ask().catch(() => null);
+    const page = await ask({ after: showing(events) })
+      .catch((error) => (error.code === "views_behind" ? ask() : null))
+      .catch(() => null);
     if (page === null) return;
     const before = new Map(shown.map((each) => [each.id, each.version]));
     [shown, next] = [page.tickets, page.next];
