@@ -28,8 +28,9 @@ run: $(RUN)
 demo: $(RUN)
 	@$(BIN)/python -m scripts.demo
 
+# Hundreds of processes are started, of which each is to find its code compiled, whatever is set here.
 test: $(DEV)
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

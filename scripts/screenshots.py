@@ -7,17 +7,17 @@ On a database of its own, with the sample log and a ticket's made-up life. Needs
 
 import asyncio
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from eventstore import embedded
 from eventstore.master_keys import new_master_key
+from scripts.browser import chromium
 from scripts.console import UsageError, run
 from scripts.load import Connection
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
@@ -42,18 +42,11 @@ _LIFE: tuple[tuple[str, dict[str, object]], ...] = (
 
 
 async def main() -> int:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise UsageError("there is no Chromium on the path")
     _FOLDER.mkdir(exist_ok=True)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
-    async with _served() as (port, ticket), async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+    async with chromium() as browser, _served() as (port, ticket):
         for look in _LOOKS:
             await _take(browser, port, ticket, look)
-        await browser.close()
     return 0
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from api.keys import KeyOrder, Keys
 from eventstore.driver import connect
+from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
 from scripts.soak.promises import free_port
 from tests.projecting import until
@@ -158,8 +159,8 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
     }
     made = await script("scripts.project", env={**clean, "CASEBOOK_MONGODB_URL": scratch_url})
 
-    async def prepared():
-        return await preparing.collection("generations").find_one({"_id": "active"})
+    async def prepared():  # whoever comes next is to have nothing left to do
+        return set(VIEWS) <= set(await preparing.collections())
 
     await until(prepared)
     made.terminate()

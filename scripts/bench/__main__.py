@@ -9,6 +9,7 @@
     python -m scripts.bench replay       all views built anew, beside a mere scan of the log
     python -m scripts.bench sealing      commands and replays with personal data sealed and not
     python -m scripts.bench peer         beside the library `eventsourcing`
+    python -m scripts.bench console      the desk in a browser, over many tickets and live
     python -m scripts.bench all
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
@@ -49,6 +50,7 @@ _WHAT = (
     "replay",
     "sealing",
     "peer",
+    "console",
 )
 
 
@@ -69,7 +71,7 @@ async def main() -> int:
         type=int,
         nargs="+",
         default=[10_000, 100_000, 1_000_000],
-        help="of the dashboard (10000 100000 1000000); reads are measured with the second",
+        help="of the dashboard (10000 100000 1000000); reads and console: the second",
     )
     parser.add_argument(
         "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
@@ -114,13 +116,16 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
                 return await replay(url, rounds, events)
             case "sealing":
                 return await sealing(url, rounds, seconds, events // 10)
-            case "peer":
+            case "peer" | "console":
                 # Here, because servers of the benchmark need none of it, and may not have it.
                 try:
+                    from scripts.bench.console import console  # noqa: PLC0415
                     from scripts.bench.peer import peer  # noqa: PLC0415
                 except ImportError as error:
                     raise UsageError(f"{error}: `make bench` sets up what is needed") from error
-                return await peer(url, rounds, seconds)
+                if what == "peer":
+                    return await peer(url, rounds, seconds)
+                return await console(url, rounds, seconds, sizes[:2][-1])
             case _:
                 return await dashboard(url, rounds, sizes)
 

@@ -1,0 +1,185 @@
+"""The console's desk in a browser, over many tickets: until it is painted, and whether it keeps up.
+
+*Painted*: it is opened in a new browser session; from the last byte of its data, and from the
+click, until figures and plots are on the screen. *Live*: commands at a steady rate, every fifth one
+opening a ticket; from an opening's answer until the desk's first figure counts it. It looks at most
+once a second. If it fell behind, the last third of a stretch would be later than the first.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+from playwright.async_api import Browser, Page
+
+from api.settings import Settings
+from eventstore.driver import connect
+from eventstore.store import EventStore
+from projections.generations import Generations
+from scripts.bench.dashboard import fill, made_up_lives
+from scripts.bench.found import Table
+from scripts.bench.services import NOTE, OPEN
+from scripts.browser import chromium
+from scripts.console import progress
+from scripts.load import Connection, request
+from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+
+_COMMANDS_PER_SECOND = 200
+_CONNECTIONS = 16
+_OPENED = 5  # every so manieth command opens a ticket
+_LATE_SECONDS = 60
+_STRETCH = 10  # so many times the seconds of other measurements
+
+# Each frame: is the desk painted, and how many tickets are unsolved? Times are as Python has them.
+_WATCH = """() => {
+  const seen = (window.seen = { painted: null, counts: [] });
+  const look = () => {
+    const figure = document.querySelector(".tile.first dd")?.firstChild?.textContent;
+    if (figure) {
+      const now = performance.now();
+      const isDrawn = document.querySelectorAll(".plot canvas").length === 4;
+      if (isDrawn) seen.painted ??= now;
+      const count = Number(figure.replaceAll(",", ""));
+      if (seen.counts.at(-1)?.[1] !== count)
+        seen.counts.push([(performance.timeOrigin + now) / 1000, count]);
+    }
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+_PAINTED = """() => {
+  const all = performance.getEntriesByType("resource");
+  const data = all.filter((each) => each.name.includes("/dashboard"));
+  const last = Math.max(...data.map((each) => each.responseEnd));
+  return [window.seen.painted - last, window.seen.painted];
+}"""
+
+
+async def console(url: str, rounds: int, seconds: float, count: int) -> list[Table]:
+    """Measure at so many tickets."""
+    database = connect(url, Settings.from_environment().mongo_driver)
+    await EventStore(database).prepare()
+    await fill((await Generations(database).prepare()).of(database), made_up_lives(), 0, count)
+    await database.close()
+    port = free_port()
+    of_data: list[float] = []
+    of_click: list[float] = []
+    late: list[tuple[float, ...]] = []
+    every: list[float] = []
+    rates: list[float] = []
+    async with process("scripts.bench", "_serve", "projecting", url, str(port)), chromium() as it:
+        await ready(port)
+        await let_in(url)
+        with progress() as bar:
+            task = bar.add_task("the desk", total=rounds + 1, rate="rounds")
+            for round_ in range(rounds + 1):
+                page = await _opened(it, port)
+                painted: list[float] = await page.evaluate(_PAINTED)
+                rate, lateness = await _live(page, port, seconds * _STRETCH)
+                await page.context.close()
+                if round_ > 0:  # the first is for warming up
+                    of_data.append(painted[0])
+                    of_click.append(painted[1])
+                    third = len(lateness) // 3
+                    late.append((_median(lateness[:third]), _median(lateness[-third:])))
+                    every += lateness
+                    rates.append(rate)
+                bar.advance(task)
+    every.sort()
+    shown = [every[int(len(every) * share)] for share in (0.5, 0.99)]
+    return [
+        Table(
+            f"The desk painted, {count:,} tickets",
+            ["from", "median ms", "longest ms"],
+            [
+                [name, f"{_median(found):.0f}", f"{max(found):.0f}"]
+                for name, found in (("its data", of_data), ("the click", of_click))
+            ],
+            "ms",
+            {"from its data": of_data, "from the click": of_click},
+        ),
+        Table(
+            f"The desk live, {_COMMANDS_PER_SECOND} commands/s for {seconds * _STRETCH:.0f} s",
+            ["commands/s reached", "p50 s", "p99 s", "first third s", "last third s", "measured"],
+            [
+                [
+                    f"{_median(rates):.0f}",
+                    *(f"{each:.2f}" for each in shown),
+                    *(f"{_median(thirds):.2f}" for thirds in zip(*late, strict=True)),
+                    f"{len(every)}",
+                ]
+            ],
+            "s",
+        ),
+    ]
+
+
+def _median(found: Sequence[float]) -> float:
+    return statistics.median(found)
+
+
+async def _opened(browser: Browser, port: int) -> Page:
+    """Open the desk in a session of its own; give its page once all of it is painted."""
+    context = await browser.new_context(base_url=f"http://127.0.0.1:{port}")
+    key = HEADERS["Authorization"].split()[1]
+    await context.add_init_script(f"sessionStorage.setItem('casebook-key', '{key}')")
+    await context.add_init_script(f"({_WATCH})()")
+    page = await context.new_page()
+    await page.goto("/#/desk")
+    await page.wait_for_function("window.seen.painted !== null")
+    await page.get_by_text("live", exact=True).wait_for()
+    return page
+
+
+async def _live(page: Page, port: int, seconds: float) -> tuple[float, list[float]]:
+    """Send commands; give their rate, and how late each opened ticket was counted, in order."""
+    base = await _settled(page)
+    answered: list[float] = []
+    opened: list[str] = []
+    began = time.time()
+    total = int(_COMMANDS_PER_SECOND * seconds)
+    turn = iter(range(total))
+
+    async def send() -> None:
+        async with Connection(port) as connection:
+            for n in turn:
+                await asyncio.sleep(max(0.0, began + n / _COMMANDS_PER_SECOND - time.time()))
+                path, body = "/tickets", OPEN.model_dump_json().encode()
+                if n % _OPENED and opened:
+                    path = f"/tickets/{opened[n % len(opened)]}/add_note"
+                    body = orjson.dumps({"body": NOTE})
+                answer = await connection.send(request("POST", path, body, HEADERS))
+                if answer.status not in (200, 201):
+                    raise RuntimeError(f"{answer.status}: {answer.body!r}")
+                if path == "/tickets":
+                    answered.append(time.time())
+                    opened.append(str(answer.json()["ticket_id"]))
+
+    await asyncio.gather(*(send() for _ in range(_CONNECTIONS)))
+    rate = total / (time.time() - began)
+    await page.wait_for_function(
+        f"window.seen.counts.at(-1)[1] >= {base + len(answered)}", timeout=_LATE_SECONDS * 1000
+    )
+    seen = cast("list[tuple[float, int]]", await page.evaluate("window.seen.counts"))
+    frames = iter(seen)
+    at, shown = next(frames)
+    lateness = []
+    for n, answer_at in enumerate(sorted(answered), start=1):
+        while shown < base + n:
+            at, shown = next(frames)
+        lateness.append(max(0.0, at - answer_at))
+    return rate, lateness
+
+
+async def _settled(page: Page) -> int:
+    """Give how many tickets the desk counts, once that has not changed for a while."""
+    before = -1
+    while True:
+        now = int(await page.evaluate("window.seen.counts.at(-1)[1]"))
+        if now == before:
+            return now
+        before = now
+        await asyncio.sleep(3)
