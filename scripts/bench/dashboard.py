@@ -37,7 +37,7 @@ from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 _LIVES = 500
 _INSERTED_AT_ONCE = 2000
 _FIRST_DAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
-_DAYS = 730
+DAYS = 730
 _AGGREGATION = "aggregation, now"
 _GROUPS = [f"group {n}" for n in range(12)]
 _AGENTS = [f"agent {n}" for n in range(60)]
@@ -117,9 +117,9 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> list[Table]:
     return [Table("The dashboard, over HTTP, and an aggregation", columns, rows, "ms", bars)]
 
 
-def made_up_lives() -> list[TicketRead]:
-    """Fold the lives of some tickets."""
-    return [_life(random.Random(n)) for n in range(_LIVES)]  # noqa: S311
+def made_up_lives(first: datetime = _FIRST_DAY) -> list[TicketRead]:
+    """Fold the lives of some tickets, which were opened from a first day on."""
+    return [_life(first, random.Random(n)) for n in range(_LIVES)]  # noqa: S311
 
 
 async def fill(database: Database, lives: Sequence[TicketRead], have: int, want: int) -> None:
@@ -146,9 +146,9 @@ async def fill(database: Database, lives: Sequence[TicketRead], have: int, want:
     await database.in_transaction(work)
 
 
-def _life(chance: random.Random) -> TicketRead:
+def _life(first: datetime, chance: random.Random) -> TicketRead:
     """Fold a made-up ticket's life."""
-    at = _FIRST_DAY + timedelta(hours=chance.randrange(24 * _DAYS))
+    at = first + timedelta(hours=chance.randrange(24 * DAYS))
     opening: JsonObject = {
         "subject": "Printer jam",
         "body": "It jams on every page. " * 5,
