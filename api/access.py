@@ -91,9 +91,11 @@ _Roles = frozenset[PrincipalRole]
 
 
 class Right(NamedTuple):
-    """Whose a route is, and what of a key it needs. `recorded`: each use is put on record."""
+    """Whose a route is, and what of a key it needs, if it needs anything. `recorded`: each use is
+    put on record.
+    """
 
-    scope: Scope
+    scope: Scope | None
     roles: _Roles
     recorded: bool = False
 
@@ -148,7 +150,7 @@ def _command_rights() -> dict[str, Right]:
 
 RIGHTS: Mapping[str, Right] = {
     **_command_rights(),
-    "GET /me": Right("read", _ALL | _AUDITOR | _ADMIN),
+    "GET /me": Right(None, _ALL | _AUDITOR | _ADMIN),
     "GET /tickets": Right("read", _ALL | _AUDITOR),
     "GET /tickets/{ticket_id}": Right("read", _ALL | _AUDITOR),
     "GET /tickets/{ticket_id}/timeline": Right("read", _ALL | _AUDITOR),

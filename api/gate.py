@@ -198,7 +198,7 @@ class Authorisation:
         right = RIGHTS.get(f"{request.method} {path}")
         if right is None or who.role not in right.roles:
             raise Forbidden(f"this is not for the role {who.role}")
-        if right.scope not in who.scopes:
+        if right.scope is not None and right.scope not in who.scopes:
             raise Forbidden(f"this key is not good for the scope {right.scope}")
         if right.recorded:
             await self._log.granted(Asking.of(request.scope), who)

@@ -2,23 +2,25 @@
 
 import asyncio
 import os
-import shutil
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from api.access import PrincipalRole
+from api.access import PrincipalRole, Scope
+from api.keys import KeyOrder, Keys
 from eventstore.driver import connect
 from eventstore.envelope import to_document
-from scripts.load import Connection
+from scripts.browser import CHROMIUM, chromium
+from scripts.load import Connection, request
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STATIC = Path(__file__).parent.parent / "api" / "static"
 expect.set_options(timeout=20_000)
 KEY = HEADERS["Authorization"].removeprefix("Bearer ")
@@ -39,26 +41,29 @@ async def served(database, store):
         yield port
 
 
+@pytest_asyncio.fixture(scope="module")
+async def page_of():
+    """Gives pages of a server, each in a browser session of its own."""
+    async with chromium() as browser:
+        yield partial(new_page, browser)
+
+
 @asynccontextmanager
-async def page_of(port, **options):
-    """A browser's page, which fails the test if anything on it does."""
+async def new_page(browser, port, **options):
+    """A page, which fails the test if anything on it does."""
     wrong = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        context = await browser.new_context(base_url=f"http://127.0.0.1:{port}", **options)
-        context.set_default_timeout(20_000)
-        page = await context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None,
-        )
-        page.on("dialog", lambda dialog: wrong.append(dialog.message))
-        await page.goto("/")
-        yield page
-        await browser.close()
+    context = await browser.new_context(base_url=f"http://127.0.0.1:{port}", **options)
+    context.set_default_timeout(20_000)
+    page = await context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "console",
+        lambda m: wrong.append(m.text) if "Content Security Policy" in m.text else None,
+    )
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    await page.goto("/")
+    yield page
+    await context.close()
     assert wrong == []
 
 
@@ -110,7 +115,7 @@ def test_no_file_makes_markup_of_text():
 
 
 @browsing
-async def test_a_first_visit_without_a_key_says_how_to_get_one(served):
+async def test_a_first_visit_without_a_key_says_how_to_get_one(served, page_of):
     async with page_of(served) as page:
         await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
         await page.get_by_text("Where do I get one?").click()
@@ -129,7 +134,7 @@ async def test_a_first_visit_without_a_key_says_how_to_get_one(served):
 
 
 @browsing
-async def test_demo_data_is_shown_on_any_past_day(served, database):
+async def test_demo_data_is_shown_on_any_past_day(served, page_of, database):
     async with process("scripts.demo", CASEBOOK_MONGODB_URL=database.url) as demo:
         assert await demo.wait() == 0
     async with page_of(served) as page:
@@ -155,7 +160,7 @@ async def test_demo_data_is_shown_on_any_past_day(served, database):
 
 
 @browsing
-async def test_what_others_do_shows_by_itself(served):
+async def test_what_others_do_shows_by_itself(served, page_of):
     """Lists, the desk and a ticket, without anybody loading anything again."""
     ticket = await opened(served)
     async with page_of(served) as page:
@@ -176,7 +181,9 @@ async def test_what_others_do_shows_by_itself(served):
 
 
 @browsing
-async def test_the_slider_shows_a_ticket_as_it_was_and_each_hash_is_verified(served, store):
+async def test_the_slider_shows_a_ticket_as_it_was_and_each_hash_is_verified(
+    served, page_of, store
+):
     """L11: also that one event is not what was written."""
     ticket = await opened(served)
     await told(served, ticket, "assign", {"assignee": "alice"})
@@ -207,7 +214,7 @@ async def test_the_slider_shows_a_ticket_as_it_was_and_each_hash_is_verified(ser
 
 
 @browsing
-async def test_a_refused_command_is_told_in_the_problems_words(served):
+async def test_a_refused_command_is_told_in_the_problems_words(served, page_of):
     ticket = await opened(served)
     async with page_of(served) as page:
         await sign_in(page)
@@ -237,7 +244,7 @@ async def test_a_refused_command_is_told_in_the_problems_words(served):
 
 
 @browsing
-async def test_a_replay_is_watched(served, database):
+async def test_a_replay_is_watched(served, page_of, database):
     for n in range(20):
         await opened(served, subject=f"Jam {n}")
     async with page_of(served) as page:
@@ -245,6 +252,10 @@ async def test_a_replay_is_watched(served, database):
         await page.get_by_role("link", name="Machine").click()
         await expect(page.get_by_text("All that was written is shown.")).to_be_visible()
         await expect(page.locator(".cell")).to_have_count(64)
+        await expect(page.locator(".plot canvas")).to_be_visible()
+        await page.get_by_text("As a table").first.click()
+        rates = page.get_by_role("region", name="Events folded a second, as a table")
+        await expect(rates.get_by_role("row").nth(1)).to_be_visible()
         assert await serious_faults(page) == []
         async with process("scripts.replay", CASEBOOK_MONGODB_URL=database.url) as replay:
             await expect(page.get_by_text("A replay is at work")).to_be_visible()
@@ -253,7 +264,7 @@ async def test_a_replay_is_watched(served, database):
 
 
 @browsing
-async def test_it_is_used_with_the_keyboard_alone(served):
+async def test_it_is_used_with_the_keyboard_alone(served, page_of):
     await opened(served)
     async with page_of(served) as page:
         await page.keyboard.type(KEY)  # the field has the focus
@@ -297,7 +308,7 @@ async def test_it_is_used_with_the_keyboard_alone(served):
 
 
 @browsing
-async def test_markup_in_a_ticket_is_text_everywhere(served):
+async def test_markup_in_a_ticket_is_text_everywhere(served, page_of):
     ticket = await opened(
         served,
         subject=MARKUP,
@@ -324,7 +335,7 @@ async def test_markup_in_a_ticket_is_text_everywhere(served):
 
 
 @browsing
-async def test_each_role_is_shown_what_is_theirs(served, database):
+async def test_each_role_is_shown_what_is_theirs(served, page_of, database):
     await opened(served, requester="soak-requester")
     await opened(served, subject="Of somebody else")
     roles: tuple[tuple[PrincipalRole, list[str]], ...] = (
@@ -350,7 +361,7 @@ async def test_each_role_is_shown_what_is_theirs(served, database):
 
 
 @browsing
-async def test_a_requester_answers_behind_what_they_are_not_shown(served, database):
+async def test_a_requester_answers_behind_what_they_are_not_shown(served, page_of, database):
     """A note is an event that they do not see, and is no other one's being first."""
     headers = await let_in(database.url, "requester")
     ticket = await opened(served, requester="soak-requester")
@@ -368,7 +379,114 @@ async def test_a_requester_answers_behind_what_they_are_not_shown(served, databa
 
 
 @browsing
-async def test_a_ticket_is_opened_as_it_would_be_without_the_console(served):
+async def test_requesters_are_helped_to_search_by_what_they_may_ask_for(served, page_of, database):
+    """L12: each example that they are offered is answered, and so is each of all of them."""
+    headers = await let_in(database.url, "requester")
+    for who in (headers["Authorization"].removeprefix("Bearer "), KEY):
+        async with page_of(served) as page:
+            await sign_in(page, who)
+            await page.goto("/#/tickets")
+            await page.get_by_text("How to search").click()
+            help_ = page.locator(".help")
+            if who != KEY:
+                await expect(help_).not_to_contain_text("breached")
+                await expect(help_).not_to_contain_text("due")
+            for example in await help_.get_by_role("button").all():
+                await page.get_by_label("Search").fill("")
+                await example.click()
+                await page.get_by_role("button", name="Find").click()
+                await expect(page.get_by_text("No ticket matches.")).to_be_visible()
+
+
+@browsing
+async def test_a_key_is_shown_the_views_that_it_is_good_for(served, page_of, database):
+    seen: tuple[tuple[Scope, list[str]], ...] = (
+        ("operate", ["Machine"]),
+        ("read", ["Desk", "Tickets"]),
+    )
+    for scope, views in seen:
+        order = KeyOrder(principal="sam", role="supervisor", scopes=[scope])
+        _, key = await Keys(database).make(order, "x")
+        async with page_of(served) as page:
+            await sign_in(page, key)
+            await expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(views)
+            await expect(page.get_by_role("alert").filter(has_text="did not")).to_have_count(0)
+    order = KeyOrder(principal="sam", role="supervisor", scopes=["write"])
+    _, key = await Keys(database).make(order, "x")
+    async with page_of(served) as page:
+        await page.get_by_label("Key", exact=True).fill(key)
+        await page.get_by_role("button", name="Enter").click()
+        await expect(page.get_by_text("No view is for this key.")).to_be_visible()
+
+
+@browsing
+async def test_agents_of_groups_are_shown_theirs(served, page_of, database):
+    admin = await let_in(database.url, "admin")
+    agent = await let_in(database.url, "agent")
+    desk = {"groups": {"print": ["soak-agent"], "network": []}}
+    async with Connection(served, admin) as connection:
+        answer = await connection.send(
+            request("PUT", "/desk", orjson.dumps(desk), {**admin, "If-Match": '"0"'})
+        )
+    assert answer.status == 200, answer.body
+    await opened(served, subject="Of print", group="print")
+    await opened(served, subject="Of network", group="network")
+    async with page_of(served) as page:
+        await sign_in(page, agent["Authorization"].removeprefix("Bearer "))
+        await expect(page.locator(".tile.first dd")).to_contain_text("of 1")
+        await expect(page.get_by_label("Group").locator("option")).to_have_text(["print"])
+        await page.get_by_role("link", name="Tickets").click()
+        await expect(page.get_by_role("link", name="Of print")).to_be_visible()
+        await expect(page.get_by_role("link", name="Of network")).to_have_count(0)
+
+
+@browsing
+async def test_nothing_moves_in_a_list_that_somebody_is_in(served, page_of):
+    await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.get_by_role("link", name="Tickets").click()
+        await page.get_by_role("link", name="Printer jam").focus()
+        await opened(served, subject="Another jam")
+        await expect(page.get_by_text("This list has changed.")).to_be_visible()
+        await expect(page.locator(".row")).to_have_count(1)
+        await page.get_by_role("button", name="Show it as it is now").click()
+        await expect(page.locator(".row")).to_have_count(2)
+        await expect(page.get_by_text("This list has changed.")).not_to_be_visible()
+
+
+@browsing
+async def test_a_search_is_kept_in_the_address(served, page_of, database):
+    """Also its order, and a saved view: it can be sent to somebody else."""
+    await opened(served, subject="Printer jam")
+    await opened(served, subject="Printer fire", priority="urgent")
+    await opened(served, subject="Network down", priority="urgent")
+    async with Connection(served, HEADERS) as connection:
+        view = orjson.dumps({"priority": "urgent"})
+        answer = await connection.send(request("PUT", "/views/burning", view, HEADERS))
+    assert answer.status in (200, 201), answer.body
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.goto("/#/tickets")
+        await page.get_by_label("View", exact=True).select_option("burning")
+        await expect(page.locator(".row")).to_have_count(2)
+        await page.get_by_label("Order").select_option("opened_at")
+        await expect(page.locator(".row a").first).to_have_text("Printer fire")
+        await page.get_by_label("Search").fill("printer")
+        await page.get_by_role("button", name="Find").click()
+        await expect(page.locator(".row")).to_have_count(1)
+        address = page.url
+        await page.goto("/#/desk")
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
+        await page.goto(address)
+        await expect(page.locator(".row a")).to_have_text(["Printer fire"])
+        await expect(page.get_by_label("Order")).to_have_value("opened_at")
+        await expect(page.get_by_label("View", exact=True)).to_have_value("burning")
+        await expect(page.get_by_label("Search")).to_have_value("printer")
+
+
+@browsing
+async def test_a_ticket_is_opened_as_it_would_be_without_the_console(served, page_of):
     """What is not chosen is as the API has it: of normal priority."""
     async with page_of(served) as page:
         await sign_in(page)
@@ -385,7 +503,7 @@ async def test_a_ticket_is_opened_as_it_would_be_without_the_console(served):
 
 
 @browsing
-async def test_nothing_is_wider_than_a_phone(served):
+async def test_nothing_is_wider_than_a_phone(served, page_of):
     ticket = await opened(served, subject="A subject of which there is more than fits " * 4)
     async with page_of(served, viewport={"width": 360, "height": 740}) as page:
         await sign_in(page)

@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
-import { h, loading, put, say, trouble, words } from "./dom.js";
+import { empty, h, loading, put, say, trouble, words } from "./dom.js";
 import { machine } from "./machine.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
@@ -12,10 +12,12 @@ const STALE_SECONDS = 5;
 const main = document.getElementById("main");
 const READERS = ["agent", "supervisor", "auditor"];
 const VIEWS = [
-  { name: "Desk", hash: "#/desk", roles: READERS },
-  { name: "Tickets", hash: "#/tickets", roles: [...READERS, "requester"] },
-  { name: "Machine", hash: "#/machine", roles: ["supervisor", "auditor", "admin"] },
+  { name: "Desk", hash: "#/desk", scope: "read", roles: READERS },
+  { name: "Tickets", hash: "#/tickets", scope: "read", roles: [...READERS, "requester"] },
+  { name: "Machine", hash: "#/machine", scope: "operate", roles: ["supervisor", "auditor", "admin"] },
 ];
+const viewsOf = (me) =>
+  VIEWS.filter((view) => view.roles.includes(me.role) && me.scopes.includes(view.scope));
 let session = null;
 let leave = () => {};
 
@@ -126,7 +128,7 @@ function drawNav() {
   if (nav.hidden) return;
   put(
     nav,
-    VIEWS.filter((view) => view.roles.includes(session.me.role)).map((view) =>
+    viewsOf(session.me).map((view) =>
       h(
         "a",
         { href: view.hash, "aria-current": location.hash.startsWith(view.hash) ? "page" : undefined },
@@ -227,7 +229,9 @@ function show() {
   leave();
   drawNav();
   const [, view, id] = location.hash.split("?")[0].split("/");
-  const mine = VIEWS.filter((each) => each.roles.includes(session.me.role));
+  const mine = viewsOf(session.me);
+  if (!mine.length)
+    return put(main, empty(`No view is for this key. It is good for: ${session.me.scopes.join(", ")}.`));
   if (!mine.some((each) => each.hash === `#/${view}`)) return location.replace(mine[0].hash);
   const chosen = { desk, tickets: id ? ticket : tickets, machine }[view];
   document.getElementById("freshness").hidden = true; // until an answer says so

@@ -1,9 +1,11 @@
 // The machine: how far the views are and who keeps them so, what is parked, what is being built.
 
 import { duration, empty, h, loading, number, put, say, shown, trouble, when, words } from "./dom.js";
+import { MOMENTS, plot } from "./plots.js";
 
 const LOOK_MILLISECONDS = 1000;
-const KEPT = 5; // looks, over which the rate is told
+const KEPT = 300; // looks that are plotted
+const TOLD = 5; // looks over which the rate is told
 const CONDITIONS = {
   current: "All that was written is shown.",
   slow: "The views are behind, and get on.",
@@ -17,6 +19,7 @@ export function machine(main, { api, session, me }) {
   let timer = null;
   const summary = h("div", {}, loading("the projections"));
   const replay = h("section", { class: "replay" });
+  const throughput = h("figure", { class: "plot" });
   const parked = h("section");
   const parts = h("section");
   const members = h("section");
@@ -26,6 +29,7 @@ export function machine(main, { api, session, me }) {
     h("div", { class: "title" }, h("h1", {}, "Machine")),
     summary,
     replay,
+    h("div", { class: "plots" }, throughput),
     parked,
     h("div", { class: "columns" }, members, checkpoint),
     parts,
@@ -37,6 +41,7 @@ export function machine(main, { api, session, me }) {
       const now = performance.now();
       if (last)
         rates.push({
+          at: Date.now() / 1000,
           rate: Math.max(0, ((found.applied_events - last.applied) * 1000) / (now - last.at)),
         });
       if (rates.length > KEPT) rates.shift();
@@ -68,7 +73,7 @@ export function machine(main, { api, session, me }) {
   function draw(found) {
     const tile = (name, value, kind = "") =>
       h("div", { class: `tile ${kind}` }, h("dt", {}, name), h("dd", {}, value));
-    const recent = rates.slice(-5);
+    const recent = rates.slice(-TOLD);
     const rate = recent.length ? recent.reduce((sum, each) => sum + each.rate, 0) / recent.length : null;
     put(
       summary,
@@ -115,6 +120,13 @@ export function machine(main, { api, session, me }) {
             }),
           ]
         : null,
+    );
+    plot(
+      throughput,
+      "Events folded a second",
+      rates,
+      [{ name: "folded", colour: "--plot-1", value: (row) => row.rate, told: (n) => n.toFixed(1) }],
+      MOMENTS,
     );
     once(
       parked,
@@ -322,5 +334,6 @@ export function machine(main, { api, session, me }) {
   return () => {
     ending.abort();
     clearTimeout(timer);
+    throughput.forget?.();
   };
 }

@@ -1,4 +1,4 @@
-// Plots of days, by uPlot, in the page's own colours; the same numbers are there as a table.
+// Plots over time, by uPlot, in the page's own colours; the same numbers are there as a table.
 
 import uPlot from "./vendor/uPlot.esm.js";
 import { empty, h, put } from "./dom.js";
@@ -9,19 +9,33 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// `series`: [{ name, colour, value: (day) => number | null, told: (number) => text }]
-export function plot(place, title, days, series) {
-  const data = [
-    days.map((day) => Date.parse(`${day.date}T00:00:00Z`) / 1000),
-    ...series.map((each) => days.map((day) => each.value(day))),
-  ];
+// What a plot is over: when each of its rows is, in seconds since 1970, and how that is told.
+const DAYS = {
+  name: "Day",
+  none: "Nothing in these days.",
+  at: (row) => Date.parse(`${row.date}T00:00:00Z`) / 1000,
+  told: (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10),
+  dated: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
+};
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+export const MOMENTS = {
+  name: "Time",
+  none: "It is watched from now on.",
+  at: (row) => row.at,
+  told: (seconds) => clock.format(new Date(seconds * 1000)),
+  dated: (seconds) => new Date(seconds * 1000),
+};
+
+// `series`: [{ name, colour, value: (row) => number | null, told: (number) => text }]
+export function plot(place, title, rows, series, over = DAYS) {
+  const data = [rows.map(over.at), ...series.map((each) => rows.map(each.value))];
   if (!series.some((each, n) => data[n + 1].some((value) => value !== null && value !== undefined))) {
     place.forget?.();
-    return put(place, h("h3", {}, title), empty("Nothing in these days."));
+    return put(place, h("h3", {}, title), empty(over.none));
   }
   if (place.plot && place.plot.series.length === data.length) {
     place.plot.setData(data);
-    place.table(days);
+    place.table(rows);
     return;
   }
   const canvas = h("div", { class: "canvas", "aria-hidden": "true" });
@@ -43,7 +57,7 @@ export function plot(place, title, days, series) {
           h(
             "tr",
             {},
-            h("th", { scope: "col" }, "Day"),
+            h("th", { scope: "col" }, over.name),
             series.map((each) => h("th", { scope: "col" }, each.name)),
           ),
         ),
@@ -56,19 +70,19 @@ export function plot(place, title, days, series) {
     if (table.open)
       put(
         body,
-        rows.toReversed().map((day) =>
+        rows.toReversed().map((row) =>
           h(
             "tr",
             {},
-            h("th", { scope: "row" }, day.date),
-            series.map((each) => h("td", {}, told(each.value(day), each))),
+            h("th", { scope: "row" }, over.told(over.at(row))),
+            series.map((each) => h("td", {}, told(each.value(row), each))),
           ),
         ),
       );
   };
   table.addEventListener("toggle", () => table.open && place.table(place.rows));
   put(place, h("h3", {}, title), canvas, table);
-  place.table(days);
+  place.table(rows);
   const axis = {
     stroke: colour("--quiet"),
     grid: { stroke: colour("--line"), width: 1 },
@@ -79,7 +93,7 @@ export function plot(place, title, days, series) {
     {
       width: Math.max(canvas.clientWidth, 240),
       height: HEIGHT,
-      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
+      tzDate: over.dated,
       cursor: { points: { size: 6 } },
       scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
       axes: [
@@ -87,12 +101,12 @@ export function plot(place, title, days, series) {
         { ...axis, size: 58, values: (_, values) => values.map((value) => series[0].told(value)) },
       ],
       series: [
-        { label: "Day", value: (_, at) => (at ? new Date(at * 1000).toISOString().slice(0, 10) : "–") },
+        { label: over.name, value: (_, at) => (at ? over.told(at) : "–") },
         ...series.map((each) => ({
           label: each.name,
           stroke: colour(each.colour),
           width: 2,
-          points: { show: each.isGappy ?? days.length < 3, size: 4 },
+          points: { show: each.isGappy ?? rows.length < 3, size: 4 },
           value: (_, value) => told(value, each),
         })),
       ],

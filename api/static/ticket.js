@@ -132,9 +132,7 @@ export function ticket(main, { api, session, me, id, say }) {
 
   function choose(version) {
     at = version;
-    const focused = [...story.querySelectorAll("button")].indexOf(document.activeElement);
     draw();
-    if (focused >= 0) story.querySelectorAll("button")[focused]?.focus();
   }
 
   function draw() {
@@ -186,43 +184,45 @@ export function ticket(main, { api, session, me, id, say }) {
           ),
       ),
     );
-    put(
-      story,
-      events.map((each, n) =>
+    for (let n = story.children.length; n < events.length; n++) story.append(eventOf(n));
+    for (const [n, each] of [...story.children].entries()) {
+      each.className = n + 1 === count ? "event current" : n + 1 > count ? "event later" : "event";
+      each.querySelector("button").setAttribute("aria-pressed", String(n + 1 === count));
+    }
+  }
+
+  // What has happened stays as it is, so each event is drawn once.
+  function eventOf(n) {
+    const each = events[n];
+    return h(
+      "li",
+      {},
+      h(
+        "div",
+        { class: "who" },
         h(
-          "li",
-          { class: n + 1 === count ? "event current" : n + 1 > count ? "event later" : "event" },
-          h(
-            "div",
-            { class: "who" },
-            h(
-              "button",
-              {
-                type: "button",
-                class: "quiet",
-                "aria-pressed": String(n + 1 === count),
-                title: "Show the ticket after this event",
-                onclick: () => choose(n + 1 === events.length ? null : n + 1),
-              },
-              `#${each.version}`,
-            ),
-            h("span", {}, h("strong", {}, each.actor?.id ?? "?"), ` ${told(each)}`),
-            when(each.occurred_at),
-            Math.abs(Date.parse(each.recorded_at) - Date.parse(each.occurred_at)) > 60000
-              ? h("span", { class: "hint" }, "recorded ", when(each.recorded_at))
-              : null,
-          ),
-          SAID.filter((name) => each.data?.[name]).map((name) =>
-            h("blockquote", {}, String(each.data[name])),
-          ),
-          changes(each),
-          h(
-            "p",
-            { class: `hash hash-${chain[n]}`, title: each.hash ?? "" },
-            CHAIN[chain[n]],
-            each.hash ? h("code", {}, String(each.hash).slice(0, 12)) : null,
-          ),
+          "button",
+          {
+            type: "button",
+            class: "quiet",
+            title: "Show the ticket after this event",
+            onclick: () => choose(n + 1 === events.length ? null : n + 1),
+          },
+          `#${each.version}`,
         ),
+        h("span", {}, h("strong", {}, each.actor?.id ?? "?"), ` ${told(each)}`),
+        when(each.occurred_at),
+        Math.abs(Date.parse(each.recorded_at) - Date.parse(each.occurred_at)) > 60000
+          ? h("span", { class: "hint" }, "recorded ", when(each.recorded_at))
+          : null,
+      ),
+      SAID.filter((name) => each.data?.[name]).map((name) => h("blockquote", {}, String(each.data[name]))),
+      changes(each),
+      h(
+        "p",
+        { class: `hash hash-${chain[n]}`, title: each.hash ?? "" },
+        CHAIN[chain[n]],
+        each.hash ? h("code", {}, String(each.hash).slice(0, 12)) : null,
       ),
     );
   }

@@ -10,6 +10,7 @@ const SORTS = [
   ["-updated_at", "last changed first"],
   ["updated_at", "first changed first"],
 ];
+// An example, what it means, and what of it is for requesters, where that is not all.
 const HELP = [
   ["printer jam", "both words, in subject or text, whatever case and accents"],
   ["print*", "words that begin so"],
@@ -17,8 +18,12 @@ const HELP = [
   ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
   ["group:network", "also assignee, requester; none for nobody"],
   ["tag:vip", "also field.floor:3 for custom fields"],
-  ["is:unsolved", "also is:solved, is:breached, has:note"],
-  ["opened>=2026-03-01", "also updated, resolved, due; days or times"],
+  ["is:unsolved", "also is:solved, is:breached, has:note", "also is:solved"],
+  [
+    "opened>=2026-03-01",
+    "also updated, resolved, due; days or times",
+    "also updated, resolved; days or times",
+  ],
   ["-status:closed", "a minus for what must not hold"],
 ];
 
@@ -43,6 +48,7 @@ export function tickets(main, { api, session, me }) {
   );
   const list = h("div", {}, loading("tickets"));
   const opening = h("div");
+  const news = h("p", { class: "news", role: "status" });
   let shown = [];
   let next = null;
   let pages = 0;
@@ -82,7 +88,7 @@ export function tickets(main, { api, session, me }) {
       h(
         "dl",
         {},
-        HELP.map(([example, meaning]) =>
+        HELP.map(([example, all, some = all]) =>
           h(
             "div",
             {},
@@ -102,11 +108,12 @@ export function tickets(main, { api, session, me }) {
                 h("code", {}, example),
               ),
             ),
-            h("dd", {}, meaning),
+            h("dd", {}, me.role === "requester" ? some : all),
           ),
         ),
       ),
     ),
+    news,
     list,
   );
   view.addEventListener("change", begin);
@@ -178,6 +185,7 @@ export function tickets(main, { api, session, me }) {
   }
 
   function draw(changed = new Set()) {
+    put(news);
     if (!shown.length) {
       put(list, empty(submitted.q || submitted.view ? "No ticket matches." : "There are no tickets yet."));
       return;
@@ -238,15 +246,25 @@ export function tickets(main, { api, session, me }) {
   }
 
   async function refresh(events) {
-    // Nothing is to move under somebody's hands.
-    if (document.hidden || pages !== 1 || list.contains(document.activeElement)) return;
-    const page = await ask({ after: showing(events) })
-      .catch((error) => (error.code === "views_behind" ? ask() : null))
+    if (document.hidden || list.hasAttribute("aria-busy")) return;
+    const { signal } = asking;
+    const first = (more) => api.get("/tickets", { ...submitted, limit: 50, ...more }, signal);
+    const page = await first({ after: showing(events) })
+      .catch((error) => (error.code === "views_behind" ? first() : null))
       .catch(() => null);
-    if (page === null) return;
+    if (page === null || signal.aborted) return;
     const before = new Map(shown.map((each) => [each.id, each.version]));
+    const changed = page.tickets.filter((each) => before.get(each.id) !== each.version);
+    const isAsItWas = page.tickets.every((each, n) => each.id === shown[n]?.id);
+    if (!changed.length && isAsItWas && (pages > 1 || page.tickets.length === shown.length)) return;
+    // Nothing is to move under somebody's hands, nor what they have read to be taken away.
+    if (pages > 1 || list.contains(document.activeElement)) {
+      const show = h("button", { type: "button", class: "quiet", onclick: begin }, "Show it as it is now");
+      put(news, "This list has changed. ", show);
+      return;
+    }
     [shown, next] = [page.tickets, page.next];
-    draw(new Set(shown.filter((each) => before.get(each.id) !== each.version).map((each) => each.id)));
+    draw(new Set(changed.map((each) => each.id)));
   }
 
   async function views() {
