@@ -7,6 +7,7 @@ twice, and what was not is tried.
 
 import asyncio
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from inspect import getdoc
 from typing import Annotated, Protocol, cast
@@ -105,6 +106,7 @@ def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
     return routes
 
 
+@cache
 def _body(command: type[Command]) -> type[BaseModel]:
     needed = any(field.is_required() for field in command.model_fields.values())
     content = (command, ... if needed else command.model_validate({}))

@@ -21,8 +21,8 @@ os.environ["CASEBOOK_MASTER_KEY"] = new_master_key()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the soaks: they wait more than they work, and others can be run meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_soak.py")
+    """Begin with what waits more than it works: others can be run meanwhile."""
+    items.sort(key=lambda item: item.path.name not in ("test_soak.py", "test_mongo_users.py"))
 
 
 @pytest_asyncio.fixture(scope="session")

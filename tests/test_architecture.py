@@ -55,6 +55,8 @@ THIRD_PARTY = {
 FOR_DEVELOPING = {
     "scripts/bench/found.py": {"matplotlib"},
     "scripts/bench/peer.py": {"eventsourcing", "psycopg"},
+    "scripts/bench/console.py": {"playwright"},
+    "scripts/browser.py": {"playwright"},
     "scripts/screenshots.py": {"playwright"},
 }
 """What is not there where Casebook only runs, and who may import it."""

@@ -67,8 +67,8 @@ async def test_a_merge_killed_between_its_halves():
 
 async def test_a_consumer_that_comes_and_goes(scratch_url):
     """L8: every event of every ticket in version order, under 8 writers."""
-    counted = await follow(scratch_url, commands_=3000)
-    assert counted["events"] >= 3000
+    counted = await follow(scratch_url, commands_=2000)
+    assert counted["events"] >= 2000
     assert counted["stops"] > 3
 
 
@@ -104,17 +104,17 @@ async def test_a_projector_frozen_past_its_lease(scratch_url):
 
 async def test_clients_that_retry_while_every_tenth_answer_is_eaten(scratch_url):
     """L5: no double, no loss."""
-    counted = await retry_through_proxy(scratch_url, 1_200)
-    assert counted["commands"] == 1_200
-    assert counted["sent_again"] == counted["eaten"] > 120
+    counted = await retry_through_proxy(scratch_url, 800)
+    assert counted["commands"] == 800
+    assert counted["sent_again"] == counted["eaten"] > 80
 
 
 async def test_any_request_is_answered_as_documented(scratch_url):
     """L12, L7: never a 5xx; afterwards the views are a fold of the log."""
     # The routes of many tickets are made by one function: some of them speak for all.
     without = "^/bulk/(?!assign|close|set_field)"
-    counted = await contract(scratch_url, 1_200, assert_views_equal_the_log, without)
-    assert counted["cases"] >= 1_200
+    counted = await contract(scratch_url, 900, assert_views_equal_the_log, without)
+    assert counted["cases"] >= 900
 
 
 async def test_a_list_read_page_by_page_while_tickets_change(scratch_url):

@@ -44,7 +44,7 @@ from scripts.soak.promises import ACTOR, OPEN, process, require
 LEASE_SECONDS = 0.5
 _CAUGHT_UP_SECONDS = 120
 _TICKETS = 40
-_PAUSE_SECONDS = 0.02
+_PAUSE_SECONDS = 0.05
 
 STEPS: tuple[tuple[type, str], ...] = (
     (Checkpoints, "beat"),
