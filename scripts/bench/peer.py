@@ -150,22 +150,24 @@ async def _all(
         name: [await asyncio.to_thread(desk.open) for _ in range(_TICKETS)]
         for name, desk in desks.items()
     }
+
+    async def commits(name: str, at_once: int) -> float:
+        if name == "Casebook":
+            return await _commits(handler, ours, at_once, seconds)
+        return await asyncio.to_thread(_their_commits, desks[name], theirs[name], at_once, seconds)
+
     with progress() as bar:
-        total = rounds * (len(_WAYS) * (1 + len(desks)) + len(desks))
+        total = (rounds + 1) * (len(_WAYS) * (1 + len(desks)) + len(desks))
         task = bar.add_task("peer", total=total, rate="stretches")
-        for _ in range(rounds):
+        for round_ in range(rounds + 1):
+            counted = found if round_ > 0 else defaultdict(list)  # the first is for warming up
             for at_once, way in _WAYS.items():
-                found["Casebook", way].append(await _commits(handler, ours, at_once, seconds))
-                bar.advance(task)
-                for name, desk in desks.items():
-                    rate = await asyncio.to_thread(
-                        _their_commits, desk, theirs[name], at_once, seconds
-                    )
-                    found[name, way].append(rate)
+                for name in random.sample(["Casebook", *desks], 1 + len(desks)):
+                    counted[name, way].append(await commits(name, at_once))
                     bar.advance(task)
-            for name, desk in desks.items():
-                rate = await asyncio.to_thread(_their_projecting, desk, kinds[name], seconds)
-                found[name, _PROJECTED].append(rate)
+            for name in random.sample([*desks], len(desks)):
+                rate = await asyncio.to_thread(_their_projecting, desks[name], kinds[name], seconds)
+                counted[name, _PROJECTED].append(rate)
                 bar.advance(task)
     for desk in desks.values():
         desk.close()

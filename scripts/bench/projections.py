@@ -42,6 +42,7 @@ _EVENTS = 12_000
 async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
     """Measure both."""
     visible: dict[int, list[float]] = {rate: [] for rate in RATES}
+    reached: dict[int, list[float]] = {rate: [] for rate in RATES}
     base, _, options = url.partition("?")
     own = f"{base.rstrip('/')}/bench_visible?{options}"
     port = free_port()
@@ -55,7 +56,9 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
             await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
             for _ in range(rounds):
                 for rate in RATES:
+                    began = time.perf_counter()
                     visible[rate] += await _until_visible(database, port, rate, seconds)
+                    reached[rate].append(int(rate * seconds) / (time.perf_counter() - began))
                     bar.advance(task)
             await database.close()
         folded, received = await fold_backlogs(url, rounds)
@@ -63,7 +66,8 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
     for rate, latencies in visible.items():
         latencies.sort()
         p50, p99 = (1000 * latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
-        seen.append([f"{rate}", f"{p50:.0f}", f"{p99:.0f}", f"{len(latencies)}"])
+        really = f"{statistics.median(reached[rate]):.0f}"
+        seen.append([f"{rate}", really, f"{p50:.0f}", f"{p99:.0f}", f"{len(latencies)}"])
     bars = {"received from the stream": received, "folded into views": folded}
     taken = [
         [name, f"{statistics.median(rates):.0f}", told(ratio(rates, received))]
@@ -72,7 +76,7 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
     return [
         Table(
             "From acknowledged to visible",
-            ["commands/s", "p50 ms", "p99 ms", "measured"],
+            ["commands/s", "reached and visible", "p50 ms", "p99 ms", "measured"],
             seen,
             "ms",
         ),
