@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -261,6 +262,29 @@ async def test_a_replay_is_watched(served, page_of, database):
             await expect(page.get_by_text("A replay is at work")).to_be_visible()
             assert await replay.wait() == 0
         await expect(page.get_by_text("A replay is at work")).not_to_be_visible()
+
+
+@browsing
+async def test_a_parked_ticket_is_shown_with_its_error_and_repaired(served, page_of, database):
+    """L7: once what it could not be folded for is mended."""
+    ticket = await opened(served)
+    admin = await let_in(database.url, "admin")
+    log = database.collection("ticket_events")
+    first = {"ticket_id": UUID(ticket), "version": 1}
+    before = await log.find_one(first)
+    assert before is not None
+    await log.update_one(first, {"$set": {"type": "Nonsense"}})
+    async with Connection(served, admin) as connection:
+        asked = await connection.post("/projections/repairs", {"ticket_id": ticket})
+    assert asked.status == 202, asked.body
+    async with page_of(served) as page:
+        await sign_in(page, admin["Authorization"].removeprefix("Bearer "))
+        row = page.get_by_role("region", name="Parked tickets").get_by_role("row", name=ticket)
+        await expect(row).to_contain_text("Nonsense")
+        assert await serious_faults(page) == []
+        await log.update_one(first, {"$set": {"type": before["type"]}})
+        await row.get_by_role("button", name="Repair").click()
+        await expect(page.get_by_text("None: every ticket can be folded.")).to_be_visible()
 
 
 @browsing
