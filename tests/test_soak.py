@@ -30,17 +30,17 @@ def scratch_url(database, server_url):
 
 async def test_a_race_of_50_writers_in_3_processes(scratch_url):
     """L2: no version twice, none missing; whoever is acknowledged is there, all others are told."""
-    counted = await race(scratch_url, rounds=10)
-    assert counted["commands"] == 500
-    assert counted["acknowledged"] > 250
+    counted = await race(scratch_url, rounds=6)
+    assert counted["commands"] == 300
+    assert counted["acknowledged"] > 150
 
 
 async def test_the_api_killed_at_bad_moments(scratch_url):
     """L3, L4, L5: what was acknowledged is there once; a retry is answered as the first time."""
-    counted = await kill_api(scratch_url, rounds=8)
-    assert all(counted[f"killed_{point}"] == 2 for point in POINTS)
-    assert counted["ok"] > 100
-    assert counted["ok_of_several_events"] > 10
+    counted = await kill_api(scratch_url, rounds=4)
+    assert all(counted[f"killed_{point}"] == 1 for point in POINTS)
+    assert counted["ok"] > 50
+    assert counted["ok_of_several_events"] > 5
     assert counted["failed"] > 0
     assert counted["unknown_then_retried"] > 0
 
@@ -48,8 +48,8 @@ async def test_the_api_killed_at_bad_moments(scratch_url):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_the_database_killed_under_load():
     """L3, L7: no acknowledged command is lost, and the views follow; with default durability."""
-    counted = await kill_database(rounds=9, check=assert_views_equal_the_log)
-    assert counted["killed"] == 9
+    counted = await kill_database(rounds=4, check=assert_views_equal_the_log)
+    assert counted["killed"] == 4
     assert counted["ok"] > 100
 
 
@@ -89,11 +89,10 @@ async def test_webhooks_cut_off_while_their_sender_is_killed(scratch_url):
 
 
 async def test_a_projector_killed_between_any_two_steps_of_a_batch(scratch_url):
-    """L7, L8: before and after each step; the next one goes on, and the views are right."""
-    rounds = 20
-    assert rounds >= len(PROJECTOR_POINTS)
-    counted = await kill_projector(scratch_url, rounds, assert_views_equal_the_log)
-    assert counted == {"killed": rounds}
+    """L7, L8: before each step and after the last; the next one goes on, and the views are right."""
+    points = PROJECTOR_POINTS[::2] + PROJECTOR_POINTS[-1:]
+    counted = await kill_projector(scratch_url, len(points), assert_views_equal_the_log, points)
+    assert counted == {"killed": len(points)}
 
 
 async def test_a_projector_frozen_past_its_lease(scratch_url):
@@ -113,8 +112,8 @@ async def test_any_request_is_answered_as_documented(scratch_url):
     """L12, L7: never a 5xx; afterwards the views are a fold of the log."""
     # The routes of many tickets are made by one function: some of them speak for all.
     without = "^/bulk/(?!assign|close|set_field)"
-    counted = await contract(scratch_url, 900, assert_views_equal_the_log, without)
-    assert counted["cases"] >= 900
+    counted = await contract(scratch_url, 600, assert_views_equal_the_log, without)
+    assert counted["cases"] >= 600
 
 
 async def test_a_list_read_page_by_page_while_tickets_change(scratch_url):
@@ -146,9 +145,9 @@ async def test_a_replay_killed_around_its_switch(scratch_url):
 
 async def test_who_erases_a_person_killed_between_two_steps(scratch_url):
     """L7, and all of erasing: the next one completes it, and nothing else is harmed."""
-    points = ("after take", "before destroy", "after destroy", "after renew")
-    counted = await kill_erasure(scratch_url, 4, assert_views_equal_the_log, points)
-    assert counted["killed"] == counted["erased"] == 4
+    points = ("after take", "after destroy", "after renew")
+    counted = await kill_erasure(scratch_url, 3, assert_views_equal_the_log, points)
+    assert counted["killed"] == counted["erased"] == 3
 
 
 async def test_more_clients_than_can_be_served():
@@ -160,6 +159,6 @@ async def test_more_clients_than_can_be_served():
 
 async def test_a_database_that_cuts_off_and_stands_still(scratch_url):
     """L3, L5, L12: 503s and no other 5xx; all of it is there once in the end."""
-    counted = await outage(scratch_url, seconds=12, check=assert_views_equal_the_log)
+    counted = await outage(scratch_url, seconds=8, check=assert_views_equal_the_log)
     assert counted["cut_off"] > 0
     assert counted["ok"] > 100

@@ -226,7 +226,7 @@ class Tickets(RuleBasedStateMachine):
             assert ticket == self.tickets[ticket_id]
 
 
-Tickets.TestCase.settings = settings(max_examples=200, stateful_step_count=30)
+Tickets.TestCase.settings = settings(max_examples=120, stateful_step_count=30)
 TestTickets = Tickets.TestCase
 
 

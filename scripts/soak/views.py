@@ -71,14 +71,16 @@ async def audited(database: Database) -> None:
     require(not found, f"the views differ from the log: {[str(each) for each in found[:5]]}")
 
 
-async def kill_projector(url: str, rounds: int, check: Check = audited) -> Counter[str]:
+async def kill_projector(
+    url: str, rounds: int, check: Check = audited, points: Sequence[str] = POINTS
+) -> Counter[str]:
     """Kill a projector at one point after the other; each is followed by the next."""
     counted: Counter[str] = Counter()
     async with under_load(url, check) as database:
         with progress() as bar:
             task = bar.add_task("killing", total=rounds, rate="rounds")
             for round_ in range(rounds):
-                point = POINTS[round_ % len(POINTS)]
+                point = points[round_ % len(points)]
                 nth = random.randint(1, 3)  # noqa: S311
                 if "recount" in point:
                     await SavedViews(database).save(f"all-{round_}", TicketFilter())
