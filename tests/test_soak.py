@@ -89,7 +89,7 @@ async def test_webhooks_cut_off_while_their_sender_is_killed(scratch_url):
 
 
 async def test_a_projector_killed_between_any_two_steps_of_a_batch(scratch_url):
-    """L7, L8: before each step and after the last; the next one goes on, and the views are right."""
+    """L7, L8: before each and after the last; the next one goes on, and the views are right."""
     points = PROJECTOR_POINTS[::2] + PROJECTOR_POINTS[-1:]
     counted = await kill_projector(scratch_url, len(points), assert_views_equal_the_log, points)
     assert counted == {"killed": len(points)}
