@@ -159,6 +159,6 @@ async def test_more_clients_than_can_be_served():
 
 async def test_a_database_that_cuts_off_and_stands_still(scratch_url):
     """L3, L5, L12: 503s and no other 5xx; all of it is there once in the end."""
-    counted = await outage(scratch_url, seconds=8, check=assert_views_equal_the_log)
+    counted = await outage(scratch_url, seconds=12, check=assert_views_equal_the_log)
     assert counted["cut_off"] > 0
     assert counted["ok"] > 100

@@ -1,0 +1,84 @@
+"""The two ways of reading a list, MongoDB's and that for the embedded server, find the same."""
+
+import random
+from dataclasses import replace
+from itertools import product
+from typing import get_args
+from uuid import UUID
+
+import pytest_asyncio
+
+from api.listing import Listing, Position, Sort
+from api.lists import ListQuery
+from api.windows import Windows
+from eventstore.driver import Database
+from projections import tickets
+from scripts.bench.dashboard import made_up_lives
+
+LIMIT = 11
+ASKED: list[dict[str, object]] = [
+    {},
+    {"status": ["open"]},
+    {"status": ["open", "closed"], "priority": ["urgent"]},
+    {"solved": False},
+    {"group": "group 3"},
+    {"group": "group 3", "assignee": "agent 7"},
+    {"assignee": "agent 7", "solved": True},
+    {"assignee": ""},
+    {"requester": "customer 1"},
+    {"q": "jams"},
+    {"q": "printer -status:closed"},
+    {"q": "jam*"},
+    {"q": "toner"},
+    {"q": "priority>=high"},
+    {"opened_from": "2024-11-01", "opened_before": "2025-02-01"},
+    {"resolved_from": "2025-06-01", "priority": ["low"]},
+    {"breached": True},
+    {"due_before": "2100-01-01"},
+]
+
+
+@pytest_asyncio.fixture
+async def many(database, store):
+    """Tickets of two years, of which some were opened at the same moment."""
+    chance = random.Random(33)  # noqa: S311
+    lives = made_up_lives()[:60]
+    lives += chance.choices(lives, k=30)
+    documents = [
+        tickets.to_document(replace(life, id=UUID(int=chance.getrandbits(128)))) for life in lives
+    ]
+    await database.collection(tickets.COLLECTION).insert_many(documents)
+    return database
+
+
+async def paged(database, listing):
+    """Give the ids of all pages, in order."""
+    found: list[UUID] = []
+    position, windows = None, Windows()
+    while True:
+        page = await listing.page(database, position, LIMIT, windows)
+        found += [document["_id"] for document in page]
+        if len(page) < LIMIT:
+            return found
+        position = Position("", page[-1][listing.by], page[-1]["_id"])
+
+
+async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
+    """L7: whatever is asked for, in whatever order, page by page."""
+
+    async def is_mongodb(_):
+        return False
+
+    async def is_embedded(_):
+        return True
+
+    counted = 0
+    for asked, sort in product(ASKED, get_args(Sort)):
+        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
+        monkeypatch.setattr(Database, "is_embedded", is_mongodb)
+        plainly = await paged(many, listing)
+        monkeypatch.setattr(Database, "is_embedded", is_embedded)
+        assert await paged(many, listing) == plainly, (asked, sort)
+        assert len(set(plainly)) == len(plainly)
+        counted += len(plainly)
+    assert counted > 500
