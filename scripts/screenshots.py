@@ -44,15 +44,15 @@ _LIFE: tuple[tuple[str, dict[str, object]], ...] = (
 async def main() -> int:
     _FOLDER.mkdir(exist_ok=True)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
-    async with chromium() as browser, _served() as (port, ticket):
+    async with chromium() as browser, _served() as (port, ticket, busy):
         for look in _LOOKS:
-            await _take(browser, port, ticket, look)
+            await _take(browser, port, ticket, busy, look)
     return 0
 
 
 @asynccontextmanager
-async def _served() -> AsyncIterator[tuple[int, str]]:
-    """Serve the sample log; give the port, and a ticket with a life."""
+async def _served() -> AsyncIterator[tuple[int, str, str]]:
+    """Serve the sample log; give the port, a ticket with a life, and one to be busy with."""
     with tempfile.TemporaryDirectory(prefix="casebook-pictures-") as folder:
         async with embedded.run(Path(folder), durable=False) as url:
             port = free_port()
@@ -63,6 +63,9 @@ async def _served() -> AsyncIterator[tuple[int, str]]:
                 async with process("scripts.demo", **settings, CASEBOOK_DATA_DIR=folder) as demo:
                     await demo.wait()
                 async with Connection(port, HEADERS) as connection:
+                    busy = await connection.post(
+                        "/tickets", {"subject": "Wiki", "requester": "eve"}
+                    )
                     opening = {
                         "subject": "The printer on the third floor jams",
                         "body": "It jams on every page, whatever the tray.",
@@ -77,10 +80,10 @@ async def _served() -> AsyncIterator[tuple[int, str]]:
                         answer = await connection.post(path, content, {"Prefer": "wait=20"})
                         if answer.status != 200:
                             raise UsageError(f"{verb}: {answer.body!r}")
-                yield port, ticket
+                yield port, ticket, str(busy.json()["ticket_id"])
 
 
-async def _take(browser: Browser, port: int, ticket: str, look: str) -> None:
+async def _take(browser: Browser, port: int, ticket: str, busy: str, look: str) -> None:
     size = _LOOKS[look]
     context = await browser.new_context(
         base_url=f"http://127.0.0.1:{port}",
@@ -108,9 +111,18 @@ async def _take(browser: Browser, port: int, ticket: str, look: str) -> None:
     await _keep(page, "ticket", look)
     await page.goto("/#/machine")
     await page.locator(".cell").first.wait_for()
-    await asyncio.sleep(2)
+    await _work(port, busy)
     await _keep(page, "machine", look)
     await context.close()
+
+
+async def _work(port: int, ticket: str) -> None:
+    """Have something to be folded for some seconds."""
+    async with Connection(port, HEADERS) as connection:
+        for second in range(12):
+            for n in range(1 + second * 7 % 10):
+                await connection.post(f"/tickets/{ticket}/add_note", {"body": f"{second}, {n}"})
+            await asyncio.sleep(1)
 
 
 async def _keep(page: Page, view: str, look: str) -> None:

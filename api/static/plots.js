@@ -4,6 +4,7 @@ import uPlot from "./vendor/uPlot.esm.js";
 import { empty, h, put } from "./dom.js";
 
 const HEIGHT = 190;
+const LEAST_SECONDS = 60; // of time, over which moments are shown
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -16,6 +17,7 @@ const DAYS = {
   at: (row) => Date.parse(`${row.date}T00:00:00Z`) / 1000,
   told: (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10),
   dated: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
+  range: undefined, // as many as there are
 };
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 export const MOMENTS = {
@@ -24,6 +26,7 @@ export const MOMENTS = {
   at: (row) => row.at,
   told: (seconds) => clock.format(new Date(seconds * 1000)),
   dated: (seconds) => new Date(seconds * 1000),
+  range: (_, first, last) => [Math.min(first, last - LEAST_SECONDS), last],
 };
 
 // `series`: [{ name, colour, value: (row) => number | null, told: (number) => text }]
@@ -95,7 +98,7 @@ export function plot(place, title, rows, series, over = DAYS) {
       height: HEIGHT,
       tzDate: over.dated,
       cursor: { points: { size: 6 } },
-      scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
+      scales: { x: { range: over.range }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
       axes: [
         axis,
         { ...axis, size: 58, values: (_, values) => values.map((value) => series[0].told(value)) },
