@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
-import { empty, h, loading, put, say, trouble, words } from "./dom.js";
+import { empty, h, loading, put, say, tellTime, trouble, words } from "./dom.js";
 import { machine } from "./machine.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
@@ -230,8 +230,12 @@ function show() {
   drawNav();
   const [, view, id] = location.hash.split("?")[0].split("/");
   const mine = viewsOf(session.me);
-  if (!mine.length)
-    return put(main, empty(`No view is for this key. It is good for: ${session.me.scopes.join(", ")}.`));
+  if (!mine.length) {
+    document.title = "Casebook";
+    const good = `No view is for this key. It is good for: ${session.me.scopes.join(", ")}.`;
+    put(main, h("h1", {}, "Nothing to see"), empty(good));
+    return main.focus({ preventScroll: true });
+  }
   if (!mine.some((each) => each.hash === `#/${view}`)) return location.replace(mine[0].hash);
   const chosen = { desk, tickets: id ? ticket : tickets, machine }[view];
   document.getElementById("freshness").hidden = true; // until an answer says so
@@ -247,6 +251,7 @@ function show() {
 }
 
 addEventListener("hashchange", show);
+setInterval(tellTime, 15000);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // it is no view
   main.focus();

@@ -240,7 +240,10 @@ export function desk(main, { api, session, me }) {
 
   // Agents of groups are shown those, one at a time; others may choose, and see all.
   async function begin() {
-    const found = await api.get("/desk", {}, asking.signal).catch(() => ({ desk: { groups: {} } }));
+    const found = await api.get("/desk", {}, asking.signal).catch((error) => {
+      if (error.status !== 403) throw error;
+      return { desk: { groups: {} } }; // not for this key: its groups cannot be told
+    });
     const groups = Object.entries(found.desk.groups);
     const isOfGroups = me.role === "agent" && groups.length > 0;
     const own = groups.filter(([, members]) => !isOfGroups || members.includes(me.id));
@@ -263,7 +266,9 @@ export function desk(main, { api, session, me }) {
     };
   const stops = [session.listen(1000, quietly(stand)), session.listen(5000, quietly(went))];
   const ages = setInterval(() => quietly(stand)(), 30000);
-  begin().catch((error) => put(figures, trouble(error, all)));
+  const beginAgain = () =>
+    begin().catch((error) => error.name !== "AbortError" && put(figures, trouble(error, beginAgain)));
+  beginAgain();
   return () => {
     asking.abort();
     clearInterval(ages);

@@ -44,6 +44,10 @@ export function when(time) {
   if (!time) return h("span", {}, "–");
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return h("span", {}, String(time));
+  return h("time", { datetime: time, title: times.format(date) }, distance(date));
+}
+
+function distance(date) {
   const seconds = (date - Date.now()) / 1000;
   const units = [
     ["day", 86400],
@@ -52,9 +56,15 @@ export function when(time) {
     ["second", 1],
   ];
   const [unit, length] = units.find(([, size]) => Math.abs(seconds) >= size) ?? units.at(-1);
-  const text =
-    Math.abs(seconds) > 30 * 86400 ? times.format(date) : ago.format(Math.round(seconds / length), unit);
-  return h("time", { datetime: time, title: times.format(date) }, text);
+  return Math.abs(seconds) > 30 * 86400 ? times.format(date) : ago.format(Math.round(seconds / length), unit);
+}
+
+// Has all times that are shown say how long ago they are now.
+export function tellTime() {
+  for (const each of document.querySelectorAll("time[datetime]")) {
+    const text = distance(new Date(each.getAttribute("datetime")));
+    if (each.textContent !== text) each.textContent = text;
+  }
 }
 
 export const words = (name) => name.replaceAll("_", " ");

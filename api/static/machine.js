@@ -50,7 +50,8 @@ export function machine(main, { api, session, me }) {
       draw(found);
     } catch (error) {
       if (error.name === "AbortError") return;
-      put(summary, trouble(error));
+      const text = trouble(error).textContent; // said once, not each second
+      if (summary.textContent !== text) put(summary, trouble(error));
       last = null;
       if (error.status === 401 || error.status === 403) return;
     }
@@ -64,10 +65,11 @@ export function machine(main, { api, session, me }) {
     if (drawn.get(place) === written) return;
     drawn.set(place, written);
     const scrolled = place.querySelector(".scroll")?.scrollTop ?? 0;
-    const tag = place.contains(document.activeElement) ? document.activeElement.tagName : null;
+    const focusable = () => [...place.querySelectorAll("a, button, summary, [tabindex]")];
+    const focused = focusable().indexOf(document.activeElement);
     put(place, ...children);
     if (scrolled) place.querySelector(".scroll").scrollTop = scrolled;
-    if (tag) place.querySelector(tag)?.focus();
+    if (focused >= 0) focusable()[focused]?.focus();
   }
 
   function draw(found) {
@@ -189,8 +191,9 @@ export function machine(main, { api, session, me }) {
           )
         : empty("None: every ticket can be folded."),
     );
-    put(
+    once(
       members,
+      found.projectors.map((each) => [each.id, each.partitions, each.alive, each.failure]),
       h("h2", {}, "Projectors"),
       found.projectors.length
         ? h(
@@ -228,8 +231,9 @@ export function machine(main, { api, session, me }) {
         : empty("No process keeps the views current."),
     );
     const point = found.checkpoint;
-    put(
+    once(
       checkpoint,
+      point,
       h("h2", {}, "Last checkpoint of the log"),
       point
         ? h(
@@ -255,6 +259,7 @@ export function machine(main, { api, session, me }) {
         each.epoch,
         each.applied_events,
         each.lag?.events,
+        duration(each.lag?.seconds),
       ]),
       h("h2", {}, "Partitions"),
       h(

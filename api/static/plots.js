@@ -109,7 +109,7 @@ export function plot(place, title, rows, series, over = DAYS) {
           label: each.name,
           stroke: colour(each.colour),
           width: 2,
-          points: { show: each.isGappy ?? rows.length < 3, size: 4 },
+          points: { show: (u) => each.isGappy ?? u.data[0].length < 3, size: 4 },
           value: (_, value) => told(value, each),
         })),
       ],

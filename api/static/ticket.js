@@ -333,8 +333,7 @@ export function ticket(main, { api, session, me, id, say }) {
           choice.focus();
         },
       });
-      put(place, form);
-      place.querySelector("input, textarea, select, button")?.focus();
+      put(place, form); // the focus stays: with the keyboard one passes others on the way
     });
     put(
       act,

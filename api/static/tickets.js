@@ -27,6 +27,9 @@ const HELP = [
   ["-status:closed", "a minus for what must not hold"],
 ];
 
+const PAGE = 50;
+const MOST = 200; // that can be asked for at once
+
 export function tickets(main, { api, session, me }) {
   const ending = new AbortController();
   const asked = new URLSearchParams(location.hash.split("?")[1] ?? "");
@@ -51,7 +54,6 @@ export function tickets(main, { api, session, me }) {
   const news = h("p", { class: "news", role: "status" });
   let shown = [];
   let next = null;
-  let pages = 0;
   put(
     main,
     h(
@@ -140,28 +142,43 @@ export function tickets(main, { api, session, me }) {
     }
   }
 
+  let after; // what has happened is to be shown
   let submitted = {}; // what the list is of, whatever has been typed since
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
   ending.signal.addEventListener("abort", () => asking.abort());
 
-  async function ask(more = {}) {
+  async function ask(more) {
     asking.abort();
     asking = new AbortController();
+    list.setAttribute("aria-busy", "true");
     const { signal } = asking;
-    const page = await api.get("/tickets", { ...submitted, limit: 50, ...more }, signal);
-    signal.throwIfAborted();
-    return page;
+    try {
+      const page = more ? await pageOf(more, signal) : await current({}, signal);
+      signal.throwIfAborted();
+      return page;
+    } finally {
+      if (!signal.aborted) list.removeAttribute("aria-busy");
+    }
   }
+
+  const pageOf = (more, signal) => api.get("/tickets", { ...submitted, limit: PAGE, ...more }, signal);
+
+  // The beginning of the list, with what has been heard of; rather without than not at all.
+  const current = (more, signal) =>
+    pageOf({ ...more, after }, signal).catch((error) => {
+      if (error.code !== "views_behind") throw error;
+      return pageOf(more, signal);
+    });
 
   async function begin() {
     submitted = { q: search.value.trim(), view: view.value, sort: sort.value };
     const said = Object.entries(submitted).filter(([name, text]) => text && text !== SORTS[0][0]);
     history.replaceState(null, "", said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets");
     fault.textContent = "";
-    list.setAttribute("aria-busy", "true");
+    put(news);
     try {
       const page = await ask();
-      [shown, next, pages] = [page.tickets, page.next, 1];
+      [shown, next] = [page.tickets, page.next];
       draw();
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -170,8 +187,6 @@ export function tickets(main, { api, session, me }) {
         fault.textContent = error.detail;
         put(list);
       } else put(list, trouble(error, begin));
-    } finally {
-      list.removeAttribute("aria-busy");
     }
   }
 
@@ -179,7 +194,7 @@ export function tickets(main, { api, session, me }) {
     const page = await ask({ cursor: next });
     const at = shown.length;
     shown = [...shown, ...page.tickets];
-    [next, pages] = [page.next, pages + 1];
+    next = page.next;
     draw();
     list.querySelectorAll("a")[at]?.focus();
   }
@@ -236,7 +251,9 @@ export function tickets(main, { api, session, me }) {
               class: "more",
               onclick: (event) => {
                 event.target.disabled = true;
-                more().catch((error) => event.target.replaceWith(trouble(error, begin)));
+                more().catch((error) => {
+                  if (error.name !== "AbortError") event.target.replaceWith(trouble(error, begin));
+                });
               },
             },
             "More",
@@ -246,25 +263,34 @@ export function tickets(main, { api, session, me }) {
   }
 
   async function refresh(events) {
-    if (document.hidden || list.hasAttribute("aria-busy")) return;
+    after = showing(events) ?? after;
+    if (document.hidden || !submitted.sort || list.hasAttribute("aria-busy")) return;
     const { signal } = asking;
-    const first = (more) => api.get("/tickets", { ...submitted, limit: 50, ...more }, signal);
-    const page = await first({ after: showing(events) })
-      .catch((error) => (error.code === "views_behind" ? first() : null))
-      .catch(() => null);
+    const limit = Math.min(MOST, Math.max(PAGE, shown.length));
+    const page = await current({ limit }, signal).catch(() => null);
     if (page === null || signal.aborted) return;
     const before = new Map(shown.map((each) => [each.id, each.version]));
     const changed = page.tickets.filter((each) => before.get(each.id) !== each.version);
-    const isAsItWas = page.tickets.every((each, n) => each.id === shown[n]?.id);
-    if (!changed.length && isAsItWas && (pages > 1 || page.tickets.length === shown.length)) return;
+    const isAsItWas =
+      !changed.length &&
+      page.tickets.length === Math.min(shown.length, limit) &&
+      page.tickets.every((each, n) => each.id === shown[n].id) &&
+      (shown.length > limit || (page.next === null) === (next === null));
+    if (isAsItWas) return put(news);
     // Nothing is to move under somebody's hands, nor what they have read to be taken away.
-    if (pages > 1 || list.contains(document.activeElement)) {
-      const show = h("button", { type: "button", class: "quiet", onclick: begin }, "Show it as it is now");
-      put(news, "This list has changed. ", show);
+    const isHeld = [list, news].some((place) => place.contains(document.activeElement));
+    if (shown.length > PAGE || isHeld) {
+      const show = h("button", { type: "button", class: "quiet", onclick: showNews }, "Show it as it is now");
+      if (!news.firstChild) put(news, "This list has changed. ", show);
       return;
     }
     [shown, next] = [page.tickets, page.next];
     draw(new Set(changed.map((each) => each.id)));
+  }
+
+  async function showNews() {
+    await begin();
+    list.querySelector("a")?.focus();
   }
 
   async function views() {
@@ -273,11 +299,15 @@ export function tickets(main, { api, session, me }) {
       view.append(
         h("option", { value: each.name }, each.count === null ? each.name : `${each.name} (${each.count})`),
       );
-    view.value = asked.get("view") ?? "";
+    // One that is not there is asked for all the same: it is for the answer to say so.
+    const wanted = asked.get("view") ?? "";
+    if (wanted && !found.views.some((each) => each.name === wanted))
+      view.append(h("option", { value: wanted }, wanted));
+    view.value = wanted;
   }
 
   const stop = session.listen(1000, refresh);
-  if (asked.get("sort")) sort.value = asked.get("sort");
+  if (SORTS.some(([value]) => value === asked.get("sort"))) sort.value = asked.get("sort");
   (me.role === "requester" ? Promise.resolve() : views()).then(begin);
   return () => {
     ending.abort();

@@ -116,15 +116,18 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
                 return await replay(url, rounds, events)
             case "sealing":
                 return await sealing(url, rounds, seconds, events // 10)
-            case "peer" | "console":
-                # Here, because servers of the benchmark need none of it, and may not have it.
+            # Imported here, because servers of the benchmark need none of it, and may not have it.
+            case "peer":
                 try:
-                    from scripts.bench.console import console  # noqa: PLC0415
                     from scripts.bench.peer import peer  # noqa: PLC0415
                 except ImportError as error:
                     raise UsageError(f"{error}: `make bench` sets up what is needed") from error
-                if what == "peer":
-                    return await peer(url, rounds, seconds)
+                return await peer(url, rounds, seconds)
+            case "console":
+                try:
+                    from scripts.bench.console import console  # noqa: PLC0415
+                except ImportError as error:
+                    raise UsageError(f"{error}: `make bench` sets up what is needed") from error
                 return await console(url, rounds, seconds, sizes[:2][-1])
             case _:
                 return await dashboard(url, rounds, sizes)
