@@ -12,11 +12,18 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Where it is; None: there is none."""
 
 
+class NoChromium(UsageError):
+    """There is no browser on this machine's path."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no Chromium on the path")
+
+
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """Run it without a window. Raises UsageError if there is none."""
+    """Run it without a window. Raises NoChromium."""
     if CHROMIUM is None:
-        raise UsageError("there is no Chromium on the path")
+        raise NoChromium
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             # In a container it may have neither a sandbox nor much shared memory.

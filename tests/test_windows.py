@@ -16,6 +16,7 @@ from projections import tickets
 from scripts.bench.dashboard import made_up_lives
 
 LIMIT = 11
+REQUESTER = made_up_lives()[0].ticket.requester
 ASKED: list[dict[str, object]] = [
     {},
     {"status": ["open"]},
@@ -25,7 +26,7 @@ ASKED: list[dict[str, object]] = [
     {"group": "group 3", "assignee": "agent 7"},
     {"assignee": "agent 7", "solved": True},
     {"assignee": ""},
-    {"requester": "customer 1"},
+    {"requester": REQUESTER},
     {"q": "jams"},
     {"q": "printer -status:closed"},
     {"q": "jam*"},
@@ -73,8 +74,12 @@ async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
         return True
 
     counted = 0
-    for asked, sort in product(ASKED, get_args(Sort)):
-        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
+    alongs = [
+        *((asked, None) for asked in ASKED),
+        ({"requester": REQUESTER, "q": "jam"}, "requester"),
+    ]
+    for (asked, along), sort in product(alongs, get_args(Sort)):
+        listing = Listing(ListQuery.model_validate(asked).conditions(), sort, along)
         monkeypatch.setattr(Database, "is_embedded", is_mongodb)
         plainly = await paged(many, listing)
         monkeypatch.setattr(Database, "is_embedded", is_embedded)

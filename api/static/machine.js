@@ -193,7 +193,7 @@ export function machine(main, { api, session, me }) {
     );
     once(
       members,
-      found.projectors.map((each) => [each.id, each.partitions, each.alive, each.failure]),
+      found.projectors,
       h("h2", {}, "Projectors"),
       found.projectors.length
         ? h(

@@ -88,7 +88,10 @@ async def main() -> int:
     )
     print(machine)
     for what in _WHAT if options.what == "all" else (options.what,):
-        tables = await _measure(what, options)
+        try:
+            tables = await _measure(what, options)
+        except ImportError as error:
+            raise UsageError(f"{error}: `make bench` sets up what is needed") from error
         for table in tables:
             print(f"\n{table.about}\n\n{table.markdown()}")
         if options.record:
@@ -118,16 +121,12 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
                 return await sealing(url, rounds, seconds, events // 10)
             # Imported here, because servers of the benchmark need none of it, and may not have it.
             case "peer":
-                try:
-                    from scripts.bench.peer import peer  # noqa: PLC0415
-                except ImportError as error:
-                    raise UsageError(f"{error}: `make bench` sets up what is needed") from error
+                from scripts.bench.peer import peer  # noqa: PLC0415
+
                 return await peer(url, rounds, seconds)
             case "console":
-                try:
-                    from scripts.bench.console import console  # noqa: PLC0415
-                except ImportError as error:
-                    raise UsageError(f"{error}: `make bench` sets up what is needed") from error
+                from scripts.bench.console import console  # noqa: PLC0415
+
                 return await console(url, rounds, seconds, sizes[:2][-1])
             case _:
                 return await dashboard(url, rounds, sizes)

@@ -54,7 +54,6 @@ def crud_service(database: Database) -> FastAPI:
         now = datetime.now(UTC)
         entry = {"body": note.body, "at": now, "actor": "bench"}
         # The last ten only: a document that grows for ever would be measured instead of a change.
-        # By its id alone: for a second condition the embedded server looks at all tickets.
         changed = await tickets.update_one(
             {"_id": ticket_id},
             {"$push": {"notes": {"$each": [entry], "$slice": -10}}, "$set": {"updated_at": now}},
