@@ -2,7 +2,8 @@
 
 What JSON readers do not agree on is refused before anything looks at it: names that come twice in
 an object, NaN and Infinity, bytes that are not UTF-8. So is what is nested more deeply than any
-request needs. What the values must be is said by the models of the routes.
+request needs. What the values must be is said by the models of the routes; the body's bytes are
+`request.state.body` for who wants them as they are.
 """
 
 import asyncio
@@ -60,6 +61,7 @@ class Bodies:
         except _Refused as refused:
             await refused.answer(scope, receive, send)
             return
+        scope.setdefault("state", {})["body"] = body
         given = False
 
         async def again() -> Message:

@@ -11,8 +11,7 @@ many things at once; an address that shows what nobody has is put off in the sam
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from http import HTTPStatus
 
 import limits
@@ -91,20 +90,20 @@ class Access:
             self._tokens is not None and self._tokens.is_kept(shown)
         )
 
-    @asynccontextmanager
-    async def turn(self, who: Principal) -> AsyncIterator[None]:
-        """Count a request, and that it is under way. Raises TooManyRequests."""
+    async def begin(self, who: Principal) -> None:
+        """Count a request, and that it is under way until its `end`. Raises TooManyRequests."""
         whose = _whose(who)
         await self._count(self._limit, whose)
         if self._under_way[whose] >= AT_ONCE:
             raise TooManyRequests(1)
         self._under_way[whose] += 1
-        try:
-            yield
-        finally:
-            self._under_way[whose] -= 1
-            if not self._under_way[whose]:
-                del self._under_way[whose]
+
+    def end(self, who: Principal) -> None:
+        """Count that a request is under way no more."""
+        whose = _whose(who)
+        self._under_way[whose] -= 1
+        if not self._under_way[whose]:
+            del self._under_way[whose]
 
     async def check_address(self, address: str) -> None:
         """Raise TooManyRequests if so much that is unknown has come from there that nothing more
@@ -136,6 +135,10 @@ def _whose(who: Principal) -> str:
     return who.key or f"{who.role}:{who.id}"
 
 
+def _from(scope: Scope) -> str:
+    return f"at {Asking.of(scope).address}"
+
+
 class Gate:
     """Lets in whom it knows, and who does not ask too often."""
 
@@ -148,24 +151,27 @@ class Gate:
             await self._app(scope, receive, send)
             return
         shown = Headers(scope=scope).get("authorization")
-        from_ = f"at {Asking.of(scope).address}"
         try:
             if not self._access.is_known(shown):  # to find out costs
-                await self._access.check_address(from_)
+                await self._access.check_address(_from(scope))
             who = await self._access.identify(shown)
-            async with self._access.turn(who):
-                scope.setdefault("state", {})["principal"] = who
-                await self._app(scope, receive, self._noting(scope, who, send))
-                return
+            await self._access.begin(who)
         except Unauthenticated as error:
-            answer = await self._to_a_stranger(from_, scope, error)
+            answer = await self._to_a_stranger(scope, error)
         except (TooManyRequests, StoreUnavailable, TokensUncheckable) as error:
             answer = answer_to(error)
+        else:
+            try:
+                scope.setdefault("state", {})["principal"] = who
+                await self._app(scope, receive, self._noting(scope, who, send))
+            finally:
+                self._access.end(who)
+            return
         await answer(scope, receive, send)
 
-    async def _to_a_stranger(self, from_: str, scope: Scope, error: Unauthenticated) -> Response:
+    async def _to_a_stranger(self, scope: Scope, error: Unauthenticated) -> Response:
         try:
-            await self._access.count_failure(from_)
+            await self._access.count_failure(_from(scope))
         except TooManyRequests as too_many:
             return answer_to(too_many)  # and what is not recorded is bounded as well
         await self._access.note("unknown", scope, error.who)

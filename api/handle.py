@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import NamedTuple, Protocol
 from uuid import UUID, uuid5
 
@@ -51,6 +52,7 @@ _COMMANDS = Counter(
     ["verb", "outcome"],
 )
 _CONFLICTS = Counter("casebook_command_conflicts", "Times that another writer was first.")
+_became = cache(_COMMANDS.labels)
 
 
 class KeyReused(CasebookError):
@@ -173,7 +175,7 @@ class Handler:
             return outcome
         finally:
             self._under_way -= 1
-            _COMMANDS.labels(verb(type(submission.command)), became).inc()
+            _became(verb(type(submission.command)), became).inc()
 
     async def _settle(
         self, stream: Stream, other: Stream | None, submission: Submission, command: CommandRef

@@ -11,6 +11,7 @@ correlation id, like every line that is logged while a request is served.
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 
 import structlog
@@ -40,6 +41,7 @@ _SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+_requests, _seconds = cache(_REQUESTS.labels), cache(_SECONDS.labels)  # few: paths are of routes
 _UNDER_WAY = Gauge("casebook_requests_under_way", "Requests that are being served.")
 _MISSING = Gauge("casebook_projection_missing_events", "Events of the log that are in no view.")
 _OVERDUE = Gauge(
@@ -83,8 +85,8 @@ class Measuring:
         method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
         if method not in _METHODS:
             method = _NOWHERE
-        _REQUESTS.labels(method, route, status).inc()
-        _SECONDS.labels(method, route).observe(seconds)
+        _requests(method, route, status).inc()
+        _seconds(method, route).observe(seconds)
         failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
         if failed or self._log_all:
             who = scope.get("state", {}).get("principal")

@@ -7,8 +7,8 @@ Commands for one ticket take turns within a process, so that they do not race ea
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -31,6 +31,7 @@ _CHARACTER_BYTES = 4  # at most: texts of the ticket's state
 _ASKED = Counter(
     "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
 )
+_asked = cache(_ASKED.labels)
 
 
 class EventRef(NamedTuple):
@@ -94,37 +95,9 @@ class Streams:
         self._forgotten = 0
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def turn(self, ticket_id: UUID) -> AsyncIterator[Stream]:
-        """Wait for one's turn with a ticket; give its stream as far as it is known, maybe empty."""
-        turn = self._turns.get(ticket_id)
-        if turn is None:
-            turn = self._turns[ticket_id] = asyncio.Lock()
-        async with turn:
-            stream = self._kept.pop(ticket_id, None)
-            _ASKED.labels("miss" if stream is None else "hit").inc()
-            if stream is None:
-                stream = Stream(ticket_id)
-            self._kept_bytes -= stream.weight_bytes
-            times = self._forgotten
-            try:
-                yield stream
-            finally:
-                if times == self._forgotten:
-                    self._keep(stream)
-
-    @asynccontextmanager
-    async def turns(
-        self, ticket_id: UUID, other_id: UUID | None
-    ) -> AsyncIterator[tuple[Stream, Stream | None]]:
-        """Wait for one's turn with a ticket and, if one is named, with another ticket too."""
-        if other_id is None or other_id == ticket_id:
-            async with self.turn(ticket_id) as stream:
-                yield stream, None
-            return
-        first, second = sorted((ticket_id, other_id))  # or two would wait for each other
-        async with self.turn(first) as one, self.turn(second) as two:
-            yield (one, two) if first == ticket_id else (two, one)
+    def turns(self, ticket_id: UUID, other_id: UUID | None = None) -> "Turns":
+        """Make a block in which one has one's turn with a ticket and, if named, with another."""
+        return Turns(self, ticket_id, None if other_id == ticket_id else other_id)
 
     async def refresh(self, stream: Stream) -> None:
         """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""
@@ -136,6 +109,25 @@ class Streams:
         self._kept_bytes = 0
         self._forgotten += 1
 
+    async def take(self, ticket_id: UUID) -> "Turn":
+        """Wait for one's turn with a ticket. It ends with `give_back`."""
+        lock = self._turns.get(ticket_id)
+        if lock is None:
+            lock = self._turns[ticket_id] = asyncio.Lock()
+        await lock.acquire()
+        stream = self._kept.pop(ticket_id, None)
+        _asked("miss" if stream is None else "hit").inc()
+        if stream is None:
+            stream = Stream(ticket_id)
+        self._kept_bytes -= stream.weight_bytes
+        return Turn(stream, lock, self._forgotten)
+
+    def give_back(self, turn: "Turn") -> None:
+        """End a turn; keep what is known of the ticket now."""
+        if turn.forgotten == self._forgotten:
+            self._keep(turn.stream)
+        turn.lock.release()
+
     def _keep(self, stream: Stream) -> None:
         if stream.head.version == 0:
             return
@@ -144,3 +136,53 @@ class Streams:
         while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self._kept_bytes -= oldest.weight_bytes
+
+
+class Turn(NamedTuple):
+    """Somebody's turn with one ticket."""
+
+    stream: Stream
+    lock: asyncio.Lock
+    forgotten: int
+    """How often all had been forgotten when it began."""
+
+
+class Turns:
+    """A block in which one has one's turn with a ticket, or with two.
+
+    It gives their streams as far as they are known, maybe empty.
+    """
+
+    __slots__ = ("_had", "_other_id", "_streams", "_ticket_id")
+
+    def __init__(self, streams: Streams, ticket_id: UUID, other_id: UUID | None) -> None:
+        self._streams = streams
+        self._ticket_id = ticket_id
+        self._other_id = other_id
+        self._had: list[Turn] = []
+
+    async def __aenter__(self) -> tuple[Stream, Stream | None]:
+        if self._other_id is None:
+            return await self._take(self._ticket_id), None
+        first, second = sorted(
+            (self._ticket_id, self._other_id)
+        )  # or two would wait for each other
+        one = await self._take(first)
+        try:
+            two = await self._take(second)
+        except asyncio.CancelledError:
+            self._give_back()
+            raise
+        return (one, two) if first == self._ticket_id else (two, one)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    async def _take(self, ticket_id: UUID) -> Stream:
+        turn = await self._streams.take(ticket_id)
+        self._had.append(turn)
+        return turn.stream
+
+    def _give_back(self) -> None:
+        for turn in reversed(self._had):
+            self._streams.give_back(turn)

@@ -12,7 +12,7 @@ are asked for together, some times a second.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from pymongo.errors import PyMongoError
 from domain.errors import Refusal, Unacceptable
 from eventstore.driver import Database
 from eventstore.failures import answering
+from eventstore.together import Together
 from projections import health, tickets
 from projections.checkpoints import Checkpoints
 from projections.generations import Generations
@@ -121,6 +122,7 @@ class Views:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._generations = Generations(database)
+        self._reads = Together(self._any_tickets)
         self._awaited: set[_Awaited] = set()
         self._looking: asyncio.Task[None] | None = None
         self._age: tuple[float, str] | None = None
@@ -133,8 +135,12 @@ class Views:
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Give a ticket's read document, of whichever views: the log has what it does not show."""
         async with answering():
-            shown = (await self._generations.known()).of(self._database)
-            return await shown.collection(tickets.COLLECTION).find_one({"_id": ticket_id})
+            return await self._reads.get(ticket_id)
+
+    async def _any_tickets(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
+        shown = (await self._generations.known()).of(self._database)
+        found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
+        return {cast("UUID", document["_id"]): document for document in await found.to_list()}
 
     async def open(self, asked: AtLeast, prefer: str | None) -> Shown:
         """Open the views that are asked for, once they show what is asked for.
@@ -239,8 +245,10 @@ def return_preference(prefer: str | None) -> str | None:
 
 
 def _preference(prefer: str | None, name: str, values: str) -> str | None:
+    if prefer is None:
+        return None
     written = re.compile(rf'\s*{name}\s*=\s*("?)({values})\1\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
-    for preference in (prefer or "").split(","):
+    for preference in prefer.split(","):
         found = written.fullmatch(preference)
         if found is not None:
             return found[2].lower()

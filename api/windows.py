@@ -71,11 +71,13 @@ class Windows:
                 far = _PAST if asked.direction < 0 else _FUTURE
             window = _window(None if is_first else edge, far, asked.direction)
             first: JsonObject = {asked.by: window}
-            if asked.narrow is not None and asked.is_joined:
-                first |= asked.narrow
             rest = list(asked.conditions)
-            if by_narrow and asked.narrow is not None:
-                first, rest = asked.narrow, [*rest, first]
+            if asked.narrow is not None and (asked.is_joined or by_narrow):
+                rest.remove(asked.narrow)
+                if by_narrow:
+                    first, rest = asked.narrow, [*rest, first]
+                else:
+                    first |= asked.narrow
             some = await _read(reads, asked, first, rest, limit - len(found))
             known = {document["_id"] for document in found}  # one may have moved meanwhile
             found += [document for document in some if document["_id"] not in known]
@@ -136,11 +138,14 @@ async def _read(
     rest: Sequence[JsonObject],
     limit: int,
 ) -> list[JsonObject]:
-    stages: list[JsonObject] = [{"$match": first}]
-    if rest:
-        stages.append({"$match": {"$and": list(rest)}})
-    stages += [
-        {"$sort": {asked.by: asked.direction, "_id": asked.direction}},
+    order = {asked.by: asked.direction, "_id": asked.direction}
+    if not rest:  # half of what an aggregation takes
+        found = reads.find(first, asked.projection).sort(list(order.items())).limit(limit)
+        return await found.to_list()
+    stages: list[JsonObject] = [
+        {"$match": first},
+        {"$match": {"$and": list(rest)}},
+        {"$sort": order},
         {"$limit": limit},
         {"$project": dict(asked.projection)},
     ]

@@ -7,6 +7,7 @@ follows from a command is decided in `domain/decisions.py`.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Literal, get_args
 from uuid import UUID
 
@@ -243,6 +244,7 @@ Command = (
 )
 
 
+@cache
 def verb(command: type[Command]) -> str:
     """Give the command's name as clients say it: `update_status`, `assign` (for AssignTicket)."""
     snake = re.sub(r"(?<!^)(?=[A-Z])", "_", command.__name__).lower()

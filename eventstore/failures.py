@@ -9,8 +9,9 @@ StoreError
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
 
 from pymongo.errors import (
     BulkWriteError,
@@ -85,18 +86,35 @@ def translating() -> Iterator[None]:
         raise translated(error) from error
 
 
-@asynccontextmanager
-async def answering(seconds: float | None = None) -> AsyncIterator[None]:
+class answering:  # noqa: N801 it is used as a word
     """Raise the store's own errors in this block, and StoreUnavailable if it takes too long.
 
     Unless given, that is as long as a client is kept waiting for a database that does not answer.
+    A class, not a generator: every request enters several.
     """
-    try:
-        with translating():
-            async with asyncio.timeout(PATIENCE_SECONDS if seconds is None else seconds):
-                yield
-    except TimeoutError as error:
-        raise StoreUnavailable from error
+
+    __slots__ = ("_timeout",)
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._timeout = asyncio.timeout(PATIENCE_SECONDS if seconds is None else seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise StoreUnavailable from late
+        if isinstance(error, TimeoutError):
+            raise StoreUnavailable from error
+        if isinstance(error, PyMongoError):
+            raise translated(error) from error
 
 
 def translated(error: PyMongoError) -> StoreError:

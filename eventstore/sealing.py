@@ -91,15 +91,13 @@ def sealed(
     return cast("EventDocument", {**_with(document, values), "sealed": fields})
 
 
-def all_personal(event: EventData, metadata: Metadata) -> list[Personal]:
+def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
     """Give what of an event is to be sealed: its own, and what tells of it."""
-    found = list(event.personal)
+    found = event.personal
     actor = metadata.actor
     if actor.role == "requester":
-        found += [Personal("/actor/id", actor.id), Personal("/command/id", actor.id)]
-    if found:
-        found.append(Personal("/command/fingerprint", found[0].person))
-    return found
+        found = (*found, Personal("/actor/id", actor.id), Personal("/command/id", actor.id))
+    return (*found, Personal("/command/fingerprint", found[0].person)) if found else ()
 
 
 def persons(document: Mapping[str, object]) -> Iterator[UUID]:

@@ -18,7 +18,14 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -189,17 +196,16 @@ class EventStore:
 
         Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
         """
-        events = list(events)
-        about = (ticket_id, head, events, metadata, occurred_at, recorded_at)
         if not self._sealing:
-            return chained(*about)
-        names = {each.person for event in events for each in all_personal(event, metadata)}
+            return chained(ticket_id, head, events, metadata, occurred_at, recorded_at)
+        events = [event._replace(personal=all_personal(event, metadata)) for event in events]
+        names = {each.person for event in events for each in event.personal}
         keys = await self.vault.of_names(names) if names else {}
 
         def protect(document: EventDocument, event: EventData) -> EventDocument:
-            return sealed(document, all_personal(event, metadata), keys)
+            return sealed(document, event.personal, keys)
 
-        return chained(*about, protect)
+        return chained(ticket_id, head, events, metadata, occurred_at, recorded_at, protect)
 
     async def open(
         self, documents: Sequence[EventDocument], *, missing: Key | None = None
@@ -447,7 +453,7 @@ class EventStore:
             found = self._events.find({"recorded_at": span}).sort("recorded_at", 1).limit(limit)
             return await found.to_list()
 
-    async def versions(self, ids: Sequence[UUID]) -> list[tuple[UUID, int]]:
+    async def versions(self, ids: Collection[UUID]) -> list[tuple[UUID, int]]:
         """Give the versions that are stored of some tickets, in any order."""
         wanted = {"_id": 0, "ticket_id": 1, "version": 1}
         with translating():
@@ -455,6 +461,13 @@ class EventStore:
             found = await self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).to_list()
         stored = ((d["ticket_id"], cast("object", d.get("version"))) for d in found)
         return [(t, version) for t, version in stored if isinstance(version, int) and version > 0]
+
+    async def head_versions(self, ids: Collection[UUID]) -> dict[UUID, int]:
+        """Give the last version of some tickets, of those that are there. Reads all versions."""
+        heads: dict[UUID, int] = {}
+        for ticket_id, version in await self.versions(ids):
+            heads[ticket_id] = max(version, heads.get(ticket_id, 0))
+        return heads
 
     async def position(self) -> ResumeToken:
         """Give the token of now: watching from it brings every event written after this call."""

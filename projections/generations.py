@@ -23,7 +23,7 @@ For those who look by hand, `ticket_reads` and the others are database views of 
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
+from eventstore.together import Together
 from projections import checkpoints, parked, sums, tickets
 from projections.checkpoints import Checkpoints, Fenced
 from projections.parked import ParkedTickets
@@ -151,6 +152,7 @@ class Generations:
         self._documents = database.collection(COLLECTION)
         self._known: Generation | None = None
         self._seen_at = 0.0
+        self._still = Together(self._active_for)
 
     async def prepare(self) -> Generation:
         """Make the first generation, if there is none; give the active one. Safe to repeat."""
@@ -185,6 +187,9 @@ class Generations:
         self._seen_at = asyncio.get_running_loop().time()
         return self._known
 
+    async def _active_for(self, askers: Collection[None]) -> dict[None, Generation]:
+        return dict.fromkeys(askers, await self.active())
+
     async def shown(self) -> Database:
         """Give the database as it is with the views that are shown now."""
         return (await self.active()).of(self._database)
@@ -199,12 +204,13 @@ class Generations:
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the active generation; again if another has taken its place meanwhile.
 
-        So no answer is of what is no longer shown, and asking costs no time of its own.
+        So no answer is of what is no longer shown, and asking costs no time of its own: all who
+        ask at once share one look.
         """
         while True:
             asked = self._known or await self.active()
             answer, active = await asyncio.gather(
-                question(asked.of(self._database)), self.active(), return_exceptions=True
+                question(asked.of(self._database)), self._still.get(None), return_exceptions=True
             )
             if isinstance(active, BaseException):
                 raise active

@@ -93,13 +93,13 @@ async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatc
     kept = Streams(store)
     ids = await open_some(store, 8, versions=3)
     for ticket in ids:
-        async with kept.turn(ticket) as stream:
+        async with kept.turns(ticket) as (stream, _):
             await kept.refresh(stream)
     assert 1 < len(kept._kept) < 8
     assert list(kept._kept) == ids[-len(kept._kept) :]
     assert kept._kept_bytes == sum(s.weight_bytes for s in kept._kept.values()) <= 10_000
     before = len(kept._kept)
-    async with kept.turn(uuid4()) as stream:
+    async with kept.turns(uuid4()) as (stream, _):
         await kept.refresh(stream)
     assert len(kept._kept) == before, "a ticket that is not there is not kept"
     assert len(kept._turns) == 0
@@ -126,7 +126,7 @@ async def test_turns_with_two_tickets_are_taken_in_one_order(store):
             await asyncio.sleep(0)
 
     async with asyncio.timeout(5):
-        async with kept.turn(a):
+        async with kept.turns(a):
             waiting = [asyncio.create_task(both(*pair)) for pair in ((a, b), (b, a))]
             await asyncio.sleep(0.02)  # both stand in line now
         await asyncio.gather(*waiting)
