@@ -170,9 +170,8 @@ def create_app(
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
     commands.add_routes(app.router, handler, views, tickets, sights, authorise)
-    app.include_router(bulk.router(handler, views, sights))
-    app.include_router(lists.router(database, views, sights))
-    app.include_router(history.router(store, tickets, sights))
+    history.add_routes(app.router, store, tickets, sights, authorise)
+    lists.add_routes(app.router, database, views, sights)
     app.include_router(feed.router(feeds, access))
     app.include_router(webhooks.router(database, store))
     app.include_router(saved_views.router(database, views, sights))
@@ -184,6 +183,7 @@ def create_app(
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     app.include_router(persons.router(database, store))
+    app.include_router(bulk.router(handler, views, sights))
     app.include_router(console.router())
     return app
 

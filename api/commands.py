@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field
 
 from api.access import CurrentPrincipal
 from api.answers import described_headers
-from api.command_route import Authorise, command_route
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission, new_ticket_id
+from api.plain_route import Authorise, command_route
 from api.problems import problem_responses
 from api.representations import TicketDetail, Tickets
 from api.sight import Sight, Sights

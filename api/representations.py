@@ -115,7 +115,7 @@ class Tickets:
         """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
         async with answering():
-            if read is not None and await self._is_head(ticket_id, read.version):
+            if read is not None and await self._is_all(ticket_id, read.version):
                 return read
             behind = await self._store.load(ticket_id, after=read.version if read else 0)
         current = tickets.fold(read, behind)
@@ -123,9 +123,9 @@ class Tickets:
             raise TicketNotFound
         return current
 
-    async def _is_head(self, ticket_id: UUID, version: int) -> bool:
+    async def _is_all(self, ticket_id: UUID, version: int) -> bool:
         """Say whether the log has nothing behind a version; False as well if it is dear to ask."""
-        return version <= _SHORT and await self._heads.get(ticket_id) == version
+        return version <= _SHORT and (await self._heads.get(ticket_id) or 0) <= version
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
         """Give a ticket as it is, or was before its first event that cannot be read.

@@ -91,6 +91,8 @@ class Windows:
             edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
         if len(found) >= limit:
             self._remember(asked, abs(cast("datetime", found[-1][asked.by]) - begin))
+        elif behind is None:
+            self._remember(asked, _FUTURE - _PAST)
         return found
 
     async def at(
@@ -109,7 +111,7 @@ class Windows:
     def _remember(self, asked: Asked, gone_over: timedelta) -> None:
         """Begin with a little more next time."""
         name = _name(asked)
-        self._widths[name] = gone_over * 5 / 4 + _LEAST
+        self._widths[name] = min(gone_over * 5 / 4 + _LEAST, _FUTURE - _PAST)
         self._widths.move_to_end(name)
         if len(self._widths) > _MOST_REMEMBERED:
             self._widths.popitem(last=False)
