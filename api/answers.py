@@ -7,8 +7,13 @@ from fastapi import Request, Response
 
 
 def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
-    """Answer with JSON; what somebody else has put into the log is shown as text."""
-    return Response(orjson.dumps(content, default=str), status, headers, "application/json")
+    """Answer with JSON, as `as_json` writes it."""
+    return Response(as_json(content), status, headers, "application/json")
+
+
+def as_json(content: object) -> bytes:
+    """Write JSON; what somebody else has put into the log is shown as text."""
+    return orjson.dumps(content, default=str)
 
 
 def next_link(request: Request, **parameters: object) -> dict[str, str]:

@@ -171,7 +171,7 @@ def create_app(
     sights = Sights(desks, tickets)
     commands.add_routes(app.router, handler, views, tickets, sights, authorise)
     history.add_routes(app.router, store, tickets, sights, authorise)
-    lists.add_routes(app.router, database, views, sights)
+    lists.add_routes(app.router, database, views, sights, authorise)
     app.include_router(feed.router(feeds, access))
     app.include_router(webhooks.router(database, store))
     app.include_router(saved_views.router(database, views, sights))

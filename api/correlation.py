@@ -8,16 +8,17 @@ that is logged meanwhile, and what is sent to webhooks of that event.
 
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Annotated
 
 import structlog
 from fastapi import Depends, Header, Request
 from opentelemetry import trace
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 HEADER = "Correlation-Id"
+_HEADER = HEADER.lower().encode()
 _MOST_CHARACTERS = 200
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-.*")
 
@@ -41,12 +42,12 @@ class Correlation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        found = _found(Headers(scope=scope))
+        found = _found(scope["headers"])
         scope.setdefault("state", {})["correlation_id"] = found
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = found
+                message["headers"] = [*message["headers"], (_HEADER, found.encode("latin-1"))]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(correlation_id=found):
@@ -57,14 +58,19 @@ def _is_taken(given: str) -> bool:
     return given.isascii() and given.isprintable() and 0 < len(given) <= _MOST_CHARACTERS
 
 
-def _found(headers: Headers) -> str:
-    given = headers.get(HEADER, "").strip()
+def _found(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    given = parent = ""
+    for name, value in headers:
+        if name == _HEADER and not given:
+            given = value.decode("latin-1").strip()
+        elif name == b"traceparent" and not parent:
+            parent = value.decode("latin-1")
     if _is_taken(given):
         return given
     own = trace.get_current_span().get_span_context()
     if own.is_valid:  # of a trace that this server is told to take part in, or to begin
         return trace.format_trace_id(own.trace_id)
-    told = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    told = _TRACEPARENT.fullmatch(parent)
     return str(uuid7()) if told is None else told[1]
 
 

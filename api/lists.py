@@ -6,16 +6,17 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access import CurrentPrincipal
-from api.answers import described_headers, json_response, next_link
+from api.answers import as_json, described_headers, json_response, next_link
 from api.cursors import Cursors
 from api.listing import MOST_COUNTED, Listing, Position, Sort
+from api.plain_route import Authorise, list_route
 from api.problems import VIEW_RESPONSES
 from api.representations import TicketSummary
 from api.search import (
@@ -36,6 +37,7 @@ from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
 from eventstore.driver import Database
 from eventstore.failures import answering
+from eventstore.together import Shared
 from projections.saved_views import SavedViews, ViewName
 
 _MOST_VALUES = 20
@@ -163,22 +165,26 @@ class TicketPage(BaseModel, extra="forbid"):
     )
 
 
+class _Page(NamedTuple):
+    """What of a page all share who ask at once: its tickets in JSON, the cursor of the next one."""
+
+    tickets: orjson.Fragment
+    next: str | None
+
+
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
-def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sights) -> None:
+def add_routes(
+    routes: APIRouter, database: Database, views: Views, sights: Sights, authorise: Authorise
+) -> None:
     """Add the routes over one database: to the application's own, where they are found soonest."""
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
     windows = Windows()
+    pages: Shared[str, _Page] = Shared()  # whenever something changes, all look at once
     headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
-    @routes.get(
-        "/tickets",
-        tags=["queries"],
-        response_model=TicketPage,
-        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
-    )
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
@@ -211,22 +217,35 @@ def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sigh
         # How long a requester waits must not tell what others' tickets hold.
         along = "requester" if sight.is_of_requester else None
         listing = Listing(sight.within(found), asked.sort, along)
-        page = await opened.ask(
-            lambda shown: listing.page(shown, position, asked.limit + 1, windows)
-        )
+
+        async def page() -> _Page:
+            found = await opened.ask(
+                lambda shown: listing.page(shown, position, asked.limit + 1, windows)
+            )
+            following = None
+            if len(found) > asked.limit:
+                last = found[asked.limit - 1]
+                place = (asked.fingerprint(), last[listing.by], last["_id"])
+                following = await cursors.write(place)
+            presented = [sight.present(document) for document in found[: asked.limit]]
+            return _Page(orjson.Fragment(as_json(presented)), following)
+
+        same = repr((listing.filter(), along, position, asked.limit, asked.fingerprint()))
+        async with answering():
+            shown = await pages.get(same, page)
         total = await _total(opened, listing) if asked.count else None
-        following = None
-        if len(page) > asked.limit:
-            last = page[asked.limit - 1]
-            place = (asked.fingerprint(), last[listing.by], last["_id"])
-            following = await cursors.write(place)
-        links = next_link(request, cursor=following) if following else {}
-        content = {
-            "tickets": [sight.present(document) for document in page[: asked.limit]],
-            "next": following,
-            "total": total,
-        }
+        links = next_link(request, cursor=shown.next) if shown.next else {}
+        content = {**shown._asdict(), "total": total}
         return json_response(content, {**opened.headers, **links})
+
+    routes.add_api_route(
+        "/tickets",
+        list_tickets,
+        tags=["queries"],
+        response_model=TicketPage,
+        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
+        route_class_override=list_route(ListQuery, authorise),
+    )
 
 
 async def _total(opened: Shown, listing: Listing) -> int | None:

@@ -12,6 +12,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from typing import get_origin
 from uuid import UUID
 
 from fastapi import Request, Response
@@ -108,6 +109,38 @@ def ticket_route(unasked: BaseModel, authorise: Authorise) -> type[APIRoute]:
             return {"ticket_id": ticket_id, "who": await principal(request), "asked": unasked}
 
     return TicketRoute
+
+
+def list_route(parameters: type[BaseModel], authorise: Authorise) -> type[APIRoute]:
+    """Make the class of a route with such parameters, which takes the header `Prefer`."""
+    repeated = {n for n, f in parameters.model_fields.items() if get_origin(f.annotation) is list}
+
+    class ListRoute(PlainRoute):
+        """The route of a list."""
+
+        method = "GET"
+
+        async def read(self, request: Request) -> dict[str, object] | None:
+            values = _values(request, frozenset({"prefer"}))
+            if values is None:
+                return None
+            single: dict[str, str] = {}
+            many: dict[str, list[str]] = {}
+            for name, value in request.query_params.multi_items():
+                if not value or name not in parameters.model_fields or name in single:
+                    return None
+                if name in repeated:
+                    many.setdefault(name, []).append(value)
+                else:
+                    single[name] = value
+            try:
+                values["asked"] = parameters.model_validate({**single, **many})
+            except ValidationError:
+                return None
+            await authorise(request)
+            return {**values, "request": request, "who": await principal(request)}
+
+    return ListRoute
 
 
 def _values(request: Request, taken: frozenset[str]) -> dict[str, object] | None:

@@ -26,6 +26,7 @@ INTERNAL_FIELDS = frozenset(
     ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
 )
 """Fields of a read document that clients have no business with."""
+_NOT_SHOWN = INTERNAL_FIELDS | {"_id"}
 
 _SHORT = 20
 """Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""
@@ -91,8 +92,11 @@ class TicketDetail(TicketSummary):
 
 def present(document: Mapping[str, object]) -> JsonObject:
     """Give a read document as a client sees it."""
-    shown = {name: value for name, value in document.items() if name not in INTERNAL_FIELDS}
-    return {"id": shown.pop("_id"), **shown}
+    shown: JsonObject = {"id": document["_id"]}
+    for name, value in document.items():
+        if name not in _NOT_SHOWN:
+            shown[name] = value
+    return shown
 
 
 def readable(document: Mapping[str, object] | None) -> TicketRead | None:

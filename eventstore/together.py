@@ -1,4 +1,4 @@
-"""Single questions to the database that are asked together.
+"""Questions to the database that many ask: put to it together, or once for all.
 
 The idea is `commit.py`'s, for reading: while one question is under way, whoever asks next waits;
 when it is answered, all that have gathered meanwhile are asked as one. A lone reader waits for
@@ -31,6 +31,11 @@ class Together(Generic[K, V]):
         self._ask = ask
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
         self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nobody waits."""
+        return self._asking is None
 
     async def get(self, key: K) -> V | None:
         """Give a value, or None if there is none.
@@ -78,6 +83,34 @@ class Together(Generic[K, V]):
             for answer in waiting:
                 if not answer.done():  # who asked may have gone
                     answer.set_result(found.get(key))
+
+
+class Shared(Generic[K, V]):
+    """Has the same question of many asked once for all who wait. Others do not wait for it."""
+
+    def __init__(self) -> None:
+        self._asked: dict[K, Together[None, tuple[V]]] = {}
+
+    async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
+        """Give what `ask` gives, or that of whoever asks the same; `key` says what is the same.
+
+        Raises as `Together.get` does.
+        """
+        same = self._asked.get(key)
+        if same is None:
+
+            async def once(_: Collection[None]) -> dict[None, tuple[V]]:
+                return {None: (await ask(),)}
+
+            same = self._asked[key] = Together(once)
+        try:
+            found = await same.get(None)
+        finally:
+            if same.is_idle and self._asked.get(key) is same:
+                del self._asked[key]
+        if found is None:
+            raise AssertionError("it is always answered")
+        return found[0]
 
 
 def _tell(some: Mapping[K, list[asyncio.Future[V | None]]], error: Exception) -> None:
