@@ -10,9 +10,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests wait more than they work: for leases that lapse, for processes that start. So there is room
-# for one more than there are processors, of which a small machine has two.
-PROCESSES ?= 3
+# Tests wait as much as they work: for leases that lapse, for processes that start. So there is room
+# for twice as many as there are processors, of which a small machine has two.
+PROCESSES ?= 4
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench

@@ -8,6 +8,7 @@ request needs. What the values must be is said by the models of the routes; the 
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -112,9 +113,7 @@ class Bodies:
 
 def _check_type(given: str | None) -> None:
     media_type = (given or "").partition(";")[0].strip().lower()
-    if media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
+    if media_type == "application/json" or re.fullmatch("application/[^/]+[+]json", media_type):
         return
     found = f"not {media_type}" if media_type else "and the request names no type"
     raise _Refused(

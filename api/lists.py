@@ -230,9 +230,9 @@ def add_routes(
             presented = [sight.present(document) for document in found[: asked.limit]]
             return _Page(orjson.Fragment(as_json(presented)), following)
 
-        same = repr((listing.filter(), along, position, asked.limit, asked.fingerprint()))
+        about = (opened.kept, listing.filter(), along, position, asked.limit, asked.fingerprint())
         async with answering():
-            shown = await pages.get(same, page)
+            shown = await pages.get(repr(about), page)
         total = await _total(opened, listing) if asked.count else None
         links = next_link(request, cursor=shown.next) if shown.next else {}
         content = {**shown._asdict(), "total": total}

@@ -1,15 +1,13 @@
 """Routes of which a request that is plainly good is read here, at once.
 
 FastAPI reads a body into dictionaries, validates them, and solves what an endpoint depends on: more
-than a third of what a command cost, and of what a ticket costs that is looked at. Here a body's
-bytes go to pydantic as they are, and the few headers are looked for once. Whatever is not plainly
-good, or is asked for in an unusual form, is left to FastAPI as if this were not here: it says what
-is wrong, and it makes the API's document. So nothing is taken here that would be refused there, and
-no error is worded twice.
+than a third of what a command cost, or a list. Here a body's bytes go to pydantic as they are, and
+the few headers are looked for once. Whatever is not plainly good, or is asked for in an unusual
+form, is left to FastAPI as if this were not here: it says what is wrong, and it makes the API's
+document. So nothing is taken here that would be refused there, and no error is worded twice.
 """
 
 import re
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import get_origin
@@ -36,16 +34,19 @@ _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 class PlainRoute(APIRoute):
-    """A route that looks at a request before FastAPI does."""
+    """A route that looks at a request before FastAPI does.
+
+    What FastAPI would solve for it beside its parameters, `read` has to do as well.
+    """
 
     method: str
 
-    @abstractmethod
     async def read(self, request: Request) -> dict[str, object] | None:
         """Give what the endpoint takes; None unless all is plainly good.
 
         Raises Forbidden for who may not.
         """
+        raise NotImplementedError
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once, or have FastAPI answer."""

@@ -7,6 +7,7 @@ it always shows every acknowledged change, projector or none (law L9).
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -113,7 +114,7 @@ class Tickets:
     def __init__(self, store: EventStore, views: Views) -> None:
         self._store = store
         self._views = views
-        self._heads = Together(store.head_versions)
+        self._heads = Together(partial(store.short_heads, most=_SHORT))
 
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
@@ -129,7 +130,10 @@ class Tickets:
 
     async def _is_all(self, ticket_id: UUID, version: int) -> bool:
         """Say whether the log has nothing behind a version; False as well if it is dear to ask."""
-        return version <= _SHORT and (await self._heads.get(ticket_id) or 0) <= version
+        if version > _SHORT:
+            return False
+        head = await self._heads.get(ticket_id)
+        return head is not None and head <= version
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
         """Give a ticket as it is, or was before its first event that cannot be read.

@@ -93,7 +93,7 @@ class Streams:
         self._kept: OrderedDict[UUID, Stream] = OrderedDict()
         self._kept_bytes = 0
         self._forgotten = 0
-        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     def turns(self, ticket_id: UUID, other_id: UUID | None = None) -> "Turns":
         """Make a block in which one has one's turn with a ticket and, if named, with another."""
@@ -111,9 +111,9 @@ class Streams:
 
     async def take(self, ticket_id: UUID) -> "Turn":
         """Wait for one's turn with a ticket. It ends with `give_back`."""
-        lock = self._turns.get(ticket_id)
+        lock = self._locks.get(ticket_id)
         if lock is None:
-            lock = self._turns[ticket_id] = asyncio.Lock()
+            lock = self._locks[ticket_id] = asyncio.Lock()
         await lock.acquire()
         stream = self._kept.pop(ticket_id, None)
         _asked("miss" if stream is None else "hit").inc()
@@ -124,9 +124,11 @@ class Streams:
 
     def give_back(self, turn: "Turn") -> None:
         """End a turn; keep what is known of the ticket now."""
-        if turn.forgotten == self._forgotten:
-            self._keep(turn.stream)
-        turn.lock.release()
+        try:
+            if turn.forgotten == self._forgotten:
+                self._keep(turn.stream)
+        finally:
+            turn.lock.release()
 
     def _keep(self, stream: Stream) -> None:
         if stream.head.version == 0:
@@ -170,7 +172,7 @@ class Turns:
         one = await self._take(first)
         try:
             two = await self._take(second)
-        except asyncio.CancelledError:
+        except BaseException:
             self._give_back()
             raise
         return (one, two) if first == self._ticket_id else (two, one)

@@ -26,11 +26,11 @@ from pymongo.errors import PyMongoError
 
 from domain.errors import Refusal, Unacceptable
 from eventstore.driver import Database
-from eventstore.failures import answering
+from eventstore.failures import StoreUnavailable, answering
 from eventstore.together import Together
 from projections import health, tickets
 from projections.checkpoints import Checkpoints
-from projections.generations import Generations
+from projections.generations import Generation, Generations
 from projections.saved_views import ViewName
 
 T = TypeVar("T")
@@ -104,10 +104,14 @@ class _Awaited(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Views to be asked, the headers that say of when they are, and which UTC day that is."""
+    """Views to be asked, the headers that say of when they are, and which UTC day that is.
+
+    `kept`: which views, if they are as of a time; None for those of now, whichever they are.
+    """
 
     headers: Mapping[str, str]
     today: date
+    kept: Generation | None
     _ask: Callable[[Callable[[Database], Awaitable[object]]], Awaitable[object]]
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
@@ -155,7 +159,7 @@ class Views:
         ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age_told()}
-        return Shown(headers, datetime.now(UTC).date(), self._generations.ask)
+        return Shown(headers, datetime.now(UTC).date(), None, self._generations.ask)
 
     async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
         if after:
@@ -168,7 +172,8 @@ class Views:
         def ask(question: Callable[[Database], Awaitable[T]]) -> Awaitable[T]:
             return question(built.generation.of(self._database))
 
-        return Shown({AS_OF_HEADER: built.until.isoformat()}, built.until.date(), ask)
+        headers = {AS_OF_HEADER: built.until.isoformat()}
+        return Shown(headers, built.until.date(), built.generation, ask)
 
     async def _age_told(self) -> str:
         """Give the age in seconds, or `unknown`; told again for a moment without looking."""
@@ -200,7 +205,7 @@ class Views:
         return True
 
     async def _shows(self, versions: Mapping[UUID, int]) -> bool:
-        with suppress(PyMongoError):
+        with suppress(PyMongoError, StoreUnavailable):
             shown = await self._versions(list(versions))
             return all(shown.get(t, 0) >= version for t, version in versions.items())
         return False
@@ -211,13 +216,14 @@ class Views:
             found = reads.find({"_id": {"$in": ids}}, {"version": 1})
             return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
 
-        return await self._generations.ask(question)
+        async with answering():
+            return await self._generations.ask(question)
 
     async def _look(self) -> None:
         """Ask again and again until nobody waits."""
         try:
             while self._awaited:
-                with suppress(PyMongoError):
+                with suppress(PyMongoError, StoreUnavailable):
                     await self._tell_those_who_can_see()
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 
 class Windows:
     """Reads pages, and remembers where the times of tickets end, and over how much time a page of
-    a list went: only to begin there.
+    a list went: only to begin there. That of a list which had less than a page was all time.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,9 @@ class Windows:
         edge = behind
         if edge is None:
             edge = await self._end(shown, asked)
-        begin, is_first, width = edge, behind is None, self._width(asked)
+        name = _name(reads.name, asked)
+        # Remembered again by a page that is read to its end: one that took too long begins small.
+        begin, is_first, width = edge, behind is None, self._widths.pop(name, _FIRST)
         while len(found) < limit:
             far = _moved(edge, asked.direction * width)
             by_narrow = not asked.is_joined and (asked.is_along or width > _RECENT)
@@ -90,9 +92,10 @@ class Windows:
                 break
             edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
         if len(found) >= limit:
-            self._remember(asked, abs(cast("datetime", found[-1][asked.by]) - begin))
+            gone_over = abs(cast("datetime", found[-1][asked.by]) - begin)
+            self._remember(name, gone_over * 5 / 4 + _LEAST)
         elif behind is None:
-            self._remember(asked, _FUTURE - _PAST)
+            self._remember(name, _FUTURE - _PAST)
         return found
 
     async def at(
@@ -105,13 +108,8 @@ class Windows:
             first |= asked.narrow
         return await _read(reads, asked, first, [*asked.conditions, more], limit)
 
-    def _width(self, asked: Asked) -> timedelta:
-        return self._widths.get(_name(asked), _FIRST)
-
-    def _remember(self, asked: Asked, gone_over: timedelta) -> None:
-        """Begin with a little more next time."""
-        name = _name(asked)
-        self._widths[name] = min(gone_over * 5 / 4 + _LEAST, _FUTURE - _PAST)
+    def _remember(self, name: bytes, width: timedelta) -> None:
+        self._widths[name] = min(width, _FUTURE - _PAST)
         self._widths.move_to_end(name)
         if len(self._widths) > _MOST_REMEMBERED:
             self._widths.popitem(last=False)
@@ -162,9 +160,9 @@ def _window(edge: datetime | None, far: datetime, direction: int) -> JsonObject:
     return {"$lte": far, "$gte" if edge is None else "$gt": edge or _PAST}
 
 
-def _name(asked: Asked) -> bytes:
+def _name(collection: str, asked: Asked) -> bytes:
     """Tell one list from another; what is asked for may name somebody, and is not kept."""
-    return hashlib.sha256(repr(asked).encode()).digest()
+    return hashlib.sha256(repr((collection, asked)).encode()).digest()
 
 
 def _moved(time: datetime, by: timedelta) -> datetime:

@@ -4,6 +4,9 @@ The idea is `commit.py`'s, for reading: while one question is under way, whoever
 when it is answered, all that have gathered meanwhile are asked as one. A lone reader waits for
 nobody; the more there are, the less each costs. Every question is put to the database after it was
 asked here, so an answer is never older than its question.
+
+What cannot be answered together, for whatever reason, or not soon, is asked one by one and all at
+once: a value that cannot be read, or a shard that is silent, is to hold up nobody else.
 """
 
 import asyncio
@@ -11,8 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import Context
 from itertools import islice
 from typing import Generic, TypeVar
-
-from pymongo.errors import PyMongoError
+from weakref import WeakValueDictionary
 
 from eventstore import failures
 from eventstore.failures import StoreUnavailable
@@ -21,6 +23,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MOST_AT_ONCE = 200
+SOON_SECONDS = 1.0
 
 
 class Together(Generic[K, V]):
@@ -30,55 +33,55 @@ class Together(Generic[K, V]):
         """`ask` gives the values of some keys; what is not there is left out."""
         self._ask = ask
         self._waiting: dict[K, list[asyncio.Future[V | None]]] = {}
-        self._asking: asyncio.Task[None] | None = None
-
-    @property
-    def is_idle(self) -> bool:
-        """Say whether nobody waits."""
-        return self._asking is None
+        self._turns: asyncio.Task[None] | None = None
+        self._asked: set[asyncio.Task[None]] = set()
 
     async def get(self, key: K) -> V | None:
         """Give a value, or None if there is none.
 
-        Raises what `ask` raises, and TimeoutError if it takes longer than clients are kept waiting.
+        Raises what `ask` raises, and StoreUnavailable if it takes too long.
         """
         answer: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(answer)
-        if self._asking is None:
+        if self._turns is None:
             # In no request's context: it asks for many.
-            self._asking = asyncio.create_task(self._ask_on(), context=Context())
+            self._turns = asyncio.create_task(self._take_turns(), context=Context())
         return await answer
 
-    async def _ask_on(self) -> None:
-        """Ask again and again until nobody waits."""
+    async def _take_turns(self) -> None:
+        """Ask until nobody waits: the next question once one is answered, or soon."""
         try:
             while self._waiting:
-                some = {
-                    key: self._waiting.pop(key) for key in [*islice(self._waiting, MOST_AT_ONCE)]
-                }
-                try:
-                    await self._answer(some)
-                finally:  # only if we were cancelled is any left: the process is ending
-                    _tell(some, StoreUnavailable())
+                keys = [*islice(self._waiting, MOST_AT_ONCE)]
+                asked = self._begin({key: self._waiting.pop(key) for key in keys})
+                await asyncio.wait({asked}, timeout=SOON_SECONDS)
         finally:
-            self._asking = None
-            _tell(self._waiting, StoreUnavailable())
+            self._turns = None
+            _tell(self._waiting, StoreUnavailable())  # only if we were cancelled: it is the end
             self._waiting.clear()
 
+    def _begin(self, some: Mapping[K, list[asyncio.Future[V | None]]]) -> asyncio.Task[None]:
+        asked = asyncio.create_task(self._answer(some))
+        self._asked.add(asked)
+        asked.add_done_callback(self._asked.discard)
+        return asked
+
     async def _answer(self, some: Mapping[K, list[asyncio.Future[V | None]]]) -> None:
+        seconds = failures.PATIENCE_SECONDS
         try:
-            async with asyncio.timeout(failures.PATIENCE_SECONDS):
+            async with asyncio.timeout(seconds if len(some) == 1 else min(seconds, SOON_SECONDS)):
                 found = await self._ask(some.keys())
-        except (PyMongoError, TimeoutError) as error:
-            _tell(some, error)
-            return
         except Exception as error:  # noqa: BLE001 it is raised where it was asked
             if len(some) == 1:
-                _tell(some, error)
-            else:  # what one of them is about cannot be read: it is to fail nobody else
-                for key, waiting in some.items():
-                    await self._answer({key: waiting})
+                _tell(some, StoreUnavailable() if isinstance(error, TimeoutError) else error)
+                return
+            for key, waiting in some.items():
+                if not all(answer.done() for answer in waiting):
+                    self._begin({key: waiting})
             return
+        except asyncio.CancelledError:
+            _tell(some, StoreUnavailable())
+            raise
         for key, waiting in some.items():
             for answer in waiting:
                 if not answer.done():  # who asked may have gone
@@ -89,7 +92,8 @@ class Shared(Generic[K, V]):
     """Has the same question of many asked once for all who wait. Others do not wait for it."""
 
     def __init__(self) -> None:
-        self._asked: dict[K, Together[None, tuple[V]]] = {}
+        # Those who wait, and the task that asks, keep it there.
+        self._asked: WeakValueDictionary[K, Together[None, tuple[V]]] = WeakValueDictionary()
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
         """Give what `ask` gives, or that of whoever asks the same; `key` says what is the same.
@@ -103,11 +107,7 @@ class Shared(Generic[K, V]):
                 return {None: (await ask(),)}
 
             same = self._asked[key] = Together(once)
-        try:
-            found = await same.get(None)
-        finally:
-            if same.is_idle and self._asked.get(key) is same:
-                del self._asked[key]
+        found = await same.get(None)
         if found is None:
             raise AssertionError("it is always answered")
         return found[0]

@@ -179,11 +179,14 @@ def _timed(before: Ticket | None, event: TicketEvent) -> Iterator[Time]:
 
 
 def added(one: Entries, other: Entries) -> dict[str, int]:
-    """Give the sum of entries, without zeros."""
+    """Give the sum of entries, without zeros; `one` is such a sum, or what a first event adds."""
     total = dict(one)
     for key, n in other.items():
-        total[key] = total.get(key, 0) + n
-    return {key: n for key, n in total.items() if n}
+        if more := total.get(key, 0) + n:
+            total[key] = more
+        else:
+            total.pop(key, None)
+    return total
 
 
 def are_entries(counted: object) -> bool:

@@ -204,8 +204,8 @@ class Generations:
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the active generation; again if another has taken its place meanwhile.
 
-        So no answer is of what is no longer shown, and asking costs no time of its own: all who
-        ask at once share one look.
+        So no answer is of what is no longer shown, and looking costs next to no time of its own:
+        all who ask at once share one look.
         """
         while True:
             asked = self._known or await self.active()

@@ -6,7 +6,7 @@ range's events and documents.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import groupby, takewhile
@@ -59,17 +59,19 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
     stuck: list[Stuck] = []
     store = EventStore(database)
     stored = await store.open(await store.of_range(part))
-    for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):
-        change, parked = make(job.views, ticket_id, None, _until(job, stream), reads.codec_options)
+    for _, stream in groupby(stored, key=lambda e: e["ticket_id"].int):
+        events = list(stream)
+        ticket_id = events[0]["ticket_id"]
+        change, parked = make(job.views, ticket_id, None, _until(job, events), reads.codec_options)
         if parked is not None:
             stuck.append(parked)
         if change is not None and change.after is not None:
             documents.append(cast("JsonObject", change.document))  # the driver takes raw ones too
             for name, entries in sums.contributed(change.after).items():
                 added[name].update(entries)
-            events, last = applied.get(partition_of(ticket_id), (0, None))
-            events += change.after.version
-            applied[partition_of(ticket_id)] = Applied(events, later(last, change.last))
+            count, last = applied.get(partition_of(ticket_id), (0, None))
+            count += change.after.version
+            applied[partition_of(ticket_id)] = Applied(count, later(last, change.last))
         await asyncio.sleep(0)
     if again:
         ids = [key for key, _ in groupby(stored, key=lambda e: e["ticket_id"])]
@@ -79,10 +81,10 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
     return Folded(len(documents), len(stored), dict(added), applied, stuck)
 
 
-def _until(job: Job, stream: Iterable[EventDocument]) -> list[EventDocument]:
+def _until(job: Job, stream: Sequence[EventDocument]) -> Sequence[EventDocument]:
     """Give a ticket's events up to the first that is of a later time than asked for."""
     if job.until is None:
-        return list(stream)
+        return stream
     until, time = job.until, "recorded_at" if job.by == "recorded" else "occurred_at"
     return list(
         takewhile(lambda event: cast("Mapping[str, datetime]", event)[time] <= until, stream)

@@ -16,10 +16,11 @@ from api.visible import WAIT_SECONDS, Views, wait_seconds
 from domain.commands import COMMANDS
 from eventstore.driver import connect
 from eventstore.store import EventStore
+from projections.generations import Generations
 from projections.projector import Projector
 from tests.callers import ADMIN, AGENT, REQUESTER, SOMEBODY, access
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import caught_up
+from tests.projecting import caught_up, open_some, running
 
 OPEN = {"subject": "Printer jam", "requester": "bob", "body": "It jams."}
 NOBODY = "0192f0c4-0000-7000-8000-000000000001"
@@ -357,6 +358,27 @@ async def test_without_a_database_everything_says_so_and_nothing_hangs(monkeypat
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/healthz")).status_code == 200
     await nobody.close()
+
+
+async def test_who_waits_is_told_no_error_by_a_database_that_stands_still(
+    database, store, monkeypatch
+):
+    """L9: a command that has been done is answered; who still waits is told once it is shown."""
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
+    moves, real = asyncio.Event(), Generations.active
+
+    async def active(generations):
+        await moves.wait()
+        return await real(generations)
+
+    monkeypatch.setattr(Generations, "active", active)
+    views, [ticket] = Views(database), await open_some(store, 1, versions=1)
+    assert not await views.show({ticket: 1}, 0.3)
+    waiting = asyncio.create_task(views.show({ticket: 1}, 30))
+    await asyncio.sleep(0.5)
+    moves.set()
+    async with running(Projector(database, store)):
+        assert await waiting
 
 
 async def test_a_long_timeline_comes_in_pages_that_check(client, ticket):

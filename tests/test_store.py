@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+from bson.decimal128 import Decimal128
 from pymongo.monitoring import CommandListener, register
 
 from api.handle import Handler, Submission
@@ -17,7 +18,7 @@ from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, cha
 from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
 from projections.generations import Generations
-from tests.projecting import caught_up, rebuilt, running
+from tests.projecting import caught_up, open_some, rebuilt, running
 from tests.spec import ALICE
 
 OPENING = OpenTicket(subject="x", requester="bob")
@@ -225,3 +226,16 @@ async def test_the_log_has_no_second_unique_index_to_trip_over(log, any_database
     assert set(indexes) == {"_id_", "ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"}
     assert unique - {"_id_"} == {"ticket_id_1_version_1"}
     assert indexes["ticket_id_1_version_1"]["unique"]
+
+
+async def test_heads_of_short_streams_are_told_where_they_can_be(store, database):
+    """Law L9: whoever is told nothing reads the events themselves."""
+    ids = await open_some(store, 5, versions=3)
+    stranger = uuid4()
+    assert await store.short_heads([*ids, stranger], 3) == {**dict.fromkeys(ids, 3), stranger: 0}
+    for ticket, version in zip(ids, (3.0, Decimal128("3"), "3"), strict=False):
+        await database.collection("ticket_events").update_one(
+            {"ticket_id": ticket, "version": 3}, {"$set": {"version": version}}
+        )
+    assert await store.short_heads(ids, 3) == dict.fromkeys(ids[3:], 3)
+    assert await store.short_heads(ids[3:], 2) == {}

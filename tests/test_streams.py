@@ -102,7 +102,7 @@ async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatc
     async with kept.turns(uuid4()) as (stream, _):
         await kept.refresh(stream)
     assert len(kept._kept) == before, "a ticket that is not there is not kept"
-    assert len(kept._turns) == 0
+    assert len(kept._locks) == 0
 
 
 async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monkeypatch):
@@ -130,6 +130,26 @@ async def test_turns_with_two_tickets_are_taken_in_one_order(store):
             waiting = [asyncio.create_task(both(*pair)) for pair in ((a, b), (b, a))]
             await asyncio.sleep(0.02)  # both stand in line now
         await asyncio.gather(*waiting)
+
+
+async def test_who_goes_away_while_waiting_for_a_second_ticket_gives_the_first_one_back(store):
+    """Or nobody would ever have a turn with it again."""
+    kept = Streams(store)
+    a, b = sorted((uuid4(), uuid4()))
+
+    async def both():
+        async with kept.turns(a, b):
+            raise AssertionError("it is never its turn")
+
+    async with asyncio.timeout(5):
+        async with kept.turns(b):
+            waiting = asyncio.create_task(both())
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        async with kept.turns(a, b) as (stream, other):
+            assert other is not None
+            assert (stream.ticket_id, other.ticket_id) == (a, b)
 
 
 async def test_after_a_command_on_two_tickets_both_are_warm(store, database):

@@ -1,11 +1,14 @@
 """Questions that are asked together: of now, each with its own answer, and no one's failure."""
 
 import asyncio
+import gc
 
 import pytest
 from pymongo.errors import AutoReconnect
 
 from eventstore import failures
+from eventstore import together as module
+from eventstore.failures import StoreUnavailable
 from eventstore.together import MOST_AT_ONCE, Shared, Together
 
 
@@ -41,7 +44,8 @@ async def test_who_is_alone_waits_for_nobody():
     assert await together.get("a") == 1
     assert await together.get("b") is None
     assert asked.questions == [["a"], ["b"]]
-    assert together.is_idle
+    await asyncio.sleep(0)
+    assert not together._asked
 
 
 async def test_what_gathers_meanwhile_is_asked_as_one():
@@ -91,28 +95,52 @@ async def test_what_cannot_be_read_fails_nobody_else():
     assert isinstance(third, ValueError)
 
 
-async def test_a_database_that_is_away_is_asked_once_for_all():
+@pytest.mark.parametrize("failure", [AutoReconnect("gone"), StoreUnavailable()])
+async def test_when_the_database_is_away_each_is_told_and_later_answered(failure):
     asked = Asked({"a": 1})
-    asked.failures["b"] = AutoReconnect("gone")
+    asked.failures = dict.fromkeys(("b", "c"), failure)
     asked.may_answer.clear()
     together = Together(asked)
     tasks = await waiting_for(together, "a")
-    tasks += await waiting_for(together, "b", "c")
+    tasks += await waiting_for(together, "b", "c", "c")
     asked.may_answer.set()
     first, *others = await asyncio.gather(*tasks, return_exceptions=True)
     assert first == 1
-    assert all(isinstance(other, AutoReconnect) for other in others)
-    assert len(asked.questions) == 2
+    assert others == [failure] * 3
+    assert sorted(map(len, asked.questions)) == [1, 1, 1, 2]
     asked.failures.clear()
     assert await together.get("a") == 1
 
 
-async def test_a_question_that_is_never_answered_holds_up_nobody_for_good(monkeypatch):
+async def test_a_shard_that_is_silent_holds_up_nobody_else_for_long(monkeypatch):
+    """Whoever was asked about together with what is there, and whoever asks later."""
+    monkeypatch.setattr(module, "SOON_SECONDS", 0.05)
+    monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.5)
+    asked = Asked({"here": 1, "there": 2})
+
+    async def ask(keys):
+        if "silent" in keys:
+            await asyncio.Event().wait()
+        return await asked(keys)
+
+    together = Together(ask)
+    silent, here = await waiting_for(together, "silent", "here")
+    [alone] = await waiting_for(together, "silent")
+    async with asyncio.timeout(0.4):
+        assert await here == 1
+        assert await together.get("there") == 2
+    for lost in (silent, alone):
+        with pytest.raises(StoreUnavailable):
+            await lost
+    assert not together._asked
+
+
+async def test_a_question_that_is_never_answered_is_given_up(monkeypatch):
     monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.05)
     asked = Asked({"a": 1})
     asked.may_answer.clear()
     together = Together(asked)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(StoreUnavailable):
         await together.get("a")
     asked.may_answer.set()
     assert await together.get("a") == 1
@@ -159,4 +187,26 @@ async def test_what_the_same_question_fails_with_each_is_told():
 
     found = await asyncio.gather(*(shared.get("x", ask) for _ in range(3)), return_exceptions=True)
     assert [str(error) for error in found] == ["no"] * 3
+    del found  # its tracebacks hold all that was at work
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert not shared._asked
+
+
+async def test_nothing_is_kept_of_a_question_that_all_have_turned_away_from():
+    shared: Shared[str, str] = Shared()
+    may_answer = asyncio.Event()
+
+    async def ask():
+        await may_answer.wait()
+        return "late"
+
+    waiting = asyncio.create_task(shared.get("x", ask))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    del waiting
+    may_answer.set()
+    await asyncio.sleep(0.01)
+    gc.collect()
     assert not shared._asked
