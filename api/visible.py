@@ -22,11 +22,10 @@ from uuid import UUID
 
 from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
-from pymongo.errors import PyMongoError
 
 from domain.errors import Refusal, Unacceptable
 from eventstore.driver import Database
-from eventstore.failures import StoreUnavailable, answering
+from eventstore.failures import StoreError, answering
 from eventstore.together import Together
 from projections import health, tickets
 from projections.checkpoints import Checkpoints
@@ -205,7 +204,7 @@ class Views:
         return True
 
     async def _shows(self, versions: Mapping[UUID, int]) -> bool:
-        with suppress(PyMongoError, StoreUnavailable):
+        with suppress(StoreError):
             shown = await self._versions(list(versions))
             return all(shown.get(t, 0) >= version for t, version in versions.items())
         return False
@@ -223,7 +222,7 @@ class Views:
         """Ask again and again until nobody waits."""
         try:
             while self._awaited:
-                with suppress(PyMongoError, StoreUnavailable):
+                with suppress(StoreError):
                     await self._tell_those_who_can_see()
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
