@@ -166,9 +166,8 @@ class Turns:
     async def __aenter__(self) -> tuple[Stream, Stream | None]:
         if self._other_id is None:
             return await self._take(self._ticket_id), None
-        first, second = sorted(
-            (self._ticket_id, self._other_id)
-        )  # or two would wait for each other
+        # In this order, or two would wait for each other.
+        first, second = sorted((self._ticket_id, self._other_id))
         one = await self._take(first)
         try:
             two = await self._take(second)
