@@ -66,7 +66,8 @@ _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
 _SCAN_BATCH_DOCUMENTS = 1000
 _BSON = "bson:"
-RANGE_EVENTS = 5000
+RANGE_EVENTS = 2000
+"""What whoever goes through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
