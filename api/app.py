@@ -147,7 +147,6 @@ def create_app(
             await feeds.closed()
             await access.log.written()
 
-    authorise = Authorisation(access.log)
     app = Application(
         title="Casebook",
         version=_version(),
@@ -157,7 +156,7 @@ def create_app(
         redoc_url=None,
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
-        dependencies=[Depends(authorise)],
+        dependencies=[Depends(Authorisation(access.log))],
     )
     problems.install(app)
     app.add_middleware(Bodies)  # innermost
@@ -169,9 +168,10 @@ def create_app(
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
-    commands.add_routes(app.router, handler, views, tickets, sights, authorise)
-    history.add_routes(app.router, store, tickets, sights, authorise)
-    lists.add_routes(app.router, database, views, sights, authorise)
+    commands.add_routes(app.router, handler, views, tickets, sights)
+    history.add_routes(app.router, store, tickets, sights)
+    lists.add_routes(app.router, database, views, sights)
+    app.include_router(bulk.router(handler, views, sights))
     app.include_router(feed.router(feeds, access))
     app.include_router(webhooks.router(database, store))
     app.include_router(saved_views.router(database, views, sights))
@@ -183,7 +183,6 @@ def create_app(
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     app.include_router(persons.router(database, store))
-    app.include_router(bulk.router(handler, views, sights))
     app.include_router(console.router())
     return app
 

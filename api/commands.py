@@ -20,7 +20,7 @@ from api.access import CurrentPrincipal
 from api.answers import described_headers
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission, new_ticket_id
-from api.plain_route import Authorise, command_route
+from api.plain_route import command_route
 from api.problems import problem_responses
 from api.representations import TicketDetail, Tickets
 from api.sight import Sight, Sights
@@ -95,7 +95,6 @@ def add_routes(
     views: Views,
     current_tickets: Tickets,
     sights: Sights,
-    authorise: Authorise,
 ) -> None:
     """Add the routes of all commands: to the application's own, where they are found soonest."""
     answers = _Answers(views, current_tickets)
@@ -127,7 +126,7 @@ def add_routes(
             status_code=status,
             response_model=Accepted,
             responses=responses,
-            route_class_override=command_route(command, taken, authorise),
+            route_class_override=command_route(command, taken),
         )
 
 

@@ -13,7 +13,7 @@ from api import past
 from api.access import CurrentPrincipal
 from api.answers import json_response, next_link
 from api.past import AsOf, Changes
-from api.plain_route import Authorise, ticket_route
+from api.plain_route import ticket_route
 from api.problems import problem_responses
 from api.representations import TicketDetail, Tickets
 from api.sight import Sight, Sights
@@ -186,7 +186,6 @@ def add_routes(
     store: EventStore,
     current_tickets: Tickets,
     sights: Sights,
-    authorise: Authorise,
 ) -> None:
     """Add the routes over one log: to the application's own, where they are found soonest."""
 
@@ -225,7 +224,7 @@ def add_routes(
         tags=["queries"],
         response_model=TicketDetail,
         responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
-        route_class_override=ticket_route(TicketQuery(), authorise),
+        route_class_override=ticket_route(TicketQuery()),
     )
 
     @routes.get(

@@ -16,7 +16,7 @@ from api.access import CurrentPrincipal
 from api.answers import as_json, described_headers, json_response, next_link
 from api.cursors import Cursors
 from api.listing import MOST_COUNTED, Listing, Position, Sort
-from api.plain_route import Authorise, list_route
+from api.plain_route import list_route
 from api.problems import VIEW_RESPONSES
 from api.representations import TicketSummary
 from api.search import (
@@ -175,9 +175,7 @@ class _Page(NamedTuple):
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
-def add_routes(
-    routes: APIRouter, database: Database, views: Views, sights: Sights, authorise: Authorise
-) -> None:
+def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sights) -> None:
     """Add the routes over one database: to the application's own, where they are found soonest."""
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
@@ -244,7 +242,7 @@ def add_routes(
         tags=["queries"],
         response_model=TicketPage,
         responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
-        route_class_override=list_route(ListQuery, authorise),
+        route_class_override=list_route(ListQuery),
     )
 
 

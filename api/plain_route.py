@@ -1,14 +1,14 @@
 """Routes of which a request that is plainly good is read here, at once.
 
 FastAPI reads a body into dictionaries, validates them, and solves what an endpoint depends on: more
-than a third of what a command cost, or a list. Here a body's bytes go to pydantic as they are, and
-the few headers are looked for once. Whatever is not plainly good, or is asked for in an unusual
-form, is left to FastAPI as if this were not here: it says what is wrong, and it makes the API's
-document. So nothing is taken here that would be refused there, and no error is worded twice.
+than a quarter of what a command cost, and a third of a list. Here a body's bytes go to pydantic as
+they are, and the few headers are looked for once. Whatever is not plainly good, or is asked for in
+an unusual form, is left to FastAPI as if this were not here: it says what is wrong, and it makes
+the API's document. So nothing is taken here that would be refused there, and no error is worded
+twice.
 """
 
 import re
-from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import get_origin
 from uuid import UUID
@@ -21,9 +21,6 @@ from starlette.types import Receive, Scope, Send
 
 from api.access import principal
 
-Authorise = Callable[[Request], Awaitable[None]]
-"""Raises Forbidden for who may not; FastAPI does the same as a dependency."""
-
 _MOST_CHARACTERS = 200  # of a header; as the routes declare it
 _HEADERS = {
     b"idempotency-key": "idempotency_key",
@@ -34,33 +31,29 @@ _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 class PlainRoute(APIRoute):
-    """A route that looks at a request before FastAPI does.
-
-    What FastAPI would solve for it beside its parameters, `read` has to do as well.
-    """
+    """A route that looks at a request before FastAPI does."""
 
     method: str
 
-    async def read(self, request: Request) -> dict[str, object] | None:
-        """Give what the endpoint takes; None unless all is plainly good.
-
-        Raises Forbidden for who may not.
-        """
+    def read(self, request: Request) -> dict[str, object] | None:
+        """Give what the endpoint takes, but for who asks; None unless all is plainly good."""
         raise NotImplementedError
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer at once, or have FastAPI answer."""
-        values = await self.read(Request(scope)) if scope["method"] == self.method else None
+        """Answer at once, or have FastAPI answer. Raises what the route's dependencies raise."""
+        request = Request(scope)
+        values = self.read(request) if scope["method"] == self.method else None
         if values is None:
             await super().handle(scope, receive, send)
-        else:
-            response: Response = await self.endpoint(**values)
-            await response(scope, receive, send)
+            return
+        for each in self.dependencies:  # of all routes: who may
+            if each.dependency is not None:
+                await each.dependency(request)
+        response: Response = await self.endpoint(**values, who=await principal(request))
+        await response(scope, receive, send)
 
 
-def command_route(
-    model: type[BaseModel], taken: frozenset[str], authorise: Authorise
-) -> type[APIRoute]:
+def command_route(model: type[BaseModel], taken: frozenset[str]) -> type[APIRoute]:
     """Make the class of the route whose body is `model`, and whose endpoint takes such values."""
 
     class CommandRoute(PlainRoute):
@@ -78,7 +71,7 @@ def command_route(
         def _end(self) -> str:
             return self.path.rpartition("/")[2]
 
-        async def read(self, request: Request) -> dict[str, object] | None:
+        def read(self, request: Request) -> dict[str, object] | None:
             values = _values(request, taken)
             if values is None:
                 return None
@@ -86,15 +79,13 @@ def command_route(
                 values["command"] = model.model_validate_json(request.state.body)
             except ValidationError:
                 return None
-            await authorise(request)
-            values["who"] = await principal(request)
             values["correlation_id"] = request.state.correlation_id
             return values
 
     return CommandRoute
 
 
-def ticket_route(unasked: BaseModel, authorise: Authorise) -> type[APIRoute]:
+def ticket_route(unasked: BaseModel) -> type[APIRoute]:
     """Make the class of a route that shows a ticket; `unasked`: its parameters if none is given."""
 
     class TicketRoute(PlainRoute):
@@ -102,17 +93,14 @@ def ticket_route(unasked: BaseModel, authorise: Authorise) -> type[APIRoute]:
 
         method = "GET"
 
-        async def read(self, request: Request) -> dict[str, object] | None:
+        def read(self, request: Request) -> dict[str, object] | None:
             ticket_id = None if request.scope["query_string"] else _ticket_id(request)
-            if ticket_id is None:
-                return None
-            await authorise(request)
-            return {"ticket_id": ticket_id, "who": await principal(request), "asked": unasked}
+            return None if ticket_id is None else {"ticket_id": ticket_id, "asked": unasked}
 
     return TicketRoute
 
 
-def list_route(parameters: type[BaseModel], authorise: Authorise) -> type[APIRoute]:
+def list_route(parameters: type[BaseModel]) -> type[APIRoute]:
     """Make the class of a route with such parameters, which takes the header `Prefer`."""
     repeated = {n for n, f in parameters.model_fields.items() if get_origin(f.annotation) is list}
 
@@ -121,7 +109,7 @@ def list_route(parameters: type[BaseModel], authorise: Authorise) -> type[APIRou
 
         method = "GET"
 
-        async def read(self, request: Request) -> dict[str, object] | None:
+        def read(self, request: Request) -> dict[str, object] | None:
             values = _values(request, frozenset({"prefer"}))
             if values is None:
                 return None
@@ -138,8 +126,7 @@ def list_route(parameters: type[BaseModel], authorise: Authorise) -> type[APIRou
                 values["asked"] = parameters.model_validate({**single, **many})
             except ValidationError:
                 return None
-            await authorise(request)
-            return {**values, "request": request, "who": await principal(request)}
+            return {**values, "request": request}
 
     return ListRoute
 

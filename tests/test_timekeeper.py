@@ -376,7 +376,7 @@ async def test_a_timekeeper_ends_with_the_embedded_database_that_it_uses(tmp_pat
 
 # --- a month ------------------------------------------------------------------------------------
 
-TICKETS = int(os.environ.get("CASEBOOK_MONTH_OF", "400"))
+TICKETS = int(os.environ.get("CASEBOOK_MONTH_OF", "800"))
 STEP = timedelta(hours=12)
 STEPS = 60  # a month
 DOWN_AT = (8, 17, 29, 38, 50)
