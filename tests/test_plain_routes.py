@@ -17,8 +17,10 @@ from api.lists import ListQuery
 from api.plain_route import PlainRoute
 from domain.commands import COMMANDS
 from eventstore.store import EventStore
+from projections.generations import VIEWS, AsOf, Generation, Generations
 from tests.callers import ADMIN, AGENT, AUDITOR, REQUESTER, access, as_
 from tests.projecting import caught_up
+from tests.spec import NOW
 from tests.test_api import NOBODY, OPEN, is_problem, serving
 
 VALUES = {
@@ -280,3 +282,39 @@ async def test_who_asks_for_a_page_at_once_gets_their_own(desk, monkeypatch):
     together = await asyncio.gather(*tasks)
     for n, answer in enumerate(together):
         assert told(answer) == alone[n % len(asked)], asked[n % len(asked)]
+
+
+async def test_a_page_of_views_as_of_a_time_is_of_those_that_are_kept_now(
+    desk, database, monkeypatch
+):
+    """They may be built anew under the same name while the former ones are still asked."""
+    client, path = desk
+    built = iter(Generation(dict.fromkeys(VIEWS, number)) for number in (71, 72, 72))
+    shown = await database.collection("ticket_reads").find_one({})
+    await (
+        Generation(dict.fromkeys(VIEWS, 72))
+        .of(database)
+        .collection("ticket_reads")
+        .insert_one(shown)
+    )
+
+    async def as_of(_, name):
+        return AsOf(name, NOW, "occurred", NOW, next(built))
+
+    real, may_go_on = Listing.page, asyncio.Event()
+
+    async def held(*about):
+        await may_go_on.wait()
+        return await real(*about)
+
+    monkeypatch.setattr(Generations, "as_of", as_of)
+    monkeypatch.setattr(Listing, "page", held)
+    tasks = []
+    for _ in range(3):
+        tasks.append(asyncio.create_task(client.get("/tickets?as_of_view=early")))
+        await asyncio.sleep(0.05)
+    may_go_on.set()
+    former, *now = await asyncio.gather(*tasks)
+    assert former.json()["tickets"] == []
+    for answer in now:
+        assert [f"/tickets/{ticket['id']}" for ticket in answer.json()["tickets"]] == [path]
