@@ -73,6 +73,16 @@ class Ledger:
     def unknown(self) -> list[Sent]:
         return [sent for sent in self.sent if sent.answer is None]
 
+    async def grown_by(self, answers: int) -> None:
+        """Wait until so many more commands are answered, however quick the machine is."""
+        wanted = self._answered() + answers
+        async with asyncio.timeout(READY_SECONDS):
+            while self._answered() < wanted:  # noqa: ASYNC110 clients know of no event
+                await asyncio.sleep(0.005)
+
+    def _answered(self) -> int:
+        return len(self.sent) - len(self.unknown())
+
 
 def command(ticket: str) -> Sent:
     """Make a command at random: of one event, of two, or one that must be refused."""
@@ -190,7 +200,7 @@ async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
                     asyncio.create_task(client(port, tickets, ledger, stop)) for _ in range(clients)
                 ]
                 if point == "random":
-                    await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311
+                    await ledger.grown_by(random.randrange(20, 200))  # noqa: S311
                     api.kill()
                 code = await asyncio.wait_for(api.wait(), READY_SECONDS)
                 require(code == -signal.SIGKILL, f"the API ended with {code}, and not by a kill")
@@ -255,7 +265,7 @@ async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -
                         asyncio.create_task(client(port, tickets, ledger, stop))
                         for _ in range(clients)
                     ]
-                    await asyncio.sleep(random.uniform(0.1, 0.6))  # noqa: S311
+                    await ledger.grown_by(random.randrange(60, 200))  # noqa: S311
                     for pid in database_processes(Path(folder)):
                         os.kill(pid, signal.SIGKILL)
                         killed += 1
