@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
+
+from domain.events import JsonObject
 
 HEADER = "Correlation-Id"
 _HEADER = HEADER.lower().encode()
@@ -74,26 +76,27 @@ def _found(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return str(uuid7()) if told is None else told[1]
 
 
-async def correlation_id(
-    request: Request,
-    given: Annotated[  # noqa: ARG001 for the API's pages; it has been read already
-        str | None,
-        Header(
-            alias=HEADER,
-            description="Kept with the events and given back; ties requests together. One that is "
-            f"not printable ASCII of at most {_MOST_CHARACTERS} characters is not taken.",
-        ),
-    ] = None,
-    traceparent: Annotated[  # noqa: ARG001
-        str | None,
-        Header(
-            description="W3C Trace Context; its trace id is the correlation id if none is given."
-        ),
-    ] = None,
-) -> str:
-    """Give the request's correlation id."""
+async def correlation_id(request: Request) -> str:
+    """Give the request's correlation id. Async although it waits for nothing: see `principal`."""
     found: str = request.state.correlation_id
     return found
 
 
 CurrentCorrelation = Annotated[str, Depends(correlation_id)]
+
+PARAMETERS: JsonObject = {
+    HEADER: {
+        "in": "header",
+        "name": HEADER,
+        "description": "Kept with the events and given back; ties requests together. One that is "
+        f"not printable ASCII of at most {_MOST_CHARACTERS} characters is not taken.",
+        "schema": {"type": "string"},
+    },
+    "traceparent": {
+        "in": "header",
+        "name": "traceparent",
+        "description": "W3C Trace Context; its trace id is the correlation id if none is given.",
+        "schema": {"type": "string"},
+    },
+}
+"""The headers that are read here, as OpenAPI describes parameters."""

@@ -1,8 +1,8 @@
 """The OpenAPI document: what FastAPI finds in the routes, and what it cannot know.
 
 Added here for all routes alike: the schema of problem documents, how one shows who one is, what any
-request may be answered and what any with a body, the header that each answer has, and links from a
-ticket that was opened to what can be done with it.
+request may be answered and what any with a body, the headers that each request may and each answer
+does have, and links from a ticket that was opened to what can be done with it.
 """
 
 from collections.abc import Iterator
@@ -49,12 +49,15 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         }
     }
     document["security"] = [{"bearer": []}]
+    document["components"]["parameters"] = correlation.PARAMETERS
     operations = []
     for method, path, operation in _operations(document):
         operations.append(operation)
         right = RIGHTS.get(f"{method.upper()} {path}")
         if right is not None:
             operation["x-roles"] = sorted(right.roles)
+        parameters = cast("list[JsonObject]", operation.setdefault("parameters", []))
+        parameters += [{"$ref": f"#/components/parameters/{p}"} for p in correlation.PARAMETERS]
         responses = cast("dict[str, JsonObject]", operation["responses"])
         if path in OPEN_PATHS:
             operation["security"] = []
@@ -90,5 +93,5 @@ def _operations(document: JsonObject) -> Iterator[tuple[str, str, JsonObject]]:
 
 
 def _is_of_a_ticket(operation: JsonObject) -> bool:
-    parameters = cast("list[JsonObject]", operation.get("parameters", []))
-    return any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters)
+    parameters = cast("list[JsonObject]", operation["parameters"])
+    return any((p.get("in"), p.get("name")) == ("path", "ticket_id") for p in parameters)

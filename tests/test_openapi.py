@@ -45,7 +45,8 @@ def references(node):
 
 
 def test_every_reference_leads_somewhere(openapi):
-    known = {f"#/components/schemas/{name}" for name in openapi["components"]["schemas"]}
+    components = openapi["components"]
+    known = {f"#/components/{kind}/{name}" for kind in components for name in components[kind]}
     assert set(references(openapi)) <= known
 
 
@@ -63,6 +64,12 @@ def test_every_answer_has_a_shape(openapi):
                 assert told, (name, status, media_type)
                 is_problem = int(status) >= 400 and name != "GET /readyz"
                 assert is_problem == (media_type == "application/problem+json"), (name, status)
+
+
+def test_any_request_can_be_tied_to_others(openapi):
+    wanted = {f"#/components/parameters/{name}" for name in ("Correlation-Id", "traceparent")}
+    for name, operation in operations(openapi):
+        assert wanted <= set(references(operation["parameters"])), name
 
 
 def test_each_operation_says_whose_it_is(openapi):
