@@ -15,11 +15,17 @@ from typing import Literal, TypeVar, cast, overload
 
 from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure
+from pymongo.errors import (
+    ClientBulkWriteException,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+)
 from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
@@ -30,15 +36,27 @@ from eventstore.vault import Vault, keys_of
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
 Collection = AsyncCollection[JsonObject]
+Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | DeleteOne
+"""A write to one document, that names its collection: `namespace=collection.full_name`."""
+
 T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
 _ENDING_SECONDS = 5.0
+_OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
+_DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 
 
 class DatabaseAddressError(CasebookError):
     """The database URL cannot be used: for example `mongo://host`, or an unknown option."""
+
+
+class DatabaseTooOld(CasebookError):
+    """MongoDB writes to several collections at once since version 8.0."""
+
+    def __init__(self) -> None:
+        super().__init__("database_too_old", "MongoDB 8.0 or later is needed, and this is older")
 
 
 @dataclass(slots=True)
@@ -126,6 +144,22 @@ class Database:
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
             await session.end_session()
 
+    async def write(self, writes: Sequence[Write], session: Session | None = None) -> int:
+        """Do writes to any collections, in no order, in one round trip; give how many of them have
+        found, or made, the document that they are of.
+
+        In a transaction, only behind something that was read in it: the embedded server takes no
+        read concern here, which the first question of a transaction has. Raises DuplicateKeyError,
+        and what the driver raises.
+        """
+        if not writes:
+            return 0
+        try:
+            done = await self.client.bulk_write(writes, ordered=False, session=session)
+        except ClientBulkWriteException as error:
+            raise _of_one_write(error) from error
+        return done.inserted_count + done.matched_count + done.upserted_count + done.deleted_count
+
     def keeping_session(self) -> "Database":
         """Give the same database for one whose transactions come one after the other.
 
@@ -193,6 +227,14 @@ class Database:
         hello = await admin.command("hello", codec_options=admin.codec_options)
         return cast("datetime", hello["localTime"])
 
+    async def check(self) -> None:
+        """See that there is a database that can be used. Raises DatabaseTooOld, and what the driver
+        raises if there is none.
+        """
+        hello = await self.client.admin.command("hello")
+        if cast("int", hello["maxWireVersion"]) < _OLDEST_WIRE_VERSION:
+            raise DatabaseTooOld
+
     async def is_embedded(self) -> bool:
         """Say whether this is the embedded server: what it does otherwise is in decision 1."""
         if self._server.is_embedded is None:
@@ -202,6 +244,19 @@ class Database:
 
     async def close(self) -> None:
         await settled(self.client.close())
+
+
+def _of_one_write(error: ClientBulkWriteException) -> Exception:
+    """Give what has gone wrong as a single write would have raised it."""
+    if isinstance(error.error, Exception):
+        return error.error
+    first: Mapping[str, object] = next(iter(error.details["writeErrors"]), {})
+    code, message = cast("int | None", first.get("code")), str(first.get("errmsg", error))
+    if code == _DUPLICATE_KEY:
+        return DuplicateKeyError(message, code, first)
+    # The embedded server says so of each write, where MongoDB says so of the command.
+    labels = ["TransientTransactionError"] if code == _WRITE_CONFLICT else []
+    return OperationFailure(message, code, {**first, "errorLabels": labels})
 
 
 def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:

@@ -40,7 +40,7 @@ from domain.events import (
     TicketResolved,
 )
 from domain.ticket import Ticket
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Write
 from projections import dashboard
 from projections.dashboard import Entries, Time
 
@@ -137,23 +137,22 @@ class AgentWeeks:
         await self._weeks.create_index([("week", 1)])
         await self._weeks.create_index([("agent", 1), ("week", 1)])
 
-    async def add(self, change: Entries, shard: int, session: Session | None) -> None:
-        """Add a change of entries to one shard."""
+    def writes(self, change: Entries, shard: int) -> list[Write]:
+        """Give the writes that add a change of entries to one shard."""
         increments: dict[tuple[str, str], JsonObject] = {}
         for key, n in change.items():
             week, agent, label = key.split("|")
             if n:
                 increments.setdefault((week, agent), {})[f"n.{label}"] = n
-        writes = [
+        return [
             UpdateOne(
                 {"_id": f"{week}/{agent}/{shard}"},
                 {"$inc": paths, "$setOnInsert": {"week": week, "agent": agent}},
                 upsert=True,
+                namespace=self._weeks.full_name,
             )
             for (week, agent), paths in sorted(increments.items())
         ]
-        if writes:
-            await self._weeks.bulk_write(writes, ordered=False, session=session)
 
     async def in_week(self, week: date) -> Figures:
         """Give what was done in one week, by agent."""

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple, TypeVar, cast
@@ -34,7 +35,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, faults_of
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Session, Write
 from eventstore.envelope import Envelope, EventDocument, from_document
 from eventstore.sealing import MissingKey
 from eventstore.store import EventStore, Recorded, ResumeToken
@@ -52,7 +53,6 @@ T = TypeVar("T")
 
 _FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
 _MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
-_DUPLICATE_KEY = 11000
 _KEY_MISSING = "HistoryError: a key is missing, and somebody else on the ticket was erased"
 
 
@@ -271,7 +271,8 @@ class BatchWriter:
             change, stuck = make(counted, ticket_id, None, events, self._reads.codec_options)
             if change is None or stuck is not None or len(events) != stored.version:
                 return False
-            await self._write(views, 0, [change._replace(before=stored)], session)
+            changes = [change._replace(before=stored)]
+            await self._write(self._writes(views, 0, changes), session, {})
             return True
 
         return await self._in_transaction(work)
@@ -312,11 +313,8 @@ class BatchWriter:
         await self._in_transaction(work)
 
     async def _in_transaction(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        try:
+        with suppress(DuplicateKeyError):
             return await self._database.in_transaction(work)
-        except PyMongoError as error:
-            if not _is_race(error):
-                raise
         # Two have made the same document at the same time; now it is there.
         return await self._database.in_transaction(work)
 
@@ -371,22 +369,23 @@ class BatchWriter:
         session: Session,
         token: ResumeToken | None = None,
     ) -> None:
-        """Write checkpoints, documents and sums.
-
-        The checkpoints first: who has been replaced finds out before anything else is tried.
-        """
-        await self._checkpoints.advance(holding.me, holding.epochs, applied, session, token=token)
-        if changes:
-            await self._write(holding.views, holding.shard, changes, session)
+        """Write checkpoints, documents and sums at once. Raises Fenced."""
+        writes = self._checkpoints.writes(holding.me, holding.epochs, applied, token=token)
+        writes += self._writes(holding.views, holding.shard, changes)
+        await self._write(writes, session, {number: holding.epochs[number] for number in applied})
 
     async def _write(
-        self,
-        views: Sequence[SavedView],
-        shard: int,
-        changes: Sequence[Change],
-        session: Session,
+        self, writes: Sequence[Write], session: Session, epochs: Mapping[int, int]
     ) -> None:
-        """Write documents and sums."""
+        """Write all of it. Raises Fenced if another has taken one of the partitions."""
+        if await self._database.write(writes, session) != len(writes):
+            await self._checkpoints.check(epochs, session)
+            raise AssertionError("a document has changed within a transaction")
+
+    def _writes(
+        self, views: Sequence[SavedView], shard: int, changes: Sequence[Change]
+    ) -> list[Write]:
+        """Give what is to be written of documents and sums."""
         added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
@@ -398,21 +397,20 @@ class BatchWriter:
         known = {view.id for view in views}
         for gone in added[SavedViews.field].keys() - known:
             del added[SavedViews.field][gone]
-        done = await self._reads.bulk_write(
-            [_write_of(change) for change in changes], ordered=False, session=session
-        )
-        if done.inserted_count + done.matched_count + done.deleted_count != len(changes):
-            raise AssertionError("a document has changed within a transaction")
+        writes = [_write_of(change, self._reads.full_name) for change in changes]
         for view in self._sums:
-            await view.add(added[view.field], shard, session)
+            writes += view.writes(added[view.field], shard)
+        return writes
 
 
-def _write_of(change: Change) -> InsertOne[JsonObject] | ReplaceOne[JsonObject] | DeleteOne:
+def _write_of(change: Change, namespace: str) -> Write:
     document = cast("JsonObject", change.document)
     if change.before is None:
-        return InsertOne(document)
+        return InsertOne(document, namespace=namespace)
     gate = {"_id": change.ticket_id, "version": change.before.version}
-    return DeleteOne(gate) if change.document is None else ReplaceOne(gate, document)
+    if change.document is None:
+        return DeleteOne(gate, namespace=namespace)
+    return ReplaceOne(gate, document, namespace=namespace)
 
 
 def _stored(document: Mapping[str, object]) -> _Stored:
@@ -470,9 +468,3 @@ def told(error: Exception) -> str:
         [*_, last] = traceback.extract_tb(error.__traceback__) or [None]
         detail = "" if last is None else f"in {last.name}, line {last.lineno}"
     return f"{type(error).__name__}: {detail}".rstrip(": ")
-
-
-def _is_race(error: PyMongoError) -> bool:
-    details = getattr(error, "details", None) or {}
-    codes = {failure.get("code") for failure in details.get("writeErrors", [])}
-    return isinstance(error, DuplicateKeyError) or _DUPLICATE_KEY in codes

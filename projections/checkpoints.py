@@ -31,7 +31,7 @@ from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Session, Write
 from eventstore.store import Recorded, ResumeToken
 from projections.partitions import LEASE_SECONDS, PARTITIONS, Member, Partition, Phase, State
 
@@ -131,7 +131,10 @@ class Checkpoints:
         values: JsonObject,
         session: Session | None = None,
     ) -> None:
-        await self._members.update_one(
+        await self._database.write([self._life(me, change, values)], session)
+
+    def _life(self, me: str, change: Mapping[str, JsonObject], values: JsonObject) -> UpdateOne:
+        return UpdateOne(
             {"_id": me},
             {
                 **change,
@@ -139,7 +142,7 @@ class Checkpoints:
                 "$currentDate": {"seen_at": True, **change.get("$currentDate", {})},
             },
             upsert=True,
-            session=session,
+            namespace=self._members.full_name,
         )
 
     async def hand_over(self, me: str) -> None:
@@ -204,24 +207,18 @@ class Checkpoints:
         if gone:
             await self._members.delete_many({"_id": {"$in": gone}})
 
-    async def advance(
+    def writes(
         self,
         me: str,
         epochs: Mapping[int, int],
         applied: Mapping[int, Applied],
-        session: Session,
         *,
         token: ResumeToken | None = None,
-    ) -> None:
-        """Move the checkpoints of some partitions on, on condition of their epochs.
+    ) -> list[Write]:
+        """Give the writes that move the checkpoints of some partitions on.
 
-        Raises Fenced if one of them has been taken by another.
+        Each is on condition of its epoch: one that does not find its document, `check` says why.
         """
-        writes = [
-            UpdateOne({"_id": number, "epoch": epochs[number]}, _advanced(*counted, token))
-            for number, counted in sorted(applied.items())
-        ]
-        await self._all_or_fenced(writes, session)
         change: dict[str, JsonObject] = {}
         progressed = any(a.events for a in applied.values())
         if progressed:
@@ -229,7 +226,24 @@ class Checkpoints:
         last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
         if token is not None and last is not None:
             change["$max"] = {"as_of": last}
-        await self._show_life(me, change, {"failure": None} if progressed else {}, session)
+        return [
+            *(
+                UpdateOne(
+                    {"_id": number, "epoch": epochs[number]},
+                    _advanced(*counted, token),
+                    namespace=self._partitions.full_name,
+                )
+                for number, counted in sorted(applied.items())
+            ),
+            self._life(me, change, {"failure": None} if progressed else {}),
+        ]
+
+    async def check(self, epochs: Mapping[int, int], session: Session) -> None:
+        """Raise Fenced if another has taken a partition."""
+        wanted = {"_id": {"$in": list(epochs)}}
+        found = self._partitions.find(wanted, {"epoch": 1}, session=session)
+        if {d["_id"]: d["epoch"] async for d in found} != dict(epochs):
+            raise Fenced
 
     async def follow(self, epochs: Mapping[int, int], token: ResumeToken) -> None:
         """Let partitions whose log has been scanned follow the stream. Raises Fenced."""
@@ -282,15 +296,9 @@ class Checkpoints:
         await self._partitions.bulk_write(writes, ordered=False)
 
     async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
-        await self._all_or_fenced(
-            [UpdateOne({"_id": number, "epoch": e}, change) for number, e in epochs.items()]
-        )
-
-    async def _all_or_fenced(
-        self, writes: Sequence[UpdateOne], session: Session | None = None
-    ) -> None:
+        writes = [UpdateOne({"_id": n, "epoch": epoch}, change) for n, epoch in epochs.items()]
         if writes:
-            done = await self._partitions.bulk_write(writes, ordered=False, session=session)
+            done = await self._partitions.bulk_write(writes, ordered=False)
             if done.matched_count != len(writes):
                 raise Fenced
 

@@ -17,7 +17,7 @@ from typing import Literal, cast
 from pymongo import UpdateOne
 
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Write
 from projections import dashboard
 from projections.dashboard import Entries, Metric, Span
 
@@ -57,10 +57,10 @@ class Counters:
         await self._counters.create_index([("span", 1), ("period", 1)])
         await self._counters.create_index([("metric", 1), ("span", 1), ("period", 1)])
 
-    async def add(self, change: Entries, shard: int, session: Session | None) -> None:
-        """Add a change of entries to one shard."""
+    def writes(self, change: Entries, shard: int) -> list[Write]:
+        """Give the writes that add a change of entries to one shard."""
         increments = dashboard.increments({key: n for key, n in change.items() if n})
-        writes = [
+        return [
             UpdateOne(
                 {"_id": f"{metric}/{period}/{shard}/{part}"},
                 {
@@ -68,11 +68,10 @@ class Counters:
                     "$setOnInsert": {"metric": metric, "span": span, "period": period},
                 },
                 upsert=True,
+                namespace=self._counters.full_name,
             )
             for (metric, span, period, part), paths in sorted(increments.items())
         ]
-        if writes:
-            await self._counters.bulk_write(writes, ordered=False, session=session)
 
     async def until(self, day: date, group: str | None = None) -> Figures:
         """Add up all days until the end of one; of one group only if given, as `word` writes it."""

@@ -235,7 +235,7 @@ class Rebuild:
                 if saved != {each.id for each in auditor.views}:
                     raise CannotSwitch("the saved views were changed meanwhile; try again")
             self._begin("switch")
-            await to.add(auditor.added.get(to.field, Counter()), 0, None)
+            await views.write(to.writes(auditor.added.get(to.field, Counter()), 0))
             state = await shown.read()
             await Checkpoints(views).write(
                 replace(partition, owner=None, as_of=state.as_of(partition))
@@ -379,7 +379,7 @@ class Rebuild:
         ranges = await self._store.ranges()
         await self._workers.each(fold_range, [(job, part) for part in ranges], took)
         for view in sums.of(views):
-            await view.add(added[view.field], 0, None)
+            await views.write(view.writes(added[view.field], 0))
         for one in stuck:
             await ParkedTickets(views).park(*one, None)
         self._summary.parked = len(stuck)

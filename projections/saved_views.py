@@ -26,7 +26,7 @@ from pymongo import ReturnDocument, UpdateOne
 from domain.errors import NotFound, StateConflict
 from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Write
 from projections.dashboard import UNSOLVED
 from projections.tickets import TicketRead
 
@@ -184,19 +184,18 @@ class SavedViews:
             counts[str(count["view"])] += cast("int", count["n"])
         return counts
 
-    async def add(self, change: Mapping[str, int], shard: int, session: Session | None) -> None:
-        """Add a change of counts by view id."""
-        writes = [
+    def writes(self, change: Mapping[str, int], shard: int) -> list[Write]:
+        """Give the writes that add a change of counts by view id."""
+        return [
             UpdateOne(
                 {"_id": f"{view}/{shard}"},
                 {"$inc": {"n": n}, "$setOnInsert": {"view": view}},
                 upsert=True,
+                namespace=self._counts.full_name,
             )
             for view, n in sorted(change.items())
             if n
         ]
-        if writes:
-            await self._counts.bulk_write(writes, ordered=False, session=session)
 
 
 def _from_document(document: Mapping[str, object]) -> SavedView:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
 from domain.events import JsonObject
-from eventstore.driver import Database, Session
+from eventstore.driver import Database, Write
 from projections import agents, counters, dashboard, saved_views
 from projections.agents import AgentWeeks
 from projections.counters import Counters
@@ -44,7 +44,8 @@ class SumView(Protocol):
         """Give the numbers in one document that is kept."""
 
     async def prepare(self) -> None: ...
-    async def add(self, change: Entries, shard: int, session: Session | None) -> None: ...
+    def writes(self, change: Entries, shard: int) -> list[Write]:
+        """Give the writes that add a change of entries to one shard."""
 
 
 def of(database: Database) -> Sequence[SumView]:

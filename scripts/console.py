@@ -184,9 +184,9 @@ async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[
     """Connect to the configured database, or to the embedded one, started if need be.
 
     `attach`: use an embedded database that another process has running on the data folder.
-    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, KeyUnusable; and DatabaseGone,
-    having cancelled what is done inside, when an embedded database is stopped by the process that
-    runs it: the next one will be at another address.
+    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, DatabaseTooOld, KeyUnusable; and
+    DatabaseGone, having cancelled what is done inside, when an embedded database is stopped by the
+    process that runs it: the next one will be at another address.
     """
     async with AsyncExitStack() as stack:
         url = settings.mongodb_url
@@ -234,7 +234,7 @@ async def _connected(
     connected = connect(url, settings.mongo_driver, masters)
     try:
         try:
-            await connected.server_time()
+            await connected.check()
         except ConnectionFailure as error:
             reason = str(error).partition(" (")[0]
             raise DatabaseSilent("database_silent", f"no database answers: {reason}") from error

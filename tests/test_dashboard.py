@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from datetime import date, datetime, timedelta
-from functools import partial
 from math import ceil
 from typing import Any
 from uuid import uuid4
@@ -226,7 +225,7 @@ async def test_names_may_be_many_and_long(database, store):
     change = {f"2026-03-01|happened|{dashboard.word(name)}|created": 1 for name in names}
     for start in range(0, len(names), 2000):
         some = dict(list(change.items())[start : start + 2000])
-        await database.in_transaction(partial(counters.add, some, 0))
+        await database.write(counters.writes(some, 0))
     told = await counters.until(date(2026, 3, 1))
     assert told["happened"]["created"] == 20_000
     assert (await counters.on(date(2026, 3, 1), dashboard.word(names[7])))["happened"] == {

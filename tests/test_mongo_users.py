@@ -74,6 +74,33 @@ def needed(command: dict[str, object]) -> Iterator[tuple[str, str]]:
             assert verb in _OF_EVERYBODY, command
 
 
+def needed_for_each(command) -> Iterator[tuple[str, str]]:
+    """The same for writes to several collections, which MongoDB looks at one by one."""
+    names = [each["ns"].partition(".")[2] for each in command["nsInfo"]]
+    for op in command["ops"]:
+        verb, number = next(iter(op.items()))
+        action = "remove" if verb == "delete" else verb
+        yield action, names[number]
+        if op.get("upsert"):
+            yield "insert", names[number]
+
+
+def decoded(body: bytes) -> dict[str, object]:
+    """A message's command, with the lists that are sent beside it (OP_MSG, sections 0 and 1)."""
+    command: dict[str, object] = {}
+    at = 4
+    while at < len(body):
+        kind, at = body[at], at + 1
+        end = at + int.from_bytes(body[at : at + 4], "little")
+        if kind == 0:
+            command |= bson.decode(body[at:end])
+        else:
+            name, _, documents = body[at + 4 : end].partition(b"\0")
+            command[name.decode()] = bson.decode_all(documents)
+        at = end
+    return command
+
+
 @asynccontextmanager
 async def listening_in(url):
     """A way to the database on which everything that is asked of it is heard."""
@@ -101,9 +128,10 @@ async def listening_in(url):
                 body = await reader.readexactly(length - 16)
                 answering.write(head + body)
                 if opcode == _OP_MSG:
-                    size = int.from_bytes(body[5:9], "little")
-                    command = bson.decode(body[5 : 5 + size])
-                    if command["$db"] == "admin":
+                    command = decoded(body)
+                    if "bulkWrite" in command:
+                        heard.update(needed_for_each(command))
+                    elif command["$db"] == "admin":
                         assert next(iter(command)) in _OF_EVERYBODY, command
                     else:
                         heard.update(needed(command))

@@ -20,6 +20,7 @@ from eventstore.store import COLLECTION as EVENTS
 from eventstore.store import EventStore, stream_order
 from projections import projector as module
 from projections import tickets
+from projections.batch import BatchWriter
 from projections.checkpoints import Checkpoints, Fenced
 from projections.health import Health
 from projections.inbox import gathering
@@ -254,19 +255,15 @@ async def test_a_failing_database_is_tried_again_until_it_works(
     """L8: nothing is passed over because it failed, and everyone can see why it does."""
     failing = True
 
-    class Failing(Projector):
-        def __init__(self, *args) -> None:
-            super().__init__(*args)
-            working = self._writer._reads.bulk_write
+    working = BatchWriter._write
 
-            async def broken(*args, **more):
-                if failing:
-                    raise RuntimeError("the disk is full")
-                return await working(*args, **more)
+    async def broken(*args):
+        if failing:
+            raise RuntimeError("the disk is full")
+        return await working(*args)
 
-            self._writer._reads.bulk_write = broken  # type: ignore[method-assign]
-
-    async with running(Failing(database, store)):
+    monkeypatch.setattr(BatchWriter, "_write", broken)
+    async with running(Projector(database, store)):
         await open_some(store, 3)
         [failure] = await until(partial(failures_told, database))
         assert "the disk is full" in failure

@@ -21,7 +21,7 @@ from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
 from api.settings import Settings
 from domain.events import EventData, JsonObject
-from eventstore.driver import Database, Session, connect
+from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Metadata, chained
 from eventstore.store import EventStore
 from projections import tickets
@@ -140,10 +140,7 @@ async def fill(database: Database, lives: Sequence[TicketRead], have: int, want:
     for life, n in times.items():
         change.update({key: n * each for key, each in lives[life].counted.items()})
 
-    async def work(session: Session) -> None:
-        await counters.add(change, 0, session)
-
-    await database.in_transaction(work)
+    await database.write(counters.writes(change, 0))
 
 
 def _life(first: datetime, chance: random.Random) -> TicketRead:

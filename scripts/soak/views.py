@@ -31,7 +31,6 @@ from projections.audit import Auditor
 from projections.batch import BatchWriter
 from projections.checkpoints import Checkpoints
 from projections.comparing import Difference
-from projections.counters import Counters
 from projections.generations import Generations
 from projections.health import Health
 from projections.projector import Projector
@@ -49,10 +48,8 @@ _PAUSE_SECONDS = 0.05
 STEPS: tuple[tuple[type, str], ...] = (
     (Checkpoints, "beat"),
     (BatchWriter, "_read"),
-    (Checkpoints, "advance"),
     (BatchWriter, "_store_all"),
-    (Counters, "add"),
-    (SavedViews, "add"),
+    (BatchWriter, "_write"),
     (BatchWriter, "write"),
     (BatchWriter, "recount"),
 )
