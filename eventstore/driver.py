@@ -15,7 +15,7 @@ from typing import Literal, TypeVar, cast, overload
 
 from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateOne
+from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -36,8 +36,8 @@ from eventstore.vault import Vault, keys_of
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
 Collection = AsyncCollection[JsonObject]
-Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | DeleteOne
-"""A write to one document, that names its collection: `namespace=collection.full_name`."""
+Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | UpdateMany | DeleteOne
+"""A write that names its collection: `namespace=collection.full_name`."""
 
 T = TypeVar("T")
 
@@ -145,8 +145,8 @@ class Database:
             await session.end_session()
 
     async def write(self, writes: Sequence[Write], session: Session | None = None) -> int:
-        """Do writes to any collections, in no order, in one round trip; give how many of them have
-        found, or made, the document that they are of.
+        """Do writes to any collections, in no order, in one round trip; give how many documents
+        they have found or made.
 
         In a transaction, only behind something that was read in it: the embedded server takes no
         read concern here, which the first question of a transaction has. Raises DuplicateKeyError,

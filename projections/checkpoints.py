@@ -26,7 +26,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
-from pymongo import ReplaceOne, UpdateOne
+from pymongo import ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
@@ -78,14 +78,16 @@ class Checkpoints:
         For a member that has just shown life, that is the time. It comes from the same clock as the
         signs of life of the others; on a sharded cluster another server would be asked for it.
         """
-        now = await self._database.server_time()
+        now = await self._database.server_time() if me is None else None
         partitions, members = await asyncio.gather(
             self._partitions.find().to_list(), self._members.find().to_list()
         )
         # What a former version kept here has a name for an id.
         found = {d["_id"]: _partition(d) for d in partitions if isinstance(d["_id"], int)}
-        if me is not None:
-            now = next((cast("datetime", m["seen_at"]) for m in members if m["_id"] == me), now)
+        if now is None:
+            now = next((cast("datetime", m["seen_at"]) for m in members if m["_id"] == me), None)
+        if now is None:  # somebody has removed it
+            return await self.read()
         return State(
             now,
             [found.get(n, Partition(n)) for n in range(PARTITIONS)],
@@ -109,16 +111,19 @@ class Checkpoints:
         if token is None:
             await self._show_life(me, {}, session)
             return
-        await self._partitions.update_many(
-            {"owner": me, "phase": "live"}, {"$set": {"token": token}}
-        )
         times: JsonObject = {"progressed_at": True} if progressed else {}
         change: dict[str, JsonObject] = {"$currentDate": times}
         if as_of is None:
             times["as_of"] = True
         else:
             change["$max"] = {"as_of": as_of}
-        await self._show_life(me, change, session | ({"failure": None} if progressed else {}))
+        followed = UpdateMany(
+            {"owner": me, "phase": "live"},
+            {"$set": {"token": token}},
+            namespace=self._partitions.full_name,
+        )
+        values = session | ({"failure": None} if progressed else {})
+        await self._database.write([followed, self._life(me, change, values)])
 
     async def get_on(self, me: str) -> None:
         """Show life, and that one gets on, as in a scan over what is there already."""

@@ -38,10 +38,11 @@ from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.store import EventStore, Feed, stream_order
 from projections import health
 from projections.batch import BatchWriter, Holding, told
+from projections.beside import beside
 from projections.checkpoints import Checkpoints, Fenced
 from projections.health import Health
 from projections.inbox import BATCH_EVENTS, Batch, gathering
-from projections.parked import ParkedTickets
+from projections.parked import Parked, ParkedTickets
 from projections.partitions import LEASE_SECONDS, Partition, partition_of, plan
 from projections.recounting import Recounting
 from projections.saved_views import SavedView, SavedViews
@@ -98,6 +99,7 @@ class Projector:
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(store)
         self._looked_until: datetime | None = None
+        self._is_quiet = False
 
     async def run(self) -> None:
         """Share in the work until cancelled; then give back what one has.
@@ -175,12 +177,12 @@ class Projector:
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
-        views = await self._views.all()
+        views, waiting = await asyncio.gather(self._views.all(), self._parked.of(self._mine))
         await self._forget_views(views)
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
         self._holding = Holding(self._me, epochs, views, self._holding.parked)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
-        await self._look_after_parked(new)
+        await self._look_after(waiting, new)
         self._recounting.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
         return bool(new) or not live or not self._mine
@@ -193,9 +195,8 @@ class Projector:
             await self._views.forget_counts(sorted(gone))
             await self._checkpoints.forget(sorted(gone))
 
-    async def _look_after_parked(self, new: set[int]) -> None:
+    async def _look_after(self, waiting: Iterable[Parked], new: set[int]) -> None:
         """Fold parked tickets again: those that were asked for, and all of new partitions."""
-        waiting = await self._parked.of(self._mine)
         self._holding.parked = {p.ticket_id for p in waiting if p.version is not None}
         for ticket in waiting:
             if ticket.repair or partition_of(ticket.ticket_id) in new:
@@ -208,14 +209,13 @@ class Projector:
     async def _follow(self, feed: Feed) -> None:
         """Follow the stream until one has other partitions, or they are to be scanned."""
         clock = asyncio.get_running_loop().time
-        beaten, swept = 0.0, clock()
-        pause = SWEEP_SECONDS
-        suspicion: tuple[int, int] | None = None
-        async with gathering(feed) as inbox:
+        beaten = 0.0
+        async with gathering(feed) as inbox, beside(self._see_that_all_came()):
             while True:
                 batch = await inbox.take()
                 own = self._own(batch.events)
                 new = 0
+                self._is_quiet = batch.drained and not own
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
                     # It was all there was; now it may not be.
@@ -227,22 +227,30 @@ class Projector:
                         return
                     await self._database.clear_abandoned_transactions()
                     beaten = clock()
-                if 0 in self._mine and clock() - swept > pause:
-                    began = clock()
-                    await self._look_for_overdue()
-                    if batch.drained and not own:
-                        suspicion = await self._sweep(suspicion)
-                    swept = clock()
-                    pause = max(SWEEP_SECONDS, (swept - began) / _SWEEP_SHARE)
 
     def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
         return [event for event in events if partition_of(event["ticket_id"]) in self._mine]
 
-    async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Compare what has been folded with the log; what differs twice in the same way is wrong.
+    async def _see_that_all_came(self) -> None:
+        """Look again and again for what the stream has not brought, until cancelled.
 
-        Done by who has the first partition, for all.
+        Done by who has the first partition, for all, and beside following: nothing waits for it.
         """
+        clock = asyncio.get_running_loop().time
+        suspicion: tuple[int, int] | None = None
+        pause = SWEEP_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if 0 not in self._mine:
+                continue
+            began = clock()
+            await self._look_for_overdue()
+            if self._is_quiet:
+                suspicion = await self._sweep(suspicion)
+            pause = max(SWEEP_SECONDS, (clock() - began) / _SWEEP_SHARE)
+
+    async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Compare what has been folded with the log: what differs twice in a row is wrong."""
         report = await self._health.look(self._database)
         counts = (report.log_events - report.missing_events, report.log_events)
         if report.missing_events == 0:
