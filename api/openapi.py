@@ -50,9 +50,10 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     }
     document["security"] = [{"bearer": []}]
     document["components"]["parameters"] = correlation.PARAMETERS
-    operations = []
+    of_a_ticket = []
     for method, path, operation in _operations(document):
-        operations.append(operation)
+        if _is_of_a_ticket(operation):
+            of_a_ticket.append(cast("str", operation["operationId"]))
         right = RIGHTS.get(f"{method.upper()} {path}")
         if right is not None:
             operation["x-roles"] = sorted(right.roles)
@@ -75,12 +76,8 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             }
     opened = document["paths"]["/tickets"]["post"]["responses"][str(HTTPStatus.CREATED.value)]
     opened["links"] = {
-        cast("str", operation["operationId"]): {
-            "operationId": operation["operationId"],
-            "parameters": {"ticket_id": "$response.body#/ticket_id"},
-        }
-        for operation in operations
-        if _is_of_a_ticket(operation)
+        name: {"operationId": name, "parameters": {"ticket_id": "$response.body#/ticket_id"}}
+        for name in of_a_ticket
     }
     return document
 
@@ -93,5 +90,5 @@ def _operations(document: JsonObject) -> Iterator[tuple[str, str, JsonObject]]:
 
 
 def _is_of_a_ticket(operation: JsonObject) -> bool:
-    parameters = cast("list[JsonObject]", operation["parameters"])
-    return any((p.get("in"), p.get("name")) == ("path", "ticket_id") for p in parameters)
+    parameters = cast("list[JsonObject]", operation.get("parameters", []))
+    return any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters)

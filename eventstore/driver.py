@@ -157,7 +157,7 @@ class Database:
         try:
             done = await self.client.bulk_write(writes, ordered=False, session=session)
         except ClientBulkWriteException as error:
-            raise _of_one_write(error) from error
+            raise _of_one_write(error) from None
         return done.inserted_count + done.matched_count + done.upserted_count + done.deleted_count
 
     def keeping_session(self) -> "Database":
@@ -247,16 +247,17 @@ class Database:
 
 
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
-    """Give what has gone wrong as a single write would have raised it."""
-    if isinstance(error.error, Exception):
-        return error.error
-    first: Mapping[str, object] = next(iter(error.details["writeErrors"]), {})
-    code, message = cast("int | None", first.get("code")), str(first.get("errmsg", error))
+    """Give what has gone wrong as a single write would have raised it, without what was written."""
+    if not error.details["writeErrors"]:
+        return error.error if isinstance(error.error, Exception) else error
+    first: Mapping[str, object] = error.details["writeErrors"][0]
+    code, message = cast("int", first["code"]), str(first["errmsg"])
     if code == _DUPLICATE_KEY:
-        return DuplicateKeyError(message, code, first)
-    # The embedded server says so of each write, where MongoDB says so of the command.
-    labels = ["TransientTransactionError"] if code == _WRITE_CONFLICT else []
-    return OperationFailure(message, code, {**first, "errorLabels": labels})
+        return DuplicateKeyError(message, code)
+    if code == _WRITE_CONFLICT:
+        # The embedded server says so of each write, where MongoDB says so of the command.
+        return OperationFailure(message, code, {"errorLabels": ["TransientTransactionError"]})
+    return OperationFailure(message, code)
 
 
 def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:

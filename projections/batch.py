@@ -370,7 +370,7 @@ class BatchWriter:
         token: ResumeToken | None = None,
     ) -> None:
         """Write checkpoints, documents and sums at once. Raises Fenced."""
-        writes = self._checkpoints.writes(holding.me, holding.epochs, applied, token=token)
+        writes = self._checkpoints.moves(holding.me, holding.epochs, applied, token=token)
         writes += self._writes(holding.views, holding.shard, changes)
         await self._write(writes, session, {number: holding.epochs[number] for number in applied})
 
@@ -379,7 +379,7 @@ class BatchWriter:
     ) -> None:
         """Write all of it. Raises Fenced if another has taken one of the partitions."""
         if await self._database.write(writes, session) != len(writes):
-            await self._checkpoints.check(epochs, session)
+            await self._checkpoints.require_held(epochs, session)
             raise AssertionError("a document has changed within a transaction")
 
     def _writes(

@@ -37,11 +37,12 @@ async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         raise AssertionError("it runs in a task")
     cancelled_before = inside.cancelling()
     running = asyncio.create_task(work)
-    failed = False
+    failed = over = False
 
     def ended(task: asyncio.Task[None]) -> None:
         nonlocal failed
-        if not task.cancelled() and task.exception() is not None:
+        # It may be called once more when the block has failed in the same moment.
+        if not over and not task.cancelled() and task.exception() is not None:
             failed = True
             inside.cancel()
 
@@ -55,6 +56,6 @@ async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
             raise error from None
         raise
     finally:
-        running.remove_done_callback(ended)
+        over = True
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -212,7 +212,7 @@ class Checkpoints:
         if gone:
             await self._members.delete_many({"_id": {"$in": gone}})
 
-    def writes(
+    def moves(
         self,
         me: str,
         epochs: Mapping[int, int],
@@ -222,7 +222,7 @@ class Checkpoints:
     ) -> list[Write]:
         """Give the writes that move the checkpoints of some partitions on.
 
-        Each is on condition of its epoch: one that does not find its document, `check` says why.
+        Each is on condition of its epoch: where one finds no document, `require_held` says why.
         """
         change: dict[str, JsonObject] = {}
         progressed = any(a.events for a in applied.values())
@@ -243,7 +243,7 @@ class Checkpoints:
             self._life(me, change, {"failure": None} if progressed else {}),
         ]
 
-    async def check(self, epochs: Mapping[int, int], session: Session) -> None:
+    async def require_held(self, epochs: Mapping[int, int], session: Session) -> None:
         """Raise Fenced if another has taken a partition."""
         wanted = {"_id": {"$in": list(epochs)}}
         found = self._partitions.find(wanted, {"epoch": 1}, session=session)

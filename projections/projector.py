@@ -208,14 +208,15 @@ class Projector:
 
     async def _follow(self, feed: Feed) -> None:
         """Follow the stream until one has other partitions, or they are to be scanned."""
+        self._is_quiet = False
         clock = asyncio.get_running_loop().time
         beaten = 0.0
         async with gathering(feed) as inbox, beside(self._see_that_all_came()):
             while True:
                 batch = await inbox.take()
+                self._is_quiet = False
                 own = self._own(batch.events)
                 new = 0
-                self._is_quiet = batch.drained and not own
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
                     # It was all there was; now it may not be.
@@ -225,8 +226,10 @@ class Projector:
                     # What was all folded before is no sign of getting on: it may fail again.
                     if await self._share(batch, progressed=new > 0 or not own):
                         return
-                    await self._database.clear_abandoned_transactions()
+                    if not own:  # or the batch's own transaction has done so
+                        await self._database.clear_abandoned_transactions()
                     beaten = clock()
+                self._is_quiet = batch.drained and not own
 
     def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
         return [event for event in events if partition_of(event["ticket_id"]) in self._mine]
@@ -250,7 +253,10 @@ class Projector:
             pause = max(SWEEP_SECONDS, (clock() - began) / _SWEEP_SHARE)
 
     async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Compare what has been folded with the log: what differs twice in a row is wrong."""
+        """Compare what has been folded with the log.
+
+        What differs twice in the same way, while nothing is on its way, is wrong.
+        """
         report = await self._health.look(self._database)
         counts = (report.log_events - report.missing_events, report.log_events)
         if report.missing_events == 0:
@@ -261,6 +267,8 @@ class Projector:
         folded, stored = report.log_events - report.missing_events, report.log_events
         if folded == stored:
             return None
+        if not self._is_quiet:
+            return counts  # something came meanwhile: it may be that
         if (folded, stored) == self._rescanned:
             _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
             return None
@@ -283,10 +291,10 @@ class Projector:
         known = {ticket.ticket_id for ticket in asked}
         late = await self._health.overdue(self._database, state, known, since, before)
         missing = {event.ticket_id for event in late}
-        self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
         for ticket_id in missing:
             _log.error("ticket %s misses an event; folding it again", ticket_id)
             await self._parked.ask(ticket_id)
+        self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
 
     # --- scanning -----------------------------------------------------------------
 

@@ -133,6 +133,8 @@ async def _crash(database, store, owner, name, *, after):
     step = getattr(owner, name)
 
     async def dies(*args, **more):
+        if owner is Database and len(args) < 3:  # of no transaction, like a sign of life
+            return await step(*args)
         if after:
             await step(*args, **more)
         raise Crash
@@ -141,15 +143,19 @@ async def _crash(database, store, owner, name, *, after):
         """Leave the lease as it is."""
 
     dying = asyncio.create_task(hasty(database, store).run())
-    # Until it has what it died with before, and what comes again of the stream is behind it.
-    await open_some(store, 1, versions=1)
-    await caught_up(database, store, PATIENCE_SECONDS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, dies)
-        patch.setattr(Checkpoints, "leave", stays)
-        await open_some(store, 2, versions=1)  # nothing comes behind them that would show a gap
-        with pytest.raises(Crash):
-            await asyncio.wait_for(dying, 10)
+    try:
+        # Until it has what it died with before, and what comes again of the stream is behind it.
+        await open_some(store, 1, versions=1)
+        await caught_up(database, store, PATIENCE_SECONDS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, dies)
+            patch.setattr(Checkpoints, "leave", stays)
+            await open_some(store, 2, versions=1)  # nothing comes behind them that would show a gap
+            with pytest.raises(Crash):
+                await asyncio.wait_for(dying, 10)
+    finally:
+        dying.cancel()
+        await asyncio.gather(dying, return_exceptions=True)
 
 
 async def a_stream_brings_nothing(database, store):
@@ -353,7 +359,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         (
             Line(
                 Checkpoints,
-                "writes",
+                "moves",
                 '{"_id": number, "epoch": epochs[number]},',
                 '{"_id": number},',
             ),
@@ -567,9 +573,7 @@ async def test_each_planted_bug_is_caught(database, store, monkeypatch, bug):
     scenario, lines = BUGS[bug]
     for line in lines:
         plant(monkeypatch, line)
-    with pytest.raises(
-        (AssertionError, TimeoutError, asyncio.CancelledError, CasebookError, ExceptionGroup)
-    ):
+    with pytest.raises(CAUGHT):
         await scenario(database, store)
 
 

@@ -27,6 +27,7 @@ from projections.inbox import gathering
 from projections.parked import ParkedTickets
 from projections.partitions import partition_of
 from projections.projector import Projector
+from projections.recounting import Recounting
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,
@@ -258,9 +259,9 @@ async def test_a_failing_database_is_tried_again_until_it_works(
     working = BatchWriter._write
 
     async def broken(*args):
+        await working(*args)
         if failing:
             raise RuntimeError("the disk is full")
-        return await working(*args)
 
     monkeypatch.setattr(BatchWriter, "_write", broken)
     async with running(Projector(database, store)):
@@ -271,6 +272,36 @@ async def test_a_failing_database_is_tried_again_until_it_works(
         failing = False
         await caught_up(database, store)
         assert await failures_told(database) == []
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_comes_while_something_takes_long_is_not_missing(
+    database, store, quick, monkeypatch
+):
+    """L8: whoever looks whether all came does not take what waits meanwhile for lost."""
+    takes_long = False
+    scanned: list[object] = []
+
+    async def step(*_):
+        if takes_long:
+            await asyncio.sleep(1.5)  # fifteen looks
+
+    async def scan_all(checkpoints):
+        scanned.append(checkpoints)
+
+    monkeypatch.setattr(Recounting, "step", step)
+    monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
+    async with running(hasty(database, store)):
+        await open_some(store, 3)
+        await caught_up(database, store)
+        await all_live(database)
+        takes_long = True
+        await asyncio.sleep(0.2)
+        await open_some(store, 3)
+        await asyncio.sleep(1.0)
+        takes_long = False
+        await caught_up(database, store)
+    assert scanned == []
     await assert_views_equal_the_log(database)
 
 

@@ -719,6 +719,29 @@ async def test_who_is_stopped_while_what_runs_beside_it_fails_stops():
     task.cancel()
 
 
+async def test_who_fails_at_the_moment_at_which_what_runs_beside_it_does_goes_on():
+    """Or a projector would end as if it had been stopped, and nobody would take its place."""
+    now = asyncio.Event()
+
+    async def fail():
+        await now.wait()
+        raise RuntimeError
+
+    async def work(turns):
+        with suppress(RuntimeError, ValueError):
+            async with beside(fail()):
+                now.set()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                raise ValueError
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    for turns in range(5):
+        now.clear()
+        await asyncio.create_task(work(turns))
+
+
 async def unreadable(_database, _item):
     return lambda: None
 

@@ -174,6 +174,11 @@ class Overheard(CommandListener):
             event.command_name == "getMore" and event.command.get("collection") == COLLECTION
         ):
             self.about_the_log.add(event.command_name)
+        names = [each["ns"].partition(".")[2] for each in event.command.get("nsInfo", ())]
+        for op in event.command.get("ops", ()):  # writes to several collections
+            verb, number = next(iter(op.items()))
+            if names[number] == COLLECTION:
+                self.about_the_log.add(verb)
 
     def succeeded(self, event): ...
 

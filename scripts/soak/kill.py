@@ -6,6 +6,7 @@ import random
 import signal
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,19 +70,16 @@ class Ledger:
 
     sent: list[Sent] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    answers: int = 0
 
     def unknown(self) -> list[Sent]:
         return [sent for sent in self.sent if sent.answer is None]
 
-    async def grown_by(self, answers: int) -> None:
-        """Wait until so many more commands are answered, however quick the machine is."""
-        wanted = self._answered() + answers
-        async with asyncio.timeout(READY_SECONDS):
-            while self._answered() < wanted:  # noqa: ASYNC110 clients know of no event
-                await asyncio.sleep(0.005)
-
-    def _answered(self) -> int:
-        return len(self.sent) - len(self.unknown())
+    async def grown_by(self, answers: int, clients: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until clients have been answered so often, however quick the machine is."""
+        wanted = self.answers + answers
+        while self.answers < wanted and any(not each.done() for each in clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 def command(ticket: str) -> Sent:
@@ -125,6 +123,7 @@ async def client(port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Ev
             await send(connection, sent)
             if sent.answer is None:
                 return
+            ledger.answers += 1
 
 
 async def open_tickets(port: int, count: int) -> list[str]:
@@ -200,7 +199,7 @@ async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
                     asyncio.create_task(client(port, tickets, ledger, stop)) for _ in range(clients)
                 ]
                 if point == "random":
-                    await ledger.grown_by(random.randrange(20, 200))  # noqa: S311
+                    await ledger.grown_by(random.randrange(20, 200), busy)  # noqa: S311
                     api.kill()
                 code = await asyncio.wait_for(api.wait(), READY_SECONDS)
                 require(code == -signal.SIGKILL, f"the API ended with {code}, and not by a kill")
@@ -265,7 +264,7 @@ async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -
                         asyncio.create_task(client(port, tickets, ledger, stop))
                         for _ in range(clients)
                     ]
-                    await ledger.grown_by(random.randrange(60, 200))  # noqa: S311
+                    await ledger.grown_by(random.randrange(60, 200), busy)  # noqa: S311
                     for pid in database_processes(Path(folder)):
                         os.kill(pid, signal.SIGKILL)
                         killed += 1
