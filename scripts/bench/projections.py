@@ -29,7 +29,7 @@ from scripts.bench.services import ACTOR, NOTE, OPEN
 from scripts.catch_up import projecting
 from scripts.console import progress
 from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS, PromiseBroken, free_port, let_in, process, ready
 from scripts.soak.views import caught_up
 
 RATES = (50, 200)
@@ -39,6 +39,7 @@ _LOOK_SECONDS = 0.005
 _LOOKED_FOR = 40  # commands a second: to look for more would cost more than to project them
 _TICKETS = 1000
 _EVENTS = 12_000
+_PATIENCE_SECONDS = 120.0
 
 
 async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
@@ -175,9 +176,12 @@ async def fold_backlogs(
 
 async def _receive(store: EventStore, token: ResumeToken) -> None:
     count = 0
-    async with store.watch(token) as feed:
-        while count < _EVENTS:
-            count += await feed.next() is not None
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS), store.watch(token) as feed:
+            while count < _EVENTS:
+                count += await feed.next() is not None
+    except TimeoutError:
+        raise PromiseBroken(f"the stream has brought {count} of {_EVENTS} events") from None
 
 
 async def _backlog(store: EventStore) -> None:
