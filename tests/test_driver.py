@@ -95,7 +95,7 @@ async def test_what_cannot_be_written_is_said(written):
 
 
 async def test_an_error_tells_nothing_of_what_was_to_be_written(written):
-    """What a projector fails of is told to operators, and is in no log of theirs either."""
+    """For what a projector fails of is shown to operators, and logged."""
     database, ones, _ = written
     secret = {"_id": 1, "preview": "private words"}
     for write in (

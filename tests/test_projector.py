@@ -17,12 +17,12 @@ from domain.sla import SlaClock
 from domain.ticket import Attachment, Link, Rating, Ticket
 from eventstore.envelope import EventDocument
 from eventstore.store import COLLECTION as EVENTS
-from eventstore.store import EventStore, stream_order
+from eventstore.store import EventStore, Recorded, stream_order
 from projections import projector as module
 from projections import tickets
 from projections.batch import BatchWriter
 from projections.checkpoints import Checkpoints, Fenced
-from projections.health import Health
+from projections.health import OVERDUE_SECONDS, Health
 from projections.inbox import gathering
 from projections.parked import ParkedTickets
 from projections.partitions import partition_of
@@ -303,6 +303,35 @@ async def test_what_comes_while_something_takes_long_is_not_missing(
         await caught_up(database, store)
     assert scanned == []
     await assert_views_equal_the_log(database)
+
+
+async def test_what_is_overdue_is_not_forgotten_by_a_look_that_is_cut_off(
+    database, store, monkeypatch
+):
+    """L8: whoever looks next looks from there on."""
+    now = (await Checkpoints(database).read()).now
+    late = Recorded(uuid4(), 1, now - timedelta(seconds=OVERDUE_SECONDS + 50))
+    asked: list[UUID] = []
+
+    async def overdue(*about):
+        since, before = about[-2:]
+        return [late] if since <= late.recorded_at < before else []
+
+    async def fails(*_):
+        raise ConnectionError
+
+    async def ask(_, ticket_id):
+        asked.append(ticket_id)
+
+    monkeypatch.setattr(Health, "overdue", overdue)
+    one = Projector(database, store)
+    monkeypatch.setattr(ParkedTickets, "ask", fails)
+    with pytest.raises(ConnectionError):
+        await one._look_for_overdue()
+    monkeypatch.setattr(ParkedTickets, "ask", ask)
+    for _ in range(2):
+        await one._look_for_overdue()
+    assert asked == [late.ticket_id]
 
 
 async def failures_told(database):

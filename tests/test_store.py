@@ -20,6 +20,7 @@ from eventstore.store import COLLECTION, Change, EventStore
 from projections.generations import Generations
 from tests.projecting import caught_up, open_some, rebuilt, running
 from tests.spec import ALICE
+from tests.test_mongo_users import needed_for_each
 
 OPENING = OpenTicket(subject="x", requester="bob")
 ABOUT = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
@@ -174,11 +175,9 @@ class Overheard(CommandListener):
             event.command_name == "getMore" and event.command.get("collection") == COLLECTION
         ):
             self.about_the_log.add(event.command_name)
-        names = [each["ns"].partition(".")[2] for each in event.command.get("nsInfo", ())]
-        for op in event.command.get("ops", ()):  # writes to several collections
-            verb, number = next(iter(op.items()))
-            if names[number] == COLLECTION:
-                self.about_the_log.add(verb)
+        if event.command_name == "bulkWrite":
+            written = needed_for_each(event.command)
+            self.about_the_log |= {action for action, name in written if name == COLLECTION}
 
     def succeeded(self, event): ...
 
