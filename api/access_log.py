@@ -4,7 +4,7 @@ Each failed access, and each one that `RIGHTS` calls for, is a document of `acce
 for a year:
 
     _id            UUIDv7
-    at             when (the server's clock)
+    at             when (the database's clock)
     outcome        "granted"; "denied": known, and not allowed to; "unseen": a ticket that is not
                    for them; "unknown": nobody is known by what was shown
     principal      {id, role, key}, or null
@@ -35,7 +35,6 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from domain.values import Name
 from eventstore.driver import Database
-from eventstore.envelope import utc_now
 from eventstore.failures import answering
 
 COLLECTION = "access_log"
@@ -76,6 +75,7 @@ class AccessLog:
 
     def __init__(self, database: Database) -> None:
         self._records = database.collection(COLLECTION)
+        self._now = database.clock.now
         self._writing: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
@@ -86,7 +86,7 @@ class AccessLog:
     async def granted(self, asking: Asking, who: Principal) -> None:
         """Record an access before it is given. Raises StoreUnavailable."""
         async with answering():
-            await self._records.insert_one(_record("granted", asking, who))
+            await self._records.insert_one(_record(self._now(), "granted", asking, who))
 
     def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         """Record that somebody was not let in, soon, if the database will take it.
@@ -105,7 +105,7 @@ class AccessLog:
     async def _write(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         try:
             async with answering():
-                await self._records.insert_one(_record(outcome, asking, who))
+                await self._records.insert_one(_record(self._now(), outcome, asking, who))
         except CasebookError as error:
             _log.warning("a failed access could not be recorded: %s", error)
 
@@ -125,11 +125,11 @@ class AccessLog:
             return [_told(document) for document in await found.to_list()]
 
 
-def _record(outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
+def _record(at: datetime, outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
     known = None if who is None else {"id": who.id, "role": who.role, "key": who.key}
     return {
         "_id": uuid7(),
-        "at": utc_now(),
+        "at": at,
         "outcome": outcome,
         "principal": known,
         **asdict(asking),

@@ -104,7 +104,7 @@ def access_by(database: Database, settings: Settings) -> Access:
     return Access(
         keys.Keys(database),
         AccessLog(database),
-        None if issuer is None else Tokens(issuer),
+        None if issuer is None else Tokens(issuer, database.clock.now),
         settings.rate_limit,
     )
 
@@ -128,13 +128,17 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await database.clock.time()
         await store.prepare()
         await Generations(database).prepare()
         await Deliveries(database).prepare()
         await Erasures(database).prepare()
         await database.vault.prepare()
         await access.log.prepare()
-        running = [asyncio.create_task(work()) for work in (database.vault.watch, *beside)]
+        running = [
+            asyncio.create_task(work())
+            for work in (database.clock.keep, database.vault.watch, *beside)
+        ]
         for task in running:
             task.add_done_callback(_tell_failure)
         try:

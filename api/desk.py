@@ -30,7 +30,7 @@ from domain.desk import EMPTY_DESK, Desk
 from domain.errors import NotFound
 from domain.events import Actor, JsonObject
 from eventstore.driver import Database
-from eventstore.envelope import ActorDocument, utc_now
+from eventstore.envelope import ActorDocument
 from eventstore.failures import VersionConflict, answering
 
 COLLECTION = "desks"
@@ -61,8 +61,9 @@ _FIRST = SetUp(0, EMPTY_DESK, _LONG_AGO, Actor("casebook", "system"), _LONG_AGO)
 class Desks:
     """The set-ups in one database."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
-        self._now = now
+    def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
+        """`now`: the database's clock unless given."""
+        self._now = now or database.clock.now
         self._documents = database.collection(COLLECTION)
         self._kept: tuple[float, SetUp] | None = None
         self._reading = asyncio.Lock()

@@ -28,7 +28,7 @@ from uuid import UUID
 from api.log_reader import LOOK_BACK, CursorExpired, LogReader, Position, Versions
 from domain.errors import HistoryError
 from eventstore.driver import Database
-from eventstore.envelope import EventDocument, utc_now
+from eventstore.envelope import EventDocument
 from eventstore.failures import translating
 from eventstore.store import EventStore, ResumeToken, stream_order
 from projections import tickets
@@ -91,7 +91,7 @@ class Feeder:
     async def _follow(self, hooks: list[Webhook]) -> None:
         """Follow the stream until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
-        position = Position(self._start(hooks), utc_now())
+        position = Position(self._start(hooks), await self._database.server_time())
         since = await self._database.server_time()
         began = seen = saved = clock()
         looked = float("-inf")

@@ -35,7 +35,7 @@ from domain.events import (
 )
 from domain.ticket import Ticket
 from eventstore import failures
-from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, utc_now
+from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint
 from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
 from eventstore.store import EventStore
 
@@ -248,7 +248,7 @@ class Handler:
                 if not sure:
                     return None
                 second = None  # as if it were not there
-        now = utc_now()
+        now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
             if sure:

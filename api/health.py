@@ -63,6 +63,11 @@ class Readiness(BaseModel, extra="forbid"):
     status: Literal["ready", "not ready"]
     database: Literal["ok", "does not answer"]
     views: Condition | None = None
+    clock: Literal["ok", "far off"] | None = Field(
+        default=None,
+        description="Far off: by more than five seconds from the database's. Nothing is dated by "
+        "it, and this process keeps no time.",
+    )
 
 
 class ParkedAnswer(BaseModel, extra="forbid"):
@@ -193,7 +198,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
             return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
         stuck = report.condition == "stuck"
         status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
-        return _readiness(status, {"database": "ok", "views": report.condition})
+        clock = "far off" if database.clock.is_far_off else "ok"
+        return _readiness(status, {"database": "ok", "views": report.condition, "clock": clock})
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

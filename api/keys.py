@@ -44,7 +44,6 @@ from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
 from domain.values import Moment, Name
 from eventstore.driver import Database
-from eventstore.envelope import utc_now
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 
 COLLECTION = "api_keys"
@@ -117,10 +116,11 @@ def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime)
 class Keys:
     """The keys in one database."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
+        """`now`: the database's clock unless given."""
         self._documents = database.collection(COLLECTION)
         self.vault = database.vault
-        self._now = now
+        self._now = now or database.clock.now
         self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
 
     async def make(self, order: KeyOrder, created_by: str) -> tuple[Key, str]:

@@ -33,7 +33,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from domain.errors import CasebookError
-from eventstore.envelope import EventDocument, is_event, utc_now
+from eventstore.envelope import EventDocument, is_event
 from eventstore.failures import HistoryLost, translating
 from eventstore.store import (
     EventStore,
@@ -73,10 +73,9 @@ class Position(NamedTuple):
         """Give it as JSON values, and ids, for a cursor."""
         return [token_text(self.token), self.at.isoformat(), self.scanned, self.behind]
 
-    @property
-    def is_old(self) -> bool:
+    def is_old(self, now: datetime) -> bool:
         """Say whether a stream is not to be trusted with what comes behind it."""
-        return self.behind or utc_now() - self.at > TRUSTED
+        return self.behind or now - self.at > TRUSTED
 
 
 class Told(NamedTuple):
@@ -138,7 +137,7 @@ class LogReader:
     async def beginning(self) -> Position:
         """Give the position before the first event. Raises StoreUnavailable."""
         with translating():
-            return Position(await self._store.position(), utc_now(), _BEGINNING)
+            return Position(await self._store.position(), self._store.clock.now(), _BEGINNING)
 
     @asynccontextmanager
     async def open(self, position: Position) -> AsyncIterator[Feed]:
@@ -152,7 +151,7 @@ class LogReader:
 
     async def checked(self, position: Position) -> Position:
         """Give a position that can be gone on from. Raises StoreUnavailable."""
-        if position.is_old:
+        if position.is_old(self._store.clock.now()):
             return position
         try:
             async with self.open(position) as feed:
@@ -173,7 +172,7 @@ class LogReader:
                 position = told.position
                 yield told
         before, position = position, position._replace(scanned=None)
-        if position.is_old:
+        if position.is_old(self._store.clock.now()):
             async with aclosing(self._catch_up(position, versions)) as steps:
                 async for told in steps:
                     position = told.position
@@ -185,7 +184,7 @@ class LogReader:
         """Give what was recorded since a position. Raises StoreUnavailable."""
         with translating():
             token = await self._store.position()
-        began = utc_now()
+        began = self._store.clock.now()
         before, position = position, position._replace(token=token, behind=True)
         async for events in self.recorded(position.at - LOOK_BACK, None):
             for event in events:
@@ -224,7 +223,7 @@ class LogReader:
         if position.scanned is None:
             return
         last = position.scanned
-        young = utc_now() - LOOK_BACK
+        young = self._store.clock.now() - LOOK_BACK
         for tickets in await self._ranges():
             if tickets.before is not None and tickets.before <= last[0]:
                 continue
@@ -251,7 +250,7 @@ class LogReader:
             change = await feed.next()
             before = position
             if change is None:
-                position = Position(feed.token or position.token, utc_now())
+                position = Position(feed.token or position.token, self._store.clock.now())
                 yield Told((), before, position, quiet=True)
                 continue
             event = change.document

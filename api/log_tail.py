@@ -26,7 +26,7 @@ from uuid import UUID
 
 from api.log_reader import TRUSTED, Position, recorded_at
 from domain.errors import CasebookError
-from eventstore.envelope import EventDocument, is_event, utc_now
+from eventstore.envelope import EventDocument, is_event
 from eventstore.failures import StoreUnavailable, translating
 from eventstore.store import EventStore, ResumeToken, stream_order
 
@@ -74,7 +74,7 @@ class Tail:
     def __init__(self, store: EventStore, write: Write, token: ResumeToken) -> None:
         self.token = token
         """Where the stream is: behind all that is in the row."""
-        self.at = utc_now()
+        self.at = store.clock.now()
         """When it was there."""
         self.listeners = 0
         self.reading: asyncio.Task[None] | None = None
@@ -137,13 +137,13 @@ class Tail:
                         async with self._store.watch(self.token) as feed:
                             while True:
                                 change = await feed.next()
-                                self.at = utc_now()
+                                self.at = self._store.clock.now()
                                 if change is None:
                                     self.token = feed.token or self.token
                                 else:
                                     await self._add(change.document, change.token)
                 except StoreUnavailable:
-                    if utc_now() - self.at > TRUSTED:
+                    if self._store.clock.now() - self.at > TRUSTED:
                         raise
                     _log.warning("the database does not answer; the stream waits for it")
                     await asyncio.sleep(_RETRY_SECONDS)

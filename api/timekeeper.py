@@ -12,7 +12,8 @@ An act happens at the time it was due, or at the ticket's last event if that was
 says when it was recorded. After a downtime all that has become due is done, what has waited longest
 first. A ticket that nothing can be done about is set aside for a while, and keeps nobody waiting.
 
-Whether it is time is asked of the database's clock, which all processes share.
+Whether it is time is asked of the database's clock, which all processes share. A process whose own
+clock is far from it does nothing: one of the two is wrong, and what is written is there for good.
 """
 
 import asyncio
@@ -99,6 +100,7 @@ class Timekeeper:
         clock: Clock | None = None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
+        self._database_clock = database.clock
         self._generations = Generations(database)
         self._store = store
         self._desks = desks
@@ -124,11 +126,14 @@ class Timekeeper:
 
     async def look(self) -> int:
         """Do what the views show as due, one thing for each ticket; give how many things that were.
+        None are done while the process's clock is far from the database's.
 
         Raises StoreUnavailable.
         """
         async with answering():
             now = await self._clock()
+        if self._database_clock.is_far_off:  # it has been told: see eventstore/clock.py
+            return 0
         set_up = await self._desks.read()
         waiting = iter(await self._find_due(set_up.desk, now))
 

@@ -21,11 +21,11 @@ from typing import Annotated
 
 import httpx
 import jwt
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback
-from domain.errors import CasebookError
+from domain.errors import CasebookError, faults_of
 from domain.values import Name
 from eventstore.envelope import utc_now
 
@@ -64,10 +64,15 @@ def _as_it_is(sub: str) -> str:
     return sub
 
 
+_Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
 class _Claims(BaseModel):
     sub: Annotated[Name, AfterValidator(_as_it_is)]
     role: PrincipalRole
-    exp: float
+    exp: _Seconds
+    nbf: _Seconds = 0
+    iat: _Seconds = 0
 
 
 class Tokens:
@@ -89,6 +94,7 @@ class Tokens:
                 return kept[1]
             del self._kept[text]
         claims = await self._checked(text)
+        self._check_times(claims)
         if is_reserved(claims.sub):
             raise Unauthenticated(f"the id {claims.sub} is the server's own")
         principal = Principal(claims.sub, claims.role)
@@ -121,14 +127,29 @@ class Tokens:
                 algorithms=[key.algorithm_name],
                 issuer=self._issuer.issuer,
                 audience=self._issuer.audience,
-                leeway=_LEEWAY_SECONDS,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={
+                    "require": ["exp", "iss", "aud", "sub"],
+                    # Times are held against the database's clock, below.
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
             )
             return _Claims.model_validate(claims)
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not good: {error}") from error
         except ValidationError as error:
-            raise Unauthenticated("the token's claims `sub` or `role` are not as needed") from error
+            raise Unauthenticated(
+                f"the token's claims are not as needed: {faults_of(error)}"
+            ) from error
+
+    def _check_times(self, claims: _Claims) -> None:
+        """Raise Unauthenticated for a token that is good no more, or not yet."""
+        now = self._now().timestamp()
+        if claims.exp <= now - _LEEWAY_SECONDS:
+            raise Unauthenticated("the token is not good: it has expired")
+        if max(claims.nbf, claims.iat) > now + _LEEWAY_SECONDS:
+            raise Unauthenticated("the token is not good: it is not valid yet")
 
 
 class _JwkSet:

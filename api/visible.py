@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -158,7 +158,7 @@ class Views:
         ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age_told()}
-        return Shown(headers, datetime.now(UTC).date(), None, self._generations.ask)
+        return Shown(headers, self._database.clock.now().date(), None, self._generations.ask)
 
     async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
         if after:

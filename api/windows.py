@@ -124,7 +124,7 @@ class Windows:
             counters = Counters(shown)
             backward = asked.direction < 0
             day = await (counters.last_day() if backward else counters.first_day())
-            known = datetime.now(UTC)
+            known = shown.clock.now()
             if day is not None:
                 known = datetime.combine(day, time.max if backward else time.min, UTC)
             self._ends[asked.by, asked.direction] = known

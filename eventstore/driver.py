@@ -30,6 +30,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.clock import DatabaseClock
 from eventstore.master_keys import MasterKeys
 from eventstore.vault import Vault, keys_of
 
@@ -77,7 +78,7 @@ class _Server:
 class Database:
     """A connected database. Bound to the event loop in which it is first used.
 
-    `vault`: the keys of the persons whose words are in it.
+    `vault`: the keys of the persons whose words are in it. `clock`: what its events are dated by.
     """
 
     client: AsyncMongoClient[JsonObject]
@@ -86,6 +87,7 @@ class Database:
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     vault: Vault = field(repr=False, compare=False)
+    clock: DatabaseClock = field(repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
@@ -223,9 +225,7 @@ class Database:
 
     async def server_time(self) -> datetime:
         """Read the database's clock (UTC, milliseconds): the one that all processes share."""
-        admin = self.client.admin
-        hello = await admin.command("hello", codec_options=admin.codec_options)
-        return cast("datetime", hello["localTime"])
+        return await self.clock.measure()
 
     async def check(self) -> None:
         """See that there is a database that can be used. Raises DatabaseTooOld, and what the driver
@@ -234,6 +234,7 @@ class Database:
         hello = await self.client.admin.command("hello")
         if cast("int", hello["maxWireVersion"]) < _OLDEST_WIRE_VERSION:
             raise DatabaseTooOld
+        await self.clock.measure()
 
     async def is_embedded(self) -> bool:
         """Say whether this is the embedded server: what it does otherwise is in decision 1."""
@@ -290,8 +291,15 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
-    vault = Vault(client[keys_of(name)], client[name], masters)
-    return Database(client, name, url, driver, masters, vault)
+    admin = client.admin
+
+    async def ask_time() -> datetime:
+        hello = await admin.command("hello", codec_options=admin.codec_options)
+        return cast("datetime", hello["localTime"])
+
+    clock = DatabaseClock(ask_time)
+    vault = Vault(client[keys_of(name)], client[name], masters, clock.now)
+    return Database(client, name, url, driver, masters, vault, clock)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

@@ -166,6 +166,8 @@ class EventStore:
         self._database = database
         self.vault = database.vault
         """The keys of the persons whose words are in the log."""
+        self.clock = database.clock
+        """What its events are dated by."""
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))

@@ -116,8 +116,10 @@ class Vault:
         keys: AsyncDatabase[JsonObject],
         database: AsyncDatabase[JsonObject],
         masters: MasterKeys | None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """`database`: the log's, which has the events of persons too."""
+        self._now = now
         self._persons = keys[PERSONS]
         self._keyring = keys[KEYRING]
         self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
@@ -272,7 +274,7 @@ class Vault:
             "name": key.seal(name, person.bytes),
             "key": wrapped.secret,
             "master": wrapped.master,
-            "made_at": utc_now(),
+            "made_at": self._now(),
         }
         return _Made(key, document)
 
@@ -385,7 +387,7 @@ class Vault:
         """
         change: JsonObject = {
             "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
-            "$min": {"erased_at": utc_now()},
+            "$min": {"erased_at": self._now()},
         }
         with translating():
             found = await self._persons.update_one({"known_by": known_by}, change)

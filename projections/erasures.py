@@ -20,7 +20,7 @@ from domain.errors import HistoryError
 from domain.events import Actor, JsonObject
 from domain.persons import STEPS, PersonErased, PersonEvent
 from eventstore.driver import Database
-from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint, utc_now
+from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
 from eventstore.store import EventStore
 from eventstore.vault import PERSON_EVENTS
@@ -89,7 +89,7 @@ class Erasures:
         data = persons.encode(event)
         command = CommandRef(str(uuid4()), fingerprint({"event": data.type, "data": data.data}))
         head = Head(before[-1].version, before[-1].hash) if before else EMPTY
-        now = utc_now()
+        now = await self._store.clock.time()
         about = Metadata(actor, command)
         with suppress(VersionConflict):
             await self._store.append(await self._store.chain(person, head, [data], about, now, now))

@@ -11,14 +11,13 @@ With the database at hand no key is needed for this: who has that can do anythin
 
 import argparse
 import getpass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
 from api.access import ROLES, SCOPES
 from api.keys import KeyOrder, Keys
 from api.settings import Settings
-from eventstore.envelope import utc_now
 from scripts.console import UsageError, database, run
 
 _MOST_DAYS = 36_500
@@ -29,7 +28,7 @@ async def main() -> int:
     async with database(Settings.from_environment()) as db:
         keys = Keys(db)
         if options.what == "make":
-            await _make(keys, options)
+            await _make(keys, options, db.clock.now())
         elif options.what == "revoke":
             await keys.revoke(options.id)
             print(f"revoked {options.id}; good for nothing within five seconds")
@@ -56,10 +55,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _make(keys: Keys, options: argparse.Namespace) -> None:
+async def _make(keys: Keys, options: argparse.Namespace, now: datetime) -> None:
     if options.days is not None and not 1 <= options.days <= _MOST_DAYS:
         raise UsageError(f"--days must be 1 to {_MOST_DAYS}")
-    until = None if options.days is None else utc_now() + timedelta(days=options.days)
+    until = None if options.days is None else now + timedelta(days=options.days)
     try:
         order = KeyOrder(
             principal=options.principal,

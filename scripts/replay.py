@@ -69,6 +69,9 @@ async def main() -> int:
                 return 0
             if options.ticket:
                 return await _repair(db, options.ticket, report)
+            if options.until is not None and options.until > db.clock.now():
+                at = options.until.isoformat()
+                raise UsageError(f"{at} has not come yet: nobody knows what will be so")
             async with workers(db, options.workers) as processes:
                 rebuild = Rebuild(db, processes, report.progress)
                 return await _told_if_stopped(rebuild, options, report)
@@ -152,8 +155,6 @@ async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) 
         what = "what was shown before is shown again"
     elif options.until is not None:
         until: datetime = options.until
-        if until > datetime.now(UTC):
-            raise UsageError(f"{until.isoformat()} has not come yet: nobody knows what will be so")
         name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
         summary = await rebuild.as_of(name, until, options.by or "occurred")
         what = f"ask for them by ?as_of_view={name}"

@@ -410,7 +410,7 @@ async def test_a_token_is_not_taken_beyond_its_time(monkeypatch):
     """Nor one that has been checked before: it is kept no longer than it is good."""
     now = utc_now()
     checked = Tokens(ISSUER, lambda: now)
-    until = int(time.time()) - 20  # by the library's clock, within what clocks may differ
+    until = int(now.timestamp())
     shown = token(exp=until)
     now = datetime.fromtimestamp(until - 5, UTC)
     await checked.principal(shown)
@@ -422,6 +422,10 @@ async def test_a_token_is_not_taken_beyond_its_time(monkeypatch):
         await checked.principal(shown)
     with pytest.raises(Unauthenticated):
         await Tokens(ISSUER).principal(token(exp=int(time.time()) - 40))
+    for claim in ("nbf", "iat"):
+        early = token(**{claim: int(now.timestamp()) + 40})
+        with pytest.raises(Unauthenticated, match="not valid yet"):
+            await Tokens(ISSUER, lambda: now).principal(early)
 
 
 async def test_a_token_without_its_set_of_keys_is_told_to_wait(client, tmp_path, database):
