@@ -128,6 +128,11 @@ def new_ticket_id(actor: Actor, key: str | None) -> UUID:
     return uuid7() if key is None else uuid5(_TICKETS, f"{actor.id}\n{key}")
 
 
+def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
+    """Return the id of the ticket that a reply to a closed one opens: one for each reply."""
+    return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
+
+
 class Handler:
     """Takes commands to the store."""
 
@@ -226,7 +231,7 @@ class Handler:
         ticket_id, actor = stream.ticket_id, submission.actor
         follow_up_id = None
         if isinstance(submission.command, Reply):
-            follow_up_id = uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{command.id}")
+            follow_up_id = id_of_follow_up(ticket_id, actor, command.id)
         done = stream.done(actor.id, command.id)
         if done is not None:
             if done.fingerprint not in (command.fingerprint, ERASED):

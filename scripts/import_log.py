@@ -18,7 +18,14 @@ from uuid import UUID
 import orjson
 from rich.table import Table
 
-from api.handle import Handler, KeyReused, Submission, VersionMismatch, new_ticket_id
+from api.handle import (
+    Handler,
+    KeyReused,
+    Submission,
+    VersionMismatch,
+    id_of_follow_up,
+    new_ticket_id,
+)
 from api.settings import Settings
 from api.streams import Stream
 from domain.commands import verb
@@ -133,7 +140,12 @@ class Importer:
                 self._tally.already_there += 1
                 continue
             try:
-                context = Context(now=step.at, actor=step.actor, ticket_id=ticket_id)
+                context = Context(
+                    now=step.at,
+                    actor=step.actor,
+                    ticket_id=ticket_id,
+                    follow_up_id=id_of_follow_up(ticket_id, step.actor, self._key(step)),
+                )
                 if not decide(stream.ticket, step.command, context).events:
                     self._unchanged(history, step)
                 elif stream.head.version < last:

@@ -9,20 +9,29 @@ import signal
 import socket
 import sys
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from api.handle import Handler, Submission
-from domain.commands import AssignTicket, ChangeRequester, CloseTicket, OpenTicket, ResolveTicket
+from domain.commands import (
+    AddNote,
+    AssignTicket,
+    ChangeRequester,
+    CloseTicket,
+    OpenTicket,
+    Reply,
+    ResolveTicket,
+)
 from eventstore.driver import connect
 from eventstore.master_keys import MasterKeys
 from eventstore.store import EventStore
 from scripts.import_log import FORMATS, Tally, check, import_into, read
-from scripts.logs import UnreadableLog, read_rows
+from scripts.logs import History, Row, UnreadableLog, read_rows
 from tests.oracle import assert_views_equal_the_log
-from tests.spec import ALICE
+from tests.spec import ALICE, BOB, NOW
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "scripts" / "sample" / "servicenow.csv"
@@ -154,6 +163,30 @@ def test_facts_from_the_future_are_not_used():
     """resolved_by, resolved_at, closed_at and closed_code hold final values on every row."""
     used = SERVICENOW.columns
     assert used.isdisjoint({"resolved_by", "resolved_at", "closed_at", "closed_code"})
+
+
+async def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up(database):
+    """L5: as it does for everyone else; and once, however often it is imported."""
+    steps = [
+        (OpenTicket(subject="x", requester="bob"), BOB),
+        (CloseTicket(reason="invalid"), ALICE),
+        (Reply(body="It jams again."), BOB),
+        (AddNote(body="odd"), ALICE),
+    ]
+    history = History("A")
+    for line, (command, actor) in enumerate(steps, start=2):
+        history.add(Row(line, {}, f"row{line}"), NOW + timedelta(hours=line), actor, command)
+    for events in (3, 0):
+        tally = Tally()
+        ids = await import_into(database, HELPDESK, [history], tally)
+        assert (tally.events, kinds(tally.not_taken)) == (events, {"add_note: ticket_closed": 1})
+    store = EventStore(database)
+    closed = [event.type async for event in store.scan() if event.ticket_id == ids["A"]]
+    assert closed == ["TicketOpened", "TicketClosed", "TicketLinked"]
+    opened = [event async for event in store.scan() if event.ticket_id != ids["A"]]
+    assert [event.type for event in opened] == ["TicketOpened", "TicketLinked"]
+    assert {event.occurred_at for event in opened} == {NOW + timedelta(hours=4)}
+    await assert_views_equal_the_log(database)
 
 
 def test_a_case_is_read_as_its_format_says(cases):
