@@ -77,7 +77,7 @@ class Feeder:
         hooks = await self._hooks.all()
         await self._deliveries.forget_all_but([hook.id for hook in hooks])
         while True:
-            hooks = await self._hooks.all()
+            hooks = await self._active()
             if not hooks:
                 self._dispatch.token = None
                 await self._dispatch.beat()
@@ -109,9 +109,7 @@ class Feeder:
                 began = clock()
                 if batch or clock() - seen > _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
-                    hooks, seen = await self._hooks.all(), clock()
-                    for gone in known - {hook.id for hook in hooks}:
-                        await self._deliveries.forget(gone)
+                    hooks, seen = await self._active(known), clock()
                     await self._feed(hooks, batch)
                     if not hooks or self._wants_older(hooks, known, position):
                         return
@@ -122,6 +120,18 @@ class Feeder:
                 if clock() - looked > LOOK_SECONDS:
                     await self._look_for_overdue(hooks, since)
                     looked = clock()
+
+    async def _active(self, known: Collection[UUID] = ()) -> list[Webhook]:
+        """Give the webhooks that want something. What was made meanwhile for those of `known` that
+        want nothing any more is taken back.
+        """
+        hooks = await self._hooks.all()
+        for gone in set(known) - {hook.id for hook in hooks}:
+            await self._deliveries.forget(gone)
+        for hook in hooks:
+            if hook.ended_at is not None and hook.id in known:
+                await self._deliveries.end(hook.id, hook.ended_at)
+        return [hook for hook in hooks if hook.ended_at is None]
 
     def _start(self, hooks: Sequence[Webhook]) -> ResumeToken:
         """Give the earliest token that is of use: before it nobody wanted anything."""
@@ -203,7 +213,7 @@ class Feeder:
         with translating():
             token = await self._store.position()
         now = await self._database.server_time()
-        await self._feed_recorded(await self._hooks.all(), None, None)
+        await self._feed_recorded(await self._active(), None, None)
         self._dispatch.looked_at = now
         await self._dispatch.fed(token)
 
@@ -234,7 +244,7 @@ class Feeder:
         after it.
         """
         while True:
-            for hook in await self._hooks.all():
+            for hook in await self._active():
                 if hook.backfill is not None:
                     await self._backfill(hook, hook.backfill)
             await asyncio.sleep(_IDLE_SECONDS)

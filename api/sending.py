@@ -1,9 +1,10 @@
 """Sending to webhooks: each event as a signed POST, at least once, in version order per ticket.
 
 A ticket's first event that has not arrived is sent; the others of that ticket wait for it, all
-other tickets go on. A failure is tried again after a pause that doubles, up to an hour; after too
-many the ticket is parked for that webhook, until somebody resumes it. A receiver that fails again
-and again rests as a whole.
+other tickets go on. A failure is tried again after a pause that doubles, up to four hours; after
+three days of failures the ticket is parked for that webhook, until somebody resumes it. A receiver
+that fails again and again, or asks for it by `Retry-After`, rests as a whole. Once it takes
+something again, all that waits for it is due.
 
     Casebook-Delivery    the delivery's id, the same each time it is sent
     Casebook-Event       the event's type
@@ -11,8 +12,9 @@ and again rests as a whole.
     Casebook-Signature   v1=<HMAC-SHA-256, hexadecimal, of "<timestamp>.<body>" under the secret>
     Correlation-Id       of the request that the event came of; `traceparent` too if it was traced
 
-2xx means that it has arrived. Of the answer nothing but its status is read, and redirects are not
-followed. Addresses at which machines keep their own secrets (link-local ones) are not sent to.
+2xx means that it has arrived, and 410 that the receiver is gone: the webhook ends. Of the answer
+nothing but its status and `Retry-After` is read, and redirects are not followed. Which addresses
+are sent to is in `addresses.py`.
 
 One process does this for all (`Dispatch`); one that is killed is replaced within its lease, and
 what was under way is sent again.
@@ -21,21 +23,24 @@ what was under way is sent again.
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import logging
 import random
-import socket
+import ssl
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
 from pymongo.errors import PyMongoError
 
+from api.addresses import Resolve, addresses_of, resolve
 from api.correlation import outgoing
 from api.dispatch import Feeder
 from api.feed_format import told_line
@@ -65,40 +70,70 @@ _RETRY_SECONDS = 1.0
 _FAILURES_BEFORE_REST = 3
 _LONGEST_REST_SECONDS = 60.0
 _ERROR_CHARACTERS = 300
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
-"""Where two large clouds answer beside the link-local address that all have."""
+_LONGEST_ASKED_SECONDS = 24 * 3600.0
+_OF_SECONDS = frozenset("0123456789")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a failure is tried again, and after how long at first and at most."""
+    """For how long a failure is tried again, and after how long at first and at most."""
 
-    attempts: int = 12
     first_seconds: float = 2.0
-    longest_seconds: float = 3600.0
+    longest_seconds: float = 4 * 3600.0
+    total_seconds: float = 3 * 24 * 3600.0
 
-    def pause(self, failures: int) -> timedelta | None:
-        """Give how long to wait after so many failures, some of it by chance; None: no longer."""
-        if failures >= self.attempts:
+    def pause(self, failures: int, failing: timedelta) -> timedelta | None:
+        """Give how long to wait after so many failures in so much time, some of it by chance, so
+        that the last try is at the end of the time; None: no longer.
+        """
+        left = self.total_seconds - failing.total_seconds()
+        if left <= 0:
             return None
-        seconds = min(self.first_seconds * 2 ** (failures - 1), self.longest_seconds)
-        return timedelta(seconds=seconds * random.uniform(0.5, 1.0))  # noqa: S311
+        doubled = self.first_seconds * 2 ** min(failures - 1, 60)
+        seconds = min(doubled, self.longest_seconds) * random.uniform(0.5, 1.0)  # noqa: S311
+        return timedelta(seconds=min(seconds, max(left, self.first_seconds)))
 
 
-class AddressRefused(CasebookError):
-    """A webhook's address is one that is not sent to: for example a cloud's metadata service."""
+def asked_pause(retry_after: str | None, now: datetime) -> timedelta:
+    """Read how long a receiver asks to be left alone by the header `Retry-After`: a day at most.
 
-    def __init__(self, address: str) -> None:
-        super().__init__("address_refused", f"{address} is not sent to")
+    Seconds, or a date (RFC 9110, section 10.2.3); what cannot be read asks for nothing.
+    """
+    seconds = 0.0
+    if retry_after is not None and (text := retry_after.strip()):
+        if _OF_SECONDS.issuperset(text):
+            seconds = float(text)
+        else:
+            with suppress(ValueError, OverflowError):
+                date = parsedate_to_datetime(text)
+                date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+                seconds = (date - now).total_seconds()
+    return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_ASKED_SECONDS))
+
+
+class _Answer(NamedTuple):
+    """What came of sending one: a status or none, what went wrong if anything did, and how long
+    the receiver asks to be left alone.
+    """
+
+    status: int | None
+    error: str | None
+    asked: timedelta = timedelta()
 
 
 class Sender:
     """Sends what is due."""
 
     def __init__(
-        self, database: Database, store: EventStore, news: asyncio.Event, patience: Patience
+        self,
+        database: Database,
+        store: EventStore,
+        news: asyncio.Event,
+        patience: Patience,
+        resolve: Resolve = resolve,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`resolve` looks up receivers' names, `tls` says whose certificates are believed."""
         self._database = database
         self._store = store
         self._news = news
@@ -108,45 +143,51 @@ class Sender:
         self._failed_in_a_row: dict[UUID, int] = defaultdict(int)
         self._rests_until: dict[UUID, float] = {}
         self._busy: set[UUID] = set()
+        self._resolve = resolve
+        self._tls = tls or httpx.create_ssl_context(trust_env=False)
+        self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def run(self) -> None:
         """Send until cancelled. Raises what the driver raises.
 
         Each receiver is sent to by a task of its own: a slow one keeps no other waiting.
         """
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-        async with httpx.AsyncClient(
-            timeout=ANSWER_SECONDS, follow_redirects=False, limits=limits, trust_env=False
-        ) as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    while True:
-                        self._news.clear()
-                        await self._start_due(client, group)
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(_LOOK_SECONDS):
-                                await self._news.wait()
-            except BaseExceptionGroup as failed:
-                raise failed.exceptions[0] from None
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._news.clear()
+                    await self._start_due(group)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_SECONDS):
+                            await self._news.wait()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            await self._close_all_but(())
 
-    async def _start_due(self, client: httpx.AsyncClient, group: asyncio.TaskGroup) -> None:
+    async def _start_due(self, group: asyncio.TaskGroup) -> None:
         """Begin to send what is due, to each receiver that is not being sent to."""
         clock = asyncio.get_running_loop().time
-        hooks = {hook.id: hook for hook in await self._hooks.all()}
+        hooks = {hook.id: hook for hook in await self._hooks.all() if hook.ended_at is None}
+        if not self._busy:
+            await self._close_all_but({_receiver(hook.url) for hook in hooks.values()})
         # What is still to be fed of the past comes before what is new.
         waiting = {hook.id for hook in hooks.values() if hook.backfill is not None}
         waiting |= {id_ for id_, until in self._rests_until.items() if until > clock()}
         waiting |= self._busy
         now = await self._database.server_time()
+        waiting |= {hook.id for hook in hooks.values() if hook.rests(now)}
         for id_ in hooks.keys() - waiting:
             tickets = await self._deliveries.due(id_, now, _DUE_AT_ONCE)
             if tickets:
                 self._busy.add(id_)
-                group.create_task(self._send_to(client, hooks[id_], tickets))
+                group.create_task(self._send_to(hooks[id_], tickets))
 
-    async def _send_to(
-        self, client: httpx.AsyncClient, hook: Webhook, tickets: Sequence[UUID]
-    ) -> None:
+    async def _close_all_but(self, receivers: Collection[str]) -> None:
+        for gone in self._clients.keys() - receivers:
+            await self._clients.pop(gone).aclose()
+
+    async def _send_to(self, hook: Webhook, tickets: Sequence[UUID]) -> None:
         clock = asyncio.get_running_loop().time
         waiting = iter(tickets)
 
@@ -154,7 +195,7 @@ class Sender:
             for ticket_id in waiting:
                 if self._rests_until.get(hook.id, 0.0) > clock():
                     return
-                await self._send_of(client, hook, ticket_id)
+                await self._send_of(hook, ticket_id)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -166,7 +207,7 @@ class Sender:
             self._busy.discard(hook.id)
             self._news.set()  # there may be more
 
-    async def _send_of(self, client: httpx.AsyncClient, hook: Webhook, ticket_id: UUID) -> None:
+    async def _send_of(self, hook: Webhook, ticket_id: UUID) -> None:
         """Send a ticket's events, the first first, until one is not due or does not arrive."""
         while waiting := await self._deliveries.waiting(hook.id, ticket_id):
             for first in waiting:
@@ -174,46 +215,54 @@ class Sender:
                 if first.status == "parked" or first.next_at > now:
                     await self._deliveries.wait_behind(first)
                     return
-                if not await self._attempt(client, hook, first, now):
+                if not await self._attempt(hook, first, now):
                     return
 
-    async def _attempt(
-        self, client: httpx.AsyncClient, hook: Webhook, delivery: Delivery, now: datetime
-    ) -> bool:
+    async def _attempt(self, hook: Webhook, delivery: Delivery, now: datetime) -> bool:
         """Send one, and note what has become of it; say whether it has arrived."""
-        status, error = await self._post(client, hook, delivery, now)
-        attempt: JsonObject = {"at": now, "status": status, "error": error}
-        if error is None:
-            self._failed_in_a_row[hook.id] = 0
+        answer = await self._post(hook, delivery, now)
+        attempt: JsonObject = {"at": now, "status": answer.status, "error": answer.error}
+        if answer.error is None:
             await self._deliveries.delivered(delivery.id, attempt, now)
+            if self._failed_in_a_row.pop(hook.id, 0) >= _FAILURES_BEFORE_REST:
+                await self._deliveries.wake(hook.id, now)  # it is back
             return True
-        pause = self._patience.pause(delivery.failures + 1)
-        next_at = None if pause is None else await self._database.server_time() + pause
-        await self._deliveries.failed(delivery.id, attempt, next_at)
-        self._rest(hook)
+        at = await self._database.server_time()
+        since = delivery.failing_since or now
+        pause = self._patience.pause(delivery.failures + 1, at - since)
+        next_at = None if pause is None else at + max(pause, answer.asked)
+        await self._deliveries.failed(delivery.id, attempt, since, next_at)
+        if answer.status == HTTPStatus.GONE:
+            if await self._hooks.end(hook, at):
+                _log.warning("webhook %s has ended: its address answers 410", hook.id)
+            await self._deliveries.end(hook.id, at)
+        elif answer.asked:
+            await self._hooks.rest(hook, at + answer.asked)
+        self._rest(hook, at_once=answer.status == HTTPStatus.GONE or bool(answer.asked))
         return False
 
-    def _rest(self, hook: Webhook) -> None:
-        """Leave a receiver in peace that has failed several times in a row."""
+    def _rest(self, hook: Webhook, *, at_once: bool) -> None:
+        """Leave a receiver in peace that has failed several times in a row; `at_once`: until it is
+        seen what is noted of it.
+        """
         self._failed_in_a_row[hook.id] += 1
         more = self._failed_in_a_row[hook.id] - _FAILURES_BEFORE_REST
+        seconds = _LOOK_SECONDS if at_once else 0.0
         if more >= 0:
             first = self._patience.first_seconds
-            seconds = min(first * 2 ** min(more, 10), _LONGEST_REST_SECONDS)
-            clock = asyncio.get_running_loop().time
-            self._rests_until[hook.id] = clock() + seconds
+            seconds = max(seconds, min(first * 2 ** min(more, 10), _LONGEST_REST_SECONDS))
+        clock = asyncio.get_running_loop().time
+        self._rests_until[hook.id] = max(clock() + seconds, self._rests_until.get(hook.id, 0.0))
 
-    async def _post(
-        self, client: httpx.AsyncClient, hook: Webhook, delivery: Delivery, now: datetime
-    ) -> tuple[int | None, str | None]:
-        """Send one; give the answer's status, and what went wrong if anything did."""
+    async def _post(self, hook: Webhook, delivery: Delivery, now: datetime) -> _Answer:
+        """Send one."""
         after = delivery.version - 1
         events = await self._store.stored(delivery.ticket_id, after=after, limit=1)
         if not events:
-            return None, "the log has no such event any more"
+            return _Answer(None, "the log has no such event any more")
         [event] = await self._store.open(events)
         if "sealed" in event:  # nulls would be taken for what was said
-            return None, "a key is missing, and the event cannot be opened"
+            return _Answer(None, "a key is missing, and the event cannot be opened")
         body = told_line(events[0], event).rstrip(b"\n")
         timestamp = str(int(now.timestamp()))
         headers = {
@@ -227,42 +276,68 @@ class Sender:
         }
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await _check_address(hook.url)
-                async with client.stream("POST", hook.url, content=body, headers=headers) as answer:
-                    status = answer.status_code
+                answer = await self._exchange(hook.url, headers, body)
         except TimeoutError:
-            return None, f"no answer within {ANSWER_SECONDS:.0f} seconds"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, CasebookError) as error:
-            return None, f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
-        return status, None if 200 <= status < 300 else f"answered with {status}"
+            return _Answer(None, f"no answer within {ANSWER_SECONDS:.0f} seconds")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, CasebookError) as error:
+            return _Answer(None, f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS])
+        if answer.is_success:
+            return _Answer(answer.status_code, None)
+        asked = asked_pause(answer.headers.get("retry-after"), now)
+        return _Answer(answer.status_code, f"answered with {answer.status_code}", asked)
+
+    async def _exchange(self, url: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        """Send to the first address of a URL's host that can be connected to; give the answer's
+        head. Raises what httpx does, OSError, and AddressRefused.
+
+        To the very addresses that were checked, in the name that was given.
+        """
+        to = httpx.URL(url)
+        port = to.port or (443 if to.scheme == "https" else 80)
+        client = self._client(url)
+        headers = {**headers, "Host": to.netloc.decode()}
+        extensions = {"sni_hostname": to.host.rstrip(".")}
+        *others, last = await addresses_of(to.host, port, self._resolve)
+        for address in (*others, last):
+            at = to.copy_with(host=address.partition("%")[0])
+            request = client.build_request(
+                "POST", at, content=body, headers=headers, extensions=extensions
+            )
+            try:
+                answer = await client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if address is last:
+                    raise
+            else:
+                await answer.aclose()
+                return answer
+        raise AssertionError("the last one has answered or raised")
+
+    def _client(self, url: str) -> httpx.AsyncClient:
+        """Give the client of a receiver: connections are shared by nobody of another name, for
+        whose certificate nobody would look again.
+        """
+        receiver = _receiver(url)
+        client = self._clients.get(receiver)
+        if client is None:
+            client = self._clients[receiver] = httpx.AsyncClient(
+                timeout=ANSWER_SECONDS,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+                verify=self._tls,
+                trust_env=False,
+            )
+        return client
+
+
+def _receiver(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
     """Sign a body, as its receiver does to compare."""
     return hmac.digest(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hex()
-
-
-def is_refused(address: str) -> bool:
-    """Say whether an IP address is one that is not sent to; a name is none."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = ipaddress.IPv4Address(int(found) % 2**32) if found in _NAT64 else None
-        found = found.ipv4_mapped or found.sixtofour or inner or found
-    if found in _METADATA:
-        return True
-    return found.is_link_local or found.is_multicast or found.is_unspecified
-
-
-async def _check_address(url: str) -> None:
-    """Raise AddressRefused if the name of a webhook's host has become one that is not sent to."""
-    host = urlsplit(url).hostname or ""
-    loop = asyncio.get_running_loop()
-    for *_, address in await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM):
-        if is_refused(str(address[0])):
-            raise AddressRefused(str(address[0]))
 
 
 class Dispatcher:
@@ -274,11 +349,15 @@ class Dispatcher:
         store: EventStore,
         patience: Patience | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        resolve: Resolve = resolve,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._database = database
         self._store = store
         self._patience = patience or Patience()
         self._lease_seconds = lease_seconds
+        self._resolve = resolve
+        self._tls = tls
         self._me = member_id()
 
     async def run(self) -> None:
@@ -303,7 +382,7 @@ class Dispatcher:
     async def _work(self, dispatch: Dispatch) -> None:
         news = asyncio.Event()
         feeder = Feeder(self._database, self._store, dispatch, news)
-        sender = Sender(self._database, self._store, news, self._patience)
+        sender = Sender(self._database, self._store, news, self._patience, self._resolve, self._tls)
 
         async def stay() -> None:
             while True:

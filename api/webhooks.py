@@ -16,11 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from uuid_utils.compat import uuid7
 
 from api.access import CurrentPrincipal
+from api.addresses import is_refused
 from api.answers import described_headers, json_response, next_link
 from api.cursors import Cursors
 from api.feed import EventType
 from api.problems import problem_responses
-from api.sending import is_refused
 from domain.errors import NotFound, Unacceptable
 from domain.events import JsonObject
 from domain.values import Moment
@@ -28,7 +28,15 @@ from eventstore.driver import Database
 from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections.saved_views import TicketFilter
-from projections.webhooks import Backfill, Deliveries, Delivery, DeliveryStatus, Webhook, Webhooks
+from projections.webhooks import (
+    Backfill,
+    Deliveries,
+    Delivery,
+    DeliveryStatus,
+    Webhook,
+    WebhookEnded,
+    Webhooks,
+)
 
 _SECRET_BYTES = 32
 
@@ -84,7 +92,8 @@ class WebhookChange(BaseModel):
             min_length=16,
             max_length=200,
             pattern=r"^[!-~]+$",
-            description="To sign with from now on; made, or left as it is, unless given.",
+            description="To sign with from now on. Unless given, one is made for a new webhook, "
+            "and for another URL: who was at the former one knows the former secret.",
         ),
     ] = None
 
@@ -124,12 +133,28 @@ class WebhookAnswer(BaseModel, extra="forbid"):
     backfilling: bool = Field(description="Whether events of the past are still being found.")
     pending: int
     parked: int
+    ended_at: datetime | None = Field(
+        description="When its address answered 410 Gone: nothing is sent since, until it is "
+        "changed. Else null."
+    )
+    rests_until: datetime | None = Field(
+        description="Until when its address has asked by Retry-After to be left alone; null if "
+        "it has not."
+    )
 
 
 class WebhookMade(WebhookAnswer):
     """A new webhook."""
 
     secret: str = Field(description="Shown this once.")
+
+
+class WebhookChanged(WebhookAnswer):
+    """A webhook as it has become."""
+
+    secret: str | None = Field(
+        default=None, description="The new one, if one was made. Shown this once."
+    )
 
 
 class WebhooksAnswer(BaseModel, extra="forbid"):
@@ -203,6 +228,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
             "created_by": hook.created_by,
             "backfilling": hook.backfill is not None,
             **await deliveries.counts(hook.id),
+            "ended_at": hook.ended_at,
+            "rests_until": hook.rests_until,
         }
 
     @routes.post(
@@ -218,7 +245,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
         """Have events be sent as they happen, as signed POSTs.
 
         Each is sent at least once, and a ticket's in the order of their versions. Any 2xx means
-        that it has arrived; else it is tried again, for some hours. `Casebook-Signature` is
+        that it has arrived; else it is tried again, for three days, and not sooner than
+        `Retry-After` asks. 410 ends the webhook. `Casebook-Signature` is
         `v1=` and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` under the secret, in
         hexadecimal.
         """
@@ -260,19 +288,34 @@ def router(database: Database, store: EventStore) -> APIRouter:
 
     @routes.put(
         "/{webhook_id}",
-        response_model=WebhookAnswer,
+        response_model=WebhookChanged,
         responses=problem_responses(400, 404, 409, 422, 503),
     )
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
         """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
         is sent too.
+
+        Another URL gets another secret, which is in the answer. A webhook that had ended goes on,
+        from now on.
         """
         async with answering():
             await check(change.filter)
-            hook = await hooks.change(
-                webhook_id, change.url, change.types, change.filter, change.secret
-            )
-            content = await told(hook)
+            while True:
+                hook = await hooks.find(webhook_id)
+                elsewhere = change.url != hook.url
+                made = secrets.token_urlsafe(_SECRET_BYTES) if elsewhere else None
+                if await hooks.change(
+                    hook,
+                    change.url,
+                    change.types,
+                    change.filter,
+                    secret=change.secret or made,
+                    since=None if hook.ended_at is None else await store.position(),
+                ):
+                    break
+            content = await told(await hooks.find(webhook_id))
+            if made is not None and change.secret is None:
+                content["secret"] = made
         return json_response(content, {})
 
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404, 422, 503))
@@ -317,12 +360,12 @@ def router(database: Database, store: EventStore) -> APIRouter:
         "/{webhook_id}/resume",
         status_code=202,
         response_model=Resumed,
-        responses=problem_responses(404, 422, 503),
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def resume_webhook(webhook_id: UUID) -> Response:
-        """Try again what was parked after too many failures."""
+        """Try now what was parked after too many failures, and what waits after one."""
         async with answering():
-            await hooks.find(webhook_id)
+            await hooks.wake(webhook_id)
             resumed = await deliveries.resume(webhook_id)
         return json_response({"resumed": resumed}, {}, HTTPStatus.ACCEPTED)
 
@@ -330,12 +373,13 @@ def router(database: Database, store: EventStore) -> APIRouter:
         "/{webhook_id}/redeliver",
         status_code=202,
         response_model=WebhookAnswer,
-        responses=problem_responses(400, 404, 422, 503),
+        responses=problem_responses(400, 404, 409, 422, 503),
     )
     async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
         """Send again: one delivery, or everything that was recorded from a time on."""
         async with answering():
-            await hooks.find(webhook_id)
+            if (await hooks.find(webhook_id)).ended_at is not None:
+                raise WebhookEnded
             if asked.delivery is not None:
                 if not await deliveries.redeliver(webhook_id, asked.delivery):
                     raise NoSuchDelivery

@@ -1,13 +1,19 @@
 """Webhooks as they are kept: who is to be told of what, and what has become of it.
 
-    webhooks            {_id, url, types, filter, secret, since, created_at, created_by, backfill}
+    webhooks            {_id, url, types, filter, secret, since, created_at, created_by, backfill,
+                         ended_at, rests_until}
     webhook_deliveries  {_id: "<webhook>-<event>", webhook, event, ticket_id, version, type, status,
-                         failures, next_at, made_at, attempts: [{at, status, error}], done_at}
+                         failures, failing_since, next_at, made_at, attempts: [{at, status, error}],
+                         done_at}
     webhook_dispatch    {_id: "dispatch", owner, epoch, seen_at, token, looked_at}
 
 A delivery is one event for one webhook; its id is made of both, so that an event that is fed twice
-makes one. It is *pending* until it has been *delivered*, or *parked* after too many failures. The
-event itself stays in the log.
+makes one. It is *pending* until it has been *delivered*, or *parked* after too many failures, or
+*ended* with its webhook, whose receiver has said that it is gone. The event itself stays in the
+log.
+
+`ended_at`, `rests_until` and `failing_since` are not there in what was stored before they were
+known.
 
 `webhook_dispatch` is the lease of the one process that feeds and sends: by the database's clock,
 and with an epoch that all it writes there is on condition of.
@@ -19,7 +25,6 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
-from pymongo import ReturnDocument
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -42,7 +47,7 @@ _BY_WEBHOOK = (("webhook", 1), ("_id", -1))
 _BY_STATUS = (("webhook", 1), ("status", 1), ("_id", -1))
 _DUPLICATE_KEY = 11000
 
-DeliveryStatus = Literal["pending", "delivered", "parked"]
+DeliveryStatus = Literal["pending", "delivered", "parked", "ended"]
 
 
 class UnknownWebhook(NotFound):
@@ -57,6 +62,16 @@ class TooManyWebhooks(StateConflict):
 
     def __init__(self) -> None:
         super().__init__("too_many_webhooks", f"there can be no more than {MOST_WEBHOOKS} webhooks")
+
+
+class WebhookEnded(StateConflict):
+    """Its address has answered 410 Gone. Changing the webhook has it go on, there or elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "webhook_ended",
+            "the webhook has ended, for its address said that it is gone; change it to go on",
+        )
 
 
 class DispatchLost(CasebookError):
@@ -77,6 +92,8 @@ class Backfill(NamedTuple):
 class Webhook:
     """Who is to be told of what. `types`: of these events, of all if there is none; `filter`: of
     tickets that match after the event. `since`: of what the stream brings behind this token.
+    `ended_at`: when its receiver said that it is gone; nothing is made for it or sent since.
+    `rests_until`: until when its receiver has asked to be left alone.
     """
 
     id: UUID
@@ -88,6 +105,12 @@ class Webhook:
     created_at: datetime
     created_by: str
     backfill: Backfill | None = None
+    ended_at: datetime | None = None
+    rests_until: datetime | None = None
+
+    def rests(self, now: datetime) -> bool:
+        """Say whether its receiver is to be left alone."""
+        return self.rests_until is not None and now < self.rests_until
 
 
 class Wanted(NamedTuple):
@@ -114,6 +137,7 @@ class Delivery:
     next_at: datetime
     made_at: datetime
     attempts: Sequence[Mapping[str, object]]
+    failing_since: datetime | None = None
 
 
 class Webhooks:
@@ -154,23 +178,46 @@ class Webhooks:
 
     async def change(
         self,
-        id_: UUID,
+        hook: Webhook,
         url: str,
         types: Sequence[str],
         filter_: TicketFilter,
+        *,
         secret: str | None = None,
-    ) -> Webhook:
-        """Have one be told of other things, or elsewhere, from now on. Raises UnknownWebhook."""
-        told: JsonObject = {"url": url, "types": sorted(types)}
+        since: ResumeToken | None = None,
+    ) -> bool:
+        """Have one be told of other things, or elsewhere, from now on, also if it had ended.
+
+        Says whether it was done: not if the webhook has another URL by now, or is gone. `secret`,
+        `since`: left as they are unless given.
+        """
+        told: JsonObject = {"url": url, "types": sorted(types), "ended_at": None}
         told["filter"] = filter_.model_dump(exclude_none=True)
+        if url != hook.url:
+            told["rests_until"] = None
         if secret is not None:
             told["secret"] = secret
-        changed = await self._hooks.find_one_and_update(
-            {"_id": id_}, {"$set": told}, return_document=ReturnDocument.AFTER
-        )
-        if changed is None:
-            raise UnknownWebhook
-        return _webhook(changed)
+        if since is not None:
+            told["since"] = since
+        changed = await self._hooks.update_one({"_id": hook.id, "url": hook.url}, {"$set": told})
+        return changed.matched_count > 0
+
+    async def end(self, hook: Webhook, at: datetime) -> bool:
+        """End one whose receiver is gone; say whether it had not ended, nor got another URL."""
+        still: JsonObject = {"_id": hook.id, "url": hook.url, "ended_at": None}
+        ended = await self._hooks.update_one(still, {"$set": {"ended_at": at}})
+        return ended.matched_count > 0
+
+    async def rest(self, hook: Webhook, until: datetime) -> None:
+        """Leave a receiver alone, unless the webhook has got another URL."""
+        here = {"_id": hook.id, "url": hook.url}
+        await self._hooks.update_one(here, {"$max": {"rests_until": until}})
+
+    async def wake(self, id_: UUID) -> None:
+        """Leave a receiver alone no longer. Raises UnknownWebhook, WebhookEnded."""
+        if (await self.find(id_)).ended_at is not None:
+            raise WebhookEnded
+        await self._hooks.update_one({"_id": id_}, {"$set": {"rests_until": None}})
 
     async def backfill(self, id_: UUID, wish: Backfill) -> None:
         """Have events of the past be fed, beside what is still to be. Raises UnknownWebhook."""
@@ -242,12 +289,27 @@ class Deliveries:
             if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
                 raise
         if again:
-            await self._again({"_id": {"$in": ids}, "status": "delivered"}, now)
+            done: JsonObject = {"$in": ["delivered", "ended"]}
+            await self._again({"_id": {"$in": ids}, "status": done}, now)
 
     async def resume(self, webhook: UUID) -> int:
-        """Have what is parked be tried again; give how much that is."""
+        """Have what is parked, or waits after a failure, be tried now; give how much that is."""
         now = await self._database.server_time()
-        return await self._again({"webhook": webhook, "status": "parked"}, now)
+        parked = await self._again({"webhook": webhook, "status": "parked"}, now)
+        return parked + await self.wake(webhook, now)
+
+    async def wake(self, webhook: UUID, now: datetime) -> int:
+        """Have what waits after a failure be tried now; give how much that is."""
+        waiting: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$gt": now}}
+        woken = await self._deliveries.update_many(waiting, {"$set": {"next_at": now}})
+        return woken.modified_count
+
+    async def end(self, webhook: UUID, now: datetime) -> None:
+        """Have nothing more be sent of what waits or is parked; it is kept as what has arrived."""
+        for status in ("pending", "parked"):
+            which: JsonObject = {"webhook": webhook, "status": status}
+            change: JsonObject = {"status": "ended", "done_at": now}
+            await self._deliveries.update_many(which, {"$set": change})
 
     async def redeliver(self, webhook: UUID, id_: str) -> bool:
         """Have one be sent again; say whether there is one of that id."""
@@ -257,7 +319,13 @@ class Deliveries:
         return found is not None
 
     async def _again(self, which: JsonObject, now: datetime) -> int:
-        fresh = {"status": "pending", "failures": 0, "next_at": now, "done_at": None}
+        fresh = {
+            "status": "pending",
+            "failures": 0,
+            "failing_since": None,
+            "next_at": now,
+            "done_at": None,
+        }
         return (await self._deliveries.update_many(which, {"$set": fresh})).modified_count
 
     async def due(self, webhook: UUID, now: datetime, limit: int) -> list[UUID]:
@@ -297,10 +365,12 @@ class Deliveries:
         """Note that one has arrived."""
         await self._attempted(id_, attempt, {"status": "delivered", "done_at": now})
 
-    async def failed(self, id_: str, attempt: JsonObject, next_at: datetime | None) -> None:
-        """Note that one has not, and when it is to be tried again; None: not by itself."""
+    async def failed(
+        self, id_: str, attempt: JsonObject, since: datetime, next_at: datetime | None
+    ) -> None:
+        """Note that one has not, since when, and when it is tried again; None: not by itself."""
         change: JsonObject = {"status": "parked"} if next_at is None else {"next_at": next_at}
-        await self._attempted(id_, attempt, change, failures=1)
+        await self._attempted(id_, attempt, {**change, "failing_since": since}, failures=1)
 
     async def _attempted(
         self, id_: str, attempt: JsonObject, change: JsonObject, failures: int = 0
@@ -417,6 +487,8 @@ def _webhook(document: Mapping[str, object]) -> Webhook:
         backfill=None
         if backfill is None
         else Backfill(cast("datetime", backfill["since"]), bool(backfill["again"])),
+        ended_at=cast("datetime | None", document.get("ended_at")),
+        rests_until=cast("datetime | None", document.get("rests_until")),
     )
 
 
@@ -433,4 +505,5 @@ def _delivery(document: Mapping[str, object]) -> Delivery:
         next_at=cast("datetime", document["next_at"]),
         made_at=cast("datetime", document["made_at"]),
         attempts=cast("list[Mapping[str, object]]", document["attempts"]),
+        failing_since=cast("datetime | None", document.get("failing_since")),
     )

@@ -107,7 +107,7 @@ async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS
 async def send(url: str) -> int:
     """Send to webhooks, until killed."""
     database = connect(url)
-    patience = Patience(attempts=1000, first_seconds=0.05, longest_seconds=0.5)
+    patience = Patience(first_seconds=0.05, longest_seconds=0.5)
     await Dispatcher(database, EventStore(database), patience, _LEASE_SECONDS).run()
     return 0
 
