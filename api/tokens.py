@@ -3,7 +3,11 @@
 `sub` says who it is, `role` in which role. A token must be signed by RS256, ES256 or EdDSA, be for
 our audience, of our issuer, and not have expired; a key that signs for everybody (HS256) is none of
 these, and neither is no signature at all. Keys are found by a JWK Set (RFC 7517), at an address or
-in a file, or are one public key in PEM.
+in a file, or are one public key in PEM; RSA keys have 2048 bits at least (RFC 7518, section 3.3).
+
+An issuer signs other things with the same keys. So a token whose `typ` says that it is something
+else is refused (RFC 8725, section 3.11): a logout token, a proof, an id token. One that says
+nothing is taken, as from many issuers.
 
 A JWK Set is read again every ten minutes, and when a token names a key that is not in it, at most
 twice a minute: keys are exchanged, and a stranger must not make this server ask and ask.
@@ -13,7 +17,7 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +25,13 @@ from typing import Annotated
 
 import httpx
 import jwt
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback
@@ -36,6 +46,10 @@ _OLD_SECONDS = 600.0
 _KEPT_SECONDS = 60.0
 _FETCH_SECONDS = 5.0
 _MOST_BYTES = 2**20
+_MOST_KEYS = 100
+_RSA_BITS = range(2048, 8192 + 1)  # fewer can be broken, and more keep this server busy
+_RSA_EXPONENTS = range(65537, 2**256, 2)  # FIPS 186-5, section A.1.1
+_TYPES = frozenset({None, "jwt", "at+jwt"})  # RFC 7519, section 5.1; RFC 9068, section 2.1
 _MOST_CHARACTERS = 8_000
 _MOST_KEPT = 10_000
 
@@ -73,6 +87,14 @@ class _Claims(BaseModel):
     exp: _Seconds
     nbf: _Seconds = 0
     iat: _Seconds = 0
+
+
+class _Set(BaseModel):
+    keys: Annotated[list[dict[str, JsonValue]], Field(max_length=_MOST_KEYS)]
+
+
+_BAD_KEY = (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+"""What PyJWT raises for members that are not what they should be."""
 
 
 class Tokens:
@@ -113,6 +135,7 @@ class Tokens:
             raise Unauthenticated("the token is too long")
         try:
             header = jwt.get_unverified_header(text)
+            _check_type(header.get("typ"))
             algorithm = header.get("alg")
             if algorithm not in ALGORITHMS:
                 raise Unauthenticated(f"tokens are signed by one of {', '.join(ALGORITHMS)}")
@@ -138,6 +161,8 @@ class Tokens:
             return _Claims.model_validate(claims)
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not good: {error}") from error
+        except RecursionError as error:
+            raise Unauthenticated("the token is nested too deep") from error
         except ValidationError as error:
             raise Unauthenticated(
                 f"the token's claims are not as needed: {faults_of(error)}"
@@ -150,6 +175,13 @@ class Tokens:
             raise Unauthenticated("the token is not good: it has expired")
         if max(claims.nbf, claims.iat) > now + _LEEWAY_SECONDS:
             raise Unauthenticated("the token is not good: it is not valid yet")
+
+
+def _check_type(typ: object) -> None:
+    """Raise Unauthenticated for something else that is signed than an access token."""
+    name = typ.lower().removeprefix("application/") if isinstance(typ, str) else typ
+    if not isinstance(name, str | None) or name not in _TYPES:
+        raise Unauthenticated("the token's `typ` says that it is no access token")
 
 
 class _JwkSet:
@@ -188,35 +220,56 @@ class _JwkSet:
     async def _read(self) -> None:
         """Read the set; what was known stays if that fails."""
         try:
-            content = json.loads(await self._text())
-            found = jwt.PyJWKSet.from_dict(content).keys
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            jwt.PyJWTError,
-        ) as error:
+            described = _Set.model_validate_json(await self._text()).keys
+        except ValidationError as error:
+            _log.error("the JWK Set at %s is none: %s", self._place, faults_of(error))
+            return
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             _log.error("the JWK Set at %s cannot be read: %s", self._place, error)
             return
         self._has_been_read = True
-        self._keys = {key.key_id: key for key in found if key.key_id and _signs(key)}
+        self._keys = {}
+        for each in described:
+            kid = each.get("kid")
+            if isinstance(kid, str) and (key := self._usable(kid, each)) is not None:
+                self._keys[kid] = key
+
+    def _usable(self, kid: str, described: Mapping[str, JsonValue]) -> jwt.PyJWK | None:
+        """Give a key that tokens can be checked with; of any other only a line is logged."""
+        try:
+            key = jwt.PyJWK(dict(described))
+            if _signs(key):
+                _check_strength(key)
+                return key
+        except _BAD_KEY as error:
+            # The library's words may hold the key, and who knows what that is.
+            why = str(error) if type(error) is ValueError else type(error).__name__
+            _log.warning("key %.80r of the JWK Set at %s is not used: %s", kid, self._place, why)
+        return None
 
     async def _text(self) -> bytes:
         if not self._is_remote:
-            return await asyncio.to_thread(Path(self._place).read_bytes)
-        parts: list[bytes] = []
+            return await asyncio.to_thread(_read_file, Path(self._place))
+        text = b""
         async with (
             httpx.AsyncClient(timeout=_FETCH_SECONDS) as client,
             client.stream("GET", self._place) as answer,
         ):
             answer.raise_for_status()
             async for part in answer.aiter_bytes():
-                parts.append(part)
-                if sum(map(len, parts)) > _MOST_BYTES:
-                    raise ValueError("it is too long")
-        return b"".join(parts)
+                text = _bounded(text + part)
+        return text
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return _bounded(file.read(_MOST_BYTES + 1))
+
+
+def _bounded(text: bytes) -> bytes:
+    if len(text) > _MOST_BYTES:
+        raise ValueError("it is too long")
+    return text
 
 
 def _check_address(place: str) -> None:
@@ -234,11 +287,31 @@ def _signs(key: jwt.PyJWK) -> bool:
     return key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
 
 
+def _check_strength(key: jwt.PyJWK) -> None:
+    """Raise ValueError for an RSA key that can be broken, or keeps this server busy."""
+    if key.key_type == "RSA":
+        numbers = key.key.public_numbers()
+        if numbers.n.bit_length() not in _RSA_BITS:
+            raise ValueError(
+                f"an RSA key has {_RSA_BITS.start} to {_RSA_BITS.stop - 1} bits, and this one has "
+                f"{numbers.n.bit_length()}"
+            )
+        if numbers.e not in _RSA_EXPONENTS:
+            raise ValueError("an RSA key's exponent is odd, and 65537 at least")
+
+
 def _public_key(pem: str) -> jwt.PyJWK:
-    """Read a public key in PEM: Ed25519, P-256 or RSA. Raises TokensUnusable."""
+    """Read a public key in PEM: Ed25519, P-256 or strong RSA. Raises TokensUnusable."""
     for name in () if "PRIVATE" in pem else ALGORITHMS:
         algorithm = jwt.get_algorithm_by_name(name)
         with suppress(jwt.PyJWTError, ValueError, TypeError):
             described = algorithm.to_jwk(algorithm.prepare_key(pem))
-            return jwt.PyJWK(json.loads(described), name)
-    raise TokensUnusable("a token's key must be a public key in PEM: RSA, P-256 or Ed25519")
+            key = jwt.PyJWK(json.loads(described), name)
+            break
+    else:
+        raise TokensUnusable("a token's key must be a public key in PEM: RSA, P-256 or Ed25519")
+    try:
+        _check_strength(key)
+    except ValueError as error:
+        raise TokensUnusable(str(error)) from error
+    return key
