@@ -29,6 +29,7 @@ from api.problems import problem_responses
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import NotFound
 from domain.events import Actor, JsonObject
+from domain.lines import check_line
 from eventstore.driver import Database
 from eventstore.envelope import ActorDocument
 from eventstore.failures import VersionConflict, answering
@@ -106,7 +107,8 @@ class Desks:
     async def replace(self, desk: Desk, actor: Actor, expected: int | None) -> SetUp:
         """Make `desk` the set-up; nothing happens if it is that already.
 
-        Raises VersionMismatch if the newest version is another than `expected`, StoreUnavailable.
+        Raises VersionMismatch if the newest version is another than `expected`, StoreUnavailable,
+        and Unacceptable for a new name that is none.
         """
         while True:
             newest = await self.read()
@@ -114,6 +116,8 @@ class Desks:
                 raise VersionMismatch("desk", newest.version)
             if newest.desk == desk:
                 return newest
+            for name in desk.names() - newest.desk.names():
+                check_line("a name", name)
             now, began = self._now(), asyncio.get_running_loop().time()
             days = desk.close_resolved_after_days
             same = days == newest.desk.close_resolved_after_days

@@ -42,6 +42,7 @@ from api.answers import described_headers, json_response
 from api.problems import problem_responses
 from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
+from domain.lines import check_line
 from domain.values import Moment, Name
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
@@ -128,6 +129,7 @@ class Keys:
 
         Raises Unacceptable for an id that is nobody's to have, PersonGone, StoreUnavailable.
         """
+        check_line("principal", order.principal)
         await self.vault.check_name(order.principal)
         if is_reserved(order.principal):
             raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")

@@ -35,7 +35,8 @@ from pydantic import (
 
 from api.access import Principal, PrincipalRole, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback
-from domain.errors import CasebookError, faults_of
+from domain.errors import CasebookError, Unacceptable, faults_of
+from domain.lines import check_line
 from domain.values import Name
 from eventstore.envelope import utc_now
 
@@ -75,6 +76,10 @@ class TokensUncheckable(CasebookError):
 def _as_it_is(sub: str) -> str:
     if sub != sub.strip():  # or two that the issuer tells apart might be one here
         raise ValueError("no blanks around it")
+    try:
+        check_line("sub", sub)
+    except Unacceptable as error:
+        raise ValueError(error.detail) from error
     return sub
 
 

@@ -78,6 +78,7 @@ from domain.events import (
     TicketUnassigned,
     TicketUnlinked,
 )
+from domain.lines import check_lines
 from domain.ticket import LIFECYCLE, OPPOSITE, Attachment, Link, Rating, Ticket, clock_at
 
 _NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {
@@ -123,6 +124,9 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
     Raises TicketNotFound if it needs a ticket and there is none, Unacceptable if the command is at
     fault (what it says, names, or who says it), StateConflict if this ticket cannot take it now.
     """
+    # Here and not where a command is read, for a command that was taken before may come again.
+    if not isinstance(command, UnfollowTicket):  # which names what is there
+        check_lines(command)
     if isinstance(command, OpenTicket):
         if ticket is not None:
             raise StateConflict("ticket_exists", "this ticket has been opened already")

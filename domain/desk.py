@@ -99,6 +99,12 @@ class Desk(_Part):
             raise ValueError(f"the groups have at most {DESK_AGENTS} members in all")
         return self
 
+    def names(self) -> set[str]:
+        """Give all names in it: of groups and their members, and a field's choices."""
+        members = (name for names in self.groups.values() for name in names)
+        choices = (name for field in self.fields.values() for name in field.choices)
+        return {*self.groups, *members, *choices}
+
     def has_member(self, group: str | None, agent: str) -> bool:
         """Say whether an agent is known to belong to a group; to none belongs everyone."""
         return group is None or agent in self.groups.get(group, ())

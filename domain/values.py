@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from domain.events import ERASED, FieldValue
+from domain.lines import ONE_LINE
 
 VALUE_CHARACTERS = 5_000
 
@@ -66,9 +67,13 @@ Name = Annotated[
     Field(min_length=1, max_length=200, examples=["alice"]),
     _Clean,
     AfterValidator(_somebodys),
+    ONE_LINE,
 ]
+"""Somebody's or something's name. Where it is new, `lines.py` says what it is made of."""
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
-Line = Annotated[str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean]
+Line = Annotated[
+    str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean, ONE_LINE
+]
 _SAID = "It jams on every page."
 Text = Annotated[str, Field(min_length=1, max_length=50_000, examples=[_SAID]), _Clean]
 TextOrNothing = Annotated[str, Field(max_length=50_000, examples=[_SAID]), _Clean]

@@ -75,6 +75,31 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def _is_left_out(path: str, patterns: list[str]) -> bool:
+    """Whether Docker leaves a path, or a folder that it is in, out of what it is given."""
+    parts = path.split("/")
+    above = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+    forms = [re.escape(p).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*") for p in patterns]
+    return any(re.fullmatch(form, place) for form in forms for place in above)
+
+
+def test_no_secret_gets_near_an_image():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    for secret in (
+        *(".env", ".env.production", "api/.env", "data/admin-key", "data/master-key"),
+        *("data/database/WiredTiger", "signing-key.pem", "scripts/tls.key", "keys/jwt.pem"),
+        *(".git/config", ".venv/bin/python", "export.ndjson", "api/data/admin-key"),
+    ):
+        assert _is_left_out(secret, patterns), secret
+    copied = re.findall(r"^COPY (\S+) ", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for name in copied:
+        files = [ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*.*")
+        for file in files:
+            if "__pycache__" not in file.parts:
+                assert not _is_left_out(str(file.relative_to(ROOT)), patterns), file
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows_run_one_way_and_each_room_has_its_tools(path):
     layer = path.relative_to(ROOT).parts[0]
