@@ -3,6 +3,8 @@
 They share nearly every call. The few that differ (sessions, change streams, closing) are hidden
 here, and all other code is written and typed against PyMongo's async API. That Motor's objects
 answer to the same calls is what the test suite shows by running on both.
+
+All that is asked has a limit in time, which is set here (`limits.py`).
 """
 
 import asyncio
@@ -13,12 +15,14 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, TypeVar, cast, overload
 
+from bson import CodecOptions
 from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import (
     ClientBulkWriteException,
     ConfigurationError,
@@ -30,6 +34,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
 from eventstore.master_keys import MasterKeys
 from eventstore.vault import Vault, keys_of
 
@@ -43,7 +48,8 @@ T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
-_ENDING_SECONDS = 5.0
+_ENDING_SECONDS = OPERATION_SECONDS
+_SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 
@@ -85,6 +91,7 @@ class Database:
     url: str
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
+    _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)
     vault: Vault = field(repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
@@ -92,6 +99,24 @@ class Database:
 
     def collection(self, name: str) -> Collection:
         return self.client[self.name][self._names.get(name, name)]
+
+    def scan(
+        self,
+        name: str,
+        condition: Mapping[str, object] | None = None,
+        wanted: Mapping[str, object] | None = None,
+        codec_options: "CodecOptions[JsonObject] | None" = None,
+    ) -> AsyncCursor[JsonObject]:
+        """Give all documents of a collection, or as many as there are, in the order of storage.
+
+        That lasts for as long as the next ones come within ANSWER_SECONDS. It can be part of no
+        transaction.
+        """
+        collection = self._scans[self.name][self._names.get(name, name)]
+        if codec_options is not None:
+            collection = collection.with_options(codec_options=codec_options)
+        limit = int(SCAN_SECONDS * 1000)
+        return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
 
     def renaming(self, names: Mapping[str, str]) -> "Database":
         """Give the same database with other collections behind some names."""
@@ -118,7 +143,7 @@ class Database:
         that have lasted for more than a minute are ended first.
         """
         await self.clear_abandoned_transactions()
-        await self.client[self.name].drop_collection(name)
+        await until_answered(lambda: self.client[self.name].drop_collection(name))
 
     async def show(self, name: str, of: str) -> None:
         """Make a database view of a collection, in the place of one that had the name."""
@@ -243,6 +268,7 @@ class Database:
         return self._server.is_embedded
 
     async def close(self) -> None:
+        await settled(self._scans.close())
         await settled(self.client.close())
 
 
@@ -272,26 +298,38 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     Raises DatabaseAddressError if the URL cannot be read.
     """
     make: Callable[..., object] = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
-    try:
-        made = make(
+    operation, answer = int(OPERATION_SECONDS * 1000), int(ANSWER_SECONDS * 1000)
+
+    def made(**limits: int | None) -> "AsyncMongoClient[JsonObject]":
+        client = make(
             url,
             appname="casebook",
+            connectTimeoutMS=operation,
             journal=True,
             readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
+            socketTimeoutMS=answer,
             tz_aware=True,
             uuidRepresentation="standard",
             w="majority",
+            waitQueueTimeoutMS=operation,
+            **limits,
         )
+        return cast("AsyncMongoClient[JsonObject]", client)
+
+    try:
+        client, scans = (
+            made(timeoutMS=operation),
+            made(timeoutMS=None),
+        )  # they connect when they are used
     except (ConfigurationError, InvalidURI, ValueError) as error:
         raise DatabaseAddressError(
             "bad_database_url", f"cannot use the database URL: {error}"
         ) from error
-    client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
     vault = Vault(client[keys_of(name)], client[name], masters)
-    return Database(client, name, url, driver, masters, vault)
+    return Database(client, name, url, driver, masters, scans, vault)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
