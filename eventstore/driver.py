@@ -36,6 +36,7 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
 from eventstore.master_keys import MasterKeys
+from eventstore.progress import Progresses
 from eventstore.vault import Vault, keys_of
 
 DriverName = Literal["motor", "pymongo"]
@@ -93,6 +94,8 @@ class Database:
     masters: MasterKeys | None = field(repr=False)
     _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)
     vault: Vault = field(repr=False, compare=False)
+    progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
+    """What must get on in this process."""
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
@@ -268,8 +271,9 @@ class Database:
         return self._server.is_embedded
 
     async def close(self) -> None:
-        await settled(self._scans.close())
-        await settled(self.client.close())
+        for client in (self._scans, self.client):
+            # In a thread: Motor's would stop the event loop until it is answered.
+            await settled(await asyncio.to_thread(client.close))
 
 
 def _of_one_write(error: ClientBulkWriteException) -> Exception:

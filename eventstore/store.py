@@ -164,12 +164,15 @@ class EventStore:
         as it is: there to be measured against.
         """
         self._database = database
+        self.progresses = database.progresses
+        """What must get on in this process."""
         self.vault = database.vault
         """The keys of the persons whose words are in the log."""
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
-        self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
+        group = GroupCommit(self._events, database.progresses.of("writing to the log"))
+        self._insert = group.insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.
