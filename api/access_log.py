@@ -36,6 +36,7 @@ from domain.events import JsonObject
 from domain.values import Name
 from eventstore.driver import Database
 from eventstore.failures import answering
+from eventstore.limits import make_index
 
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
@@ -80,8 +81,8 @@ class AccessLog:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to call again."""
-        await self._records.create_index([("at", 1)], expireAfterSeconds=_KEPT_SECONDS)
-        await self._records.create_index([("principal.id", 1), ("_id", -1)])
+        await make_index(self._records, [("at", 1)], expireAfterSeconds=_KEPT_SECONDS)
+        await make_index(self._records, [("principal.id", 1), ("_id", -1)])
 
     async def granted(self, asking: Asking, who: Principal) -> None:
         """Record an access before it is given. Raises StoreUnavailable."""

@@ -117,7 +117,9 @@ class Forgetting:
     async def _names(self, digests: Collection[bytes]) -> set[str]:
         """Give all names beside the log and its views that are known by one of some digests."""
         found: set[object] = set()
-        async for record in self._records.find({}, {"_id": 0, "principal.id": 1}):
+        async for record in self._database.scan(
+            access_log.COLLECTION, {}, {"_id": 0, "principal.id": 1}
+        ):
             found.add(cast("JsonObject", record.get("principal") or {}).get("id"))
         for key in await self._keys.all():
             found |= {key.principal, key.created_by}

@@ -56,6 +56,7 @@ class ViewsHealth(BaseModel, extra="forbid"):
 
 class Readiness(BaseModel, extra="forbid"):
     """Whether it can be relied on. `views` are not looked at if the database is silent.
+    `held_up`: what in this process has been waiting for the database for too long.
 
     For anybody; so it says no more. The rest is in `/projections`.
     """
@@ -68,6 +69,7 @@ class Readiness(BaseModel, extra="forbid"):
         description="Far off: by more than five seconds from the database's. Nothing is dated by "
         "it, and this process keeps no time.",
     )
+    held_up: list[str] = []
 
 
 class ParkedAnswer(BaseModel, extra="forbid"):
@@ -189,17 +191,24 @@ def router(database: Database, store: EventStore) -> APIRouter:
         `current`: all that was written before the last 15 seconds is shown. `slow`: it is not, and
         the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
         moves, or something is missing that is said to be there. Judged by how far the log has been
-        folded, not by what runs.
+        folded, not by what runs. And whoever writes to the log in this process, or follows it, must
+        get on: one that the database has left without an answer for longer than it may take is told
+        in `held_up`, though the database answers others.
         """
+        held_up = database.progresses.held_up()
+        late: JsonObject = {"held_up": held_up} if held_up else {}
         try:
             async with answering(_READY_SECONDS):
                 report = await looked()
         except StoreUnavailable:
-            return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
+            return _readiness(
+                HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer", **late}
+            )
         stuck = report.condition == "stuck"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
+        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck or held_up else HTTPStatus.OK
         clock = "far off" if database.clock.is_far_off else "ok"
-        return _readiness(status, {"database": "ok", "views": report.condition, "clock": clock})
+        told = {"database": "ok", "views": report.condition, "clock": clock, **late}
+        return _readiness(status, told)
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
@@ -80,6 +80,7 @@ class Tail:
         self.reading: asyncio.Task[None] | None = None
         self.has_ended = False
         self._store = store
+        self._progress = store.progresses.of("following the log for readers")
         self._write = write
         self._row: deque[Entry] = deque()
         self._bytes = 0
@@ -134,9 +135,13 @@ class Tail:
             while True:
                 try:
                     with translating():
-                        async with self._store.watch(self.token) as feed:
+                        async with AsyncExitStack() as stack:
+                            with self._progress:
+                                watched = self._store.watch(self.token)
+                                feed = await stack.enter_async_context(watched)
                             while True:
-                                change = await feed.next()
+                                with self._progress:
+                                    change = await feed.next()
                                 self.at = self._store.clock.now()
                                 if change is None:
                                     self.token = feed.token or self.token

@@ -7,7 +7,9 @@ the groups, so the cost of a round trip and a sync is shared.
 
 Group members are independent: a duplicate key is one member's conflict and nobody else's failure.
 The queue is bounded: when the database is slower than its writers for long, new ones are turned
-away at once, with nothing written, rather than kept until memory ends.
+away at once, with nothing written, rather than kept until memory ends. A group that is not answered
+within the limit of an operation (`limits.py`) is over for its members, of whom nobody knows whether
+they were written, and the next group goes out.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from eventstore.envelope import EventDocument
 from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable, translated, write_failure
+from eventstore.progress import Progress
 
 GROUP_DOCUMENTS = 500
 QUEUE_DOCUMENTS = 10_000
@@ -42,8 +45,12 @@ class _Waiting(NamedTuple):
 class GroupCommit:
     """Inserts documents into one collection for many tasks of one event loop."""
 
-    def __init__(self, collection: AsyncCollection[EventDocument]) -> None:
+    def __init__(
+        self, collection: AsyncCollection[EventDocument], progress: Progress | None = None
+    ) -> None:
+        """`progress` is told when a group is written, and when that is answered."""
         self._collection = collection
+        self._progress = progress or Progress("writing")
         self._waiting: deque[_Waiting] = deque()
         self._writer: asyncio.Task[None] | None = None
 
@@ -82,7 +89,8 @@ class GroupCommit:
         failures: dict[int, Exception] = {}
         rest: Exception | None = StoreUnavailable()  # unless we learn better
         try:
-            await self._collection.insert_many([w.document for w in group], ordered=False)
+            with self._progress:
+                await self._collection.insert_many([w.document for w in group], ordered=False)
             rest = None
         except BulkWriteError as error:
             details = error.details

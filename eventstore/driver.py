@@ -3,6 +3,8 @@
 They share nearly every call. The few that differ (sessions, change streams, closing) are hidden
 here, and all other code is written and typed against PyMongo's async API. That Motor's objects
 answer to the same calls is what the test suite shows by running on both.
+
+All that is asked has a limit in time, which is set here (`limits.py`).
 """
 
 import asyncio
@@ -13,12 +15,14 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, TypeVar, cast, overload
 
+from bson import CodecOptions
 from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import (
     ClientBulkWriteException,
     ConfigurationError,
@@ -31,7 +35,9 @@ from pymongo.read_concern import ReadConcern
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.clock import DatabaseClock
+from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
 from eventstore.master_keys import MasterKeys
+from eventstore.progress import Progresses
 from eventstore.vault import Vault, keys_of
 
 DriverName = Literal["motor", "pymongo"]
@@ -44,7 +50,8 @@ T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
-_ENDING_SECONDS = 5.0
+_ENDING_SECONDS = OPERATION_SECONDS
+_SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 
@@ -86,14 +93,35 @@ class Database:
     url: str
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
+    _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)
     vault: Vault = field(repr=False, compare=False)
     clock: DatabaseClock = field(repr=False, compare=False)
+    progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
+    """What must get on in this process."""
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
 
     def collection(self, name: str) -> Collection:
         return self.client[self.name][self._names.get(name, name)]
+
+    def scan(
+        self,
+        name: str,
+        condition: Mapping[str, object] | None = None,
+        wanted: Mapping[str, object] | None = None,
+        codec_options: "CodecOptions[JsonObject] | None" = None,
+    ) -> AsyncCursor[JsonObject]:
+        """Give all documents of a collection, or as many as there are, in the order of storage.
+
+        That lasts for as long as the next ones come within ANSWER_SECONDS. It can be part of no
+        transaction.
+        """
+        collection = self._scans[self.name][self._names.get(name, name)]
+        if codec_options is not None:
+            collection = collection.with_options(codec_options=codec_options)
+        limit = int(SCAN_SECONDS * 1000)
+        return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
 
     def renaming(self, names: Mapping[str, str]) -> "Database":
         """Give the same database with other collections behind some names."""
@@ -120,7 +148,7 @@ class Database:
         that have lasted for more than a minute are ended first.
         """
         await self.clear_abandoned_transactions()
-        await self.client[self.name].drop_collection(name)
+        await until_answered(lambda: self.client[self.name].drop_collection(name))
 
     async def show(self, name: str, of: str) -> None:
         """Make a database view of a collection, in the place of one that had the name."""
@@ -244,7 +272,9 @@ class Database:
         return self._server.is_embedded
 
     async def close(self) -> None:
-        await settled(self.client.close())
+        for client in (self._scans, self.client):
+            # In a thread: Motor's would stop the event loop until it is answered.
+            await settled(await asyncio.to_thread(client.close))
 
 
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
@@ -273,22 +303,34 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     Raises DatabaseAddressError if the URL cannot be read.
     """
     make: Callable[..., object] = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
-    try:
-        made = make(
+    operation, answer = int(OPERATION_SECONDS * 1000), int(ANSWER_SECONDS * 1000)
+
+    def made(**limits: int | None) -> "AsyncMongoClient[JsonObject]":
+        client = make(
             url,
             appname="casebook",
+            connectTimeoutMS=operation,
             journal=True,
             readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
+            socketTimeoutMS=answer,
             tz_aware=True,
             uuidRepresentation="standard",
             w="majority",
+            waitQueueTimeoutMS=operation,
+            **limits,
         )
+        return cast("AsyncMongoClient[JsonObject]", client)
+
+    try:
+        client, scans = (
+            made(timeoutMS=operation),
+            made(timeoutMS=None),
+        )  # they connect when they are used
     except (ConfigurationError, InvalidURI, ValueError) as error:
         raise DatabaseAddressError(
             "bad_database_url", f"cannot use the database URL: {error}"
         ) from error
-    client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
     admin = client.admin
@@ -299,7 +341,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
 
     clock = DatabaseClock(ask_time)
     vault = Vault(client[keys_of(name)], client[name], masters, clock.now)
-    return Database(client, name, url, driver, masters, vault, clock)
+    return Database(client, name, url, driver, masters, scans, vault, clock)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

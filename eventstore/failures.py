@@ -77,6 +77,10 @@ class HistoryLost(StoreError):
         super().__init__("history_lost", detail)
 
 
+UNANSWERED = (ConnectionFailure, ExecutionTimeout, StoreUnavailable)
+"""What is raised where nothing is wrong but that the database did not answer, or not in time."""
+
+
 @contextmanager
 def translating() -> Iterator[None]:
     """Raise the store's own errors for the drivers' in this block."""

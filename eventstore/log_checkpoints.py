@@ -203,7 +203,7 @@ class LogCheckpoints:
     async def heads(self) -> Heads:
         """Give the heads that the checkpoints so far stand for."""
         heads: Heads = {}
-        async for checkpoint in self._checkpoints.find().sort("_id", 1):
+        async for checkpoint in self._database.scan(COLLECTION).sort("_id", 1):
             for part in cast("list[UUID]", checkpoint["heads"]):
                 document = await self._heads.find_one({"_id": part})
                 if document is not None:

@@ -55,6 +55,7 @@ from eventstore.envelope import (
     to_document,
 )
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.limits import count, make_index
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -64,7 +65,6 @@ ResumeToken = Mapping[str, object]
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
-_SCAN_BATCH_DOCUMENTS = 1000
 _BSON = "bson:"
 RANGE_EVENTS = 2000
 """What whoever goes through the log by ticket has in memory at a time."""
@@ -164,6 +164,8 @@ class EventStore:
         as it is: there to be measured against.
         """
         self._database = database
+        self.progresses = database.progresses
+        """What must get on in this process."""
         self.vault = database.vault
         """The keys of the persons whose words are in the log."""
         self.clock = database.clock
@@ -171,7 +173,8 @@ class EventStore:
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
-        self._insert = GroupCommit(self._events).insert if group_commit else self._insert_alone
+        group = GroupCommit(self._events, database.progresses.of("writing to the log"))
+        self._insert = group.insert if group_commit else self._insert_alone
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.
@@ -182,9 +185,9 @@ class EventStore:
         with suppress(OperationFailure):  # there is no collection yet
             if (await self._events.index_information()).keys() >= _INDEXES:
                 return
-        await self._events.create_index([("ticket_id", 1), ("version", 1)], unique=True)
-        await self._events.create_index([("recorded_at", 1)])  # to see how far the views are behind
-        await self._events.create_index([("sealed.person", 1)], sparse=True)  # whom it is about
+        await make_index(self._events, [("ticket_id", 1), ("version", 1)], unique=True)
+        await make_index(self._events, [("recorded_at", 1)])  # to see how far the views are behind
+        await make_index(self._events, [("sealed.person", 1)], sparse=True)  # whom it is about
 
     async def chain(
         self,
@@ -322,8 +325,8 @@ class EventStore:
 
     async def scan_stored(self) -> AsyncIterator[EventDocument]:
         """Give the same as `scan` as it is stored, readable or not."""
-        async for document in self._events.find(batch_size=_SCAN_BATCH_DOCUMENTS):
-            yield document
+        async for document in self._database.scan(self._name):
+            yield cast("EventDocument", document)
 
     async def heads(self) -> dict[UUID, tuple[int, bytes]]:
         """Give the last version and hash of every ticket.
@@ -333,7 +336,8 @@ class EventStore:
         """
         heads: dict[UUID, tuple[int, bytes]] = {}
         wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
-        async for event in self._events.find({}, wanted, batch_size=_SCAN_BATCH_DOCUMENTS):
+        async for document in self._database.scan(self._name, {}, wanted):
+            event = cast("EventDocument", document)
             try:
                 ticket_id, head = event["ticket_id"], (event["version"], event["hash"])
                 known = heads.get(ticket_id)
@@ -369,13 +373,12 @@ class EventStore:
         """
         sample: list[UUID] = []
         every, seen = 1, 0
-        first_events = self._events.find(
-            {"version": 1}, {"_id": 0, "ticket_id": 1}, batch_size=_SCAN_BATCH_DOCUMENTS
-        )
+        first_events = self._database.scan(self._name, {"version": 1}, {"_id": 0, "ticket_id": 1})
         with translating():
             async for event in first_events:
-                if seen % every == 0 and isinstance(event["ticket_id"], UUID):
-                    sample.append(event["ticket_id"])
+                ticket_id = event["ticket_id"]
+                if seen % every == 0 and isinstance(ticket_id, UUID):
+                    sample.append(ticket_id)
                 seen += 1
                 if len(sample) > _MOST_SAMPLED:
                     sample, every = sample[::2], every * 2
@@ -418,7 +421,7 @@ class EventStore:
     async def count(self, *, exact: bool = False) -> int:
         """Count all events. The estimate may be off after a crash of a MongoDB server."""
         if exact:
-            return await self._events.count_documents({})
+            return await count(self._events)
         return await self._events.estimated_document_count()
 
     async def since(

@@ -44,6 +44,7 @@ from domain.events import ERASED, JsonObject
 from eventstore.envelope import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
+from eventstore.limits import make_index
 from eventstore.master_keys import MasterKeys, Wrapped
 from eventstore.sealing import ErasedKey, Key, PersonKey
 
@@ -142,7 +143,7 @@ class Vault:
         """
         await self._lookup_secret()
         with translating():
-            await self._persons.create_index([("erased_at", 1)], sparse=True)
+            await make_index(self._persons, [("erased_at", 1)], sparse=True)
 
     async def check(self) -> None:
         """The same for who may not make it. Raises KeyUnusable, NoMasterKey."""
@@ -342,7 +343,7 @@ class Vault:
     async def _make_lookup_secret(self) -> JsonObject:
         if not await self.is_new() and (found := await self._lookup_document()) is not None:
             return found
-        await self._persons.create_index([("known_by", 1)], unique=True)
+        await make_index(self._persons, [("known_by", 1)], unique=True)
         wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
         made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
         with suppress(DuplicateKeyError):

@@ -41,6 +41,7 @@ from domain.events import (
 )
 from domain.ticket import Ticket
 from eventstore.driver import Database, Write
+from eventstore.limits import make_index
 from projections import dashboard
 from projections.dashboard import Entries, Time
 
@@ -134,8 +135,8 @@ class AgentWeeks:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        await self._weeks.create_index([("week", 1)])
-        await self._weeks.create_index([("agent", 1), ("week", 1)])
+        await make_index(self._weeks, [("week", 1)])
+        await make_index(self._weeks, [("agent", 1), ("week", 1)])
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Give the writes that add a change of entries to one shard."""

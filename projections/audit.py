@@ -272,7 +272,7 @@ class Auditor:
                     tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
 
         ids: list[UUID] = []
-        async for document in self._shown.collection(tickets.COLLECTION).find({}, {"_id": 1}):
+        async for document in self._shown.scan(tickets.COLLECTION, {}, {"_id": 1}):
             ids.append(cast("UUID", document["_id"]))
             if len(ids) == _IDS_AT_ONCE:
                 await look(ids)

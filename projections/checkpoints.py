@@ -32,6 +32,7 @@ from pymongo.errors import BulkWriteError
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database, Session, Write
+from eventstore.limits import make_index
 from eventstore.store import Recorded, ResumeToken
 from projections.partitions import LEASE_SECONDS, PARTITIONS, Member, Partition, Phase, State
 
@@ -65,7 +66,7 @@ class Checkpoints:
     async def prepare(self) -> None:
         """Make the documents that are not there. Safe to repeat."""
         # For conditions on the epoch; the embedded server would look at all 64 each time.
-        await self._partitions.create_index([("_id", 1), ("epoch", 1)])
+        await make_index(self._partitions, [("_id", 1), ("epoch", 1)])
         there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
         missing = [_to_document(Partition(n)) for n in range(PARTITIONS) if n not in there]
         if missing:

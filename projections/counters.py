@@ -18,6 +18,7 @@ from pymongo import UpdateOne
 
 from domain.events import JsonObject
 from eventstore.driver import Database, Write
+from eventstore.limits import make_index
 from projections import dashboard
 from projections.dashboard import Entries, Metric, Span
 
@@ -54,8 +55,8 @@ class Counters:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        await self._counters.create_index([("span", 1), ("period", 1)])
-        await self._counters.create_index([("metric", 1), ("span", 1), ("period", 1)])
+        await make_index(self._counters, [("span", 1), ("period", 1)])
+        await make_index(self._counters, [("metric", 1), ("span", 1), ("period", 1)])
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Give the writes that add a change of entries to one shard."""

@@ -22,6 +22,7 @@ from domain.persons import STEPS, PersonErased, PersonEvent
 from eventstore.driver import Database
 from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
+from eventstore.limits import make_index
 from eventstore.store import EventStore
 from eventstore.vault import PERSON_EVENTS
 
@@ -47,6 +48,7 @@ class Erasures:
     """The erasures of one database."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._store = EventStore(database, PERSON_EVENTS)
         self._events = database.collection(PERSON_EVENTS)
         self._seen: _Seen | None = None
@@ -56,7 +58,7 @@ class Erasures:
         await self._store.prepare()
         # By which a name is found that is refused for ever.
         if _KNOWN_BY not in await self._events.index_information():
-            await self._events.create_index([("data.known_by", 1)])
+            await make_index(self._events, [("data.known_by", 1)])
 
     async def steps(self, person: UUID) -> list[Step]:
         """Give what has been done for a person so far; nothing for one who is not erased.
@@ -108,7 +110,8 @@ class Erasures:
 
     async def fences(self) -> dict[bytes, UUID]:
         """Give all who have been erased: by what their names were known by."""
-        fences = self._events.find({"version": 1}, {"ticket_id": 1, "data.known_by": 1})
+        wanted = {"ticket_id": 1, "data.known_by": 1}
+        fences = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
         return {
             bytes.fromhex(str(cast("JsonObject", fence["data"])["known_by"])): cast(
                 "UUID", fence["ticket_id"]

@@ -34,6 +34,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
+from eventstore.limits import make_index
 from eventstore.together import Together
 from projections import checkpoints, parked, sums, tickets
 from projections.checkpoints import Checkpoints, Fenced
@@ -120,14 +121,14 @@ async def prepare(views: Database) -> None:
     """Make a generation's collections and indexes and its checkpoints. Safe to repeat."""
     reads = views.collection(tickets.COLLECTION)
     # For the gate on the version, which makes the embedded server scan all documents without it.
-    await reads.create_index([("_id", 1), ("version", 1)])
+    await make_index(reads, [("_id", 1), ("version", 1)])
     for name in ("opened_at", "updated_at", "resolved_at"):
-        await reads.create_index([(name, -1), ("_id", -1)])
+        await make_index(reads, [(name, -1), ("_id", -1)])
     for name in (*_FILTERS, "tags", "sla_breached"):
-        await reads.create_index([(name, 1), ("opened_at", -1), ("_id", -1)])
-    await reads.create_index([("terms", 1)])
-    await reads.create_index([("next_due_at", 1)])  # the timekeeper's two questions
-    await reads.create_index([("status", 1), ("resolved_at", 1)])
+        await make_index(reads, [(name, 1), ("opened_at", -1), ("_id", -1)])
+    await make_index(reads, [("terms", 1)])
+    await make_index(reads, [("next_due_at", 1)])  # the timekeeper's two questions
+    await make_index(reads, [("status", 1), ("resolved_at", 1)])
     for view in sums.of(views):
         await view.prepare()
     await ParkedTickets(views).prepare()

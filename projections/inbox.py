@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from eventstore.envelope import EventDocument, is_event
+from eventstore.progress import Progress
 from eventstore.store import Change, Feed, ResumeToken
 
 BATCH_EVENTS = 2000
@@ -33,8 +34,9 @@ class Batch(NamedTuple):
 class Inbox:
     """What a feed has brought and nobody has taken yet."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, progress: Progress) -> None:
         self._feed = feed
+        self._progress = progress
         self._queue: asyncio.Queue[Change | _Quiet | Exception] = asyncio.Queue(_MOST_WAITING)
         self._token: ResumeToken | None = None
         self._waiting = 0
@@ -48,7 +50,8 @@ class Inbox:
         """Read the feed until cancelled."""
         try:
             while True:
-                change = await self._feed.next()
+                with self._progress:
+                    change = await self._feed.next()
                 # The token is read here and now: a driver may move it on from another thread.
                 self._waiting += change is not None
                 await self._queue.put(change or _Quiet(self._feed.token))
@@ -74,9 +77,12 @@ class Inbox:
 
 
 @asynccontextmanager
-async def gathering(feed: Feed) -> AsyncIterator[Inbox]:
-    """Read a feed while the block runs; what it raises comes out of `take`."""
-    inbox = Inbox(feed)
+async def gathering(feed: Feed, progress: Progress | None = None) -> AsyncIterator[Inbox]:
+    """Read a feed while the block runs; what it raises comes out of `take`.
+
+    `progress` is told when the feed is asked, and when it answers.
+    """
+    inbox = Inbox(feed, progress or Progress("following the log"))
     filling = asyncio.create_task(inbox.fill())
     try:
         yield inbox

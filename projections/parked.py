@@ -18,6 +18,7 @@ from uuid import UUID
 
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
+from eventstore.limits import make_index
 from eventstore.store import EventStore
 from projections.partitions import partition_of
 
@@ -45,7 +46,7 @@ class ParkedTickets:
 
     async def prepare(self) -> None:
         """Make the collection and its index. Safe to repeat."""
-        await self._parked.create_index([("partition", 1)])
+        await make_index(self._parked, [("partition", 1)])
 
     async def waiting_events(self, store: EventStore, parked: Sequence[Parked]) -> Counter[UUID]:
         """Count the events that wait with each ticket, in the log itself.

@@ -24,17 +24,17 @@ import logging
 import os
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pydantic import ValidationError
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.envelope import EventDocument, is_event
-from eventstore.failures import HistoryLost, StoreUnavailable
+from eventstore.failures import UNANSWERED, HistoryLost
 from eventstore.store import EventStore, Feed, stream_order
 from projections import health
 from projections.batch import BatchWriter, Holding, told
@@ -98,6 +98,7 @@ class Projector:
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(store)
+        self._progress = database.progresses.of("following the log for the views")
         self._looked_until: datetime | None = None
         self._is_quiet = False
 
@@ -122,7 +123,7 @@ class Projector:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
                     with suppress(PyMongoError, Fenced):
                         await self._checkpoints.scan(self._holding.epochs)
-                except (ConnectionFailure, StoreUnavailable) as error:
+                except UNANSWERED as error:
                     _log.warning("the database does not answer; trying again: %s", error)
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception as error:  # noqa: BLE001
@@ -154,7 +155,10 @@ class Projector:
             await self._scan(unread)
         else:
             tokens = [p.token for p in self._mine.values() if p.token is not None]
-            async with self._store.watch(min(tokens, key=stream_order)) as feed:
+            async with AsyncExitStack() as stack:
+                with self._progress:
+                    watched = self._store.watch(min(tokens, key=stream_order))
+                    feed = await stack.enter_async_context(watched)
                 await self._follow(feed)
 
     # --- sharing -------------------------------------------------------------------------------
@@ -211,7 +215,7 @@ class Projector:
         self._is_quiet = False
         clock = asyncio.get_running_loop().time
         beaten = 0.0
-        async with gathering(feed) as inbox, beside(self._see_that_all_came()):
+        async with gathering(feed, self._progress) as inbox, beside(self._see_that_all_came()):
             while True:
                 batch = await inbox.take()
                 self._is_quiet = False

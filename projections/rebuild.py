@@ -37,10 +37,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
+from eventstore.failures import UNANSWERED
 from eventstore.store import EventStore, ResumeToken
 from projections import checkpoints, health, sums, tickets
 from projections.audit import Auditor
@@ -344,7 +345,7 @@ class Rebuild:
     async def _show_life(self) -> None:
         while True:
             try:
-                with suppress(ConnectionFailure):  # it may be back before the lease is over
+                with suppress(*UNANSWERED):  # it may be back before the lease is over
                     at = self._progress
                     await self._generations.beat(self._me, at.phase, at.done, at.total)
             except BuildLost:

@@ -8,6 +8,7 @@ found to be so.
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -33,7 +34,7 @@ class Recounting:
     """What one process has still to count."""
 
     def __init__(self, database: Database, writer: BatchWriter, checkpoints: Checkpoints) -> None:
-        self._reads = database.collection(tickets.COLLECTION)
+        self._scan = partial(database.scan, tickets.COLLECTION)
         self._writer = writer
         self._checkpoints = checkpoints
         self._current: _Recount | None = None
@@ -82,7 +83,7 @@ class Recounting:
         self.see(self._views, mine)
 
     async def _matching(self, view: SavedView, numbers: set[int]) -> AsyncIterator[UUID]:
-        async for found in self._reads.find(view.filter.condition(), {"_id": 1}):
+        async for found in self._scan(view.filter.condition(), {"_id": 1}):
             ticket_id = cast("UUID", found["_id"])
             if partition_of(ticket_id) in numbers:
                 yield ticket_id

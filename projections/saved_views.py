@@ -27,6 +27,7 @@ from domain.errors import NotFound, StateConflict
 from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
 from eventstore.driver import Database, Write
+from eventstore.limits import make_index
 from projections.dashboard import UNSOLVED
 from projections.tickets import TicketRead
 
@@ -132,7 +133,7 @@ class SavedViews:
 
     async def prepare(self) -> None:
         """Make the index. Safe to repeat."""
-        await self._counts.create_index([("view", 1)])
+        await make_index(self._counts, [("view", 1)])
 
     async def all(self) -> list[SavedView]:
         """Give all views by name."""

@@ -22,6 +22,7 @@ and with an epoch that all it writes there is on condition of.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
 from eventstore.driver import Database
+from eventstore.limits import make_index
 from eventstore.store import ResumeToken
 from projections.saved_views import TicketFilter
 
@@ -257,7 +259,7 @@ class Deliveries:
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
-        create = self._deliveries.create_index
+        create = partial(make_index, self._deliveries)
         await create([("webhook", 1), ("ticket_id", 1), ("status", 1), ("version", 1)])
         for index in (_DUE, _BY_WEBHOOK, _BY_STATUS):
             await create([*index])

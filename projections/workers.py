@@ -17,11 +17,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import cycle, islice
 from typing import BinaryIO, TypeVar, cast
 
-from pymongo.errors import ConnectionFailure
-
 from domain.errors import CasebookError
 from eventstore.driver import Database, DriverName, connect
-from eventstore.failures import StoreUnavailable
+from eventstore.failures import UNANSWERED
 from eventstore.garbage import spare_the_collector
 from eventstore.master_keys import MasterKeys
 
@@ -78,7 +76,7 @@ async def patiently(work: Callable[[bool], Awaitable[Result]]) -> Result:
     for seconds in (1, 2, 4, 8, 0):
         try:
             return await work(seconds != 1)
-        except (ConnectionFailure, StoreUnavailable):
+        except UNANSWERED:
             if not seconds:
                 raise
         await asyncio.sleep(seconds)

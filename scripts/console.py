@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 from prometheus_client import start_http_server
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -235,7 +235,7 @@ async def _connected(
     try:
         try:
             await connected.check()
-        except ConnectionFailure as error:
+        except (ConnectionFailure, ExecutionTimeout) as error:
             reason = str(error).partition(" (")[0]
             raise DatabaseSilent("database_silent", f"no database answers: {reason}") from error
         yield connected

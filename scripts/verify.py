@@ -137,7 +137,7 @@ async def verify_database(db: Database, verification: Verification) -> None:
     log = stored.with_options(codec_options=any_date)
     with progress() as bar:
         task = bar.add_task("verifying", total=await log.estimated_document_count(), rate="events")
-        async for document in log.find(batch_size=1000):
+        async for document in db.scan("ticket_events", codec_options=any_date):
             event = from_stored(document)
             if isinstance(document.get("ticket_id"), UUID):
                 verification.see(event)
@@ -232,7 +232,7 @@ async def expect_database_checkpoints(
     heads: dict[str, Head] = {}
     digests: list[str] = []
     root: object = root_of({})
-    async for checkpoint in db.collection("log_checkpoints").find().sort("_id", 1):
+    async for checkpoint in db.scan("log_checkpoints").sort("_id", 1):
         number = len(digests)
         if key is None:
             raise CannotVerify("there are checkpoints, but no public key: name it with --key")

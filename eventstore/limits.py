@@ -1,0 +1,73 @@
+"""How long what is asked of the database may take: every operation has a limit.
+
+An answer that gets lost on a connection that stays open would be waited for for ever: by a thread
+of Motor's, by the one writer of a group commit, by a projector. So an operation ends after
+OPERATION_SECONDS, here by the drivers' client-side operation timeout (`timeoutMS`) and on the
+server by the `maxTimeMS` that it sends along. `driver.connect` sets that for all that is asked, and
+nothing that is added later can go without.
+
+What may take longer says so here: an index, a dropped collection, an exact count; and a cursor over
+a whole collection is of a client of its own (`Database.scan`), for which each answer has a limit
+and the cursor another.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import pymongo
+from pymongo import IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import NetworkTimeout
+
+T = TypeVar("T")
+D = TypeVar("D", bound=Mapping[str, object])
+
+OPERATION_SECONDS = 5.0
+"""One try of one operation, the opening of a change stream, and each answer of one."""
+ANSWER_SECONDS = 10.0
+"""One answer of what lasts longer: the next of a scan, whether an index is there."""
+SCAN_SECONDS = 24 * 3600.0
+"""All that the server does for one cursor over a whole collection."""
+BUILD_SECONDS = 24 * 3600.0
+"""An index."""
+COUNT_SECONDS = 60.0
+"""An exact count of a collection. Nothing waits for one but a look at what is missing."""
+
+
+async def count(collection: AsyncCollection[D]) -> int:
+    """Count all documents of a collection. Raises what the driver raises."""
+    with pymongo.timeout(COUNT_SECONDS):
+        return await collection.count_documents({})
+
+
+async def make_index(
+    collection: AsyncCollection[D],
+    keys: Sequence[tuple[str, int]],
+    **options: bool | int,
+) -> None:
+    """Make an index unless it is there; with many documents that takes long.
+
+    `options` are those of `pymongo.IndexModel`. Raises what the driver raises.
+    """
+    index, limit = IndexModel(keys, **options), int(BUILD_SECONDS * 1000)
+    await until_answered(lambda: collection.create_indexes([index], maxTimeMS=limit))
+
+
+async def until_answered(send: Callable[[], Awaitable[T]]) -> T:
+    """Send what may take long, and may be done twice, until it is answered.
+
+    An answer that got lost and one that takes its time cannot be told from each other. So after
+    ANSWER_SECONDS it is sent again, and waits in the database for what is under way there. Raises
+    what the driver raises.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        try:
+            # Zero: the socket's limit holds, which is ANSWER_SECONDS, and the work goes on.
+            with pymongo.timeout(0):
+                return await send()
+        except NetworkTimeout:
+            if clock() - began > BUILD_SECONDS:
+                raise
