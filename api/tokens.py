@@ -15,7 +15,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +38,7 @@ _FETCH_SECONDS = 5.0
 _MOST_BYTES = 2**20
 _MOST_CHARACTERS = 8_000
 _MOST_KEPT = 10_000
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Tokens:
         claims = await self._checked(text)
         if is_reserved(claims.sub):
             raise Unauthenticated(f"the id {claims.sub} is the server's own")
-        principal = Principal(claims.sub, claims.role)
+        principal = Principal(claims.sub, claims.role, expires_at=expiry(claims.exp))
         until = min(claims.exp, self._now().timestamp() + _KEPT_SECONDS)
         self._kept[text] = (until, principal)
         if len(self._kept) > _MOST_KEPT:
@@ -196,6 +197,11 @@ class _JwkSet:
                 if sum(map(len, parts)) > _MOST_BYTES:
                     raise ValueError("it is too long")
         return b"".join(parts)
+
+
+def expiry(exp: float) -> datetime:
+    """Return the time of a token's `exp` (seconds since 1970), and of a later one the last day."""
+    return datetime.fromtimestamp(min(exp, _LAST_DAY.timestamp()), UTC)
 
 
 def _check_address(place: str) -> None:

@@ -30,6 +30,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.documents import Unreadable
 from eventstore.master_keys import MasterKeys
 from eventstore.vault import Vault, keys_of
 
@@ -77,7 +78,8 @@ class _Server:
 class Database:
     """A connected database. Bound to the event loop in which it is first used.
 
-    `vault`: the keys of the persons whose words are in it.
+    `vault`: the keys of the persons whose words are in it. `unreadable`: what this process could
+    not read of it.
     """
 
     client: AsyncMongoClient[JsonObject]
@@ -86,6 +88,7 @@ class Database:
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     vault: Vault = field(repr=False, compare=False)
+    unreadable: Unreadable = field(default_factory=Unreadable, repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
@@ -290,8 +293,9 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     client = cast("AsyncMongoClient[JsonObject]", made)
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
-    vault = Vault(client[keys_of(name)], client[name], masters)
-    return Database(client, name, url, driver, masters, vault)
+    unreadable = Unreadable()
+    vault = Vault(client[keys_of(name)], client[name], masters, unreadable)
+    return Database(client, name, url, driver, masters, vault, unreadable)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

@@ -41,6 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.events import ERASED, JsonObject
+from eventstore.documents import Unreadable
 from eventstore.envelope import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
@@ -116,6 +117,7 @@ class Vault:
         keys: AsyncDatabase[JsonObject],
         database: AsyncDatabase[JsonObject],
         masters: MasterKeys | None,
+        unreadable: Unreadable | None = None,
     ) -> None:
         """`database`: the log's, which has the events of persons too."""
         self._persons = keys[PERSONS]
@@ -123,6 +125,7 @@ class Vault:
         self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
         self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
         self._masters = masters
+        self._unreadable = unreadable or Unreadable()
         self._lookup: bytes | None = None
         self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
         self._by_id: OrderedDict[UUID, Key] = OrderedDict()
