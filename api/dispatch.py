@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 from api.log_reader import LOOK_BACK, CursorExpired, LogReader, Position, Versions
@@ -66,6 +67,7 @@ class Feeder:
         self._reader = LogReader(store)
         self._fed: OrderedDict[UUID, None] = OrderedDict()  # for speed: what is made twice is one
         self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
+        self._owed: set[UUID] = set()  # what cannot be read, and for which that is noted
         store.vault.on_erasure(self)
 
     def forget(self) -> None:
@@ -74,10 +76,10 @@ class Feeder:
 
     async def run(self) -> None:
         """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
-        hooks = await self._hooks.all()
-        await self._deliveries.forget_all_but([hook.id for hook in hooks])
+        hooks, kept = await self._all_hooks()
+        await self._deliveries.forget_all_but(kept)
         while True:
-            hooks = await self._hooks.all()
+            hooks, kept = await self._all_hooks()
             if not hooks:
                 self._dispatch.token = None
                 await self._dispatch.beat()
@@ -109,8 +111,8 @@ class Feeder:
                 began = clock()
                 if batch or clock() - seen > _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
-                    hooks, seen = await self._hooks.all(), clock()
-                    for gone in known - {hook.id for hook in hooks}:
+                    (hooks, kept), seen = await self._all_hooks(), clock()
+                    for gone in known - {*kept}:
                         await self._deliveries.forget(gone)
                     await self._feed(hooks, batch)
                     if not hooks or self._wants_older(hooks, known, position):
@@ -122,6 +124,24 @@ class Feeder:
                 if clock() - looked > LOOK_SECONDS:
                     await self._look_for_overdue(hooks, since)
                     looked = clock()
+
+    async def _all_hooks(self) -> tuple[list[Webhook], list[UUID]]:
+        """Return the webhooks that can be read, and the ids of all there are.
+
+        Of one that cannot be read it is noted since when it is told of nothing, before anything is
+        passed over: what was recorded before the last look was fed by who could read it.
+        """
+        hooks, unreadable = await self._hooks.all_apart()
+        ids = [cast("UUID", document["_id"]) for document in unreadable]
+        for id_, document in zip(ids, unreadable, strict=True):
+            if id_ not in self._owed:
+                made, looked_at = document.get("created_at"), self._dispatch.looked_at
+                fed = None if looked_at is None else looked_at - LOOK_BACK
+                known = [time for time in (made, fed) if isinstance(time, datetime)]
+                now = await self._database.server_time()
+                await self._hooks.owe(id_, max(known, default=now))
+        self._owed = {*ids}
+        return hooks, [*(hook.id for hook in hooks), *ids]
 
     def _start(self, hooks: Sequence[Webhook]) -> ResumeToken:
         """Give the earliest token that is of use: before it nobody wanted anything."""

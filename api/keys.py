@@ -52,7 +52,7 @@ from api.problems import problem_responses
 from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
 from domain.values import Moment, Name
-from eventstore.documents import Reader, UnreadableDocument, strictly
+from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
 from eventstore.driver import Database
 from eventstore.envelope import utc_now
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
@@ -224,13 +224,12 @@ class Keys:
         """Return all keys that can be read, the last made first. Raises StoreUnavailable."""
         return (await self.all_apart())[0]
 
-    async def all_apart(self) -> tuple[list[Key], list[str]]:
-        """Return the same, and the ids of those that cannot. Raises StoreUnavailable."""
+    async def all_apart(self) -> tuple[list[Key], list[Document]]:
+        """Return the same, and the documents of those that cannot. Raises StoreUnavailable."""
         async with answering():
             found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
             documents = await found.to_list()
-        readable, unreadable = self._reader.all_apart(documents)
-        return readable, [str(document["_id"]) for document in unreadable]
+        return self._reader.all_apart(documents)
 
     async def revoke(self, id_: str) -> None:
         """Make a key good for nothing; one that is so already stays so. One that cannot be read is
@@ -277,6 +276,16 @@ class Keys:
         )
         for field in ("created_by", "principal"):
             await self._documents.update_many({field: principal}, {"$set": {field: ERASED}})
+
+    async def names(self) -> set[str]:
+        """Return all whose keys there are, and who made them, of keys that cannot be read too."""
+        found = self._documents.find({}, {"principal": 1, "created_by": 1})
+        return {
+            name
+            async for document in found
+            for field in ("principal", "created_by")
+            if isinstance(name := document.get(field), str)
+        }
 
     async def principal(self, text: str) -> Principal:
         """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
@@ -329,7 +338,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _from_document(document: Mapping[str, object]) -> Key:
+def _from_document(document: Document) -> Key:
     scopes = _WORDS.validate_python(document["scopes"], strict=True)
     return _STORED({**document, "scopes": frozenset(scopes) & frozenset(SCOPES)})
 
@@ -371,7 +380,8 @@ class KeysAnswer(BaseModel, extra="forbid"):
 
     keys: list[KeyAnswer]
     unreadable: list[str] = Field(
-        description="Ids of keys that another version has stored: good for nothing in this one."
+        default=[],
+        description="Ids of keys that another version has stored: good for nothing in this one.",
     )
 
 
@@ -417,7 +427,8 @@ def router(keys: Keys) -> APIRouter:
     async def list_keys() -> Response:
         """List all keys, those that are good for nothing any more too."""
         found, unreadable = await keys.all_apart()
-        return json_response({"keys": [_told(key) for key in found], "unreadable": unreadable}, {})
+        content = {"keys": [_told(key) for key in found], **named(unreadable)}
+        return json_response(content, {})
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
     async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:

@@ -160,11 +160,11 @@ class Reader(Generic[T]):
         return values, unreadable
 
 
-def strictly(kind: Callable[..., T]) -> Callable[[Document], T]:
+def strictly(kind: Callable[..., T], id_field: str | None = "id") -> Callable[[Document], T]:
     """Return what makes a value of a dataclass or named tuple of a document that has its fields.
 
-    Each must be of its very type: nothing is taken for a time, say, that only reads like one. A
-    field `id` is the document's `_id`. Fields that `kind` does not have are passed over.
+    Each must be of its very type: nothing is taken for a time, say, that only reads like one.
+    `id_field` is the document's `_id`. Fields that `kind` does not have are passed over.
     """
     hints = get_type_hints(kind)
     parameters = inspect.signature(kind).parameters
@@ -175,7 +175,7 @@ def strictly(kind: Callable[..., T]) -> Callable[[Document], T]:
     model = create_model("Stored", __config__=ConfigDict(strict=True), **fields)
 
     def read(document: Document) -> T:
-        content = document if "id" not in fields else {**document, "id": document.get("_id")}
+        content = document if id_field is None else {**document, id_field: document.get("_id")}
         found = model.model_validate(content)
         return kind(**{name: getattr(found, name) for name in fields})
 
@@ -189,12 +189,18 @@ class _Critical(CasebookError):
         super().__init__("critical", "it has a field that must be known to read it")
 
 
+def named(unreadable: Iterable[Document]) -> dict[str, list[str]]:
+    """Return what a list of the others tells of documents that cannot be read, if there are any."""
+    ids = [_told(document.get("_id")) for document in unreadable]
+    return {"unreadable": ids} if ids else {}
+
+
 def keeping_unknown(new: Document, stored: Document, known: Document) -> dict[str, object]:
     """Return `new`, to be stored in the place of `stored`, with all that this version does not know
     of it kept.
 
-    `known`: as much as it has read of `stored`. What is unknown inside something that `new` no
-    longer has is gone with it.
+    `known`: as much as it has read of `stored`; what is the same in `new` is not changed. What is
+    unknown inside something that `new` no longer has is gone with it.
     """
     kept = dict(new)
     for name, value in stored.items():
@@ -204,6 +210,8 @@ def keeping_unknown(new: Document, stored: Document, known: Document) -> dict[st
         inner, of_it = kept.get(name), known[name]
         if all(isinstance(each, Mapping) for each in (inner, value, of_it)):
             kept[name] = keeping_unknown(_mapping(inner), _mapping(value), _mapping(of_it))
+        elif name in kept and inner == of_it:
+            kept[name] = value  # there may be more to it than was read
     return kept
 
 

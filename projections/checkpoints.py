@@ -21,7 +21,7 @@ the saved views that count all of the partition's tickets.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
@@ -257,6 +257,13 @@ class Checkpoints:
     async def count(self, epochs: Mapping[int, int], view: str) -> None:
         """Say that partitions count all their tickets for a saved view. Raises Fenced."""
         await self._change(epochs, {"$addToSet": {"views": view}})
+
+    async def uncount(self, epochs: Mapping[int, int], views: Collection[str]) -> None:
+        """Say that partitions no longer count all their tickets for some saved views.
+
+        Raises Fenced.
+        """
+        await self._change(epochs, {"$pullAll": {"views": sorted(views)}})
 
     async def forget(self, views: Sequence[str]) -> None:
         """Forget saved views that are gone."""

@@ -84,8 +84,8 @@ async def _make(keys: Keys, options: argparse.Namespace) -> None:
 
 async def _list(keys: Keys) -> None:
     found, unreadable = await keys.all_apart()
-    for id_ in unreadable:
-        print(f"{id_}  unreadable: stored by another version, good for nothing in this one")
+    for document in unreadable:
+        print(f"{document['_id']}  unreadable: of another version, good for nothing in this one")
     for key in found:
         until = "for ever"
         if key.revoked_at is not None:

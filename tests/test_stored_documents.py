@@ -1,6 +1,7 @@
 """What other versions have stored, or what is damaged: each document costs only itself."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -184,3 +185,129 @@ async def test_the_command_line_lists_what_cannot_be_read_and_revokes_what_was_m
     assert len(await keys("revoke", bad_id)) == 1
     revoked = await keys("revoke", root.id, "--with-made")
     assert [line.split()[1].rstrip(";") for line in revoked] == [root.id, child.id]
+
+
+# --- the desk -------------------------------------------------------------------------------------
+
+
+FUTURE_DESK: dict[str, Any] = {
+    "_id": 1,
+    "desk": {
+        "groups": [
+            {"name": "print", "members": ["alice"], "lead": "alice"},
+            {"name": "net\u202e", "members": []},  # as was taken once
+        ],
+        "fields": {
+            "floor": {"type": "text", "choices": [], "required_on": None, "longest": 10},
+            "due": {"type": "date", "choices": [], "required_on": "resolve"},
+            "cause": {"type": "text", "choices": [], "required_on": "close"},
+        },
+        "sla": {
+            "urgent": {"first_response_minutes": 5, "resolution_minutes": None, "calendar": "x"},
+            "apocalyptic": {"first_response_minutes": 1, "resolution_minutes": 2},
+        },
+        "close_resolved_after_days": None,
+        "calendars": {"x": ["mo", "tu"]},
+    },
+    "changed_at": datetime(2026, 3, 1, tzinfo=UTC),
+    "changed_by": {"id": "ada", "role": "agent"},
+    "closing_since": datetime(2026, 3, 1, tzinfo=UTC),
+}
+
+
+async def opened(client, headers=AGENT, **more):
+    asked = {"subject": "x", "requester": "bob", **more}
+    return await client.post("/tickets", json=asked, headers=headers)
+
+
+async def test_a_desk_of_a_newer_version_is_read_as_far_as_it_is_known(client, database):
+    await database.collection("desks").insert_one(FUTURE_DESK)
+    shown = (await client.get("/desk", headers=ADMIN)).json()["desk"]
+    assert shown["groups"] == {"print": ["alice"], "net\u202e": []}
+    assert shown["fields"].keys() == {"floor", "cause"}
+    assert shown["sla"].keys() == {"urgent"}
+    ticket = (await opened(client, priority="urgent")).json()["ticket_id"]
+
+    async def fill(key, value):
+        asked = {"key": key, "value": value}
+        return await client.post(f"/tickets/{ticket}/set_field", json=asked, headers=AGENT)
+
+    assert (await fill("floor", "3")).status_code == 200
+    is_problem(await fill("due", "2026-03-01"), 422, "field_of_another_version")
+    is_problem(await fill("shoe_size", 44), 422, "unknown_field")
+
+
+async def test_a_desk_whose_only_field_is_not_known_takes_no_other(client, database):
+    """As it would if it defined none."""
+    desk = {**FUTURE_DESK["desk"], "fields": {"due": FUTURE_DESK["desk"]["fields"]["due"]}}
+    await database.collection("desks").insert_one({**FUTURE_DESK, "desk": desk})
+    ticket = (await opened(client)).json()["ticket_id"]
+    asked = {"key": "shoe_size", "value": 44}
+    answer = await client.post(f"/tickets/{ticket}/set_field", json=asked, headers=AGENT)
+    is_problem(answer, 422, "unknown_field")
+
+
+async def test_what_is_not_known_of_a_desk_stays_when_it_is_replaced(client, database):
+    await database.collection("desks").insert_one(FUTURE_DESK)
+    shown = (await client.get("/desk", headers=ADMIN)).json()["desk"]
+    same = await client.put("/desk", json=shown, headers=ADMIN)
+    assert same.json()["version"] == 1
+    shown["groups"] = {"print": ["alice", "bob"], "new": []}
+    shown["fields"]["floor"]["required_on"] = "open"
+    shown["sla"]["urgent"]["resolution_minutes"] = 60
+    changed = await client.put("/desk", json=shown, headers=ADMIN)
+    assert (changed.status_code, changed.json()["version"]) == (200, 2)
+    assert changed.json()["desk"] == shown
+    former, stored = FUTURE_DESK["desk"], (await database.collection("desks").find_one({"_id": 2}))
+    assert stored["desk"] == {
+        "groups": [
+            {"name": "print", "members": ["alice", "bob"], "lead": "alice"},
+            {"name": "new", "members": []},
+        ],
+        "fields": {
+            "floor": {**former["fields"]["floor"], "required_on": "open"},
+            "due": former["fields"]["due"],
+            "cause": former["fields"]["cause"],
+        },
+        "sla": {
+            "urgent": {**former["sla"]["urgent"], "resolution_minutes": 60},
+            "apocalyptic": former["sla"]["apocalyptic"],
+        },
+        "close_resolved_after_days": None,
+        "calendars": former["calendars"],
+    }
+
+
+async def test_a_desk_stored_before_closing_since_was_kept_is_read(client, database):
+    former = {name: value for name, value in FUTURE_DESK.items() if name != "closing_since"}
+    await database.collection("desks").insert_one(former)
+    assert (await client.get("/desk", headers=ADMIN)).status_code == 200
+    assert (await opened(client)).status_code == 201
+
+
+UNREADABLE_DESKS: list[dict[str, Any]] = [
+    {"desk": {**FUTURE_DESK["desk"], "groups": "all"}},
+    {"desk": {**FUTURE_DESK["desk"], "groups": [{"name": "print", "members": "alice"}]}},
+    {"critical": ["tenants"]},
+    {"desk": None},
+]
+
+
+@pytest.mark.parametrize("changed", UNREADABLE_DESKS, ids=str)
+async def test_a_newest_desk_that_cannot_be_read_lets_nobody_see_more(client, database, changed):
+    """Nothing older stands in for it; who does not go by it goes on; and it can be replaced."""
+    desks = database.collection("desks")
+    await desks.insert_many([FUTURE_DESK, {**FUTURE_DESK, "_id": 2, **changed}])
+    is_problem(await opened(client), 503, "essential_unreadable")
+    is_problem(await client.get("/tickets", headers=AGENT), 503, "essential_unreadable")
+    is_problem(await client.get("/desk", headers=ADMIN), 503, "essential_unreadable")
+    former = await client.get("/desk", params={"version": 1}, headers=ADMIN)
+    assert former.status_code == 200
+    at_2 = await client.get("/desk", params={"version": 2}, headers=ADMIN)
+    is_problem(at_2, 409, "unreadable_document")
+    assert (await client.get("/tickets")).status_code == 200  # a supervisor's
+    new = former.json()["desk"]
+    is_problem(await client.put("/desk", json=new, headers=ADMIN), 409, "desk_unreadable")
+    by_name = {**ADMIN, "If-Match": '"2"'}
+    assert (await client.put("/desk", json=new, headers=by_name)).json()["version"] == 3
+    assert (await opened(client)).status_code == 201
