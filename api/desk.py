@@ -97,7 +97,7 @@ class Desks:
     def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
         self._documents = database.collection(COLLECTION)
-        self._reader = Reader(database.unreadable, COLLECTION, _from_document)
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
         self._kept: tuple[float, SetUp] | None = None
         self._reading = asyncio.Lock()
 
@@ -271,7 +271,7 @@ class _StoredSetUp(_Stored):
     closing_since: datetime | None = None
 
 
-def _from_document(document: Mapping[str, object]) -> SetUp:
+def from_document(document: Mapping[str, object]) -> SetUp:
     stored = _StoredSetUp.model_validate({**document, "id": document["_id"]})
     return SetUp(
         version=stored.id,

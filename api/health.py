@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import described_headers, json_response
 from api.problems import problem_responses
+from api.stored import Looking
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
+from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import time_of
 from eventstore.failures import StoreUnavailable, answering
@@ -57,12 +59,14 @@ class ViewsHealth(BaseModel, extra="forbid"):
 class Readiness(BaseModel, extra="forbid"):
     """Whether it can be relied on. `views` are not looked at if the database is silent.
 
-    For anybody; so it says no more. The rest is in `/projections`.
+    `unreadable`: how many documents of which collections this version cannot read, if there are
+    any; each costs only itself. For anybody; so it says no more. The rest is in `/projections`.
     """
 
     status: Literal["ready", "not ready"]
     database: Literal["ok", "does not answer"]
     views: Condition | None = None
+    unreadable: dict[str, int] = {}
 
 
 class ParkedAnswer(BaseModel, extra="forbid"):
@@ -153,6 +157,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
     generations = Generations(database)
     health = Health(store)
+    stored = Looking(database)
     looking = asyncio.Lock()
     last: tuple[float, Report] | None = None
 
@@ -185,15 +190,25 @@ def router(database: Database, store: EventStore) -> APIRouter:
         the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
         moves, or something is missing that is said to be there. Judged by how far the log has been
         folded, not by what runs.
+
+        What another version has stored and this one cannot read is counted in `unreadable`, and
+        makes it not ready only where nothing right can be done without: the newest set-up of the
+        desk, and which views are shown.
         """
         try:
             async with answering(_READY_SECONDS):
-                report = await looked()
+                report: Report | None = await looked()
+                readable = await stored.look()
         except StoreUnavailable:
             return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
-        stuck = report.condition == "stuck"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
-        return _readiness(status, {"database": "ok", "views": report.condition})
+        except EssentialUnreadable:
+            report, readable = None, False
+        condition = None if report is None else report.condition
+        ready = readable and condition != "stuck"
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        counts = database.unreadable.counts()
+        unreadable = {"unreadable": dict(sorted(counts.items()))} if counts else {}
+        return _readiness(status, {"database": "ok", "views": condition, **unreadable})
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

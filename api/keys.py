@@ -151,7 +151,7 @@ class Keys:
         self._documents = database.collection(COLLECTION)
         self.vault = database.vault
         self._now = now
-        self._reader = Reader(database.unreadable, COLLECTION, _from_document)
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
         self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
 
     async def make(
@@ -338,7 +338,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _from_document(document: Document) -> Key:
+def from_document(document: Document) -> Key:
     scopes = _WORDS.validate_python(document["scopes"], strict=True)
     return _STORED({**document, "scopes": frozenset(scopes) & frozenset(SCOPES)})
 

@@ -159,7 +159,7 @@ class SavedViews:
         self._database = database
         self._views = database.collection(COLLECTION)
         self._counts = database.collection(COUNTS)
-        self._reader = Reader(database.unreadable, COLLECTION, _from_document)
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
 
     async def prepare(self) -> None:
         """Make the index. Safe to repeat."""
@@ -266,7 +266,7 @@ class _Stored(NamedTuple):
 _STORED = strictly(_Stored, id_field=None)
 
 
-def _from_document(document: Document) -> SavedView:
+def from_document(document: Document) -> SavedView:
     stored = _STORED(document)
     filter_ = stored_filter(stored.filter)
     return SavedView(str(document["_id"]), stored.id, filter_, stored.saved_at)

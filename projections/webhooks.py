@@ -127,7 +127,7 @@ class Webhooks:
     def __init__(self, database: Database) -> None:
         self._hooks = database.collection(WEBHOOKS)
         self._deliveries = database.collection(DELIVERIES)
-        self._reader = Reader(database.unreadable, WEBHOOKS, _webhook)
+        self._reader = Reader(database.unreadable, WEBHOOKS, webhook_of)
 
     async def all(self) -> list[Webhook]:
         """Return all that can be read, the first made first."""
@@ -250,7 +250,7 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._deliveries = database.collection(DELIVERIES)
-        self._reader = Reader(database.unreadable, DELIVERIES, _delivery)
+        self._reader = Reader(database.unreadable, DELIVERIES, delivery_of)
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
@@ -404,7 +404,7 @@ class Dispatch:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = database.collection(DISPATCH)
-        self._reader = Reader(database.unreadable, DISPATCH, strictly(_Lease, id_field=None))
+        self._reader = Reader(database.unreadable, DISPATCH, lease_of)
         self.epoch = 0
         self.token: ResumeToken | None = None
         self.looked_at: datetime | None = None
@@ -503,9 +503,10 @@ class _Lease(NamedTuple):
 
 _STORED, _STORED_DELIVERY = strictly(_Stored), strictly(_StoredDelivery)
 _BACKFILL = strictly(Backfill, id_field=None)
+lease_of = strictly(_Lease, id_field=None)
 
 
-def _webhook(document: Document) -> Webhook:
+def webhook_of(document: Document) -> Webhook:
     stored = _STORED(document)
     wish = stored.backfill
     return Webhook(
@@ -521,5 +522,5 @@ def _webhook(document: Document) -> Webhook:
     )
 
 
-def _delivery(document: Document) -> Delivery:
+def delivery_of(document: Document) -> Delivery:
     return Delivery(*_STORED_DELIVERY(document))
