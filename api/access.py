@@ -16,6 +16,7 @@ A role is what somebody does at the desk:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, get_args
 
 from fastapi import Depends, Request
@@ -74,12 +75,15 @@ class TooManyRequests(CasebookError):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `key`: the id of their key, if it is by one; `scopes`: all that it is good for."""
+    """Who asks. `key`: the id of their key, if it is by one; `scopes`: all that it is good for;
+    `expires_at`: when the key or token ends, None for never.
+    """
 
     id: str
     role: PrincipalRole
     scopes: frozenset[Scope] = frozenset(SCOPES)
     key: str | None = None
+    expires_at: datetime | None = None
 
     @property
     def actor(self) -> Actor:

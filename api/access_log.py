@@ -16,10 +16,9 @@ at most five a second are recorded of one principal, and of strangers at one add
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, NamedTuple, Self, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -34,6 +33,7 @@ from api.problems import problem_responses
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from domain.values import Name
+from eventstore.documents import Document, Reader, strictly
 from eventstore.driver import Database
 from eventstore.failures import answering
 from eventstore.limits import make_index
@@ -77,6 +77,7 @@ class AccessLog:
     def __init__(self, database: Database) -> None:
         self._records = database.collection(COLLECTION)
         self._now = database.clock.now
+        self._reader = Reader(database.unreadable, COLLECTION, record_from)
         self._writing: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
@@ -112,8 +113,10 @@ class AccessLog:
 
     async def page(
         self, principal: str | None, outcome: Outcome | None, before: UUID | None, limit: int
-    ) -> list[JsonObject]:
-        """Give records, the last first, behind one. Raises StoreUnavailable."""
+    ) -> tuple[list[JsonObject], UUID | None]:
+        """Return records, the last first, behind one; and the id behind which there are more, if
+        there are. Raises StoreUnavailable.
+        """
         wanted: JsonObject = {}
         if principal is not None:
             wanted["principal.id"] = principal
@@ -122,8 +125,11 @@ class AccessLog:
         if before is not None:
             wanted["_id"] = {"$lt": before}
         async with answering():
-            found = self._records.find(wanted).sort("_id", -1).limit(limit)
-            return [_told(document) for document in await found.to_list()]
+            found = self._records.find(wanted).sort("_id", -1).limit(limit + 1)
+            documents = await found.to_list()
+        page = documents[:limit]
+        following = cast("UUID", page[-1]["_id"]) if documents[limit:] else None
+        return self._reader.each(page), following
 
 
 def _record(at: datetime, outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
@@ -144,7 +150,7 @@ class Known(BaseModel, extra="forbid"):
     """Who it was."""
 
     id: str
-    role: PrincipalRole
+    role: PrincipalRole | str = Field(description="Another version may know others.")
     key: str | None = Field(description="Null: by a token.")
 
 
@@ -153,7 +159,7 @@ class AccessRecord(BaseModel, extra="forbid"):
 
     id: UUID
     at: datetime
-    outcome: Outcome
+    outcome: Outcome | str = Field(description="Another version may know others.")
     principal: Known | None
     method: str
     route: str | None
@@ -201,16 +207,40 @@ def router(log: AccessLog, database: Database) -> APIRouter:
         before = None
         if asked.cursor is not None:
             before = UUID(str(await cursors.read(asked.cursor)))
-        page = await log.page(asked.principal, asked.outcome, before, asked.limit + 1)
-        following = None
-        if len(page) > asked.limit:
-            following = await cursors.write(page[asked.limit - 1]["id"])
-        content = {"records": page[: asked.limit], "next": following}
+        page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)
+        following = None if last is None else await cursors.write(last)
+        content = {"records": page, "next": following}
         return json_response(content, next_link(request, cursor=following) if following else {})
 
     return routes
 
 
-def _told(document: Mapping[str, object]) -> JsonObject:
-    told = dict(document)
-    return {"id": cast("UUID", told.pop("_id")), **told}
+class _Stored(NamedTuple):
+    """A record as it is stored. Its words are whatever the version knew that wrote it."""
+
+    id: UUID
+    at: datetime
+    outcome: str
+    principal: dict[str, object] | None
+    method: str
+    route: str | None
+    path: str
+    address: str | None
+    correlation_id: str | None
+
+
+class _StoredPrincipal(NamedTuple):
+    id: str
+    role: str
+    key: str | None = None
+
+
+_STORED = strictly(_Stored)
+_PRINCIPAL = strictly(_StoredPrincipal, id_field=None)
+
+
+def record_from(document: Document) -> JsonObject:
+    """Read a record, as it is told. Raises ValidationError."""
+    stored = _STORED(document)
+    who = None if stored.principal is None else _PRINCIPAL(stored.principal)._asdict()
+    return {**stored._asdict(), "principal": who}

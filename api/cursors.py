@@ -13,13 +13,14 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import cast
+from typing import NamedTuple, cast
 
 import orjson
 from pymongo.errors import DuplicateKeyError
 
 from domain.errors import Unacceptable
 from domain.events import JsonObject
+from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database
 from eventstore.failures import answering
 
@@ -33,16 +34,23 @@ class Cursors:
 
     def __init__(self, database: Database, kind: str) -> None:
         self._secrets = database.collection(COLLECTION)
+        self._reader = Reader(database.unreadable, COLLECTION, secret_of)
         self._kind = kind.encode()
         self._key: bytes | None = None
 
     async def write(self, position: object) -> str:
-        """Give the cursor for a position: JSON values, times and ids. Raises StoreUnavailable."""
+        """Return the cursor for a position: JSON values, times and ids.
+
+        Raises StoreUnavailable, EssentialUnreadable.
+        """
         content = orjson.dumps(position)
         return _text(self._tag(await self._known_key(), content) + content)
 
     async def read(self, cursor: str) -> object:
-        """Give the position, as JSON values. Raises Unacceptable, StoreUnavailable."""
+        """Return the position, as JSON values.
+
+        Raises Unacceptable, StoreUnavailable, EssentialUnreadable.
+        """
         with suppress(ValueError):
             data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
             tag, content = data[:_TAG_BYTES], data[_TAG_BYTES:]
@@ -70,7 +78,17 @@ class Cursors:
             found = await self._secrets.find_one({"_id": "cursors"})
         if found is None:
             raise AssertionError("it has just been written")
-        return bytes(cast("bytes", found["key"]))
+        try:
+            return self._reader.one(found).key
+        except UnreadableDocument as error:
+            raise EssentialUnreadable(COLLECTION, "cursors") from error
+
+
+class _Stored(NamedTuple):
+    key: bytes
+
+
+secret_of = strictly(_Stored, id_field=None)
 
 
 def _text(data: bytes) -> str:

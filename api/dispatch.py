@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 from api.log_reader import LOOK_BACK, CursorExpired, LogReader, Position, Versions
@@ -66,6 +67,7 @@ class Feeder:
         self._reader = LogReader(store)
         self._fed: OrderedDict[UUID, None] = OrderedDict()  # for speed: what is made twice is one
         self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
+        self._owed: set[UUID] = set()  # what cannot be read, and for which that is noted
         store.vault.on_erasure(self)
 
     def forget(self) -> None:
@@ -74,8 +76,7 @@ class Feeder:
 
     async def run(self) -> None:
         """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
-        hooks = await self._hooks.all()
-        await self._deliveries.forget_all_but([hook.id for hook in hooks])
+        await self._deliveries.forget_all_but(await self._hooks.ids())
         while True:
             hooks = await self._active()
             if not hooks:
@@ -122,11 +123,23 @@ class Feeder:
                     looked = clock()
 
     async def _active(self, known: Collection[UUID] = ()) -> list[Webhook]:
-        """Give the webhooks that want something. What was made meanwhile for those of `known` that
-        want nothing any more is taken back.
+        """Return the webhooks that want something.
+
+        What was made meanwhile for those of `known` that are gone, or have ended, is taken back. Of
+        one that cannot be read it is noted since when it is told of nothing, before anything is
+        passed over: what was recorded before the last look was fed by who could read it.
         """
-        hooks = await self._hooks.all()
-        for gone in set(known) - {hook.id for hook in hooks}:
+        hooks, unreadable = await self._hooks.all_apart()
+        ids = [cast("UUID", document["_id"]) for document in unreadable]
+        for id_, document in zip(ids, unreadable, strict=True):
+            if id_ not in self._owed:
+                made, looked_at = document.get("created_at"), self._dispatch.looked_at
+                fed = None if looked_at is None else looked_at - LOOK_BACK
+                times = [time for time in (made, fed) if isinstance(time, datetime)]
+                now = await self._database.server_time()
+                await self._hooks.owe(id_, max(times, default=now))
+        self._owed = {*ids}
+        for gone in {*known} - {*(hook.id for hook in hooks), *ids}:
             await self._deliveries.forget(gone)
         for hook in hooks:
             if hook.ended_at is not None and hook.id in known:

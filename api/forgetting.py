@@ -2,7 +2,8 @@
 
 API keys of who is erased are revoked and name nobody, the access log names them no more, saved
 views and webhooks that ask for their tickets are deleted, and their key is destroyed. The third
-step is that of whoever projects (`projections/erasing.py`).
+step is that of whoever projects (`projections/erasing.py`). Names are looked for in the documents
+themselves: what another version has stored, and this one cannot read, names nobody longer either.
 
 What names them beside the log may come back: from a process that had not heard of it yet, or out of
 a backup. So it is looked for again while the erasure goes on, and every some minutes for all who
@@ -13,13 +14,13 @@ remember is done again in the log.
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
 from api import access_log, keys
-from domain.events import ERASED, JsonObject
+from domain.events import ERASED
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.driver import Database
 from eventstore.key_files import KeyUnusable
@@ -105,14 +106,12 @@ class Forgetting:
             named = {"principal.id": name}
             await self._records.update_many(named, {"$set": {"principal.id": ERASED}})
             await self._keys.forget(name)
-        for view in await self._views.all():
-            if view.filter.requester in names:
+            for view in await self._views.names_asking_for(name):
                 with suppress(UnknownView):  # another process is at it as well
-                    await self._views.delete(view.name)
-        for hook in await self._webhooks.all():
-            if hook.filter.requester in names:
+                    await self._views.delete(view)
+            for hook in await self._webhooks.ids_asking_for(name):
                 with suppress(UnknownWebhook):
-                    await self._webhooks.delete(hook.id)
+                    await self._webhooks.delete(hook)
 
     async def _names(self, digests: Collection[bytes]) -> set[str]:
         """Give all names beside the log and its views that are known by one of some digests."""
@@ -120,11 +119,10 @@ class Forgetting:
         async for record in self._database.scan(
             access_log.COLLECTION, {}, {"_id": 0, "principal.id": 1}
         ):
-            found.add(cast("JsonObject", record.get("principal") or {}).get("id"))
-        for key in await self._keys.all():
-            found |= {key.principal, key.created_by}
-        found |= {view.filter.requester for view in await self._views.all()}
-        found |= {hook.filter.requester for hook in await self._webhooks.all()}
+            principal = record.get("principal")
+            found.add(principal.get("id") if isinstance(principal, Mapping) else None)
+        found |= await self._keys.names()
+        found |= await self._views.requesters() | await self._webhooks.requesters()
         names = [name for name in found if isinstance(name, str)]
         return {name for name in names if await self._vault.known_by(name) in digests}
 

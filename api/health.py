@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import described_headers, json_response
 from api.problems import problem_responses
+from api.stored import Looking
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
+from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import time_of
 from eventstore.failures import StoreUnavailable, answering
@@ -58,7 +60,8 @@ class Readiness(BaseModel, extra="forbid"):
     """Whether it can be relied on. `views` are not looked at if the database is silent.
     `held_up`: what in this process has been waiting for the database for too long.
 
-    For anybody; so it says no more. The rest is in `/projections`.
+    `unreadable`: how many documents of which collections this version cannot read, if there are
+    any; each costs only itself. For anybody; so it says no more. The rest is in `/projections`.
     """
 
     status: Literal["ready", "not ready"]
@@ -70,6 +73,7 @@ class Readiness(BaseModel, extra="forbid"):
         "it, and this process keeps no time.",
     )
     held_up: list[str] = []
+    unreadable: dict[str, int] = {}
 
 
 class ParkedAnswer(BaseModel, extra="forbid"):
@@ -160,6 +164,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
     generations = Generations(database)
     health = Health(store)
+    stored = Looking(database)
     looking = asyncio.Lock()
     last: tuple[float, Report] | None = None
 
@@ -194,21 +199,34 @@ def router(database: Database, store: EventStore) -> APIRouter:
         folded, not by what runs. And whoever writes to the log in this process, or follows it, must
         get on: one that the database has left without an answer for longer than it may take is told
         in `held_up`, though the database answers others.
+
+        What another version has stored and this one cannot read is counted in `unreadable`, and
+        makes it not ready only where nothing right can be done without: the newest set-up of the
+        desk, and which views are shown.
         """
         held_up = database.progresses.held_up()
         late: JsonObject = {"held_up": held_up} if held_up else {}
         try:
             async with answering(_READY_SECONDS):
-                report = await looked()
+                report: Report | None = await looked()
+                readable = await stored.look()
         except StoreUnavailable:
             return _readiness(
                 HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer", **late}
             )
-        stuck = report.condition == "stuck"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck or held_up else HTTPStatus.OK
-        clock = "far off" if database.clock.is_far_off else "ok"
-        told = {"database": "ok", "views": report.condition, "clock": clock, **late}
-        return _readiness(status, told)
+        except EssentialUnreadable:
+            report, readable = None, False
+        condition = None if report is None else report.condition
+        ready = readable and not held_up and condition != "stuck"
+        counts = database.unreadable.counts()
+        told = {
+            "database": "ok",
+            "views": condition,
+            "clock": "far off" if database.clock.is_far_off else "ok",
+            **late,
+            **({"unreadable": dict(sorted(counts.items()))} if counts else {}),
+        }
+        return _readiness(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, told)
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

@@ -5,11 +5,19 @@ system's generator, in hexadecimal. Of the secret only a SHA-256 is kept, which 
 nobody can guess; the key itself is shown once, to who has made it.
 
     api_keys   {_id: id, hash, principal, role, scopes, created_at, created_by,
-                expires_at, revoked_at}
+                expires_at, revoked_at, made_by_key}
 
 A key is never deleted: its documents say whose it was. A process keeps what it has read for some
 seconds, so a revoked key is good for that long in other processes; and for ten minutes while the
 database is silent.
+
+No key outlives the key or token that it was made with, whose id, if it is a key, is its
+`made_by_key`: so all that was made with a key, and with those, can be revoked with it. (It is null,
+or missing in older documents, where a key was made by a token or at the command line.)
+
+Keys that other versions have stored are read as `eventstore/documents.py` says: a scope that is not
+known is good for nothing, and so is a key whose role is not known, or which cannot be read. It can
+be revoked.
 """
 
 import asyncio
@@ -20,12 +28,13 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -44,6 +53,7 @@ from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
 from domain.lines import check_line
 from domain.values import Moment, Name
+from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 
@@ -66,8 +76,23 @@ class NoSuchKey(NotFound):
         super().__init__("key_not_found", "there is no such key")
 
 
-class Key(NamedTuple):
-    """What is kept of a key."""
+class BeyondMaker(Unacceptable):
+    """A key that is to be good for longer than the key or token that it is made with: whoever finds
+    that one could so be let in for ever.
+    """
+
+    def __init__(self, until: datetime) -> None:
+        super().__init__(
+            "expires_at_beyond",
+            f"no key outlives what it is made with: expires_at must be {until.isoformat()} at most",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept of a key. `scopes`: those that this version knows; `made_by_key`: the id of the
+    key that it was made with.
+    """
 
     id: str
     hash: bytes
@@ -78,9 +103,11 @@ class Key(NamedTuple):
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    made_by_key: str | None = None
 
 
-_STORED: TypeAdapter[Key] = TypeAdapter(Key)
+_STORED = strictly(Key)
+_WORDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
 class KeyOrder(BaseModel):
@@ -94,7 +121,10 @@ class KeyOrder(BaseModel):
         default=list(SCOPES),
         description="What it is good for, of what the role may do; all of it unless given.",
     )
-    expires_at: Moment | None = Field(default=None, description="Never unless given.")
+    expires_at: Moment | None = Field(
+        default=None,
+        description="At most when the key or token ends that makes it; that, unless given.",
+    )
 
 
 def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime) -> tuple[Key, str]:
@@ -122,12 +152,18 @@ class Keys:
         self._documents = database.collection(COLLECTION)
         self.vault = database.vault
         self._now = now or database.clock.now
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
         self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
 
-    async def make(self, order: KeyOrder, created_by: str) -> tuple[Key, str]:
-        """Make a key; give it, and its text, which is nowhere else.
+    async def make(
+        self, order: KeyOrder, created_by: str, maker: Principal | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; return it, and its text, which is nowhere else.
 
-        Raises Unacceptable for an id that is nobody's to have, PersonGone, StoreUnavailable.
+        `maker`: who makes it, by a key or token that it does not outlive; None: the operator, whose
+        keys have no such limit.
+        Raises Unacceptable for an id that is nobody's to have, BeyondMaker, PersonGone,
+        StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile.
         """
         check_line("principal", order.principal)
         await self.vault.check_name(order.principal)
@@ -135,9 +171,24 @@ class Keys:
             raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")
         if order.expires_at is not None and order.expires_at <= self._now():
             raise Unacceptable("expires_at_past", "expires_at must lie in the future")
+        limit = None if maker is None else maker.expires_at
+        if limit is not None and order.expires_at is not None and order.expires_at > limit:
+            raise BeyondMaker(limit)
         key, text = new_key(order.principal, order.role, created_by, self._now())
-        key = key._replace(scopes=frozenset(order.scopes), expires_at=order.expires_at)
+        key = replace(
+            key,
+            scopes=frozenset(order.scopes),
+            expires_at=order.expires_at or limit,
+            made_by_key=None if maker is None else maker.key,
+        )
         await self.add(key)
+        if key.made_by_key is not None:
+            # Asked after it is there: who revokes that key with all that it made looks for those
+            # after it is revoked, and so has found this one, or it is found out here.
+            with_key = await self._find_or_none(key.made_by_key)
+            if with_key is None or with_key.revoked_at is not None:
+                await self.revoke(key.id)
+                raise Unauthenticated("the key has been revoked", maker)
         return key, text
 
     async def make_first(self) -> str | None:
@@ -147,42 +198,78 @@ class Keys:
         """
         key, text = new_key("admin", "admin", "the first start", self._now())
         try:
-            await self.add(key._replace(id=_FIRST))
+            await self.add(replace(key, id=_FIRST))
         except VersionConflict:  # by an earlier start, or by another process
             return None
         return text.replace(key.id, _FIRST)
 
     async def add(self, key: Key) -> None:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
-        document: JsonObject = {**key._asdict(), "scopes": sorted(key.scopes)}
+        document: JsonObject = {**asdict(key), "scopes": sorted(key.scopes)}
         document["_id"] = document.pop("id")
         async with answering():
             await self._documents.insert_one(document)
 
     async def find(self, id_: str) -> Key | None:
-        """Give a key. Raises StoreUnavailable."""
+        """Return a key. Raises StoreUnavailable, UnreadableDocument."""
         async with answering():
             document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
-        return None if document is None else _from_document(document)
+        return None if document is None else self._reader.one(document)
+
+    async def _find_or_none(self, id_: str) -> Key | None:
+        try:
+            return await self.find(id_)
+        except UnreadableDocument:
+            return None
 
     async def all(self) -> list[Key]:
-        """Give all keys, the last made first. Raises StoreUnavailable."""
+        """Return all keys that can be read, the last made first. Raises StoreUnavailable."""
+        return (await self.all_apart())[0]
+
+    async def all_apart(self) -> tuple[list[Key], list[Document]]:
+        """Return the same, and the documents of those that cannot. Raises StoreUnavailable."""
         async with answering():
             found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
-            return [_from_document(document) for document in await found.to_list()]
+            documents = await found.to_list()
+        return self._reader.all_apart(documents)
 
     async def revoke(self, id_: str) -> None:
-        """Make a key good for nothing; one that is so already stays so.
+        """Make a key good for nothing; one that is so already stays so. One that cannot be read is
+        revoked as any other.
 
         Raises NoSuchKey, StoreUnavailable.
         """
         async with answering():
-            await self._documents.update_one(
-                {"_id": id_, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
-            )
+            if not await self._revoke({"_id": id_}):
+                found = await self._documents.find_one({"_id": id_}, {"revoked_at": 1})
+                if found is None:
+                    raise NoSuchKey
+                if not isinstance(was := found.get("revoked_at"), datetime):
+                    await self._revoke({"_id": id_}, was)
         self._kept.pop(id_, None)
-        if await self.find(id_) is None:
-            raise NoSuchKey
+
+    async def _revoke(self, which: JsonObject, was: object = None) -> int:
+        change = {"$set": {"revoked_at": self._now()}}
+        done = await self._documents.update_many({**which, "revoked_at": was}, change)
+        return done.modified_count
+
+    async def revoke_with_made(self, id_: str) -> list[str]:
+        """Make a key good for nothing, and with it all that was made with it, with those, and so
+        on; return the ids of all of them, that key's first.
+
+        Raises NoSuchKey, StoreUnavailable.
+        """
+        await self.revoke(id_)
+        revoked, makers = [id_], [id_]
+        while makers:  # each is revoked before it is asked what was made with it
+            async with answering():
+                made = self._documents.find({"made_by_key": {"$in": makers}}, {"_id": 1})
+                found = [str(document["_id"]) for document in await made.to_list()]
+                makers = [each for each in found if each not in revoked]
+            for each in makers:
+                await self.revoke(each)
+            revoked += makers
+        return revoked
 
     async def forget(self, principal: str) -> None:
         """Revoke somebody's keys, and let none name them."""
@@ -192,15 +279,28 @@ class Keys:
         for field in ("created_by", "principal"):
             await self._documents.update_many({field: principal}, {"$set": {field: ERASED}})
 
+    async def names(self) -> set[str]:
+        """Return all whose keys there are, and who made them, of keys that cannot be read too."""
+        found = self._documents.find({}, {"principal": 1, "created_by": 1})
+        return {
+            name
+            async for document in found
+            for field in ("principal", "created_by")
+            if isinstance(name := document.get(field), str)
+        }
+
     async def principal(self, text: str) -> Principal:
         """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
         shown = _KEY.fullmatch(text)
         if shown is None:
             raise Unauthenticated("this is no key: one reads casebook_<id>_<secret>")
-        key = await self._known(shown["id"])
+        try:
+            key = await self._known(shown["id"])
+        except UnreadableDocument as error:
+            raise Unauthenticated("the key cannot be read by this version of the server") from error
         if key is None or not hmac.compare_digest(key.hash, _hash(shown["secret"])):
             raise Unauthenticated("there is no such key")
-        who = Principal(key.principal, key.role, key.scopes, key.id)
+        who = Principal(key.principal, key.role, key.scopes, key.id, key.expires_at)
         if key.revoked_at is not None:
             raise Unauthenticated("the key has been revoked", who)
         if key.expires_at is not None and key.expires_at <= self._now():
@@ -240,9 +340,9 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _from_document(document: Mapping[str, object]) -> Key:
-    fields = {name: value for name, value in document.items() if name != "_id"}
-    return _STORED.validate_python({"id": document["_id"], **fields})
+def from_document(document: Document) -> Key:
+    scopes = _WORDS.validate_python(document["scopes"], strict=True)
+    return _STORED({**document, "scopes": frozenset(scopes) & frozenset(SCOPES)})
 
 
 def keep_in_file(text: str, path: Path) -> None:
@@ -268,6 +368,7 @@ class KeyAnswer(BaseModel, extra="forbid"):
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+    made_by_key: str | None = Field(description="The id of the key that it was made with.")
 
 
 class KeyMade(KeyAnswer):
@@ -280,6 +381,21 @@ class KeysAnswer(BaseModel, extra="forbid"):
     """All keys, the last made first."""
 
     keys: list[KeyAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of keys that another version has stored: good for nothing in this one.",
+    )
+
+
+class Revoking(BaseModel):
+    """What else to revoke."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    with_made: bool = Field(
+        default=False,
+        description="Also all keys that were made with it, with those, and so on.",
+    )
 
 
 KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
@@ -299,28 +415,35 @@ def router(keys: Keys) -> APIRouter:
         },
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
-        """Make a key for somebody, good for no more than the one that is used for this."""
+        """Make a key for somebody, good for no more and no longer than the key or token that is
+        used for this. Without `expires_at` it ends when that does, as the answer says.
+        """
         beyond = set(order.scopes) - who.scopes
         if beyond:
             raise Forbidden(f"this key is not good for {', '.join(sorted(beyond))} itself")
-        key, text = await keys.make(order, who.id)
+        key, text = await keys.make(order, who.id, who)
         content = {**_told(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
     @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
     async def list_keys() -> Response:
         """List all keys, those that are good for nothing any more too."""
-        return json_response({"keys": [_told(key) for key in await keys.all()]}, {})
+        found, unreadable = await keys.all_apart()
+        content = {"keys": [_told(key) for key in found], **named(unreadable)}
+        return json_response(content, {})
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
-    async def revoke_key(key_id: KeyId) -> Response:
+    async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
         """Make a key good for nothing: within five seconds in every process."""
-        await keys.revoke(key_id)
+        if asked.with_made:
+            await keys.revoke_with_made(key_id)
+        else:
+            await keys.revoke(key_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     return routes
 
 
 def _told(key: Key) -> JsonObject:
-    told = {name: value for name, value in key._asdict().items() if name != "hash"}
+    told = {name: value for name, value in asdict(key).items() if name != "hash"}
     return {**told, "scopes": sorted(key.scopes)}

@@ -183,12 +183,10 @@ class Persons:
                 found = self._database.collection(collection).find({named: name}, {"hash": 0})
                 async for document in found:
                     yield _line({kind: document})
-            for view in await SavedViews(self._database).all():
-                if view.filter.requester == name:
-                    yield _line({"saved_view": view.name})
-            for hook in await Webhooks(self._database).all():
-                if hook.filter.requester == name:
-                    yield _line({"webhook": hook.id})
+            for view in await SavedViews(self._database).names_asking_for(name):
+                yield _line({"saved_view": view})
+            for hook in await Webhooks(self._database).ids_asking_for(name):
+                yield _line({"webhook": hook})
             yield _line({"end": {"tickets": len(ids)}})
         except (PyMongoError, CasebookError) as error:
             code = error.code if isinstance(error, CasebookError) else "store_unavailable"

@@ -24,6 +24,7 @@ from api.sight import Unseen
 from api.tokens import TokensUncheckable
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
+from eventstore.documents import EssentialUnreadable
 from eventstore.failures import StoreBusy, StoreUnavailable
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
+    EssentialUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -14,6 +14,7 @@ from api.problems import VIEW_RESPONSES, problem_responses
 from api.sight import Sight, Sights
 from api.visible import AtLeast, Prefer, Views
 from domain.events import JsonObject
+from eventstore.documents import named
 from eventstore.driver import Database
 from eventstore.failures import answering
 from projections.checkpoints import Checkpoints
@@ -35,6 +36,10 @@ class SavedViewsAnswer(BaseModel, extra="forbid"):
     """All of them by name."""
 
     views: list[SavedViewAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Names of views that another version has saved, and this one cannot read.",
+    )
 
 
 def router(database: Database, views: Views, sights: Sights) -> APIRouter:
@@ -69,11 +74,15 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
         sight = await sights.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
-            found = await saved.all()
+            found, unreadable = await saved.all_apart()
         content = await opened.ask(partial(told, found, sight))
-        return json_response({"views": content}, opened.headers)
+        return json_response({"views": content, **named(unreadable)}, opened.headers)
 
-    @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
+    @routes.get(
+        "/{name}",
+        response_model=SavedViewAnswer,
+        responses={**VIEW_RESPONSES, **problem_responses(409)},
+    )
     async def show_view(
         name: ViewName,
         who: CurrentPrincipal,

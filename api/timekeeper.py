@@ -39,6 +39,7 @@ from domain.events import (
     TicketOpened,
     TicketResolved,
 )
+from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import Envelope
 from eventstore.failures import StoreBusy, StoreUnavailable, answering
@@ -117,6 +118,8 @@ class Timekeeper:
                 done = await self.look()
             except (PyMongoError, StoreUnavailable) as error:
                 _log.warning("timekeeping: %s", error)
+            except EssentialUnreadable:
+                pass  # the desk's set-up: it has been logged, and shows in /readyz
             except Exception:  # noqa: BLE001 as in the projector: never give up
                 _log.exception("timekeeping failed; trying again")
             # The views need a moment to show what was done; then there may be more.

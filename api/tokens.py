@@ -19,7 +19,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +53,7 @@ _RSA_EXPONENTS = range(65537, 2**256, 2)  # FIPS 186-5, section A.1.1
 _TYPES = frozenset({None, "jwt", "at+jwt"})  # RFC 7519, section 5.1; RFC 9068, section 2.1
 _MOST_CHARACTERS = 8_000
 _MOST_KEPT = 10_000
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class Tokens:
         self._check_times(claims)
         if is_reserved(claims.sub):
             raise Unauthenticated(f"the id {claims.sub} is the server's own")
-        principal = Principal(claims.sub, claims.role)
+        principal = Principal(claims.sub, claims.role, expires_at=expiry(claims.exp))
         until = min(claims.exp, self._now().timestamp() + _KEPT_SECONDS)
         self._kept[text] = (until, principal)
         if len(self._kept) > _MOST_KEPT:
@@ -275,6 +276,11 @@ def _bounded(text: bytes) -> bytes:
     if len(text) > _MOST_BYTES:
         raise ValueError("it is too long")
     return text
+
+
+def expiry(exp: float) -> datetime:
+    """Return the time of a token's `exp` (seconds since 1970), and of a later one the last day."""
+    return datetime.fromtimestamp(min(exp, _LAST_DAY.timestamp()), UTC)
 
 
 def _check_address(place: str) -> None:

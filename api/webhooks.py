@@ -24,6 +24,7 @@ from api.problems import problem_responses
 from domain.errors import NotFound, Unacceptable
 from domain.events import JsonObject
 from domain.values import Moment
+from eventstore.documents import named
 from eventstore.driver import Database
 from eventstore.failures import answering
 from eventstore.store import EventStore
@@ -161,6 +162,11 @@ class WebhooksAnswer(BaseModel, extra="forbid"):
     """All webhooks, the first made first."""
 
     webhooks: list[WebhookAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of those that another version has stored, and this one cannot read; it "
+        "tells them of nothing.",
+    )
 
 
 class Attempt(BaseModel, extra="forbid"):
@@ -272,13 +278,14 @@ def router(database: Database, store: EventStore) -> APIRouter:
     async def list_webhooks() -> Response:
         """List all webhooks, with what waits to be sent to each."""
         async with answering():
-            content = [await told(hook) for hook in await hooks.all()]
-        return json_response({"webhooks": content}, {})
+            found, unreadable = await hooks.all_apart()
+            content = [await told(hook) for hook in found]
+        return json_response({"webhooks": content, **named(unreadable)}, {})
 
     @routes.get(
         "/{webhook_id}",
         response_model=WebhookAnswer,
-        responses=problem_responses(404, 422, 503),
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
@@ -300,21 +307,17 @@ def router(database: Database, store: EventStore) -> APIRouter:
         """
         async with answering():
             await check(change.filter)
-            while True:
-                hook = await hooks.find(webhook_id)
-                elsewhere = change.url != hook.url
-                made = secrets.token_urlsafe(_SECRET_BYTES) if elsewhere else None
-                if await hooks.change(
-                    hook,
-                    change.url,
-                    change.types,
-                    change.filter,
-                    secret=change.secret or made,
-                    since=None if hook.ended_at is None else await store.position(),
-                ):
-                    break
-            content = await told(await hooks.find(webhook_id))
-            if made is not None and change.secret is None:
+            hook, is_made = await hooks.change(
+                webhook_id,
+                change.url,
+                change.types,
+                change.filter,
+                secret=change.secret,
+                made=(made := secrets.token_urlsafe(_SECRET_BYTES)),
+                since=await store.position(),
+            )
+            content = await told(hook)
+            if is_made:
                 content["secret"] = made
         return json_response(content, {})
 
@@ -330,7 +333,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         response_model=DeliveryPage,
         responses={
             200: {"headers": described_headers("Link")},
-            **problem_responses(404, 422, 503),
+            **problem_responses(404, 409, 422, 503),
         },
     )
     async def list_deliveries(
@@ -349,11 +352,9 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 before = str(await cursors.read(asked.cursor))
                 if not before.startswith(webhook_id.hex):
                     raise Unacceptable("bad_cursor", "cursor is of another webhook")
-            page = await deliveries.page(webhook_id, asked.status, before, asked.limit + 1)
-            following = None
-            if len(page) > asked.limit:
-                following = await cursors.write(page[asked.limit - 1].id)
-        content = {"deliveries": [_delivery(d) for d in page[: asked.limit]], "next": following}
+            page, last = await deliveries.page(webhook_id, asked.status, before, asked.limit)
+            following = None if last is None else await cursors.write(last)
+        content = {"deliveries": [_delivery(d) for d in page], "next": following}
         return json_response(content, next_link(request, cursor=following) if following else {})
 
     @routes.post(

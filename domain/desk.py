@@ -162,4 +162,26 @@ def _filled(field: FieldDefinition, value: FieldValue | None) -> bool:
     return value is not None and value != "" and field.takes(value)
 
 
+class PartlyKnownDesk(Desk):
+    """A set-up of another version, with custom fields of kinds that this one does not know.
+
+    They are fields of the desk: no other version's field is taken for one that was not defined. But
+    what they take cannot be said here, so they take nothing, and nobody is kept from anything for
+    want of them.
+    """
+
+    unknown_fields: frozenset[str]
+
+    def check_field(self, key: str, value: FieldValue) -> None:
+        """Raise Unacceptable as a desk does, and for what only another version can judge."""
+        if key in self.unknown_fields:
+            raise Unacceptable(
+                "field_of_another_version",
+                f"the field {key} is of a kind that this version of the server does not know",
+            )
+        if not self.fields:
+            raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
+        super().check_field(key, value)
+
+
 EMPTY_DESK = Desk()

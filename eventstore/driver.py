@@ -35,6 +35,7 @@ from pymongo.read_concern import ReadConcern
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.clock import DatabaseClock
+from eventstore.documents import Unreadable
 from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
 from eventstore.master_keys import MasterKeys
 from eventstore.progress import Progresses
@@ -86,6 +87,7 @@ class Database:
     """A connected database. Bound to the event loop in which it is first used.
 
     `vault`: the keys of the persons whose words are in it. `clock`: what its events are dated by.
+    `unreadable`: what this process could not read of it.
     """
 
     client: AsyncMongoClient[JsonObject]
@@ -98,6 +100,7 @@ class Database:
     clock: DatabaseClock = field(repr=False, compare=False)
     progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
     """What must get on in this process."""
+    unreadable: Unreadable = field(default_factory=Unreadable, repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
@@ -339,9 +342,9 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
         hello = await admin.command("hello", codec_options=admin.codec_options)
         return cast("datetime", hello["localTime"])
 
-    clock = DatabaseClock(ask_time)
-    vault = Vault(client[keys_of(name)], client[name], masters, clock.now)
-    return Database(client, name, url, driver, masters, scans, vault, clock)
+    clock, unreadable = DatabaseClock(ask_time), Unreadable()
+    vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable)
+    return Database(client, name, url, driver, masters, scans, vault, clock, unreadable=unreadable)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

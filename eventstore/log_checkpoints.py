@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pymongo.errors import DuplicateKeyError
 
 from eventstore import merkle
+from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database
 from eventstore.envelope import milliseconds
 from eventstore.key_files import KeyUnusable, place
@@ -124,9 +125,10 @@ def leaf(ticket_id: UUID, version: int, hash_: bytes) -> bytes:
 
 
 async def last_statement(database: Database) -> Statement | None:
-    """Give what the last checkpoint says; None if none was taken."""
-    found = await database.collection(COLLECTION).find_one({}, sort=[("_id", -1)])
-    return None if found is None else _statement(found)
+    """Return what the last checkpoint says; None if none was taken, or it cannot be read."""
+    found = database.collection(COLLECTION).find().sort("_id", -1).limit(1)
+    reader = Reader(database.unreadable, COLLECTION, statement_of)
+    return next(iter(reader.each(await found.to_list())), None)
 
 
 class LogCheckpoints:
@@ -167,7 +169,7 @@ class LogCheckpoints:
             heads,
             0 if latest is None else cast("int", latest["_id"]) + 1,
             milliseconds(await self._database.server_time()),
-            None if latest is None else _statement(latest).digest(),
+            None if latest is None else statement_of(latest).digest(),
         )
         signature = self._key.sign(statement.signed_bytes())
         parts = [uuid4() for _ in range(0, len(new), _HEADS_A_DOCUMENT)]
@@ -198,7 +200,7 @@ class LogCheckpoints:
         if document is None:
             return None
         signature = cast("bytes", document["signature"])
-        return LogCheckpoint(_statement(document), signature, await self.heads())
+        return LogCheckpoint(statement_of(document), signature, await self.heads())
 
     async def heads(self) -> Heads:
         """Give the heads that the checkpoints so far stand for."""
@@ -267,12 +269,13 @@ def _state(heads: Heads, number: int, taken_at: int, previous: str | None) -> St
     return Statement(number, taken_at, len(heads), events, root.hex(), previous)
 
 
-def _statement(document: Mapping[str, object]) -> Statement:
-    return Statement(
-        number=cast("int", document["_id"]),
-        taken_at=cast("int", document["taken_at"]),
-        tickets=cast("int", document["tickets"]),
-        events=cast("int", document["events"]),
-        root=cast("str", document["root"]),
-        previous=cast("str | None", document["previous"]),
-    )
+_STORED = strictly(Statement, id_field="number")
+
+
+def statement_of(document: Mapping[str, object]) -> Statement:
+    """Raises UnreadableDocument for one that says what this version does not know: it would be
+    signed as what came before, and is not.
+    """
+    if document.get(CRITICAL):
+        raise UnreadableDocument(COLLECTION, document["_id"])
+    return _STORED(document)

@@ -41,6 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.events import ERASED, JsonObject
+from eventstore.documents import CRITICAL, Unreadable
 from eventstore.envelope import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
@@ -118,6 +119,7 @@ class Vault:
         database: AsyncDatabase[JsonObject],
         masters: MasterKeys | None,
         now: Callable[[], datetime] = utc_now,
+        unreadable: Unreadable | None = None,
     ) -> None:
         """`database`: the log's, which has the events of persons too."""
         self._now = now
@@ -126,6 +128,7 @@ class Vault:
         self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
         self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
         self._masters = masters
+        self._unreadable = unreadable or Unreadable()
         self._lookup: bytes | None = None
         self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
         self._by_id: OrderedDict[UUID, Key] = OrderedDict()
@@ -309,13 +312,12 @@ class Vault:
                     erased = _known_by(document) in gone
                     found[person] = _ERASED if erased else self._unwrapped(document)
                 except KeyUnusable as error:
-                    _log.error("the key of person %s cannot be read: %s", person, error)
+                    self._unreadable.note(PERSONS, person, error.detail)
         return found
 
     def _unwrapped(self, document: Mapping[str, object]) -> PersonKey:
         person = _id(document)
-        wrapped = Wrapped(str(document["master"]), bytes(cast("bytes", document["key"])))
-        return PersonKey(person, self._master.unwrap(wrapped, person.bytes))
+        return PersonKey(person, self._master.unwrap(_wrapped(document), person.bytes))
 
     @property
     def _master(self) -> MasterKeys:
@@ -333,8 +335,7 @@ class Vault:
         if self._lookup is None:
             with translating():
                 found = await self._lookup_document() or await self._make_lookup_secret()
-            wrapped = Wrapped(str(found["master"]), bytes(cast("bytes", found["key"])))
-            self._lookup = self._master.unwrap(wrapped, _LOOKUP.encode())
+            self._lookup = self._master.unwrap(_wrapped(found), _LOOKUP.encode())
         return self._lookup
 
     async def _lookup_document(self) -> JsonObject | None:
@@ -430,21 +431,31 @@ class Vault:
             return persons + await self._keyring.count_documents(others)
 
     async def rewrap(self, done: Callable[[], None]) -> None:
-        """Wrap everything by the first master key. Raises KeyUnusable."""
+        """Wrap everything by the first master key.
+
+        Raises KeyUnusable, once all others are wrapped, if one cannot be read: it stays as it is.
+        """
+        failed: KeyUnusable | None = None
         others: JsonObject = {"master": {"$nin": [None, self._master.first]}}
         with translating():
             for collection in (self._keyring, self._persons):
                 async for document in collection.find(others):
                     id_ = document["_id"]
                     of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
-                    old = Wrapped(str(document["master"]), bytes(cast("bytes", document["key"])))
-                    new = self._master.wrap(self._master.unwrap(old, of), of)
+                    try:
+                        new = self._master.wrap(self._master.unwrap(_wrapped(document), of), of)
+                    except KeyUnusable as error:
+                        self._unreadable.note(collection.name, id_, error.detail)
+                        failed = failed or error
+                        continue
                     # On condition that it is as it was read: one that was erased stays so.
                     await collection.update_one(
                         {"_id": id_, "key": document["key"]},
                         {"$set": {"key": new.secret, "master": new.master}},
                     )
                     done()
+        if failed is not None:
+            raise failed
 
     # --- what is kept in memory -----------------------------------------------------------------
 
@@ -504,8 +515,17 @@ def _id(document: Mapping[str, object]) -> UUID:
     return cast("UUID", document["_id"])
 
 
+def _wrapped(document: Mapping[str, object]) -> Wrapped:
+    """Read a key as it is stored. Raises KeyUnusable for what is none."""
+    master, key = document.get("master"), document.get("key")
+    if document.get(CRITICAL) or not isinstance(master, str) or not isinstance(key, bytes):
+        raise KeyUnusable(f"what is stored of {document.get('_id')} is no wrapped key")
+    return Wrapped(master, key)
+
+
 def _known_by(document: Mapping[str, object]) -> bytes:
-    return bytes(cast("bytes", document.get("known_by", b"")))
+    known_by = document.get("known_by")
+    return known_by if isinstance(known_by, bytes) else b""
 
 
 def _keep(kept: OrderedDict[T, K], found: Mapping[T, K]) -> None:

@@ -73,12 +73,16 @@ class TooLarge(CasebookError):
 
 @dataclass(slots=True)
 class Holding:
-    """What one process holds: its partitions' epochs, and what it must know of their tickets."""
+    """What one process holds: its partitions' epochs, and what it must know of their tickets.
+
+    `uncounted`: ids of saved views that cannot be read; what it writes is in the count of none.
+    """
 
     me: str
     epochs: Mapping[int, int]
     views: Sequence[SavedView] = ()
     parked: set[UUID] = field(default_factory=set)
+    uncounted: Collection[str] = ()
 
     @property
     def shard(self) -> int:
@@ -131,9 +135,11 @@ def make(
     before: _Stored | None,
     events: Sequence[EventDocument],
     codec: CodecOptions[JsonObject],
+    also_in: Collection[str] = (),
 ) -> Made:
     """Fold events into a ticket's view as far as they can be, ready to be written.
 
+    `also_in`: ids of saved views that count it beside those of `views` that it matches.
     Whatever goes wrong with one ticket is no reason to keep the others waiting.
     """
     last: Envelope | None = None
@@ -148,7 +154,8 @@ def make(
     change: Change | None = None
     try:
         if after is not None:
-            after = replace(after, in_views=counting(views, after))
+            in_views = {*counting(views, after), *also_in}
+            after = replace(after, in_views=tuple(sorted(in_views)))
             change = Change(ticket_id, before, after, _encoded(after, codec), last)
     except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
         after, error = read, told(caught)
@@ -246,13 +253,16 @@ class BatchWriter:
             holding.parked.add(ticket_id)
         return error
 
-    async def renew(self, views: Sequence[SavedView], ticket_id: UUID) -> bool:
+    async def renew(
+        self, views: Sequence[SavedView], ticket_id: UUID, unreadable: Collection[str] = ()
+    ) -> bool:
         """Fold a ticket anew up to the version that its document has: what its events say may have
         changed, for somebody has been erased. Say whether that could be done.
 
         Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are. What
         another's missing key hides is not left as it was either: it cannot be told from what is to
-        go. The ticket is parked then.
+        go. The ticket is parked then. `unreadable`: ids of saved views that cannot be read, and go
+        on to count it if they do: it is no other ticket, and others may know what they ask for.
         """
 
         async def work(session: Session) -> bool:
@@ -268,11 +278,14 @@ class BatchWriter:
             stored = self._undamaged(views, stored, events)
             # Whoever counts tickets for a new view counts this one: it can only have left others.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
-            change, stuck = make(counted, ticket_id, None, events, self._reads.codec_options)
+            also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
+            codec = self._reads.codec_options
+            change, stuck = make(counted, ticket_id, None, events, codec, also_in)
             if change is None or stuck is not None or len(events) != stored.version:
                 return False
             changes = [change._replace(before=stored)]
-            await self._write(self._writes(views, 0, changes), session, {})
+            known = {view.id for view in views}
+            await self._write(self._writes(known, 0, changes), session, {})
             return True
 
         return await self._in_transaction(work)
@@ -371,7 +384,8 @@ class BatchWriter:
     ) -> None:
         """Write checkpoints, documents and sums at once. Raises Fenced."""
         writes = self._checkpoints.moves(holding.me, holding.epochs, applied, token=token)
-        writes += self._writes(holding.views, holding.shard, changes)
+        known = {*(view.id for view in holding.views), *holding.uncounted}
+        writes += self._writes(known, holding.shard, changes)
         await self._write(writes, session, {number: holding.epochs[number] for number in applied})
 
     async def _write(
@@ -382,10 +396,8 @@ class BatchWriter:
             await self._checkpoints.require_held(epochs, session)
             raise AssertionError("a document has changed within a transaction")
 
-    def _writes(
-        self, views: Sequence[SavedView], shard: int, changes: Sequence[Change]
-    ) -> list[Write]:
-        """Give what is to be written of documents and sums."""
+    def _writes(self, views: Collection[str], shard: int, changes: Sequence[Change]) -> list[Write]:
+        """Give what is to be written of documents and sums. `views`: ids of all that are there."""
         added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
@@ -394,8 +406,7 @@ class BatchWriter:
             if before is not None:
                 for name, entries in before.added.items():
                     added[name].subtract(entries)
-        known = {view.id for view in views}
-        for gone in added[SavedViews.field].keys() - known:
+        for gone in added[SavedViews.field].keys() - {*views}:
             del added[SavedViews.field][gone]
         writes = [_write_of(change, self._reads.full_name) for change in changes]
         for view in self._sums:

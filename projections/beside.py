@@ -17,15 +17,22 @@ async def again_and_again(
 ) -> None:
     """Do a step, and after a pause the same again, until cancelled.
 
-    A failure is logged, as that of `what`, and tried again: giving up would leave it undone.
+    A failure is logged, as that of `what`, and tried again: giving up would leave it undone. The
+    same failure again is not logged again.
     """
+    logged: str | None = None
     while True:
         try:
             await step()
+            logged = None
         except (PyMongoError, CasebookError) as error:
-            _log.warning("%s is held up; trying again: %s", what, error)
-        except Exception:  # noqa: BLE001 whatever it is, it may be over by then
-            _log.exception("%s failed; trying again", what)
+            if logged != str(error):
+                _log.warning("%s is held up; trying again: %s", what, error)
+            logged = str(error)
+        except Exception as error:  # noqa: BLE001 whatever it is, it may be over by then
+            if logged != repr(error):
+                _log.exception("%s failed; trying again", what)
+            logged = repr(error)
         await asyncio.sleep(pause_seconds)
 
 

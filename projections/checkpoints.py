@@ -21,16 +21,17 @@ the saved views that count all of the partition's tickets.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from pymongo import ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.documents import Document, Reader, strictly
 from eventstore.driver import Database, Session, Write
 from eventstore.limits import make_index
 from eventstore.store import Recorded, ResumeToken
@@ -62,6 +63,8 @@ class Checkpoints:
         self._partitions = database.collection(COLLECTION)
         self._members = database.collection(MEMBERS)
         self._lease_seconds = lease_seconds
+        self._partition = Reader(database.unreadable, COLLECTION, partition_from)
+        self._member = Reader(database.unreadable, MEMBERS, member_from)
 
     async def prepare(self) -> None:
         """Make the documents that are not there. Safe to repeat."""
@@ -76,6 +79,9 @@ class Checkpoints:
     async def read(self, me: str | None = None) -> State:
         """Give all partitions and members, and the time from before they were read.
 
+        A partition whose document cannot be read is one that nobody has, and nobody can take; a
+        member, one that is not there.
+
         For a member that has just shown life, that is the time. It comes from the same clock as the
         signs of life of the others; on a sharded cluster another server would be asked for it.
         """
@@ -84,15 +90,17 @@ class Checkpoints:
             self._partitions.find().to_list(), self._members.find().to_list()
         )
         # What a former version kept here has a name for an id.
-        found = {d["_id"]: _partition(d) for d in partitions if isinstance(d["_id"], int)}
-        if now is None:
-            now = next((cast("datetime", m["seen_at"]) for m in members if m["_id"] == me), None)
+        numbered = self._partition.all(d for d in partitions if isinstance(d["_id"], int))
+        found = {partition.number: partition for partition in numbered}
+        known = {member.id: member for member in self._member.all(members)}
+        if now is None and me in known:
+            now = known[me].seen_at
         if now is None:  # somebody has removed it
             return await self.read()
         return State(
             now,
             [found.get(n, Partition(n)) for n in range(PARTITIONS)],
-            {member.id: member for member in map(_member, members)},
+            known,
             self._lease_seconds,
         )
 
@@ -259,6 +267,13 @@ class Checkpoints:
         """Say that partitions count all their tickets for a saved view. Raises Fenced."""
         await self._change(epochs, {"$addToSet": {"views": view}})
 
+    async def uncount(self, epochs: Mapping[int, int], views: Collection[str]) -> None:
+        """Say that partitions no longer count all their tickets for some saved views.
+
+        Raises Fenced.
+        """
+        await self._change(epochs, {"$pullAll": {"views": sorted(views)}})
+
     async def forget(self, views: Sequence[str]) -> None:
         """Forget saved views that are gone."""
         await self._partitions.update_many({}, {"$pullAll": {"views": list(views)}})
@@ -339,28 +354,22 @@ def _to_document(partition: Partition) -> JsonObject:
     }
 
 
-def _partition(document: Mapping[str, object]) -> Partition:
-    return Partition(
-        number=cast("int", document["_id"]),
-        epoch=cast("int", document["epoch"]),
-        owner=cast("str | None", document["owner"]),
-        phase=cast("Phase", document["phase"]),
-        token=cast("ResumeToken | None", document["token"]),
-        applied=cast("int", document["applied"]),
-        last=cast("JsonObject | None", document["last"]),
-        as_of=cast("datetime | None", document["as_of"]),
-        views=frozenset(cast("list[str]", document["views"])),
-    )
+class _Stored(NamedTuple):
+    number: int
+    epoch: int
+    owner: str | None
+    phase: Phase
+    token: dict[str, object] | None
+    applied: int
+    last: dict[str, object] | None
+    as_of: datetime | None
+    views: list[str]
 
 
-def _member(document: Mapping[str, object]) -> Member:
-    return Member(
-        id=str(document["_id"]),
-        seen_at=cast("datetime", document["seen_at"]),
-        session=cast("bytes | None", document.get("session")),
-        progressed_at=cast("datetime | None", document.get("progressed_at")),
-        as_of=cast("datetime | None", document.get("as_of")),
-        failure=cast("str | None", document.get("failure")),
-        leaving=bool(document.get("leaving")),
-        fencing=bool(document.get("fencing")),
-    )
+_STORED = strictly(_Stored, id_field="number")
+member_from = strictly(Member)
+
+
+def partition_from(document: Document) -> Partition:
+    stored = _STORED(document)
+    return Partition(**{**stored._asdict(), "views": frozenset(stored.views)})

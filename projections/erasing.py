@@ -26,7 +26,7 @@ from projections.beside import again_and_again
 from projections.checkpoints import Checkpoints
 from projections.erasures import Erasures
 from projections.generations import Generations
-from projections.saved_views import SavedViews
+from projections.saved_views import SavedViews, ids_of
 from projections.tickets import SHAPE
 
 SETTLED_SECONDS = 75.0
@@ -105,13 +105,13 @@ class Eraser:
     async def _renew(self, person: UUID) -> int | None:
         """Fold a person's tickets anew everywhere; say how many, or None if some could not be."""
         ids = await self._store.tickets_of(person)
-        saved = await SavedViews(self._database).all()
+        saved, unreadable = await SavedViews(self._database).all_apart()
         done = True
         for generation in await self._generations.holding_tickets():
             views = generation.of(self._database)
             writer = BatchWriter(views, self._store, Checkpoints(views))
             for ticket_id in ids if generation.shape == SHAPE else ():
-                if not await writer.renew(saved, ticket_id):
+                if not await writer.renew(saved, ticket_id, ids_of(unreadable)):
                     done = False
                     _log.error("ticket %s cannot be folded anew: see scripts.verify", ticket_id)
         return len(ids) if done else None

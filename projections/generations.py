@@ -26,13 +26,20 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar, cast
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
+from eventstore.documents import (
+    Document,
+    EssentialUnreadable,
+    Reader,
+    UnreadableDocument,
+    strictly,
+)
 from eventstore.driver import Database, Session
 from eventstore.limits import make_index
 from eventstore.together import Together
@@ -136,13 +143,16 @@ async def prepare(views: Database) -> None:
 
 
 class Build(NamedTuple):
-    """A build that is at work. `done` and `total` count events of its phase."""
+    """A build that is at work. `done` and `total` count events of its phase.
 
-    began_at: datetime
+    `began_at`: long ago where a former version has not kept it.
+    """
+
     seen_at: datetime
-    phase: str
-    done: int
-    total: int
+    began_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    phase: str = "wait"
+    done: int = 0
+    total: int = 0
 
 
 class Generations:
@@ -151,6 +161,9 @@ class Generations:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = database.collection(COLLECTION)
+        self._reader = Reader(database.unreadable, COLLECTION, generation_of)
+        self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
+        self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
         self._known: Generation | None = None
         self._seen_at = 0.0
         self._still = Together(self._active_for)
@@ -182,9 +195,12 @@ class Generations:
     # --- asking ----------------------------------------------------------------------------------
 
     async def active(self) -> Generation:
-        """Give the generation that is shown now."""
+        """Return the generation that is shown now. Raises EssentialUnreadable."""
         document = await self._documents.find_one({"_id": "active"})
-        self._known = FIRST if document is None else _generation(document)
+        try:
+            self._known = FIRST if document is None else self._reader.one(document)
+        except UnreadableDocument as error:
+            raise EssentialUnreadable(COLLECTION, "active") from error
         self._seen_at = asyncio.get_running_loop().time()
         return self._known
 
@@ -221,16 +237,16 @@ class Generations:
                 return answer
 
     async def as_of(self, name: str) -> AsOf:
-        """Give views as of a time. Raises UnknownAsOf."""
+        """Return views as of a time. Raises UnknownAsOf, UnreadableDocument."""
         document = await self._documents.find_one({"_id": f"as_of/{name}"})
         if document is None:
             raise UnknownAsOf(name)
-        return _as_of(document)
+        return self._as_of.one(document)
 
     async def all_as_of(self) -> list[AsOf]:
-        """Give all views as of a time by name."""
+        """Return all views as of a time that can be read, by name."""
         documents = await self._documents.find().sort("_id", 1).to_list()
-        return [_as_of(d) for d in documents if str(d["_id"]).startswith("as_of/")]
+        return self._as_of.each(d for d in documents if str(d["_id"]).startswith("as_of/"))
 
     async def drop_as_of(self, name: str) -> None:
         """Forget views as of a time, and have them dropped soon. Raises UnknownAsOf."""
@@ -335,7 +351,7 @@ class Generations:
         document = await self._documents.find_one({"_id": "former"})
         if document is None:
             raise NoFormer
-        return _generation(document)
+        return self._reader.one(document)
 
     async def keep_former(self, drop_after: datetime | None = None) -> datetime | None:
         """Have the former generation not be dropped, or not before a time; give what was said
@@ -357,7 +373,7 @@ class Generations:
 
         async def work(session: Session) -> None:
             found = await self._documents.find_one({"_id": "former"}, session=session)
-            if found is None or _generation(found) != to:
+            if found is None or self._reader.one(found) != to:
                 raise NoFormer
             active = await self._active(session)
             await self._fenced(active, projector, session)
@@ -376,7 +392,7 @@ class Generations:
         document = await self._documents.find_one({"_id": "active"}, session=session)
         if document is None:
             raise AssertionError("there is no generation")
-        return _generation(document)
+        return self._reader.one(document)
 
     async def _end_build(self, builder: str, session: Session) -> Generation:
         mine = {"_id": "building", "builder": builder}
@@ -384,7 +400,7 @@ class Generations:
         if found is None:
             raise BuildLost
         await self._documents.delete_one(mine, session=session)
-        return _generation(found)
+        return self._reader.one(found)
 
     async def _fenced(self, shown: Generation, projector: str, session: Session) -> None:
         if not await Checkpoints(shown.of(self._database)).hold_all(projector, session):
@@ -403,7 +419,7 @@ class Generations:
         if found is None:
             return False
         await self._documents.delete_one({"_id": found["_id"]}, session=session)
-        await self._retire(_generation(found), now, session)
+        await self._retire(self._reader.one(found), now, session)
         return True
 
     async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
@@ -415,28 +431,26 @@ class Generations:
     # --- whatever holds a ticket -----------------------------------------------------------------
 
     async def holding_tickets(self) -> list[Generation]:
-        """Give all generations that hold read documents, shown or not."""
+        """Return all generations that hold read documents, shown or not.
+
+        Raises UnreadableDocument if one cannot be read: it may be one of them.
+        """
         documents = await self._documents.find().to_list()
-        found = map(_generation, documents)
+        found = map(self._reader.one, documents)
         return [generation for generation in found if tickets.COLLECTION in generation.numbers]
 
     async def build(self) -> Build | None:
         """Give the build that is at work, as it last showed itself; None if none is."""
-        found = await self._documents.find_one({"_id": "building"})
-        if found is None:
-            return None
-        return Build(
-            began_at=cast("datetime", found["began_at"]),
-            seen_at=cast("datetime", found["seen_at"]),
-            phase=str(found.get("phase", "wait")),
-            done=cast("int", found.get("done", 0)),
-            total=cast("int", found.get("total", 0)),
-        )
+        building = self._documents.find({"_id": "building"})
+        return next(iter(self._build.each(await building.to_list())), None)
 
     async def build_began(self) -> datetime | None:
-        """Give when the build that is at work began; None if none is."""
+        """Return when the build that is at work began; None if none is.
+
+        Raises UnreadableDocument.
+        """
         building = await self._documents.find_one({"_id": "building"})
-        return None if building is None else cast("datetime", building["began_at"])
+        return None if building is None else self._build.one(building).began_at
 
     async def drop_foreign(self) -> None:
         """Have what another version has folded, and nobody is shown, be dropped soon."""
@@ -461,7 +475,10 @@ class Generations:
     # --- sweeping --------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """Drop what no longer shows, and what was begun and never finished. Safe at any time."""
+        """Drop what no longer shows, and what was begun and never finished. Safe at any time.
+
+        Raises UnreadableDocument: what cannot be read may name anything, and nothing is dropped.
+        """
         await self.give_up_the_dead()
         now = await self._database.server_time()
         gone: JsonObject = {"drop_after": {"$lt": now}}
@@ -477,7 +494,7 @@ class Generations:
     async def _named(self, session: Session) -> set[str]:
         """Give what any document names, all of them read at one moment."""
         documents = await self._documents.find({}, session=session).to_list()
-        return {name for d in documents for name in _generation(d).names.values()}
+        return {name for d in documents for name in self._reader.one(d).names.values()}
 
     async def give_up_the_dead(self) -> None:
         """Give up a build that shows no life, and end what its process has left open.
@@ -488,11 +505,11 @@ class Generations:
         building = await self._documents.find_one({"_id": "building"})
         if building is None:
             return
-        seen_at = cast("datetime", building["seen_at"])
+        seen_at = self._build.one(building).seen_at
         age = abs(await self._database.server_time() - seen_at)
         if age > timedelta(seconds=BUILD_LEASE_SECONDS):
             await self._give_up({"builder": building["builder"], "seen_at": seen_at})
-            views = _generation(building).of(self._database)
+            views = self._reader.one(building).of(self._database)
             for member in (await Checkpoints(views).read()).members.values():
                 if member.session is not None:
                     await self._database.kill_session(member.session)
@@ -521,18 +538,24 @@ def _to_document(generation: Generation) -> JsonObject:
     return {"numbers": dict(generation.numbers), "shape": generation.shape}
 
 
-def _generation(document: Mapping[str, object]) -> Generation:
-    numbers = cast("Mapping[str, int]", document["numbers"])
-    return Generation(
-        {view: int(number) for view, number in numbers.items()}, cast("int", document["shape"])
-    )
+class _Stored(NamedTuple):
+    numbers: dict[str, int]
+    shape: int
 
 
-def _as_of(document: Mapping[str, object]) -> AsOf:
-    return AsOf(
-        name=str(document["name"]),
-        until=cast("datetime", document["until"]),
-        by=cast("By", document["by"]),
-        made_at=cast("datetime", document["made_at"]),
-        generation=_generation(document),
-    )
+class _StoredAsOf(NamedTuple):
+    name: str
+    until: datetime
+    by: By
+    made_at: datetime
+
+
+_STORED, _STORED_AS_OF = strictly(_Stored, id_field=None), strictly(_StoredAsOf, id_field=None)
+
+
+def generation_of(document: Document) -> Generation:
+    return Generation(*_STORED(document))
+
+
+def _as_of(document: Document) -> AsOf:
+    return AsOf(*_STORED_AS_OF(document), generation_of(document))

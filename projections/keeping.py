@@ -11,6 +11,7 @@ from contextlib import suppress
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.documents import EssentialUnreadable, UnreadableDocument
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
@@ -46,6 +47,8 @@ async def project(
                     await _rebuild(database, await generations.active())
             except (PyMongoError, StoreUnavailable) as error:
                 _log.warning("the database does not answer; trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            except EssentialUnreadable:  # which views are shown: it has been logged
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:  # noqa: BLE001 as in the projector: never give up
                 _log.exception("projecting failed; trying again")
@@ -94,7 +97,7 @@ async def _sweep(generations: Generations) -> None:
     clock = asyncio.get_running_loop().time
     swept = float("-inf")
     while True:
-        with suppress(PyMongoError):
+        with suppress(PyMongoError, UnreadableDocument):
             if clock() - swept < _SWEEP_SECONDS:
                 await generations.give_up_the_dead()
             else:

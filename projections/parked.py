@@ -6,17 +6,18 @@
 document stays as it was before. `repair` asks the partition's projector to fold the ticket again
 from its first event; if that works the ticket is parked no longer. It may be asked for any ticket,
 parked or not (then `version` is null); and a projector that takes a partition, as after an upgrade,
-tries all of its parked tickets by itself.
+tries all of its parked tickets by itself. One whose document cannot be read is not known to wait:
+it is folded as any other, and parked anew if that cannot be done.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 from uuid import UUID
 
 from domain.events import JsonObject
+from eventstore.documents import Reader, strictly
 from eventstore.driver import Database, Session
 from eventstore.limits import make_index
 from eventstore.store import EventStore
@@ -43,6 +44,7 @@ class ParkedTickets:
 
     def __init__(self, database: Database) -> None:
         self._parked = database.collection(COLLECTION)
+        self._reader = Reader(database.unreadable, COLLECTION, parked_from)
 
     async def prepare(self) -> None:
         """Make the collection and its index. Safe to repeat."""
@@ -60,13 +62,13 @@ class ParkedTickets:
     async def all(self) -> list[Parked]:
         """Give all of them, the longest parked first."""
         found = await self._parked.find().to_list()
-        parked = [_from_document(document) for document in found]
+        parked = self._reader.all(found)
         return sorted(parked, key=lambda p: (p.tried_at is None, p.tried_at, p.ticket_id))
 
     async def of(self, partitions: Iterable[int]) -> list[Parked]:
         """Give those of some partitions."""
         found = self._parked.find({"partition": {"$in": list(partitions)}})
-        return [_from_document(document) async for document in found]
+        return self._reader.each(await found.to_list())
 
     async def park(
         self, ticket_id: UUID, version: int, error: str, session: Session | None
@@ -100,11 +102,4 @@ class ParkedTickets:
         return await self._parked.find_one({"_id": ticket_id, "repair": True}) is not None
 
 
-def _from_document(document: Mapping[str, object]) -> Parked:
-    return Parked(
-        ticket_id=cast("UUID", document["_id"]),
-        version=cast("int | None", document["version"]),
-        error=cast("str | None", document["error"]),
-        tried_at=cast("datetime | None", document["tried_at"]),
-        repair=cast("bool", document["repair"]),
-    )
+parked_from = strictly(Parked, id_field="ticket_id")

@@ -23,7 +23,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -45,7 +45,7 @@ from projections.inbox import BATCH_EVENTS, Batch, gathering
 from projections.parked import Parked, ParkedTickets
 from projections.partitions import LEASE_SECONDS, Partition, partition_of, plan
 from projections.recounting import Recounting
-from projections.saved_views import SavedView, SavedViews
+from projections.saved_views import SavedViews, ids_of
 
 _log = logging.getLogger(__name__)
 
@@ -181,20 +181,24 @@ class Projector:
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.bury(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
-        views, waiting = await asyncio.gather(self._views.all(), self._parked.of(self._mine))
-        await self._forget_views(views)
+        (views, unreadable), waiting = await asyncio.gather(
+            self._views.all_apart(), self._parked.of(self._mine)
+        )
+        uncounted = ids_of(unreadable)
+        await self._forget_views({view.id for view in views} | uncounted)
+        marked = {n: p.epoch for n, p in self._mine.items() if not uncounted.isdisjoint(p.views)}
+        await self._checkpoints.uncount(marked, uncounted)  # before anything is written without
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
-        self._holding = Holding(self._me, epochs, views, self._holding.parked)
+        self._holding = Holding(self._me, epochs, views, self._holding.parked, uncounted)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
         await self._look_after(waiting, new)
         self._recounting.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
         return bool(new) or not live or not self._mine
 
-    async def _forget_views(self, views: Iterable[SavedView]) -> None:
+    async def _forget_views(self, known: Collection[str]) -> None:
         """Remove what is left of saved views that are gone; done by who has the first partition."""
-        known = {view.id for view in views}
-        gone = {i for p in self._mine.values() for i in p.views} - known
+        gone = {i for p in self._mine.values() for i in p.views} - {*known}
         if gone and 0 in self._mine:
             await self._views.forget_counts(sorted(gone))
             await self._checkpoints.forget(sorted(gone))

@@ -11,13 +11,20 @@ checkpoint says which views it counts; a view's count is told when all partition
     saved_view_counts   {_id: "<id>/<shard>", view: id, n}
 
 A view that is saved anew with another filter is another view, with an id of its own.
+
+A view whose filter another version has stored, with a condition that this one does not know, cannot
+be counted here. So that its count is never half of one, whoever writes a ticket without knowing
+whether it matches takes it out of that count, and has said before that its partition does not count
+the view: where the view can be read again the partition's tickets are looked through as for a new
+one. Counts are kept for as long as the view is there, whether it can be read or not.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +33,7 @@ from pymongo import ReturnDocument, UpdateOne
 from domain.errors import NotFound, StateConflict
 from domain.events import JsonObject, Priority, Status
 from domain.values import Name, NameOrNone, Tag
+from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database, Write
 from eventstore.limits import make_index
 from projections.dashboard import UNSOLVED
@@ -81,6 +89,28 @@ class TicketFilter(BaseModel):
         return given
 
 
+class _StoredFilter(BaseModel):
+    """A filter as it is stored: of conditions that are known, or it says nothing; but held to no
+    more than their types, for what clients may send has changed and will.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    status: Status | None = None
+    solved: bool | None = None
+    priority: Priority | None = None
+    group: str | None = None
+    assignee: str | None = None
+    requester: str | None = None
+    tag: str | None = None
+
+
+def stored_filter(content: object) -> TicketFilter:
+    """Read a filter that was stored. Raises ValidationError for a condition that is not known."""
+    known = _StoredFilter.model_validate(content)
+    return TicketFilter.model_construct(**known.model_dump(exclude_none=True))
+
+
 class UnknownView(NotFound):
     """No view of that name is saved: for example after it was deleted."""
 
@@ -130,21 +160,26 @@ class SavedViews:
         self._database = database
         self._views = database.collection(COLLECTION)
         self._counts = database.collection(COUNTS)
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
 
     async def prepare(self) -> None:
         """Make the index. Safe to repeat."""
         await make_index(self._counts, [("view", 1)])
 
     async def all(self) -> list[SavedView]:
-        """Give all views by name."""
-        return [_from_document(d) async for d in self._views.find().sort("_id", 1)]
+        """Return all views that can be read, by name."""
+        return (await self.all_apart())[0]
+
+    async def all_apart(self) -> tuple[list[SavedView], list[Document]]:
+        """Return the same, and the documents of those that cannot."""
+        return self._reader.all_apart(await self._views.find().sort("_id", 1).to_list())
 
     async def find(self, name: str) -> SavedView:
-        """Give a view. Raises UnknownView."""
+        """Return a view. Raises UnknownView, UnreadableDocument."""
         found = await self._views.find_one({"_id": name})
         if found is None:
             raise UnknownView(name)
-        return _from_document(found)
+        return self._reader.one(found)
 
     async def save(self, name: str, filter_: TicketFilter) -> tuple[SavedView, bool]:
         """Save a view; say whether it is new. One with the same filter stays as it is.
@@ -152,8 +187,10 @@ class SavedViews:
         Raises TooManyViews.
         """
         former = await self._views.find_one({"_id": name})
-        if former is not None and _from_document(former).filter == filter_:
-            return _from_document(former), False
+        if former is not None:
+            with suppress(UnreadableDocument):  # then another takes its place
+                if (saved := self._reader.one(former)).filter == filter_:
+                    return saved, False
         if former is None and await self._views.count_documents({}) >= MOST_VIEWS:
             raise TooManyViews
         stored = await self._views.find_one_and_update(
@@ -167,12 +204,22 @@ class SavedViews:
         )
         if stored is None:  # some servers forget to tell what they have inserted
             return await self.find(name), former is None
-        return _from_document(stored), former is None
+        return self._reader.one(stored), former is None
 
     async def delete(self, name: str) -> None:
         """Forget a view; a projector forgets what it counted. Raises UnknownView."""
         if not (await self._views.delete_one({"_id": name})).deleted_count:
             raise UnknownView(name)
+
+    async def requesters(self) -> set[str]:
+        """Return whose tickets are asked for, by views that cannot be read too."""
+        found = self._views.find({}, {"filter.requester": 1})
+        return {name async for document in found if (name := requester_of(document)) is not None}
+
+    async def names_asking_for(self, requester: str) -> list[str]:
+        """Return the names of the views that ask for somebody's tickets, read or not."""
+        found = self._views.find({"filter.requester": requester}, {"_id": 1}).sort("_id", 1)
+        return [str(document["_id"]) async for document in found]
 
     async def forget_counts(self, ids: Sequence[str]) -> None:
         """Remove what was counted for views that are gone."""
@@ -199,10 +246,28 @@ class SavedViews:
         ]
 
 
-def _from_document(document: Mapping[str, object]) -> SavedView:
-    return SavedView(
-        name=str(document["_id"]),
-        id=str(document["id"]),
-        filter=TicketFilter.model_validate(document["filter"]),
-        saved_at=cast("datetime", document["saved_at"]),
-    )
+def requester_of(document: Document) -> str | None:
+    """Return whose tickets a stored filter asks for, if anybody's; whatever else it asks for."""
+    filter_ = document.get("filter")
+    name = filter_.get("requester") if isinstance(filter_, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def ids_of(documents: Iterable[Document]) -> frozenset[str]:
+    """Return the ids of views that cannot be read: each version gives them one, and all find it."""
+    return frozenset(id_ for document in documents if isinstance(id_ := document.get("id"), str))
+
+
+class _Stored(NamedTuple):
+    id: str
+    filter: object
+    saved_at: datetime
+
+
+_STORED = strictly(_Stored, id_field=None)
+
+
+def from_document(document: Document) -> SavedView:
+    stored = _STORED(document)
+    filter_ = stored_filter(stored.filter)
+    return SavedView(str(document["_id"]), stored.id, filter_, stored.saved_at)

@@ -15,6 +15,10 @@ log.
 `ended_at`, `rests_until` and `failing_since` are not there in what was stored before they were
 known.
 
+A webhook that another version has stored, with a condition of its filter that this one does not
+know, is told of nothing by this one: it might be what it is not to be told. What it is to be told
+of is noted as wished for in its `backfill`, for the version that can read it.
+
 `webhook_dispatch` is the lease of the one process that feeds and sends: by the database's clock,
 and with an epoch that all it writes there is on condition of.
 """
@@ -26,15 +30,17 @@ from functools import partial
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
+from pymongo import ReturnDocument
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
+from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database
 from eventstore.limits import make_index
 from eventstore.store import ResumeToken
-from projections.saved_views import TicketFilter
+from projections.saved_views import TicketFilter, requester_of, stored_filter
 
 WEBHOOKS = "webhooks"
 DELIVERIES = "webhook_deliveries"
@@ -148,17 +154,36 @@ class Webhooks:
     def __init__(self, database: Database) -> None:
         self._hooks = database.collection(WEBHOOKS)
         self._deliveries = database.collection(DELIVERIES)
+        self._reader = Reader(database.unreadable, WEBHOOKS, webhook_of)
 
     async def all(self) -> list[Webhook]:
-        """Give all, the first made first."""
-        return [_webhook(d) async for d in self._hooks.find().sort("_id", 1)]
+        """Return all that can be read, the first made first."""
+        return (await self.all_apart())[0]
+
+    async def all_apart(self) -> tuple[list[Webhook], list[Document]]:
+        """Return the same, and the documents of those that cannot be read."""
+        return self._reader.all_apart(await self._hooks.find().sort("_id", 1).to_list())
+
+    async def ids(self) -> list[UUID]:
+        """Return the ids of all, read or not."""
+        return [cast("UUID", d["_id"]) for d in await self._hooks.find({}, {"_id": 1}).to_list()]
 
     async def find(self, id_: UUID) -> Webhook:
-        """Give one. Raises UnknownWebhook."""
+        """Return one. Raises UnknownWebhook, UnreadableDocument."""
         found = await self._hooks.find_one({"_id": id_})
         if found is None:
             raise UnknownWebhook
-        return _webhook(found)
+        return self._reader.one(found)
+
+    async def requesters(self) -> set[str]:
+        """Return whose tickets are asked for, by those that cannot be read too."""
+        found = self._hooks.find({}, {"filter.requester": 1})
+        return {name async for document in found if (name := requester_of(document)) is not None}
+
+    async def ids_asking_for(self, requester: str) -> list[UUID]:
+        """Return those that ask for somebody's tickets, read or not."""
+        found = self._hooks.find({"filter.requester": requester}, {"_id": 1}).sort("_id", 1)
+        return [cast("UUID", document["_id"]) async for document in found]
 
     async def add(self, hook: Webhook) -> None:
         """Keep a new one. Raises TooManyWebhooks."""
@@ -180,29 +205,44 @@ class Webhooks:
 
     async def change(
         self,
-        hook: Webhook,
+        id_: UUID,
         url: str,
         types: Sequence[str],
         filter_: TicketFilter,
         *,
         secret: str | None = None,
-        since: ResumeToken | None = None,
-    ) -> bool:
+        made: str,
+        since: ResumeToken,
+    ) -> tuple[Webhook, bool]:
         """Have one be told of other things, or elsewhere, from now on, also if it had ended.
 
-        Says whether it was done: not if the webhook has another URL by now, or is gone. `secret`,
-        `since`: left as they are unless given.
+        `secret`: left as it is unless given, but for another URL, where it is `made` then. `since`:
+        from where one that had ended goes on. Return the webhook as it is now, and whether `made`
+        is its secret. Raises UnknownWebhook; UnreadableDocument if that would not make one of it
+        that can be read.
         """
         told: JsonObject = {"url": url, "types": sorted(types), "ended_at": None}
         told["filter"] = filter_.model_dump(exclude_none=True)
-        if url != hook.url:
-            told["rests_until"] = None
-        if secret is not None:
-            told["secret"] = secret
-        if since is not None:
-            told["since"] = since
-        changed = await self._hooks.update_one({"_id": hook.id, "url": hook.url}, {"$set": told})
-        return changed.matched_count > 0
+        while True:
+            former = await self._hooks.find_one({"_id": id_})
+            if former is None:
+                raise UnknownWebhook
+            elsewhere = former.get("url") != url
+            changes = dict(told)
+            if elsewhere:
+                changes |= {"rests_until": None, "secret": made}
+            if secret is not None:
+                changes["secret"] = secret
+            if former.get("ended_at") is not None:
+                changes["since"] = since
+            self._reader.one({**former, **changes})
+            changed = await self._hooks.find_one_and_update(
+                {"_id": id_, "url": former.get("url")},
+                {"$set": changes},
+                return_document=ReturnDocument.AFTER,
+            )
+            if changed is not None:  # else it has got another URL meanwhile, or is gone
+                return self._reader.one(changed), elsewhere and secret is None
 
     async def end(self, hook: Webhook, at: datetime) -> bool:
         """End one whose receiver is gone; say whether it had not ended, nor got another URL."""
@@ -236,11 +276,27 @@ class Webhooks:
         return await self._change_backfill(id_, done, None)
 
     async def _change_backfill(self, id_: UUID, old: Backfill | None, new: Backfill | None) -> bool:
+        as_it_was: JsonObject = {"_id": id_}
+        if old is None:
+            as_it_was["backfill"] = None
+        else:
+            as_it_was |= {"backfill.since": old.since, "backfill.again": old.again}
         found = await self._hooks.update_one(
-            {"_id": id_, "backfill": _backfill_document(old)},
-            {"$set": {"backfill": _backfill_document(new)}},
+            as_it_was, {"$set": {"backfill": _backfill_document(new)}}
         )
         return found.matched_count > 0
+
+    async def owe(self, id_: object, since: datetime) -> None:
+        """Note of one that cannot be read that it was told of nothing recorded from a time on, for
+        who can read it.
+        """
+        wish: JsonObject = {"backfill": _backfill_document(Backfill(since, again=False))}
+        none_yet, later = {"backfill": None}, {"backfill.since": {"$gt": since}}
+        if not (
+            await self._hooks.update_one({"_id": id_, **none_yet}, {"$set": wish})
+        ).matched_count:
+            earlier: JsonObject = {"backfill.since": since}
+            await self._hooks.update_one({"_id": id_, **later}, {"$set": earlier})
 
     async def delete(self, id_: UUID) -> None:
         """Forget one, and what was to be sent to it. Raises UnknownWebhook."""
@@ -256,6 +312,7 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._deliveries = database.collection(DELIVERIES)
+        self._reader = Reader(database.unreadable, DELIVERIES, delivery_of)
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
@@ -344,12 +401,20 @@ class Deliveries:
         return found if await self._database.is_embedded() else found.hint([*index])
 
     async def waiting(self, webhook: UUID, ticket_id: UUID) -> list[Delivery]:
-        """Give the ticket's first events that have not arrived, in order, or that are parked."""
+        """Return the ticket's first events that have not arrived, in order, or that are parked.
+
+        One that cannot be read would have to come first, maybe: then all that wait are parked.
+        """
         found: list[Delivery] = []
         for status in ("pending", "parked"):  # each a range of the index
-            of_ticket = {"webhook": webhook, "ticket_id": ticket_id, "status": status}
+            of_ticket: JsonObject = {"webhook": webhook, "ticket_id": ticket_id, "status": status}
             some = self._deliveries.find(of_ticket).sort("version", 1).limit(_WAITING_AT_ONCE)
-            found += [_delivery(d) for d in await some.to_list()]
+            readable, unreadable = self._reader.apart(await some.to_list())
+            if unreadable:
+                of_ticket["status"] = "pending"
+                await self._deliveries.update_many(of_ticket, {"$set": {"status": "parked"}})
+                return []
+            found += readable
         return sorted(found, key=lambda delivery: delivery.version)[:_WAITING_AT_ONCE]
 
     async def wait_behind(self, first: Delivery) -> None:
@@ -383,16 +448,20 @@ class Deliveries:
 
     async def page(
         self, webhook: UUID, status: DeliveryStatus | None, before: str | None, limit: int
-    ) -> list[Delivery]:
-        """Give deliveries, the last events first; those before an id."""
+    ) -> tuple[list[Delivery], str | None]:
+        """Return deliveries, the last events first; those before an id. And the id before which
+        there are more, if there are.
+        """
         wanted: JsonObject = {"webhook": webhook}
         if before is not None:
             wanted["_id"] = {"$lt": before}
         if status is not None:
             wanted["status"] = status
         index = _BY_WEBHOOK if status is None else _BY_STATUS
-        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit)
-        return [_delivery(d) for d in await (await self._along(found, index)).to_list()]
+        found = self._deliveries.find(wanted).sort("_id", -1).limit(limit + 1)
+        documents = await (await self._along(found, index)).to_list()
+        page = documents[:limit]
+        return self._reader.each(page), str(page[-1]["_id"]) if documents[limit:] else None
 
     async def forget(self, webhook: UUID) -> None:
         """Remove what was made for a webhook that is gone."""
@@ -420,12 +489,15 @@ class Dispatch:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = database.collection(DISPATCH)
+        self._reader = Reader(database.unreadable, DISPATCH, lease_of)
         self.epoch = 0
         self.token: ResumeToken | None = None
         self.looked_at: datetime | None = None
 
     async def take(self, me: str, lease_seconds: float = LEASE_SECONDS) -> bool:
-        """Take the lease if nobody has it, or who has it shows no life."""
+        """Take the lease if nobody has it, or who has it shows no life; not one that cannot be
+        read.
+        """
         now = await self._database.server_time()
         found = await self._documents.find_one({"_id": "dispatch"})
         if found is None:
@@ -435,18 +507,21 @@ class Dispatch:
                 )
             except DuplicateKeyError:
                 return False
-            found = {"owner": None, "epoch": 0, "seen_at": now, "token": None}
-        age = abs(now - cast("datetime", found["seen_at"]))
-        if found["owner"] not in (None, me) and age < timedelta(seconds=lease_seconds):
+            found = {"_id": "dispatch", "owner": None, "epoch": 0, "seen_at": now, "token": None}
+        try:
+            lease = self._reader.one(found)
+        except UnreadableDocument:
             return False
-        epoch = cast("int", found["epoch"])
+        age = abs(now - lease.seen_at)
+        if lease.owner not in (None, me) and age < timedelta(seconds=lease_seconds):
+            return False
         taken = await self._documents.update_one(
-            {"_id": "dispatch", "epoch": epoch, "seen_at": found["seen_at"]},
-            {"$set": {"owner": me, "epoch": epoch + 1}, "$currentDate": {"seen_at": True}},
+            {"_id": "dispatch", "epoch": lease.epoch, "seen_at": lease.seen_at},
+            {"$set": {"owner": me, "epoch": lease.epoch + 1}, "$currentDate": {"seen_at": True}},
         )
-        self.epoch = epoch + 1
-        self.token = cast("ResumeToken | None", found["token"])
-        self.looked_at = cast("datetime | None", found.get("looked_at"))
+        self.epoch = lease.epoch + 1
+        self.token = lease.token
+        self.looked_at = lease.looked_at
         return taken.matched_count == 1
 
     async def beat(self) -> None:
@@ -475,37 +550,67 @@ def _backfill_document(backfill: Backfill | None) -> JsonObject | None:
     return None if backfill is None else dict(backfill._asdict())
 
 
-def _webhook(document: Mapping[str, object]) -> Webhook:
-    backfill = cast("Mapping[str, object] | None", document.get("backfill"))
+class _Stored(NamedTuple):
+    """A webhook as it is stored. `types`: unknown ones too; none of their events comes here."""
+
+    id: UUID
+    url: str
+    types: list[str]
+    filter: object
+    secret: str
+    since: dict[str, object]
+    created_at: datetime
+    created_by: str
+    backfill: dict[str, object] | None = None
+    ended_at: datetime | None = None
+    rests_until: datetime | None = None
+
+
+class _StoredDelivery(NamedTuple):
+    id: str
+    webhook: UUID
+    event: UUID
+    ticket_id: UUID
+    version: int
+    type: str
+    status: DeliveryStatus
+    failures: int
+    next_at: datetime
+    made_at: datetime
+    attempts: list[dict[str, object]]
+    failing_since: datetime | None = None
+
+
+class _Lease(NamedTuple):
+    owner: str | None
+    epoch: int
+    seen_at: datetime
+    token: dict[str, object] | None
+    looked_at: datetime | None = None
+
+
+_STORED, _STORED_DELIVERY = strictly(_Stored), strictly(_StoredDelivery)
+_BACKFILL = strictly(Backfill, id_field=None)
+lease_of = strictly(_Lease, id_field=None)
+
+
+def webhook_of(document: Document) -> Webhook:
+    stored = _STORED(document)
+    wish = stored.backfill
     return Webhook(
-        id=cast("UUID", document["_id"]),
-        url=str(document["url"]),
-        types=frozenset(cast("list[str]", document["types"])),
-        filter=TicketFilter.model_validate(document["filter"]),
-        secret=str(document["secret"]),
-        since=cast("ResumeToken", document["since"]),
-        created_at=cast("datetime", document["created_at"]),
-        created_by=str(document["created_by"]),
-        backfill=None
-        if backfill is None
-        else Backfill(cast("datetime", backfill["since"]), bool(backfill["again"])),
-        ended_at=cast("datetime | None", document.get("ended_at")),
-        rests_until=cast("datetime | None", document.get("rests_until")),
+        id=stored.id,
+        url=stored.url,
+        types=frozenset(stored.types),
+        filter=stored_filter(stored.filter),
+        secret=stored.secret,
+        since=stored.since,
+        created_at=stored.created_at,
+        created_by=stored.created_by,
+        backfill=None if wish is None else _BACKFILL(wish),
+        ended_at=stored.ended_at,
+        rests_until=stored.rests_until,
     )
 
 
-def _delivery(document: Mapping[str, object]) -> Delivery:
-    return Delivery(
-        id=str(document["_id"]),
-        webhook=cast("UUID", document["webhook"]),
-        event=cast("UUID", document["event"]),
-        ticket_id=cast("UUID", document["ticket_id"]),
-        version=cast("int", document["version"]),
-        type=str(document["type"]),
-        status=cast("DeliveryStatus", document["status"]),
-        failures=cast("int", document["failures"]),
-        next_at=cast("datetime", document["next_at"]),
-        made_at=cast("datetime", document["made_at"]),
-        attempts=cast("list[Mapping[str, object]]", document["attempts"]),
-        failing_since=cast("datetime | None", document.get("failing_since")),
-    )
+def delivery_of(document: Document) -> Delivery:
+    return Delivery(*_STORED_DELIVERY(document))

@@ -2,11 +2,14 @@
 
     python -m scripts.keys make PRINCIPAL ROLE [--scope SCOPE]... [--days N]
     python -m scripts.keys list
-    python -m scripts.keys revoke ID
+    python -m scripts.keys revoke ID [--with-made]
 
 `make` prints the key and nothing else; it is shown this once. ROLE: requester (own tickets), agent
 (those of their groups), supervisor (all), auditor (reads all), admin (keys, the desk, projections).
-With the database at hand no key is needed for this: who has that can do anything.
+`revoke --with-made`: also all that was made with it, with those, and so on. With the database at
+hand no key is needed for this: who has that can do anything, and what is made here may last longer
+than any other key. `list` names what another version has stored and this one cannot read; such a
+key is good for nothing in this version, and can be revoked.
 """
 
 import argparse
@@ -30,8 +33,13 @@ async def main() -> int:
         if options.what == "make":
             await _make(keys, options, db.clock.now())
         elif options.what == "revoke":
-            await keys.revoke(options.id)
-            print(f"revoked {options.id}; good for nothing within five seconds")
+            ids = [options.id]
+            if options.with_made:
+                ids = await keys.revoke_with_made(options.id)
+            else:
+                await keys.revoke(options.id)
+            for id_ in ids:
+                print(f"revoked {id_}; good for nothing within five seconds")
         else:
             await _list(keys)
     return 0
@@ -52,6 +60,7 @@ def _options() -> argparse.Namespace:
     what.add_parser("list", help="list all keys")
     revoke = what.add_parser("revoke", help="make a key good for nothing")
     revoke.add_argument("id", help="as listed; the part of a key before the last _")
+    revoke.add_argument("--with-made", action="store_true", help="also all that was made with it")
     return parser.parse_args()
 
 
@@ -73,7 +82,10 @@ async def _make(keys: Keys, options: argparse.Namespace, now: datetime) -> None:
 
 
 async def _list(keys: Keys) -> None:
-    for key in await keys.all():
+    found, unreadable = await keys.all_apart()
+    for document in unreadable:
+        print(f"{document['_id']}  unreadable: of another version, good for nothing in this one")
+    for key in found:
         until = "for ever"
         if key.revoked_at is not None:
             until = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
@@ -81,6 +93,8 @@ async def _list(keys: Keys) -> None:
             until = f"until {key.expires_at:%Y-%m-%d %H:%M}"
         scopes = "all" if key.scopes == frozenset(SCOPES) else ",".join(sorted(key.scopes))
         made = f"made {key.created_at:%Y-%m-%d %H:%M} by {key.created_by}"
+        if key.made_by_key is not None:
+            made += f" with {key.made_by_key}"
         print(f"{key.id}  {key.role:<10}  {key.principal}  {scopes}  {until}  {made}")
 
 

@@ -19,6 +19,7 @@ THIRD_PARTY = {
         "motor",
         "orjson",
         "prometheus_client",
+        "pydantic",
         "pymongo",
         "uuid_utils",
     },
