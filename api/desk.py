@@ -167,9 +167,9 @@ class Desks:
                 raise UnreadableSetUp(version)
             if newest is not None and _is_same(newest.desk, desk):
                 return newest
-            former = set() if newest is None else newest.desk.names()
-            for name in desk.names() - former:
-                check_line("a name", name)
+            if newest is not None:  # else nobody knows which names are new
+                for name in desk.names() - newest.desk.names():
+                    check_line("a name", name)
             now, began = self._now(), asyncio.get_running_loop().time()
             days = desk.close_resolved_after_days
             same = newest is not None and days == newest.desk.close_resolved_after_days
