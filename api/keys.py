@@ -23,7 +23,6 @@ be revoked.
 import asyncio
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections import OrderedDict
@@ -56,6 +55,7 @@ from domain.values import Moment, Name
 from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.key_files import names_for, place
 
 COLLECTION = "api_keys"
 PREFIX = "casebook_"
@@ -150,6 +150,7 @@ class Keys:
     def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
         """`now`: the database's clock unless given."""
         self._documents = database.collection(COLLECTION)
+        self._name = database.name
         self.vault = database.vault
         self._now = now or database.clock.now
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
@@ -191,17 +192,25 @@ class Keys:
                 raise Unauthenticated("the key has been revoked", maker)
         return key, text
 
-    async def make_first(self) -> str | None:
-        """Make an administrator's key unless one was made so before; give its text, or None.
+    async def make_first(self, path: Path) -> tuple[str, Path] | None:
+        """Make an administrator's key unless one was made so before; return its text and its file.
 
-        Raises StoreUnavailable.
+        It is kept in a file at `path`, or beside it if one is there. The file comes first: a key
+        that nobody has would be the only one, and good for nobody. Raises OSError if it cannot be
+        kept, and none is made then; StoreUnavailable.
         """
+        async with answering():
+            if await self._documents.find_one({"_id": _FIRST}, {"_id": 1}) is not None:
+                return None
         key, text = new_key("admin", "admin", "the first start", self._now())
+        text = text.replace(key.id, _FIRST)
+        kept = keep_in_file(text, path, self._name)
         try:
             await self.add(replace(key, id=_FIRST))
-        except VersionConflict:  # by an earlier start, or by another process
+        except VersionConflict:  # by another process, meanwhile
+            kept.unlink()
             return None
-        return text.replace(key.id, _FIRST)
+        return text, kept
 
     async def add(self, key: Key) -> None:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
@@ -345,13 +354,15 @@ def from_document(document: Document) -> Key:
     return _STORED({**document, "scopes": frozenset(scopes) & frozenset(SCOPES)})
 
 
-def keep_in_file(text: str, path: Path) -> None:
-    """Write a key where only its owner can read it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
+def keep_in_file(text: str, path: Path, database: str) -> Path:
+    """Write a key where only its owner can read it, and return where.
+
+    Never over a file that is there: it may hold the only key of another database. Raises OSError.
+    """
+    for name in names_for(path, database):
+        if place(name, f"{text}\n".encode()):
+            return name
+    raise AssertionError("there are names without end")
 
 
 # --- routes -------------------------------------------------------------------------------------

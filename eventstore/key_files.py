@@ -1,7 +1,10 @@
-"""Files that hold keys: made once, whole, and readable by few."""
+"""Files that hold keys: made once, whole, readable by few, and never overwritten."""
 
 import os
+import re
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from domain.errors import CasebookError
@@ -14,25 +17,45 @@ class KeyUnusable(CasebookError):
         super().__init__(code, detail)
 
 
-def place(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Put a file in its place whole, unless another process has put one there first.
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, unless it is there. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def place(path: Path, content: bytes, mode: int = 0o600) -> bool:
+    """Put a file in its place whole; return False, having done nothing, if there is one already.
 
     Raises OSError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # what another has left has another's mode
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(temporary, flags, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    with suppress(FileExistsError):
-        os.link(temporary, path)
-    temporary.unlink()
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    finally:
+        with suppress(OSError):  # what went wrong before it is what counts
+            temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # or the file's name may be lost with the power
     finally:
         os.close(folder)
+    return True
+
+
+def names_for(path: Path, database: str) -> Iterator[Path]:
+    """Yield names for a file of a database: `path`, then others, for where that is another's."""
+    yield path
+    named = path.with_name(f"{path.name}-{re.sub(r'[^A-Za-z0-9_-]', '_', database)}")
+    yield named
+    for number in count(2):
+        yield named.with_name(f"{named.name}-{number}")

@@ -8,7 +8,8 @@ from urllib.request import urlopen
 from api.access import Unauthenticated
 from api.keys import KeyOrder, Keys, keep_in_file
 from api.settings import Settings
-from scripts.console import database, run, screen
+from eventstore.key_files import names_for
+from scripts.console import UsageError, database, run, screen
 from scripts.import_log import FORMATS, Tally, import_into, read, summarise
 
 _KEY = "demo-key"
@@ -22,7 +23,7 @@ async def main() -> int:
     histories = read(format_, _SAMPLE, tally)
     async with database(settings) as db:
         ids = await import_into(db, format_, histories, tally)
-        await _keep_key(Keys(db), settings.data_dir / _KEY)
+        key_file = await _keep_key(Keys(db), settings.data_dir / _KEY, db.name)
     screen.print(summarise(tally))
     longest = max(histories, key=lambda history: len(history.steps))
     address = f"http://{settings.host}:{settings.port}"
@@ -30,7 +31,7 @@ async def main() -> int:
         print("The server is not running: start it with `make run`. Then try:")
     else:
         print("Try:")
-    print(f'  KEY="Authorization: Bearer $(cat {settings.data_dir / _KEY})"')
+    print(f'  KEY="Authorization: Bearer $(cat {key_file})"')
     for path in (
         f"tickets/{ids[longest.number]}/timeline",
         "tickets?solved=false&limit=3",
@@ -41,13 +42,22 @@ async def main() -> int:
     return 0
 
 
-async def _keep_key(keys: Keys, path: Path) -> None:
-    """Have a supervisor's key in a file: the one that is there, if it is good."""
-    with suppress(OSError, Unauthenticated):
-        await keys.principal(path.read_text().strip())  # noqa: ASYNC240 a line
-        return
-    _, text = await keys.make(KeyOrder(principal="demo", role="supervisor"), "make demo")
-    keep_in_file(text, path)
+async def _keep_key(keys: Keys, path: Path, database: str) -> Path:
+    """Have a supervisor's key in a file, and return which: one that is there, if its key is good.
+
+    Raises UsageError if it cannot be kept.
+    """
+    try:
+        for name in names_for(path, database):
+            if not name.exists():
+                break
+            with suppress(UnicodeDecodeError, Unauthenticated):
+                await keys.principal(name.read_text().strip())
+                return name
+        _, text = await keys.make(KeyOrder(principal="demo", role="supervisor"), "make demo")
+        return keep_in_file(text, path, database)
+    except OSError as error:
+        raise UsageError(f"cannot keep the demo's key: {error}") from error
 
 
 def _answers(address: str) -> bool:

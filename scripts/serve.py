@@ -12,7 +12,7 @@ import sys
 
 from api.app import Work, access_by, create_app, forgetting, projecting, sending, timekeeping
 from api.feed import Feeds
-from api.keys import Keys, keep_in_file
+from api.keys import Keys
 from api.outbox import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.driver import Database
@@ -94,16 +94,18 @@ async def _serve(
 
 
 async def _make_first_key(keys: Keys, settings: Settings) -> None:
-    key = await keys.make_first()
-    if key is not None:
+    try:
+        made = await keys.make_first(settings.admin_key_path)
+    except OSError as error:
+        print(f"No administrator's key is made, for it cannot be kept: {error}")
+        print("Make one: python -m scripts.keys make NAME admin")
+        return
+    if made is not None:
+        key, path = made
         print("The administrator's key, which makes others (python -m scripts.keys), is made.")
         if sys.stdout.isatty():  # elsewhere it would be in somebody's log for good
             print(f"  {key}")
-        try:
-            keep_in_file(key, settings.admin_key_path)
-            print(f"It is kept in {settings.admin_key_path}, which only you can read.")
-        except OSError as error:
-            print(f"It is not kept anywhere: {error}")
+        print(f"It is kept in {path}, which only you can read.")
 
 
 def _listen(settings: Settings) -> socket.socket:

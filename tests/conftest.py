@@ -14,6 +14,11 @@ from eventstore.garbage import spare_the_collector
 from eventstore.master_keys import new_master_key
 from eventstore.store import EventStore
 from projections.generations import FIRST, Generations
+from tests.scratch import (  # noqa: F401 pytest calls them
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_unconfigure,
+)
 
 _numbers = count(1)
 

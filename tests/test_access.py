@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import stat
 import time
 from datetime import UTC, datetime, timedelta
@@ -254,13 +255,24 @@ async def test_a_key_expires_and_is_revoked_by_another_process(database, monkeyp
         await keys.principal(text)
 
 
-async def test_the_first_key_is_made_once(database):
-    made = await asyncio.gather(*(Keys(database).make_first() for _ in range(5)))
-    [text] = [one for one in made if one is not None]
+async def test_the_first_key_is_made_once(database, tmp_path):
+    path = tmp_path / "admin-key"
+    made = await asyncio.gather(*(Keys(database).make_first(path) for _ in range(5)))
+    [(text, kept)] = [one for one in made if one is not None]
+    assert [one.read_text() for one in tmp_path.iterdir()] == [kept.read_text()] == [f"{text}\n"]
     principal = await Keys(database).principal(text)
     assert principal.role == "admin"
     await Keys(database).revoke(principal.key or "")
-    assert await Keys(database).make_first() is None
+    assert await Keys(database).make_first(path) is None
+
+
+async def test_a_first_key_that_cannot_be_kept_is_not_made(database, tmp_path):
+    """Nobody could ever use it, and no later start would make another."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        await Keys(database).make_first(tmp_path / "file" / "admin-key")
+    assert await Keys(database).all() == []
+    assert await Keys(database).make_first(tmp_path / "admin-key") is not None
 
 
 @pytest.mark.parametrize(
@@ -285,10 +297,51 @@ async def test_keys_that_make_no_sense_are_not_made(client, database, asked, cod
 
 def test_a_key_in_a_file_is_its_owners_alone(tmp_path):
     path = tmp_path / "new" / "admin-key"
-    for text in ("one", "two"):
-        keep_in_file(text, path)
-        assert path.read_text() == f"{text}\n"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keep_in_file("one", path, "desk") == path
+    assert path.read_text() == "one\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_no_key_is_written_over_another(tmp_path):
+    """The one that is there may be the only key of another database."""
+    path = tmp_path / "admin-key"
+    names = [keep_in_file(str(n), path, "the/desk").name for n in range(4)]
+    assert names == ["admin-key", "admin-key-the_desk", "admin-key-the_desk-2", names[3]]
+    assert [(tmp_path / name).read_text() for name in names] == ["0\n", "1\n", "2\n", "3\n"]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+async def test_a_server_and_the_demo_on_another_database_leave_the_keys_that_are_there(
+    tmp_path, database
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("admin-key", "demo-key"):
+        (folder / name).write_text("the only key of another database\n")
+    env = {**environment(tmp_path), "CASEBOOK_MONGODB_URL": database.url}
+    env["CASEBOOK_MASTER_KEY"] = os.environ["CASEBOOK_MASTER_KEY"]
+    served = await script("scripts.serve", env=env)
+    assert served.stdout is not None
+    made = [(await served.stdout.readline()).decode() for _ in range(2)]
+    served.terminate()
+    await served.communicate()
+    named = folder / f"admin-key-{database.name}"
+    assert f"It is kept in {named}, which only you can read.\n" in made
+    for _ in range(2):  # the second finds the key of the first
+        demo = await script("scripts.demo", env=env)
+        out, err = await demo.communicate()
+        assert (demo.returncode, err) == (0, b"")
+        assert f"$(cat {folder}/demo-key-{database.name})" in out.decode()
+    keys = Keys(database)
+    assert (await keys.principal(named.read_text().strip())).role == "admin"
+    demos = folder / f"demo-key-{database.name}"
+    assert (await keys.principal(demos.read_text().strip())).role == "supervisor"
+    for name in ("admin-key", "demo-key"):
+        assert (folder / name).read_text() == "the only key of another database\n"
+    assert {p.name for p in folder.glob("*-key*")} == {
+        *("admin-key", "demo-key", named.name, demos.name)
+    } | {p.name for p in folder.glob("signing-key*")}
 
 
 async def test_keys_are_made_listed_and_revoked_at_the_command_line(tmp_path):

@@ -135,6 +135,7 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
 @asynccontextmanager
 async def _database(*, durable: bool = True) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
+        os.environ["CASEBOOK_DATA_DIR"] = folder  # for all it starts
         async with embedded.run(Path(folder), durable=durable) as url:
             yield url
 

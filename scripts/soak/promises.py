@@ -74,8 +74,12 @@ def require(condition: object, detail: str) -> None:
 
 @asynccontextmanager
 async def scratch() -> AsyncIterator[str]:
-    """Run an embedded database in a temporary folder and give its URL."""
+    """Run an embedded database in a temporary folder and give its URL.
+
+    What is started meanwhile keeps its files there as well, unless told otherwise.
+    """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        os.environ["CASEBOOK_DATA_DIR"] = folder
         async with embedded.run(Path(folder)) as url:
             yield url
 

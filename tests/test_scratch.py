@@ -1,0 +1,82 @@
+"""The tests themselves: they write nowhere but in a folder of their own, which is gone afterwards.
+
+What is looked at before and after a whole run is tried here with small runs of pytest.
+"""
+
+import os
+import sys
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONFTEST = """
+from pathlib import Path
+from tests import scratch
+scratch.DATA = Path("data").absolute()
+from tests.scratch import pytest_configure, pytest_sessionfinish, pytest_unconfigure
+"""
+
+
+def ran(folder: Path, test: str, *words: str):
+    """Run one test in a project of its own, beside somebody's data."""
+    (folder / "data" / "database").mkdir(parents=True)
+    (folder / "data" / "admin-key").write_text("the only one\n")
+    (folder / "temporary").mkdir(exist_ok=True)
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_it.py").write_text(test)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
+    env = {**clean, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary")}
+    pytest_ = (sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", ".", *words)
+    return run(  # noqa: PLW1510 the code is looked at
+        (*pytest_, "-p", "no:cacheprovider", "test_it.py"),
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["one_process", "several"])
+@pytest.mark.parametrize(
+    "does",
+    [
+        "open('data/admin-key', 'w').write('another')",
+        "open('data/admin-key', 'w').write('the only one\\n')",
+        "open('data/demo-key', 'w')",
+        "__import__('os').unlink('data/admin-key')",
+        "__import__('os').chmod('data/admin-key', 0o600)",
+        "__import__('shutil').rmtree('data')",
+    ],
+)
+def test_a_run_that_touches_the_data_of_the_checkout_fails(tmp_path, does, words):
+    told = ran(tmp_path, f"def test_it():\n    {does}\n", *words)
+    assert told.returncode == 1, told
+    assert "1 passed" in told.stdout
+    assert f"the tests have changed {tmp_path / 'data'}: " in told.stdout
+
+
+def test_a_run_leaves_nothing_in_the_systems_temporary_folder(tmp_path):
+    """Nor does it leave what a run has left that was killed; what is another's stays."""
+    test = """
+import os, subprocess, sys, tempfile
+def test_it(tmp_path):
+    (tmp_path / "x").touch()
+    tempfile.mkdtemp()
+    subprocess.run([sys.executable, "-c", "import tempfile; tempfile.mkdtemp()"], check=True)
+    assert "CASEBOOK_DATA_DIR" in os.environ
+"""
+    of_the_dead, of_one_that_runs = "casebook-tests-999999999-x", f"casebook-tests-{os.getpid()}-x"
+    for name in (of_the_dead, of_one_that_runs, "anothers"):
+        (tmp_path / "temporary" / name).mkdir(parents=True)
+    told = ran(tmp_path, test)
+    assert told.returncode == 0, told
+    left = {path.name for path in (tmp_path / "temporary").iterdir()}
+    assert left == {of_one_that_runs, "anothers"}
+
+
+def test_this_run_writes_into_a_folder_of_its_own(tmp_path):
+    own = Path(os.environ["CASEBOOK_TESTS_FOLDER"])
+    assert Path(os.environ["CASEBOOK_DATA_DIR"]).is_relative_to(own)
+    assert os.environ["TMPDIR"] == str(own)
