@@ -36,6 +36,7 @@ from api.gate import Access, Authorisation, Gate
 from api.handle import Handler
 from api.metrics import Measuring
 from api.openapi import Application, operation_id
+from api.replaced import Replaced
 from api.representations import Tickets
 from api.sending import Dispatcher
 from api.settings import Settings
@@ -134,18 +135,23 @@ def create_app(
         await Erasures(database).prepare()
         await database.vault.prepare()
         await access.log.prepare()
-        running = [asyncio.create_task(work()) for work in (database.vault.watch, *beside)]
-        for task in running:
-            task.add_done_callback(_tell_failure)
-        try:
-            yield
-        finally:
-            feeds.end()
+        identity = database.identity
+        async with identity.at_work("serve"):
+            running = [
+                asyncio.create_task(database.vault.watch()),
+                *(asyncio.create_task(identity.until_replaced(work)) for work in beside),
+            ]
             for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            await feeds.closed()
-            await access.log.written()
+                task.add_done_callback(_tell_failure)
+            try:
+                yield
+            finally:
+                feeds.end()
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+                await feeds.closed()
+                await access.log.written()
 
     app = Application(
         title="Casebook",
@@ -159,7 +165,8 @@ def create_app(
         dependencies=[Depends(Authorisation(access.log))],
     )
     problems.install(app)
-    app.add_middleware(Bodies)  # innermost
+    app.add_middleware(Replaced, identity=database.identity)  # innermost
+    app.add_middleware(Bodies)
     app.add_middleware(Gate, access=access)
     app.add_middleware(Shedding)
     app.add_middleware(problems.Unexpected)

@@ -62,6 +62,7 @@ class Readiness(BaseModel, extra="forbid"):
 
     status: Literal["ready", "not ready"]
     database: Literal["ok", "does not answer"]
+    log: Literal["ok", "replaced"] | None = None
     views: Condition | None = None
 
 
@@ -184,16 +185,19 @@ def router(database: Database, store: EventStore) -> APIRouter:
         `current`: all that was written before the last 15 seconds is shown. `slow`: it is not, and
         the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
         moves, or something is missing that is said to be there. Judged by how far the log has been
-        folded, not by what runs.
+        folded, not by what runs. `log` is `replaced` when it was restored while this process ran:
+        start it again.
         """
         try:
             async with answering(_READY_SECONDS):
                 report = await looked()
         except StoreUnavailable:
             return _readiness(HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer"})
-        stuck = report.condition == "stuck"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK
-        return _readiness(status, {"database": "ok", "views": report.condition})
+        replaced = database.identity.is_replaced
+        unfit = replaced or report.condition == "stuck"
+        status = HTTPStatus.SERVICE_UNAVAILABLE if unfit else HTTPStatus.OK
+        log = "replaced" if replaced else "ok"
+        return _readiness(status, {"database": "ok", "log": log, "views": report.condition})
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)

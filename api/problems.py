@@ -25,6 +25,7 @@ from api.tokens import TokensUncheckable
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.failures import StoreBusy, StoreUnavailable
+from eventstore.log_identity import LogReplaced
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LogReplaced: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Any other CasebookError is the server's own fault: 500."""
 

@@ -30,6 +30,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.log_identity import LogIdentity
 from eventstore.master_keys import MasterKeys
 from eventstore.vault import Vault, keys_of
 
@@ -77,7 +78,7 @@ class _Server:
 class Database:
     """A connected database. Bound to the event loop in which it is first used.
 
-    `vault`: the keys of the persons whose words are in it.
+    `vault`: the keys of the persons whose words are in it. `identity`: which log is in it.
     """
 
     client: AsyncMongoClient[JsonObject]
@@ -86,6 +87,7 @@ class Database:
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     vault: Vault = field(repr=False, compare=False)
+    identity: LogIdentity = field(repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
     _names: Mapping[str, str] = field(default_factory=dict)
@@ -291,7 +293,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
     name = client.get_default_database(_DATABASE_NAME).name
     masters = masters or MasterKeys.given()
     vault = Vault(client[keys_of(name)], client[name], masters)
-    return Database(client, name, url, driver, masters, vault)
+    return Database(client, name, url, driver, masters, vault, LogIdentity(client[name]))
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

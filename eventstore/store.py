@@ -255,8 +255,10 @@ class EventStore:
         They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
         already has one of their versions; StoreBusy; and
         StoreUnavailable if the database does not answer: whether they were written is then found
-        out by reading.
+        out by reading. LogReplaced, with nothing written, if this is no longer the log that the
+        process was started on.
         """
+        await self.check_log()
         documents = [to_document(event) for event in events]
         if len(documents) == 1:
             await self._insert(documents[0])
@@ -265,6 +267,10 @@ class EventStore:
                 await self._database.in_transaction(
                     lambda session: self._insert_all(documents, session)
                 )
+
+    async def check_log(self) -> None:
+        """Raise LogReplaced if this is no longer the log that the process was started on."""
+        await self._database.identity.check()
 
     async def _insert_alone(self, document: EventDocument) -> None:
         with translating():
