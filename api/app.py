@@ -46,7 +46,7 @@ from api.timekeeper import Timekeeper
 from api.tokens import Tokens
 from api.visible import Views
 from eventstore.driver import Database
-from eventstore.log_checkpoints import LogCheckpoints, signing_key
+from eventstore.log_checkpoints import LogCheckpoints, Witness, last_path, signing_key
 from eventstore.store import EventStore
 from projections import keeping
 from projections.erasing import Eraser
@@ -89,7 +89,8 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
         _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
     elif settings.checkpoint_seconds:
         key = signing_key(settings.signing_key_path)
-        notary = LogCheckpoints(database, store, key)
+        last = last_path(settings.signing_key_path)
+        notary = LogCheckpoints(database, store, key, last)
         work.append(partial(notary.keep, settings.checkpoint_seconds))
     return work
 
@@ -126,6 +127,7 @@ def create_app(
     """
     feeds = feeds or feed.Feeds(database, store)
     access = access or Access(keys.Keys(database), AccessLog(database))
+    witness = Witness(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -139,6 +141,7 @@ def create_app(
         async with identity.at_work("serve"):
             running = [
                 asyncio.create_task(database.vault.watch()),
+                asyncio.create_task(witness.watch()),
                 *(asyncio.create_task(identity.until_replaced(work)) for work in beside),
             ]
             for task in running:
@@ -185,7 +188,7 @@ def create_app(
     app.include_router(dashboard.router(views, sights))
     app.include_router(agents.router(views))
     app.include_router(desk.router(desks))
-    app.include_router(health.router(database, store))
+    app.include_router(health.router(database, store, witness))
     app.include_router(metrics.router(database, store))
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))

@@ -17,7 +17,7 @@ from domain.events import JsonObject
 from eventstore.driver import Database
 from eventstore.envelope import time_of
 from eventstore.failures import StoreUnavailable, answering
-from eventstore.log_checkpoints import Statement, last_statement
+from eventstore.log_checkpoints import Statement, Witness, last_statement
 from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.health import Condition, Health, Lag, Report, age_seconds
@@ -141,6 +141,9 @@ class ProjectionsAnswer(ViewsHealth):
     partitions: list[PartitionAnswer]
     replay: ReplayAnswer | None = Field(description="Null while none is at work.")
     checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
+    missing_checkpoint: int | None = Field(
+        description="The last checkpoint that this process has seen, if it is gone by now."
+    )
 
 
 class RepairAsked(BaseModel, extra="forbid"):
@@ -150,8 +153,8 @@ class RepairAsked(BaseModel, extra="forbid"):
     repair: Literal[True]
 
 
-def router(database: Database, store: EventStore) -> APIRouter:
-    """Make the routes over one database."""
+def router(database: Database, store: EventStore, witness: Witness) -> APIRouter:
+    """Make the routes over one database. `witness` has seen the log's checkpoints."""
     generations = Generations(database)
     health = Health(store)
     looking = asyncio.Lock()
@@ -229,6 +232,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
             ],
             "replay": None if build is None else build._asdict(),
             "checkpoint": None if statement is None else _checkpoint(statement),
+            "missing_checkpoint": witness.missing and witness.missing.number,
         }
         return json_response(shown, {})
 

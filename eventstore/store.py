@@ -336,18 +336,24 @@ class EventStore:
         document that is no event: the verifier tells more about it.
         """
         heads: dict[UUID, tuple[int, bytes]] = {}
+        async for ticket_id, version, hash_ in self.hashes():
+            known = heads.get(ticket_id)
+            if known is None or known[0] < version:
+                heads[ticket_id] = (version, hash_)
+        return heads
+
+    async def hashes(self) -> AsyncIterator[tuple[UUID, int, bytes]]:
+        """Yield ticket, version and hash of every event, in the order of storage.
+
+        Raises HistoryError for a document that is no event.
+        """
         wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
         async for event in self._events.find({}, wanted, batch_size=_SCAN_BATCH_DOCUMENTS):
-            try:
-                ticket_id, head = event["ticket_id"], (event["version"], event["hash"])
-                known = heads.get(ticket_id)
-                if known is None or known[0] < head[0]:
-                    heads[ticket_id] = head
-            except (KeyError, TypeError) as error:
-                raise HistoryError("not_an_event", f"not an event: {event!r}") from error
-            if not isinstance(ticket_id, UUID):
-                raise HistoryError("not_an_event", f"not an event: {event!r}")
-        return heads
+            match event:
+                case {"ticket_id": UUID() as ticket_id, "version": int(version), "hash": hash_}:
+                    yield ticket_id, version, hash_
+                case _:
+                    raise HistoryError("not_an_event", f"not an event: {event!r}")
 
     async def in_order(self) -> AsyncIterator[EventDocument]:
         """Give every stored document by ticket id and version.
