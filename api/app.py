@@ -36,6 +36,7 @@ from api.gate import Access, Authorisation, Gate
 from api.handle import Handler
 from api.metrics import Measuring
 from api.openapi import Application, operation_id
+from api.replaced import Replaced
 from api.representations import Tickets
 from api.sending import Dispatcher
 from api.settings import Settings
@@ -45,7 +46,7 @@ from api.timekeeper import Timekeeper
 from api.tokens import Tokens
 from api.visible import Views
 from eventstore.driver import Database
-from eventstore.log_checkpoints import LogCheckpoints, signing_key
+from eventstore.log_checkpoints import LogCheckpoints, Witness, last_path, signing_key
 from eventstore.store import EventStore
 from projections import keeping
 from projections.erasing import Eraser
@@ -88,7 +89,8 @@ def projecting(database: Database, store: EventStore, settings: Settings) -> lis
         _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
     elif settings.checkpoint_seconds:
         key = signing_key(settings.signing_key_path)
-        notary = LogCheckpoints(database, store, key)
+        last = last_path(settings.signing_key_path)
+        notary = LogCheckpoints(database, store, key, last)
         work.append(partial(notary.keep, settings.checkpoint_seconds))
     return work
 
@@ -125,6 +127,7 @@ def create_app(
     """
     feeds = feeds or feed.Feeds(database, store)
     access = access or Access(keys.Keys(database), AccessLog(database))
+    witness = Witness(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -135,21 +138,26 @@ def create_app(
         await Erasures(database).prepare()
         await database.vault.prepare()
         await access.log.prepare()
-        running = [
-            asyncio.create_task(work())
-            for work in (database.clock.keep, database.vault.watch, *beside)
-        ]
-        for task in running:
-            task.add_done_callback(_tell_failure)
-        try:
-            yield
-        finally:
-            feeds.end()
+        identity = database.identity
+        async with identity.at_work("serve"):
+            running = [
+                *(
+                    asyncio.create_task(work())
+                    for work in (database.clock.keep, database.vault.watch, witness.watch)
+                ),
+                *(asyncio.create_task(identity.until_replaced(work)) for work in beside),
+            ]
             for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            await feeds.closed()
-            await access.log.written()
+                task.add_done_callback(_tell_failure)
+            try:
+                yield
+            finally:
+                feeds.end()
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+                await feeds.closed()
+                await access.log.written()
 
     app = Application(
         title="Casebook",
@@ -163,7 +171,8 @@ def create_app(
         dependencies=[Depends(Authorisation(access.log))],
     )
     problems.install(app)
-    app.add_middleware(Bodies)  # innermost
+    app.add_middleware(Replaced, identity=database.identity)  # innermost
+    app.add_middleware(Bodies)
     app.add_middleware(Gate, access=access)
     app.add_middleware(Shedding)
     app.add_middleware(problems.Unexpected)
@@ -182,7 +191,7 @@ def create_app(
     app.include_router(dashboard.router(views, sights))
     app.include_router(agents.router(views))
     app.include_router(desk.router(desks))
-    app.include_router(health.router(database, store))
+    app.include_router(health.router(database, store, witness))
     app.include_router(metrics.router(database, store))
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))

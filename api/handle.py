@@ -228,6 +228,7 @@ class Handler:
         What is known may be old. An append finds that out by itself; a refusal or "no change" does
         not, so unless all was just read (`sure`), give None instead of either.
         """
+        await self._store.check_log()  # what is kept of the ticket would be of another log
         ticket_id, actor = stream.ticket_id, submission.actor
         follow_up_id = None
         if isinstance(submission.command, Reply):

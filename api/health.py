@@ -19,7 +19,7 @@ from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import time_of
 from eventstore.failures import StoreUnavailable, answering
-from eventstore.log_checkpoints import Statement, last_statement
+from eventstore.log_checkpoints import Statement, Witness, last_statement
 from eventstore.store import EventStore
 from projections.generations import Generations
 from projections.health import Condition, Health, Lag, Report, age_seconds
@@ -66,6 +66,7 @@ class Readiness(BaseModel, extra="forbid"):
 
     status: Literal["ready", "not ready"]
     database: Literal["ok", "does not answer"]
+    log: Literal["ok", "replaced"] | None = None
     views: Condition | None = None
     clock: Literal["ok", "far off"] | None = Field(
         default=None,
@@ -151,6 +152,9 @@ class ProjectionsAnswer(ViewsHealth):
     partitions: list[PartitionAnswer]
     replay: ReplayAnswer | None = Field(description="Null while none is at work.")
     checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
+    missing_checkpoint: int | None = Field(
+        description="The last checkpoint that this process has seen, if it is gone by now."
+    )
 
 
 class RepairAsked(BaseModel, extra="forbid"):
@@ -160,8 +164,8 @@ class RepairAsked(BaseModel, extra="forbid"):
     repair: Literal[True]
 
 
-def router(database: Database, store: EventStore) -> APIRouter:
-    """Make the routes over one database."""
+def router(database: Database, store: EventStore, witness: Witness) -> APIRouter:
+    """Make the routes over one database. `witness` has seen the log's checkpoints."""
     generations = Generations(database)
     health = Health(store)
     stored = Looking(database)
@@ -198,7 +202,8 @@ def router(database: Database, store: EventStore) -> APIRouter:
         moves, or something is missing that is said to be there. Judged by how far the log has been
         folded, not by what runs. And whoever writes to the log in this process, or follows it, must
         get on: one that the database has left without an answer for longer than it may take is told
-        in `held_up`, though the database answers others.
+        in `held_up`, though the database answers others. `log` is `replaced` when it was restored
+        while this process ran: start it again.
 
         What another version has stored and this one cannot read is counted in `unreadable`, and
         makes it not ready only where nothing right can be done without: the newest set-up of the
@@ -217,10 +222,12 @@ def router(database: Database, store: EventStore) -> APIRouter:
         except EssentialUnreadable:
             report, readable = None, False
         condition = None if report is None else report.condition
-        ready = readable and not held_up and condition != "stuck"
+        replaced = database.identity.is_replaced
+        ready = readable and not replaced and not held_up and condition != "stuck"
         counts = database.unreadable.counts()
         told = {
             "database": "ok",
+            "log": "replaced" if replaced else "ok",
             "views": condition,
             "clock": "far off" if database.clock.is_far_off else "ok",
             **late,
@@ -258,6 +265,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
             ],
             "replay": None if build is None else build._asdict(),
             "checkpoint": None if statement is None else _checkpoint(statement),
+            "missing_checkpoint": witness.missing and witness.missing.number,
         }
         return json_response(shown, {})
 

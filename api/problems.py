@@ -26,6 +26,7 @@ from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.documents import EssentialUnreadable
 from eventstore.failures import StoreBusy, StoreUnavailable
+from eventstore.log_identity import LogReplaced
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     EssentialUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LogReplaced: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Any other CasebookError is the server's own fault: 500."""
 

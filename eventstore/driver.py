@@ -37,6 +37,7 @@ from domain.events import JsonObject
 from eventstore.clock import DatabaseClock
 from eventstore.documents import Unreadable
 from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
+from eventstore.log_identity import LogIdentity
 from eventstore.master_keys import MasterKeys
 from eventstore.progress import Progresses
 from eventstore.vault import Vault, keys_of
@@ -87,7 +88,7 @@ class Database:
     """A connected database. Bound to the event loop in which it is first used.
 
     `vault`: the keys of the persons whose words are in it. `clock`: what its events are dated by.
-    `unreadable`: what this process could not read of it.
+    `identity`: which log is in it. `unreadable`: what this process could not read of it.
     """
 
     client: AsyncMongoClient[JsonObject]
@@ -98,6 +99,7 @@ class Database:
     _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)
     vault: Vault = field(repr=False, compare=False)
     clock: DatabaseClock = field(repr=False, compare=False)
+    identity: LogIdentity = field(repr=False, compare=False)
     progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
     """What must get on in this process."""
     unreadable: Unreadable = field(default_factory=Unreadable, repr=False, compare=False)
@@ -344,7 +346,10 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
 
     clock, unreadable = DatabaseClock(ask_time), Unreadable()
     vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable)
-    return Database(client, name, url, driver, masters, scans, vault, clock, unreadable=unreadable)
+    identity = LogIdentity(client[name])
+    return Database(
+        client, name, url, driver, masters, scans, vault, clock, identity, unreadable=unreadable
+    )
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:

@@ -44,12 +44,27 @@ def place(path: Path, content: bytes, mode: int = 0o600) -> bool:
     finally:
         with suppress(OSError):  # what went wrong before it is what counts
             temporary.unlink()
+    _sync_folder(path)
+    return True
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Put new content in a file's place whole and durably. Not for keys. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path)
+
+
+def _sync_folder(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # or the file's name may be lost with the power
     finally:
         os.close(folder)
-    return True
 
 
 def names_for(path: Path, database: str) -> Iterator[Path]:

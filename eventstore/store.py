@@ -260,8 +260,10 @@ class EventStore:
         They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
         already has one of their versions; StoreBusy; and
         StoreUnavailable if the database does not answer: whether they were written is then found
-        out by reading.
+        out by reading. LogReplaced, with nothing written, if this is no longer the log that the
+        process was started on.
         """
+        await self.check_log()
         documents = [to_document(event) for event in events]
         if len(documents) == 1:
             await self._insert(documents[0])
@@ -270,6 +272,10 @@ class EventStore:
                 await self._database.in_transaction(
                     lambda session: self._insert_all(documents, session)
                 )
+
+    async def check_log(self) -> None:
+        """Raise LogReplaced if this is no longer the log that the process was started on."""
+        await self._database.identity.check()
 
     async def _insert_alone(self, document: EventDocument) -> None:
         with translating():
@@ -335,19 +341,28 @@ class EventStore:
         document that is no event: the verifier tells more about it.
         """
         heads: dict[UUID, tuple[int, bytes]] = {}
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
-        async for document in self._database.scan(self._name, {}, wanted):
-            event = cast("EventDocument", document)
-            try:
-                ticket_id, head = event["ticket_id"], (event["version"], event["hash"])
-                known = heads.get(ticket_id)
-                if known is None or known[0] < head[0]:
-                    heads[ticket_id] = head
-            except (KeyError, TypeError) as error:
-                raise HistoryError("not_an_event", f"not an event: {event!r}") from error
-            if not isinstance(ticket_id, UUID):
-                raise HistoryError("not_an_event", f"not an event: {event!r}")
+        async for ticket_id, version, hash_ in self.hashes():
+            known = heads.get(ticket_id)
+            if known is None or known[0] < version:
+                heads[ticket_id] = (version, hash_)
         return heads
+
+    async def hashes(self) -> AsyncIterator[tuple[UUID, int, bytes]]:
+        """Yield ticket, version and hash of every event, in the order of storage.
+
+        Raises HistoryError for a document that is no event.
+        """
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
+        async for event in self._database.scan(self._name, {}, wanted):
+            match event:
+                case {
+                    "ticket_id": UUID() as ticket_id,
+                    "version": int(version),
+                    "hash": bytes(hash_),
+                }:
+                    yield ticket_id, version, hash_
+                case _:
+                    raise HistoryError("not_an_event", f"not an event: {event!r}")
 
     async def in_order(self) -> AsyncIterator[EventDocument]:
         """Give every stored document by ticket id and version.

@@ -27,8 +27,17 @@ class ViewsStuck(CasebookError):
 
 @asynccontextmanager
 async def projecting(database: Database, store: EventStore) -> AsyncIterator[None]:
-    """Project inside the block, beside whoever else does."""
-    async with beside(project(database, store)):
+    """Project inside the block, beside whoever else does.
+
+    Raises LogReplaced, having cancelled what is done inside, when the log is restored meanwhile;
+    RestoreUnderWay.
+    """
+    identity = database.identity
+    async with (
+        identity.at_work("script"),
+        beside(identity.end_when_replaced()),
+        beside(project(database, store)),
+    ):
         yield
 
 

@@ -1,16 +1,36 @@
-"""Take a signed checkpoint of the log now; with --export, write it to a file to keep elsewhere."""
+"""Take a signed checkpoint of the log now; with --export, write it to a file to keep elsewhere.
+
+With --restored, sign that the log was restored: from which checkpoint it goes on, when, and why.
+What later checkpoints stood for is given up by that, and `scripts.verify` tells it. A restore does
+this by itself where the signing key is at hand.
+"""
 
 import argparse
 from pathlib import Path
 
 from api.settings import Settings
-from eventstore.log_checkpoints import LogCheckpoint, LogCheckpoints, signing_key, write_file
+from eventstore.driver import Database
+from eventstore.log_checkpoints import (
+    LogCheckpoint,
+    LogCheckpoints,
+    last_path,
+    signing_key,
+    write_file,
+)
+from eventstore.log_identity import LogReplaced
 from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.checkpoint", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.checkpoint",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--restored", metavar="WHY", help="the log was restored: sign that, and why"
+    )
     parser.add_argument("--export", type=Path, metavar="FILE", help="with all heads, to be kept")
     options = parser.parse_args()
     settings = Settings.from_environment()
@@ -20,9 +40,13 @@ async def main() -> int:
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
-        checkpoints = LogCheckpoints(db, store, key)
-        taken = await checkpoints.take()
-        print("nothing new since the last checkpoint" if taken is None else _describe(taken))
+        await db.identity.begin()
+        checkpoints = LogCheckpoints(db, store, key, last_path(settings.signing_key_path))
+        if options.restored is None:
+            taken = await checkpoints.take()
+        else:
+            taken = await sign_restore(db, checkpoints, options.restored)
+        print("nothing new since the last checkpoint" if taken is None else describe(taken))
         if options.export is not None:
             latest = taken or await checkpoints.latest()
             if latest is not None:
@@ -34,11 +58,28 @@ async def main() -> int:
     return 0
 
 
-def _describe(checkpoint: LogCheckpoint) -> str:
+async def sign_restore(db: Database, checkpoints: LogCheckpoints, why: str) -> LogCheckpoint:
+    """Sign that the log was restored. Raises KeyUnusable, CheckpointsGone."""
+    identity = await db.identity.read()
+    if identity is None:
+        raise LogReplaced
+    return await checkpoints.take_restored(why, identity.log)
+
+
+def describe(checkpoint: LogCheckpoint) -> str:
+    """Return what a checkpoint says, for people."""
     said = checkpoint.statement
-    return (
+    what = (
         f"checkpoint {said.number}: {said.tickets} tickets, {said.events} events, root {said.root}"
     )
+    if said.restored is None:
+        return what
+    since, last = said.restored.since, said.restored.last
+    begins = "no checkpoint" if since is None else f"checkpoint {since.number}"
+    given = ""
+    if last is not None and last != since:
+        given = f"; what was signed after that, up to {last.number}, is given up"
+    return f"{what}; the log was restored and goes on from {begins}{given}"
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ async def main() -> int:
     options = _options()
     async with database(Settings.from_environment()) as db:
         keys = Keys(db)
+        if options.what != "list":
+            await db.identity.begin()  # which refuses where a restore is not done
         if options.what == "make":
             await _make(keys, options, db.clock.now())
         elif options.what == "revoke":

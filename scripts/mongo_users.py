@@ -34,7 +34,7 @@ from pymongo.errors import OperationFailure
 
 from api import access_log, cursors, desk, keys
 from domain.events import JsonObject
-from eventstore import log_checkpoints, store
+from eventstore import log_checkpoints, log_identity, store
 from eventstore.driver import Database, Session, connect
 from eventstore.store import EventStore
 from eventstore.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
@@ -123,6 +123,8 @@ def privileges(
             *on(_OF_THE_API, *_WRITE),
             *on(parked, "insert", "update"),
             *on([PERSON_EVENTS], "insert", "createIndex"),
+            *on([log_identity.COLLECTION], "insert"),
+            *on([log_identity.PROCESSES], "insert", "update", "remove"),
             *on([PERSONS], "find", "insert", "update", "createIndex", of=of_keys),
             *on([KEYRING], "find", "insert", "update", of=of_keys),
         ],
@@ -135,11 +137,14 @@ def privileges(
             *on(FIRST.names, "find", "createCollection", "dropCollection"),
             *on(numbered, *_READ, *_WRITE, "createCollection", "dropCollection"),
             *on([PERSON_EVENTS], *_READ, "insert"),
+            *on([log_identity.COLLECTION], "find", "insert"),
+            *on([log_identity.PROCESSES], "find", "insert", "update", "remove"),
             *on([PERSONS, KEYRING], "find", of=of_keys),
         ],
         AUDITOR: [
             *everywhere,
             *on([store.COLLECTION, PERSON_EVENTS, *_LOG_CHECKPOINTS, desk.COLLECTION], *_READ),
+            *on([log_identity.COLLECTION], "find"),
         ],
     }
 

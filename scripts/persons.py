@@ -40,6 +40,8 @@ async def main() -> int:
         print(new_master_key())
         return 0
     async with database(Settings.from_environment()) as db:
+        if options.what in ("rewrap", "erase"):
+            await db.identity.begin()  # which refuses where a restore is not done
         if options.what == "rewrap":
             await _rewrap(db)
             return 0

@@ -10,6 +10,7 @@ from contextlib import suppress
 from api.app import projecting
 from api.settings import Settings
 from eventstore.store import EventStore
+from projections.beside import beside
 from projections.erasures import Erasures
 from projections.generations import Generations
 from scripts.console import database, run, screen, show_metrics
@@ -29,8 +30,9 @@ async def main() -> int:
         show_metrics(settings)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            work = [db.vault.watch, *projecting(db, store, settings)]
-            await asyncio.gather(*(each() for each in work))
+            async with db.identity.at_work("project"), beside(db.identity.end_when_replaced()):
+                work = [db.vault.watch, *projecting(db, store, settings)]
+                await asyncio.gather(*(each() for each in work))
     return 0
 
 

@@ -30,6 +30,7 @@ from eventstore.driver import Database
 from eventstore.store import EventStore
 from projections import sums, tickets
 from projections.audit import Auditor
+from projections.beside import beside
 from projections.comparing import Difference
 from projections.generations import Generations
 from projections.parked import ParkedTickets
@@ -72,7 +73,11 @@ async def main() -> int:
             if options.until is not None and options.until > db.clock.now():
                 at = options.until.isoformat()
                 raise UsageError(f"{at} has not come yet: nobody knows what will be so")
-            async with workers(db, options.workers) as processes:
+            async with (
+                db.identity.at_work("replay"),
+                beside(db.identity.end_when_replaced()),
+                workers(db, options.workers) as processes,
+            ):
                 rebuild = Rebuild(db, processes, report.progress)
                 return await _told_if_stopped(rebuild, options, report)
 

@@ -133,12 +133,19 @@ class Verification:
     """Hashes that checkpoints say must be there, by ticket and version."""
     heads: dict[str, Head] = field(default_factory=dict)
     events: int = 0
+    uncovered: int = 0
+    """Events behind what any checkpoint stands for: only their own chain vouches for them."""
+    uncovered_since: int | None = None
+    """When the first of them was recorded, as it says itself (milliseconds since 1970)."""
+    covered: dict[str, int] = field(default_factory=dict)
+    """By ticket: the version up to which a checkpoint stands for its events."""
     suspects: set[str] = field(default_factory=set)
     faults: dict[str, Fault] = field(default_factory=dict)
 
     def expect(self, ticket: str, version: int, hash_: str) -> None:
         """Take note of what a checkpoint says."""
         self.expected.setdefault(ticket, {})[version] = hash_
+        self.covered[ticket] = max(version, self.covered.get(ticket, 0))
 
     def see(self, event: Event) -> None:
         """Check an event that is its ticket's next; put aside tickets where something is odd."""
@@ -152,6 +159,11 @@ class Verification:
     def tick_off(self, event: Event) -> None:
         """Count an event, and compare it with what checkpoints say."""
         self.events += 1
+        if event.version > self.covered.get(event.ticket, 0):
+            self.uncovered += 1
+            at = event.plain and event.plain["recorded_at"]
+            if isinstance(at, int):
+                self.uncovered_since = min(at, self.uncovered_since or at)
         wanted = self.expected.get(event.ticket, {}).pop(event.version, None)
         if wanted not in (None, event.hash):
             detail = "a checkpoint holds another hash for it"
@@ -205,4 +217,76 @@ def _tree(nodes: Sequence[bytes]) -> bytes:
 def statement_bytes(checkpoint: Mapping[str, object], number: int) -> bytes:
     """Give the bytes of a checkpoint that are signed."""
     names = ("events", "previous", "root", "taken_at", "tickets")
-    return canonical({**{n: checkpoint[n] for n in names}, "format": 1, "number": number})
+    content = {**{n: checkpoint[n] for n in names}, "format": 1, "number": number}
+    if checkpoint.get("restored") is not None:
+        content |= {"format": 2, "restored": checkpoint["restored"]}
+    return canonical(content)
+
+
+@dataclass(slots=True)
+class Signed:
+    """What the signed checkpoints of a log say, one after the other."""
+
+    digests: dict[int, str] = field(default_factory=dict)
+    """By number: the SHA-256 of the statement (hex)."""
+    claims: dict[int, dict[str, Head]] = field(default_factory=dict)
+    """By number: the heads that are new in it; not of those that a restore gave up."""
+    heads: dict[str, Head] = field(default_factory=dict)
+    """The heads that the last one stands for."""
+    latest: Mapping[str, object] = field(default_factory=dict)
+    restores: dict[int, Mapping[str, object]] = field(default_factory=dict)
+    """By number: what a statement says of a restore."""
+
+    def follow(self, checkpoint: Mapping[str, object], digest: str) -> int:
+        """Take the next statement, whose signature was checked; return its number.
+
+        Raises KeyError, TypeError, ValueError if it does not follow the one before it.
+        """
+        before = max(self.digests, default=-1)
+        number, restored = checkpoint["_id"], checkpoint.get("restored")
+        if not isinstance(number, int) or checkpoint["previous"] != self.digests.get(before):
+            raise ValueError("it does not follow the one before it")
+        if restored is None:
+            if number != before + 1:
+                raise ValueError("it does not follow the one before it")
+        else:
+            self._go_back(number, before, restored)
+        self.digests[number] = digest
+        self.latest = checkpoint
+        return number
+
+    def _go_back(self, number: int, before: int, restored: object) -> None:
+        """Give up what stands behind the checkpoint from which a restored log goes on."""
+        if not isinstance(restored, dict):
+            raise TypeError("it does not say what was restored")
+        last, since = _known(restored["last"]), _known(restored["from"])
+        if number <= before or number != last[0] + 1:
+            raise ValueError("it does not follow the last one that it names")
+        if since[0] >= 0 and self.digests.get(since[0]) != since[1]:
+            raise ValueError("the checkpoint is not there from which it goes on")
+        for other in [other for other in self.claims if other > since[0]]:
+            del self.claims[other]
+        self.heads = {}
+        self.restores[number] = restored
+
+    def claim(self, number: int, heads: Mapping[str, Head]) -> None:
+        """Take note of the heads that are new in a checkpoint."""
+        self.claims[number] = dict(heads)
+        self.heads |= heads
+
+    def given_up_by(self, number: int) -> int | None:
+        """Return the number of the restore that gave a checkpoint up; None if none did."""
+        for restore, said in self.restores.items():
+            if _known(said["from"])[0] < number < restore:
+                return restore
+        return None
+
+
+def _known(content: object) -> tuple[int, str]:
+    """Read a checkpoint's number and digest; (-1, "") for none."""
+    match content:
+        case None:
+            return -1, ""
+        case {"number": int(number), "digest": str(digest)}:
+            return int(number), digest
+    raise ValueError("it names a checkpoint in another form")

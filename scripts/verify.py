@@ -3,7 +3,9 @@
 Reads the database, or a file that was exported. Shares no code with what writes the log: see
 `scripts/verification.py`.
 
-Exit code 0: all is as it was written. 1: something was tampered with. 3: it cannot be verified.
+Exit code 0: all is as it was written. 1: something was tampered with. 3: it cannot be verified, or
+nothing vouches for it: there is no signed checkpoint, and --unsigned does not say that this is
+known; or events are older than --within allows that no checkpoint stands for.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from bson.int64 import Int64
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from api.settings import Settings
 from domain.errors import CasebookError
@@ -32,6 +34,7 @@ from scripts.verification import (
     Fault,
     Head,
     Plain,
+    Signed,
     Verification,
     canonical,
     root_of,
@@ -127,17 +130,21 @@ def _milliseconds(value: object) -> int:
     return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-async def verify_database(db: Database, verification: Verification) -> None:
-    """Check every event of the log."""
-    stored = db.collection("ticket_events")
+async def verify_database(
+    db: Database, verification: Verification, collection: str = "ticket_events"
+) -> None:
+    """Check every event of the log, or of the events of persons, which have the same form."""
+    stored = db.collection(collection)
     # A date that Python does not know is a fault to report, and not an error.
     any_date = stored.codec_options.with_options(
         datetime_conversion=DatetimeConversion.DATETIME_AUTO
     )
     log = stored.with_options(codec_options=any_date)
     with progress() as bar:
-        task = bar.add_task("verifying", total=await log.estimated_document_count(), rate="events")
-        async for document in db.scan("ticket_events", codec_options=any_date):
+        task = bar.add_task(
+            f"verifying {collection}", total=await log.estimated_document_count(), rate="events"
+        )
+        async for document in db.scan(collection, codec_options=any_date):
             event = from_stored(document)
             if isinstance(document.get("ticket_id"), UUID):
                 verification.see(event)
@@ -224,54 +231,108 @@ def _from_line(line: bytes) -> Event:
 
 async def expect_database_checkpoints(
     db: Database, key: Ed25519PublicKey | None, verification: Verification
-) -> list[str]:
-    """Check the signed checkpoints in the database; take note of their heads; give their digests.
+) -> Signed:
+    """Check the signed checkpoints in the database; take note of their heads; return what they say.
 
     Raises CannotVerify if there are some and the key is not that which they name.
     """
-    heads: dict[str, Head] = {}
-    digests: list[str] = []
-    root: object = root_of({})
+    signed = Signed()
     async for checkpoint in db.scan("log_checkpoints").sort("_id", 1):
-        number = len(digests)
+        name = checkpoint.get("_id")
         if key is None:
             raise CannotVerify("there are checkpoints, but no public key: name it with --key")
         if checkpoint.get("key_id") != _key_id(key):
             raise CannotVerify(
-                f"checkpoint {number} is signed by key {checkpoint.get('key_id')}, and the key at "
+                f"checkpoint {name} is signed by key {checkpoint.get('key_id')}, and the key at "
                 f"hand is {_key_id(key)}: name the right one with --key"
             )
+        expected = len(signed.digests)
         try:
-            before = digests[-1] if digests else None
-            if checkpoint["_id"] != number or checkpoint["previous"] != before:
-                raise ValueError("it does not follow the one before it")  # noqa: TRY301
-            signed = statement_bytes(checkpoint, number)
-            key.verify(_bytes(checkpoint["signature"]), signed)
-            for ticket, head in await _heads_of(db, checkpoint):
-                heads[ticket] = head
-                verification.expect(ticket, *head)
+            content = statement_bytes(checkpoint, name if isinstance(name, int) else expected)
+            key.verify(_bytes(checkpoint["signature"]), content)
+            number = signed.follow(checkpoint, hashlib.sha256(content).hexdigest())
+            signed.claim(number, dict(await _heads_of(db, checkpoint)))
         except (InvalidSignature, KeyError, TypeError, ValueError) as error:
             reason = str(error) or "its signature is not of this content"
-            verification.report(Fault(f"(checkpoint {number})", number, "edited", reason))
-            return digests
-        digests.append(hashlib.sha256(signed).hexdigest())
-        root = checkpoint["root"]
+            at = max(signed.digests, default=-1) + 1
+            verification.report(Fault(f"(checkpoint {at})", at, "edited", reason))
+            break
+    for heads in signed.claims.values():
+        for ticket, head in heads.items():
+            verification.expect(ticket, *head)
     # The last root stands for all heads. One that was altered before is found in the log itself.
-    if root_of(heads) != root:
-        last = len(digests) - 1
+    if signed.digests and root_of(signed.heads) != signed.latest["root"]:
+        last = max(signed.digests)
         detail = "its heads are not those of its root"
         verification.report(Fault(f"(checkpoint {last})", last, "edited", detail))
-    return digests
+    return signed
 
 
-def compare_kept(kept: tuple[int, str], digests: Sequence[str], verification: Verification) -> None:
-    """Compare a checkpoint that was kept elsewhere with that of the same number in the database."""
+def compare_kept(kept: tuple[int, str], signed: Signed, verification: Verification) -> str | None:
+    """Compare a checkpoint that was kept elsewhere with that of the same number in the database.
+
+    Return what is to be said of it, if anything but a fault is.
+    """
     number, digest = kept
     name = f"(checkpoint {number})"
-    if number >= len(digests):
+    restore = signed.given_up_by(number)
+    if number in signed.digests:
+        if signed.digests[number] != digest:
+            verification.report(Fault(name, number, "edited", "the database has another one"))
+    elif restore is None:
         verification.report(Fault(name, number, "deleted", "the database has it no more"))
-    elif digests[number] != digest:
-        verification.report(Fault(name, number, "edited", "the database has another one"))
+    else:
+        return f"checkpoint {number}, which was kept, was given up by the restore of {restore}"
+    return None
+
+
+def read_last(path: Path) -> tuple[int, str] | None:
+    """Read which checkpoint was last seen beside the signing key; None if none is kept there.
+
+    Raises CannotVerify.
+    """
+    try:
+        if not path.exists():
+            return None
+        content = json.loads(path.read_bytes())
+        return int(content["number"]), str(content["digest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CannotVerify(f"cannot read {path}: {error}") from error
+
+
+async def views_ahead(db: Database, verification: Verification) -> int | None:
+    """Report tickets of which the views show more than the log has; return how many are shown.
+
+    A view is no proof, but it remembers events at the end of a ticket that vanished since the last
+    checkpoint. None if nothing is shown, or if one may not see it.
+    """
+    try:
+        active = await db.collection("generations").find_one({"_id": "active"})
+        numbers = None if active is None else active["numbers"]
+        if active is None or not isinstance(numbers, dict):
+            return None
+        if not active["shape"]:  # they are of the log from before a restore
+            return None
+        reads = db.collection(f"ticket_reads_{numbers['ticket_reads']}")
+        shown = {
+            str(each["_id"]): each.get("version")
+            async for each in reads.find({}, {"version": 1}, batch_size=1000)
+        }
+    except OperationFailure:
+        return None
+    log = db.collection("ticket_events")
+    for ticket, version in shown.items():
+        head = verification.heads.get(ticket, (0, ""))[0]
+        if not isinstance(version, int) or version <= head or ticket in verification.faults:
+            continue
+        # It may have got events since it was read.
+        wanted = {"ticket_id": UUID(ticket)}
+        events = await log.find(wanted, {"_id": 0, "version": 1}).to_list()
+        head = max((_place(event.get("version")) for event in events), default=0)
+        if version > head:
+            detail = f"the views show version {version} of this ticket"
+            verification.report(Fault(ticket, head + 1, "deleted", detail))
+    return len(shown)
 
 
 def _key_id(key: Ed25519PublicKey) -> str:
@@ -346,43 +407,118 @@ async def main() -> int:
     parser.add_argument("--file", type=Path, help="an exported file, instead of the database")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")
+    parser.add_argument(
+        "--unsigned", action="store_true", help="there need be no signed checkpoint"
+    )
+    parser.add_argument(
+        "--views",
+        action="store_true",
+        help="compare with what the views show, too, as is always done with the embedded database",
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        metavar="SECONDS",
+        help="a checkpoint must stand for every event that is older",
+    )
     options = parser.parse_args()
     try:
-        return await _verify(options.file, options.checkpoint, options.key)
+        return await _verify(options)
     except Exception as error:  # noqa: BLE001 exit 1 is for tampering, and for nothing else
         known = isinstance(error, CasebookError | PyMongoError)
         fail(f"cannot verify: {error if known else repr(error)}")
         return CANNOT_VERIFY
 
 
-async def _verify(file: Path | None, kept: Path | None, key_file: Path | None) -> int:
+async def _verify(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
-    verification = Verification()
-    key_path = key_file or settings.signing_key_path.with_suffix(".pub")
-    key = read_key(key_path, needed=key_file is not None)
+    kept: Path | None = options.checkpoint
+    verification, persons = Verification(), Verification()
+    key_path = options.key or settings.signing_key_path.with_suffix(".pub")
+    key = read_key(key_path, needed=options.key is not None)
     from_file = None if kept is None else expect_checkpoint_file(kept, key, verification)
-    digests: list[str] = []
-    if file is not None:
-        verify_file(file, verification)
+    signed, said = Signed(), []
+    if options.file is not None:
+        verify_file(options.file, verification)
     else:
         if settings.mongodb_url is None and not (settings.data_dir / "database").exists():
             raise CannotVerify(f"there is no database in {settings.data_dir}")
         async with database(settings) as db:
-            digests = await expect_database_checkpoints(db, key, verification)
+            signed = await expect_database_checkpoints(db, key, verification)
+            known = (from_file, read_last(key_path.with_suffix(".last")))
+            said += [compare_kept(each, signed, verification) for each in known if each is not None]
             await verify_database(db, verification)
-        if from_file is not None:
-            compare_kept(from_file, digests, verification)
+            await verify_database(db, persons, "person_events")
+            # A user for auditing may not read them.
+            if settings.mongodb_url is None or options.views:
+                shown = await views_ahead(db, verification)
+                said.append(f"views compared: {shown} tickets" if shown else "no views to compare")
     faults = verification.finish()
     if not verification.events and not faults:
         raise CannotVerify("there are no events")
-    return _say(verification, faults, len(digests))
+    for told in filter(None, said):
+        print(told)
+    if from_file is not None:
+        print(f"{kept}: checkpoint {from_file[0]}, kept elsewhere, was compared")
+    _say_what_is_signed(verification, signed, key)
+    of_persons = [fault._replace(ticket=f"(person {fault.ticket})") for fault in persons.finish()]
+    code = _say(verification, persons, [*faults, *of_persons], len(signed.digests))
+    if code != OK:
+        return code
+    if not verification.covered and not options.unsigned:
+        fail(
+            "nothing vouches for this log: there is no signed checkpoint of it (--unsigned: known)"
+        )
+        return CANNOT_VERIFY
+    since = verification.uncovered_since
+    if options.within is not None and since is not None and _age(since) > options.within:
+        fail(f"no checkpoint stands for events since {_time(since)}: more than --within ago")
+        return CANNOT_VERIFY
+    return OK
 
 
-def _say(verification: Verification, faults: Sequence[Fault], checkpoints: int) -> int:
+def _say_what_is_signed(
+    verification: Verification, signed: Signed, key: Ed25519PublicKey | None
+) -> None:
+    """Say what is vouched for by which signature, and how old that is."""
+    for number, restored in signed.restores.items():
+        since = restored["from"]
+        begins = f"checkpoint {since['number']}" if isinstance(since, dict) else "no checkpoint"
+        print(f"checkpoint {number}: restored, going on from {begins}: {restored['why']}")
+    if signed.digests and key is not None:
+        at = signed.latest["taken_at"]
+        when = f"{_time(at)}, {_age(at):.0f} seconds ago" if isinstance(at, int) else "no time"
+        print(f"the last is checkpoint {max(signed.digests)} of {when}, by key {_key_id(key)}")
+    covered = verification.events - verification.uncovered
+    print(f"checkpoints stand for {covered} of {verification.events} events")
+    since = verification.uncovered_since
+    if since is not None:
+        print(f"only their own chain vouches for {verification.uncovered}, since {_time(since)}")
+
+
+def _time(milliseconds: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)).isoformat()
+
+
+def _age(milliseconds: int) -> float:
+    then = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    return (datetime.now(UTC) - then).total_seconds()
+
+
+def _say(
+    verification: Verification, persons: Verification, faults: Sequence[Fault], checkpoints: int
+) -> int:
     tickets = len(verification.heads.keys() | {f.ticket for f in faults if f.ticket[0] != "("})
     print(f"tickets {tickets}, events {verification.events}, checkpoints {checkpoints}")
+    if persons.events:
+        print(f"steps of erasures {persons.events}, of which their own chain vouches for all")
     if not faults:
-        print("ok: every event is as it was written")
+        if not verification.uncovered:
+            print("ok: every event is as it was written")
+        elif verification.covered:
+            print("ok: what checkpoints stand for is as it was written; the rest may be forged")
+        else:
+            print("unsigned: the chains are whole, and all of it may be forged")
         return OK
     for fault in faults[:_SHOWN]:
         print(

@@ -1,0 +1,288 @@
+"""Which log this is, and which processes are at work on it.
+
+A process keeps the last version of many tickets in memory. If the log is restored to an earlier
+time while it runs, its next append would leave a hole: versions 1, 2, 3 and 5. So a log has an
+identity, which a restore replaces before it writes its first event. Every process reads it when it
+starts and every second; a process that finds another one writes nothing to the log any more
+(`LogReplaced`), until it is started again.
+
+    log_identity   {_id: "log", log, made_at, why, restoring}
+    processes      {_id: "host:123:ab", kind, seen_at}    a sign of life every few seconds
+
+An append asks nothing of the database for this. What is appended in the second before the new
+identity is read is a version without the one before it: the verifier names it, and projectors park
+its ticket.
+
+`restoring` names the restore that is under way or was interrupted: no process starts on half a log.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import NamedTuple, cast
+from uuid import UUID, uuid4
+
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore.envelope import utc_now
+from eventstore.failures import StoreError, answering, translating
+
+COLLECTION = "log_identity"
+PROCESSES = "processes"
+LOOK_SECONDS = 1.0
+STALE_SECONDS = 3.0
+"""A process that has not read the identity for so long, as after it was frozen, reads it before it
+appends."""
+ALIVE_SECONDS = 15.0
+"""For how long after its last sign of life a process counts as running."""
+
+_BEAT_SECONDS = 3.0
+_PATIENCE_SECONDS = 3.0
+_FORGOTTEN_SECONDS = 3600.0
+_LOG = "log"
+
+_log = logging.getLogger(__name__)
+
+
+class LogReplaced(StoreError):
+    """The log was restored while the process ran: what it knows of tickets is of the former log."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "log_replaced",
+            "the log has been restored since this process started: it takes no commands until it "
+            "is started again",
+        )
+
+
+class RestoreUnderWay(CasebookError):
+    """A restore has begun and is not done, or was interrupted: the log is not whole yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "restore_under_way",
+            "a restore into this database is not done: finish it by running it again",
+        )
+
+
+class Identity(NamedTuple):
+    """Which log it is, since when and why; `restoring`: which restore is under way, if one is."""
+
+    log: UUID
+    made_at: datetime
+    why: str
+    restoring: str | None
+
+
+class LogIdentity:
+    """The identity of one database's log, as this process knows it."""
+
+    def __init__(self, database: AsyncDatabase[JsonObject]) -> None:
+        self._identity = database[COLLECTION]
+        self._processes = database[PROCESSES]
+        self._known: UUID | None = None
+        self._replaced = asyncio.Event()
+        self._at_work = 0
+        self._looked_at = self._beaten_at = float("-inf")
+        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the log is another one than when the process started."""
+        return self._replaced.is_set()
+
+    async def read(self) -> Identity | None:
+        """Return the identity as it is stored; None if the log has none. Raises StoreError."""
+        with translating():
+            found = await self._identity.find_one({"_id": _LOG})
+        return None if found is None else _identity(found)
+
+    async def begin(self) -> None:
+        """Remember which log this is; a log without an identity gets one.
+
+        Raises RestoreUnderWay, LogReplaced, StoreError.
+        """
+        found = await self.read()
+        if found is None:
+            made: JsonObject = {
+                "_id": _LOG,
+                "log": uuid4(),
+                "made_at": utc_now(),
+                "why": "it is new",
+            }
+            try:
+                with translating():
+                    await self._identity.insert_one(made)
+            except StoreError as error:
+                if not isinstance(error.__cause__, DuplicateKeyError):
+                    raise
+            found = await self.read()
+        if found is None:
+            raise LogReplaced
+        if found.restoring is not None:
+            raise RestoreUnderWay
+        if not self._at_work:  # nothing of this process's is of another log yet
+            self._known = found.log
+            self._replaced.clear()
+        self._see(found.log)
+        await self.check()
+
+    async def check(self) -> None:
+        """Raise LogReplaced if the log is another one than at the start.
+
+        Asks the database only if the identity has not been read for some seconds; then it raises
+        StoreUnavailable too. Checks nothing in a process that has not begun.
+        """
+        if self._known is None:
+            return
+        if not self.is_replaced and _now() - self._looked_at > STALE_SECONDS:
+            await self._look()
+        if self.is_replaced:
+            raise LogReplaced
+
+    @asynccontextmanager
+    async def at_work(self, kind: str) -> AsyncIterator[None]:
+        """Show signs of life, and look for another identity, inside the block.
+
+        Raises what `begin` raises.
+        """
+        await self.begin()
+        await self._bury()
+        await self._beat(kind)
+        watching = asyncio.create_task(self._watch(kind))
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            try:
+                await self._processes.delete_one({"_id": self._me})
+            except PyMongoError:
+                _log.info(
+                    "the database does not answer; this process counts as running for a while"
+                )
+
+    async def until_replaced(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do background work; cancel it when the log turns out to be another one."""
+        working = asyncio.ensure_future(work())
+        replaced = asyncio.create_task(self._replaced.wait())
+        try:
+            await asyncio.wait((working, replaced), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+        finally:
+            for task in (working, replaced):
+                task.cancel()
+            await asyncio.gather(working, replaced, return_exceptions=True)
+
+    async def end_when_replaced(self) -> None:
+        """Wait until the log turns out to be another one, then raise LogReplaced."""
+        await self._replaced.wait()
+        raise LogReplaced
+
+    async def running(self) -> list[str]:
+        """Return which processes have shown life lately: "kind host:pid". Raises StoreError."""
+        return [
+            f"{each.get('kind')} {str(each['_id']).rpartition(':')[0]}"
+            for each, age in await self._shown()
+            if age < timedelta(seconds=ALIVE_SECONDS) and each["_id"] != self._me
+        ]
+
+    async def replace(self, why: str, restoring: str | None = None) -> UUID:
+        """Give the log a new identity: all processes that run stop writing to it.
+
+        Raises StoreError.
+        """
+        new = uuid4()
+        change: JsonObject = {"log": new, "made_at": utc_now(), "why": why, "restoring": restoring}
+        with translating():
+            await self._identity.update_one({"_id": _LOG}, {"$set": change}, upsert=True)
+        return new
+
+    async def restored(self, restoring: str) -> None:
+        """Say that a restore is done: processes may start. Raises StoreError."""
+        with translating():
+            await self._identity.update_one(
+                {"_id": _LOG, "restoring": restoring}, {"$set": {"restoring": None}}
+            )
+
+    async def _watch(self, kind: str) -> None:
+        silent = False
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self._look()
+                if _now() - self._beaten_at > _BEAT_SECONDS:
+                    await self._beat(kind)
+                silent = False
+            except CasebookError as error:
+                if not silent:
+                    _log.warning("the log's identity cannot be read: %s", error)
+                silent = True
+            except Exception:  # noqa: BLE001 without it a restore would not be noticed
+                _log.exception("the log's identity cannot be read")
+
+    async def _look(self) -> None:
+        async with answering(_PATIENCE_SECONDS):
+            found = await self._identity.find_one({"_id": _LOG}, {"log": 1})
+        self._see(None if found is None else found.get("log"))
+
+    def _see(self, log: object) -> None:
+        self._looked_at = _now()
+        if log != self._known and not self.is_replaced:
+            self._replaced.set()
+            _log.error(
+                "the log was restored: it is %s, and this process was started on %s. It takes no "
+                "commands and projects nothing until it is started again",
+                log,
+                self._known,
+            )
+
+    async def _beat(self, kind: str) -> None:
+        async with answering(_PATIENCE_SECONDS):
+            await self._processes.update_one(
+                {"_id": self._me},
+                {"$set": {"kind": kind}, "$currentDate": {"seen_at": True}},
+                upsert=True,
+            )
+        self._beaten_at = _now()
+
+    async def _bury(self) -> None:
+        """Remove what killed processes have left long ago."""
+        forgotten = timedelta(seconds=_FORGOTTEN_SECONDS)
+        gone = [each["_id"] for each, age in await self._shown() if age > forgotten]
+        if gone:
+            with translating():
+                await self._processes.delete_many({"_id": {"$in": gone}})
+
+    async def _shown(self) -> list[tuple[JsonObject, timedelta]]:
+        """Return all signs of life by id, and how old each is by the database's clock."""
+        admin = self._processes.database.client.admin
+        with translating():
+            hello = await admin.command("hello", codec_options=admin.codec_options)
+            found = await self._processes.find().sort("_id", 1).to_list()
+        now = cast("datetime", hello["localTime"])
+        return [(each, abs(now - cast("datetime", each["seen_at"]))) for each in found]
+
+
+def _identity(document: JsonObject) -> Identity:
+    restoring = document.get("restoring")
+    return Identity(
+        cast("UUID", document["log"]),
+        cast("datetime", document["made_at"]),
+        str(document.get("why", "")),
+        None if restoring is None else str(restoring),
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
