@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from prometheus_client import Counter
 
-from domain.errors import HistoryError
+from domain.errors import CasebookError, HistoryError
 from domain.events import decode
 from domain.ticket import Ticket, evolve
 from eventstore.envelope import EMPTY, Envelope, Head
@@ -32,6 +32,13 @@ _ASKED = Counter(
     "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
 )
 _asked = cache(_ASKED.labels)
+
+
+class TicketBusy(CasebookError):
+    """Others' commands on the ticket do not come to an end in time. Nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("ticket_busy", "other commands on this ticket take too long; try again")
 
 
 class EventRef(NamedTuple):
@@ -95,9 +102,14 @@ class Streams:
         self._forgotten = 0
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
-    def turns(self, ticket_id: UUID, other_id: UUID | None = None) -> "Turns":
-        """Make a block in which one has one's turn with a ticket and, if named, with another."""
-        return Turns(self, ticket_id, None if other_id == ticket_id else other_id)
+    def turns(
+        self, ticket_id: UUID, other_id: UUID | None = None, patience_seconds: float | None = None
+    ) -> "Turns":
+        """Make a block in which one has one's turn with a ticket and, if named, with another.
+
+        Entering it raises TicketBusy if others have theirs for too long.
+        """
+        return Turns(self, ticket_id, None if other_id == ticket_id else other_id, patience_seconds)
 
     async def refresh(self, stream: Stream) -> None:
         """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""
@@ -155,26 +167,35 @@ class Turns:
     It gives their streams as far as they are known, maybe empty.
     """
 
-    __slots__ = ("_had", "_other_id", "_streams", "_ticket_id")
+    __slots__ = ("_had", "_other_id", "_patience_seconds", "_streams", "_ticket_id")
 
-    def __init__(self, streams: Streams, ticket_id: UUID, other_id: UUID | None) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        ticket_id: UUID,
+        other_id: UUID | None,
+        patience_seconds: float | None,
+    ) -> None:
         self._streams = streams
+        self._patience_seconds = patience_seconds
         self._ticket_id = ticket_id
         self._other_id = other_id
         self._had: list[Turn] = []
 
     async def __aenter__(self) -> tuple[Stream, Stream | None]:
-        if self._other_id is None:
-            return await self._take(self._ticket_id), None
-        # In this order, or two would wait for each other.
-        first, second = sorted((self._ticket_id, self._other_id))
-        one = await self._take(first)
         try:
-            two = await self._take(second)
-        except BaseException:
+            async with asyncio.timeout(self._patience_seconds):
+                if self._other_id is None:
+                    return await self._take(self._ticket_id), None
+                # In this order, or two would wait for each other.
+                first, second = sorted((self._ticket_id, self._other_id))
+                one, two = await self._take(first), await self._take(second)
+                return (one, two) if first == self._ticket_id else (two, one)
+        except BaseException as error:
             self._give_back()
+            if isinstance(error, TimeoutError):
+                raise TicketBusy from None
             raise
-        return (one, two) if first == self._ticket_id else (two, one)
 
     async def __aexit__(self, *_: object) -> None:
         self._give_back()

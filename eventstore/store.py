@@ -18,6 +18,7 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -41,6 +42,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from domain.errors import HistoryError
 from domain.events import EventData, JsonObject
+from eventstore import failures
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
 from eventstore.envelope import (
@@ -54,7 +56,15 @@ from eventstore.envelope import (
     is_event,
     to_document,
 )
-from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.failures import (
+    HistoryLost,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+    VersionConflict,
+    translating,
+    write_failure,
+)
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -73,6 +83,7 @@ _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 _STREAM_WAIT_MILLISECONDS = 50
+_RESEND_SECONDS = 0.2
 
 
 class Change(NamedTuple):
@@ -159,10 +170,13 @@ class EventStore:
         *,
         group_commit: bool = True,
         sealing: bool = True,
+        patience_seconds: float | None = None,
     ) -> None:
         """`group_commit=False` writes each event by itself, `sealing=False` stores what is personal
-        as it is: there to be measured against.
+        as it is: there to be measured against. `patience_seconds`: for how long an append is sent
+        until it is known what has become of it; half of what any client is kept waiting.
         """
+        self._patience_seconds = patience_seconds
         self._database = database
         self.vault = database.vault
         """The keys of the persons whose words are in the log."""
@@ -252,12 +266,68 @@ class EventStore:
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.
 
-        They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
-        already has one of their versions; StoreBusy; and
-        StoreUnavailable if the database does not answer: whether they were written is then found
-        out by reading.
+        They may be of several tickets, each ticket's in order. Where no answer comes, the same
+        documents are sent again: reading would not tell, for what was sent may arrive later. In the
+        end they are written now, or were before; or their versions are another's, and then they
+        never will be.
+
+        Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
+        StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends.
         """
-        documents = [to_document(event) for event in events]
+        patience = self._patience_seconds
+        try:
+            async with asyncio.timeout(
+                failures.PATIENCE_SECONDS / 2 if patience is None else patience
+            ):
+                await self._append([to_document(event) for event in events])
+        except TimeoutError:
+            raise OutcomeUnknown from None
+
+    async def _append(self, documents: list[EventDocument]) -> None:
+        """Send documents until it is known whether they are written."""
+        is_unknown = False
+        while True:
+            try:
+                return await self._write(documents)
+            except VersionConflict:
+                # In the way of a transaction may be itself: the driver may have sent it twice.
+                if not is_unknown and len(documents) == 1:
+                    raise
+                with suppress(StoreUnavailable):
+                    are_written = await self._are_written(documents)
+                    if are_written:
+                        return None
+                    if are_written is False:
+                        raise
+            except StoreUnavailable:
+                is_unknown = True
+            except StoreError:  # refused now, which says nothing of what was sent before
+                if not is_unknown:
+                    raise
+            await asyncio.sleep(_RESEND_SECONDS)
+
+    async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
+        """Say whether documents are in the log; False if another has one of their versions, so that
+        they never will be; None if neither can be seen (yet). Raises StoreUnavailable.
+        """
+        found: dict[tuple[UUID, int], tuple[UUID, bytes]] = {}
+        wanted = {"_id": 1, "ticket_id": 1, "version": 1, "hash": 1}
+        for ticket_id in {document["ticket_id"] for document in documents}:
+            versions = [d["version"] for d in documents if d["ticket_id"] == ticket_id]
+            span = {"$gte": min(versions), "$lte": max(versions)}
+            with translating():
+                events = self._events.find({"ticket_id": ticket_id, "version": span}, wanted)
+                for event in await events.to_list():
+                    found[event["ticket_id"], event["version"]] = event["_id"], event["hash"]
+        places = [(d["ticket_id"], d["version"], d["_id"], d["hash"]) for d in documents]
+        seen = [found[t, v] == (i, h) for t, v, i, h in places if (t, v) in found]
+        if all(seen):
+            return True if len(seen) == len(documents) else None
+        if any(seen):
+            raise AssertionError("a part of a transaction is in the log, and a part never will be")
+        return False
+
+    async def _write(self, documents: list[EventDocument]) -> None:
         if len(documents) == 1:
             await self._insert(documents[0])
         else:
