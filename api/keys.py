@@ -46,6 +46,7 @@ from domain.values import Moment, Name
 from eventstore.driver import Database
 from eventstore.envelope import utc_now
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.resend import insert
 
 COLLECTION = "api_keys"
 PREFIX = "casebook_"
@@ -154,8 +155,7 @@ class Keys:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
         document: JsonObject = {**key._asdict(), "scopes": sorted(key.scopes)}
         document["_id"] = document.pop("id")
-        async with answering():
-            await self._documents.insert_one(document)
+        await insert(self._documents, document)
 
     async def find(self, id_: str) -> Key | None:
         """Give a key. Raises StoreUnavailable."""

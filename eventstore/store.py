@@ -18,7 +18,6 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -42,7 +41,6 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from domain.errors import HistoryError
 from domain.events import EventData, JsonObject
-from eventstore import failures
 from eventstore.commit import GroupCommit
 from eventstore.driver import Database, Session
 from eventstore.envelope import (
@@ -56,15 +54,8 @@ from eventstore.envelope import (
     is_event,
     to_document,
 )
-from eventstore.failures import (
-    HistoryLost,
-    OutcomeUnknown,
-    StoreError,
-    StoreUnavailable,
-    VersionConflict,
-    translating,
-    write_failure,
-)
+from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.resend import send_until_known
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -83,7 +74,6 @@ _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 _STREAM_WAIT_MILLISECONDS = 50
-_RESEND_SECONDS = 0.2
 
 
 class Change(NamedTuple):
@@ -274,37 +264,13 @@ class EventStore:
         Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
         StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends.
         """
-        patience = self._patience_seconds
-        try:
-            async with asyncio.timeout(
-                failures.PATIENCE_SECONDS / 2 if patience is None else patience
-            ):
-                await self._append([to_document(event) for event in events])
-        except TimeoutError:
-            raise OutcomeUnknown from None
-
-    async def _append(self, documents: list[EventDocument]) -> None:
-        """Send documents until it is known whether they are written."""
-        is_unknown = False
-        while True:
-            try:
-                return await self._write(documents)
-            except VersionConflict:
-                # In the way of a transaction may be itself: the driver may have sent it twice.
-                if not is_unknown and len(documents) == 1:
-                    raise
-                with suppress(StoreUnavailable):
-                    are_written = await self._are_written(documents)
-                    if are_written:
-                        return None
-                    if are_written is False:
-                        raise
-            except StoreUnavailable:
-                is_unknown = True
-            except StoreError:  # refused now, which says nothing of what was sent before
-                if not is_unknown:
-                    raise
-            await asyncio.sleep(_RESEND_SECONDS)
+        documents = [to_document(event) for event in events]
+        await send_until_known(
+            lambda: self._write(documents),
+            lambda: self._are_written(documents),
+            patience_seconds=self._patience_seconds,
+            may_meet_itself=len(documents) > 1,
+        )
 
     async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
         """Say whether documents are in the log; False if another has one of their versions, so that

@@ -15,7 +15,12 @@ Holds = Callable[[bytes], bool]
 
 def is_append(message: bytes) -> bool:
     """Say whether a message inserts events outside of a transaction."""
-    return b"\x02insert\x00" in message and _names_the_log(message) and not _is_of_one(message)
+    return is_insert_into(TICKET_EVENTS)(message) and b"autocommit\x00" not in message
+
+
+def is_insert_into(collection: str) -> Holds:
+    """Tell the messages that insert into a collection."""
+    return lambda message: b"\x02insert\x00" in message and f"{collection}\0".encode() in message
 
 
 def is_commit(message: bytes) -> bool:
@@ -25,14 +30,6 @@ def is_commit(message: bytes) -> bool:
 
 def never(_message: bytes) -> bool:
     return False
-
-
-def _names_the_log(message: bytes) -> bool:
-    return f"{TICKET_EVENTS}\0".encode() in message
-
-
-def _is_of_one(message: bytes) -> bool:
-    return b"autocommit\x00" in message
 
 
 class _Held(NamedTuple):

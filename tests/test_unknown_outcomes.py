@@ -1,11 +1,15 @@
 """What becomes of a command whose events arrive late, or nobody knows whether they have arrived."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from api.handle import Handler, Submission
+from api.app import create_app
+from api.desk import Desks
+from api.handle import Handler, Submission, VersionMismatch
+from api.keys import Keys
 from domain.commands import (
     AddNote,
     AssignTicket,
@@ -17,11 +21,13 @@ from domain.commands import (
 )
 from domain.desk import Desk
 from domain.errors import Unacceptable
-from eventstore.envelope import chain_is_whole
+from eventstore.envelope import TICKET_EVENTS, chain_is_whole
 from eventstore.failures import OutcomeUnknown
 from eventstore.store import EventStore
-from tests.late import happens, is_append, is_commit, late_wire, never
+from tests.callers import access
+from tests.late import happens, is_append, is_commit, is_insert_into, late_wire, never
 from tests.spec import ALICE, BOB
+from tests.test_api import asking
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob")
 MOVE = MoveToGroup(group="network")
@@ -29,7 +35,7 @@ WITH_GROUP = Desk.model_validate({"groups": {"network": ["alice"]}})
 WITHOUT_GROUP = Desk.model_validate({"groups": {"print": ["bob"]}})
 
 
-class Desks:
+class ChangingDesks:
     """A desk whose set-up a test changes: what is accepted now may be refused later."""
 
     def __init__(self) -> None:
@@ -41,7 +47,7 @@ class Desks:
 
 @pytest.fixture
 def desks():
-    return Desks()
+    return ChangingDesks()
 
 
 @pytest.fixture
@@ -239,7 +245,7 @@ async def test_two_tickets_of_which_one_has_gone_on_are_decided_anew(wire, far, 
     """L4, L12: nothing of the first attempt can arrive any more, on neither."""
     other = uuid4()
     await Handler(store).handle(other, by(BOB, OPEN))
-    wire.holds = lambda message: b"\x02insert\x00" in message
+    wire.holds = is_insert_into(TICKET_EVENTS)
     merging = asyncio.create_task(far.handle(ticket, by(ALICE, MergeTicket(into=other))))
     await happens(lambda: wire.held)
     await Handler(store).handle(other, by(ALICE, CloseTicket(reason="spam")))
@@ -248,3 +254,80 @@ async def test_two_tickets_of_which_one_has_gone_on_are_decided_anew(wire, far, 
         await merging
     assert await types(store, ticket) == ["TicketOpened"]
     assert await types(store, other) == ["TicketOpened", "TicketClosed"]
+
+
+async def test_of_many_tickets_what_nobody_knows_of_is_not_called_refused(
+    wire, wire_and_database, any_database, store, ticket
+):
+    """L12: by HTTP. Sent again with its key, each is done once."""
+    other = uuid4()
+    await Handler(store).handle(other, by(BOB, OPEN))
+    far = EventStore(wire_and_database[1], patience_seconds=2)
+    app = create_app(wire_and_database[1], far, access=access(any_database))
+    missing = uuid4()
+    body = {"tickets": [str(t) for t in (ticket, missing, other)], "command": {"body": "x"}}
+    headers = {"Idempotency-Key": "k"}
+    async with asking(app) as client:
+        wire.holds = is_append
+        first = (await client.post("/bulk/add_note", json=body, headers=headers)).json()
+        wire.holds = never
+        again = (await client.post("/bulk/add_note", json=body, headers=headers)).json()
+    assert [o["status"] for o in first["outcomes"]] == [503, 404, 503]
+    assert first["outcomes"][0]["problem"]["code"] == "outcome_unknown"
+    assert (first["done"], first["refused"], first["failed"]) == (0, 1, 2)
+    assert (again["done"], again["refused"], again["failed"]) == (2, 1, 0)
+    for one in (ticket, other):
+        assert await types(store, one) == ["TicketOpened", "NoteAdded"]
+
+
+async def test_a_wait_that_is_over_meanwhile_was_not_refused_meanwhile(
+    wire, wire_and_database, any_database, store, ticket
+):
+    """L12: by HTTP. `resume_at` lies in the past when the database answers again."""
+    app = create_app(
+        wire_and_database[1],
+        EventStore(wire_and_database[1], patience_seconds=30),
+        access=access(any_database),
+    )
+    async with asking(app) as client:
+        await client.get(f"/tickets/{ticket}")  # all that is asked once has been asked
+        wire.holds = is_append
+        resume_at = datetime.now(UTC) + timedelta(seconds=2)
+        body = {"status": "pending", "reason": "x", "resume_at": resume_at.isoformat()}
+        waiting = asyncio.create_task(client.post(f"/tickets/{ticket}/update_status", json=body))
+        await happens(lambda: wire.held and datetime.now(UTC) > resume_at, waiting)
+        sent_again = len(wire.held)
+        await happens(lambda: len(wire.held) > sent_again, waiting)
+        wire.holds = never
+        await wire.deliver()
+        answer = await waiting
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
+    assert await types(store, ticket) == ["TicketOpened", "StatusUpdated"]
+
+
+async def test_a_set_up_that_arrives_late_was_not_refused(wire, wire_and_database, any_database):
+    """L12: nor is it when the client sends it again, with the version it was decided on."""
+    here, far = Desks(any_database), Desks(wire_and_database[1])
+    wire.holds = is_insert_into("desks")
+    changing = asyncio.create_task(far.replace(WITH_GROUP, ALICE, 0))
+    await happens(lambda: wire.held)
+    await wire.deliver()
+    wire.holds = never
+    made = await changing
+    assert (made.version, made.desk) == (1, WITH_GROUP)
+    assert await far.replace(WITH_GROUP, ALICE, 0) == made
+    with pytest.raises(VersionMismatch):
+        await here.replace(WITH_GROUP, BOB, 0)
+    assert (await here.read()).version == 1
+
+
+async def test_the_first_key_is_not_lost_with_the_answer(wire, wire_and_database, any_database):
+    """Its text is known to nobody else: taken for another's it would be gone."""
+    wire.holds = is_insert_into("api_keys")
+    making = asyncio.create_task(Keys(wire_and_database[1]).make_first())
+    await happens(lambda: wire.held)
+    await wire.deliver()
+    wire.holds = never
+    text = await making
+    assert text is not None
+    assert (await Keys(any_database).principal(text)).role == "admin"
