@@ -16,7 +16,6 @@ are what is sent first when the command comes again with its key.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -28,7 +27,7 @@ from uuid_utils.compat import uuid7
 
 from api.streams import EventRef, Stream, Streams
 from domain.commands import Command, Reply, other_ticket, verb
-from domain.decisions import Context, decide
+from domain.decisions import MOST, Context, Size, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
 from domain.events import (
@@ -45,6 +44,7 @@ from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint, utc
 from eventstore.failures import (
     OutcomeUnknown,
     StoreBusy,
+    StoreError,
     StoreUnavailable,
     VersionConflict,
     answering,
@@ -170,9 +170,12 @@ class Handler:
         self,
         store: EventStore,
         desks: DeskSource | None = None,
+        *,
+        most: Size = MOST,
     ) -> None:
-        """Without `desks`, the desk is an empty one."""
+        """Without `desks`, the desk is an empty one. `most`: what a ticket may hold."""
         self._store = store
+        self._most = most
         self._desks = desks or EmptyDesk()
         self._streams = Streams(store)
         store.vault.on_erasure(self._streams)
@@ -225,16 +228,15 @@ class Handler:
         is_current = await self._settle_earlier((stream.ticket_id, submission.actor.id), command)
         while True:
             try:
-                # Once more after a read that came to nothing in all that time.
-                async with answering(max(deadline - clock(), _PAUSE_SECONDS)):
-                    if is_current:
-                        await self._streams.refresh(stream)
-                        if other is not None:
-                            await self._streams.refresh(other)
-                    # Said only after a last look: what stood in the way may have been this command.
-                    found = stream.done(submission.actor.id, command.id)
-                    if conflicts == _ROUNDS and found is None:
-                        raise TooContended
+                if is_current:
+                    await self._streams.refresh(stream)
+                    if other is not None:
+                        await self._streams.refresh(other)
+                # Said only after a last look: what stood in the way may have been this command.
+                found = stream.done(submission.actor.id, command.id)
+                if conflicts == _ROUNDS and found is None:
+                    raise TooContended
+                async with answering():
                     decided = await self._decide(
                         stream, other, submission, command, sure=is_current
                     )
@@ -264,8 +266,12 @@ class Handler:
         earlier = self._unsettled.get(key)
         if earlier is None or earlier.fingerprint != command.fingerprint:
             return False
-        with suppress(VersionConflict):  # it never will be written
+        try:
             await self._store.append(earlier.events)
+        except VersionConflict:
+            pass  # it never will be written
+        except StoreError as error:  # which says nothing of what was sent before
+            raise OutcomeUnknown from error
         self._unsettled.pop(key, None)
         return True
 
@@ -341,6 +347,9 @@ class Handler:
             desk=await self._desks.current(),
             other=second,
             follow_up_id=follow_up_id,
+            size=stream.size,
+            other_size=Size() if other is None else other.size,
+            most=self._most,
         )
         try:
             decision = decide(stream.ticket, submission.command, context)

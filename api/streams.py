@@ -8,24 +8,30 @@ Commands for one ticket take turns within a process, so that they do not race ea
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import aclosing
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import orjson
 from prometheus_client import Counter
 
+from domain.decisions import Size
 from domain.errors import CasebookError, HistoryError
 from domain.events import decode
 from domain.ticket import Ticket, evolve
-from eventstore.envelope import EMPTY, Envelope, Head
+from eventstore.envelope import EMPTY, Envelope, Head, from_document
+from eventstore.reading import read_events
 from eventstore.store import EventStore
 
 KEPT_BYTES = 64 * 2**20
 """What kept tickets may weigh in all, by a generous estimate of their memory."""
 
 _EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
-_CHARACTER_BYTES = 4  # at most: texts of the ticket's state
+_CHARACTER_BYTES = (
+    4  # at most: texts of the ticket's state; of them UTF-8 has as many bytes or more
+)
 
 
 _ASKED = Counter(
@@ -58,18 +64,29 @@ class Done(NamedTuple):
 class Stream:
     """A ticket's stream, folded: its state, its head, and the commands that led there (L5)."""
 
-    __slots__ = ("_done", "head", "ticket", "ticket_id", "weight_bytes")
+    __slots__ = ("_done", "content_bytes", "head", "ticket", "ticket_id")
 
     def __init__(self, ticket_id: UUID) -> None:
         self.ticket_id = ticket_id
         self.ticket: Ticket | None = None
         self.head: Head = EMPTY
-        self.weight_bytes = 0
+        self.content_bytes = 0
+        """What its events say, as JSON in UTF-8."""
         self._done: dict[tuple[str, str], Done] = {}
 
     def done(self, actor_id: str, command_id: str) -> Done | None:
         """Give what a command led to, if it is in the stream."""
         return self._done.get((actor_id, command_id))
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it may weigh in memory, by a generous estimate."""
+        return _EVENT_BYTES * self.head.version + _CHARACTER_BYTES * self.content_bytes
+
+    @property
+    def size(self) -> Size:
+        """How much the ticket holds."""
+        return Size(self.head.version, self.content_bytes)
 
     def extend(self, events: Iterable[Envelope]) -> None:
         """Fold the events that come next. Raises HistoryError."""
@@ -83,7 +100,7 @@ class Stream:
             event = decode(*envelope.readable[:3])
             self.ticket = evolve(self.ticket, event, envelope.occurred_at)
             self.head = Head(envelope.version, envelope.hash)
-            self.weight_bytes += _EVENT_BYTES + _CHARACTER_BYTES * len(str(envelope.data))
+            self.content_bytes += len(orjson.dumps(envelope.data, default=str))
             command = envelope.metadata.command
             key = (envelope.metadata.actor.id, command.id)
             before = self._done.get(key)
@@ -112,8 +129,14 @@ class Streams:
         return Turns(self, ticket_id, None if other_id == ticket_id else other_id, patience_seconds)
 
     async def refresh(self, stream: Stream) -> None:
-        """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError."""
-        stream.extend(await self._store.load(stream.ticket_id, after=stream.head.version))
+        """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError.
+
+        Whatever ends it, the stream is as it was after some event, and can be read on.
+        """
+        after = stream.head.version
+        async with aclosing(read_events(self._store, stream.ticket_id, after=after)) as events:
+            async for _, event in events:
+                stream.extend([from_document(event)])
 
     def forget(self) -> None:
         """Forget all tickets: somebody was erased whose words may be in some of them."""

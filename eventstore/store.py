@@ -18,6 +18,7 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -70,6 +71,7 @@ _BSON = "bson:"
 RANGE_EVENTS = 2000
 """What whoever goes through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
+_OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
@@ -227,7 +229,13 @@ class EventStore:
         keys = await self.vault.of_ids(whose)
         if missing is not None:
             keys = dict.fromkeys(whose, missing) | keys
-        return [opened(document, keys) for document in documents]
+        made: list[EventDocument] = []
+        for start in range(0, len(documents), _OPENED_AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)
+            some = documents[start : start + _OPENED_AT_A_TIME]
+            made += [opened(document, keys) for document in some]
+        return made
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
         """Have the keys in memory that `open` will ask for one document after the other."""
@@ -326,22 +334,38 @@ class EventStore:
             return await found.sort("version", 1).limit(limit).to_list()
 
     async def parts(
-        self, ticket_id: UUID, events_each: int = PART_EVENTS
+        self,
+        ticket_id: UUID,
+        events_each: int = PART_EVENTS,
+        *,
+        after: int = 0,
+        upto: int | None = None,
     ) -> AsyncGenerator[list[EventDocument], None]:
-        """Give a ticket's stored events in order, so many at a time, however long it is."""
-        part = await self.stored(ticket_id, limit=events_each)
+        """Give a ticket's stored events in order, so many at a time, however long it is: those
+        behind version `after`, up to `upto` if given.
+        """
+        is_short = upto is not None and upto - after <= events_each
+        first = self._span(ticket_id, after, upto or 0) if is_short else None
+        part = await (first or self.stored(ticket_id, after=after, limit=events_each))
         while part:
+            if upto is not None and part[-1]["version"] >= upto:
+                yield [event for event in part if event["version"] <= upto]
+                return
             yield part
             if len(part) < events_each:
                 return
             # Where no version is missing this is all there is, and no server reads on to sort it.
             after = part[-1]["version"]
-            versions = {"$gt": after, "$lte": after + events_each}
-            with translating():
-                found = self._events.find({"ticket_id": ticket_id, "version": versions})
-                part = sorted(await found.to_list(), key=lambda event: event["version"])
+            part = await self._span(ticket_id, after, after + events_each)
             if len(part) < events_each:
                 part = await self.stored(ticket_id, after=after, limit=events_each)
+
+    async def _span(self, ticket_id: UUID, after: int, upto: int) -> list[EventDocument]:
+        """Give the stored events of some versions, in order."""
+        versions = {"$gt": after, "$lte": upto}
+        with translating():
+            found = self._events.find({"ticket_id": ticket_id, "version": versions})
+            return sorted(await found.to_list(), key=lambda event: event["version"])
 
     async def scan(self) -> AsyncIterator[Envelope]:
         """Give every event once, in the order of storage.
