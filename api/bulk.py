@@ -29,7 +29,7 @@ from api.commands import (
 )
 from api.correlation import CurrentCorrelation
 from api.handle import Handler, Outcome, Submission
-from api.problems import Problem, problem_of, problem_responses
+from api.problems import Problem, problem_of, problem_responses, status_of
 from api.sight import Sights, Unseen
 from api.visible import WAIT_SECONDS, Views
 from domain.commands import COMMANDS, Command, OpenTicket
@@ -81,8 +81,12 @@ class BulkAnswer(BaseModel, extra="forbid"):
     """What came of it, in the order in which the tickets were named."""
 
     outcomes: list[Done]
-    done: int = Field(description="How many were not refused.")
-    refused: int
+    done: int = Field(description="How many were done, or had been, or changed nothing.")
+    refused: int = Field(description="How many were refused, and changed nothing.")
+    failed: int = Field(
+        description="How many were not brought to an end (a status of 5xx): send them again, with "
+        "the same key."
+    )
 
 
 def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
@@ -147,11 +151,17 @@ def _endpoint(handler: Handler, views: Views, sights: Sights) -> Endpoint:
         outcomes = await asyncio.gather(*map(one, body.tickets))
         request.state.unseen = any(isinstance(outcome, Unseen) for outcome in outcomes)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+        failed = sum(
+            isinstance(outcome, CasebookError)
+            and status_of(type(outcome)) >= HTTPStatus.INTERNAL_SERVER_ERROR
+            for outcome in outcomes
+        )
         applied = await waited(views, done, prefer)
         content = {
             "outcomes": [_told(t, o) for t, o in zip(body.tickets, outcomes, strict=True)],
             "done": len(done),
-            "refused": len(outcomes) - len(done),
+            "refused": len(outcomes) - len(done) - failed,
+            "failed": failed,
         }
         return json_response(content, {"Preference-Applied": applied[0]} if applied else {})
 

@@ -52,6 +52,7 @@ from eventstore.documents import (
 )
 from eventstore.driver import Database
 from eventstore.failures import VersionConflict, answering
+from eventstore.resend import insert
 
 COLLECTION = "desks"
 KEPT_SECONDS = 5.0
@@ -160,11 +161,16 @@ class Desks:
         while True:
             document = await self._document(None)
             version = 0 if document is None else cast("int", document["_id"])
+            newest = self._readable(document)
+            if newest is None:
+                if expected is None:
+                    raise UnreadableSetUp(version)
+            elif _is_same(newest.desk, desk) and (
+                newest.changed_by == actor and newest.version - 1 == expected
+            ):
+                return newest  # sent again, by one who was not told that it was done
             if expected not in (None, version):
                 raise VersionMismatch("desk", version)
-            newest = self._readable(document)
-            if newest is None and expected is None:
-                raise UnreadableSetUp(version)
             if newest is not None and _is_same(newest.desk, desk):
                 return newest
             if newest is not None:  # else nobody knows which names are new
@@ -180,8 +186,7 @@ class Desks:
                 kept = keeping_unknown(_by_name(_stored_desk(desk)), stored, _known(newest.desk))
                 new["desk"] = _as_stored(kept)
             try:
-                async with answering():
-                    await self._documents.insert_one(new)
+                await insert(self._documents, new)
             except VersionConflict:
                 continue  # someone was first: look at theirs
             changed = self._reader.one(new)

@@ -29,8 +29,9 @@ from uuid import UUID
 from api.log_reader import LOOK_BACK, CursorExpired, LogReader, Position, Versions
 from domain.errors import HistoryError
 from eventstore.driver import Database
-from eventstore.envelope import EventDocument
+from eventstore.envelope import EventDocument, from_document
 from eventstore.failures import translating
+from eventstore.reading import read_events
 from eventstore.store import EventStore, ResumeToken, stream_order
 from projections import tickets
 from projections.saved_views import TicketFilter
@@ -196,9 +197,11 @@ class Feeder:
             read = None
         have = 0 if read is None else read.version
         try:
+            more = read_events(self._store, ticket_id, after=have, upto=version)
             if have < version:
-                more = await self._store.load(ticket_id, after=have, limit=version - have)
-                read = tickets.fold(read, more)
+                async with aclosing(more) as past:
+                    async for _, each in past:
+                        read = tickets.apply(read, from_document(each))
         except HistoryError as error:
             _log.warning("ticket %s cannot be read, and is told of: %s", ticket_id, error.detail)
             return True

@@ -5,11 +5,16 @@ behind the version they were decided on. If another writer was first, all of it 
 the new state, a bounded number of times. Nothing is locked in the database.
 
 A command that is sent again with its idempotency key is found in the stream itself, because every
-event remembers the command it came of (law L5). The same search settles an append whose outcome is
-unknown: read the stream, and the command's events are there or they are not.
+event remembers the command it came of (law L5).
+
+An append whose outcome is unknown is settled before anything is decided anew, by sending the same
+events again (`EventStore.append`): what was sent may still arrive, so that a refusal made meanwhile
+would not be true (L12). If nothing answers in time, the client is told so. The events are kept, and
+are what is sent first when the command comes again with its key.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +27,7 @@ from uuid_utils.compat import uuid7
 
 from api.streams import EventRef, Stream, Streams
 from domain.commands import Command, Reply, other_ticket, verb
-from domain.decisions import Context, decide
+from domain.decisions import MOST, Context, Size, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal
 from domain.events import (
@@ -36,13 +41,21 @@ from domain.events import (
 from domain.ticket import Ticket
 from eventstore import failures
 from eventstore.envelope import CommandRef, Envelope, Metadata, fingerprint
-from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, answering
+from eventstore.failures import (
+    OutcomeUnknown,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+    VersionConflict,
+    answering,
+)
 from eventstore.store import EventStore
 
 _ROUNDS = 10  # of deciding again because another writer was first
 _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
+_UNSETTLED = 1000  # of the last appends of which nobody knows, how many are kept
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
 
 
@@ -133,23 +146,53 @@ def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
     return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
 
 
+class _Decided(NamedTuple):
+    """What is to be appended, and what is known once it is."""
+
+    sealed: list[Envelope]
+    """The events of both tickets."""
+    said: list[Envelope]
+    other: Stream | None
+    said_elsewhere: list[Envelope]
+    outcome: Outcome
+
+
+_CommandKey = tuple[UUID, str, str]
+"""A ticket, an actor's id, and the id of a command of theirs."""
+
+
+class _Unsettled(NamedTuple):
+    """An append of which nobody knows."""
+
+    fingerprint: str
+    events: list[Envelope]
+
+
 class Handler:
     """Takes commands to the store."""
 
-    def __init__(self, store: EventStore, desks: DeskSource | None = None) -> None:
-        """Without `desks`, the desk is an empty one."""
+    def __init__(
+        self,
+        store: EventStore,
+        desks: DeskSource | None = None,
+        *,
+        most: Size = MOST,
+    ) -> None:
+        """Without `desks`, the desk is an empty one. `most`: what a ticket may hold."""
         self._store = store
+        self._most = most
         self._desks = desks or EmptyDesk()
         self._streams = Streams(store)
         store.vault.on_erasure(self._streams)
         self._under_way = 0
+        self._unsettled: OrderedDict[_CommandKey, _Unsettled] = OrderedDict()
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
         """Do what `submission` asks for, once, and say what came of it.
 
-        Raises Refusal if the domain refuses, KeyReused, VersionMismatch, TooContended, StoreBusy,
-        and StoreUnavailable if the database stays silent: the command may then be repeated with
-        its key, and will have one effect.
+        Raises Refusal if the domain refuses, KeyReused, VersionMismatch, TooContended, TicketBusy,
+        StoreBusy and StoreUnavailable: nothing was written then; and OutcomeUnknown if nobody knows
+        that. The command may then be repeated with its key, and will have one effect.
         """
         # Without defaults: a field that a later version adds does not make it another command.
         command = CommandRef(
@@ -167,10 +210,8 @@ class Handler:
         became = "failed"
         try:
             other_id = other_ticket(submission.command)
-            async with (
-                answering(2 * failures.PATIENCE_SECONDS),
-                self._streams.turns(ticket_id, other_id) as (stream, other),
-            ):
+            turns = self._streams.turns(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS)
+            async with turns as (stream, other):
                 outcome = await self._settle(stream, other, submission, command)
             became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
         except CasebookError as error:
@@ -189,7 +230,7 @@ class Handler:
         clock = asyncio.get_running_loop().time
         deadline = clock() + failures.PATIENCE_SECONDS
         conflicts = 0
-        is_current = False
+        is_current = await self._settle_earlier((stream.ticket_id, submission.actor.id), command)
         while True:
             try:
                 if is_current:
@@ -200,21 +241,66 @@ class Handler:
                 found = stream.done(submission.actor.id, command.id)
                 if conflicts == _ROUNDS and found is None:
                     raise TooContended
-                outcome = await self._attempt(stream, other, submission, command, sure=is_current)
-                if outcome is not None:
-                    return outcome
-            except VersionConflict:
-                conflicts += 1
-                _CONFLICTS.inc()
+                async with answering():
+                    decided = await self._decide(
+                        stream, other, submission, command, sure=is_current
+                    )
             except StoreUnavailable:
-                # An append may have come through: the next round reads, and finds its events by
-                # the command's id. Only time ends this, and then it is said that nobody knows.
+                # Nothing has been sent, so this may go on to be tried.
                 if clock() > deadline:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                if isinstance(decided, Outcome):
+                    return decided
+                if decided is not None:
+                    try:
+                        await self._append(stream, decided, submission, command)
+                    except VersionConflict:
+                        conflicts += 1
+                        _CONFLICTS.inc()
+                    else:
+                        return decided.outcome
             is_current = True
 
-    async def _attempt(
+    async def _settle_earlier(self, of: tuple[UUID, str], command: CommandRef) -> bool:
+        """See an append through that the same command has left behind, of which nobody knows; say
+        whether there was one. Raises OutcomeUnknown.
+        """
+        key = (*of, command.id)
+        earlier = self._unsettled.get(key)
+        if earlier is None or earlier.fingerprint != command.fingerprint:
+            return False
+        try:
+            await self._store.append(earlier.events)
+        except VersionConflict:
+            pass  # it never will be written
+        except StoreError as error:  # which says nothing of what was sent before
+            raise OutcomeUnknown from error
+        self._unsettled.pop(key, None)
+        return True
+
+    async def _append(
+        self, stream: Stream, decided: _Decided, submission: Submission, command: CommandRef
+    ) -> None:
+        """Append what was decided, and keep it if nobody knows what has become of it.
+
+        Raises VersionConflict, StoreBusy, StoreFailed: nothing was written. OutcomeUnknown.
+        """
+        try:
+            await self._store.append(decided.sealed)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            if submission.key is not None:  # or nobody can come back to it
+                key = (stream.ticket_id, submission.actor.id, command.id)
+                self._unsettled[key] = _Unsettled(command.fingerprint, decided.sealed)
+                while len(self._unsettled) > _UNSETTLED:
+                    self._unsettled.popitem(last=False)
+            raise
+        stream.extend(decided.said)
+        if decided.other is not None:
+            decided.other.extend(decided.said_elsewhere)
+
+    async def _decide(
         self,
         stream: Stream,
         other: Stream | None,
@@ -222,8 +308,8 @@ class Handler:
         command: CommandRef,
         *,
         sure: bool,
-    ) -> Outcome | None:
-        """Decide from what is known of the ticket, and append.
+    ) -> _Decided | Outcome | None:
+        """Decide from what is known of the ticket.
 
         What is known may be old. An append finds that out by itself; a refusal or "no change" does
         not, so unless all was just read (`sure`), give None instead of either.
@@ -267,6 +353,9 @@ class Handler:
             desk=await self._desks.current(),
             other=second,
             follow_up_id=follow_up_id,
+            size=stream.size,
+            other_size=Size() if other is None else other.size,
+            most=self._most,
         )
         try:
             decision = decide(stream.ticket, submission.command, context)
@@ -296,12 +385,9 @@ class Handler:
                 other.ticket_id, other.head, events, about_elsewhere, occurred_at, now
             )
             said_elsewhere = _as_said(sealed_elsewhere, events, about_elsewhere)
-        await self._store.append([*sealed, *sealed_elsewhere])
-        stream.extend(said)
-        if other is not None:
-            other.extend(said_elsewhere)
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
-        return _outcome(ticket_id, refs, follow_up_id)
+        outcome = _outcome(ticket_id, refs, follow_up_id)
+        return _Decided([*sealed, *sealed_elsewhere], said, other, said_elsewhere, outcome)
 
 
 def _encoded(events: Sequence[TicketEvent], stream: Stream) -> list[EventData]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,10 +22,11 @@ from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.events import JsonObject, Role
 from domain.values import Moment
 from eventstore.envelope import EventDocument, chain_is_whole
-from eventstore.failures import answering
 from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import By
+
+PAGE_BYTES = 2**20
 
 _ETAG: Mapping[str, object] = {
     "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
@@ -186,8 +188,12 @@ def add_routes(
     store: EventStore,
     current_tickets: Tickets,
     sights: Sights,
+    page_bytes: int = PAGE_BYTES,
 ) -> None:
-    """Add the routes over one log: to the application's own, where they are found soonest."""
+    """Add the routes over one log: to the application's own, where they are found soonest.
+
+    `page_bytes`: with the event that reaches it, a page of a timeline ends.
+    """
 
     async def show_ticket(
         ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
@@ -210,11 +216,10 @@ def add_routes(
             sight.require(shown.ticket)
         else:
             await sights.require(sight, ticket_id)
-            async with answering():
-                if then is not None:
-                    shown = await past.as_it_was(store, ticket_id, then)
-                else:
-                    _, shown = await past.at_versions(store, ticket_id, 0, version)
+            if then is not None:
+                shown = await past.as_it_was(store, ticket_id, then)
+            else:
+                _, shown = await past.at_versions(store, ticket_id, 0, version)
         content = sight.present(tickets.to_document(shown))
         return json_response(content, {"ETag": f'"{shown.version}"'})
 
@@ -252,17 +257,17 @@ def add_routes(
         told: list[JsonObject] = []
         more = False
         changes = Changes()
-        async with (
-            answering(),
-            aclosing(past.until(store, ticket_id, asked.then)) as events,
-        ):
+        room_bytes = page_bytes
+        async with aclosing(past.until(store, ticket_id, asked.then)) as events:
             async for stored, event in events:
                 if stored["version"] <= asked.after:
                     changes.skip(event)
                     anchor = stored
-                elif len(page) < asked.limit:
+                elif len(page) < asked.limit and room_bytes > 0:
+                    one = {**as_told(stored, event), "changes": changes.tell(event)}
+                    room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
-                    told.append({**as_told(stored, event), "changes": changes.tell(event)})
+                    told.append(one)
                 else:
                     more = True
                     break
@@ -290,8 +295,7 @@ def add_routes(
             raise Unacceptable("bad_range", "from must not be behind to")
         sight = await sights.of(who)
         await sights.require(sight, ticket_id)
-        async with answering():
-            then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
+        then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {
             "ticket_id": ticket_id,

@@ -56,6 +56,7 @@ from eventstore.documents import Document, Reader, UnreadableDocument, named, st
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 from eventstore.key_files import names_for, place
+from eventstore.resend import insert
 
 COLLECTION = "api_keys"
 PREFIX = "casebook_"
@@ -216,8 +217,7 @@ class Keys:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
         document: JsonObject = {**asdict(key), "scopes": sorted(key.scopes)}
         document["_id"] = document.pop("id")
-        async with answering():
-            await self._documents.insert_one(document)
+        await insert(self._documents, document)
 
     async def find(self, id_: str) -> Key | None:
         """Return a key. Raises StoreUnavailable, UnreadableDocument."""

@@ -18,6 +18,7 @@ from api.representations import UNREADABLE
 from domain.errors import NotFound, TicketNotFound
 from domain.events import JsonObject
 from eventstore.envelope import EventDocument, from_document
+from eventstore.reading import Read, read_events
 from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import By
@@ -69,23 +70,18 @@ class AsOf(NamedTuple):
         return isinstance(time, datetime) and time > self.moment
 
 
-class Past(NamedTuple):
-    """An event of a ticket: as it is stored, and opened."""
-
-    stored: EventDocument
-    event: EventDocument
-
-
 async def until(
     store: EventStore, ticket_id: UUID, as_of: AsOf | None
-) -> AsyncGenerator[Past, None]:
-    """Give a ticket's events in order, to the last or to the first that is later."""
-    async with aclosing(store.parts(ticket_id)) as parts:
-        async for part in parts:
-            for past in map(Past, part, await store.open(part)):
-                if as_of is not None and as_of.is_before(past.stored):
-                    return
-                yield past
+) -> AsyncGenerator[Read, None]:
+    """Give a ticket's events in order, to the last or to the first that is later.
+
+    Raises StoreUnavailable.
+    """
+    async with aclosing(read_events(store, ticket_id)) as events:
+        async for read in events:
+            if as_of is not None and as_of.is_before(read.stored):
+                return
+            yield read
 
 
 async def as_it_was(store: EventStore, ticket_id: UUID, as_of: AsOf) -> TicketRead:
@@ -108,13 +104,11 @@ async def at_versions(
     """
     read: TicketRead | None = None
     then: TicketRead | None = None
-    async with aclosing(until(store, ticket_id, None)) as events:
+    async with aclosing(read_events(store, ticket_id, upto=last)) as events:
         async for _, event in events:
             read = tickets.apply(read, from_document(event))
             if read.version == first:
                 then = read
-            if read.version == last:
-                break
     if read is None:
         raise TicketNotFound
     for wanted in (first, read.version if last is None else last):

@@ -4,6 +4,7 @@ An erasure is durable with its first step, and there is no way back. The second 
 (`forgetting.py`), the third is that of whoever projects (`projections/erasing.py`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -36,6 +37,8 @@ from eventstore.vault import Person, UnknownPerson
 from projections.erasures import Erasures, Step
 from projections.saved_views import SavedViews
 from projections.webhooks import Webhooks
+
+_TOLD_AT_A_TIME = 25  # then others have a turn
 
 
 class _Withheld:
@@ -169,7 +172,9 @@ class Persons:
                     own = await self._vault.of_ids([person.id])
                     if not isinstance(own.get(person.id), sealing.PersonKey):
                         raise AlreadyErased
-                    for stored in part:
+                    for n, stored in enumerate(part):
+                        if n % _TOLD_AT_A_TIME == 0:
+                            await asyncio.sleep(0)
                         whose = set(sealing.persons(stored))
                         event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
                         if "requester" in event["data"]:

@@ -21,6 +21,7 @@ from api.handle import KeyReused, TooContended, VersionMismatch
 from api.outbox import TooManyStreams
 from api.search import BadQuery
 from api.sight import Unseen
+from api.streams import TicketBusy
 from api.tokens import TokensUncheckable
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
@@ -48,6 +49,7 @@ STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
     ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
     TooContended: HTTPStatus.CONFLICT,
+    TicketBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     EssentialUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
     StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,

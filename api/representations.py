@@ -18,6 +18,7 @@ from domain.events import CloseReason, FieldValue, JsonObject, Priority, SlaTarg
 from domain.ticket import Attachment, Link, Rating
 from eventstore.envelope import from_document
 from eventstore.failures import answering
+from eventstore.reading import read_events
 from eventstore.store import EventStore
 from eventstore.together import Together
 from projections import tickets
@@ -119,14 +120,17 @@ class Tickets:
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
-        async with answering():
-            if read is not None and await self._is_all(ticket_id, read.version):
-                return read
-            behind = await self._store.load(ticket_id, after=read.version if read else 0)
-        current = tickets.fold(read, behind)
-        if current is None:
+        if read is not None:
+            async with answering():
+                if await self._is_all(ticket_id, read.version):
+                    return read
+        after = 0 if read is None else read.version
+        async with aclosing(read_events(self._store, ticket_id, after=after)) as events:
+            async for _, event in events:
+                read = tickets.apply(read, from_document(event))
+        if read is None:
             raise TicketNotFound
-        return current
+        return read
 
     async def _is_all(self, ticket_id: UUID, version: int) -> bool:
         """Say whether the log has nothing behind a version; False as well if it is dear to ask."""
@@ -144,10 +148,9 @@ class Tickets:
             return await self.current(ticket_id)
         read: TicketRead | None = None
         with suppress(*UNREADABLE):
-            async with answering(), aclosing(self._store.parts(ticket_id)) as parts:
-                async for part in parts:
-                    for event in await self._store.open(part):
-                        read = tickets.apply(read, from_document(event))
+            async with aclosing(read_events(self._store, ticket_id)) as events:
+                async for _, event in events:
+                    read = tickets.apply(read, from_document(event))
         if read is None:
             raise TicketNotFound
         return read

@@ -19,6 +19,7 @@ clock is far from it does nothing: one of the two is wrong, and what is written 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple, cast
@@ -41,8 +42,9 @@ from domain.events import (
 )
 from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
-from eventstore.envelope import Envelope
+from eventstore.envelope import Envelope, from_document
 from eventstore.failures import StoreBusy, StoreUnavailable, answering
+from eventstore.reading import read_events
 from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import Generations
@@ -87,6 +89,12 @@ def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
             acts.append(Act(at, CloseTicket(), (TicketResolved,)))
     first = min(acts, key=lambda act: act.at, default=None)
     return first if first is not None and first.at <= now else None
+
+
+_CAUSES = frozenset(
+    kind.__name__ for kind in (TicketOpened, StatusUpdated, PriorityChanged, TicketResolved)
+)
+"""The kinds of events that bring about what `due` finds."""
 
 
 class Timekeeper:
@@ -170,14 +178,19 @@ class Timekeeper:
     async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
         """Do what one ticket has had due for the longest; the next look finds what else it has."""
         try:
-            async with answering():
-                stream = await self._store.load(ticket_id)
-                read = tickets.fold(None, stream)
-                act = None if read is None else due(read, set_up, now)
-                if read is None or act is None:  # the view is behind
-                    self._set_aside(ticket_id, _STALE_SECONDS)
-                    return 0
-                outcome = await self._handler.handle(ticket_id, _submission(act, read, stream))
+            read: TicketRead | None = None
+            causes: list[Envelope] = []
+            async with aclosing(read_events(self._store, ticket_id)) as events:
+                async for _, event in events:
+                    envelope = from_document(event)
+                    read = tickets.apply(read, envelope)
+                    if envelope.type in _CAUSES:
+                        causes.append(envelope)
+            act = None if read is None else due(read, set_up, now)
+            if read is None or act is None:  # the view is behind
+                self._set_aside(ticket_id, _STALE_SECONDS)
+                return 0
+            outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
         except (VersionMismatch, TooContended):
             return 0  # someone is at work on it, or another timekeeper: look again
         except (StoreBusy, StoreUnavailable) as error:
@@ -194,9 +207,10 @@ class Timekeeper:
         self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
 
 
-def _submission(act: Act, read: TicketRead, stream: Sequence[Envelope]) -> Submission:
+def _submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
+    """Ask for an act; `some`: at least those of the ticket's events that may be its cause."""
     kinds = {kind.__name__ for kind in act.causes}
-    causes = [event for event in stream if event.type in kinds]
+    causes = [event for event in some if event.type in kinds]
     before = [event for event in causes if event.occurred_at <= act.at]
     cause = (before or causes)[-1]
     return Submission(

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from domain.commands import (
     TICKET_ATTACHMENTS,
+    TICKET_BYTES,
+    TICKET_EVENTS,
     TICKET_FIELDS,
     TICKET_FOLLOWERS,
     TICKET_LINKS,
@@ -89,12 +91,28 @@ _NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {
 """The states that `update_status` never reaches, whatever the ticket's state."""
 
 
+class Size(NamedTuple):
+    """What a ticket holds: its events, and the bytes of what they say, as JSON in UTF-8."""
+
+    events: int = 0
+    content_bytes: int = 0
+
+    def reaches(self, most: "Size") -> bool:
+        return self.events >= most.events or self.content_bytes >= most.content_bytes
+
+
+EMPTY = Size()
+MOST = Size(TICKET_EVENTS, TICKET_BYTES)
+UNBOUNDED = Size(2**63, 2**63)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a decision may know beside the ticket and the command.
 
     `now`: when it happens (UTC). `other`: the other ticket that the command names, if there is one.
-    `follow_up_id`: the id that a follow-up ticket is to have.
+    `follow_up_id`: the id that a follow-up ticket is to have. `size`, `other_size`: what the two
+    hold already; `most`: what a ticket may hold.
     """
 
     now: datetime
@@ -103,6 +121,9 @@ class Context:
     desk: Desk = EMPTY_DESK
     other: Ticket | None = None
     follow_up_id: UUID | None = None
+    size: Size = EMPTY
+    other_size: Size = EMPTY
+    most: Size = MOST
 
 
 class Decision(NamedTuple):
@@ -127,6 +148,13 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
     # Here and not where a command is read, for a command that was taken before may come again.
     if not isinstance(command, UnfollowTicket):  # which names what is there
         check_lines(command)
+    decision = _decide(ticket, command, context)
+    if ticket is not None and decision.events:
+        _require_room_for_more(ticket, command, context)
+    return decision
+
+
+def _decide(ticket: Ticket | None, command: Command, context: Context) -> Decision:
     if isinstance(command, OpenTicket):
         if ticket is not None:
             raise StateConflict("ticket_exists", "this ticket has been opened already")
@@ -150,6 +178,44 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
             return _merge(ticket, into, context)
         case _:
             return Decision(_on_one_ticket(ticket, command, context))
+
+
+def _require_room_for_more(ticket: Ticket, command: Command, context: Context) -> None:
+    """Refuse what makes a full ticket longer, but what brings it to its end: of that there is only
+    so much, as long as all else is refused.
+    """
+    most = context.most
+    if context.size.reaches(most) and not _ends(ticket, command, context):
+        raise StateConflict(
+            "ticket_full",
+            f"the ticket holds all that a ticket may ({most.events} events, or "
+            f"{most.content_bytes} bytes of content): resolve and close it, and go on in a new "
+            "ticket that is linked to it",
+        )
+    # Of links there are few; but what is merged would go on there, and who unlinks can link again.
+    if isinstance(command, MergeTicket | UnlinkTicket) and context.other_size.reaches(most):
+        raise StateConflict(
+            "other_ticket_full",
+            "the other ticket holds all that a ticket may; take one that has room, or a new one",
+        )
+
+
+def _ends(ticket: Ticket, command: Command, context: Context) -> bool:
+    match command:
+        case CloseTicket() | MergeTicket() | MarkSlaBreach() | LinkTicket():
+            return True
+        case Reply():  # opens a follow-up
+            return ticket.status == "closed"
+        case ResolveTicket():
+            return ticket.status != "resolved"
+        case AssignTicket():  # or it could not be resolved
+            return ticket.assignee is None
+        case RateTicket():
+            return ticket.rating is None
+        case UpdateStatus(status="open"):  # its wait is over
+            return ticket.resume_at is not None and ticket.resume_at <= context.now
+        case _:
+            return False
 
 
 def _on_one_ticket(

@@ -3,7 +3,9 @@
 StoreError
 ├── VersionConflict     another writer was first; read and decide again
 ├── StoreBusy           too much is waiting; nothing was written
-├── StoreUnavailable    no answer in time; a write may or may not have happened: read to find out
+├── StoreUnavailable    no answer in time
+│   ├── OutOfTime       the database did answer, but all of it took too long
+│   └── OutcomeUnknown  an append was sent, and nobody knows whether it was or will be applied
 ├── StoreFailed         the database refuses for a reason that trying again does not mend
 └── HistoryLost         the change stream cannot go on from a token
 """
@@ -61,6 +63,30 @@ class StoreUnavailable(StoreError):
 
     def __init__(self) -> None:
         super().__init__("store_unavailable", "the database does not answer; try again")
+
+
+class OutOfTime(StoreUnavailable):
+    """The database answers, and there is too much to do: for example to fold 100,000 events."""
+
+    def __init__(self) -> None:
+        super(StoreUnavailable, self).__init__(
+            "out_of_time",
+            "the database answers, but this takes longer than a request may; ask for less of the "
+            "ticket, or again when the server has less to do",
+        )
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """An append was sent and nothing answered: for example when a connection broke behind it.
+
+    It may be in the log, arrive there later, or never.
+    """
+
+    def __init__(self) -> None:
+        super(StoreUnavailable, self).__init__(
+            "outcome_unknown",
+            "nobody knows whether this was written; send it again with its idempotency key",
+        )
 
 
 class StoreFailed(StoreError):

@@ -18,6 +18,7 @@ a counter would be the one document through which all writers queue. Whoever fol
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -56,6 +57,7 @@ from eventstore.envelope import (
 )
 from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
 from eventstore.limits import count, make_index
+from eventstore.resend import send_until_known
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -69,6 +71,7 @@ _BSON = "bson:"
 RANGE_EVENTS = 2000
 """What whoever goes through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
+_OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
@@ -159,10 +162,13 @@ class EventStore:
         *,
         group_commit: bool = True,
         sealing: bool = True,
+        patience_seconds: float | None = None,
     ) -> None:
         """`group_commit=False` writes each event by itself, `sealing=False` stores what is personal
-        as it is: there to be measured against.
+        as it is: there to be measured against. `patience_seconds`: for how long an append is sent
+        until it is known what has become of it; some tries unless given.
         """
+        self._patience_seconds = patience_seconds
         self._database = database
         self.progresses = database.progresses
         """What must get on in this process."""
@@ -228,7 +234,13 @@ class EventStore:
         keys = await self.vault.of_ids(whose)
         if missing is not None:
             keys = dict.fromkeys(whose, missing) | keys
-        return [opened(document, keys) for document in documents]
+        made: list[EventDocument] = []
+        for start in range(0, len(documents), _OPENED_AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)
+            some = documents[start : start + _OPENED_AT_A_TIME]
+            made += [opened(document, keys) for document in some]
+        return made
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
         """Have the keys in memory that `open` will ask for one document after the other."""
@@ -257,14 +269,47 @@ class EventStore:
     async def append(self, events: Sequence[Envelope]) -> None:
         """Write the events of one command, all or none, and return when they are durable.
 
-        They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
-        already has one of their versions; StoreBusy; and
-        StoreUnavailable if the database does not answer: whether they were written is then found
-        out by reading. LogReplaced, with nothing written, if this is no longer the log that the
-        process was started on.
+        They may be of several tickets, each ticket's in order. Where no answer comes, the same
+        documents are sent again: reading would not tell, for what was sent may arrive later. In the
+        end they are written now, or were before; or their versions are another's, and then they
+        never will be.
+
+        Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
+        StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends;
+        LogReplaced, with nothing written, if this is no longer the log that the process was started
+        on.
         """
         await self.check_log()
         documents = [to_document(event) for event in events]
+        await send_until_known(
+            lambda: self._write(documents),
+            lambda: self._are_written(documents),
+            patience_seconds=self._patience_seconds,
+            may_meet_itself=len(documents) > 1,
+        )
+
+    async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
+        """Say whether documents are in the log; False if another has one of their versions, so that
+        they never will be; None if neither can be seen (yet). Raises StoreUnavailable.
+        """
+        found: dict[tuple[UUID, int], tuple[UUID, bytes]] = {}
+        wanted = {"_id": 1, "ticket_id": 1, "version": 1, "hash": 1}
+        for ticket_id in {document["ticket_id"] for document in documents}:
+            versions = [d["version"] for d in documents if d["ticket_id"] == ticket_id]
+            span = {"$gte": min(versions), "$lte": max(versions)}
+            with translating():
+                events = self._events.find({"ticket_id": ticket_id, "version": span}, wanted)
+                for event in await events.to_list():
+                    found[event["ticket_id"], event["version"]] = event["_id"], event["hash"]
+        places = [(d["ticket_id"], d["version"], d["_id"], d["hash"]) for d in documents]
+        seen = [found[t, v] == (i, h) for t, v, i, h in places if (t, v) in found]
+        if all(seen):
+            return True if len(seen) == len(documents) else None
+        if any(seen):
+            raise AssertionError("a part of a transaction is in the log, and a part never will be")
+        return False
+
+    async def _write(self, documents: list[EventDocument]) -> None:
         if len(documents) == 1:
             await self._insert(documents[0])
         else:
@@ -301,22 +346,38 @@ class EventStore:
             return await found.sort("version", 1).limit(limit).to_list()
 
     async def parts(
-        self, ticket_id: UUID, events_each: int = PART_EVENTS
+        self,
+        ticket_id: UUID,
+        events_each: int = PART_EVENTS,
+        *,
+        after: int = 0,
+        upto: int | None = None,
     ) -> AsyncGenerator[list[EventDocument], None]:
-        """Give a ticket's stored events in order, so many at a time, however long it is."""
-        part = await self.stored(ticket_id, limit=events_each)
+        """Give a ticket's stored events in order, so many at a time, however long it is: those
+        behind version `after`, up to `upto` if given.
+        """
+        is_short = upto is not None and upto - after <= events_each
+        first = self._span(ticket_id, after, upto or 0) if is_short else None
+        part = await (first or self.stored(ticket_id, after=after, limit=events_each))
         while part:
+            if upto is not None and part[-1]["version"] >= upto:
+                yield [event for event in part if event["version"] <= upto]
+                return
             yield part
             if len(part) < events_each:
                 return
             # Where no version is missing this is all there is, and no server reads on to sort it.
             after = part[-1]["version"]
-            versions = {"$gt": after, "$lte": after + events_each}
-            with translating():
-                found = self._events.find({"ticket_id": ticket_id, "version": versions})
-                part = sorted(await found.to_list(), key=lambda event: event["version"])
+            part = await self._span(ticket_id, after, after + events_each)
             if len(part) < events_each:
                 part = await self.stored(ticket_id, after=after, limit=events_each)
+
+    async def _span(self, ticket_id: UUID, after: int, upto: int) -> list[EventDocument]:
+        """Give the stored events of some versions, in order."""
+        versions = {"$gt": after, "$lte": upto}
+        with translating():
+            found = self._events.find({"ticket_id": ticket_id, "version": versions})
+            return sorted(await found.to_list(), key=lambda event: event["version"])
 
     async def scan(self) -> AsyncIterator[Envelope]:
         """Give every event once, in the order of storage.

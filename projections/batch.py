@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import NamedTuple, TypeVar, cast
@@ -37,6 +37,7 @@ from domain.errors import CasebookError, faults_of
 from domain.events import JsonObject
 from eventstore.driver import Database, Session, Write
 from eventstore.envelope import Envelope, EventDocument, from_document
+from eventstore.reading import read_events
 from eventstore.sealing import MissingKey
 from eventstore.store import EventStore, Recorded, ResumeToken
 from projections import sums, tickets
@@ -142,27 +143,51 @@ def make(
     `also_in`: ids of saved views that count it beside those of `views` that it matches.
     Whatever goes wrong with one ticket is no reason to keep the others waiting.
     """
-    last: Envelope | None = None
-    read = after = None if before is None else before.read
-    error = ""
-    try:
-        for event in events:
-            envelope = from_document(event)
-            after, last = tickets.apply(after, envelope), envelope
-    except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
-        error = told(caught)
-    change: Change | None = None
-    try:
-        if after is not None:
-            in_views = {*counting(views, after), *also_in}
-            after = replace(after, in_views=tuple(sorted(in_views)))
-            change = Change(ticket_id, before, after, _encoded(after, codec), last)
-    except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
-        after, error = read, told(caught)
-    if not error:
-        return Made(change, None)
-    version = 1 if after is None else after.version + 1
-    return Made(change if last else None, Stuck(ticket_id, version, error))
+    folding = _Folding(ticket_id, before)
+    folding.take(events)
+    return folding.made(views, codec, also_in)
+
+
+class _Folding:
+    """A ticket's view while events are folded into it, all at once or some at a time."""
+
+    def __init__(self, ticket_id: UUID, before: _Stored | None) -> None:
+        self._ticket_id = ticket_id
+        self._before = before
+        self._after = None if before is None else before.read
+        self._last: Envelope | None = None
+        self._error = ""
+
+    def take(self, events: Iterable[EventDocument]) -> None:
+        """Fold the next events, unless one could not be folded."""
+        try:
+            for event in () if self._error else events:
+                envelope = from_document(event)
+                self._after, self._last = tickets.apply(self._after, envelope), envelope
+        except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
+            self._error = told(caught)
+
+    def made(
+        self,
+        views: Sequence[SavedView],
+        codec: CodecOptions[JsonObject],
+        also_in: Collection[str] = (),
+    ) -> Made:
+        """Give what it comes to."""
+        after, error = self._after, self._error
+        change: Change | None = None
+        try:
+            if after is not None:
+                in_views = {*counting(views, after), *also_in}
+                after = replace(after, in_views=tuple(sorted(in_views)))
+                document = _encoded(after, codec)
+                change = Change(self._ticket_id, self._before, after, document, self._last)
+        except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
+            after, error = None if self._before is None else self._before.read, told(caught)
+        if not error:
+            return Made(change, None)
+        version = 1 if after is None else after.version + 1
+        return Made(change if self._last else None, Stuck(self._ticket_id, version, error))
 
 
 def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
@@ -228,10 +253,10 @@ class BatchWriter:
 
         async def work(session: Session) -> str | None:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
-            events = await self._store.open(await self._store.stored(ticket_id))
+            events = await self._read_log(ticket_id)
             if stored is not None:
-                stored = self._undamaged(holding.views, stored, events)
-            change, stuck = self._make(holding, ticket_id, None, events)
+                stored = await self._undamaged(holding.views, stored, events)
+            change, stuck = await self._make(holding.views, ticket_id, None, events)
             if change is not None:
                 change = change._replace(before=stored)
             elif stuck is None and stored is not None:
@@ -269,18 +294,17 @@ class BatchWriter:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             if stored is None:
                 return True
-            sealed = await self._store.stored(ticket_id, limit=stored.version)
+            sealed = await self._read_log(ticket_id, upto=stored.version, sealed=True)
             events = await self._store.open(sealed)
             hidden = next((event["version"] for event in events if "sealed" in event), None)
             if hidden is not None:
                 events = await self._store.open(sealed, missing=MissingKey())
                 await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
-            stored = self._undamaged(views, stored, events)
+            stored = await self._undamaged(views, stored, events)
             # Whoever counts tickets for a new view counts this one: it can only have left others.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
             also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
-            codec = self._reads.codec_options
-            change, stuck = make(counted, ticket_id, None, events, codec, also_in)
+            change, stuck = await self._make(counted, ticket_id, None, events, also_in)
             if change is None or stuck is not None or len(events) != stored.version:
                 return False
             changes = [change._replace(before=stored)]
@@ -290,19 +314,14 @@ class BatchWriter:
 
         return await self._in_transaction(work)
 
-    def _undamaged(
+    async def _undamaged(
         self, views: Sequence[SavedView], stored: _Stored, events: Sequence[EventDocument]
     ) -> _Stored:
         """Give what a document must have added, where it does not say so itself any more."""
         if stored.damaged is None:
             return stored
-        made = make(
-            views,
-            events[0]["ticket_id"],
-            None,
-            events[: stored.version],
-            self._reads.codec_options,
-        )
+        ticket_id = events[0]["ticket_id"]
+        made = await self._make(views, ticket_id, None, events[: stored.version])
         if made.change is None or made.change.after is None:
             return stored
         ought = sums.contributed(made.change.after)
@@ -316,7 +335,7 @@ class BatchWriter:
             for ticket_id, stored in (await self._read(ids, session)).items():
                 if stored.read is None:
                     continue  # it will be folded again, and counted then
-                change, _ = self._make(holding, ticket_id, stored, ())
+                change, _ = await self._make(holding.views, ticket_id, stored, ())
                 after = None if change is None else change.after
                 if change and after and after.in_views != stored.read.in_views:
                     changes.append(change)
@@ -359,20 +378,35 @@ class BatchWriter:
                 made.append(Made(None, Stuck(ticket_id, have + 1, before.damage)))
                 continue
             if not _is_next(have, new):
-                new = await self._store.open(await self._store.stored(ticket_id, after=have))
-            made.append(self._make(holding, ticket_id, before, new))
+                new = await self._read_log(ticket_id, after=have)
+            made.append(await self._make(holding.views, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return made
 
-    def _make(
+    async def _read_log(
+        self, ticket_id: UUID, *, after: int = 0, upto: int | None = None, sealed: bool = False
+    ) -> list[EventDocument]:
+        """Read a ticket's events, opened unless they are to stay sealed."""
+        read = read_events(self._store, ticket_id, after=after, upto=upto)
+        async with aclosing(read) as events:
+            return [stored if sealed else event async for stored, event in events]
+
+    async def _make(
         self,
-        holding: Holding,
+        views: Sequence[SavedView],
         ticket_id: UUID,
         before: _Stored | None,
         events: Sequence[EventDocument],
+        also_in: Collection[str] = (),
     ) -> Made:
-        return make(holding.views, ticket_id, before, events, self._reads.codec_options)
+        """Do as `make`, and let others have their turn."""
+        folding = _Folding(ticket_id, before)
+        for start in range(0, len(events), _FOLDS_AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)
+            folding.take(events[start : start + _FOLDS_AT_A_TIME])
+        return folding.made(views, self._reads.codec_options, also_in)
 
     async def _store_all(
         self,

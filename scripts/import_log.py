@@ -29,7 +29,7 @@ from api.handle import (
 from api.settings import Settings
 from api.streams import Stream
 from domain.commands import verb
-from domain.decisions import Context, decide
+from domain.decisions import UNBOUNDED, Context, decide
 from domain.errors import Refusal
 from domain.events import Actor
 from eventstore.driver import Database
@@ -104,7 +104,7 @@ class Importer:
     def __init__(self, format_: Format, store: EventStore, tally: Tally) -> None:
         self._format = format_
         self._store = store
-        self._handler = Handler(store)
+        self._handler = Handler(store, most=UNBOUNDED)  # all of it has happened
         self._tally = tally
         self._keys: dict[str, str] = {}
         self.ticket_ids: dict[str, UUID] = {}

@@ -202,9 +202,9 @@ async def test_a_follow_up_whose_outcome_is_unknown_is_found_out(store, database
             failed = False
             written_first = after
 
-            async def append(self, events):
+            async def _write(self, documents):
                 if self.failed or self.written_first:
-                    await super().append(events)
+                    await super()._write(documents)
                 if not self.failed:
                     self.failed = True
                     raise StoreUnavailable
