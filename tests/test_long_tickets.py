@@ -31,7 +31,7 @@ from domain.commands import (
     UpdateStatus,
 )
 from domain.decisions import UNBOUNDED, Size
-from domain.errors import StateConflict
+from domain.errors import StateConflict, TicketNotFound
 from domain.events import (
     EventData,
     SlaTargets,
@@ -248,10 +248,8 @@ async def test_others_have_their_turn_while_a_long_ticket_is_projected(quick_dat
     ticket = await lengthened(store, LONG)
     holding = await holding_all(quick_database)
     views = writer(quick_database, store)
-    if again:
-        work = views.refold(holding, ticket)
-    else:
-        work = views.write(holding, await store.stored(ticket, after=LONG - 1))
+    last = await store.stored(ticket, after=LONG - 1)
+    work = views.refold(holding, ticket) if again else views.write(holding, last)
     share, _ = await longest_share(work)
     assert share < 0.2
     found = await quick_database.collection("ticket_reads").find_one({"_id": ticket})
@@ -305,7 +303,7 @@ async def test_the_past_is_read_no_further_than_it_is_asked_for(database, store)
     counting.read = 0
     as_of = past.AsOf(NOW, "occurred")
     assert (await past.as_it_was(counting, early, as_of)).version == 1
-    with pytest.raises(past.TicketNotFound):
+    with pytest.raises(TicketNotFound):
         await past.as_it_was(counting, later, past.AsOf(PAST, "occurred"))
     assert counting.read <= 201
 
