@@ -249,6 +249,8 @@ def add_routes(
         `chain` is `whole` if every event shown is what was once written behind its predecessor,
         and `broken` if not; what can no longer be read is shown as it is stored, and from there on
         nobody knows what changed. Requesters are not shown internal notes and missed promises.
+        A page may be shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says
+        whether there is more.
         """
         sight = await sights.of(who)
         await sights.require(sight, ticket_id)

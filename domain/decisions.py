@@ -202,12 +202,10 @@ def _require_room_for_more(ticket: Ticket, command: Command, context: Context) -
 
 def _ends(ticket: Ticket, command: Command, context: Context) -> bool:
     match command:
-        case CloseTicket() | MergeTicket() | MarkSlaBreach() | LinkTicket():
+        case ResolveTicket() | CloseTicket() | MergeTicket() | MarkSlaBreach() | LinkTicket():
             return True
         case Reply():  # opens a follow-up
             return ticket.status == "closed"
-        case ResolveTicket():
-            return ticket.status != "resolved"
         case AssignTicket():  # or it could not be resolved
             return ticket.assignee is None
         case RateTicket():

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from domain.commands import Command
-from domain.decisions import Context, Decision, decide
+from domain.decisions import EMPTY, MOST, Context, Decision, Size, decide
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import Refusal
 from domain.events import Actor, Role, SlaTargets, TicketEvent, TicketOpened
@@ -57,6 +57,8 @@ class Spec:
     command: Command | None = None
     desk: Desk = EMPTY_DESK
     other: Ticket | None = None
+    size: Size = EMPTY
+    other_size: Size = EMPTY
 
     def by(self, role: Role, name: str = "somebody") -> "Spec":
         return replace(self, actor=Actor(name, role))
@@ -67,6 +69,14 @@ class Spec:
     def beside(self, *past: TicketEvent) -> "Spec":
         """Another ticket, of the id OTHER, with a past of its own."""
         return replace(self, other=folded(*past))
+
+    def full(self) -> "Spec":
+        """The ticket holds all that one may."""
+        return replace(self, size=MOST)
+
+    def beside_full(self) -> "Spec":
+        """The other one does."""
+        return replace(self, other_size=MOST)
 
     def when(self, command: Command) -> "Spec":
         return replace(self, command=command)
@@ -92,6 +102,8 @@ class Spec:
             desk=self.desk,
             other=self.other,
             follow_up_id=FOLLOW_UP,
+            size=self.size,
+            other_size=self.other_size,
         )
         return decide(ticket, self.command, context)
 
