@@ -5,6 +5,7 @@ StoreError
 ├── StoreBusy           too much is waiting; nothing was written
 ├── StoreUnavailable    no answer in time; a write may or may not have happened: read to find out
 ├── StoreFailed         the database refuses for a reason that trying again does not mend
+├── NothingToAppend     no events were given to write: the caller's mistake
 └── HistoryLost         the change stream cannot go on from a token
 """
 
@@ -68,6 +69,13 @@ class StoreFailed(StoreError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("store_failed", f"the database refuses: {detail}")
+
+
+class NothingToAppend(StoreError):
+    """A command that changes nothing has no events: for example an append of its empty list."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing_to_append", "no events were given to be appended")
 
 
 class HistoryLost(StoreError):

@@ -50,11 +50,18 @@ from eventstore.envelope import (
     Head,
     Metadata,
     chained,
+    described,
     from_document,
     is_event,
     to_document,
 )
-from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.failures import (
+    HistoryLost,
+    NothingToAppend,
+    VersionConflict,
+    translating,
+    write_failure,
+)
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -257,8 +264,10 @@ class EventStore:
         They may be of several tickets, each ticket's in order. Raises VersionConflict if a ticket
         already has one of their versions; StoreBusy; and
         StoreUnavailable if the database does not answer: whether they were written is then found
-        out by reading.
+        out by reading. Raises NothingToAppend for no events.
         """
+        if not events:
+            raise NothingToAppend
         documents = [to_document(event) for event in events]
         if len(documents) == 1:
             await self._insert(documents[0])
@@ -332,7 +341,7 @@ class EventStore:
         document that is no event: the verifier tells more about it.
         """
         heads: dict[UUID, tuple[int, bytes]] = {}
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
+        wanted = {"ticket_id": 1, "version": 1, "hash": 1}
         async for event in self._events.find({}, wanted, batch_size=_SCAN_BATCH_DOCUMENTS):
             try:
                 ticket_id, head = event["ticket_id"], (event["version"], event["hash"])
@@ -340,9 +349,9 @@ class EventStore:
                 if known is None or known[0] < head[0]:
                     heads[ticket_id] = head
             except (KeyError, TypeError) as error:
-                raise HistoryError("not_an_event", f"not an event: {event!r}") from error
+                raise HistoryError("not_an_event", f"{described(event)} is no event") from error
             if not isinstance(ticket_id, UUID):
-                raise HistoryError("not_an_event", f"not an event: {event!r}")
+                raise HistoryError("not_an_event", f"{described(event)} is no event")
         return heads
 
     async def in_order(self) -> AsyncIterator[EventDocument]:
