@@ -93,12 +93,13 @@ class Stream:
         for envelope in events:
             if envelope.version != self.head.version + 1:
                 raise HistoryError(
-                    "not_the_next_version",
-                    f"ticket {self.ticket_id}: version {envelope.version} follows "
-                    f"{self.head.version}",
-                )
-            event = decode(*envelope.readable[:3])
-            self.ticket = evolve(self.ticket, event, envelope.occurred_at)
+                    "not_the_next_version", f"it follows version {self.head.version}"
+                ).at(self.ticket_id, envelope.version)
+            try:
+                event = decode(*envelope.readable[:3])
+                self.ticket = evolve(self.ticket, event, envelope.occurred_at)
+            except HistoryError as error:
+                raise error.at(self.ticket_id, envelope.version) from error
             self.head = Head(envelope.version, envelope.hash)
             self.content_bytes += len(orjson.dumps(envelope.data, default=str))
             command = envelope.metadata.command

@@ -15,6 +15,9 @@ why, and what to do instead where there is something. Codes are part of the API 
 for another meaning.
 """
 
+from collections.abc import Mapping
+from uuid import UUID
+
 from pydantic import ValidationError
 
 _MOST_FAULTS = 5
@@ -78,5 +81,37 @@ class PersonGone(StateConflict):
         )
 
 
+_DAMAGED = "verify the log, and restore it from an export that is whole"
+REMEDIES: Mapping[str, str] = {
+    "unknown_event_type": f"upgrade this process, or, if no later version wrote it, {_DAMAGED}",
+    "unknown_event_schema": f"upgrade this process, or, if no later version wrote it, {_DAMAGED}",
+    "unreadable_event": _DAMAGED,
+    "unreadable_envelope": _DAMAGED,
+    "not_an_event": _DAMAGED,
+    "not_the_next_version": _DAMAGED,
+    "opened_twice": _DAMAGED,
+    "not_opened": _DAMAGED,
+    "event_sealed": "restore the keys of persons from a backup, or, if no key is missing, "
+    + _DAMAGED,
+    "not_erased": "ask for the erasure again, and, if it fails again, verify the log",
+    "not_the_next_step": "ask for the erasure again, and, if it fails again, verify the log",
+}
+"""What an operator is to do about each code of a HistoryError."""
+
+
 class HistoryError(CasebookError):
-    """For example: a stored event of a type that this version of Casebook does not know."""
+    """For example: a stored event of a type that this version of Casebook does not know.
+
+    Its detail says what is wrong, of which event if that is known, and what is to be done.
+    """
+
+    def __init__(self, code: str, detail: str, *, place: str | None = None) -> None:
+        told = detail if place is None else f"{place}: {detail}"
+        super().__init__(code, f"{told}; {REMEDIES[code]}")
+        self._what, self._place = detail, place
+
+    def at(self, ticket_id: UUID, version: int) -> "HistoryError":
+        """Return the same error with the event that it is about, unless it names one."""
+        if self._place is not None:
+            return self
+        return HistoryError(self.code, self._what, place=f"event {version} of ticket {ticket_id}")

@@ -76,9 +76,9 @@ class Envelope(NamedTuple):
             whose = " or ".join(sorted({str(field["person"]) for field in self.sealed}))
             raise HistoryError(
                 "event_sealed",
-                f"event {self.version} of ticket {self.ticket_id} cannot be opened: the key of "
-                f"person {whose} is missing, or it was tampered with",
-            )
+                f"it cannot be opened: the key of person {whose} is missing, or it was tampered "
+                "with",
+            ).at(self.ticket_id, self.version)
         return EventData(self.type, self.schema, self.data)
 
 
@@ -284,7 +284,15 @@ def from_document(document: EventDocument) -> Envelope:
             tuple(document.get("sealed", ())),
         )
     except (KeyError, TypeError) as error:
-        raise HistoryError("unreadable_envelope", f"not an event document: {error!r}") from error
+        raise HistoryError(
+            "unreadable_envelope", f"{described(document)} is no event: {error!r}"
+        ) from error
+
+
+def described(document: Mapping[str, object]) -> str:
+    """Name a stored document, whatever it is, without what may be somebody's words."""
+    named = (f"{name} {document.get(name)!s:.40}" for name in ("_id", "ticket_id", "version"))
+    return f"the document with {', '.join(named)}"
 
 
 def fingerprint(content: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ StoreError
 │   ├── OutOfTime       the database did answer, but all of it took too long
 │   └── OutcomeUnknown  an append was sent, and nobody knows whether it was or will be applied
 ├── StoreFailed         the database refuses for a reason that trying again does not mend
+├── NothingToAppend     no events were given to write: the caller's mistake
 └── HistoryLost         the change stream cannot go on from a token
 """
 
@@ -94,6 +95,13 @@ class StoreFailed(StoreError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("store_failed", f"the database refuses: {detail}")
+
+
+class NothingToAppend(StoreError):
+    """A command that changes nothing has no events: for example an append of its empty list."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing_to_append", "no events were given to be appended")
 
 
 class HistoryLost(StoreError):

@@ -51,11 +51,18 @@ from eventstore.envelope import (
     Head,
     Metadata,
     chained,
+    described,
     from_document,
     is_event,
     to_document,
 )
-from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.failures import (
+    HistoryLost,
+    NothingToAppend,
+    VersionConflict,
+    translating,
+    write_failure,
+)
 from eventstore.limits import count, make_index
 from eventstore.resend import send_until_known
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
@@ -277,8 +284,10 @@ class EventStore:
         Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
         StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends;
         LogReplaced, with nothing written, if this is no longer the log that the process was started
-        on.
+        on; NothingToAppend for no events.
         """
+        if not events:
+            raise NothingToAppend
         await self.check_log()
         documents = [to_document(event) for event in events]
         await send_until_known(
@@ -413,7 +422,7 @@ class EventStore:
 
         Raises HistoryError for a document that is no event.
         """
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "hash": 1}
+        wanted = {"ticket_id": 1, "version": 1, "hash": 1}
         async for event in self._database.scan(self._name, {}, wanted):
             match event:
                 case {
@@ -423,7 +432,7 @@ class EventStore:
                 }:
                     yield ticket_id, version, hash_
                 case _:
-                    raise HistoryError("not_an_event", f"not an event: {event!r}")
+                    raise HistoryError("not_an_event", f"{described(event)} is no event")
 
     async def in_order(self) -> AsyncIterator[EventDocument]:
         """Give every stored document by ticket id and version.

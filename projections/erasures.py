@@ -65,10 +65,14 @@ class Erasures:
 
         Raises StoreUnavailable, HistoryError.
         """
-        return [
-            Step(persons.decode(*e.readable[:3]), e.recorded_at, e.metadata.actor.id)
-            for e in await self._store.load(person)
-        ]
+        steps: list[Step] = []
+        for event in await self._store.load(person):
+            try:
+                step = persons.decode(*event.readable[:3])
+            except HistoryError as error:
+                raise error.at(person, event.version) from error
+            steps.append(Step(step, event.recorded_at, event.metadata.actor.id))
+        return steps
 
     async def known_by(self, person: UUID) -> bytes:
         """Give what the name of an erased person was known by. Raises HistoryError for another."""

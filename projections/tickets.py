@@ -102,13 +102,15 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     """Fold one event. Raises HistoryError if it is not the ticket's next, or cannot be read."""
     expected = 1 if read is None else read.version + 1
     if envelope.version != expected:
-        raise HistoryError(
-            "not_the_next_version",
-            f"ticket {envelope.ticket_id}: version {envelope.version} where {expected} is next",
+        raise HistoryError("not_the_next_version", f"it stands where {expected} is next").at(
+            envelope.ticket_id, envelope.version
         )
-    event = decode(*envelope.readable[:3])
     at = envelope.occurred_at
-    ticket = evolve(None if read is None else read.ticket, event, at)
+    try:
+        event = decode(*envelope.readable[:3])
+        ticket = evolve(None if read is None else read.ticket, event, at)
+    except HistoryError as error:
+        raise error.at(envelope.ticket_id, envelope.version) from error
     actor = envelope.metadata.actor
     if read is None:
         return TicketRead(

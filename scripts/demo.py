@@ -10,7 +10,8 @@ from api.keys import KeyOrder, Keys, keep_in_file
 from api.settings import Settings
 from eventstore.key_files import names_for
 from scripts.console import UsageError, database, run, screen
-from scripts.import_log import FORMATS, Tally, import_into, read, summarise
+from scripts.import_log import FORMATS, id_of, import_into, read
+from scripts.logs.tally import Tally, summarise
 
 _KEY = "demo-key"
 _SAMPLE = Path(__file__).parent / "sample" / "servicenow.csv"
@@ -22,7 +23,7 @@ async def main() -> int:
     tally = Tally()
     histories = read(format_, _SAMPLE, tally)
     async with database(settings) as db:
-        ids = await import_into(db, format_, histories, tally)
+        await import_into(db, format_, histories, tally)
         key_file = await _keep_key(Keys(db), settings.data_dir / _KEY, db.name)
     screen.print(summarise(tally))
     longest = max(histories, key=lambda history: len(history.steps))
@@ -33,7 +34,7 @@ async def main() -> int:
         print("Try:")
     print(f'  KEY="Authorization: Bearer $(cat {key_file})"')
     for path in (
-        f"tickets/{ids[longest.number]}/timeline",
+        f"tickets/{id_of(format_, longest.number)}/timeline",
         "tickets?solved=false&limit=3",
         "dashboard?date=2016-03-31",
         "dashboard/series?metric=backlog&from=2016-03-01&to=2016-03-31",

@@ -8,15 +8,11 @@ running the same import again, or after it was interrupted, adds only what is mi
 
 import argparse
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sized
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 from uuid import UUID
-
-import orjson
-from rich.table import Table
 
 from api.handle import (
     Handler,
@@ -30,17 +26,18 @@ from api.settings import Settings
 from api.streams import Stream
 from domain.commands import verb
 from domain.decisions import UNBOUNDED, Context, decide
-from domain.errors import Refusal
+from domain.errors import HistoryError, Refusal
 from domain.events import Actor
 from eventstore.driver import Database
-from eventstore.envelope import fingerprint
 from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import Generations
-from scripts import logs
 from scripts.catch_up import caught_up, projecting
 from scripts.console import UsageError, database, fail, progress, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
+from scripts.logs.gathering import Gathered, readable
+from scripts.logs.table import read_rows, require_columns
+from scripts.logs.tally import Reported, Tally, summarise, write_report
 
 FORMATS = {format_.name: format_ for format_ in (servicenow.FORMAT, helpdesk.FORMAT)}
 _AT_ONCE = 32
@@ -50,52 +47,15 @@ _IMPORTER = Actor("import", "system")
 _DECIDES_STATUS = frozenset({"resolve", "close"})
 
 
-class Reported(NamedTuple):
-    """A finding about a ticket, as the report lists it."""
+class Histories(Sized, Protocol):
+    """Tickets' histories, as often as they are asked for."""
 
-    ticket: str
-    line: int
-    kind: str
-    detail: str
+    def __iter__(self) -> Iterator[History]: ...
 
 
-@dataclass(slots=True)
-class Tally:
-    """What has come of an import so far."""
-
-    rows: int = 0
-    silent_rows: int = 0
-    tickets: int = 0
-    events: int = 0
-    accepted: int = 0
-    already_there: int = 0
-    unchanged: Counter[str] = field(default_factory=Counter)
-    not_taken: list[Reported] = field(default_factory=list)
-    """Refused commands and rejected rows."""
-    assumed: list[Reported] = field(default_factory=list)
-    repeats: list[Reported] = field(default_factory=list)
-    """Resolved or closed once more, which changes nothing here: a reason for a count to differ."""
-    differing: list[Reported] = field(default_factory=list)
-
-
-def interpret(format_: Format, rows: Iterator[Row | Finding], tally: Tally) -> list[History]:
-    """Gather rows by ticket, keeping the order of both, and turn them into commands."""
-    by_ticket: dict[str, list[Row]] = {}
-    for row in rows:
-        tally.rows += 1
-        if isinstance(row, Finding):
-            tally.not_taken.append(Reported("", *row))
-            continue
-        mine = by_ticket.setdefault(row.cells[format_.number], [])
-        digest = fingerprint(row.cells)[:16]
-        nth = sum(other.name.startswith(digest) for other in mine)
-        mine.append(Row(row.line, row.cells, f"{digest}.{nth}"))
-    histories = [format_.interpret(number, mine) for number, mine in by_ticket.items()]
-    for history in histories:
-        tally.silent_rows += history.silent_rows
-        tally.not_taken += [Reported(history.number, *finding) for finding in history.rejected]
-        tally.assumed += [Reported(history.number, *finding) for finding in history.assumed]
-    return histories
+def id_of(format_: Format, number: str) -> UUID:
+    """Give the id of an imported ticket."""
+    return new_ticket_id(_IMPORTER, f"{format_.name}:{number}")
 
 
 class Importer:
@@ -106,8 +66,6 @@ class Importer:
         self._store = store
         self._handler = Handler(store, most=UNBOUNDED)  # all of it has happened
         self._tally = tally
-        self._keys: dict[str, str] = {}
-        self.ticket_ids: dict[str, UUID] = {}
 
     async def run(self, history: History) -> None:
         """Bring one ticket about, or what is missing of it.
@@ -118,23 +76,32 @@ class Importer:
         are appended behind exactly the version they were decided on. A ticket that someone else has
         changed since is theirs: what is still missing is reported, not mixed in.
         """
+        self._tally.interpreted(history)
         if not history.steps:
             return
-        ticket_id = new_ticket_id(_IMPORTER, f"{self._format.name}:{history.number}")
-        self.ticket_ids[history.number] = ticket_id
         self._tally.tickets += 1
+        try:
+            await self._bring_about(history)
+        except HistoryError as error:  # which costs this ticket only
+            finding = Finding(history.steps[0].line, error.code, error.detail)
+            self._tally.note("not taken", history.number, finding)
+
+    async def _bring_about(self, history: History) -> None:
+        ticket_id = id_of(self._format, history.number)
         past = await self._store.load(ticket_id)
         # Keyed, for keys of commands are stored plainly: a row can be guessed by who knows a name.
+        keys: dict[str, str] = {}
         for step in history.steps:
             digest = await self._store.vault.known_by(step.key)
-            self._keys[step.key] = f"{self._format.name}:{digest.hex()[:32]}"
-        keys = {self._key(step) for step in history.steps}
-        foreign = next((e.version for e in past if e.metadata.command.id not in keys), None)
+            keys[step.key] = f"{self._format.name}:{digest.hex()[:32]}"
+        ours = set(keys.values())
+        foreign = next((e.version for e in past if e.metadata.command.id not in ours), None)
         done = {e.metadata.command.id: e.version for e in past}
-        last = max((done.get(key, 0) for key in keys), default=0)
+        last = max((done.get(key, 0) for key in ours), default=0)
         stream = Stream(ticket_id)
         for step in history.steps:
-            version = done.get(self._key(step))
+            key = keys[step.key]
+            version = done.get(key)
             if version is not None:
                 stream.extend(past[stream.head.version : version])
                 self._tally.already_there += 1
@@ -144,7 +111,7 @@ class Importer:
                     now=step.at,
                     actor=step.actor,
                     ticket_id=ticket_id,
-                    follow_up_id=id_of_follow_up(ticket_id, step.actor, self._key(step)),
+                    follow_up_id=id_of_follow_up(ticket_id, step.actor, key),
                 )
                 if not decide(stream.ticket, step.command, context).events:
                     self._unchanged(history, step)
@@ -153,18 +120,18 @@ class Importer:
                 elif foreign is not None:
                     self._note(history, step, "changed_by_others", f"since version {foreign}")
                 else:
-                    await self._submit(stream, step)
+                    await self._submit(stream, step, key)
             except (VersionMismatch, KeyReused):
                 self._note(history, step, "changed_by_others", "while it was imported")
             except Refusal as refusal:
                 self._note(history, step, refusal.code, refusal.detail)
 
-    async def _submit(self, stream: Stream, step: Step) -> None:
+    async def _submit(self, stream: Stream, step: Step, key: str) -> None:
         version = stream.head.version
         submission = Submission(
             command=step.command,
             actor=step.actor,
-            key=self._key(step),
+            key=key,
             occurred_at=step.at,
             expected_version=version,
         )
@@ -180,23 +147,20 @@ class Importer:
 
     def _note(self, history: History, step: Step, code: str, detail: str) -> None:
         kind = f"{verb(type(step.command))}: {code}"
-        self._tally.not_taken.append(Reported(history.number, step.line, kind, detail))
+        self._tally.note("not taken", history.number, Finding(step.line, kind, detail))
 
     def _unchanged(self, history: History, step: Step) -> None:
         word = verb(type(step.command))
         self._tally.unchanged[word] += 1
         if word in _DECIDES_STATUS:
-            again = Reported(history.number, step.line, f"{word}: unchanged", "happened already")
-            self._tally.repeats.append(again)
-
-    def _key(self, step: Step) -> str:
-        return self._keys[step.key]
+            again = Finding(step.line, f"{word}: unchanged", "happened already")
+            self._tally.note("changed nothing", history.number, again)
 
 
 async def import_histories(
-    format_: Format, store: EventStore, histories: Sequence[History], tally: Tally
-) -> dict[str, UUID]:
-    """Run all histories, some at once, with a progress bar; give the tickets' ids by number."""
+    format_: Format, store: EventStore, histories: Histories, tally: Tally
+) -> None:
+    """Run all histories, some at once, with a progress bar."""
     importer = Importer(format_, store, tally)
     waiting = iter(histories)
     with progress() as bar:
@@ -214,24 +178,18 @@ async def import_histories(
                     group.create_task(work())
         except ExceptionGroup as failures:  # one is enough to say why
             raise failures.exceptions[0] from failures
-    return importer.ticket_ids
 
 
-async def check(
-    format_: Format, expected: Path, db: Database, ids: dict[str, UUID], tally: Tally
-) -> bool:
+async def check(format_: Format, expected: Path, db: Database, tally: Tally) -> bool:
     """Compare the views with a table of expected results; say whether all differences are known."""
     reads = (await Generations(db).shown()).collection(tickets.COLLECTION)
-    known: dict[str, list[Reported]] = {}
-    for entry in sorted((*tally.not_taken, *tally.repeats)):
-        known.setdefault(entry.ticket, []).append(entry)
     equal = 0
     unexplained = 0
-    for row in logs.read_rows(expected):
+    for row in read_rows(expected, format_.expected_columns):
         if isinstance(row, Finding):
             raise UsageError(f"{expected}, line {row.line}: {row.detail}")
         number = row.cells[format_.expected_number]
-        document = await reads.find_one({"_id": ids[number]}) if number in ids else None
+        document = await reads.find_one({"_id": id_of(format_, number)})
         read = None if document is None else tickets.from_document(document)
         try:
             differences = (
@@ -244,7 +202,7 @@ async def check(
             continue
         reasons = [
             entry
-            for entry in known.get(number, [])
+            for entry in tally.about(number)
             if any(_explains(format_, entry, point) for point in differences)
         ]
         unexplained += not all(
@@ -253,16 +211,13 @@ async def check(
         said = "; ".join(f"{point}: {how}" for point, how in differences.items())
         reason = ", ".join(f"line {entry.line}: {entry.kind}" for entry in reasons)
         what = f"{said} ({reason or 'no reason known'})"
-        tally.differing.append(Reported(number, row.line, "differs", what))
-    explained = len(tally.differing) - unexplained
+        tally.note("differs", number, Finding(row.line, "differs", what))
+    explained = tally.count("differs") - unexplained
     print(
         f"Against {expected.name}: {equal} tickets are equal; {explained} differ for a reason that "
         f"is reported; {unexplained} differ without one."
     )
-    for entry in tally.differing[:_SHOWN]:
-        print(f"  {entry.ticket}: {entry.detail}")
-    if len(tally.differing) > _SHOWN:
-        print(f"  ... and {len(tally.differing) - _SHOWN} more: --report FILE lists them all")
+    _show(tally.all("differs"), tally.count("differs"), lambda e: f"{e.ticket}: {e.detail}")
     return unexplained == 0
 
 
@@ -273,48 +228,22 @@ def _explains(format_: Format, entry: Reported, point: str) -> bool:
     return row_is_unreadable or word in format_.deciders.get(point, ())
 
 
-def summarise(tally: Tally) -> Table:
-    """Show what came of the import."""
-    table = Table("what", "kind", "count", title="Import")
-    table.columns[-1].justify = "right"
-    for what, n in (
-        ("rows read", tally.rows),
-        ("tickets", tally.tickets),
-        ("commands accepted", tally.accepted),
-        ("commands already there", tally.already_there),
-        ("events added", tally.events),
-        ("rows with nothing new", tally.silent_rows),
-    ):
-        table.add_row(what, "", str(n))
-    for what, kinds in (
-        ("changed nothing", tally.unchanged),
-        ("not taken", Counter(entry.kind for entry in tally.not_taken)),
-        ("assumed", Counter(entry.kind for entry in tally.assumed)),
-    ):
-        for kind, n in kinds.most_common():
-            table.add_row(what, kind, str(n))
-    rows = len({(entry.ticket, entry.line) for entry in tally.not_taken})
-    share = 100 * rows / tally.rows if tally.rows else 0.0
-    table.add_row("rows not taken, or in part", "", f"{rows} ({share:.2f} %)")
-    return table
+def _show(entries: Iterator[Reported], count: int, say: Callable[[Reported], str]) -> None:
+    for entry in islice(entries, _SHOWN):
+        print(f"  {say(entry)}")
+    if count > _SHOWN:
+        print(f"  ... and {count - _SHOWN} more: --report FILE lists them all")
 
 
-def write_report(path: Path, tally: Tally) -> None:
-    """List every finding, one JSON object a line. Raises UsageError."""
-    lines = [
-        orjson.dumps({"what": what, **entry._asdict()}) + b"\n"
-        for what, entries in (
-            ("not taken", tally.not_taken),
-            ("changed nothing", tally.repeats),
-            ("assumed", tally.assumed),
-            ("differs", tally.differing),
+def show_unread(tally: Tally) -> None:
+    """Say which rows could not be read, and what becomes of the others."""
+    unread = len(tally.about(""))
+    if unread:
+        print(f"{unread} rows cannot be read and are left out:")
+        _show(iter(tally.about("")), unread, lambda e: f"line {e.line}: {e.kind}: {e.detail}")
+        print(
+            "All others are imported. Mend these and import again: what is there is not repeated."
         )
-        for entry in sorted(entries)
-    ]
-    try:
-        path.write_bytes(b"".join(lines))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
 
 
 async def main() -> int:
@@ -323,6 +252,12 @@ async def main() -> int:
     )
     parser.add_argument("format", choices=sorted(FORMATS))
     parser.add_argument("file", type=Path, help="a csv file; .xz and .gz are unpacked")
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="the file's encoding, unless it is UTF-8 or says so itself: cp1252 for example; rows "
+        "that are not in it are left out",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="list all findings there")
     parser.add_argument(
         "--check", type=Path, metavar="EXPECTED", help="compare with a table of expected results"
@@ -330,46 +265,48 @@ async def main() -> int:
     options = parser.parse_args()
     format_ = FORMATS[options.format]
     tally = Tally()
-    histories = read(format_, options.file, tally)
     if options.check is not None:
-        _require_columns(options.check, format_.expected_columns)
+        require_columns(options.check, format_.expected_columns)
+    histories = read(format_, options.file, tally, options.encoding)
+    show_unread(tally)
     if options.report is not None:
         write_report(options.report, tally)  # now, and not only after all the work
 
-    async with database(Settings.from_environment()) as db:
-        ids = await import_into(db, format_, histories, tally)
-        screen.print(summarise(tally))
-        as_expected = options.check is None or await check(format_, options.check, db, ids, tally)
-    if options.report is not None:
-        write_report(options.report, tally)
+    try:
+        async with database(Settings.from_environment()) as db:
+            await import_into(db, format_, histories, tally)
+            screen.print(summarise(tally))
+            as_expected = options.check is None or await check(format_, options.check, db, tally)
+    finally:
+        if options.report is not None:
+            write_report(options.report, tally)
     if not as_expected:
         fail("some tickets differ without a reason")
     return 0 if as_expected else 1
 
 
-def read(format_: Format, path: Path, tally: Tally) -> list[History]:
-    """Read a log and turn its rows into commands. Raises UsageError, UnreadableLog."""
-    _require_columns(path, format_.columns)
-    return interpret(format_, logs.read_rows(path), tally)
+def read(format_: Format, path: Path, tally: Tally, encoding: str | None = None) -> Gathered:
+    """Read a log and gather its rows by ticket. Raises UnreadableLog."""
+
+    def counted() -> Iterator[Row]:
+        for row in readable(format_, read_rows(path, format_.columns, encoding)):
+            tally.rows += 1
+            if isinstance(row, Row):
+                yield row
+            else:
+                tally.note("not taken", "", row)
+
+    return Gathered(format_, counted())
 
 
-async def import_into(
-    db: Database, format_: Format, histories: Sequence[History], tally: Tally
-) -> dict[str, UUID]:
-    """Import into a database, bring its views up to date, give the tickets' ids by number."""
+async def import_into(db: Database, format_: Format, histories: Histories, tally: Tally) -> None:
+    """Import into a database, and bring its views up to date."""
     store = EventStore(db)
     await store.prepare()
     await Generations(db).prepare()
     async with projecting(db, store):
-        ids = await import_histories(format_, store, histories, tally)
+        await import_histories(format_, store, histories, tally)
         await caught_up(db, store, "projecting")
-    return ids
-
-
-def _require_columns(path: Path, needed: frozenset[str]) -> None:
-    missing = needed - logs.read_header(path)
-    if missing:
-        raise UsageError(f"{path} lacks the columns: {', '.join(sorted(missing))}")
 
 
 if __name__ == "__main__":

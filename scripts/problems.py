@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import api.app  # noqa: F401 with it all errors are known
 from api.problems import HTTP_PROBLEMS, status_of, title_of
-from domain.errors import CasebookError
+from domain.errors import REMEDIES, CasebookError, HistoryError
 
 _ROOT = Path(__file__).parent.parent
 _ROOMS = ("domain", "eventstore", "projections", "api")
@@ -41,6 +41,14 @@ it again with its `Idempotency-Key`.
 """
 
 
+_DAMAGE = """
+The server's own fault, or the log's. All but `internal_error` say that something stored cannot be
+so, in which event of which ticket where that is known, and what an operator does about it; other
+tickets are served as before. A command line says the same in one line. [When the log is
+damaged](deployment.md#when-the-log-is-damaged) has the commands.
+""".strip()
+
+
 class Raised(NamedTuple):
     """A problem as it is raised: its error's class, its code, its words (… for what varies)."""
 
@@ -57,14 +65,19 @@ def page() -> str:
         by_status[status][code] = words
     for raised in _all_raised(classes):
         status = status_of(classes[raised.error])
-        if status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        if raised.error == HistoryError.__name__:
+            by_status[status].setdefault(raised.code, f"{raised.words}; {REMEDIES[raised.code]}")
+        elif status != HTTPStatus.INTERNAL_SERVER_ERROR:
             told = raised.words
             example = cleandoc(classes[raised.error].__doc__ or "").partition("\n\n")[0]
             own = raised.error not in _COMMON
             by_status[status].setdefault(raised.code, f"{told}. {example}" if own else told)
     lines = [_INTRODUCTION.strip()]
     for status in sorted(by_status):
-        lines += ["", f"## {status.value} {title_of(status)}", "", "| code | |", "| --- | --- |"]
+        lines += ["", f"## {status.value} {title_of(status)}", ""]
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            lines += [_DAMAGE, ""]
+        lines += ["| code | |", "| --- | --- |"]
         for code, words in sorted(by_status[status].items()):
             lines.append(f"| `{code}` | {_line(words)} |")
     return "\n".join(lines) + "\n"
@@ -112,7 +125,7 @@ def _raised(
 
 
 def _takes_a_code(cls: type[CasebookError]) -> bool:
-    return "__init__" not in vars(cls) or cls is CasebookError
+    return "__init__" not in vars(cls) or cls in (CasebookError, HistoryError)
 
 
 def _words(node: ast.expr) -> str:

@@ -15,7 +15,7 @@ from domain.errors import CasebookError
 from domain.events import Actor, EventData
 from eventstore.driver import Database, connect
 from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
-from eventstore.failures import HistoryLost, StoreUnavailable, VersionConflict
+from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
 from projections.generations import Generations
 from tests.projecting import caught_up, open_some, rebuilt, running
@@ -41,6 +41,19 @@ async def log(any_database: Database) -> AsyncIterator[EventStore]:
     made = EventStore(any_database)
     await made.prepare()
     yield made
+
+
+async def test_no_events_are_refused_by_name(database):
+    """By whatever way they would be written."""
+    for store in (
+        EventStore(database),
+        EventStore(database, group_commit=False),
+        EventStore(database, "person_events", sealing=False),
+    ):
+        with pytest.raises(NothingToAppend) as refused:
+            await store.append([])
+        assert refused.value.code == "nothing_to_append"
+    assert await database.collections() == {}
 
 
 async def test_what_is_appended_is_read_back_in_order(log):

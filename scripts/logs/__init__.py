@@ -4,17 +4,12 @@ A format is a module with `FORMAT`: which columns it needs, how the rows of one 
 commands, and what an independent table of expected results says about the tickets.
 """
 
-import csv
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import TextIOWrapper
-from pathlib import Path
-from typing import IO, NamedTuple, cast
+from itertools import takewhile
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -72,7 +67,8 @@ class History:
     def add(self, row: Row, at: datetime, actor: Actor, *commands: Command) -> None:
         """Append commands of `row`; their keys count them within the ticket's rows."""
         for command in commands:
-            nth = sum(step.line == row.line for step in self.steps)
+            mine = takewhile(lambda step: step.line == row.line, reversed(self.steps))
+            nth = sum(1 for _ in mine)
             key = f"{self.number}:{row.name}:{nth}"
             self.steps.append(Step(row.line, key, command, actor, at))
 
@@ -83,6 +79,7 @@ class Format:
 
     name: str
     columns: frozenset[str]
+    """Those that it needs; their names are told apart by their words alone."""
     number: str
     """The column that names the ticket."""
     interpret: Callable[[str, Sequence[Row]], History]
@@ -105,7 +102,7 @@ class BadRow(Exception):
 
 
 class UnreadableLog(CasebookError):
-    """A log that cannot be read at all: not there, not text, or its archive is cut off."""
+    """A log that cannot be read at all: not there, no table, or its archive is cut off."""
 
 
 UNKNOWN = "unknown"
@@ -119,28 +116,9 @@ def read_time(text: str, form: str) -> datetime:
         raise BadRow("bad_time", f"cannot read the time {text!r}") from error
 
 
-def read_rows(path: Path) -> Iterator[Row | Finding]:
-    """Read a csv file, plain, .gz or .xz; a row that cannot be read is a Finding.
-
-    A row is a line: a quote that is never closed spoils its own line only. Raises UnreadableLog.
-    """
-    lines = _read_lines(path)
-    header = next(lines, (0, []))[1]
-    for line, cells in lines:
-        if isinstance(cells, str):
-            yield Finding(line, "not_csv", cells)
-        elif len(cells) != len(header):
-            wrong = f"{len(cells)} cells where the header has {len(header)}"
-            yield Finding(line, "wrong_number_of_cells", wrong)
-        elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-            yield Finding(line, "not_utf8", "there are bytes that are not UTF-8")
-        else:
-            yield Row(line, dict(zip(header, cells, strict=True)))
-
-
-def read_header(path: Path) -> frozenset[str]:
-    """Give the names of the columns. Raises UnreadableLog."""
-    return frozenset(next(_read_lines(path), (0, []))[1])
+def one_line(text: str) -> str:
+    """Put what is broken into lines, as cells of spreadsheets may be, into one."""
+    return re.sub(r"\s*[\t\n\v\f\r\x85\u2028\u2029]\s*", " ", text).strip()
 
 
 def rejected(row: Row, error: BadRow | ValidationError) -> Finding:
@@ -149,30 +127,3 @@ def rejected(row: Row, error: BadRow | ValidationError) -> Finding:
         return Finding(row.line, error.kind, str(error))
     first = error.errors()[0]
     return Finding(row.line, "bad_value", f"{first['msg']}: {first['input']!r:.80}")
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, list[str] | str]]:
-    """Give each line's number and its cells, or what is wrong with it."""
-    try:
-        with _open(path) as text:
-            for number, line in enumerate(text, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield number, next(csv.reader([line.rstrip("\r\n")], strict=True))
-                except csv.Error as error:
-                    yield number, str(error)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UnreadableLog("unreadable_log", f"cannot read {path}: {error}") from error
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[TextIOWrapper]:
-    with path.open("rb") as stored:
-        unpacked: IO[bytes] = stored
-        if path.suffix == ".xz":
-            unpacked = lzma.open(stored)  # noqa: SIM115 ends with `stored`
-        elif path.suffix == ".gz":
-            unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=stored))
-        # newline: a lone carriage return is no line end
-        yield TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="\n")

@@ -28,7 +28,18 @@ from domain.commands import (
 from domain.events import Actor, Priority
 from projections.dashboard import happened
 from projections.tickets import TicketRead
-from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
+from scripts.logs import (
+    UNKNOWN,
+    BadRow,
+    Cells,
+    Finding,
+    Format,
+    History,
+    Row,
+    one_line,
+    read_time,
+    rejected,
+)
 
 _TIME = "%Y/%m/%d %H:%M:%S.%f"
 _RESOLUTION = "Resolved; the log holds no text."
@@ -68,7 +79,7 @@ def _interpret(number: str, rows: Sequence[Row]) -> History:
         except (BadRow, ValidationError) as error:
             history.rejected.append(rejected(row, error))
             continue
-        history.add(row, at, Actor(cells["Resource"].strip() or UNKNOWN, "agent"), *commands)
+        history.add(row, at, Actor(one_line(cells["Resource"]) or UNKNOWN, "agent"), *commands)
         for command in commands:
             if isinstance(command, AssignTicket):
                 assignee = command.assignee
@@ -87,9 +98,9 @@ def _interpret(number: str, rows: Sequence[Row]) -> History:
 def _open(number: str, cells: Cells) -> Command:
     fields = {key: cells[column].strip() for column, key in _FIELDS.items()}
     return OpenTicket(
-        subject=number,
+        subject=one_line(number),
         requester=_customer(cells),
-        group=cells["workgroup"].strip() or None,
+        group=one_line(cells["workgroup"]) or None,
         fields={"number": number, **{key: value for key, value in fields.items() if value}},
     )
 
@@ -102,7 +113,7 @@ def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Comm
         if after[column] != before[column]:
             yield SetField(key=key, value=after[column].strip() or None)
     if after["workgroup"] != before["workgroup"]:
-        yield MoveToGroup(group=after["workgroup"].strip() or None)
+        yield MoveToGroup(group=one_line(after["workgroup"]) or None)
         if assignee is not None:
             yield AssignTicket(assignee=assignee)
 
@@ -116,7 +127,7 @@ def _activity(cells: Cells, *, resolved: bool) -> Iterator[Command]:
         case "Take in charge ticket":
             if resolved:
                 yield ReopenTicket(reason=activity)
-            yield AssignTicket(assignee=cells["Resource"].strip() or UNKNOWN)
+            yield AssignTicket(assignee=one_line(cells["Resource"]) or UNKNOWN)
         case "Wait":
             yield UpdateStatus(status="pending", reason=activity)
         case "Require upgrade":

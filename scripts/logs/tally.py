@@ -1,0 +1,128 @@
+"""What has come of an import: counts, and findings, which are kept on disk, for there may be as
+many as rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+from weakref import finalize
+
+import orjson
+from rich.table import Table
+
+from scripts.console import UsageError
+from scripts.logs import Finding, History
+from scripts.logs.gathering import temporary
+
+What = Literal["not taken", "changed nothing", "assumed", "differs"]
+WHATS: tuple[What, ...] = ("not taken", "changed nothing", "assumed", "differs")
+
+
+class Reported(NamedTuple):
+    """A finding about a ticket, as the report lists it."""
+
+    ticket: str
+    line: int
+    kind: str
+    detail: str
+
+
+class Tally:
+    """What has come of an import so far. Of the findings
+
+    - *not taken* are refused commands and rejected rows;
+    - *changed nothing* are tickets resolved or closed once more: a reason for a count to differ.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.silent_rows = 0
+        self.tickets = 0
+        self.events = 0
+        self.accepted = 0
+        self.already_there = 0
+        self.unchanged: Counter[str] = Counter()
+        self._kinds: Counter[tuple[What, str]] = Counter()
+        self._kept = temporary()
+        finalize(self, self._kept.close)
+        self._kept.execute("CREATE TABLE findings (what, ticket, line, kind, detail)")
+        self._kept.execute("CREATE INDEX by_ticket ON findings (ticket)")
+
+    def note(self, what: What, ticket: str, finding: Finding) -> None:
+        """Note something about a ticket, or, of ticket "", about a row that names none."""
+        self._kinds[what, finding.kind] += 1
+        self._kept.execute("INSERT INTO findings VALUES (?, ?, ?, ?, ?)", (what, ticket, *finding))
+
+    def interpreted(self, history: History) -> None:
+        """Note what was found in a ticket's rows."""
+        self.silent_rows += history.silent_rows
+        for finding in history.rejected:
+            self.note("not taken", history.number, finding)
+        for finding in history.assumed:
+            self.note("assumed", history.number, finding)
+
+    def all(self, what: What) -> Iterator[Reported]:
+        """Give findings by ticket and line."""
+        order = "SELECT ticket, line, kind, detail FROM findings WHERE what = ? ORDER BY 1, 2, 3, 4"
+        return (Reported(*row) for row in self._kept.execute(order, (what,)))
+
+    def about(self, ticket: str) -> list[Reported]:
+        """Give what was not taken of a ticket, or changed nothing; of "", the rows that could not
+        be read.
+        """
+        wanted = (
+            "SELECT ticket, line, kind, detail FROM findings WHERE ticket = ? "
+            "AND what IN ('not taken', 'changed nothing') ORDER BY 1, 2, 3, 4"
+        )
+        return [Reported(*row) for row in self._kept.execute(wanted, (ticket,))]
+
+    def count(self, what: What) -> int:
+        """Give how many findings there are."""
+        return sum(n for (each, _), n in self._kinds.items() if each == what)
+
+    def kinds(self, what: What) -> Counter[str]:
+        """Give how many findings there are of each kind."""
+        return Counter({kind: n for (each, kind), n in self._kinds.items() if each == what})
+
+    def rows_not_taken(self) -> int:
+        """Give how many rows were not taken, or in part."""
+        rows = "SELECT DISTINCT ticket, line FROM findings WHERE what = 'not taken'"
+        return sum(1 for _ in self._kept.execute(rows))
+
+
+def summarise(tally: Tally) -> Table:
+    """Show what came of the import."""
+    table = Table("what", "kind", "count", title="Import")
+    table.columns[-1].justify = "right"
+    for what, n in (
+        ("rows read", tally.rows),
+        ("tickets", tally.tickets),
+        ("commands accepted", tally.accepted),
+        ("commands already there", tally.already_there),
+        ("events added", tally.events),
+        ("rows with nothing new", tally.silent_rows),
+    ):
+        table.add_row(what, "", str(n))
+    for what, kinds in (
+        ("changed nothing", tally.unchanged),
+        ("not taken", tally.kinds("not taken")),
+        ("assumed", tally.kinds("assumed")),
+    ):
+        for kind, n in kinds.most_common():
+            table.add_row(what, kind, str(n))
+    rows = tally.rows_not_taken()
+    share = 100 * rows / tally.rows if tally.rows else 0.0
+    table.add_row("rows not taken, or in part", "", f"{rows} ({share:.2f} %)")
+    return table
+
+
+def write_report(path: Path, tally: Tally) -> None:
+    """List every finding, one JSON object a line. Raises UsageError."""
+    try:
+        with path.open("wb") as report:
+            for what in WHATS:
+                for entry in tally.all(what):
+                    report.write(orjson.dumps({"what": what, **entry._asdict()}) + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
