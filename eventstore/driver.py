@@ -28,13 +28,21 @@ from pymongo.errors import (
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
+    NetworkTimeout,
     OperationFailure,
+    PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
+from eventstore.limits import (
+    ANSWER_SECONDS,
+    OPERATION_SECONDS,
+    SCAN_SECONDS,
+    TRANSACTION_SECONDS,
+    until_answered,
+)
 from eventstore.master_keys import MasterKeys
 from eventstore.progress import Progresses
 from eventstore.vault import Vault, keys_of
@@ -161,14 +169,30 @@ class Database:
         `work` passes the session to every call that belongs to the transaction and must be safe to
         run several times. The transaction is always ended: an open one would block others.
         `snapshot`: all that is read is as of one moment, on a sharded cluster too.
+
+        Raises NetworkTimeout if it was begun again and again for too long; nothing is written then.
         """
+        clock = asyncio.get_running_loop().time
+        began = clock()
+
+        async def limited(session: Session) -> T:
+            try:
+                return await work(session)
+            except PyMongoError as error:
+                again = error.has_error_label("TransientTransactionError")
+                if again and clock() - began > TRANSACTION_SECONDS:  # the drivers': two minutes
+                    raise NetworkTimeout(
+                        f"the transaction does not come to its end: {error}"
+                    ) from error
+                raise
+
         concern = ReadConcern("snapshot") if snapshot else None
         if self._kept is not None:
             session = await self._session(self._kept)
-            return await _to_its_end(session.with_transaction(work, read_concern=concern))
+            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
         session = await settled(self.client.start_session())
         try:
-            return await _to_its_end(session.with_transaction(work, read_concern=concern))
+            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
             await session.end_session()
 
@@ -309,6 +333,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
             url,
             appname="casebook",
             connectTimeoutMS=operation,
+            heartbeatFrequencyMS=operation,
             journal=True,
             readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,

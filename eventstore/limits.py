@@ -25,6 +25,8 @@ D = TypeVar("D", bound=Mapping[str, object])
 
 OPERATION_SECONDS = 5.0
 """One try of one operation, the opening of a change stream, and each answer of one."""
+TRANSACTION_SECONDS = 2 * OPERATION_SECONDS
+"""After which one that fails is not tried again: long enough for one lost answer in it."""
 ANSWER_SECONDS = 10.0
 """One answer of what lasts longer: the next of a scan, whether an index is there."""
 SCAN_SECONDS = 24 * 3600.0

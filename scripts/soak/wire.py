@@ -31,6 +31,8 @@ class Wire:
     def __init__(self, host: str, port: int, heard: Heard) -> None:
         """`heard` may be exchanged at any time."""
         self.heard = heard
+        self.waiting = 0
+        """How many connections are open on which an answer got lost."""
         self._to = (host, port)
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -59,12 +61,14 @@ class Wire:
                 header, body = await _message(reader)
                 _, number, _, kind = _HEADER.unpack(header)
                 if kind == _OP_MSG and self.heard(decoded(body)):
+                    self.waiting += not lost
                     lost.add(number)
                 answering.write(header + body)
                 await answering.drain()
         except (EOFError, OSError):
             pass
         finally:
+            self.waiting -= bool(lost)
             back.cancel()
             answering.close()
             writer.close()
