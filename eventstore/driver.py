@@ -337,7 +337,6 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
             journal=True,
             readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
-            socketTimeoutMS=answer,
             tz_aware=True,
             uuidRepresentation="standard",
             w="majority",
@@ -347,10 +346,8 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
         return cast("AsyncMongoClient[JsonObject]", client)
 
     try:
-        client, scans = (
-            made(timeoutMS=operation),
-            made(timeoutMS=None),
-        )  # they connect when they are used
+        client = made(timeoutMS=operation, socketTimeoutMS=operation)
+        scans = made(timeoutMS=None, socketTimeoutMS=answer)  # it connects when it is used
     except (ConfigurationError, InvalidURI, ValueError) as error:
         raise DatabaseAddressError(
             "bad_database_url", f"cannot use the database URL: {error}"
