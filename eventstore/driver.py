@@ -28,7 +28,9 @@ from pymongo.errors import (
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
+    NetworkTimeout,
     OperationFailure,
+    PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
 
@@ -36,7 +38,13 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.clock import DatabaseClock
 from eventstore.documents import Unreadable
-from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, SCAN_SECONDS, until_answered
+from eventstore.limits import (
+    ANSWER_SECONDS,
+    OPERATION_SECONDS,
+    SCAN_SECONDS,
+    TRANSACTION_SECONDS,
+    until_answered,
+)
 from eventstore.log_identity import LogIdentity
 from eventstore.master_keys import MasterKeys
 from eventstore.progress import Progresses
@@ -168,14 +176,30 @@ class Database:
         `work` passes the session to every call that belongs to the transaction and must be safe to
         run several times. The transaction is always ended: an open one would block others.
         `snapshot`: all that is read is as of one moment, on a sharded cluster too.
+
+        Raises NetworkTimeout if it was begun again and again for too long; nothing is written then.
         """
+        clock = asyncio.get_running_loop().time
+        began = clock()
+
+        async def limited(session: Session) -> T:
+            try:
+                return await work(session)
+            except PyMongoError as error:
+                again = error.has_error_label("TransientTransactionError")
+                if again and clock() - began > TRANSACTION_SECONDS:  # the drivers': two minutes
+                    raise NetworkTimeout(
+                        f"the transaction does not come to its end: {error}"
+                    ) from error
+                raise
+
         concern = ReadConcern("snapshot") if snapshot else None
         if self._kept is not None:
             session = await self._session(self._kept)
-            return await _to_its_end(session.with_transaction(work, read_concern=concern))
+            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
         session = await settled(self.client.start_session())
         try:
-            return await _to_its_end(session.with_transaction(work, read_concern=concern))
+            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
             await session.end_session()
 
@@ -315,10 +339,10 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
             url,
             appname="casebook",
             connectTimeoutMS=operation,
+            heartbeatFrequencyMS=operation,
             journal=True,
             readConcernLevel="majority",
             serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
-            socketTimeoutMS=answer,
             tz_aware=True,
             uuidRepresentation="standard",
             w="majority",
@@ -328,10 +352,8 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
         return cast("AsyncMongoClient[JsonObject]", client)
 
     try:
-        client, scans = (
-            made(timeoutMS=operation),
-            made(timeoutMS=None),
-        )  # they connect when they are used
+        client = made(timeoutMS=operation, socketTimeoutMS=operation)
+        scans = made(timeoutMS=None, socketTimeoutMS=answer)  # it connects when it is used
     except (ConfigurationError, InvalidURI, ValueError) as error:
         raise DatabaseAddressError(
             "bad_database_url", f"cannot use the database URL: {error}"

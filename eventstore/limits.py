@@ -25,8 +25,10 @@ D = TypeVar("D", bound=Mapping[str, object])
 
 OPERATION_SECONDS = 5.0
 """One try of one operation, the opening of a change stream, and each answer of one."""
+TRANSACTION_SECONDS = 2 * OPERATION_SECONDS
+"""After which one that fails is not tried again: long enough for one lost answer in it."""
 ANSWER_SECONDS = 10.0
-"""One answer of what lasts longer: the next of a scan, whether an index is there."""
+"""One answer of a scan, with the next documents."""
 SCAN_SECONDS = 24 * 3600.0
 """All that the server does for one cursor over a whole collection."""
 BUILD_SECONDS = 24 * 3600.0
@@ -58,14 +60,14 @@ async def until_answered(send: Callable[[], Awaitable[T]]) -> T:
     """Send what may take long, and may be done twice, until it is answered.
 
     An answer that got lost and one that takes its time cannot be told from each other. So after
-    ANSWER_SECONDS it is sent again, and waits in the database for what is under way there. Raises
-    what the driver raises.
+    OPERATION_SECONDS it is sent again, and waits in the database for what is under way there.
+    Raises what the driver raises.
     """
     clock = asyncio.get_running_loop().time
     began = clock()
     while True:
         try:
-            # Zero: the socket's limit holds, which is ANSWER_SECONDS, and the work goes on.
+            # Zero: the socket's limit holds, which is OPERATION_SECONDS, and the work goes on.
             with pymongo.timeout(0):
                 return await send()
         except NetworkTimeout:

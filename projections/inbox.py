@@ -58,11 +58,14 @@ class Inbox:
         except Exception as error:  # noqa: BLE001 whoever takes gets it
             await self._queue.put(error)
 
-    async def take(self) -> Batch:
-        """Give what is there, waiting until something is. Raises what the feed does."""
+    async def take(self, most: int = BATCH_EVENTS) -> Batch:
+        """Give what is there, at most so many events, waiting until something is.
+
+        Raises what the feed does.
+        """
         events: list[EventDocument] = []
         drained = False
-        while len(events) < BATCH_EVENTS and not ((events or drained) and self._queue.empty()):
+        while len(events) < most and not ((events or drained) and self._queue.empty()):
             got = await self._queue.get()
             if isinstance(got, Exception):
                 raise got

@@ -56,6 +56,7 @@ _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
 _FIRST_LOOK_SECONDS = 60.0
 _FAILURE_CHARACTERS = 500
+_FEWEST_EVENTS = 50
 
 
 class Unusable(CasebookError):
@@ -101,6 +102,7 @@ class Projector:
         self._progress = database.progresses.of("following the log for the views")
         self._looked_until: datetime | None = None
         self._is_quiet = False
+        self._most_events = BATCH_EVENTS
 
     async def run(self) -> None:
         """Share in the work until cancelled; then give back what one has.
@@ -125,6 +127,8 @@ class Projector:
                         await self._checkpoints.scan(self._holding.epochs)
                 except UNANSWERED as error:
                     _log.warning("the database does not answer; trying again: %s", error)
+                    # It may be that so many are too many for the time that an operation has.
+                    self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception as error:  # noqa: BLE001
                     # Whatever it is, giving up would leave the views stale for good. The log has
@@ -221,12 +225,13 @@ class Projector:
         beaten = 0.0
         async with gathering(feed, self._progress) as inbox, beside(self._see_that_all_came()):
             while True:
-                batch = await inbox.take()
+                batch = await inbox.take(self._most_events)
                 self._is_quiet = False
                 own = self._own(batch.events)
                 new = 0
                 if own:
                     new = await self._writer.write(self._holding, own, batch.token)
+                    self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
                     # It was all there was; now it may not be.
                     batch = batch._replace(drained=batch.drained and inbox.is_empty)
                 await self._recounting.step(self._holding, self._mine)
@@ -321,7 +326,7 @@ class Projector:
         async for event in self._store.scan_stored():
             if is_event(event) and partition_of(event["ticket_id"]) in numbers:
                 batch.append(event)
-            if len(batch) == BATCH_EVENTS:
+            if len(batch) >= self._most_events:
                 await self._writer.write(self._holding, batch)
                 batch = []
             if clock() - beaten > self._beat_seconds:

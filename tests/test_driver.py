@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError, NetworkTimeout, OperationFailure
 
 from api.settings import Settings
 from eventstore import driver
@@ -118,3 +118,21 @@ async def test_a_database_that_cannot_do_this_is_refused_at_the_start(
     with pytest.raises(DatabaseTooOld, match=r"MongoDB 8\.0 or later"):
         async with console.database(settings):
             pass
+
+
+async def test_a_transaction_that_fails_again_and_again_is_given_up(any_database, monkeypatch):
+    """After some tries, and not only when the drivers' two minutes are over."""
+    monkeypatch.setattr("eventstore.driver.TRANSACTION_SECONDS", 0.3)
+    tries = 0
+
+    async def work(session):
+        nonlocal tries
+        tries += 1
+        await any_database.collection("things").insert_one({"_id": tries}, session=session)
+        await asyncio.sleep(0.05)
+        raise OperationFailure("busy", 112, {"errorLabels": ["TransientTransactionError"]})
+
+    with pytest.raises(NetworkTimeout, match="busy"):
+        await any_database.in_transaction(work)
+    assert tries > 1
+    assert await any_database.collection("things").find_one({}) is None

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import bson
 import httpx
 import pytest
 
@@ -17,6 +16,7 @@ from eventstore.driver import connect
 from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
 from scripts.soak.promises import free_port
+from scripts.soak.wire import decoded, unlimited
 from tests.projecting import until
 from tests.test_api import OPEN
 from tests.test_import import script
@@ -85,20 +85,12 @@ def needed_for_each(command) -> Iterator[tuple[str, str]]:
             yield "insert", names[number]
 
 
-def decoded(body: bytes) -> dict[str, object]:
-    """A message's command, with the lists that are sent beside it (OP_MSG, sections 0 and 1)."""
-    command: dict[str, object] = {}
-    at = 4
-    while at < len(body):
-        kind, at = body[at], at + 1
-        end = at + int.from_bytes(body[at : at + 4], "little")
-        if kind == 0:
-            command |= bson.decode(body[at:end])
-        else:
-            name, _, documents = body[at + 4 : end].partition(b"\0")
-            command[name.decode()] = bson.decode_all(documents)
-        at = end
-    return command
+class Heard(set[tuple[str, str]]):
+    """What was asked for; and which commands said nothing of how long they may take."""
+
+    def __init__(self):
+        super().__init__()
+        self.unlimited: set[str] = set()
 
 
 @asynccontextmanager
@@ -106,7 +98,7 @@ async def listening_in(url):
     """A way to the database on which everything that is asked of it is heard."""
     address, _, rest = url.removeprefix("mongodb://").partition("/")
     host, _, port = address.partition(":")
-    heard: set[tuple[str, str]] = set()
+    heard = Heard()
 
     async def pass_on(reader, writer):
         try:
@@ -129,6 +121,7 @@ async def listening_in(url):
                 answering.write(head + body)
                 if opcode == _OP_MSG:
                     command = decoded(body)
+                    heard.unlimited |= unlimited([command])
                     if "bulkWrite" in command:
                         heard.update(needed_for_each(command))
                     elif command["$db"] == "admin":
@@ -235,6 +228,8 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
         for process in (api, projector):
             process.terminate()
             await process.communicate()
+    for heard in (of_api, of_projector, of_auditor):
+        assert heard.unlimited == set()  # see eventstore/limits.py
     log = "ticket_events"
     assert {a for a, on in of_api if on == log} <= {"find", "insert", "listIndexes", "changeStream"}
     assert {a for a, on in of_projector if on == log} <= {"find", "listIndexes", "changeStream"}

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pymongo.errors import NetworkTimeout
 
 from domain.events import SlaTargets
 from domain.sla import SlaClock
@@ -612,3 +613,29 @@ async def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store):
         assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
         assert batch.drained
         assert inbox.is_empty
+
+
+async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(
+    database, store, quick, monkeypatch
+):
+    """L7: as on a database that is slower than the limit of an operation allows for."""
+    await open_some(store, 100)
+    projector = hasty(database, store)
+    fold = projector._writer.write
+    folded = []
+
+    async def too_slow(holding, batch, token=None):
+        if len(batch) > 120:
+            raise NetworkTimeout("timed out")
+        folded.append(len(batch))
+        return await fold(holding, batch, token)
+
+    monkeypatch.setattr(projector._writer, "write", too_slow)
+    async with running(projector):
+        await caught_up(database, store)
+        assert max(folded) > 50
+        before = len(folded)
+        await open_some(store, 100)
+        await caught_up(database, store)
+        assert len(folded) > before
+    await assert_views_equal_the_log(database)

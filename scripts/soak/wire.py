@@ -9,7 +9,7 @@ has forgotten a connection.
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +21,18 @@ from domain.events import JsonObject
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013
 
+_WITHOUT_LIMIT = frozenset(
+    {
+        "drop",  # it takes none; it is sent again
+        "endSessions",
+        "getMore",  # of a cursor, which has one
+        "hello",  # of the driver, which sees by it whether the server is there
+        "isMaster",
+        "ismaster",
+        "killCursors",
+    }
+)
+
 Heard = Callable[[JsonObject], bool]
 """Is told a command, and says whether its answer is to get lost."""
 
@@ -31,6 +43,8 @@ class Wire:
     def __init__(self, host: str, port: int, heard: Heard) -> None:
         """`heard` may be exchanged at any time."""
         self.heard = heard
+        self.waiting = 0
+        """How many connections are open on which an answer got lost."""
         self._to = (host, port)
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -59,12 +73,14 @@ class Wire:
                 header, body = await _message(reader)
                 _, number, _, kind = _HEADER.unpack(header)
                 if kind == _OP_MSG and self.heard(decoded(body)):
+                    self.waiting += not lost
                     lost.add(number)
                 answering.write(header + body)
                 await answering.drain()
         except (EOFError, OSError):
             pass
         finally:
+            self.waiting -= bool(lost)
             back.cancel()
             answering.close()
             writer.close()
@@ -101,6 +117,13 @@ def decoded(body: bytes) -> JsonObject:
             command[name.decode()] = bson.decode_all(documents)
         at = end
     return command
+
+
+def unlimited(commands: Iterable[JsonObject]) -> set[str]:
+    """Give the names of commands that do not say how long the database may work for them, of all
+    that could.
+    """
+    return {next(iter(c)) for c in commands if "maxTimeMS" not in c} - _WITHOUT_LIMIT
 
 
 @asynccontextmanager

@@ -1,0 +1,339 @@
+"""One answer of the database gets lost, of each command that a server sends (L3, L5, L7).
+
+A server works for clients, behind a proxy on the way to its database that swallows one answer and
+leaves the connection open. No later than 15 seconds after that the server has given the connection
+up and is as before: a command is taken, lists show it, and it is ready. This is done for one kind
+of command after the other, on each driver: its name, the collection, whether it is part of a
+transaction or a change stream's. Some are only sent while a server starts: those are lost then.
+
+Clients keep a ledger: whatever an answer said nothing about is sent again in the end, with its key,
+and is in the log once. The views equal the log.
+"""
+
+import asyncio
+import random
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from urllib.parse import urlsplit
+
+from domain.events import JsonObject
+from eventstore.driver import DriverName, connect
+from eventstore.store import EventStore
+from projections.beside import beside
+from scripts.console import progress
+from scripts.load import Connection, request
+from scripts.soak.kill import Ledger, command, open_tickets, retry, settle
+from scripts.soak.promises import (
+    HEADERS,
+    PromiseBroken,
+    free_port,
+    let_in,
+    process,
+    ready,
+    require,
+)
+from scripts.soak.views import Check, audited, caught_up
+from scripts.soak.wire import Wire, through
+
+BACK_SECONDS = 15.0
+DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
+_LEARNING_SECONDS = 20.0
+_SEEN_SECONDS = 60.0  # until a command of a kind is sent again
+_CLIENTS = 3
+_TICKETS = 120  # more than come in the first answer to a list
+_PAUSE_SECONDS = 0.05
+
+SOME: Collection[str] = (
+    "aggregate stream ticket_events",
+    "bulkWrite in transaction",
+    "commitTransaction",
+    "find generations",
+    "find ticket_events",
+    "getMore stream ticket_events",
+    "getMore ticket_reads",
+    "insert in transaction ticket_events",
+    "insert ticket_events",
+    "update projectors",
+)
+"""Kinds that differ in what waits for them."""
+AT_START: Collection[str] = (
+    "aggregate stream ticket_events",
+    "buildInfo",
+    "bulkWrite",
+    "create ticket_reads",
+    "createIndexes ticket_events",
+    "drop ticket_reads",
+    "hello",
+    "hello of the driver",
+    "insert projections",
+    "listIndexes ticket_events",
+)
+"""Of those that are sent while a server starts on an empty database."""
+
+
+def kind_of(sent: JsonObject) -> str:
+    """Name the kind of a command: for example `insert in transaction ticket_events`."""
+    name = next(iter(sent))
+    words = [name]
+    if sent.get("autocommit") is False and not name.endswith("Transaction"):
+        words.append("in transaction")
+    is_stream = name == "aggregate" and "$changeStream" in str(sent["pipeline"])
+    if is_stream or (name == "getMore" and "maxTimeMS" in sent):
+        words.append("stream")
+    on = sent.get("collection") if name == "getMore" else sent[name]
+    if isinstance(on, str):
+        words.append(re.sub(r"_\d+$", "", on))
+    if name in ("hello", "ismaster") and "maxTimeMS" not in sent:
+        return "hello of the driver"
+    return " ".join(words)
+
+
+class _Losing:
+    """Counts what is sent, and loses the first answer to a command of one kind."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+        self.losing: str | None = None
+        self.lost = asyncio.Event()
+        self.lost_at = 0.0
+
+    def __call__(self, sent: JsonObject) -> bool:
+        kind = kind_of(sent)
+        self.seen[kind] += 1
+        if kind != self.losing:
+            return False
+        self.losing = None
+        self.lost_at = time.monotonic()
+        self.lost.set()
+        return True
+
+    def lose(self, kind: str) -> None:
+        self.lost.clear()
+        self.losing = kind
+
+
+class _Clients:
+    """Send commands, and read lists and the log, until cancelled."""
+
+    def __init__(
+        self, port: int, tickets: list[str], ledger: Ledger, statuses: Counter[str]
+    ) -> None:
+        self._port = port
+        self._tickets = tickets
+        self._ledger = ledger
+        self._statuses = statuses
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CLIENTS):
+                group.create_task(self._write())
+            group.create_task(self._read())
+
+    async def _write(self) -> None:
+        async with Connection(self._port, HEADERS) as connection:
+            while True:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                sent = command(random.choice(self._tickets))  # noqa: S311 not for secrets
+                self._ledger.sent.append(sent)
+                with suppress(ConnectionError):
+                    headers = {**sent.headers, "Idempotency-Key": sent.key}
+                    answer = await connection.post(sent.path, sent.content, headers)
+                    self._note(answer.status, answer.body)
+                    if answer.status != 503:
+                        sent.answer = answer
+
+    async def _read(self) -> None:
+        async with Connection(self._port, HEADERS) as connection:
+            while True:
+                for path in ("/tickets?limit=200", "/dashboard", "/projections", "/events"):
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    if path == "/events":
+                        await self._export()
+                        continue
+                    with suppress(ConnectionError):
+                        answer = await connection.get(path)
+                        self._note(answer.status, answer.body)
+
+    async def _export(self) -> None:
+        """Read the whole log; it is answered in chunks, until the connection ends."""
+        with suppress(OSError, EOFError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                headers = {**HEADERS, "connection": "close"}
+                writer.write(request("GET", "/events", b"", headers))
+                status = await reader.readline()
+                rest = await reader.read(-1)
+                self._note(int(status[9:12]), rest)
+            finally:
+                writer.close()
+
+    def _note(self, status: int, body: bytes) -> None:
+        self._statuses[f"answered_{status}"] += 1
+        require(status < 500 or status == 503, f"{status}: {body[:300]!r}")
+
+
+class _Server:
+    """A server on a driver, the way to its database, and those who use it."""
+
+    def __init__(self, url: str, driver: DriverName) -> None:
+        self.url = url
+        self.ledger = Ledger()
+        self.statuses: Counter[str] = Counter()
+        self._driver = driver
+        self._losing = _Losing()
+        self._slack_seconds = 5.0
+
+    async def lose_at_start(self, kind: str) -> float:
+        """Start it and lose an answer meanwhile; give how many seconds later it is as it was."""
+        self._losing.lose(kind)
+        async with AsyncExitStack() as stack:
+            port, wire = await self._start(stack)
+            return await self._back(port, wire, kind)
+
+    async def lose(
+        self, kinds: Collection[str] | None, most: int, took: Callable[[str, float], None]
+    ) -> None:
+        """Have it work, and lose one answer after the other. `took` is told what it took."""
+        async with AsyncExitStack() as stack:
+            port, wire = await self._start(stack)
+            tickets = await open_tickets(port, _TICKETS)
+            await _until_well(port)
+            await self._measure(port)
+            clients = _Clients(port, tickets, self.ledger, self.statuses)
+            async with beside(clients.run()):
+                if kinds is None:
+                    self._losing.seen.clear()
+                    await asyncio.sleep(_LEARNING_SECONDS)
+                    kinds = sorted(self._losing.seen)
+                for kind in [*kinds][:most]:
+                    self._losing.lose(kind)
+                    took(kind, await self._back(port, wire, kind))
+            await retry(port, self.ledger)
+
+    async def _start(self, stack: AsyncExitStack) -> tuple[int, Wire]:
+        own, wire = await stack.enter_async_context(through(self.url, self._losing))
+        port = free_port()
+        settings = {
+            "CASEBOOK_DATA_DIR": stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="casebook-soak-")
+            ),
+            "CASEBOOK_MONGODB_URL": own,
+            "CASEBOOK_MONGO_DRIVER": self._driver,
+            "CASEBOOK_PORT": str(port),
+            "CASEBOOK_LOG_REQUESTS": "no",
+        }
+        started = await stack.enter_async_context(process("scripts.serve", **settings))
+        stack.push_async_callback(_stop, started)
+        await ready(port)
+        await let_in(self.url)
+        return port, wire
+
+    async def _measure(self, port: int) -> None:
+        """See how long it takes when nothing is lost: others may use the machine as well."""
+        began = time.monotonic()
+        await _until_well(port)
+        self._slack_seconds = 10 * (time.monotonic() - began)
+
+    async def _back(self, port: int, wire: Wire, kind: str) -> float:
+        """Wait until an answer got lost, is waited for no longer, and all is as before."""
+        try:
+            async with asyncio.timeout(_SEEN_SECONDS):
+                while not self._losing.lost.is_set():
+                    await _is_well(port)  # which sends what is not sent otherwise
+        except TimeoutError:
+            seen = ", ".join(sorted(self._losing.seen))
+            raise PromiseBroken(f"{kind} was not sent in {_SEEN_SECONDS} s, but {seen}") from None
+        most = BACK_SECONDS + self._slack_seconds
+        what = "the connection is given up"
+        try:
+            async with asyncio.timeout(self._losing.lost_at + 2 * most - time.monotonic()):
+                while wire.waiting:  # noqa: ASYNC110
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                what = "it is as before"
+                await _until_well(port)
+        except TimeoutError:
+            late = f"{kind}: it is not so after {2 * most:.0f} s that {what}"
+            raise PromiseBroken(late) from None
+        took = time.monotonic() - self._losing.lost_at
+        require(took < most, f"{kind}: back only after {took:.1f} s")
+        return took
+
+
+async def _stop(server: asyncio.subprocess.Process) -> None:
+    """End a server so that it gives back what it has; it is killed if it does not."""
+    with suppress(ProcessLookupError, TimeoutError):
+        server.terminate()
+        await asyncio.wait_for(server.wait(), BACK_SECONDS)
+
+
+async def _until_well(port: int) -> None:
+    """Wait until a command is taken, a list shows it, and the server is ready."""
+    while not await _is_well(port):  # noqa: ASYNC110
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _is_well(port: int) -> bool:
+    with suppress(ConnectionError):
+        async with Connection(port, HEADERS) as connection:
+            opening = {"subject": "Soak", "requester": "soak"}
+            answer = await connection.post("/tickets", opening, {"Prefer": "wait=2"})
+            if answer.status != 201 or not answer.applied:
+                return False
+            ticket = answer.json()["ticket_id"]
+            for path in (f"/tickets?after={ticket}@1", "/dashboard", "/readyz"):
+                if (await connection.get(path)).status != 200:
+                    return False
+            return True
+    return False
+
+
+async def vanish(
+    url: str,
+    rounds: int,
+    check: Check = audited,
+    kinds: Collection[str] | None = None,
+    at_start: Collection[str] = AT_START,
+) -> Counter[str]:
+    """Lose one answer of each kind, at most `rounds` on each driver; both drivers at once.
+
+    `kinds`: those that are to be lost while the server works, all that it is seen to send unless
+    given; `at_start`: those while it starts. Raises PromiseBroken.
+    """
+    counted: Counter[str] = Counter()
+    parts = urlsplit(url)
+    with progress() as bar:
+        task = bar.add_task("losing answers", total=None, rate="answers")
+
+        def took(kind: str, seconds: float) -> None:
+            bar.advance(task)
+            bar.console.print(f"{seconds:6.1f} s  {kind}")
+            counted["lost"] += 1
+            counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * seconds))
+
+        async def on(driver: DriverName) -> None:
+            name = f"{parts.path.strip('/') or 'soak'}_{driver}"
+            for number, kind in enumerate(at_start, 1):
+                empty = parts._replace(path=f"/{name}_{number}").geturl()
+                seconds = await _Server(empty, driver).lose_at_start(kind)
+                took(f"{driver}, at the start: {kind}", seconds)
+            own = parts._replace(path=f"/{name}").geturl()
+            server = _Server(own, driver)
+            await server.lose(kinds, rounds, lambda kind, s: took(f"{driver}: {kind}", s))
+            database = connect(own, driver)
+            settled = await settle(EventStore(database), server.ledger)
+            await caught_up(database, EventStore(database))
+            await check(database)
+            await database.close()
+            counted.update(settled + server.statuses)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for driver in DRIVERS:
+                    group.create_task(on(driver))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+    return counted
