@@ -17,6 +17,7 @@
     python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
     python -m scripts.soak erase            kill -9 of who erases a person between any two steps
     python -m scripts.soak overload         more connections than can be served, for a minute
+    python -m scripts.soak upgrade          a server over documents as every version wrote them
     python -m scripts.soak outage           a database that cuts off, and stands still for a while
 
 Each works on a database of its own in a temporary folder, checks the whole log (and the views) at
@@ -45,6 +46,7 @@ from scripts.soak.promises import scratch
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
+from scripts.soak.upgrade import upgrade
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
 from scripts.soak.webhooks import send, webhooks
 
@@ -71,6 +73,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "outage": (outage, 20),
     "kill-replay": (kill_replay, 44),
     "erase": (kill_erasure, 50),
+    "upgrade": (upgrade, 20),
 }
 
 
