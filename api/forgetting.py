@@ -22,6 +22,7 @@ from uuid import UUID
 from api import access_log, keys
 from domain.events import ERASED
 from domain.persons import KeyDestroyed, PersonErased
+from eventstore.documents import UnreadableDocument
 from eventstore.driver import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.store import EventStore
@@ -87,7 +88,9 @@ class Forgetting:
             return
         known_by = await self._erasures.known_by(person)
         name: str | None = None
-        with suppress(UnknownPerson, KeyUnusable):  # of no use to anybody, and it goes all the same
+        with suppress(
+            UnknownPerson, KeyUnusable, UnreadableDocument
+        ):  # of no use to anybody, and it goes all the same
             name = (await self._vault.person(person)).name
         # By the name, so before the key goes: only that knows it.
         plain = None if name is None else len(await self._plain_tickets(name))

@@ -223,7 +223,9 @@ def router(database: Database, store: EventStore) -> APIRouter:
     known = Persons(database, store)
 
     @routes.post(
-        "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 422, 503)
+        "/persons/find",
+        response_model=PersonAnswer,
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def find_person(asked: PersonAsked) -> Response:
         """Find somebody by name, to have the id by which all else is asked for."""
@@ -232,7 +234,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     @routes.get(
         "/persons/{person_id}",
         response_model=PersonAnswer,
-        responses=problem_responses(404, 422, 503),
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def show_person(person_id: UUID) -> Response:
         """Say who it is; or, of somebody who is erased, how far that has come."""
@@ -248,7 +250,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 "without `changes`, others' words withheld; `access`, `api_key`, `saved_view`, "
                 "`webhook`; `end` if it is all there is, or `error`."
             },
-            **problem_responses(404, 422, 503),
+            **problem_responses(404, 409, 422, 503),
         },
     )
     async def export_person(person_id: UUID) -> Response:
@@ -259,7 +261,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
         "/persons/{person_id}/erase",
         response_model=PersonAnswer,
         status_code=202,
-        responses=problem_responses(404, 422, 503),
+        responses=problem_responses(404, 409, 422, 503),
     )
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal

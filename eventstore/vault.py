@@ -41,7 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.events import ERASED, JsonObject
-from eventstore.documents import CRITICAL, Unreadable
+from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.envelope import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
@@ -353,7 +353,7 @@ class Vault:
         return await self._lookup_document() or made
 
     async def find(self, name: str) -> Person:
-        """Give who has a name, or had it. Raises UnknownPerson."""
+        """Return who has a name, or had it. Raises UnknownPerson, UnreadableDocument."""
         with translating():
             found = await self._persons.find_one({"known_by": await self.known_by(name)})
         if found is None:
@@ -361,7 +361,7 @@ class Vault:
         return self._person(found)
 
     async def person(self, id_: UUID) -> Person:
-        """Give a person by id. Raises UnknownPerson."""
+        """Return a person by id. Raises UnknownPerson, UnreadableDocument."""
         with translating():
             found = await self._persons.find_one({"_id": id_})
         if found is None:
@@ -369,11 +369,20 @@ class Vault:
         return self._person(found)
 
     def _person(self, document: Mapping[str, object]) -> Person:
-        """Read a person; the name for as long as its key is there, erased or not."""
+        """Read a person; the name for as long as its key is there, erased or not.
+
+        Raises UnreadableDocument for a key that is none.
+        """
         name: str | None = None
         if document.get("key") is not None:
-            key = self._unwrapped(document)
-            name = str(key.open(str(document["name"]), _id(document).bytes))
+            try:
+                wrapped = _wrapped(document)
+            except KeyUnusable as error:
+                self._unreadable.note(PERSONS, _id(document), error.detail)
+                raise UnreadableDocument(PERSONS, _id(document)) from error
+            person = _id(document)
+            key = PersonKey(person, self._master.unwrap(wrapped, person.bytes))
+            name = str(key.open(str(document.get("name")), person.bytes))
         return Person(
             _id(document),
             name,

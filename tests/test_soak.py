@@ -15,6 +15,7 @@ from scripts.soak.paging import page_through
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
+from scripts.soak.upgrade import upgrade
 from scripts.soak.views import POINTS as PROJECTOR_POINTS
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector
 from scripts.soak.webhooks import webhooks
@@ -148,6 +149,13 @@ async def test_who_erases_a_person_killed_between_two_steps(scratch_url):
     points = ("after take", "after destroy", "after renew")
     counted = await kill_erasure(scratch_url, 3, assert_views_equal_the_log, points)
     assert counted["killed"] == counted["erased"] == 3
+
+
+async def test_a_server_over_documents_as_every_version_wrote_them(scratch_url):
+    """L12: no 5xx; what cannot be read costs only itself, and what is not known stays."""
+    counted = await upgrade(scratch_url, rounds=2)
+    assert counted["documents"] > 50
+    assert counted["requests"] > 100
 
 
 async def test_more_clients_than_can_be_served():

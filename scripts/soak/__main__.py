@@ -17,6 +17,7 @@
     python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
     python -m scripts.soak erase            kill -9 of who erases a person between any two steps
     python -m scripts.soak overload         more connections than can be served, for a minute
+    python -m scripts.soak upgrade          a server over documents as every version wrote them
     python -m scripts.soak outage           a database that cuts off, and stands still for a while
     python -m scripts.soak vanish           one answer of the database lost, of each command
 
@@ -46,6 +47,7 @@ from scripts.soak.promises import scratch
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
+from scripts.soak.upgrade import upgrade
 from scripts.soak.vanish import vanish
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
 from scripts.soak.webhooks import send, webhooks
@@ -74,6 +76,7 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "vanish": (vanish, 1000),
     "kill-replay": (kill_replay, 44),
     "erase": (kill_erasure, 50),
+    "upgrade": (upgrade, 20),
 }
 
 
