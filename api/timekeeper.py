@@ -40,7 +40,7 @@ from domain.events import (
 )
 from eventstore.driver import Database
 from eventstore.envelope import Envelope
-from eventstore.failures import StoreBusy, StoreUnavailable, answering
+from eventstore.failures import StoreBusy, StoreUnavailable, answering, describe
 from eventstore.store import EventStore
 from projections import tickets
 from projections.generations import Generations
@@ -114,7 +114,7 @@ class Timekeeper:
             try:
                 done = await self.look()
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("timekeeping: %s", error)
+                _log.warning("timekeeping: %s", describe(error))
             except Exception:  # noqa: BLE001 as in the projector: never give up
                 _log.exception("timekeeping failed; trying again")
             # The views need a moment to show what was done; then there may be more.

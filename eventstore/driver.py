@@ -82,7 +82,7 @@ class Database:
 
     client: AsyncMongoClient[JsonObject]
     name: str
-    url: str
+    url: str = field(repr=False)  # a password is in it
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     vault: Vault = field(repr=False, compare=False)

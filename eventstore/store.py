@@ -54,7 +54,7 @@ from eventstore.envelope import (
     is_event,
     to_document,
 )
-from eventstore.failures import HistoryLost, VersionConflict, translating, write_failure
+from eventstore.failures import HistoryLost, VersionConflict, describe, translating, write_failure
 from eventstore.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -508,7 +508,7 @@ class EventStore:
                 yield Feed(stream)
         except OperationFailure as error:
             if error.code in _HISTORY_LOST:
-                raise HistoryLost(str(error)) from error
+                raise HistoryLost(describe(error)) from error
             raise
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.failures import describe
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ async def again_and_again(
         try:
             await step()
         except (PyMongoError, CasebookError) as error:
-            _log.warning("%s is held up; trying again: %s", what, error)
+            _log.warning("%s is held up; trying again: %s", what, describe(error))
         except Exception:  # noqa: BLE001 whatever it is, it may be over by then
             _log.exception("%s failed; trying again", what)
         await asyncio.sleep(pause_seconds)

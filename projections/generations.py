@@ -34,6 +34,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.events import JsonObject
 from eventstore.driver import Database, Session
+from eventstore.failures import describe
 from eventstore.together import Together
 from projections import checkpoints, parked, sums, tickets
 from projections.checkpoints import Checkpoints, Fenced
@@ -513,7 +514,7 @@ class Generations:
                 if there.get(view) != collection:
                     await self._database.show(view, collection)
         except PyMongoError as error:  # as where one may not, or two do it at once
-            _log.info("the views cannot be shown by name: %s", error)
+            _log.info("the views cannot be shown by name: %s", describe(error))
 
 
 def _to_document(generation: Generation) -> JsonObject:

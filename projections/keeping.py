@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
-from eventstore.failures import StoreUnavailable
+from eventstore.failures import StoreUnavailable, describe
 from eventstore.store import EventStore
 from projections.beside import beside
 from projections.generations import BuildRunning, Generation, Generations, prepare
@@ -45,7 +45,7 @@ async def project(
                     _log.warning("%s: building the views anew", reason)
                     await _rebuild(database, await generations.active())
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("the database does not answer; trying again: %s", error)
+                _log.warning("trying again: %s", describe(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:  # noqa: BLE001 as in the projector: never give up
                 _log.exception("projecting failed; trying again")

@@ -29,12 +29,12 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pydantic import ValidationError
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.envelope import EventDocument, is_event
-from eventstore.failures import HistoryLost, StoreUnavailable
+from eventstore.failures import HistoryLost, StoreUnavailable, describe
 from eventstore.store import EventStore, Feed, stream_order
 from projections import health
 from projections.batch import BatchWriter, Holding, told
@@ -123,7 +123,7 @@ class Projector:
                     with suppress(PyMongoError, Fenced):
                         await self._checkpoints.scan(self._holding.epochs)
                 except (ConnectionFailure, StoreUnavailable) as error:
-                    _log.warning("the database does not answer; trying again: %s", error)
+                    _log.warning("trying again: %s", describe(error))
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception as error:  # noqa: BLE001
                     # Whatever it is, giving up would leave the views stale for good. The log has
@@ -328,9 +328,8 @@ class Projector:
 
 def _told(error: Exception) -> str:
     """Say what went wrong, without the documents that a driver puts into its errors."""
-    if isinstance(error, BulkWriteError):
-        failures = error.details.get("writeErrors") or [{}]
-        return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
+    if isinstance(error, PyMongoError):
+        return f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, ValidationError):
         return told(error)[:_FAILURE_CHARACTERS]
     # Of no ticket, and gone with the next success: said as it is.
