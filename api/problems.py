@@ -12,6 +12,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from api.tokens import TokensUncheckable
 from api.visible import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.documents import EssentialUnreadable
-from eventstore.failures import StoreBusy, StoreUnavailable
+from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, translated
 from eventstore.log_identity import LogReplaced
 
 _log = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ def _response(document: Problem, *, soon: bool) -> Response:
 def install(app: FastAPI) -> None:
     """Make `app` answer every error with a problem document."""
     app.add_exception_handler(CasebookError, _casebook_error)
+    app.add_exception_handler(PyMongoError, _database_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
 
@@ -235,6 +237,14 @@ def _casebook_error(request: Request, error: Exception) -> Response:
     if isinstance(error, Unseen):
         request.state.unseen = True  # for the access log; nobody is told the difference
     return answer_to(error)
+
+
+def _database_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, PyMongoError):
+        raise TypeError
+    failure = translated(error)
+    # Another writer was first where none was expected: the same may be tried again.
+    return answer_to(StoreUnavailable() if isinstance(failure, VersionConflict) else failure)
 
 
 def _invalid_request(_: Request, error: Exception) -> Response:

@@ -47,7 +47,7 @@ from api.feed_format import told_line
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.driver import Database
-from eventstore.failures import StoreUnavailable
+from eventstore.failures import StoreUnavailable, describe
 from eventstore.store import EventStore
 from projections.projector import member_id
 from projections.webhooks import (
@@ -372,7 +372,7 @@ class Dispatcher:
                 if await dispatch.take(self._me, self._lease_seconds):
                     await self._work(dispatch)
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("webhooks wait for the database: %s", error)
+                _log.warning("webhooks wait for the database: %s", describe(error))
             except DispatchLost:
                 _log.info("another process sends to webhooks now")
             except Exception:  # noqa: BLE001 as in the projector: never give up

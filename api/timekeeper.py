@@ -43,7 +43,7 @@ from domain.events import (
 from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import Envelope, from_document
-from eventstore.failures import StoreBusy, StoreUnavailable, answering
+from eventstore.failures import StoreBusy, StoreUnavailable, answering, describe
 from eventstore.reading import read_events
 from eventstore.store import EventStore
 from projections import tickets
@@ -125,7 +125,7 @@ class Timekeeper:
             try:
                 done = await self.look()
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("timekeeping: %s", error)
+                _log.warning("timekeeping: %s", describe(error))
             except EssentialUnreadable:
                 pass  # the desk's set-up: it has been logged, and shows in /readyz
             except Exception:  # noqa: BLE001 as in the projector: never give up

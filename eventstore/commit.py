@@ -114,7 +114,7 @@ class GroupCommit:
         except PyMongoError as error:
             return translated(error)
         except Exception as error:  # noqa: BLE001
-            return StoreFailed(repr(error))
+            return StoreFailed(f"the event cannot be stored ({type(error).__name__})")
         return None
 
 

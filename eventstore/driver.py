@@ -101,7 +101,7 @@ class Database:
 
     client: AsyncMongoClient[JsonObject]
     name: str
-    url: str
+    url: str = field(repr=False)  # a password is in it
     driver: DriverName
     masters: MasterKeys | None = field(repr=False)
     _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)

@@ -21,6 +21,7 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     ExecutionTimeout,
+    OperationFailure,
     PyMongoError,
     WriteConcernError,
 )
@@ -34,11 +35,16 @@ _TRANSIENT_LABELS = (
     "TransientTransactionError",
     "UnknownTransactionCommitResult",
 )
-# LockTimeout, MaxTimeMSExpired, WriteConflict, NoSuchTransaction; and those of a host that cannot
-# be reached, a node that restarts and a primary that steps down.
-_TRANSIENT_CODES = frozenset(
-    {24, 50, 112, 251, 6, 7, 89, 91, 189, 9001, 10107, 11600, 11602, 13435}
-)
+# LockTimeout, LockBusy, MaxTimeMSExpired, WriteConflict, NoSuchTransaction, SnapshotUnavailable,
+# ExceededTimeLimit, TemporarilyUnavailable; a read that was ended for another's sake.
+_TRANSIENT_CODES = frozenset({24, 46, 50, 112, 237, 246, 251, 262, 365, 11601})
+# A host that cannot be reached, a node that restarts, a primary that steps down, none to be found,
+# a router whose map is old.
+_TRANSIENT_CODES |= {6, 7, 89, 91, 133, 134, 189, 202, 234, 244, 9001, 10107, 13388}
+_TRANSIENT_CODES |= {11600, 11602, 13435, 13436}
+# InternalError, UnknownError, OutOfDiskSpace, TooManyFilesOpen: nothing is known of what was asked
+# for, and somebody must look after the database. Of the embedded one that is its keeper.
+_TRANSIENT_CODES |= {1, 8, 264, 14031}
 
 
 class StoreError(CasebookError):
@@ -91,10 +97,10 @@ class OutcomeUnknown(StoreUnavailable):
 
 
 class StoreFailed(StoreError):
-    """The database refuses: for example because the user lacks a right, or the disk is full."""
+    """The database refuses: for example because the user lacks a right."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("store_failed", f"the database refuses: {detail}")
+        super().__init__("store_failed", detail)
 
 
 class NothingToAppend(StoreError):
@@ -155,6 +161,32 @@ class answering:  # noqa: N801 it is used as a word
             raise translated(error) from error
 
 
+def describe(error: Exception) -> str:
+    """Say what went wrong, in words for anyone.
+
+    What a database or a driver says itself may hold what people have written, addresses and
+    signatures, and is not passed on.
+    """
+    if isinstance(error, CasebookError):
+        return error.detail
+    if not isinstance(error, PyMongoError):
+        return type(error).__name__
+    if isinstance(error, BulkWriteError):
+        failures = error.details.get("writeErrors") or [{"code": error.code}]
+        return _refusal(failures[0])
+    if isinstance(error, OperationFailure):
+        return _refusal({**(error.details or {}), "code": error.code})
+    if isinstance(error, ConnectionFailure):
+        return f"the database does not answer ({type(error).__name__})"
+    return f"the driver fails ({type(error).__name__})"
+
+
+def _refusal(failure: Mapping[str, object]) -> str:
+    name = failure.get("codeName")
+    said = f"{name}, code {failure.get('code')}" if name else f"code {failure.get('code')}"
+    return f"the database refuses ({said})"
+
+
 def translated(error: PyMongoError) -> StoreError:
     """Give the store's own error for a driver's."""
     if isinstance(error, BulkWriteError):
@@ -167,7 +199,7 @@ def translated(error: PyMongoError) -> StoreError:
     labelled = any(error.has_error_label(label) for label in _TRANSIENT_LABELS)
     if isinstance(error, unsure) or labelled or code in _TRANSIENT_CODES:
         return StoreUnavailable()
-    return StoreFailed(str(error))
+    return StoreFailed(describe(error))
 
 
 def write_failure(failure: Mapping[str, object]) -> StoreError:
@@ -176,4 +208,4 @@ def write_failure(failure: Mapping[str, object]) -> StoreError:
         return VersionConflict()
     if failure["code"] in _TRANSIENT_CODES:
         return StoreUnavailable()
-    return StoreFailed(str(failure.get("errmsg")))
+    return StoreFailed(_refusal(failure))

@@ -60,6 +60,7 @@ from eventstore.failures import (
     HistoryLost,
     NothingToAppend,
     VersionConflict,
+    describe,
     translating,
     write_failure,
 )
@@ -598,7 +599,7 @@ class EventStore:
                 yield Feed(stream)
         except OperationFailure as error:
             if error.code in _HISTORY_LOST:
-                raise HistoryLost(str(error)) from error
+                raise HistoryLost(describe(error)) from error
             raise
 
 

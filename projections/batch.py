@@ -37,6 +37,7 @@ from domain.errors import CasebookError, faults_of
 from domain.events import JsonObject
 from eventstore.driver import Database, Session, Write
 from eventstore.envelope import Envelope, EventDocument, from_document
+from eventstore.failures import describe
 from eventstore.reading import read_events
 from eventstore.sealing import MissingKey
 from eventstore.store import EventStore, Recorded, ResumeToken
@@ -505,7 +506,9 @@ def told(error: Exception) -> str:
 
     What others' errors say may be of it: of them, the kind and where it was.
     """
-    if isinstance(error, CasebookError | PyMongoError | BSONError):
+    if isinstance(error, PyMongoError):
+        detail = describe(error)
+    elif isinstance(error, CasebookError | BSONError):
         detail = str(error)
     elif isinstance(error, ValidationError):
         detail = faults_of(error)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.failures import describe
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ async def again_and_again(
             await step()
             logged = None
         except (PyMongoError, CasebookError) as error:
-            if logged != str(error):
-                _log.warning("%s is held up; trying again: %s", what, error)
-            logged = str(error)
+            if logged != describe(error):
+                _log.warning("%s is held up; trying again: %s", what, describe(error))
+            logged = describe(error)
         except Exception as error:  # noqa: BLE001 whatever it is, it may be over by then
             if logged != repr(error):
                 _log.exception("%s failed; trying again", what)

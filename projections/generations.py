@@ -41,6 +41,7 @@ from eventstore.documents import (
     strictly,
 )
 from eventstore.driver import Database, Session
+from eventstore.failures import describe
 from eventstore.limits import make_index
 from eventstore.together import Together
 from projections import checkpoints, parked, sums, tickets
@@ -531,7 +532,7 @@ class Generations:
                 if there.get(view) != collection:
                     await self._database.show(view, collection)
         except PyMongoError as error:  # as where one may not, or two do it at once
-            _log.info("the views cannot be shown by name: %s", error)
+            _log.info("the views cannot be shown by name: %s", describe(error))
 
 
 def _to_document(generation: Generation) -> JsonObject:

@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from domain.errors import CasebookError
 from eventstore.documents import EssentialUnreadable, UnreadableDocument
 from eventstore.driver import Database
-from eventstore.failures import StoreUnavailable
+from eventstore.failures import StoreUnavailable, describe
 from eventstore.store import EventStore
 from projections.beside import beside
 from projections.generations import BuildRunning, Generation, Generations, prepare
@@ -46,7 +46,7 @@ async def project(
                     _log.warning("%s: building the views anew", reason)
                     await _rebuild(database, await generations.active())
             except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("the database does not answer; trying again: %s", error)
+                _log.warning("trying again: %s", describe(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except EssentialUnreadable:  # which views are shown: it has been logged
                 await asyncio.sleep(RETRY_SECONDS)

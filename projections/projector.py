@@ -29,12 +29,12 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pydantic import ValidationError
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
 from eventstore.envelope import EventDocument, is_event
-from eventstore.failures import UNANSWERED, HistoryLost
+from eventstore.failures import UNANSWERED, HistoryLost, describe
 from eventstore.store import EventStore, Feed, stream_order
 from projections import health
 from projections.batch import BatchWriter, Holding, told
@@ -126,7 +126,7 @@ class Projector:
                     with suppress(PyMongoError, Fenced):
                         await self._checkpoints.scan(self._holding.epochs)
                 except UNANSWERED as error:
-                    _log.warning("the database does not answer; trying again: %s", error)
+                    _log.warning("trying again: %s", describe(error))
                     # It may be that so many are too many for the time that an operation has.
                     self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
                     await asyncio.sleep(RETRY_SECONDS)
@@ -341,9 +341,8 @@ class Projector:
 
 def _told(error: Exception) -> str:
     """Say what went wrong, without the documents that a driver puts into its errors."""
-    if isinstance(error, BulkWriteError):
-        failures = error.details.get("writeErrors") or [{}]
-        return f"BulkWriteError: {failures[0].get('errmsg', error.code)}"[:_FAILURE_CHARACTERS]
+    if isinstance(error, PyMongoError):
+        return f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, ValidationError):
         return told(error)[:_FAILURE_CHARACTERS]
     # Of no ticket, and gone with the next success: said as it is.

@@ -41,7 +41,7 @@ from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.driver import Database
-from eventstore.failures import UNANSWERED
+from eventstore.failures import UNANSWERED, describe
 from eventstore.store import EventStore, ResumeToken
 from projections import checkpoints, health, sums, tickets
 from projections.audit import Auditor
@@ -518,7 +518,7 @@ class Rebuild:
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
         except PyMongoError as error:  # they are shown: that has been done
-            _log.warning("the new views are shown; the database does not answer: %s", error)
+            _log.warning("the new views are shown, but: %s", describe(error))
 
 
 def _partitions(

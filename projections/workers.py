@@ -17,9 +17,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import cycle, islice
 from typing import BinaryIO, TypeVar, cast
 
+from pymongo.errors import PyMongoError
+
 from domain.errors import CasebookError
 from eventstore.driver import Database, DriverName, connect
-from eventstore.failures import UNANSWERED
+from eventstore.failures import UNANSWERED, describe
 from eventstore.garbage import spare_the_collector
 from eventstore.master_keys import MasterKeys
 
@@ -196,10 +198,14 @@ async def _answer(database: Database, request: object, answers: BinaryIO) -> Non
     try:
         answer = _packed((number, True, await task(database, item)))
     except Exception as error:  # noqa: BLE001 whoever asked is told
-        answer = _packed((number, False, f"{type(error).__name__}: {error}"))
+        answer = _packed((number, False, f"{type(error).__name__}: {_said(error)}"))
     with suppress(BrokenPipeError):  # nobody is there any more
         answers.write(answer)
         answers.flush()
+
+
+def _said(error: Exception) -> object:
+    return describe(error) if isinstance(error, PyMongoError) else error
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from io import StringIO
+from typing import TextIO
 
 import structlog
 from prometheus_client import start_http_server
@@ -27,6 +29,7 @@ from api.settings import Settings, SettingsError, is_loopback
 from domain.errors import CasebookError
 from eventstore import embedded
 from eventstore.driver import Database, connect
+from eventstore.failures import describe
 from eventstore.garbage import spare_the_collector
 from eventstore.key_files import KeyUnusable, place
 from eventstore.master_keys import MasterKeys, new_master_key
@@ -34,9 +37,9 @@ from eventstore.master_keys import MasterKeys, new_master_key
 screen = Console()
 errors = Console(stderr=True)
 
+_REPLY = re.compile(r", full error: \{.*\}")
 _INTERRUPTED = 130
 _ENDING_SECONDS = 3.0
-_LOOK_SECONDS = 1.0
 
 
 class UsageError(CasebookError):
@@ -48,15 +51,6 @@ class UsageError(CasebookError):
 
 class DatabaseSilent(CasebookError):
     """Nothing answers at the database's address: it is not running, or the address is wrong."""
-
-
-class DatabaseGone(CasebookError):
-    """The process whose embedded database was used has stopped it."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "database_gone", "the embedded database was stopped by the process that ran it"
-        )
 
 
 def run(main: Callable[[], Awaitable[int]]) -> None:
@@ -72,7 +66,11 @@ def run(main: Callable[[], Awaitable[int]]) -> None:
     except CasebookError as error:
         fail(error.detail)
     except PyMongoError as error:
-        fail(f"the database: {error}")
+        fail(describe(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}")
     _end_soon(code)
     sys.exit(code)
 
@@ -113,17 +111,14 @@ def _log_lines() -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     ending: list[structlog.typing.Processor] = (
-        [
-            structlog.dev.ConsoleRenderer(
-                pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+        [structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=_plain_traceback)]
         if for_people
         else [
             # Not the local variables: among them are keys, secrets and what people have written.
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
+            _without_replies,
             structlog.processors.JSONRenderer(),
         ]
     )
@@ -141,6 +136,27 @@ def _log_lines() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("pymongo", "httpx", "httpcore"):  # these would tell webhooks' addresses
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _plain_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    told = StringIO()
+    structlog.dev.plain_traceback(told, error)
+    out.write(_REPLY.sub("", told.getvalue()))
+
+
+def _without_replies(
+    _logger: object, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Leave out what a driver adds to its errors: the database's whole reply, signature and all."""
+    return {key: _cut(value) for key, value in event.items()}
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str):
+        return _REPLY.sub("", value)
+    if isinstance(value, dict):
+        return {key: _cut(each) for key, each in value.items()}
+    return [_cut(each) for each in value] if isinstance(value, list) else value
 
 
 def check_host(settings: Settings) -> None:
@@ -180,51 +196,17 @@ async def _until_told(main: Callable[[], Awaitable[int]]) -> int:
 
 
 @asynccontextmanager
-async def database(settings: Settings, *, attach: bool = True) -> AsyncIterator[Database]:
-    """Connect to the configured database, or to the embedded one, started if need be.
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """Connect to the configured database, or to the embedded one, started unless it runs.
 
-    `attach`: use an embedded database that another process has running on the data folder.
-    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, DatabaseTooOld, KeyUnusable; and
-    DatabaseGone, having cancelled what is done inside, when an embedded database is stopped by the
-    process that runs it: the next one will be at another address.
+    Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, DatabaseTooOld, KeyUnusable.
     """
     async with AsyncExitStack() as stack:
         url = settings.mongodb_url
         if url is None:
-            try:
-                url = await stack.enter_async_context(embedded.run(settings.data_dir))
-            except embedded.InUse as in_use:
-                if not attach or in_use.url is None:
-                    raise
-                url = in_use.url
-                await stack.enter_async_context(_while_it_listens(settings.data_dir, url))
+            url = await stack.enter_async_context(embedded.run(settings.data_dir))
         masters = await _master_keys(url, settings)
         yield await stack.enter_async_context(_connected(url, settings, masters))
-
-
-@asynccontextmanager
-async def _while_it_listens(data_dir: Path, url: str) -> AsyncIterator[None]:
-    inside = asyncio.current_task()
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while embedded.listens_at(data_dir) == url:  # noqa: ASYNC110 a file of another process
-            await asyncio.sleep(_LOOK_SECONDS)
-        gone = True
-        if inside is not None:
-            inside.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-    finally:
-        watching.cancel()
-    if gone:
-        raise DatabaseGone
 
 
 @asynccontextmanager

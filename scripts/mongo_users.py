@@ -194,7 +194,8 @@ async def _make(url: str, ahead: int) -> int:
             roles = [{"role": name, "db": database.name}]
             await _put(database, "User", name, {"pwd": passwords[name], "roles": roles})
     except OperationFailure as error:
-        raise UsageError(f"the database refuses: {error.details or error}") from error
+        told = (error.details or {}).get("errmsg", error)
+        raise UsageError(f"the database refuses: {told}") from error
     finally:
         await database.close()
     for user, password in passwords.items():

@@ -13,6 +13,7 @@ from rich.progress import TaskID
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.failures import describe
 from projections.audit import Auditor
 from projections.comparing import Difference
 from projections.rebuild import Progress, Summary
@@ -47,7 +48,7 @@ class Report(AbstractContextManager["Report"]):
         if self._bar is not None:
             self._bar.stop()
         if self._json and isinstance(error, CasebookError | PyMongoError):
-            self._line({"error": error.detail if isinstance(error, CasebookError) else str(error)})
+            self._line({"error": describe(error)})
 
     def progress(self, at: Progress) -> None:
         """Tell how far it is: not more often than anyone would read it."""

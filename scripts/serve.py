@@ -33,7 +33,7 @@ async def main() -> int:
         return await _answer(settings, options.listening)
     check_host(settings)
     with _listen(settings) as listening:
-        async with database(settings, attach=False) as db:
+        async with database(settings) as db:
             if settings.mongodb_url is None:
                 print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
                 print("and small single-machine use. In production, name a MongoDB replica set in")

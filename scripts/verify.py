@@ -27,6 +27,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from api.settings import Settings
 from domain.errors import CasebookError
 from eventstore.driver import Database
+from eventstore.failures import describe
 from scripts.console import database, fail, progress, run
 from scripts.verification import (
     FIELDS,
@@ -426,7 +427,7 @@ async def main() -> int:
         return await _verify(options)
     except Exception as error:  # noqa: BLE001 exit 1 is for tampering, and for nothing else
         known = isinstance(error, CasebookError | PyMongoError)
-        fail(f"cannot verify: {error if known else repr(error)}")
+        fail(f"cannot verify: {describe(error) if known else repr(error)}")
         return CANNOT_VERIFY
 
 
