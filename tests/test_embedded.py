@@ -77,7 +77,8 @@ async def added(url: str) -> int:
         with suppress(PyMongoError):
             return await add(url)
 
-    return await until(answers, 120)
+    count: int = await until(answers, 120)
+    return count
 
 
 async def nothing_runs(folder: Path) -> None:
