@@ -40,6 +40,7 @@ from domain.events import (
     TicketOpened,
     TicketResolved,
 )
+from eventstore import failures
 from eventstore.documents import EssentialUnreadable
 from eventstore.driver import Database
 from eventstore.envelope import Envelope, from_document
@@ -190,7 +191,9 @@ class Timekeeper:
             if read is None or act is None:  # the view is behind
                 self._set_aside(ticket_id, _STALE_SECONDS)
                 return 0
-            outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
+            # Or all would wait for one. What is read of a long ticket until then is kept.
+            async with answering(2 * failures.PATIENCE_SECONDS):
+                outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
         except (VersionMismatch, TooContended):
             return 0  # someone is at work on it, or another timekeeper: look again
         except (StoreBusy, StoreUnavailable) as error:

@@ -35,8 +35,8 @@ TICKET_FOLLOWERS = 100
 TICKET_LINKS = 100
 TICKET_ATTACHMENTS = 100
 """Bounds of one ticket, so that its view always fits in a document."""
-TICKET_EVENTS = 10_000
-TICKET_BYTES = 32 * 2**20
+TICKET_LENGTH_EVENTS = 10_000
+TICKET_CONTENT_BYTES = 32 * 2**20
 """Bounds of one ticket's history, so that it can be read and folded while somebody waits. Bytes are
 of what its events say, as JSON in UTF-8.
 """

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from domain.commands import (
     TICKET_ATTACHMENTS,
-    TICKET_BYTES,
-    TICKET_EVENTS,
+    TICKET_CONTENT_BYTES,
     TICKET_FIELDS,
     TICKET_FOLLOWERS,
+    TICKET_LENGTH_EVENTS,
     TICKET_LINKS,
     TICKET_TAGS,
     AddNote,
@@ -102,7 +102,7 @@ class Size(NamedTuple):
 
 
 EMPTY = Size()
-MOST = Size(TICKET_EVENTS, TICKET_BYTES)
+MOST = Size(TICKET_LENGTH_EVENTS, TICKET_CONTENT_BYTES)
 UNBOUNDED = Size(2**63, 2**63)
 
 

@@ -11,7 +11,7 @@ import pytest
 from api import past
 from api.handle import Handler, Submission
 from domain.commands import (
-    TICKET_EVENTS,
+    TICKET_LENGTH_EVENTS,
     AddNote,
     AddTags,
     AssignTicket,
@@ -178,14 +178,14 @@ async def test_what_has_happened_elsewhere_is_imported_however_long_it_is(store)
 
 async def test_a_full_ticket_says_what_to_do_and_stays_readable(database, store):
     """L12: by HTTP, with the bound that there is."""
-    ticket = await lengthened(store, TICKET_EVENTS)
+    ticket = await lengthened(store, TICKET_LENGTH_EVENTS)
     async with serving(database, project=False) as client:
         full = await client.post(f"/tickets/{ticket}/add_note", json={"body": "x"}, headers=AGENT)
         is_problem(full, 409, "ticket_full")
         assert "close it" in full.json()["detail"]
         body = {"reason": "invalid"}
         closed = await client.post(f"/tickets/{ticket}/close", json=body, headers=AGENT)
-        assert closed.json()["version"] == TICKET_EVENTS + 1
+        assert closed.json()["version"] == TICKET_LENGTH_EVENTS + 1
         shown = await client.get(f"/tickets/{ticket}")
         assert (shown.json()["status"], shown.headers["etag"]) == ("closed", '"10001"')
 

@@ -432,10 +432,10 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         poisoned,
         (
             Line(
-                batch,
-                "make",
-                "error = told(caught)\n    change: Change | None = None",
-                "error = ''\n    change: Change | None = None",
+                batch._Folding,
+                "take",
+                "self._error = told(caught)",
+                "self._error = ''",
             ),
         ),
     ),

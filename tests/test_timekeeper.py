@@ -235,13 +235,13 @@ async def test_tickets_that_nothing_can_be_done_about_keep_no_other_from_its_due
     bad = [await world.opened(priority="high") for _ in range(40)]
     world.clock.now += timedelta(seconds=1)
     good = [await world.opened(priority="high") for _ in range(12)]
-    load = world.keeper._store.load
+    stored = world.keeper._store.stored
 
     async def broken(ticket_id, **more):
-        stream = await load(ticket_id, **more)
+        stream = await stored(ticket_id, **more)
         return stream[1:] if ticket_id in bad[:20] else stream
 
-    world.keeper._store.load = broken
+    world.keeper._store.stored = broken
     for ticket in bad[20:]:  # somebody has used up the key
         stream = await world.store.load(ticket)
         about = Metadata(TIMEKEEPER, CommandRef("mark_sla_breach:3", "f"))
