@@ -15,6 +15,7 @@ from uuid import UUID
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
+from api.histogram import Key
 from api.representations import INTERNAL_FIELDS
 from api.windows import Asked, Windows
 from domain.events import JsonObject
@@ -92,14 +93,8 @@ class Listing:
         """Give documents behind a position."""
         past = "$lt" if self._direction < 0 else "$gt"
         if await shown.is_embedded():
-            found: list[JsonObject] = []
-            if position is not None:
-                behind_it: JsonObject = {"_id": {past: position.id}}
-                found = await windows.at(shown, self._asked, position.time, behind_it, limit)
-            if len(found) < limit:
-                time = None if position is None else position.time
-                found += await windows.page(shown, self._asked, time, limit - len(found))
-            return found
+            key = None if position is None else Key(position.time, position.id)
+            return await windows.page(shown, self._asked, key, limit)
         if position is None:
             return await self._find(shown, [], limit)
         # Two plain ranges: one condition with $or would be read from the beginning by some servers.

@@ -1,32 +1,43 @@
-"""How a page of a list is read on the embedded server: in windows of time.
+"""How a page of a list is read on the embedded server: so many tickets, however they are spread.
 
-That server reads all that matches before it sorts, reads every document where it is told which
-index to take, and takes one by itself only for a plain filter that the index covers. So a page is
-read in stretches of the list's own time, from where the page begins, each longer than the one
-before, until there are enough tickets: along the index over that time, or over a field and that
-time. What else is asked for is a second stage, of which MongoDB would make one with the first.
+That server reads all that matches before it sorts or stops at a limit, reads every document where
+it is told which index to take, and takes one by itself only for a plain filter that the index
+covers. So a page is read in two steps: the keys in a stretch of the index, which cost a fraction of
+the documents and say how many there are, and then the documents of as many of them as are wanted.
+How long a stretch must be is known from what was read before (`histogram.py`), so that bursts, gaps
+and dates ahead cost no more than any other time.
 
-A word that few tickets have is not found in some weeks. Then the rest is read along its own index.
+The index is that over the time, or over a field and the time. What else is asked for is a second
+stage, of which MongoDB would make one with the first; it is looked at in more and more tickets, and
+if too few of them match, all that do are looked for at once.
 """
 
 import hashlib
+import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple, cast
+from uuid import UUID
 
+from api.histogram import BEGIN, END, LAST_ID, MILLISECOND, Histogram, Key, behind, moved
 from domain.events import JsonObject
 from eventstore.driver import Collection, Database, settled
 from projections import tickets
 from projections.counters import Counters
 
-_FIRST = timedelta(hours=1)
-_GROWTH = 8
-_RECENT = timedelta(days=30)
-_LEAST = timedelta(seconds=1)
+_GROWTH = 4
+_FIRST_WIDTH = timedelta(hours=1)
+"""Of a stretch of which nothing is known."""
+_FIRST_LOOKED_AT = 256
+_MOST_LOOKED_AT = 5_376  # three stretches
+"""In how many tickets to look for those that match, before all that do are looked for."""
+_MOST_BESIDE_INDEX = 1_280  # two
+"""The same where another index than the one over the time leads to those that match."""
+_FEW = 5_000
+"""So many tickets are looked at along an index sooner than all there are without one."""
+_EVERYTHING = math.inf
 _MOST_REMEMBERED = 1000
-_PAST = datetime(1, 1, 1, tzinfo=UTC)
-_FUTURE = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Asked(NamedTuple):
@@ -44,129 +55,309 @@ class Asked(NamedTuple):
     is_along: bool
     projection: Mapping[str, int]
 
+    @property
+    def forward(self) -> bool:
+        return self.direction > 0
+
+    @property
+    def joined(self) -> JsonObject:
+        """What must hold by the index that is read along, beside the time."""
+        return self.narrow if self.is_joined and self.narrow is not None else {}
+
+    @property
+    def order(self) -> JsonObject:
+        return {self.by: self.direction, "_id": self.direction}
+
+    @property
+    def most_looked_at(self) -> int:
+        if self.narrow is None or self.is_joined:
+            return _MOST_LOOKED_AT
+        return 0 if self.is_along else _MOST_BESIDE_INDEX
+
+    def bounds(self) -> tuple["Stretch", list[JsonObject]]:
+        """Return where the list is, and those conditions that say more than this and `joined`."""
+        low, high, rest = BEGIN, END, list[JsonObject]()
+        for condition in self.conditions:
+            times = condition.get(self.by)
+            if len(condition) == 1 and isinstance(times, dict) and times.keys() <= _OF_BOUNDS:
+                if "$gte" in times:
+                    low = max(low, Key(moved(times["$gte"], -MILLISECOND), LAST_ID))
+                if "$lt" in times:
+                    high = min(high, Key(moved(times["$lt"], -MILLISECOND), LAST_ID))
+            elif condition != self.joined:
+                rest.append(condition)
+        return Stretch(low, high, self.forward), rest
+
+
+_OF_BOUNDS = {"$gte", "$lt", "$ne"}  # the last is of null, which is between no bounds
+
+
+class Stretch(NamedTuple):
+    """All keys behind `low`, up to and with `high`; `forward`: in which order they are read."""
+
+    low: Key
+    high: Key
+    forward: bool
+
+    @property
+    def is_empty(self) -> bool:
+        return self.low >= self.high
+
+    @property
+    def begin(self) -> Key:
+        return self.low if self.forward else self.high
+
+    def until(self, cut: Key) -> "Stretch":
+        """Return what is read before a cut."""
+        if self.forward:
+            return self._replace(high=min(self.high, cut))
+        return self._replace(low=max(self.low, cut))
+
+    def behind(self, cut: Key) -> "Stretch":
+        """Return what is read after a cut."""
+        if self.forward:
+            return self._replace(low=max(self.low, cut))
+        return self._replace(high=min(self.high, cut))
+
+    def has(self, key: Key) -> bool:
+        return self.low < key <= self.high
+
+    def times(self, by: str) -> JsonObject:
+        """Return a condition that holds for all of it, and for more at its ends."""
+        return {by: {"$gte": self.low.time, "$lte": self.high.time}}
+
+    def ranges(self, by: str) -> Iterator[JsonObject]:
+        """Yield plain ranges of an index over a time and the id, in the order of reading."""
+        low, high = self.low, self.high
+        if low.time == high.time:
+            yield {by: low.time, "_id": {"$gt": low.id, "$lte": high.id}}
+            return
+        at_ends = (low != BEGIN and low.id != LAST_ID, high.id != LAST_ID)
+        between = {"$gte" if low == BEGIN else "$gt": low.time}
+        between["$lt" if at_ends[1] else "$lte"] = high.time
+        ranges: list[JsonObject] = [{by: between}]
+        if at_ends[0]:
+            ranges.insert(0, {by: low.time, "_id": {"$gt": low.id}})
+        if at_ends[1]:
+            ranges.append({by: high.time, "_id": {"$lte": high.id}})
+        yield from ranges if self.forward else reversed(ranges)
+
 
 class Windows:
-    """Reads pages, and remembers where the times of tickets end, and over how much time a page of
-    a list went: only to begin there. That of a list which had less than a page was all time.
+    """Reads pages. Remembers how tickets are spread, and among how many of them the last page of a
+    list was found: only to read no more than it must.
     """
 
     def __init__(self) -> None:
-        self._ends: dict[tuple[str, int], datetime] = {}
-        self._widths: OrderedDict[bytes, timedelta] = OrderedDict()
+        self._histograms: OrderedDict[bytes, Histogram] = OrderedDict()
+        self._looked_at: OrderedDict[bytes, float] = OrderedDict()
+        self._ends: dict[tuple[str, bool], datetime] = {}
 
     async def page(
-        self, shown: Database, asked: Asked, behind: datetime | None, limit: int
+        self, shown: Database, asked: Asked, position: Key | None, limit: int
     ) -> list[JsonObject]:
-        """Give documents behind a time, or from the beginning."""
-        reads = shown.collection(tickets.COLLECTION)
-        found: list[JsonObject] = []
-        edge = behind
-        if edge is None:
-            edge = await self._end(shown, asked)
-        name = _name(reads.name, asked)
+        """Return documents behind a position, or from the beginning."""
+        stretch, rest = asked.bounds()
+        if position is not None:
+            stretch = stretch.behind(position if asked.forward else position.before())
+        if rest:
+            found = await self._look(shown, asked, stretch, rest, limit)
+            if position is None and len(found) < limit:
+                self._remember(_name(shown, asked), _EVERYTHING)
+            return found
+        keys, far = await self._keys(shown, asked, stretch, limit)
+        _, far = behind(keys, limit, far, forward=asked.forward)
+        return await _documents(shown, asked, stretch.until(far), [], limit) if keys else []
+
+    async def _look(
+        self,
+        shown: Database,
+        asked: Asked,
+        stretch: Stretch,
+        rest: Sequence[JsonObject],
+        limit: int,
+    ) -> list[JsonObject]:
+        """Return documents for which more holds than an index says."""
+        name, most = _name(shown, asked), asked.most_looked_at
         # Remembered again by a page that is read to its end: one that took too long begins small.
-        begin, is_first, width = edge, behind is None, self._widths.pop(name, _FIRST)
-        while len(found) < limit:
-            far = _moved(edge, asked.direction * width)
-            by_narrow = not asked.is_joined and (asked.is_along or width > _RECENT)
-            if by_narrow and asked.narrow is not None:
-                far = _PAST if asked.direction < 0 else _FUTURE
-            window = _window(None if is_first else edge, far, asked.direction)
-            first: JsonObject = {asked.by: window}
-            rest = list(asked.conditions)
-            if asked.narrow is not None and (asked.is_joined or by_narrow):
-                rest.remove(asked.narrow)
-                if by_narrow:
-                    first, rest = asked.narrow, [*rest, first]
-                else:
-                    first |= asked.narrow
-            some = await _read(reads, asked, first, rest, limit - len(found))
-            known = {document["_id"] for document in found}  # one may have moved meanwhile
-            found += [document for document in some if document["_id"] not in known]
-            if is_first and found:
-                outermost = max if asked.direction < 0 else min
-                first_found = cast("datetime", found[0][asked.by])
-                end = self._ends.get((asked.by, asked.direction), first_found)
-                self._ends[asked.by, asked.direction] = outermost(end, first_found)
-            if far in (_PAST, _FUTURE):
-                break
-            edge, width, is_first = far, max(width, _FIRST) * _GROWTH, False
-        if len(found) >= limit:
-            gone_over = abs(cast("datetime", found[-1][asked.by]) - begin)
-            self._remember(name, gone_over * 5 / 4 + _LEAST)
-        elif behind is None:
-            self._remember(name, _FUTURE - _PAST)
+        look_at = self._looked_at.pop(name, _FIRST_LOOKED_AT)
+        found: list[JsonObject] = []
+        looked_at = needed = 0
+        while len(found) < limit and not stretch.is_empty:
+            if looked_at + look_at > most:
+                more = await _matching(shown, asked, stretch, rest, limit - len(found))
+                found += _new(more, found)
+                if (
+                    looked_at
+                    or len(found) < limit
+                    or not self._reaches(shown, asked, stretch, found)
+                ):
+                    self._remember(name, _EVERYTHING)
+                return found
+            keys, far = await self._keys(shown, asked, stretch, int(look_at))
+            n, far = behind(keys, int(look_at), far, forward=asked.forward)
+            needed = looked_at + n
+            if n:
+                more = await _documents(shown, asked, stretch.until(far), rest, limit - len(found))
+                found += _new(more, found)  # one may have moved meanwhile
+            if len(found) >= limit:
+                last = stretch.until(far).behind(_key(found[-1], asked.by))
+                needed -= sum(last.has(key) for key in keys)
+            stretch = stretch.behind(far)
+            looked_at, look_at = looked_at + n, look_at * _GROWTH
+        self._remember(name, min(needed * 5 / 4 + 1, most))
         return found
 
-    async def at(
-        self, shown: Database, asked: Asked, moment: datetime, more: JsonObject, limit: int
-    ) -> list[JsonObject]:
-        """Give documents of one moment for which more holds."""
-        reads = shown.collection(tickets.COLLECTION)
-        first: JsonObject = {asked.by: moment}
-        if asked.narrow is not None and (asked.is_joined or asked.is_along):
-            first |= asked.narrow
-        return await _read(reads, asked, first, [*asked.conditions, more], limit)
+    async def _keys(
+        self, shown: Database, asked: Asked, stretch: Stretch, wanted: int
+    ) -> tuple[list[Key], Key]:
+        """Return at least so many keys in the order of reading, if there are, and how far it read.
 
-    def _remember(self, name: bytes, width: timedelta) -> None:
-        self._widths[name] = min(width, _FUTURE - _PAST)
-        self._widths.move_to_end(name)
-        if len(self._widths) > _MOST_REMEMBERED:
-            self._widths.popitem(last=False)
-
-    async def _end(self, shown: Database, asked: Asked) -> datetime:
-        """Give a time near which the list begins.
-
-        Asked of the counters at first: whoever asks the tickets reads them all.
+        What must hold by `joined` does, and perhaps nothing else that is asked for.
         """
-        known = self._ends.get((asked.by, asked.direction))
-        if known is None:
-            counters = Counters(shown)
-            backward = asked.direction < 0
-            day = await (counters.last_day() if backward else counters.first_day())
-            known = shown.clock.now()
-            if day is not None:
-                known = datetime.combine(day, time.max if backward else time.min, UTC)
-            self._ends[asked.by, asked.direction] = known
-        return known
+        histogram = self._histogram(shown, asked)
+        reads, forward = shown.collection(tickets.COLLECTION), asked.forward
+        keys: list[Key] = []
+        width = _FIRST_WIDTH
+        while len(keys) < wanted and not stretch.is_empty:
+            edge = stretch.begin
+            far = histogram.reach(edge, wanted - len(keys), forward=forward)
+            if far == edge:
+                begin = (
+                    await self._end(shown, forward=forward) if edge in (BEGIN, END) else edge.time
+                )
+                far = histogram.into_unknown(edge, begin, width, forward=forward)
+                width *= _GROWTH
+            part = stretch.until(far)
+            some: list[Key] = []
+            for each in part.ranges(asked.by):
+                found = reads.find({**asked.joined, **each}, {asked.by: 1})
+                some += [_key(document, asked.by) for document in await found.to_list()]
+            some.sort()
+            histogram.learn(part.low, part.high, some)
+            keys += some if forward else reversed(some)
+            stretch = stretch.behind(far)
+        return keys, stretch.begin
+
+    def _histogram(self, shown: Database, asked: Asked) -> Histogram:
+        name = _name(shown, asked.by, asked.joined)
+        histogram = self._histograms.setdefault(name, Histogram())
+        self._histograms.move_to_end(name)
+        if len(self._histograms) > _MOST_REMEMBERED:
+            self._histograms.popitem(last=False)
+        return histogram
+
+    def _reaches(
+        self, shown: Database, asked: Asked, stretch: Stretch, found: Sequence[JsonObject]
+    ) -> bool:
+        """Say whether what was found is where it would have been looked for."""
+        histogram = self._histogram(shown, asked)
+        far = histogram.reach(stretch.begin, asked.most_looked_at, forward=asked.forward)
+        return stretch.until(far).has(_key(found[-1], asked.by))
+
+    def _remember(self, name: bytes, looked_at: float) -> None:
+        self._looked_at[name] = looked_at
+        self._looked_at.move_to_end(name)
+        if len(self._looked_at) > _MOST_REMEMBERED:
+            self._looked_at.popitem(last=False)
+
+    async def _end(self, shown: Database, *, forward: bool) -> datetime:
+        """Return a time near which lists begin, if nothing is known of that yet.
+
+        Asked of the counters: whoever asks the tickets reads them all.
+        """
+        name = (shown.collection(tickets.COLLECTION).name, forward)
+        if name not in self._ends:
+            counters, now = Counters(shown), shown.clock.now()
+            day = await (counters.first_day() if forward else counters.last_day())
+            end = (
+                now
+                if day is None
+                else datetime.combine(day, time.min if forward else time.max, UTC)
+            )
+            self._ends[name] = now if end.date() == now.date() and not forward else end
+        return self._ends[name]
 
 
-async def _read(
+async def _documents(
+    shown: Database, asked: Asked, stretch: Stretch, rest: Sequence[JsonObject], limit: int
+) -> list[JsonObject]:
+    """Return the first documents of a stretch for which the rest holds."""
+    reads = shown.collection(tickets.COLLECTION)
+    found: list[JsonObject] = []
+    for each in stretch.ranges(asked.by):
+        if len(found) >= limit:
+            break
+        first = {**asked.joined, **each}
+        if rest:
+            last: list[JsonObject] = [
+                {"$sort": asked.order},
+                {"$limit": limit - len(found)},
+                {"$project": dict(asked.projection)},
+            ]
+            found += await _aggregate(reads, first, rest, last)
+        else:  # half of what an aggregation takes
+            some = reads.find(first, asked.projection).sort([*asked.order.items()])
+            found += await some.limit(limit - len(found)).to_list()
+    return found
+
+
+async def _matching(
+    shown: Database, asked: Asked, stretch: Stretch, rest: Sequence[JsonObject], limit: int
+) -> list[JsonObject]:
+    """Return the first documents of all that match in a stretch: few, or far from its beginning.
+
+    Their keys are looked for along the index of `narrow`, or without one: the server reads through
+    all documents in a fifth of the time that stages take to look at as many.
+    """
+    reads, narrow = shown.collection(tickets.COLLECTION), asked.narrow
+    within: list[JsonObject] = [*asked.conditions, stretch.times(asked.by)]
+    keys_only = {asked.by: 1}
+    some: list[JsonObject] | None = None
+    if narrow is not None and not asked.is_along:
+        some = await reads.find(narrow, keys_only).to_list()
+    if narrow is not None and rest != [narrow] and (some is None or len(some) <= _FEW):
+        more = [each for each in within if each != narrow]
+        some = await _aggregate(reads, narrow, more, [{"$project": keys_only}])
+    elif some is None or rest != [narrow]:
+        some = await reads.find({"$and": within}, keys_only).to_list()
+    timed = (document for document in some if document.get(asked.by) is not None)
+    keys = sorted(
+        key for key in (_key(document, asked.by) for document in timed) if stretch.has(key)
+    )
+    if not asked.forward:
+        keys.reverse()
+    found: list[JsonObject] = []
+    while keys and len(found) < limit:
+        here, keys = keys[:limit], keys[limit:]
+        by_id: JsonObject = {"_id": {"$in": [key.id for key in here]}}
+        last: list[JsonObject] = [{"$sort": asked.order}, {"$project": dict(asked.projection)}]
+        # Asked again, for they may have changed meanwhile: where they were, and no more.
+        found += _new(await _aggregate(reads, by_id, within, last), found)
+    return found[:limit]
+
+
+async def _aggregate(
     reads: Collection,
-    asked: Asked,
     first: JsonObject,
     rest: Sequence[JsonObject],
-    limit: int,
+    last: Sequence[JsonObject],
 ) -> list[JsonObject]:
-    order = {asked.by: asked.direction, "_id": asked.direction}
-    if not rest:  # half of what an aggregation takes
-        found = reads.find(first, asked.projection).sort(list(order.items())).limit(limit)
-        return await found.to_list()
-    stages: list[JsonObject] = [
-        {"$match": first},
-        {"$match": {"$and": list(rest)}},
-        {"$sort": order},
-        {"$limit": limit},
-        {"$project": dict(asked.projection)},
-    ]
+    stages: list[JsonObject] = [{"$match": first}, {"$match": {"$and": list(rest)}}, *last]
     cursor = await settled(reads.aggregate(stages))
     return await cursor.to_list()
 
 
-def _window(edge: datetime | None, far: datetime, direction: int) -> JsonObject:
-    """Give a condition with both ends: with one the server would read on to the end."""
-    if direction < 0:
-        return {"$gte": far, "$lte" if edge is None else "$lt": edge or _FUTURE}
-    return {"$lte": far, "$gte" if edge is None else "$gt": edge or _PAST}
+def _key(document: Mapping[str, object], by: str) -> Key:
+    return Key(cast("datetime", document[by]), cast("UUID", document["_id"]))
 
 
-def _name(collection: str, asked: Asked) -> bytes:
+def _new(documents: Sequence[JsonObject], found: Sequence[JsonObject]) -> list[JsonObject]:
+    known = {document["_id"] for document in found}
+    return [document for document in documents if document["_id"] not in known]
+
+
+def _name(shown: Database, *about: object) -> bytes:
     """Tell one list from another; what is asked for may name somebody, and is not kept."""
-    return hashlib.sha256(repr((collection, asked)).encode()).digest()
-
-
-def _moved(time: datetime, by: timedelta) -> datetime:
-    try:
-        return min(max(time + by, _PAST), _FUTURE)
-    except OverflowError:
-        return _PAST if by < timedelta() else _FUTURE
+    collection = shown.collection(tickets.COLLECTION).name
+    return hashlib.sha256(repr((collection, *about)).encode()).digest()

@@ -1,8 +1,8 @@
 """The two ways of reading a list, MongoDB's and that for the embedded server, find the same."""
 
+import os
 import random
 from dataclasses import replace
-from datetime import timedelta
 from itertools import product
 from typing import get_args
 from uuid import UUID
@@ -10,15 +10,16 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from api import windows
+from api import windows as windows_module
 from api.listing import Listing, Position, Sort
 from api.lists import ListQuery
 from api.windows import Windows
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from projections import tickets
-from projections.generations import VIEWS, Generation
+from projections.generations import VIEWS, Generation, Generations
 from scripts.bench.dashboard import made_up_lives
+from scripts.bench.lists import SHAPES, history, write_history
 
 LIMIT = 11
 REQUESTER = made_up_lives()[0].ticket.requester
@@ -94,48 +95,178 @@ async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
     assert counted > 500
 
 
-class Asking(Windows):
-    """Remembers in how many windows the last page was read."""
+class Counted:
+    """A database that says how many questions it was asked, and how many documents it read."""
 
-    def __init__(self):
-        super().__init__()
-        self.windows = 0
+    def __init__(self, database):
+        self._database = database
+        self._asked = []
 
-    async def count(self, database, listing):
-        self.windows = 0
-        with pytest.MonkeyPatch.context() as patch:
-            real = windows._read
+    def __getattr__(self, name):
+        return getattr(self._database, name)
 
-            async def counted(*about):
-                self.windows += 1
-                return await real(*about)
+    def collection(self, name):
+        return CountedCollection(self._database.collection(name), self._asked)
 
-            patch.setattr(windows, "_read", counted)
-            page = await self.page(database, listing._asked, None, LIMIT)
-        return len(page), self.windows
+    async def cost(self):
+        """Give what it cost since this was asked last: questions, and documents."""
+        asked, self._asked[:] = self._asked[:], []
+        documents = 0
+        for collection, first in asked:
+            told = await collection.find(first).explain()
+            documents += told["executionStats"]["totalDocsExamined"]
+        return len(asked), documents
 
 
-async def test_a_list_that_has_little_is_read_in_one_window_until_it_has_more(many):
+class CountedCollection:
+    def __init__(self, collection, asked):
+        self._collection = collection
+        self._asked = asked
+        self.name = collection.name
+
+    def find(self, condition, *more):
+        self._asked.append((self._collection, condition))
+        return self._collection.find(condition, *more)
+
+    def aggregate(self, stages):
+        """Only the first stage reads: the others get what it gives."""
+        self._asked.append((self._collection, stages[0]["$match"]))
+        return self._collection.aggregate(stages)
+
+
+async def costs(counted, listing, limit, windows):
+    """Read a list to its end: give the cost of each page, and how many tickets were found."""
+    position, found, told = None, 0, []
+    while True:
+        page = await listing.page(counted, position, limit, windows)
+        told.append(await counted.cost())
+        found += len(page)
+        if len(page) < limit:
+            return told, found
+        position = Position("", page[-1][listing.by], page[-1]["_id"])
+
+
+COUNT = 1200
+PAGE = 51
+EMBEDDED_ONLY = pytest.mark.skipif(
+    "CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="MongoDB reads lists along its indexes"
+)
+
+
+@pytest_asyncio.fixture(params=SHAPES)
+async def shaped(quick_database, request):
+    """A history of some shape, with few tickets that some filters find."""
+    database = quick_database
+    await Generations(database).prepare()
+    await write_history(database, history(request.param, COUNT))
+    reads = database.collection(tickets.COLLECTION)
+    some = [d["_id"] for d in await reads.find({}, {"_id": 1}).limit(COUNT).to_list()]
+    rare = {"group": "rare", "assignee": "rare", "requester": "rare", "status": "pending"}
+    await reads.update_many(
+        {"_id": {"$in": random.Random(1).sample(some, RARE)}},  # noqa: S311
+        {"$set": {**rare, "has_note": True}, "$push": {"terms": "zebra"}},
+    )
+    return Counted(database)
+
+
+RARE = 7
+
+
+@EMBEDDED_ONLY
+async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
+    """Whatever is cold is read once; then no page asks or reads more than another."""
+    filtered: list[dict[str, object]] = [{"group": "group 3"}, {"status": ["closed"]}]
+    lists = [*product(get_args(Sort), [{}]), *product(["-opened_at", "updated_at"], filtered)]
+    for sort, asked in lists:
+        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
+        windows = Windows()
+        cold, found = await costs(shaped, listing, PAGE, windows)
+        assert found > (0 if asked else COUNT * 3 // 4)
+        assert sum(documents for _, documents in cold) < 8 * COUNT, (sort, asked, cold)
+        assert max(questions for questions, _ in cold) <= 40, (sort, asked, cold)
+        warm, again = await costs(shaped, listing, PAGE, windows)
+        assert again == found
+        # In another order than its index has, a filter is looked at in more tickets than a page.
+        is_looked_at = bool(asked) and listing.by != "opened_at"
+        most = 2 * windows_module._MOST_BESIDE_INDEX if is_looked_at else 8 * PAGE
+        assert max(documents for _, documents in warm) <= most, (sort, asked, warm)
+        assert max(questions for questions, _ in warm) <= 8, (sort, asked, warm)
+
+
+@EMBEDDED_ONLY
+async def test_what_is_rare_costs_what_there_is_of_it(shaped):
+    """Found along its index, if there is one; else in one look at all tickets."""
+    ways = {
+        "group": {"group": "rare"},
+        "assignee": {"assignee": "rare"},
+        "requester": {"requester": "rare"},
+        "status": {"status": ["pending"]},
+        "terms": {"q": "zebra"},
+        "two": {"q": "zebra", "group": "rare"},
+        "none": {"q": "has:note"},
+        "nothing": {"q": "toner"},
+    }
+    for sort, (way, asked) in product(get_args(Sort), ways.items()):
+        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
+        windows = Windows()
+        await costs(shaped, listing, PAGE, windows)
+        [(questions, documents)], found = await costs(shaped, listing, PAGE, windows)
+        assert questions <= 4, (sort, way)
+        if way not in ("none", "status") or (way == "status" and listing.by == "opened_at"):
+            assert documents <= 4 * RARE, (sort, way, documents)
+        else:
+            assert documents <= 2 * (COUNT + RARE), (sort, way, documents)
+        assert found <= RARE
+
+
+@EMBEDDED_ONLY
+async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
+    """Tickets that are imported where there were none; and new ones at the end."""
+    counted, windows = Counted(database), Windows()
+    await write_history(database, history("even", 500))
+    listing = Listing([], "-opened_at")
+    await costs(counted, listing, PAGE, windows)
+    for shape in ("gaps of years", "one burst", "dates ahead"):
+        await write_history(database, history(shape, 1000, seed=2 + len(shape)))
+        _, found = await costs(counted, listing, PAGE, windows)
+        warm, again = await costs(counted, listing, PAGE, windows)
+        assert found == again == await database.collection(tickets.COLLECTION).count_documents({})
+        assert max(documents for _, documents in warm) <= 8 * PAGE, warm
+
+
+@EMBEDDED_ONLY
+async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(many):
     """What took too long is not tried again; a list of other views has a memory of its own."""
-    listing = Listing(ListQuery.model_validate({"q": "zebra"}).conditions(), "-opened_at")
-    asking = Asking()
-    found, first = await asking.count(many, listing)
-    assert (found, first > 2) == (0, True)
-    assert await asking.count(many, listing) == (0, 1)
-    assert (await asking.count(Generation(dict.fromkeys(VIEWS, 7)).of(many), listing))[1] > 2
-
-    async def slow(*_):
-        raise StoreUnavailable
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "_read", slow)
-        with pytest.raises(StoreUnavailable):
-            await asking.page(many, listing._asked, None, LIMIT)
-    assert (await asking.count(many, listing))[1] > 2
-    assert await asking.count(many, listing) == (0, 1)
+        patch.setattr(windows_module, "_FIRST_LOOKED_AT", 4)
+        patch.setattr(windows_module, "_MOST_LOOKED_AT", 40)
+        patch.setattr(windows_module, "_MOST_BESIDE_INDEX", 40)
+        listing = Listing(ListQuery.model_validate({"q": "zebra"}).conditions(), "-opened_at")
+        counted, windows = Counted(many), Windows()
 
-    reads = many.collection(tickets.COLLECTION)
-    await reads.update_many({}, {"$push": {"terms": "zebra"}})
-    assert (await asking.count(many, listing))[0] == LIMIT
-    [width] = [w for w in asking._widths.values() if w < timedelta(days=3000)]
-    assert width < timedelta(days=1000)
+        async def asked(database=counted):
+            page = await listing.page(database, None, LIMIT, windows)
+            return len(page), (await database.cost())[0]
+
+        found, first = await asked()
+        assert (found, first > 4) == (0, True)
+        assert await asked() == (0, 1)
+        assert (await asked(Counted(Generation(dict.fromkeys(VIEWS, 7)).of(many))))[1] > 4
+
+        async def slow(*_):
+            raise StoreUnavailable
+
+        with pytest.MonkeyPatch.context() as another:
+            another.setattr(windows_module, "_matching", slow)
+            with pytest.raises(StoreUnavailable):
+                await listing.page(counted, None, LIMIT, windows)
+        await counted.cost()
+        assert (await asked())[1] > 2
+        assert await asked() == (0, 1)
+
+        reads = many.collection(tickets.COLLECTION)
+        await reads.update_many({}, {"$push": {"terms": "zebra"}})
+        assert (await asked())[0] == LIMIT  # all that match were looked for once more
+        await asked()
+        found, last = await asked()
+        assert (found, last <= 4) == (LIMIT, True)

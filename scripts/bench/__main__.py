@@ -3,6 +3,7 @@
     python -m scripts.bench commands     the write path beside a CRUD service and no database
     python -m scripts.bench durability   the same with each command on disk, and without
     python -m scripts.bench reads        tickets and lists beside the same bytes from memory
+    python -m scripts.bench lists        pages of lists over histories of different shapes
     python -m scripts.bench growth       what a command costs on a long stream, and in a long log
     python -m scripts.bench projections  from acknowledged to visible; what a projector can take
     python -m scripts.bench dashboard    the dashboard beside an aggregation over the same tickets
@@ -33,6 +34,7 @@ from scripts.bench.commands import commands, durability
 from scripts.bench.dashboard import dashboard
 from scripts.bench.found import Table, record
 from scripts.bench.growth import growth
+from scripts.bench.lists import lists
 from scripts.bench.projections import projections
 from scripts.bench.reads import reads
 from scripts.bench.replay import replay
@@ -44,6 +46,7 @@ _WHAT = (
     "commands",
     "durability",
     "reads",
+    "lists",
     "growth",
     "projections",
     "dashboard",
@@ -71,7 +74,7 @@ async def main() -> int:
         type=int,
         nargs="+",
         default=[10_000, 100_000, 1_000_000],
-        help="of the dashboard (10000 100000 1000000); reads and console: the second",
+        help="of the dashboard (10000 100000 1000000); reads, lists and console: the second",
     )
     parser.add_argument(
         "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
@@ -111,6 +114,8 @@ async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
                     return await durability(url, unsynced, rounds, seconds)
             case "reads":
                 return await reads(url, rounds, seconds, sizes[:2][-1])
+            case "lists":
+                return await lists(url, rounds, sizes[:2][-1])
             case "growth":
                 return await growth(url, rounds, (events // 100, events // 10))
             case "projections":

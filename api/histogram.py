@@ -1,0 +1,157 @@
+"""An equi-depth histogram of the keys in an index, learned from what is read. Pure.
+
+A key is a ticket's time and id; of the keys between two cuts it is known how many there are, or
+nothing. A histogram begins with nothing, and whatever is read is put into it: so dense and empty
+times cost what they cost once, and afterwards as many keys as are wanted are found at once, however
+they are spread. What it says may have become wrong, and then only costs: who reads finds what is
+there, and the histogram learns it. (Self-tuning histograms: Aboulnaga and Chaudhuri, 1999.)
+
+A cut is the place right behind a key, whether there is one or not: `low` and `high` stand for all
+keys behind `low`, up to and with `high`. Keys of one moment are not parted unless there are many.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+DEPTH = 64
+"""How many keys there are between two cuts, where there are many."""
+LAST_ID = UUID(int=(1 << 128) - 1)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Key(NamedTuple):
+    """Where a ticket stands in an order by time, or the cut right behind it."""
+
+    time: datetime
+    id: UUID
+
+    def before(self) -> "Key":
+        """Return the cut right before this key."""
+        if self.id.int:
+            return Key(self.time, UUID(int=self.id.int - 1))
+        return Key(moved(self.time, -MILLISECOND), LAST_ID)
+
+
+BEGIN = Key(datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+END = Key(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), LAST_ID)
+
+
+class Histogram:
+    """How many keys there are between cuts, as far as it is known."""
+
+    def __init__(self) -> None:
+        self._cuts = [BEGIN, END]
+        self._counts: list[int | None] = [None]  # of the keys from each cut to the next
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def reach(self, edge: Key, wanted: int, *, forward: bool) -> Key:
+        """Return the cut up to which there are as many keys as are wanted, or what is known ends.
+
+        `edge` itself if nothing is known of what is next to it.
+        """
+        total, far = 0, edge
+        place = self._place(edge, forward=forward)
+        while 0 <= place < len(self._counts) and total < wanted:
+            count = self._counts[place]
+            if count is None:
+                break
+            # Of a part it is not known how many are on this side of the edge.
+            is_whole = far != edge or edge == self._cuts[place + (not forward)]
+            total += count if is_whole else 0
+            far = self._cuts[place + forward]
+            place += 1 if forward else -1
+        return far
+
+    def into_unknown(self, edge: Key, start: datetime, width: timedelta, *, forward: bool) -> Key:
+        """Return the cut so far from a time, or where something is known again if that is nearer.
+
+        Nothing is known of what is next to `edge`.
+        """
+        border = self._cuts[self._place(edge, forward=forward) + forward]
+        far = Key(moved(start, width if forward else -width), LAST_ID)
+        if forward:
+            return min(far, border) if far > edge else border
+        return max(far, border) if far < edge else border
+
+    def learn(self, low: Key, high: Key, keys: Sequence[Key]) -> None:
+        """Note what has been read: all keys behind `low`, up to and with `high`, in order."""
+        first, last = self._place(low, forward=True), self._place(high, forward=False)
+        begin, end = self._cuts[first], self._cuts[last + 1]
+        pieces: list[tuple[int | None, Key]] = []  # the number of keys up to a cut
+        if begin < low:
+            inside = bisect_right(keys, min(self._cuts[first + 1], high))
+            pieces.append((_less(self._counts[first], inside), low))
+        place = 0
+        while place < len(keys):
+            n, cut = behind(keys, place + DEPTH, high)
+            pieces.append((n - place, cut))
+            place = n
+        if not pieces or pieces[-1][1] != high:
+            pieces.append((0, high))
+        if high < end:
+            inside = len(keys) - bisect_right(keys, max(self._cuts[last], low))
+            pieces.append((_less(self._counts[last], inside), end))
+        if last + 1 < len(self._counts):  # to be joined with what follows
+            last += 1
+            pieces.append((self._counts[last], self._cuts[last + 1]))
+        if first > 0:
+            first -= 1
+            pieces.insert(0, (self._counts[first], self._cuts[first + 1]))
+        joined = _joined(pieces)
+        self._counts[first : last + 1] = [count for count, _ in joined]
+        self._cuts[first + 1 : last + 2] = [cut for _, cut in joined]
+
+    def _place(self, edge: Key, *, forward: bool) -> int:
+        """Return which of the pieces begins at an edge, or ends there, or has it inside."""
+        return (bisect_right if forward else bisect_left)(self._cuts, edge) - 1
+
+
+def behind(keys: Sequence[Key], n: int, far: Key, *, forward: bool = True) -> tuple[int, Key]:
+    """Return a cut behind the first `n` keys, and how many there are up to it.
+
+    It is where their last moment ends, unless many are of that moment. `keys`: in the order in
+    which they are read; `far`: the cut up to which they were read.
+    """
+    if n >= len(keys):
+        return len(keys), far
+    moment, more = keys[n - 1].time, n
+    while more < len(keys) and more < n + DEPTH and keys[more].time == moment:
+        more += 1
+    if more == len(keys):
+        return more, far
+    if keys[more].time == moment:
+        return more, keys[more - 1] if forward else keys[more - 1].before()
+    return more, Key(moment if forward else moved(moment, -MILLISECOND), LAST_ID)
+
+
+def moved(time: datetime, by: timedelta) -> datetime:
+    """Return another time, within those that a key can have."""
+    try:
+        return min(max(time + by, BEGIN.time), END.time)
+    except OverflowError:
+        return BEGIN.time if by < timedelta() else END.time
+
+
+def _less(count: int | None, by: int) -> int | None:
+    return None if count is None else max(count - by, 0)
+
+
+def _joined(pieces: Sequence[tuple[int | None, Key]]) -> list[tuple[int | None, Key]]:
+    """Join neighbours of which nothing is known, or that have few keys together."""
+    joined: list[tuple[int | None, Key]] = []
+    for count, cut in pieces:
+        if joined:
+            before = joined[-1][0]
+            if count is None and before is None:
+                joined[-1] = (None, cut)
+                continue
+            if count is not None and before is not None and count + before <= DEPTH:
+                joined[-1] = (count + before, cut)
+                continue
+        joined.append((count, cut))
+    return joined
