@@ -288,7 +288,10 @@ class Database:
         """See that there is a database that can be used. Raises DatabaseTooOld, and what the driver
         raises if there is none.
         """
-        hello = await self.client.admin.command("hello")
+        try:
+            hello = await self.client.admin.command("hello")
+        except NetworkTimeout:  # one answer that got lost is no reason not to start
+            hello = await self.client.admin.command("hello")
         if cast("int", hello["maxWireVersion"]) < _OLDEST_WIRE_VERSION:
             raise DatabaseTooOld
         await self.clock.measure()
