@@ -78,11 +78,7 @@ def router(database: Database, views: Views, sights: Sights) -> APIRouter:
         content = await opened.ask(partial(told, found, sight))
         return json_response({"views": content, **named(unreadable)}, opened.headers)
 
-    @routes.get(
-        "/{name}",
-        response_model=SavedViewAnswer,
-        responses={**VIEW_RESPONSES, **problem_responses(409)},
-    )
+    @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
     async def show_view(
         name: ViewName,
         who: CurrentPrincipal,

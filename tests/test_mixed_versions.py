@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from api.access_log import AccessLog
 from api.forgetting import Forgetting
 from api.keys import KeyOrder, Keys
@@ -21,8 +23,10 @@ from projections.erasures import Erasures
 from projections.generations import Generations
 from projections.parked import ParkedTickets
 from projections.projector import Projector
+from projections.rebuild import CannotSwitch, Rebuild
 from projections.saved_views import SavedViews, TicketFilter
 from projections.webhooks import Dispatch, Webhooks
+from projections.workers import workers
 from tests.callers import ADMIN, AGENT, AUDITOR, SUPERVISOR
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, audited, caught_up, open_some, rebuilt, running, until
@@ -141,6 +145,15 @@ async def test_views_built_anew_without_knowing_one_have_it_counted_once_it_is_k
     async with running(older(shown, store)):
         assert await counted(shown, "alices") == 5
     await assert_views_equal_the_log(shown)
+
+
+async def test_counts_alone_are_not_built_anew_while_a_view_cannot_be_read(database, store):
+    """L7: the documents say that it counts them, and nobody here could say how many there are."""
+    await SavedViews(database).save("alices", TicketFilter(assignee="alice"))
+    await of_newer(database, "alices")
+    async with workers(database, 0) as here:
+        with pytest.raises(CannotSwitch, match="cannot be read"):
+            await Rebuild(database, here).one(SavedViews.collection)
 
 
 async def test_a_saved_view_that_is_not_known_is_refused_by_name_and_can_be_replaced(
