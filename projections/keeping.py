@@ -15,7 +15,7 @@ from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
 from projections.beside import beside
-from projections.generations import BuildRunning, Generation, Generations, prepare
+from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
 from projections.rebuild import Rebuild
@@ -60,6 +60,8 @@ async def _keep(
     if active.shape > SHAPE:  # those who can fold it keep it current
         await asyncio.sleep(_LOOK_SECONDS)
         return None
+    if active.shape == OF_ANOTHER_LOG:
+        return "the views were folded from a log that was replaced by a restore"
     if active.shape < SHAPE:
         return "the views were folded by another version"
     views = active.of(database)
