@@ -90,6 +90,8 @@ class Source:
     key: bytes | None = field(default=None, repr=False)
     """What opens the file of keys; None if there is none, or it does not open."""
     missing: list[str] = field(default_factory=list)
+    erasures: Path | None = None
+    """The events of erasures, of this backup or of a later one."""
 
     @property
     def id(self) -> str:
@@ -128,6 +130,12 @@ async def main() -> int:
     )
     parser.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
     parser.add_argument("--by-database-tools", action="store_true", help="it is done already")
+    parser.add_argument(
+        "--erasures",
+        type=Path,
+        metavar="FILE",
+        help="person_events.ndjson of a later backup: who was erased since stays so",
+    )
     parser.add_argument("--why", help="kept with the signed statement that the log was restored")
     parser.add_argument("--incomplete", action="store_true", help="whatever is missing")
     parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="opens the keys")
@@ -136,7 +144,7 @@ async def main() -> int:
         parser.error("name what to restore, or say --by-database-tools")
     path: Path | None = options.path
     passphrase = backup.read_passphrase(options.passphrase_file)
-    source = None if path is None else read(path)
+    source = None if path is None else read(path, options.erasures)
     settings = Settings.from_environment()
     async with database(settings) as db:
         if source is None:
@@ -161,17 +169,19 @@ def _why(source: Source) -> str:
 # --- what is there to be restored ----------------------------------------------------------------
 
 
-def read(path: Path) -> Source:
-    """Read and verify a backup or an exported log.
+def read(path: Path, erasures: Path | None = None) -> Source:
+    """Read and verify a backup or an exported log. `erasures`: of a later backup.
 
     Raises UsageError, RestoreRefused, UnreadableBackup, UnreadableArchive, CannotVerify.
     """
     if not path.exists():
         raise UsageError(f"cannot read {path}: there is no such file")
     if not path.is_dir():
-        source = Source(path, Manifest.read(manifest_path(path)))
+        source = Source(path, Manifest.read(manifest_path(path)), erasures=erasures)
         source.missing.append("all but the log: it is not in a log's file")
-        _verify(path)
+        for each in (path, erasures):
+            if each is not None:
+                _verify(each)
         return source
     manifest = backup.Manifest.read(path)
     for name, expected in manifest.files.items():
@@ -185,12 +195,20 @@ def read(path: Path) -> Source:
         if found != expected:
             raise RestoreRefused(f"{file} was tampered with: its checksum differs")
     of_log = Manifest.read(manifest_path(path / backup.LOG))
-    source = Source(path, of_log, manifest)
-    _verify(path / backup.LOG)
-    _verify(path / backup.OF_PERSONS)
+    own = path / backup.OF_PERSONS
+    source = Source(path, of_log, manifest, erasures=erasures or own)
+    for each in {path / backup.LOG, own, erasures or own}:
+        _verify(each)
+    if erasures is not None and not _hashes(erasures) >= _hashes(own):
+        raise RestoreRefused(f"{erasures} lacks erasures that the backup has: it is no later one")
     if not manifest.documents.get(LOG_CHECKPOINTS):
         print("the backup has no signed checkpoints: nothing vouches for it but its own chains")
     return source
+
+
+def _hashes(path: Path) -> set[bytes]:
+    with path.open("rb") as file:
+        return {from_line(line)["hash"] for line in file}
 
 
 def _verify(path: Path) -> None:
@@ -266,9 +284,9 @@ async def restore(
     await Generations(db).prepare()
     await _insert_all(db, source.plain(), lambda name, document: (name, document))
     await _insert_all(db, source.secret(), _wrapping(db))
-    if source.whole is not None:
-        await _insert_events(persons_store, source.path / backup.OF_PERSONS)
-        await _require_same(persons_store, source.path / backup.OF_PERSONS)
+    if source.erasures is not None:
+        await _insert_events(persons_store, source.erasures)
+        await _require_same(persons_store, source.erasures)
     await _insert_events(store, source.log)
     await _require_same(store, source.log)
     await _require_counts(db, source)
@@ -345,8 +363,8 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
         keyring = keyring or name == KEYRING
         if name == PERSONS:
             known.add(cast("UUID", document["_id"]))
-    if source.whole is not None:
-        with (source.path / backup.OF_PERSONS).open("rb") as file:
+    if source.erasures is not None:
+        with source.erasures.open("rb") as file:
             known |= {from_line(line)["ticket_id"] for line in file}
     unreadable, anything = set(), False
     with source.log.open("rb") as file:
@@ -366,8 +384,7 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
 
 async def _holds_only(store: EventStore, path: Path) -> bool:
     """Say whether every event that is there already is one of the file's."""
-    with path.open("rb") as file:
-        hashes = {from_line(line)["hash"] for line in file}
+    hashes = _hashes(path)
     async for event in store.scan():
         if event.hash not in hashes:
             return False

@@ -10,15 +10,22 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.settings import Settings
+from domain.errors import PersonGone
 from eventstore.key_files import KeyUnusable
 from eventstore.log_identity import LogIdentity
 from eventstore.master_keys import MasterKeys, new_master_key
 from eventstore.sealed_file import Writer, from_line, key_for, new_header, read, read_header
+from projections.erasures import Erasures
 from projections.generations import Generations
-from scripts.restore import RestoreRefused, refuse_while_processes_run
+from scripts.backup import back_up
+from scripts.restore import RestoreRefused, open_keys, refuse_while_processes_run, restore
+from scripts.restore import read as read_source
 from scripts.soak.promises import free_port
 from tests.projecting import caught_up, open_some, running, until
 from tests.test_import import environment, script
+from tests.test_missing_keys import opened_by, persons_of
+from tests.test_sealing import another, erase
 from tests.test_soak import scratch_url
 
 __all__ = ["scratch_url"]
@@ -302,6 +309,33 @@ async def test_a_restore_that_was_killed_is_finished_and_nothing_starts_before(
     found = await identity.read()
     assert found is not None
     assert found.restoring is None
+
+
+async def test_who_was_erased_since_stays_erased(database, store, tmp_path):
+    """By the list of erasures of a later backup."""
+    settings = Settings(data_dir=tmp_path)
+    early, late = tmp_path / "early", tmp_path / "late"
+    for folder in (early, late):
+        folder.mkdir()
+    await Erasures(database).prepare()
+    await opened_by(store, "bob")
+    await back_up(database, settings, early, None)
+    await erase(database, "bob")
+    await back_up(database, settings, late, None)
+    for name in (database.name, f"{database.name}_keys"):
+        for collection in await database.client[name].list_collection_names(
+            filter={"type": "collection"}
+        ):
+            await database.client[name][collection].delete_many({})
+    source = read_source(early, late / "person_events.ndjson")
+    open_keys(source, database, None)
+    assert source.missing == []
+    assert await restore(database, source) == 0
+    assert await persons_of(database).count_documents({"key": {"$ne": None}}) == 1
+    with pytest.raises(PersonGone):
+        await another(database).of_names(["bob"])
+    with pytest.raises(RestoreRefused, match="lacks erasures"):
+        read_source(late, early / "person_events.ndjson")
 
 
 async def test_a_restore_refuses_while_a_projector_of_a_former_version_runs(database, store):
