@@ -82,6 +82,11 @@ class Principal:
     key: str | None = None
 
     @property
+    def share(self) -> str:
+        """Whose share of what is bounded it is: all keys of one principal have one."""
+        return f"{self.role}:{self.id}"
+
+    @property
     def actor(self) -> Actor:
         """Give who acts, as the log knows it: a requester, or somebody who works at the desk."""
         return Actor(self.id, "requester" if self.role == "requester" else "agent")

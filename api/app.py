@@ -29,6 +29,7 @@ from api import (
     webhooks,
 )
 from api.access_log import AccessLog
+from api.answer_headers import AnswerHeaders
 from api.bodies import Bodies
 from api.correlation import Correlation
 from api.forgetting import Forgetting
@@ -165,6 +166,7 @@ def create_app(
     app.add_middleware(problems.Unexpected)
     app.add_middleware(Measuring, log_all=log_requests)
     app.add_middleware(Correlation)
+    app.add_middleware(AnswerHeaders)
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)

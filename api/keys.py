@@ -42,7 +42,7 @@ from api.answers import described_headers, json_response
 from api.problems import problem_responses
 from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
-from domain.values import Moment, Name
+from domain.values import Moment, Name, at_most
 from eventstore.driver import Database
 from eventstore.envelope import utc_now
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
@@ -90,7 +90,9 @@ class KeyOrder(BaseModel):
 
     principal: Name
     role: PrincipalRole
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+    scopes: Annotated[
+        list[Scope], Field(min_length=1, max_length=len(SCOPES)), at_most(len(SCOPES))
+    ] = Field(
         default=list(SCOPES),
         description="What it is good for, of what the role may do; all of it unless given.",
     )

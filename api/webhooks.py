@@ -23,7 +23,7 @@ from api.problems import problem_responses
 from api.sending import is_refused
 from domain.errors import NotFound, Unacceptable
 from domain.events import JsonObject
-from domain.values import Moment
+from domain.values import Moment, at_most
 from eventstore.driver import Database
 from eventstore.failures import answering
 from eventstore.store import EventStore
@@ -73,6 +73,7 @@ class WebhookChange(BaseModel):
     types: Annotated[
         list[EventType],
         Field(max_length=100, description="Of events of these types; none: of all."),
+        at_most(100),
     ] = []
     filter: TicketFilter = Field(
         default_factory=TicketFilter,
