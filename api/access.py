@@ -41,7 +41,7 @@ CONSOLE = "/console/"
 """Below which the console's files are."""
 OPEN_PATHS = frozenset(
     {
-        *("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"),
+        *("/healthz", "/readyz", "/openapi.json", "/docs"),
         *("/", f"{CONSOLE}{{name:path}}"),
     }
 )

@@ -154,7 +154,7 @@ def create_app(
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
-        redoc_url=None,
+        openapi_url=None,  # it and its pages are the console's: theirs load scripts from elsewhere
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
         dependencies=[Depends(Authorisation(access.log))],
@@ -185,7 +185,7 @@ def create_app(
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     app.include_router(persons.router(database, store))
-    app.include_router(console.router())
+    app.include_router(console.router(app.openapi))
     return app
 
 
