@@ -42,7 +42,7 @@ CONSOLE = "/console/"
 """Below which the console's files are."""
 OPEN_PATHS = frozenset(
     {
-        *("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"),
+        *("/healthz", "/readyz", "/openapi.json", "/docs"),
         *("/", f"{CONSOLE}{{name:path}}"),
     }
 )
@@ -84,6 +84,11 @@ class Principal:
     scopes: frozenset[Scope] = frozenset(SCOPES)
     key: str | None = None
     expires_at: datetime | None = None
+
+    @property
+    def share(self) -> str:
+        """Whose share of what is bounded it is: all keys of one principal have one."""
+        return f"{self.role}:{self.id}"
 
     @property
     def actor(self) -> Actor:

@@ -29,6 +29,7 @@ from api import (
     webhooks,
 )
 from api.access_log import AccessLog
+from api.answer_headers import AnswerHeaders
 from api.bodies import Bodies
 from api.correlation import Correlation
 from api.forgetting import Forgetting
@@ -165,7 +166,7 @@ def create_app(
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
-        redoc_url=None,
+        openapi_url=None,  # it and its pages are the console's: theirs load scripts from elsewhere
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         generate_unique_id_function=operation_id,
         dependencies=[Depends(Authorisation(access.log))],
@@ -178,6 +179,7 @@ def create_app(
     app.add_middleware(problems.Unexpected)
     app.add_middleware(Measuring, log_all=log_requests)
     app.add_middleware(Correlation)
+    app.add_middleware(AnswerHeaders)
     desks, views = desk.Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
@@ -196,7 +198,7 @@ def create_app(
     app.include_router(keys.router(access.keys))
     app.include_router(access_log.router(access.log, database))
     app.include_router(persons.router(database, store))
-    app.include_router(console.router())
+    app.include_router(console.router(app.openapi))
     return app
 
 

@@ -28,15 +28,19 @@ from api.commands import (
     waited,
 )
 from api.correlation import CurrentCorrelation
-from api.handle import Handler, Outcome, Submission
+from api.handle import COMMANDS_AT_ONCE, Handler, Outcome, Submission
 from api.problems import Problem, problem_of, problem_responses, status_of
+from api.shares import Shares
 from api.sight import Sights, Unseen
 from api.visible import WAIT_SECONDS, Views
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from domain.values import at_most
+from eventstore.failures import StoreBusy
 
 MOST_TICKETS = 100
+_PRINCIPALS_COMMANDS = COMMANDS_AT_ONCE // 10
 
 
 def _each_once(tickets: tuple[UUID, ...]) -> tuple[UUID, ...]:
@@ -46,7 +50,10 @@ def _each_once(tickets: tuple[UUID, ...]) -> tuple[UUID, ...]:
 
 
 Tickets = Annotated[
-    tuple[UUID, ...], Field(min_length=1, max_length=MOST_TICKETS), AfterValidator(_each_once)
+    tuple[UUID, ...],
+    Field(min_length=1, max_length=MOST_TICKETS),
+    AfterValidator(_each_once),
+    at_most(MOST_TICKETS),
 ]
 
 
@@ -92,11 +99,12 @@ class BulkAnswer(BaseModel, extra="forbid"):
 def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
     """Make a route for each command but `open`."""
     routes = APIRouter(prefix="/bulk", tags=["commands on many tickets"])
+    under_way = Shares("commands on many tickets that are under way")
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:
             routes.add_api_route(
                 f"/{verb}",
-                taking(_body(command), _endpoint(handler, views, sights)),
+                taking(_body(command), _endpoint(handler, views, sights, under_way)),
                 methods=["POST"],
                 name=f"bulk_{snake(command)}",
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
@@ -123,7 +131,7 @@ def _body(command: type[Command]) -> type[BaseModel]:
     )
 
 
-def _endpoint(handler: Handler, views: Views, sights: Sights) -> Endpoint:
+def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares) -> Endpoint:
     async def endpoint(
         request: Request,
         command: BaseModel,
@@ -148,7 +156,13 @@ def _endpoint(handler: Handler, views: Views, sights: Sights) -> Endpoint:
             except CasebookError as refused:
                 return refused
 
-        outcomes = await asyncio.gather(*map(one, body.tickets))
+        count = len(body.tickets)
+        if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
+            raise StoreBusy
+        try:
+            outcomes = await asyncio.gather(*map(one, body.tickets))
+        finally:
+            under_way.give_back(who.share, count)
         request.state.unseen = any(isinstance(outcome, Unseen) for outcome in outcomes)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         failed = sum(

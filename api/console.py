@@ -1,12 +1,14 @@
-"""The console: a page that shows the desk, a ticket's life and the machine, served at `/`.
+"""The console: a page that shows the desk, a ticket's life and the machine, served at `/`; and the
+API's own pages, at `/docs`, which show the OpenAPI document and let one try what is in it.
 
-It is made of files, in `static/`, and asks this API for everything else, with the key that its user
-enters. Anybody may have the files; they hold nothing. Nothing is loaded from anywhere else, and
-nothing that is in a ticket can become part of the page: see its content security policy.
+They are made of files, in `static/`, and ask this API for everything else, with the key that their
+user enters. Anybody may have the files; they hold nothing. Nothing is loaded from anywhere else, and
+nothing that is in a ticket can become part of a page: see the content security policy.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +16,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api.access import CONSOLE, CurrentPrincipal, PrincipalRole, Scope
-from api.answers import json_response
+from api.answers import as_json, json_response
 from domain.errors import NotFound
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE = "index.html"
+_PAGE, _DOCS = "index.html", "docs.html"
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -59,8 +61,10 @@ class _File(NamedTuple):
     headers: Mapping[str, str]
 
 
-def router() -> APIRouter:
-    """Make the routes of the console's files, and the one that says who asks."""
+def router(openapi: Callable[[], Mapping[str, object]]) -> APIRouter:
+    """Make the routes of the console's files and of the OpenAPI document, and the one that says who
+    asks.
+    """
     files = {
         path.relative_to(_STATIC).as_posix(): _file(path)
         for path in sorted(_STATIC.rglob("*"))
@@ -68,10 +72,16 @@ def router() -> APIRouter:
     }
     routes = APIRouter()
 
+    @cache
+    def document() -> _File:
+        return _kept(as_json(openapi()), "application/json")
+
     def sent(name: str, request: Request) -> Response:
         if name not in files:
             raise NoSuchFile
-        found = files[name]
+        return answered(files[name], request)
+
+    def answered(found: _File, request: Request) -> Response:
         if request.headers.get("if-none-match") == found.headers["ETag"]:
             return Response(None, 304, found.headers)
         return Response(found.content, 200, found.headers)
@@ -79,6 +89,14 @@ def router() -> APIRouter:
     @routes.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         return sent(_PAGE, request)
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return sent(_DOCS, request)
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def show_document(request: Request) -> Response:
+        return answered(document(), request)
 
     @routes.get(f"{CONSOLE}{{name:path}}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
@@ -94,6 +112,9 @@ def router() -> APIRouter:
 
 
 def _file(path: Path) -> _File:
-    content = path.read_bytes()
+    return _kept(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+
+
+def _kept(content: bytes, media_type: str) -> _File:
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    return _File(content, {**_HEADERS, "Content-Type": _MEDIA_TYPES[path.suffix], "ETag": etag})
+    return _File(content, {**_HEADERS, "Content-Type": media_type, "ETag": etag})

@@ -10,7 +10,6 @@ An event may come twice after going on from a cursor; consumers compare versions
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -20,7 +19,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from prometheus_client import Gauge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.access import Unauthenticated
+from api.access import CurrentPrincipal, Unauthenticated
 from api.feed_format import ALIVE, Writer, error_line, no_word
 from api.follower import Follower, Shown
 from api.gate import Access
@@ -28,15 +27,19 @@ from api.log_reader import LogReader, Position, Told, Versions
 from api.log_tail import Tails
 from api.outbox import Outbox, Streamed, TooManyStreams
 from api.problems import problem_responses
+from api.shares import Shares
 from domain.errors import CasebookError
 from domain.events import EVENT_TYPES
+from domain.values import at_most
 from eventstore.driver import Database
 from eventstore.failures import answering, translating
 from eventstore.store import EventStore, stream_order
 
 STREAMS_AT_ONCE = 100
+_STREAMS_EACH = 20
 STILL_SECONDS = 5.0
 EXPORTS_AT_ONCE = 8
+_EXPORTS_EACH = 2
 _CATCHING_UP_AT_ONCE = 3
 _CURSOR_EVERY_EVENTS = 100
 _QUIET_MOMENTS = 5
@@ -67,7 +70,9 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cursor: str | None = Field(default=None, description="Go on behind what gave this cursor.")
-    type: list[EventType] = Field(default=[], description="Only events of this type; repeatable.")
+    type: Annotated[list[EventType], Field(max_length=100), at_most(100)] = Field(
+        default=[], description="Only events of this type; repeatable."
+    )
 
 
 class ExportAsked(Asked):
@@ -101,7 +106,7 @@ class Feeds:
         self._tails = Tails(store, self._writer.block)
         store.vault.on_erasure(self._tails)
         self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
-        self._open: Counter[str] = Counter()
+        self._open = {kind: Shares(kind) for kind in ("exports", "streams")}
         self._makers: set[asyncio.Task[None]] = set()
         self._has_ended = False
 
@@ -114,13 +119,14 @@ class Feeds:
             return await self._reader.checked(position)
 
     async def export(
-        self, cursor: str | None, shown: Shown, limit: int | None, still: Still
+        self, cursor: str | None, shown: Shown, limit: int | None, still: Still, whose: str
     ) -> Streamed:
-        """Give all there is behind a cursor, as lines, for as long as who asks is known.
+        """Return all there is behind a cursor, as lines, for as long as who asks is known.
 
-        Raises TooManyStreams, and what `position` does.
+        `whose`: whose share of all exports it is of. Raises TooManyStreams, ShareTaken, and what
+        `position` does.
         """
-        leave = self._enter("exports", EXPORTS_AT_ONCE)
+        leave = self._enter("exports", whose, EXPORTS_AT_ONCE, _EXPORTS_EACH)
         try:
             position = await self.position(cursor)
             if position is None:
@@ -139,15 +145,15 @@ class Feeds:
         )
 
     async def stream(
-        self, cursor: str | None, shown: Shown, *, beginning: bool, still: Still
+        self, cursor: str | None, shown: Shown, *, beginning: bool, still: Still, whose: str
     ) -> Streamed:
-        """Give what comes behind a cursor as server-sent events; without one, from now on.
+        """Return what comes behind a cursor as server-sent events; without one, from now on.
 
-        For as long as who asks is known.
+        For as long as who asks is known. `whose`: whose share of all streams it is of.
 
-        Raises TooManyStreams, and what `position` does.
+        Raises TooManyStreams, ShareTaken, and what `position` does.
         """
-        leave = self._enter("streams", STREAMS_AT_ONCE)
+        leave = self._enter("streams", whose, STREAMS_AT_ONCE, _STREAMS_EACH)
         try:
             position = await self.position(cursor)
             async with answering():
@@ -180,15 +186,15 @@ class Feeds:
         await asyncio.gather(*self._makers, return_exceptions=True)
         await self._tails.closed()
 
-    def _enter(self, kind: str, most: int) -> Callable[[], None]:
-        if self._has_ended or self._open[kind] >= most:
+    def _enter(self, kind: str, whose: str, most: int, each: int) -> Callable[[], None]:
+        shares = self._open[kind]
+        if self._has_ended or not shares.take(whose, 1, most=most, each=each):
             raise TooManyStreams
-        self._open[kind] += 1
-        _OPEN.labels(kind).set(self._open[kind])
+        _OPEN.labels(kind).set(shares.taken)
 
         def leave() -> None:
-            self._open[kind] -= 1
-            _OPEN.labels(kind).set(self._open[kind])
+            shares.give_back(whose, 1)
+            _OPEN.labels(kind).set(shares.taken)
 
         return leave
 
@@ -285,7 +291,9 @@ def router(feeds: Feeds, access: Access) -> APIRouter:
             **problem_responses(422, 503),
         },
     )
-    async def export_events(request: Request, asked: Annotated[ExportAsked, Query()]) -> Response:
+    async def export_events(
+        request: Request, who: CurrentPrincipal, asked: Annotated[ExportAsked, Query()]
+    ) -> Response:
         """Export the log up to now: every event as it is stored, a line each.
 
         Without a cursor it begins with the first event. A line `{"cursor": ...}` comes now and then
@@ -297,7 +305,7 @@ def router(feeds: Feeds, access: Access) -> APIRouter:
         a minute, those of the minute before it.
         """
         still = partial(access.identify, request.headers.get("authorization"))
-        return await feeds.export(asked.cursor, _wanted(asked), asked.limit, still)
+        return await feeds.export(asked.cursor, _wanted(asked), asked.limit, still, who.share)
 
     @routes.get(
         "/events/stream",
@@ -310,6 +318,7 @@ def router(feeds: Feeds, access: Access) -> APIRouter:
     )
     async def stream_events(
         request: Request,
+        who: CurrentPrincipal,
         asked: Annotated[StreamAsked, Query()],
         last_event_id: Annotated[
             str | None, Header(description="As browsers send it; goes before `cursor`.")
@@ -327,6 +336,7 @@ def router(feeds: Feeds, access: Access) -> APIRouter:
             _wanted(asked),
             beginning=asked.from_ == "beginning",
             still=partial(access.identify, request.headers.get("authorization")),
+            whose=who.share,
         )
 
     return routes

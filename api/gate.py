@@ -4,8 +4,9 @@ Every request but those for `OPEN_PATHS` shows a key or a token in `Authorizatio
 finds out whose it is before anything of the request is read; `Authorisation` holds it to `RIGHTS`
 once the route is known. Both keep the access log.
 
-Each key, or principal by token, may ask so many times a second or minute in each process, and so
-many things at once; an address that shows what nobody has is put off in the same way, sooner.
+Each key, or principal by token, may ask so many times a second or minute in each process, and each
+principal so many things at once; an address that shows what nobody has is put off in the same way,
+sooner.
 """
 
 import math
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
+from ipaddress import ip_network
 
 import limits
 from fastapi import Request
@@ -42,6 +44,7 @@ from eventstore.failures import StoreUnavailable, answering
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
 _FAILURES = limits.parse("5/second")
+_NETWORK_BITS = 64
 _LOOK_SECONDS = 1.0
 _LOOKED_UP = limits.parse("100/second")
 _FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
@@ -92,18 +95,16 @@ class Access:
 
     async def begin(self, who: Principal) -> None:
         """Count a request, and that it is under way until its `end`. Raises TooManyRequests."""
-        whose = _whose(who)
-        await self._count(self._limit, whose)
-        if self._under_way[whose] >= AT_ONCE:
+        await self._count(self._limit, _whose(who))
+        if self._under_way[who.share] >= AT_ONCE:
             raise TooManyRequests(1)
-        self._under_way[whose] += 1
+        self._under_way[who.share] += 1
 
     def end(self, who: Principal) -> None:
         """Count that a request is under way no more."""
-        whose = _whose(who)
-        self._under_way[whose] -= 1
-        if not self._under_way[whose]:
-            del self._under_way[whose]
+        self._under_way[who.share] -= 1
+        if not self._under_way[who.share]:
+            del self._under_way[who.share]
 
     async def check_address(self, address: str) -> None:
         """Raise TooManyRequests if so much that is unknown has come from there that nothing more
@@ -136,7 +137,12 @@ def _whose(who: Principal) -> str:
 
 
 def _from(scope: Scope) -> str:
-    return f"at {Asking.of(scope).address}"
+    """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
+    address = Asking.of(scope).address
+    with suppress(ValueError):
+        if address is not None and ":" in address:
+            return f"at {ip_network((address, _NETWORK_BITS), strict=False)}"
+    return f"at {address}"
 
 
 class Gate:

@@ -51,7 +51,7 @@ from api.problems import problem_responses
 from domain.errors import Forbidden, NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
 from domain.lines import check_line
-from domain.values import Moment, Name
+from domain.values import Moment, Name, at_most
 from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
@@ -118,7 +118,9 @@ class KeyOrder(BaseModel):
 
     principal: Name
     role: PrincipalRole
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES))] = Field(
+    scopes: Annotated[
+        list[Scope], Field(min_length=1, max_length=len(SCOPES)), at_most(len(SCOPES))
+    ] = Field(
         default=list(SCOPES),
         description="What it is good for, of what the role may do; all of it unless given.",
     )

@@ -34,7 +34,7 @@ from api.visible import AtLeast, Prefer, Shown, Views
 from api.windows import Windows
 from domain.errors import Forbidden, Unacceptable
 from domain.events import JsonObject, Priority, Status
-from domain.values import Name, NameOrNone, Tag
+from domain.values import Name, NameOrNone, Tag, at_most
 from eventstore.driver import Database
 from eventstore.failures import answering
 from eventstore.together import Shared
@@ -63,22 +63,22 @@ class ListQuery(AtLeast):
         "`opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
         examples=["status:open priority>=high printer"],
     )
-    status: list[Status] = Field(
+    status: Annotated[list[Status], at_most(_MOST_VALUES)] = Field(
         default_factory=list, max_length=_MOST_VALUES, description="Any of these."
     )
     solved: bool | None = Field(
         default=None, description="Resolved and closed tickets, or all others."
     )
-    priority: list[Priority] = Field(
+    priority: Annotated[list[Priority], at_most(_MOST_VALUES)] = Field(
         default_factory=list, max_length=_MOST_VALUES, description="Any of these."
     )
     group: NameOrNone | None = None
     assignee: NameOrNone | None = None
     requester: Name | None = None
-    tag: list[Tag] = Field(
+    tag: Annotated[list[Tag], at_most(_MOST_VALUES)] = Field(
         default_factory=list, max_length=_MOST_VALUES, description="All of these."
     )
-    field: list[FieldText] = Field(
+    field: Annotated[list[FieldText], at_most(_MOST_VALUES)] = Field(
         default_factory=list,
         max_length=_MOST_VALUES,
         description="`<key>:<value>` of custom fields; all of these.",

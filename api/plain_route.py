@@ -1,11 +1,11 @@
 """Routes of which a request that is plainly good is read here, at once.
 
 FastAPI reads a body into dictionaries, validates them, and solves what an endpoint depends on: more
-than a quarter of what a command cost, and a third of a list. Here a body's bytes go to pydantic as
-they are, and the few headers are looked for once. Whatever is not plainly good, or is asked for in
-an unusual form, is left to FastAPI as if this were not here: it says what is wrong, and it makes
-the API's document. So nothing is taken here that would be refused there, and no error is worded
-twice.
+than a quarter of what a command cost, and a third of a list. Here a body goes to pydantic as it was
+read (`bodies.py`), and the few headers are looked for once. Whatever is asked for in an unusual
+form is left to FastAPI as if this were not here, and it makes the API's document. So nothing is
+taken here that would be refused there. What does not fit the model is refused here, in FastAPI's
+words: to validate it a second time would cost as much again.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import get_origin
 from uuid import UUID
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.routing import Match
@@ -35,12 +36,18 @@ class PlainRoute(APIRoute):
 
     method: str
 
-    def read(self, request: Request) -> dict[str, object] | None:
-        """Give what the endpoint takes, but for who asks; None unless all is plainly good."""
+    def read(self, request: Request) -> dict[str, object] | RequestValidationError | None:
+        """Return what the endpoint takes, but for who asks; None unless it is in the usual form.
+
+        Or what is wrong: it is raised once it is known that who asks may.
+        """
         raise NotImplementedError
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer at once, or have FastAPI answer. Raises what the route's dependencies raise."""
+        """Answer at once, or have FastAPI answer.
+
+        Raises what the route's dependencies raise, RequestValidationError.
+        """
         request = Request(scope)
         values = self.read(request) if scope["method"] == self.method else None
         if values is None:
@@ -49,6 +56,8 @@ class PlainRoute(APIRoute):
         for each in self.dependencies:  # of all routes: who may
             if each.dependency is not None:
                 await each.dependency(request)
+        if isinstance(values, RequestValidationError):
+            raise values
         response: Response = await self.endpoint(**values, who=await principal(request))
         await response(scope, receive, send)
 
@@ -71,14 +80,14 @@ def command_route(model: type[BaseModel], taken: frozenset[str]) -> type[APIRout
         def _end(self) -> str:
             return self.path.rpartition("/")[2]
 
-        def read(self, request: Request) -> dict[str, object] | None:
+        def read(self, request: Request) -> dict[str, object] | RequestValidationError | None:
             values = _values(request, taken)
-            if values is None:
+            if values is None or not request.state.body:
                 return None
             try:
-                values["command"] = model.model_validate_json(request.state.body)
-            except ValidationError:
-                return None
+                values["command"] = model.model_validate(request.state.json)
+            except ValidationError as error:
+                return _invalid("body", error)
             values["correlation_id"] = request.state.correlation_id
             return values
 
@@ -109,7 +118,7 @@ def list_route(parameters: type[BaseModel]) -> type[APIRoute]:
 
         method = "GET"
 
-        def read(self, request: Request) -> dict[str, object] | None:
+        def read(self, request: Request) -> dict[str, object] | RequestValidationError | None:
             values = _values(request, frozenset({"prefer"}))
             if values is None:
                 return None
@@ -124,11 +133,16 @@ def list_route(parameters: type[BaseModel]) -> type[APIRoute]:
                     single[name] = value
             try:
                 values["asked"] = parameters.model_validate({**single, **many})
-            except ValidationError:
-                return None
+            except ValidationError as error:
+                return _invalid("query", error)
             return {**values, "request": request}
 
     return ListRoute
+
+
+def _invalid(place: str, error: ValidationError) -> RequestValidationError:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return RequestValidationError([{**each, "loc": (place, *each["loc"])} for each in found])
 
 
 def _values(request: Request, taken: frozenset[str]) -> dict[str, object] | None:

@@ -2,7 +2,8 @@
 
 Every error of the domain, the store and the handler has one HTTP status, found here and nowhere
 else, by its class. A document holds `type` (urn:casebook:problem:<code>), `title`, `status`,
-`detail`, `code`, and `errors` with a JSON pointer each where a request's content was at fault.
+`detail`, `code`, and where a request's content was at fault `errors`, with a JSON pointer each: at
+most 20 of them, and in `more_errors` how many more there are.
 """
 
 import logging
@@ -11,7 +12,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,7 @@ from api.answers import described_headers
 from api.handle import KeyReused, TooContended, VersionMismatch
 from api.outbox import TooManyStreams
 from api.search import BadQuery
+from api.shares import ShareTaken
 from api.sight import Unseen
 from api.streams import TicketBusy
 from api.tokens import TokensUncheckable
@@ -36,12 +38,15 @@ MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
 
 _CHALLENGE = 'Bearer realm="casebook"'
+MOST_FAULTS = 20
+_POINTER_CHARACTERS = 200  # of which a request's own names can be a part
 
 
 STATUS: Mapping[type[CasebookError], HTTPStatus] = {
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     TokensUncheckable: HTTPStatus.SERVICE_UNAVAILABLE,
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    ShareTaken: HTTPStatus.TOO_MANY_REQUESTS,
     NotFound: HTTPStatus.NOT_FOUND,
     StateConflict: HTTPStatus.CONFLICT,
     Forbidden: HTTPStatus.FORBIDDEN,
@@ -104,7 +109,12 @@ class Problem(BaseModel, extra="forbid"):
     status: int
     detail: str
     code: str
-    errors: list[Fault] | None = None
+    errors: list[Fault] | None = Field(
+        default=None, description=f"The first {MOST_FAULTS} things wrong in the request."
+    )
+    more_errors: int | None = Field(
+        default=None, description="How many more there are, if those are not all."
+    )
 
 
 def title_of(status: HTTPStatus) -> str:
@@ -144,10 +154,11 @@ def problem(
     detail: str,
     errors: Sequence[Fault] = (),
     *,
+    more_errors: int = 0,
     soon: bool = False,
 ) -> Response:
-    """Give the response for an error; `soon`: what was asked for may work in a moment."""
-    return _response(_document(status, code, detail, errors), soon=soon)
+    """Return the response for an error; `soon`: what was asked for may work in a moment."""
+    return _response(_document(status, code, detail, errors, more_errors), soon=soon)
 
 
 def status_of(error: type[CasebookError]) -> HTTPStatus:
@@ -165,7 +176,13 @@ def problem_of(error: CasebookError) -> Problem:
     return _document(status, error.code, error.detail, faults)
 
 
-def _document(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault] = ()) -> Problem:
+def _document(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: Sequence[Fault] = (),
+    more_errors: int = 0,
+) -> Problem:
     return Problem(
         type=f"urn:casebook:problem:{code}",
         title=title_of(status),
@@ -173,6 +190,7 @@ def _document(status: HTTPStatus, code: str, detail: str, errors: Sequence[Fault
         detail=detail,
         code=code,
         errors=list(errors) or None,
+        more_errors=more_errors or None,
     )
 
 
@@ -223,7 +241,7 @@ class Unexpected:
 
 def answer_to(error: CasebookError) -> Response:
     """Give the response for one of Casebook's own errors."""
-    response = _response(problem_of(error), soon=isinstance(error, ViewsBehind))
+    response = _response(problem_of(error), soon=isinstance(error, ViewsBehind | ShareTaken))
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = _CHALLENGE
     elif isinstance(error, TooManyRequests):
@@ -250,9 +268,14 @@ def _database_error(_: Request, error: Exception) -> Response:
 def _invalid_request(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise TypeError
-    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in error.errors()]
+    found = error.errors()
+    told = found[:MOST_FAULTS]
+    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in told]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults)
+    more = len(found) - len(told)
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults, more_errors=more
+    )
 
 
 def _said(message: object) -> str:
@@ -265,8 +288,12 @@ def _pointer(location: Sequence[str | int]) -> str:
     if place == "body":
         named = (part for part in path if part != "[key]")  # pydantic's word for a bad name itself
         escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in named)
-        return "".join(f"/{part}" for part in escaped)
-    return f"{place} {'.'.join(map(str, path))}"
+        return _short("".join(f"/{part}" for part in escaped))
+    return _short(f"{place} {'.'.join(map(str, path))}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _POINTER_CHARACTERS else f"{text[:_POINTER_CHARACTERS]}..."
 
 
 def _http_error(_: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 
 from domain.errors import Refusal, Unacceptable
+from domain.values import at_most
 from eventstore.driver import Database
 from eventstore.failures import StoreError, answering
 from eventstore.together import Together
@@ -67,6 +68,7 @@ class AtLeast(BaseModel):
             description="`<ticket_id>@<version>`, of a command's answer: show at least that "
             "version. 412 if the views do not get there in time. May be repeated.",
         ),
+        at_most(_MOST_AWAITED),
     ]
 
     as_of_view: Annotated[

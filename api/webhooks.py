@@ -23,7 +23,7 @@ from api.feed import EventType
 from api.problems import problem_responses
 from domain.errors import NotFound, Unacceptable
 from domain.events import JsonObject
-from domain.values import Moment
+from domain.values import Moment, at_most
 from eventstore.documents import named
 from eventstore.driver import Database
 from eventstore.failures import answering
@@ -82,6 +82,7 @@ class WebhookChange(BaseModel):
     types: Annotated[
         list[EventType],
         Field(max_length=100, description="Of events of these types; none: of all."),
+        at_most(100),
     ] = []
     filter: TicketFilter = Field(
         default_factory=TicketFilter,

@@ -27,6 +27,7 @@ from domain.values import (
     Text,
     TextOrNothing,
     Value,
+    at_most,
 )
 
 TICKET_TAGS = 50
@@ -43,7 +44,7 @@ of what its events say, as JSON in UTF-8.
 
 LinkRelation = Literal["blocks", "duplicates", "relates", "parent"]
 UnlinkRelation = Literal[LinkRelation, "blocked_by", "duplicated_by", "child"]
-Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS)]
+Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS), at_most(TICKET_TAGS)]
 
 
 class _Command(BaseModel):
@@ -58,10 +59,10 @@ class OpenTicket(_Command):
     body: TextOrNothing = ""
     priority: Priority = "normal"
     group: Name | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=TICKET_TAGS)] = ()
-    fields: Annotated[dict[FieldKey, Value], Field(max_length=TICKET_FIELDS)] = Field(
-        default_factory=dict
-    )
+    tags: Annotated[tuple[Tag, ...], Field(max_length=TICKET_TAGS), at_most(TICKET_TAGS)] = ()
+    fields: Annotated[
+        dict[FieldKey, Value], Field(max_length=TICKET_FIELDS), at_most(TICKET_FIELDS)
+    ] = Field(default_factory=dict)
 
 
 class UpdateStatus(_Command):

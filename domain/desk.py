@@ -10,11 +10,18 @@ field: so one can start with an empty desk, and be strict later.
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from domain.errors import StateConflict, Unacceptable
 from domain.events import FieldValue, Priority, SlaTargets
-from domain.values import FieldKey, Name
+from domain.values import FieldKey, Name, at_most
 
 DESK_GROUPS = 500
 DESK_AGENTS = 10_000
@@ -29,7 +36,16 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
+Names = Annotated[tuple[Name, ...], AfterValidator(_each_once), at_most(DESK_AGENTS)]
+
+
+def _few_members(groups: object) -> object:
+    # Before any of them is looked at: see at_most.
+    if isinstance(groups, dict):
+        members = sum(len(names) for names in groups.values() if isinstance(names, list | tuple))
+        if members > DESK_AGENTS:
+            raise ValueError(f"the groups have at most {DESK_AGENTS} members in all")
+    return groups
 
 
 class _Part(BaseModel):
@@ -40,7 +56,7 @@ class FieldDefinition(_Part):
     """A custom field: its type, a choice's choices, and whether it must be filled in by when."""
 
     type: FieldType
-    choices: Annotated[Names, Field(max_length=FIELD_CHOICES)] = ()
+    choices: Annotated[Names, Field(max_length=FIELD_CHOICES), at_most(FIELD_CHOICES)] = ()
     required_on: Literal["open", "resolve"] | None = None
 
     @model_validator(mode="after")
@@ -84,20 +100,17 @@ class SlaPolicy(_Part):
 class Desk(_Part):
     """The set-up. `groups`: the agents of each; `sla`: what is promised by priority."""
 
-    groups: Annotated[dict[Name, Names], Field(max_length=DESK_GROUPS)] = Field(
-        default_factory=dict
-    )
-    fields: Annotated[dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS)] = Field(
-        default_factory=dict
-    )
+    groups: Annotated[
+        dict[Name, Names],
+        Field(max_length=DESK_GROUPS),
+        BeforeValidator(_few_members),
+        at_most(DESK_GROUPS),
+    ] = Field(default_factory=dict)
+    fields: Annotated[
+        dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS), at_most(DESK_FIELDS)
+    ] = Field(default_factory=dict)
     sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
-
-    @model_validator(mode="after")
-    def _is_small(self) -> Self:
-        if sum(map(len, self.groups.values())) > DESK_AGENTS:
-            raise ValueError(f"the groups have at most {DESK_AGENTS} members in all")
-        return self
 
     def names(self) -> set[str]:
         """Give all names in it: of groups and their members, and a field's choices."""

@@ -12,6 +12,21 @@ from domain.lines import ONE_LINE
 VALUE_CHARACTERS = 5_000
 
 
+def at_most(most: int) -> BeforeValidator:
+    """Bound a list, or a mapping, before any of its items is looked at.
+
+    `max_length` counts items that are good, and looks at all that are not: a request of 200,000 bad
+    ones would be told of each. Put behind it, for that is what the schema says.
+    """
+
+    def check(items: object) -> object:
+        if isinstance(items, list | tuple | dict) and len(items) > most:
+            raise ValueError(f"there can be at most {most} of them, not {len(items)}")
+        return items
+
+    return BeforeValidator(check)
+
+
 def _printable(text: str) -> str:
     # NUL and its like are no part of any name or message; tabs and line ends may be.
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):

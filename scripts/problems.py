@@ -35,7 +35,8 @@ Made by `python -m scripts.problems`. Every error is answered with an RFC 9457 p
 
 `code` is for programs: it never changes its meaning. `detail` is for people. Where parts of a
 request were at fault, `errors` has an entry for each, with a `pointer`: a JSON pointer into the
-body, or the parameter's name. 503, and 412 of `views_behind`, come with `Retry-After`. A command
+body, or the parameter's name. They are twenty at most; `more_errors` says how many more there are.
+429, 503, and 412 of `views_behind`, come with `Retry-After`. A command
 that was answered with a problem of 4xx has changed nothing; after a 503, or no answer at all, send
 it again with its `Idempotency-Key`.
 """

@@ -1,28 +1,38 @@
 """The HTTP server: uvicorn's, with bounds on what connections may cost."""
 
 import asyncio
+import resource
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address, ip_network
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.feed import Feeds
-from api.settings import Settings
+from api.settings import Settings, is_loopback
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
 _MOST_CONNECTIONS = 2_000
+_ADDRESSES_CONNECTIONS = 500
+"""How many one address may keep open without asking anything; a proxy that is trusted, and this
+very machine, stand for many.
+"""
 _TICKS_A_SECOND = 10
 
 
 class Server(uvicorn.Server):
     """Serves, and closes connections on which the head of a request does not come to its end."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, stands_for_many: Callable[[str], bool] = is_loopback
+    ) -> None:
+        """`stands_for_many`: whether others connect by way of an address."""
         super().__init__(config)
+        self._stands_for_many = stands_for_many
         self._waiting: dict[H11Protocol, tuple[object, float]] = {}
 
     async def on_tick(self, counter: int) -> bool:
@@ -44,16 +54,47 @@ class Server(uvicorn.Server):
                 self._waiting[connection] = (last, since)
                 if now - since > HEAD_SECONDS:
                     connection.transport.close()
-        beyond = len(self.server_state.connections) - _MOST_CONNECTIONS
-        if beyond > 0:  # those first that have waited longest
-            idle = sorted(self._waiting, key=lambda connection: self._waiting[connection][1])
-            for connection in idle[:beyond]:
+        # Those first that have waited longest.
+        idle = sorted(self._waiting, key=lambda connection: self._waiting[connection][1])
+        of_address: dict[str, list[H11Protocol]] = {}
+        for connection in idle:
+            if connection.client is not None and not self._stands_for_many(connection.client[0]):
+                of_address.setdefault(connection.client[0], []).append(connection)
+        for each in of_address.values():
+            for connection in each[: max(0, len(each) - _ADDRESSES_CONNECTIONS)]:
                 connection.transport.close()
+        beyond = len(self.server_state.connections) - _most_connections()
+        for connection in idle[: max(0, beyond)]:
+            connection.transport.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: they end the whole command, of which this server is a part."""
         yield
+
+
+def _most_connections() -> int:
+    """Return how many connections may be open: files are needed for more than them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if files < 0 else min(_MOST_CONNECTIONS, files // 2)
+
+
+def _standing_for_many(trusted_proxies: str | None) -> Callable[[str], bool]:
+    """Return what says whether an address is this machine's, or of a trusted proxy."""
+    trusted = {part.strip() for part in (trusted_proxies or "").split(",")}
+    networks = []
+    for part in trusted:
+        with suppress(ValueError):  # `*`, and whatever else is no address
+            networks.append(ip_network(part, strict=False))
+
+    def stands_for_many(address: str) -> bool:
+        if is_loopback(address) or "*" in trusted:
+            return True
+        with suppress(ValueError):
+            return any(ip_address(address) in network for network in networks)
+        return False
+
+    return stands_for_many
 
 
 async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feeds: Feeds) -> None:
@@ -71,7 +112,8 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feed
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=10,
-        )
+        ),
+        _standing_for_many(settings.trusted_proxies),
     )
     serving = asyncio.create_task(server.serve([listening]))
     try:

@@ -282,9 +282,17 @@ async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
 
 
 @asynccontextmanager
-async def run_by(app):
+async def run_by(app, *about):
     """An application on a server like that of `scripts.serve`: the server, and where it listens."""
-    server = Server(uvicorn.Config(app, http=H11Protocol, log_config=None, access_log=False))
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )
+    server = Server(config, *about)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve([listening]))
         try:
