@@ -51,6 +51,7 @@ _PAUSE_SECONDS = 0.05
 
 SOME: Collection[str] = (
     "aggregate stream ticket_events",
+    "bulkWrite",
     "bulkWrite in transaction",
     "commitTransaction",
     "find generations",
@@ -59,7 +60,6 @@ SOME: Collection[str] = (
     "getMore ticket_reads",
     "insert in transaction ticket_events",
     "insert ticket_events",
-    "update projections",
 )
 """Kinds that differ in what waits for them."""
 AT_START: Collection[str] = (
