@@ -37,7 +37,10 @@ async def main() -> int:
             if settings.mongodb_url is None:
                 print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
                 print("and small single-machine use. In production, name a MongoDB replica set in")
-                print("CASEBOOK_MONGODB_URL.")
+                print(
+                    "CASEBOOK_MONGODB_URL. Only who can read its files can open it: it asks for the"
+                )
+                print("password in database.secret there, and may do everything with it.")
             if settings.master_key_path.exists() and await db.vault.is_new():
                 print(
                     f"The master key is made: {settings.master_key_path}, which only you can read."

@@ -427,7 +427,8 @@ async def main() -> int:
         return await _verify(options)
     except Exception as error:  # noqa: BLE001 exit 1 is for tampering, and for nothing else
         known = isinstance(error, CasebookError | PyMongoError)
-        fail(f"cannot verify: {describe(error) if known else repr(error)}")
+        told = str(error) if isinstance(error, OSError) else repr(error)
+        fail(f"cannot verify: {describe(error) if known else told}")
         return CANNOT_VERIFY
 
 

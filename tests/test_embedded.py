@@ -59,18 +59,17 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals | None
     await process.communicate(b"")
 
 
-async def add(url: str) -> int:
+async def add(url: str):
     """Write a document, and count what is there."""
     database = connect(url)
     try:
         await database.collection("things").insert_one({})
-        count: int = await database.collection("things").count_documents({})
-        return count
+        return await database.collection("things").count_documents({})
     finally:
         await database.close()
 
 
-async def added(url: str) -> int:
+async def added(url: str):
     """The same, once the database answers."""
 
     async def answers():

@@ -97,3 +97,55 @@ async def test_a_database_that_dies_while_its_starter_is_gone_serves_again(tmp_p
     await opened(port, key)
     server.terminate()
     await server.communicate()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scripts.serve",),
+        ("scripts.project",),
+        ("scripts.timekeeper",),
+        ("scripts.keys", "list"),
+        ("scripts.keys", "make", "sam", "admin"),
+        ("scripts.replay",),
+        ("scripts.replay", "--verify"),
+        ("scripts.export", "export.ndjson"),
+        ("scripts.restore", __file__),
+        ("scripts.persons", "list"),
+        ("scripts.checkpoint",),
+        ("scripts.verify",),
+        ("scripts.demo",),
+    ],
+    ids=" ".join,
+)
+async def test_an_impossible_data_folder_gives_one_line(tmp_path, words):
+    (tmp_path / "file").touch()
+    names = ("file", "n" * 300) if words == ("scripts.serve",) else ("file/under",)
+    for name in names:
+        env = {**environment(tmp_path), "CASEBOOK_DATA_DIR": str(tmp_path / name)}
+        process = await script(*words, env=env)
+        out, err = await process.communicate()
+        assert process.returncode, (name, out)
+        assert err.decode().count("\n") == 1, err.decode()
+        assert (out, err[:7]) == (b"", b"error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+async def test_a_data_folder_that_holds_no_files_stops_no_server_with_a_database_of_its_own(
+    tmp_path, database
+):
+    """It says in one line that no key is made, and how to make one."""
+    (tmp_path / "file").touch()
+    env = {**environment(tmp_path), "CASEBOOK_MONGODB_URL": database.url}
+    env |= {"CASEBOOK_DATA_DIR": str(tmp_path / "file")}
+    env |= {"CASEBOOK_MASTER_KEY": os.environ["CASEBOOK_MASTER_KEY"]}
+    served = await script("scripts.serve", env=env)
+    assert served.stdout is not None
+    said = b""
+    async with asyncio.timeout(120):
+        while b"Ctrl-C to stop" not in said:
+            said += await served.stdout.readline()
+    served.terminate()
+    await served.communicate()
+    assert b"No administrator's key is made, for it cannot be kept" in said
+    assert b"scripts.keys make" in said
