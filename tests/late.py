@@ -61,6 +61,8 @@ class LateWire:
                 message = await _message(reader)
                 if self.holds(message):
                     is_held = True
+                    answers.cancel()
+                    await asyncio.wait([answers])  # the answer to this is for who delivers it
                     self.held.append(_Held(message, upstream, to_upstream))
                     return
                 to_upstream.write(message)
