@@ -61,8 +61,8 @@ class LateWire:
                 message = await _message(reader)
                 if self.holds(message):
                     is_held = True
-                    answers.cancel()  # `deliver` reads on
-                    await asyncio.gather(answers, return_exceptions=True)
+                    answers.cancel()
+                    await asyncio.wait([answers])  # the answer to this is for who delivers it
                     self.held.append(_Held(message, upstream, to_upstream))
                     return
                 to_upstream.write(message)
