@@ -126,13 +126,15 @@ class Health:
         state, asked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
         parked = [ticket for ticket in asked if ticket.version is not None]
         conditions = [condition(state, partition) for partition in state.partitions]
+        # Before the log is counted: what is folded or waits is in it then, unless it has vanished.
+        behind = await waiting.waiting_events(self._store, parked)
         report = Report(
             worst(conditions),
             state,
             conditions,
             await self._store.count(exact=exact),
             parked,
-            await waiting.waiting_events(self._store, parked),
+            behind,
             await self.overdue(
                 database,
                 state,

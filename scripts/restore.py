@@ -264,8 +264,11 @@ async def restore(
     await store.prepare()
     await Erasures(db).prepare()
     marks = db.collection(_MARKS)
-    begun = await marks.find_one({"_id": source.id}) is not None
-    await _refuse_other_content(db, store, source, begun=begun)
+    mark = await marks.find_one({"_id": source.id})
+    done = mark is not None and mark["done"] is True
+    if done and mark is not None and source.key is not None:
+        done = mark.get("keys") is True  # those that were missing are brought in now
+    await _refuse_other_content(db, store, source, begun=mark is not None)
     source.missing += await _missing_keys(db, source)
     if source.missing and not incomplete:
         raise RestoreRefused(
@@ -274,7 +277,6 @@ async def restore(
     for what in source.missing:
         print(f"missing: {what}")
     identity = await db.identity.read()
-    done = begun and (identity is None or identity.restoring != source.id)
     if not done:
         if identity is None or identity.restoring != source.id:
             await db.identity.replace(why, restoring=source.id)
@@ -302,8 +304,9 @@ async def restore(
         await _send_from_now_on(db, store)
         if settings is not None:
             code = max(code, await _sign(db, settings, why))
-        await marks.update_one({"_id": source.id}, {"$set": {"done": True}})
-        await db.identity.restored(source.id)
+        finished = {"done": True, "keys": source.key is not None}
+        await marks.update_one({"_id": source.id}, {"$set": finished})
+    await db.identity.restored(source.id)
     return code
 
 
