@@ -13,12 +13,14 @@ remember is done again in the log.
 
 import asyncio
 import logging
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
 from api import access_log, keys
+from api.paths import kept_path
 from domain.events import ERASED, JsonObject
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.driver import Database
@@ -105,6 +107,8 @@ class Forgetting:
             named = {"principal.id": name}
             await self._records.update_many(named, {"$set": {"principal.id": ERASED}})
             await self._keys.forget(name)
+        if names:
+            await self._unname_requests(names)
         for view in await self._views.all():
             if view.filter.requester in names:
                 with suppress(UnknownView):  # another process is at it as well
@@ -113,6 +117,23 @@ class Forgetting:
             if hook.filter.requester in names:
                 with suppress(UnknownWebhook):
                     await self._webhooks.delete(hook.id)
+
+    async def _unname_requests(self, names: Collection[str]) -> None:
+        """Take names out of what was sent with requests that are on record.
+
+        Paths are kept without what is typed into them; those of a former version were not.
+        """
+        named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+        shown = {"path": 1, "correlation_id": 1}
+        async for record in self._records.find({}, shown):
+            path, correlation = str(record["path"]), str(record.get("correlation_id"))
+            changed: JsonObject = {}
+            if kept_path(path) != path:
+                changed["path"] = kept_path(path)
+            if named.search(correlation):
+                changed["correlation_id"] = ERASED
+            if changed:
+                await self._records.update_one({"_id": record["_id"]}, {"$set": changed})
 
     async def _names(self, digests: Collection[bytes]) -> set[str]:
         """Give all names beside the log and its views that are known by one of some digests."""
