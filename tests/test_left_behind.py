@@ -117,7 +117,7 @@ class Overheard(CommandListener):
     """Counts what the database is asked, by command and collection."""
 
     def __init__(self):
-        self.asked = Counter()
+        self.asked: Counter[str] = Counter()
 
     def started(self, event):
         name = event.command.get(event.command_name)
@@ -165,7 +165,11 @@ async def test_tickets_that_are_not_for_one_and_that_are_not_there_make_the_same
             await served.get(f"/tickets/{NOBODY}", headers=EVE)  # who is who is known from now on
             own = await served.post("/tickets", json={**OPEN, "requester": "eve"}, headers=EVE)
             await served.get(own.headers["location"], headers=EVE)
-            wanted = [("GET", "", {}), ("GET", "/timeline", {}), ("GET", "/diff?to=1", {})]
+            wanted: list[tuple[str, str, dict[str, object]]] = [
+                ("GET", "", {}),
+                ("GET", "/timeline", {}),
+                ("GET", "/diff?to=1", {}),
+            ]
             wanted += [("GET", "?version=1", {}), ("GET", "?as_of=2100-01-01T00:00:00Z", {})]
             for verb, body in BODIES.items():
                 wanted.append(("POST", f"/{verb}", {"json": body}))
