@@ -10,6 +10,8 @@ for a year:
     principal      {id, role, key}, or null
     method, route, path, address, correlation_id
 
+Of a path only the routes' own words and ids are kept (`paths.py`).
+
 An access that is to be recorded is not given unless it could be. A failed one fails all the same;
 at most five a second are recorded of one principal, and of strangers at one address.
 """
@@ -29,6 +31,7 @@ from uuid_utils.compat import uuid7
 from api.access import Principal, PrincipalRole
 from api.answers import described_headers, json_response, next_link
 from api.cursors import Cursors
+from api.paths import kept_path
 from api.problems import problem_responses
 from domain.errors import CasebookError
 from domain.events import JsonObject
@@ -41,7 +44,6 @@ from eventstore.limits import make_index
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
 _KEPT_SECONDS = 366 * 24 * 3600
-_PATH_CHARACTERS = 300
 _ADDRESS_CHARACTERS = 100
 _MOST_WRITING = 100
 
@@ -65,7 +67,7 @@ class Asking:
         return cls(
             method=scope["method"],
             route=getattr(scope.get("route"), "path", None),
-            path=scope["path"][:_PATH_CHARACTERS],
+            path=kept_path(scope["path"]),
             address=client[0][:_ADDRESS_CHARACTERS] if client else None,
             correlation_id=scope.get("state", {}).get("correlation_id"),
         )

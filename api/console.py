@@ -2,8 +2,8 @@
 API's own pages, at `/docs`, which show the OpenAPI document and let one try what is in it.
 
 They are made of files, in `static/`, and ask this API for everything else, with the key that their
-user enters. Anybody may have the files; they hold nothing. Nothing is loaded from anywhere else, and
-nothing that is in a ticket can become part of a page: see the content security policy.
+user enters. Anybody may have the files; they hold nothing. Nothing is loaded from anywhere else,
+and nothing that is in a ticket can become part of a page: see the content security policy.
 """
 
 import hashlib

@@ -14,13 +14,15 @@ remember is done again in the log.
 
 import asyncio
 import logging
+import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
 from api import access_log, keys
-from domain.events import ERASED
+from api.paths import kept_path
+from domain.events import ERASED, JsonObject
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.documents import UnreadableDocument
 from eventstore.driver import Database
@@ -115,6 +117,25 @@ class Forgetting:
             for hook in await self._webhooks.ids_asking_for(name):
                 with suppress(UnknownWebhook):
                     await self._webhooks.delete(hook)
+        if names:
+            await self._unname_requests(names)
+
+    async def _unname_requests(self, names: Collection[str]) -> None:
+        """Take names out of what was sent with requests that are on record.
+
+        Paths are kept without what is typed into them; those of a former version were not.
+        """
+        named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+        shown = {"path": 1, "correlation_id": 1}
+        async for record in self._database.scan(access_log.COLLECTION, {}, shown):
+            path, correlation = str(record.get("path")), str(record.get("correlation_id"))
+            changed: JsonObject = {}
+            if kept_path(path) != path:
+                changed["path"] = kept_path(path)
+            if named.search(correlation):
+                changed["correlation_id"] = ERASED
+            if changed:
+                await self._records.update_one({"_id": record["_id"]}, {"$set": changed})
 
     async def _names(self, digests: Collection[bytes]) -> set[str]:
         """Give all names beside the log and its views that are known by one of some digests."""

@@ -26,10 +26,10 @@ from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
 from api.streams import EventRef, Stream, Streams
-from domain.commands import Command, Reply, other_ticket, verb
+from domain.commands import Command, OpenTicket, Reply, other_ticket, verb
 from domain.decisions import MOST, Context, Size, decide
 from domain.desk import EMPTY_DESK, Desk
-from domain.errors import CasebookError, Refusal
+from domain.errors import CasebookError, Refusal, TicketNotFound
 from domain.events import (
     ERASED,
     Actor,
@@ -329,6 +329,10 @@ class Handler:
             try:
                 if stream.ticket is not None:
                     submission.require(stream.ticket)
+                elif sure and not isinstance(submission.command, OpenTicket):
+                    # Here, and not by the decision, which a ticket that is not for who asks does
+                    # not come to: nobody is to tell one from the other by the work that it makes.
+                    raise TicketNotFound
             except Refusal:
                 if not sure:
                     return None

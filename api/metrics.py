@@ -26,6 +26,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import Principal
+from api.paths import kept_path
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.store import EventStore
@@ -92,7 +93,7 @@ class Measuring:
             who = scope.get("state", {}).get("principal")
             told: Mapping[str, object] = {
                 "method": method,
-                "path": scope["path"],
+                "path": kept_path(scope["path"]),
                 "status": int(status),
                 "milliseconds": round(1000 * seconds, 1),
                 "principal": None if who is None else _named(who),

@@ -10,6 +10,7 @@ import os
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from api.paths import kept_path
 from scripts.console import UsageError
 
 
@@ -31,11 +32,13 @@ def trace_if_asked() -> None:
         ) from error
 
     class WithoutQueries(SpanProcessor):
-        """Takes what is searched for, and cursors, out of spans."""
+        """Takes what is searched for, cursors, and what is typed into paths out of spans."""
 
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
             if span.attributes and "url.query" in span.attributes:
                 span.set_attribute("url.query", "...")
+            if span.attributes and "url.path" in span.attributes:
+                span.set_attribute("url.path", kept_path(str(span.attributes["url.path"])))
 
     provider = TracerProvider()
     provider.add_span_processor(WithoutQueries())
