@@ -12,6 +12,7 @@ import pytest
 from eventstore import embedded
 from eventstore.driver import connect
 from scripts.soak.kill import database_processes
+from scripts.soak.patience import patience
 
 HOLD = """
 import asyncio, pathlib, sys
@@ -76,7 +77,7 @@ async def test_a_server_that_dies_is_started_again_on_the_same_port(tmp_path):
         await ping(url)
         for pid in database_processes(tmp_path):
             os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             while True:
                 with suppress(Exception):
                     await ping(url)

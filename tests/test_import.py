@@ -21,6 +21,7 @@ from eventstore.master_keys import MasterKeys
 from eventstore.store import EventStore
 from scripts.import_log import FORMATS, Tally, check, import_into, read
 from scripts.logs import UnreadableLog, read_rows
+from scripts.soak.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE
 
@@ -131,7 +132,10 @@ async def test_two_imports_at_once_come_out_as_one(database):
     await asyncio.gather(
         *(import_into(database, SERVICENOW, read(SERVICENOW, SAMPLE, t), t) for t in tallies)
     )
-    assert sum(t.events for t in tallies) == 752
+    first, second = (t.accepted + t.already_there + len(t.not_taken) for t in tallies)
+    assert first == second
+    # Whose an append was whose answer was lost, nobody knows; then it counts as already there.
+    assert sum(t.events for t in tallies) <= 752
     last = Tally()
     await import_into(database, SERVICENOW, read(SERVICENOW, SAMPLE, last), last)
     assert await EventStore(database).count(exact=True) == 752
@@ -288,7 +292,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
 
     async def served() -> asyncio.subprocess.Process:
         server = await script("scripts.serve", env=env)
-        async with httpx.AsyncClient() as client, asyncio.timeout(90):
+        async with httpx.AsyncClient() as client, asyncio.timeout(patience(90)):
             while True:
                 try:
                     if (await client.get(f"{url}/readyz")).status_code == 200:
@@ -304,7 +308,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
         masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
     )
     log = EventStore(database)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while await log.count() < 200:  # noqa: ASYNC110 the condition is in the database
             await asyncio.sleep(0.005)
     await database.close()
