@@ -65,7 +65,7 @@ class Asked(NamedTuple):
         return self.narrow if self.is_joined and self.narrow is not None else {}
 
     @property
-    def order(self) -> JsonObject:
+    def order(self) -> dict[str, int]:
         return {self.by: self.direction, "_id": self.direction}
 
     @property

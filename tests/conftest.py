@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from eventstore import embedded
 from eventstore.driver import Database, DriverName, connect
@@ -24,6 +25,15 @@ _numbers = count(1)
 
 # One for all tests and for the processes that they start.
 os.environ["CASEBOOK_MASTER_KEY"] = new_master_key()
+
+# How long an example takes, or is thought up, is the machine's affair. And our fixtures may be
+# shared by the examples of a test: the log just grows.
+settings.register_profile(
+    "casebook",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("casebook")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

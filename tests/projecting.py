@@ -21,6 +21,7 @@ from projections.projector import Projector
 from projections.rebuild import Rebuild
 from projections.saved_views import SavedViews
 from projections.workers import workers
+from scripts.soak.patience import patience
 from tests.spec import ALICE, NOW, opened
 
 
@@ -63,15 +64,18 @@ async def add(store: EventStore, ticket_id: UUID, type_: str, occurred_at=NOW, *
     await store.append(chained(ticket_id, head, [event], about, occurred_at, utc_now()))
 
 
-async def until(holds: Callable[[], Awaitable[object]], seconds: float = 60):
-    """Wait until something holds, and give it. Polled: what is waited for is in the database."""
-    async with asyncio.timeout(seconds):
+async def until(holds: Callable[[], Awaitable[object]], seconds: float | None = None):
+    """Wait until something holds, and return it; unless given, for as long as this machine needs.
+
+    Polled: what is waited for is in the database.
+    """
+    async with asyncio.timeout(patience(60) if seconds is None else seconds):
         while not (found := await holds()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     return found
 
 
-async def caught_up(database, store, seconds=30):
+async def caught_up(database, store, seconds=None):
     """Wait until as many events are folded, or wait with a parked ticket, as the log holds."""
     health, generations = Health(store), Generations(database)
 

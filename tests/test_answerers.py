@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.soak.patience import patience
 from scripts.soak.promises import free_port
 from tests.projecting import until
 from tests.test_api import OPEN
@@ -60,10 +61,14 @@ async def test_several_processes_answer_and_end_together(tmp_path):
 
     async def ask():
         """Each time by another connection, which either may take."""
-        async with httpx.AsyncClient(base_url=address, headers=bearer, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=address, headers=bearer, timeout=patience(30)
+        ) as client:
             opened = await client.post("/tickets", json=OPEN)
             assert opened.status_code == 201
-        async with httpx.AsyncClient(base_url=address, headers=bearer, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=address, headers=bearer, timeout=patience(30)
+        ) as client:
             shown = await client.get(opened.headers["location"])
             assert shown.status_code == 200
 

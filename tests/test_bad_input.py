@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 from api import bodies
+from scripts.soak.patience import patience
 from tests.bad_input import ALL
 from tests.callers import ADMIN, REQUESTER, SOMEBODY
 from tests.test_api import OPEN, serving
@@ -62,7 +63,7 @@ async def said(address, *parts, pause=0.0, close=False):
             await asyncio.sleep(pause)
         if close:
             return b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             return await reader.read()
     except ConnectionError:
         return b""  # it was cut off while it still sent

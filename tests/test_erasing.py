@@ -37,6 +37,7 @@ from projections.rebuild import Rebuild
 from projections.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
 from scripts.soak.erase import documents_with
+from scripts.soak.patience import patience
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.callers import ADMIN, AGENT, AUDITOR, SUPERVISOR, as_
@@ -573,7 +574,7 @@ async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database
     async with serving(database, project=False) as client:
         await erased(client, await person_named(client, CARLA))
     for place in (0, tail.end):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             with pytest.raises(TailEnded):
                 await tail.behind(place, 10)
     tails.leave(tail)

@@ -25,6 +25,7 @@ from domain.events import EventData
 from eventstore.driver import connect
 from eventstore.envelope import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.store import EventStore
+from scripts.soak.patience import patience
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until
 from tests.spec import ALICE, NOW
@@ -52,13 +53,15 @@ async def listening(database, store=None):
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     served = asyncio.create_task(server._serve([listener]))
-    async with httpx.AsyncClient(base_url=address, timeout=30, headers=SOMEBODY) as client:
+    async with httpx.AsyncClient(
+        base_url=address, timeout=patience(30), headers=SOMEBODY
+    ) as client:
         try:
             yield client, feeds, server
         finally:
             feeds.end()
             server.should_exit = True
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 await served
 
 
@@ -556,7 +559,7 @@ async def narrow(client):
     small = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)]
     transport = httpx.AsyncHTTPTransport(socket_options=small)
     async with httpx.AsyncClient(
-        base_url=client.base_url, transport=transport, timeout=30, headers=SOMEBODY
+        base_url=client.base_url, transport=transport, timeout=patience(30), headers=SOMEBODY
     ) as one:
         yield one
 

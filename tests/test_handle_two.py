@@ -21,6 +21,7 @@ from domain.ticket import Link, evolve
 from eventstore.envelope import chain_is_whole
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
+from scripts.soak.patience import patience
 from tests.oracle import folded_reads
 from tests.spec import ALICE, BOB
 
@@ -117,7 +118,7 @@ async def test_opposite_merges_in_one_process_do_not_wait_for_each_other(handler
         a, b = uuid4(), uuid4()
         for new in (a, b):
             await handler.handle(new, by(BOB, OPEN))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             outcomes = await asyncio.gather(
                 handler.handle(a, by(ALICE, MergeTicket(into=b))),
                 handler.handle(b, by(ALICE, MergeTicket(into=a))),
@@ -127,7 +128,7 @@ async def test_opposite_merges_in_one_process_do_not_wait_for_each_other(handler
 
 
 async def test_a_ticket_named_as_its_own_other_is_refused_and_waits_for_nothing(handler, pair):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         with pytest.raises(Unacceptable):
             await handler.handle(pair[0], by(ALICE, MergeTicket(into=pair[0])))
 

@@ -33,6 +33,7 @@ from scripts.import_log import FORMATS, check, id_of, import_into, read
 from scripts.logs import History, Row, UnreadableLog
 from scripts.logs.table import read_rows
 from scripts.logs.tally import Tally
+from scripts.soak.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE, BOB, NOW
 
@@ -143,7 +144,10 @@ async def test_two_imports_at_once_come_out_as_one(database):
     await asyncio.gather(
         *(import_into(database, SERVICENOW, read(SERVICENOW, SAMPLE, t), t) for t in tallies)
     )
-    assert sum(t.events for t in tallies) == 752
+    first, second = (t.accepted + t.already_there + len(not_taken(t)) for t in tallies)
+    assert first == second
+    # Whose an append was whose answer was lost, nobody knows; then it counts as already there.
+    assert sum(t.events for t in tallies) <= 752
     last = Tally()
     await import_into(database, SERVICENOW, read(SERVICENOW, SAMPLE, last), last)
     assert await EventStore(database).count(exact=True) == 752
@@ -331,7 +335,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
 
     async def served() -> asyncio.subprocess.Process:
         server = await script("scripts.serve", env=env)
-        async with httpx.AsyncClient() as client, asyncio.timeout(90):
+        async with httpx.AsyncClient() as client, asyncio.timeout(patience(90)):
             while True:
                 try:
                     if (await client.get(f"{url}/readyz")).status_code == 200:
@@ -347,7 +351,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
         masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
     )
     log = EventStore(database)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while await log.count() < 200:  # noqa: ASYNC110 the condition is in the database
             await asyncio.sleep(0.005)
     await database.close()

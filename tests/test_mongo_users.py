@@ -15,6 +15,7 @@ from api.keys import KeyOrder, Keys
 from eventstore.driver import connect
 from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
+from scripts.soak.patience import patience
 from scripts.soak.promises import free_port
 from scripts.soak.wire import decoded, unlimited
 from tests.projecting import until
@@ -312,7 +313,7 @@ async def _ask_for_everything(address, keys):
         )
 
         steps = []
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(patience(180)):
             while "ErasureCompleted" not in steps:  # a minute after, not before
                 await asyncio.sleep(1)  # and every request is a line that nobody reads
                 shown = (await client.get(person, headers=by("admin"))).json()

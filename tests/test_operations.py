@@ -24,6 +24,7 @@ from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts import server
 from scripts.server import Server
+from scripts.soak.patience import patience
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
 from tests.test_api import OPEN, client, is_problem
@@ -120,7 +121,7 @@ async def collector():
 
 async def listens_at(served):
     """Wait until a server says where it listens."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patience(60)):
         while True:
             line = (await served.stdout.readline()).decode()
             if line.startswith("Casebook: "):
@@ -141,7 +142,9 @@ async def test_a_request_is_found_in_log_and_traces_up_to_the_projector(tmp_path
         address = await listens_at(served)
         key = await script("scripts.keys", "make", "sam", "supervisor", env=env)
         bearer = f"Bearer {(await key.communicate())[0].decode().strip()}"
-        async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=30) as sam:
+        async with httpx.AsyncClient(
+            headers={"Authorization": bearer}, timeout=patience(30)
+        ) as sam:
             traced = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "Prefer": "wait=20"}
             made = await sam.post(f"{address}/tickets", json=OPEN, headers=traced)
             own = await sam.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=20"})
@@ -312,7 +315,7 @@ async def test_who_sends_a_head_byte_by_byte_is_cut_off_and_who_works_is_not(mon
         dripping = await asyncio.open_connection("127.0.0.1", port)
         busy = await asyncio.open_connection("127.0.0.1", port)
         cut = [asyncio.create_task(reader.read()) for reader, _ in (silent, dripping)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             while not all(task.done() for task in cut):
                 dripping[1].write(b"G")
                 busy[1].write(b"GET /tickets HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -329,7 +332,7 @@ async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp
     address = await listens_at(served)
     key = await script("scripts.keys", "make", "bob", "requester", env=env)
     bearer = f"Bearer {(await key.communicate())[0].decode().strip()}"
-    async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=30) as bob:
+    async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=patience(30)) as bob:
         post = bob.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=2"})
         asked = asyncio.create_task(post)
         await asyncio.sleep(0.5)
@@ -362,7 +365,7 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         out, _ = await ran.communicate()
     assert (ran.returncode, out) == (3, b"done\n")
 
@@ -378,7 +381,7 @@ async def test_a_stream_ends_when_its_key_is_revoked(database, store, monkeypatc
             await anext(lines)
             await asyncio.sleep(0.5)
             await Keys(database).revoke(key.id)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(patience(10)):
                 async for _ in lines:
                     pass
 

@@ -7,6 +7,7 @@ import httpx
 
 from eventstore.driver import connect
 from eventstore.master_keys import MasterKeys, new_master_key
+from scripts.soak.patience import patience
 from tests.projecting import open_some, until
 from tests.test_import import environment, script
 from tests.test_operations import listens_at
@@ -121,7 +122,7 @@ async def test_what_processes_write_names_nobody_who_was_erased(tmp_path):
     sue, ada = await as_("sue", "supervisor"), await as_("ada", "admin")
     canary = {"subject": "canary", "body": "canary", "requester": "canary@example.org"}
     other = {"subject": "bystander", "requester": "bob"}
-    async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=patience(30)) as client:
         for order in (canary, other):
             wait = {"Prefer": "wait=20", **sue}
             made = await client.post("/tickets", json=order, headers=wait)

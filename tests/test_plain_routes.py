@@ -19,7 +19,7 @@ from domain.commands import COMMANDS
 from eventstore.store import EventStore
 from projections.generations import VIEWS, AsOf, Generation, Generations
 from tests.callers import ADMIN, AGENT, AUDITOR, REQUESTER, access, as_
-from tests.projecting import caught_up
+from tests.projecting import caught_up, until
 from tests.spec import NOW
 from tests.test_api import NOBODY, OPEN, is_problem, serving
 
@@ -298,7 +298,11 @@ async def test_a_page_of_views_as_of_a_time_is_of_those_that_are_kept_now(
         .insert_one(shown)
     )
 
+    asked = 0
+
     async def as_of(_, name):
+        nonlocal asked
+        asked += 1
         return AsOf(name, NOW, "occurred", NOW, next(built))
 
     real, may_go_on = Listing.page, asyncio.Event()
@@ -312,7 +316,7 @@ async def test_a_page_of_views_as_of_a_time_is_of_those_that_are_kept_now(
     tasks = []
     for _ in range(3):
         tasks.append(asyncio.create_task(client.get("/tickets?as_of_view=early")))
-        await asyncio.sleep(0.05)
+        await until(lambda: asyncio.sleep(0, asked == len(tasks)))
     may_go_on.set()
     former, *now = await asyncio.gather(*tasks)
     assert former.json()["tickets"] == []

@@ -24,6 +24,7 @@ from projections.parked import ParkedTickets
 from projections.projector import Projector
 from projections.rebuild import Rebuild
 from projections.saved_views import SavedViews, TicketFilter
+from scripts.soak.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,
@@ -152,7 +153,7 @@ async def _crash(database, store, owner, name, *, after):
             patch.setattr(Checkpoints, "leave", stays)
             await open_some(store, 2, versions=1)  # nothing comes behind them that would show a gap
             with pytest.raises(Crash):
-                await asyncio.wait_for(dying, 10)
+                await asyncio.wait_for(dying, 3 * PATIENCE_SECONDS)
     finally:
         dying.cancel()
         await asyncio.gather(dying, return_exceptions=True)
@@ -560,7 +561,7 @@ def quick(request, monkeypatch):
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
 async def test_each_scenario_passes_as_the_code_is(database, store, scenario, monkeypatch):
     """L7, L8"""
-    monkeypatch.setattr(f"{__name__}.PATIENCE_SECONDS", 20)  # a slow machine is no bug
+    monkeypatch.setattr(f"{__name__}.PATIENCE_SECONDS", patience(20))  # a slow machine is no bug
     await scenario(database, store)
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import NetworkTimeout
 
@@ -64,9 +64,7 @@ def hasty(database, store, **more) -> Projector:
 
 
 @given(story=stories)
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25)
 async def test_whatever_is_done_the_views_equal_a_fold_of_the_log(database, store, story):
     """L7: random commands, followed live; the log keeps growing from example to example."""
     async with running(Projector(database, store)):
@@ -292,7 +290,7 @@ async def test_what_comes_while_something_takes_long_is_not_missing(
 
     monkeypatch.setattr(Recounting, "step", step)
     monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
-    async with running(hasty(database, store)):
+    async with running(Projector(database, store)):
         await open_some(store, 3)
         await caught_up(database, store)
         await all_live(database)

@@ -11,6 +11,7 @@ import httpx
 
 from api.settings import Settings
 from domain.commands import COMMANDS
+from scripts.soak.patience import patience
 from tests.test_import import environment, script
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ async def server(tmp_path):
         port = free.getsockname()[1]
     served = await script("scripts.serve", env=environment(tmp_path, port))
     try:
-        async with httpx.AsyncClient() as client, asyncio.timeout(60):
+        async with httpx.AsyncClient() as client, asyncio.timeout(patience(60)):
             while True:
                 try:
                     if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:

@@ -34,6 +34,7 @@ from projections.saved_views import SavedViews, TicketFilter
 from projections.scan import fold_range
 from projections.tickets import SHAPE
 from projections.workers import WorkerFailed, workers
+from scripts.soak.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,
@@ -261,7 +262,7 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
     session.start_transaction()
     await left_open.insert_one({"_id": uuid4()}, session=session)
     await asyncio.sleep(0.3)
-    async with asyncio.timeout(20), running(database):
+    async with asyncio.timeout(patience(20)), running(database):
         await Generations(database).sweep()
         ids = await open_some(store, 2)
         await caught_up(database, store)
@@ -291,7 +292,7 @@ async def test_what_a_killed_builds_projector_has_left_open_is_ended(database, s
     working = asyncio.create_task(its.in_transaction(work))
     await opened.wait()
     await asyncio.sleep(0.3)
-    async with asyncio.timeout(20), running(database):
+    async with asyncio.timeout(patience(20)), running(database):
         await Generations(database).give_up_the_dead()
         await open_some(store, 2)
         await caught_up(database, store)
@@ -509,7 +510,7 @@ async def test_the_count_of_a_view_that_was_saved_meanwhile_is_never_gone(databa
     async with running(database):
         await caught_up(database, store)
         building = asyncio.create_task(rebuilt(database, tell))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patience(30)):
             await proving.wait()
         await SavedViews(database).save("late", TicketFilter())
         await until(partial(is_counted, database, "late", 30))
@@ -559,7 +560,7 @@ async def test_under_heavy_traffic_the_fence_holds(database, store):
             await Rebuild(database, here).one("agent_weeks")
             stop.set()
         await caught_up(database, store)
-    assert summary.fenced_seconds < 3
+    assert summary.fenced_seconds < patience(3)
     await assert_views_equal_the_log(database)
 
 
@@ -713,7 +714,7 @@ async def test_who_is_stopped_while_what_runs_beside_it_fails_stops():
         for _ in range(turn % 7):
             await asyncio.sleep(0)
         task.cancel()
-        [ended] = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+        [ended] = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), patience(5))
         assert isinstance(ended, asyncio.CancelledError)
         task = asyncio.create_task(work())
     task.cancel()

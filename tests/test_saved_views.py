@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import StateConflict
@@ -48,9 +48,7 @@ def hasty(database, store):
 
 
 @given(story=stories, filters=st.lists(filters, min_size=1, max_size=4))
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15)
 async def test_a_count_is_that_of_the_tickets_that_match(database, store, story, filters):
     """L7: saved before, or after, or in the middle; and `matches` and the database agree."""
     saved = SavedViews(database)

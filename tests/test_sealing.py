@@ -46,6 +46,7 @@ from eventstore.sealing import ErasedKey, PersonKey, all_personal, opened, seale
 from eventstore.store import EventStore
 from eventstore.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
 from projections.erasures import Erasures
+from tests.projecting import until
 from tests.spec import ALICE, BOB, NOW
 from tests.spec import opened as opening
 
@@ -301,11 +302,10 @@ async def test_who_watches_forgets_without_being_asked(database):
     there = another(database)
     await there.of_names(["bob"])
     watching = asyncio.create_task(there.watch())
-    await asyncio.sleep(0.2)
+    await until(lambda: asyncio.sleep(0, there._seen is not None))
     assert there._by_name
     await erase(database, "bob")
-    await asyncio.sleep(STALE_SECONDS)
-    assert not there._by_name
+    await until(lambda: asyncio.sleep(0, not there._by_name))
     assert not watching.done()
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -18,6 +18,7 @@ from eventstore.envelope import EMPTY, CommandRef, Envelope, Head, Metadata, cha
 from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
 from eventstore.store import COLLECTION, Change, EventStore
 from projections.generations import Generations
+from scripts.soak.patience import patience
 from tests.projecting import caught_up, open_some, rebuilt, running
 from tests.spec import ALICE
 from tests.test_mongo_users import needed_for_each
@@ -144,7 +145,7 @@ async def test_watching_brings_what_is_written_after_the_token(log):
 
 async def _take(feed, n):
     got: list[Change] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(patience(20)):
         while len(got) < n:
             change = await feed.next()
             if change is not None:

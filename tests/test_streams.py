@@ -19,6 +19,7 @@ from domain.commands import (
 )
 from domain.errors import StateConflict
 from eventstore.store import EventStore
+from scripts.soak.patience import patience
 from tests.projecting import open_some
 from tests.spec import ALICE
 
@@ -125,7 +126,7 @@ async def test_turns_with_two_tickets_are_taken_in_one_order(store):
             assert (stream.ticket_id, other.ticket_id) == (first, second)
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         async with kept.turns(a):
             waiting = [asyncio.create_task(both(*pair)) for pair in ((a, b), (b, a))]
             await asyncio.sleep(0.02)  # both stand in line now
@@ -141,7 +142,7 @@ async def test_who_goes_away_while_waiting_for_a_second_ticket_gives_the_first_o
         async with kept.turns(a, b):
             raise AssertionError("it is never its turn")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         async with kept.turns(b):
             waiting = asyncio.create_task(both())
             await asyncio.sleep(0.02)

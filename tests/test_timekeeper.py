@@ -38,6 +38,7 @@ from eventstore.store import EventStore
 from projections.checkpoints import Checkpoints
 from projections.generations import Generations
 from projections.projector import Projector
+from scripts.soak.patience import patience
 from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import caught_up, running, until
@@ -292,7 +293,7 @@ async def test_what_hangs_does_not_hang_the_others(world, monkeypatch):
         return await handle(ticket_id, submission)
 
     world.keeper._handler.handle = hanging
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         assert await world.keeper.look() == 2
         assert await world.keeper.look() == 0
 
@@ -343,7 +344,7 @@ async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world, se
         events = world.database.collection("ticket_events")
         return int(await events.count_documents({"type": "SlaBreached"}))
 
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(patience(120)):
         for enough in (20, 100, 180, 300):
             async with process("scripts.timekeeper", **environment):  # killed at the end
                 while await breaches() < enough:  # noqa: ASYNC110
@@ -361,7 +362,7 @@ async def test_a_timekeeper_ends_with_the_embedded_database_that_it_uses(tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as free:
         env = environment(tmp_path, free.getsockname()[1])
     server = await script("scripts.serve", env=env)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patience(30)):
         while not (tmp_path / "data" / "database.url").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     keeper = await script("scripts.timekeeper", env=env)
@@ -369,7 +370,7 @@ async def test_a_timekeeper_ends_with_the_embedded_database_that_it_uses(tmp_pat
     assert b"keeping time" in await keeper.stdout.readline()
     server.terminate()
     await server.communicate()
-    _, said = await asyncio.wait_for(keeper.communicate(), 30)
+    _, said = await asyncio.wait_for(keeper.communicate(), patience(30))
     assert keeper.returncode == 1
     assert b"error: the embedded database was stopped by the process that ran it" in said
 

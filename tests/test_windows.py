@@ -4,7 +4,7 @@ import os
 import random
 from dataclasses import replace
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -244,7 +244,7 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
         listing = Listing(ListQuery.model_validate({"q": "zebra"}).conditions(), "-opened_at")
         counted, windows = Counted(many), Windows()
 
-        async def asked(database=counted):
+        async def asked(database: Any = counted):
             page = await listing.page(database, None, LIMIT, windows)
             return len(page), (await database.cost())[0]
 
@@ -259,7 +259,7 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
         with pytest.MonkeyPatch.context() as another:
             another.setattr(windows_module, "_matching", slow)
             with pytest.raises(StoreUnavailable):
-                await listing.page(counted, None, LIMIT, windows)
+                await asked()
         await counted.cost()
         assert (await asked())[1] > 2
         assert await asked() == (0, 1)

@@ -35,6 +35,7 @@ from projections.erasures import Erasures
 from projections.generations import Generations
 from projections.saved_views import SavedViews, TicketFilter
 from scripts.console import progress
+from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, process, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 from scripts.verification import Verification
@@ -139,7 +140,7 @@ async def _somebody(store: EventStore, word: str) -> UUID:
 async def _erase(url: str, person: UUID, point: str, nth: int) -> int:
     arguments = ("_erase", url, str(person), point, str(nth))
     async with process("scripts.soak", *arguments) as erasing:
-        return await asyncio.wait_for(erasing.wait(), _COMPLETED_SECONDS)
+        return await asyncio.wait_for(erasing.wait(), patience(_COMPLETED_SECONDS))
 
 
 async def erase_and_die(url: str, person: UUID, point: str, nth: int) -> int:

@@ -23,6 +23,7 @@ from domain.commands import AddNote
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.console import progress
+from scripts.soak.patience import patience
 from scripts.soak.promises import (
     ACTOR,
     HEADERS,
@@ -170,14 +171,14 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
                     found = await streams(store)
                     expected = {str(t): stream[-1].version for t, stream in found.items()}
                     for consumer, what in ((follower, "follow"), (exporter, "export")):
-                        async with asyncio.timeout(READY_SECONDS):
+                        async with asyncio.timeout(patience(READY_SECONDS)):
                             while consumer.versions != expected:
                                 await cut_off(consumer, what, 1.0)
                 growth = memory_bytes(api.pid) - before
                 require(growth < _GROWTH_BYTES, f"the server has grown by {growth} bytes")
                 counted["most_growth_mb"] = max(counted["most_growth_mb"], growth // 2**20)
                 api.send_signal(random.choice([signal.SIGTERM, signal.SIGKILL]))  # noqa: S311
-                await asyncio.wait_for(api.wait(), READY_SECONDS)
+                await asyncio.wait_for(api.wait(), patience(READY_SECONDS))
                 counted["restarts"] += 1
             if rounds == cuts:
                 break

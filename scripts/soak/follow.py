@@ -13,6 +13,7 @@ from eventstore.driver import connect
 from eventstore.envelope import Envelope
 from eventstore.store import EventStore, ResumeToken
 from scripts.console import progress
+from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, READY_SECONDS, require, streams
 
 
@@ -83,7 +84,7 @@ async def follow(url: str, commands_: int, writers: int = 8) -> Counter[str]:
         await writing
         expected = {t: events[-1].version for t, events in (await streams(store)).items()}
         with suppress(TimeoutError):
-            async with asyncio.timeout(READY_SECONDS):
+            async with asyncio.timeout(patience(READY_SECONDS)):
                 while consumer.versions != expected:
                     await _run_for(consumer, 0.5)
     await database.close()

@@ -25,6 +25,7 @@ from eventstore.envelope import Envelope
 from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.load import Answer, Connection
+from scripts.soak.patience import patience
 from scripts.soak.promises import (
     HEADERS,
     OPEN,
@@ -148,7 +149,7 @@ async def retry(port: int, ledger: Ledger) -> None:
     async with Connection(port, HEADERS) as connection:
         for sent in ledger.unknown():
             ledger.counted["unknown_then_retried"] += 1
-            async with asyncio.timeout(_RETRY_SECONDS):
+            async with asyncio.timeout(patience(_RETRY_SECONDS)):
                 while sent.answer is None:
                     await send(connection, sent)
         known = [sent for sent in ledger.sent if sent.events()]
@@ -201,7 +202,7 @@ async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
                 if point == "random":
                     await ledger.grown_by(random.randrange(20, 200), busy)  # noqa: S311
                     api.kill()
-                code = await asyncio.wait_for(api.wait(), READY_SECONDS)
+                code = await asyncio.wait_for(api.wait(), patience(READY_SECONDS))
                 require(code == -signal.SIGKILL, f"the API ended with {code}, and not by a kill")
                 await asyncio.gather(*busy)
             points[f"killed_{point}"] += 1

@@ -23,6 +23,7 @@ from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
 from scripts.console import progress
 from scripts.soak.kill import database_processes
+from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, process, require, streams
 
 _ROUND_SECONDS = 120.0
@@ -59,7 +60,7 @@ def _merge_in_process(
             pair = _pair(seed, round_)
             one, other = pair if direction == 0 else reversed(pair)
             await _open(handler, one, other)
-            await asyncio.to_thread(together.wait, _ROUND_SECONDS)
+            await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
             try:
                 await handler.handle(one, _merging(other))
                 answers.put((round_, "merged"))
@@ -88,7 +89,7 @@ async def opposite_merges(url: str, rounds: int) -> Counter[str]:
     with progress() as bar:
         task = bar.add_task("merging", total=2 * rounds, rate="merges")
         for _ in range(2 * rounds):
-            round_, answer = await asyncio.to_thread(queue.get, timeout=_ROUND_SECONDS)
+            round_, answer = await asyncio.to_thread(queue.get, timeout=patience(_ROUND_SECONDS))
             told.setdefault(round_, []).append(answer)
             bar.advance(task)
     for worker in workers:
@@ -124,7 +125,7 @@ async def killed_merges(rounds: int) -> Counter[str]:
                 await _open(handler, one, other)
                 words = ("scripts.soak", "_merge", url, str(one), str(other))
                 async with process(*words) as merging:
-                    code = await asyncio.wait_for(merging.wait(), _ROUND_SECONDS)
+                    code = await asyncio.wait_for(merging.wait(), patience(_ROUND_SECONDS))
                 require(code == -signal.SIGKILL, f"it ended with {code}, and not by a kill")
                 pids = database_processes(Path(folder))
                 require(pids, "no database to kill")
@@ -153,12 +154,12 @@ async def killed_alone(url: str) -> Counter[str]:
     one, other = uuid4(), uuid4()
     await _open(Handler(store), one, other)
     async with process("scripts.soak", "_merge", url, str(one), str(other)) as merging:
-        await asyncio.wait_for(merging.wait(), _ROUND_SECONDS)
+        await asyncio.wait_for(merging.wait(), patience(_ROUND_SECONDS))
     require(await _read(store, one, other) == [[], []], "one half without the other")
     told = 0
     with progress() as bar:
         task = bar.add_task("waiting for the database to let go", total=None, rate="")
-        async with asyncio.timeout(_ROUND_SECONDS):
+        async with asyncio.timeout(patience(_ROUND_SECONDS)):
             while True:
                 try:
                     await Handler(store).handle(one, _merging(other))
@@ -187,7 +188,7 @@ async def merge_and_die(url: str, one: str, other: str) -> int:
 
 async def _read(store: EventStore, *tickets: UUID) -> list[list[str]]:
     """Give the merges in each ticket's stream, once the database is there again."""
-    async with asyncio.timeout(_ROUND_SECONDS):
+    async with asyncio.timeout(patience(_ROUND_SECONDS)):
         while True:
             try:
                 return [_halves(await store.load(ticket)) for ticket in tickets]

@@ -11,6 +11,7 @@ Clients keep a ledger: what was acknowledged is in the log once, all else is sen
 """
 
 import asyncio
+import math
 import random
 import resource
 import signal
@@ -29,6 +30,7 @@ from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.feed import memory_bytes
 from scripts.soak.kill import Ledger, Sent, command, open_tickets, retry, settle
+from scripts.soak.patience import patience
 from scripts.soak.promises import (
     HEADERS,
     free_port,
@@ -49,6 +51,7 @@ _MOST_BYTES = 700 * 2**20  # of the server's memory
 _RECOVERY_SECONDS = 20.0
 _CLIENTS = 16
 _CUT_EVERY = 200  # so-many-th answer of the database
+_ENOUGH = 200  # answers, to say that it goes on as before
 
 
 class _Load(NamedTuple):
@@ -60,11 +63,11 @@ class _Load(NamedTuple):
     ledger: Ledger
     counted: Counter[str]
 
-    async def client(self, number: int, until: float) -> None:
-        """Send until a time (`perf_counter`)."""
+    async def client(self, number: int, stop: asyncio.Event) -> None:
+        """Send until told to stop."""
         caller = self.callers[number % len(self.callers)]
         async with Connection(self.port, caller) as connection:
-            while time.perf_counter() < until:
+            while not stop.is_set():
                 if random.random() < 0.2:  # noqa: S311 not for secrets
                     with suppress(ConnectionError):
                         path = f"/tickets/{random.choice(self.tickets)}"  # noqa: S311
@@ -123,16 +126,19 @@ async def overload(
 
 async def _at_once(load: _Load, connections: int, seconds: int, pid: int) -> None:
     """Have so many clients send, and look at the server's memory meanwhile."""
-    until = time.perf_counter() + seconds
+    until, stop = time.perf_counter() + seconds, asyncio.Event()
     with progress() as bar:
         task = bar.add_task(f"{connections} connections", total=seconds, rate="seconds")
-        sending = asyncio.gather(*(load.client(n, until) for n in range(connections)))
+        sending = asyncio.gather(*(load.client(n, stop) for n in range(connections)))
         while not sending.done():
+            if time.perf_counter() >= until:
+                stop.set()
             await asyncio.wait([sending], timeout=1)
             bar.advance(task)
             held = memory_bytes(pid)
             load.counted["most_mb"] = max(load.counted["most_mb"], held // 2**20)
             require(held < _MOST_BYTES, f"the server holds {held} bytes")
+        stop.set()  # if one of them has failed
         await sending
 
 
@@ -150,14 +156,19 @@ async def _seconds_of_one(port: int) -> float:
 
 
 async def _recovered(port: int, seconds_of_one: float, patience_seconds: float) -> None:
-    """Wait until a command takes no longer than that again, until lists show it."""
-    async with asyncio.timeout(patience_seconds), Connection(port, HEADERS) as connection:
+    """Wait until a command takes no longer than that again, until lists show it.
+
+    Both are seconds of a machine that nobody else uses.
+    """
+    most = patience(patience_seconds)
+    async with asyncio.timeout(most), Connection(port, HEADERS) as connection:
         while True:
-            began = time.perf_counter()
+            began, seconds = time.perf_counter(), patience(seconds_of_one)
             with suppress(ConnectionError):
                 opening = {"subject": "Soak", "requester": "soak"}
-                answer = await connection.post("/tickets", opening, {"Prefer": "wait=1"})
-                quick = time.perf_counter() - began < seconds_of_one
+                wait = {"Prefer": f"wait={math.ceil(max(seconds, 1))}"}
+                answer = await connection.post("/tickets", opening, wait)
+                quick = time.perf_counter() - began < seconds
                 if answer.status == 201 and answer.applied and quick:
                     return
             await asyncio.sleep(0.1)
@@ -244,13 +255,19 @@ async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
 
 
 async def _pause(
-    seconds: int, sending: asyncio.Future[list[None]], advance: Callable[[], None]
+    seconds: int,
+    sending: asyncio.Future[list[None]],
+    advance: Callable[[], None],
+    seen: Callable[[], bool],
 ) -> None:
-    """Let clients send for a while."""
-    for _ in range(seconds):
+    """Let clients send for a while, and until something has been seen, however slow they are."""
+    most, waited = patience(10 * seconds), 0
+    while waited < seconds or not seen():
+        require(waited < most, f"not seen within {waited} seconds")
         await asyncio.wait([sending], timeout=1)
         if sending.done():
             sending.result()
+        waited += 1
         advance()
 
 
@@ -270,22 +287,30 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
         await ready(port)
         await let_in(url)
         load = _Load(port, await open_tickets(port, 20), [HEADERS], Ledger(), counted)
-        until = time.perf_counter() + 3 * seconds
-        sending = asyncio.gather(*(load.client(n, until) for n in range(_CLIENTS)))
+        stop = asyncio.Event()
+        stack.callback(stop.set)
+        sending = asyncio.gather(*(load.client(n, stop) for n in range(_CLIENTS)))
         with progress() as bar:
             task = bar.add_task("cutting off", total=3 * seconds, rate="seconds")
+
+            def advance() -> None:
+                bar.advance(task)
+
             cutting.cutting = True
-            await _pause(seconds, sending, lambda: bar.advance(task))
+            await _pause(seconds, sending, advance, lambda: bool(cutting.counted["cut_off"]))
             cutting.cutting = False
             bar.update(task, description="standing still")
             cutting.passing.clear()
-            await _pause(seconds, sending, lambda: bar.advance(task))
+            await _pause(seconds, sending, advance, lambda: bool(counted["answered_503"]))
             cutting.passing.set()
             began = time.perf_counter()
             bar.update(task, description="going on")
             # They go on sending for as long again, as fast as they can, and the views lag behind.
             await _recovered(port, 1.0, seconds + _RECOVERY_SECONDS)
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
+            enough = _ENOUGH + counted["answered_200"]
+            await _pause(1, sending, advance, lambda: counted["answered_200"] >= enough)
+            stop.set()
             await sending
             bar.update(task, completed=3 * seconds)
         counted += await _settled(url, load, check) + cutting.counted

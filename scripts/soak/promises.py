@@ -22,6 +22,7 @@ from eventstore.envelope import Envelope, chain_is_whole, to_document, utc_now
 from eventstore.failures import VersionConflict
 from eventstore.store import EventStore
 from scripts.load import Connection
+from scripts.soak.patience import patience
 
 ACTOR = Actor("soak", "agent")
 OPEN = OpenTicket(subject="Soak", requester="soak")
@@ -123,7 +124,7 @@ async def process(*words: str, **environment: str) -> AsyncIterator[asyncio.subp
 
 async def ready(port: int) -> None:
     """Wait until a server answers."""
-    async with asyncio.timeout(READY_SECONDS):
+    async with asyncio.timeout(patience(READY_SECONDS)):
         while True:
             with suppress(ConnectionError):
                 async with Connection(port) as connection:

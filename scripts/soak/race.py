@@ -12,6 +12,7 @@ from domain.commands import AddNote
 from eventstore.driver import Database, connect
 from eventstore.store import EventStore
 from scripts.console import progress
+from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, require, streams
 
 _ROUND_SECONDS = 120.0  # a round that takes longer means that a process has died
@@ -38,7 +39,7 @@ def _race_in_process(
         # A handler of its own for each writer: they are to race, not to take turns.
         stores = [EventStore(database, group_commit=writer % 2 == 0) for writer in range(writers)]
         for round_ in range(rounds):
-            await asyncio.to_thread(together.wait, _ROUND_SECONDS)
+            await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
             done = await asyncio.gather(
                 *(write(Handler(store), round_, w) for w, store in enumerate(stores))
             )
@@ -83,7 +84,7 @@ async def race(url: str, rounds: int, writers: int = 50, processes: int = 3) -> 
     with progress() as bar:
         task = bar.add_task("racing", total=rounds * processes, rate="rounds x processes")
         for _ in range(rounds * processes):
-            attempts += await asyncio.to_thread(queue.get, timeout=_ROUND_SECONDS)
+            attempts += await asyncio.to_thread(queue.get, timeout=patience(_ROUND_SECONDS))
             bar.advance(task)
     for worker in workers:
         worker.join()

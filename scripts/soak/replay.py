@@ -29,6 +29,7 @@ from projections.rebuild import Rebuild
 from projections.workers import workers
 from scripts.console import progress
 from scripts.load import Answer, Connection
+from scripts.soak.patience import patience
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 
@@ -74,14 +75,17 @@ async def kill_replay(
                 nth = random.randint(1, 3) if "fold_range" in point else 1  # noqa: S311
                 async with process("scripts.soak", "_replay", url, point, str(nth)) as killed:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(killed.wait(), _REPLAY_SECONDS)
+                        await asyncio.wait_for(killed.wait(), patience(_REPLAY_SECONDS))
                     code = killed.returncode
                 require(code == -signal.SIGKILL, f"{point}: the replay ended with {code}")
                 counted["killed"] += 1
                 await caught_up(database, EventStore(database))
                 bar.advance(task)
         async with process("scripts.soak", "_replay", url, "never", "1") as last:
-            require(await asyncio.wait_for(last.wait(), _REPLAY_SECONDS) == 0, "the last replay")
+            require(
+                await asyncio.wait_for(last.wait(), patience(_REPLAY_SECONDS)) == 0,
+                "the last replay",
+            )
         if points is POINTS:  # that takes some minutes
             await _swept(database)
     return counted
@@ -90,7 +94,7 @@ async def kill_replay(
 async def _swept(database: Database) -> None:
     """Wait until one generation is left."""
     generations = Generations(database)
-    async with asyncio.timeout(_SWEPT_SECONDS):
+    async with asyncio.timeout(patience(_SWEPT_SECONDS)):
         while True:
             active = set((await generations.active()).names.values())
             there = {name for name in await database.collections() if name[-1].isdigit()}
@@ -162,7 +166,9 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
                         if words:
                             environment = {"CASEBOOK_MONGODB_URL": url}
                             async with process(*words, **environment) as replay:
-                                code = await asyncio.wait_for(replay.wait(), _REPLAY_SECONDS)
+                                code = await asyncio.wait_for(
+                                    replay.wait(), patience(_REPLAY_SECONDS)
+                                )
                             require(code == 0, f"the replay ended with {code}")
                             took = time.perf_counter() - began
                         else:

@@ -38,6 +38,7 @@ from projections.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
 from scripts.catch_up import projecting
 from scripts.console import progress
+from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, process, require
 
 LEASE_SECONDS = 0.5
@@ -84,7 +85,7 @@ async def kill_projector(
                     nth = 1
                 async with process("scripts.soak", "_project", url, point, str(nth)) as killed:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(killed.wait(), 30)
+                        await asyncio.wait_for(killed.wait(), patience(30))
                     code = killed.returncode
                 require(code == -signal.SIGKILL, f"{point}: the projector ended with {code}")
                 counted["killed"] += 1
@@ -195,7 +196,7 @@ async def _write(store: EventStore, stop: asyncio.Event) -> None:
 
 async def caught_up(database: Database, store: EventStore) -> None:
     health = Health(store)
-    async with asyncio.timeout(_CAUGHT_UP_SECONDS):
+    async with asyncio.timeout(patience(_CAUGHT_UP_SECONDS)):
         while True:
             shown = await Generations(database).shown()
             report = await health.look(shown)
@@ -209,7 +210,7 @@ async def caught_up(database: Database, store: EventStore) -> None:
 async def _shared_by(database: Database, members: int) -> None:
     """Wait until some living members have all partitions."""
     partitions = Checkpoints(database, LEASE_SECONDS)
-    async with asyncio.timeout(_CAUGHT_UP_SECONDS):
+    async with asyncio.timeout(patience(_CAUGHT_UP_SECONDS)):
         while True:
             state = await partitions.read()
             owners = {p.owner for p in state.partitions}
