@@ -78,8 +78,8 @@ class NoSuchKey(NotFound):
 
 
 class BeyondMaker(Unacceptable):
-    """A key that is to be good for longer than the key or token that it is made with: whoever finds
-    that one could so be let in for ever.
+    """A key was to last longer than the key or token that it is made with: for example by a client
+    that has been let in for a day and asks for a year.
     """
 
     def __init__(self, until: datetime) -> None:
