@@ -36,6 +36,8 @@ _OF_EVERYBODY = {
     "killCursors",  # one's own
     "killSessions",  # of the same user
     "ping",
+    "saslContinue",
+    "saslStart",
 }
 
 
@@ -98,6 +100,7 @@ class Heard(set[tuple[str, str]]):
 async def listening_in(url):
     """A way to the database on which everything that is asked of it is heard."""
     address, _, rest = url.removeprefix("mongodb://").partition("/")
+    login, at, address = address.rpartition("@")
     host, _, port = address.partition(":")
     heard = Heard()
 
@@ -140,7 +143,7 @@ async def listening_in(url):
         # Or the client would go on to the address that the server says it has.
         name, _, options = rest.partition("?")
         options = "&".join([o for o in options.split("&") if o] + ["directConnection=true"])
-        yield f"mongodb://127.0.0.1:{own}/{name}?{options}", heard
+        yield f"mongodb://{login}{at}127.0.0.1:{own}/{name}?{options}", heard
 
 
 OF_KEYS = ("persons", "keyring")

@@ -111,7 +111,7 @@ async def test_a_database_that_dies_while_its_starter_is_gone_serves_again(tmp_p
         ("scripts.replay", "--verify"),
         ("scripts.export", "export.ndjson"),
         ("scripts.restore", __file__),
-        ("scripts.persons", "list"),
+        ("scripts.persons", "rewrap"),
         ("scripts.checkpoint",),
         ("scripts.verify",),
         ("scripts.demo",),

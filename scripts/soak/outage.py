@@ -248,7 +248,11 @@ async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         # Or clients would go on to the address that the database says it has.
         options = "&".join(filter(None, [parts.query, "directConnection=true"]))
-        yield urlunsplit(("mongodb", address, parts.path or "/", options, "")), cutting
+        login, at, _ = parts.netloc.rpartition("@")
+        yield (
+            urlunsplit(("mongodb", f"{login}{at}{address}", parts.path or "/", options, "")),
+            cutting,
+        )
     for connection in cutting.connections:
         connection.cancel()
     await asyncio.gather(*cutting.connections, return_exceptions=True)
