@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from math import inf
 from typing import cast
 from uuid import UUID
 
@@ -197,7 +198,9 @@ class Feeder:
             read = None
         have = 0 if read is None else read.version
         try:
-            more = read_events(self._store, ticket_id, after=have, upto=version)
+            more = read_events(
+                self._store, ticket_id, after=have, upto=version, longest_seconds=inf
+            )
             if have < version:
                 async with aclosing(more) as past:
                     async for _, each in past:
