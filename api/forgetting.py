@@ -128,7 +128,7 @@ class Forgetting:
         named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
         shown = {"path": 1, "correlation_id": 1}
         async for record in self._database.scan(access_log.COLLECTION, {}, shown):
-            path, correlation = str(record.get("path")), str(record.get("correlation_id"))
+            path, correlation = (str(record.get(name) or "") for name in shown)
             changed: JsonObject = {}
             if kept_path(path) != path:
                 changed["path"] = kept_path(path)

@@ -5,10 +5,11 @@ An erasure is durable with its first step, and there is no way back. The second 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pymongo.errors import PyMongoError
+from starlette.types import Receive, Scope, Send
 
 from api import access_log, keys
 from api.access import CurrentPrincipal, Principal
@@ -24,6 +26,7 @@ from api.answers import json_response
 from api.feed_format import error_line, told_line
 from api.forgetting import Forgetting, named_tickets
 from api.problems import problem_responses
+from api.shares import Shares
 from domain import persons
 from domain.errors import CasebookError, NotFound
 from domain.events import JsonObject
@@ -31,7 +34,7 @@ from domain.persons import ErasePerson
 from domain.values import Name
 from eventstore import sealing
 from eventstore.driver import Database
-from eventstore.failures import answering
+from eventstore.failures import StoreBusy, answering
 from eventstore.store import EventStore
 from eventstore.vault import Person, UnknownPerson
 from projections.erasures import Erasures, Step
@@ -39,6 +42,8 @@ from projections.saved_views import SavedViews
 from projections.webhooks import Webhooks
 
 _TOLD_AT_A_TIME = 25  # then others have a turn
+_EXPORTS_AT_ONCE = 8
+_EXPORTS_EACH = 2
 
 
 class _Withheld:
@@ -91,7 +96,19 @@ class PersonAnswer(BaseModel):
 
 
 class NdjsonFile(StreamingResponse):
+    """Lines as they are read; `close` is called in the end, however it ends."""
+
     media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncIterator[bytes], close: Callable[[], None]) -> None:
+        super().__init__(lines)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
 class Persons:
@@ -221,6 +238,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
     """Make the routes over one database."""
     routes = APIRouter(tags=["persons"])
     known = Persons(database, store)
+    exports = Shares("exports")
 
     @routes.post(
         "/persons/find",
@@ -253,9 +271,16 @@ def router(database: Database, store: EventStore) -> APIRouter:
             **problem_responses(404, 409, 422, 503),
         },
     )
-    async def export_person(person_id: UUID) -> Response:
+    async def export_person(person_id: UUID, who: CurrentPrincipal) -> Response:
         """Give everything that is held on somebody, before they are erased: the right of access."""
-        return NdjsonFile(await known.data(person_id))
+        if not exports.take(who.share, 1, most=_EXPORTS_AT_ONCE, each=_EXPORTS_EACH):
+            raise StoreBusy
+        close = partial(exports.give_back, who.share, 1)
+        try:
+            return NdjsonFile(await known.data(person_id), close)
+        except BaseException:
+            close()
+            raise
 
     @routes.post(
         "/persons/{person_id}/erase",

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from api import bodies, bulk, feed, gate
+from api import bodies, bulk, feed, gate, persons
 from api.access import Principal, TooManyRequests
 from api.shares import Shares, ShareTaken
 from scripts import server
-from tests.callers import AUDITOR, REQUESTER, SUPERVISOR, access
+from tests.callers import ADMIN, AUDITOR, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
-from tests.test_api import OPEN, client, is_problem
+from tests.test_api import NOBODY, OPEN, client, is_problem
 from tests.test_bad_input import said
 from tests.test_feed import following, listening
 from tests.test_operations import Slow, run_by
@@ -146,6 +146,18 @@ async def test_one_principals_exports_leave_room_for_another(client, monkeypatch
     monkeypatch.setattr(feed, "_EXPORTS_EACH", 1)
     for _ in range(2):  # it is given back
         assert (await client.get("/events", headers=SUPERVISOR)).status_code == 200
+
+
+async def test_one_administrators_exports_of_persons_leave_room_for_another(client, monkeypatch):
+    await client.post("/tickets", json=OPEN)
+    found = await client.post("/persons/find", json={"name": "bob"}, headers=ADMIN)
+    path = f"/persons/{found.json()['id']}/data"
+    monkeypatch.setattr(persons, "_EXPORTS_EACH", 0)
+    is_problem(await client.get(path, headers=ADMIN), 429, "share_taken")
+    monkeypatch.setattr(persons, "_EXPORTS_EACH", 1)
+    for _ in range(2):  # it is given back, by those that end and by those that fail
+        assert (await client.get(path, headers=ADMIN)).status_code == 200
+        assert (await client.get(f"/persons/{NOBODY}/data", headers=ADMIN)).status_code == 404
 
 
 async def test_one_principals_bulk_commands_leave_room_for_another(client, monkeypatch):
