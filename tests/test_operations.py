@@ -335,7 +335,9 @@ async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp
     async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=patience(30)) as bob:
         post = bob.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=2"})
         asked = asyncio.create_task(post)
-        await asyncio.sleep(0.5)
+        log = connect((tmp_path / "data" / "database.url").read_text())
+        await until(EventStore(log).count)
+        await log.close()
         served.terminate()
         answer = await asked
         with pytest.raises(httpx.TransportError):
@@ -352,7 +354,7 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
         "import asyncio, time\n"
         "from scripts.console import run\n"
         "async def main():\n"
-        "    asyncio.get_running_loop().run_in_executor(pool, time.sleep, 60)\n"
+        "    asyncio.get_running_loop().run_in_executor(pool, time.sleep, 3600)\n"
         "    print('done')\n"
         "    return 3\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -365,8 +367,13 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(patience(30)):
-        out, _ = await ran.communicate()
+    try:
+        async with asyncio.timeout(patience(30)):
+            out, _ = await ran.communicate()
+    finally:
+        if ran.returncode is None:
+            ran.kill()
+            await ran.wait()
     assert (ran.returncode, out) == (3, b"done\n")
 
 

@@ -50,6 +50,7 @@ from tests.spec import NOW
 DAY = timedelta(days=1)
 DROP_SECONDS = generations.DROP_SECONDS
 MONGODB_TRANSACTION_SECONDS = 60  # transactionLifetimeLimitSeconds
+BEFORE_IT_IS_ENDED = MONGODB_TRANSACTION_SECONDS - 10
 WITH_A_SUM = {"projections", "projectors"}
 
 
@@ -262,7 +263,7 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
     session.start_transaction()
     await left_open.insert_one({"_id": uuid4()}, session=session)
     await asyncio.sleep(0.3)
-    async with asyncio.timeout(patience(20)), running(database):
+    async with asyncio.timeout(BEFORE_IT_IS_ENDED), running(database):
         await Generations(database).sweep()
         ids = await open_some(store, 2)
         await caught_up(database, store)
@@ -275,6 +276,7 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
 
 async def test_what_a_killed_builds_projector_has_left_open_is_ended(database, store, monkeypatch):
     """L8: on some servers no stream goes on behind a transaction that is open."""
+    monkeypatch.setattr(generations, "DROP_SECONDS", DROP_SECONDS)  # not before it is looked at
     monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 0.1)
     generation = await Generations(database).begin("killed")
     its = generation.of(database).keeping_session()
@@ -292,7 +294,7 @@ async def test_what_a_killed_builds_projector_has_left_open_is_ended(database, s
     working = asyncio.create_task(its.in_transaction(work))
     await opened.wait()
     await asyncio.sleep(0.3)
-    async with asyncio.timeout(patience(20)), running(database):
+    async with asyncio.timeout(BEFORE_IT_IS_ENDED), running(database):
         await Generations(database).give_up_the_dead()
         await open_some(store, 2)
         await caught_up(database, store)
