@@ -1,6 +1,7 @@
 """Files that hold keys: made once, whole, and readable by few."""
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,12 +37,17 @@ def place(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 def overwrite(path: Path, content: bytes) -> None:
     """Put new content in a file's place whole and durably. Not for keys. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # Not by the process's id alone: in containers that share a volume it may be the same.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
     _sync_folder(path)
 
 

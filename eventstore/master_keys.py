@@ -77,6 +77,10 @@ class MasterKeys:
         """Name the one that wraps."""
         return _name(self.secrets[0])
 
+    def named(self, name: str) -> bytes | None:
+        """Return the secret of the key of a name; None if it is not at hand."""
+        return next((secret for secret in self.secrets if _name(secret) == name), None)
+
     def wrap(self, secret: bytes, of: bytes) -> Wrapped:
         """Encrypt a secret, so that it opens as that of `of` alone."""
         nonce = os.urandom(_NONCE_BYTES)
@@ -84,14 +88,14 @@ class MasterKeys:
 
     def unwrap(self, wrapped: Wrapped, of: bytes) -> bytes:
         """Decrypt it again. Raises KeyUnusable."""
-        for secret in self.secrets:
-            if _name(secret) == wrapped.master:
-                nonce, sealed = wrapped.secret[:_NONCE_BYTES], wrapped.secret[_NONCE_BYTES:]
-                try:
-                    return AESGCM(secret).decrypt(nonce, sealed, of)
-                except InvalidTag as error:
-                    raise KeyUnusable("a key of a person was tampered with") from error
-        raise KeyUnusable(f"the keys of persons need master key {wrapped.master}, not at hand")
+        secret = self.named(wrapped.master)
+        if secret is None:
+            raise KeyUnusable(f"the keys of persons need master key {wrapped.master}, not at hand")
+        nonce, sealed = wrapped.secret[:_NONCE_BYTES], wrapped.secret[_NONCE_BYTES:]
+        try:
+            return AESGCM(secret).decrypt(nonce, sealed, of)
+        except InvalidTag as error:
+            raise KeyUnusable("a key of a person was tampered with") from error
 
 
 def _name(secret: bytes) -> str:

@@ -268,6 +268,11 @@ class EventStore:
                     lambda session: self._insert_all(documents, session)
                 )
 
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._name
+
     async def check_log(self) -> None:
         """Raise LogReplaced if this is no longer the log that the process was started on."""
         await self._database.identity.check()

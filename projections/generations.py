@@ -54,6 +54,9 @@ DROP_SECONDS = 75.0
 patience, and than a transaction lasts that a killed process has left open in it.
 """
 
+OF_ANOTHER_LOG = 0
+"""The shape of views of a log that has been replaced: no version writes it, so all build anew."""
+
 By = Literal["occurred", "recorded"]
 
 
@@ -370,6 +373,10 @@ class Generations:
         await self._database.in_transaction(work)
         await self._show_by_hand()
         return to
+
+    async def discredit(self) -> None:
+        """Have what is shown built anew: it was folded from a log that was replaced since."""
+        await self._documents.update_many({}, {"$set": {"shape": OF_ANOTHER_LOG}})
 
     async def _active(self, session: Session) -> Generation:
         document = await self._documents.find_one({"_id": "active"}, session=session)

@@ -43,6 +43,7 @@ async def main() -> int:
                     f"The master key is made: {settings.master_key_path}, which only you can read."
                 )
                 print("Keep a copy elsewhere: without it nothing personal can be read again.")
+            await db.identity.begin()  # which refuses where a restore is not done
             await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
             store = EventStore(db)

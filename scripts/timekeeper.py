@@ -12,6 +12,7 @@ from api.desk import Desks
 from api.settings import Settings
 from api.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.store import EventStore
+from projections.beside import beside
 from projections.generations import Generations
 from scripts.console import database, run, screen
 
@@ -26,7 +27,8 @@ async def main() -> int:
         seconds = settings.timekeeper_seconds or LOOK_SECONDS
         screen.print("keeping time; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            await Timekeeper(db, store, Desks(db), look_seconds=seconds).run()
+            async with db.identity.at_work("timekeeper"), beside(db.identity.end_when_replaced()):
+                await Timekeeper(db, store, Desks(db), look_seconds=seconds).run()
     return 0
 
 

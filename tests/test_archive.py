@@ -15,7 +15,7 @@ from eventstore.archive import Summing, UnreadableArchive, from_line, lines, man
 from eventstore.envelope import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.store import COLLECTION, EventStore
 from projections.projector import Projector
-from scripts.restore import RestoreRefused, restore
+from scripts.restore import RestoreRefused, read, restore
 from scripts.verification import Verification
 from scripts.verify import CannotVerify, verify_file
 from tests.oracle import assert_views_equal_the_log
@@ -68,7 +68,7 @@ async def archive(database, store, tmp_path):
 
 async def test_a_restored_log_exports_to_the_same_bytes(database, store, archive, tmp_path):
     """L3, L11: all of it is there, and verifies."""
-    await restore(database, archive)
+    await restore(database, read(archive), incomplete=True)
     assert await exported(database, tmp_path / "again.ndjson") == archive.read_bytes()
     async with running(Projector(database, store)):
         await caught_up(database, store)
@@ -90,9 +90,9 @@ async def test_a_restore_that_was_cut_off_is_finished_by_running_it_again(
 
     monkeypatch.setattr(EventStore, "restore", dying)
     with pytest.raises(KeyboardInterrupt):
-        await restore(database, archive)
+        await restore(database, read(archive), incomplete=True)
     assert await EventStore(database).count(exact=True) == 40
-    await restore(database, archive)
+    await restore(database, read(archive), incomplete=True)
     assert await exported(database, tmp_path / "again.ndjson") == archive.read_bytes()
 
 
@@ -114,7 +114,7 @@ async def test_a_log_that_was_tampered_with_is_not_exported_as_if_it_were_whole(
 async def test_a_log_that_is_not_empty_is_left_alone(database, store, archive):
     await open_some(store, 1)
     with pytest.raises(RestoreRefused, match="holds other events"):
-        await restore(database, archive)
+        await restore(database, read(archive), incomplete=True)
     assert await store.count(exact=True) == 3
 
 
@@ -124,7 +124,7 @@ async def test_a_restore_is_not_finished_beside_events_of_others(database, store
     await database.collection("restores").insert_one({"_id": manifest["sha256"], "done": False})
     await open_some(store, 1)
     with pytest.raises(RestoreRefused, match="holds other events"):
-        await restore(database, archive)
+        await restore(database, read(archive), incomplete=True)
     assert await store.count(exact=True) == 3
 
 
@@ -148,7 +148,7 @@ async def test_a_file_that_was_tampered_with_restores_nothing(
     assert changed != content
     archive.write_bytes(changed)
     with pytest.raises(RestoreRefused, match="tampered"):
-        await restore(database, archive)
+        await restore(database, read(archive), incomplete=True)
     assert await EventStore(database).count(exact=True) == 0
 
 
@@ -200,7 +200,7 @@ async def test_a_file_without_its_manifest_cannot_be_verified(database, archive)
     with pytest.raises(CannotVerify):
         verify_file(archive, Verification())
     with pytest.raises(UnreadableArchive):
-        await restore(database, archive)
+        await restore(database, read(archive), incomplete=True)
 
 
 async def test_export_verify_checkpoint_and_restore_as_commands(tmp_path):
@@ -226,10 +226,14 @@ async def test_export_verify_checkpoint_and_restore_as_commands(tmp_path):
     public = str(key.with_suffix(".pub"))
     checked = ("scripts.verify", "--file", str(file), "--checkpoint", str(kept), "--key", public)
     assert "ok: every event is as it was written" in await does(*checked)
+    assert "nothing vouches" in await does("scripts.verify", "--file", str(file), code=3)
 
     restored = {"CASEBOOK_DATA_DIR": str(other)}
-    assert "752 events restored" in await does("scripts.restore", str(file), changed=restored)
-    once_more = await does("scripts.restore", str(file), changed=restored)
+    refused = await does("scripts.restore", str(file), changed=restored, code=1)
+    assert "70 tickets will not read" in refused
+    incomplete = ("scripts.restore", str(file), "--incomplete")
+    assert "752 events restored" in await does(*incomplete, changed=restored)
+    once_more = await does(*incomplete, changed=restored)
     assert "752 events restored" in once_more  # and nothing has changed
     again = tmp_path / "again.ndjson"
     await does("scripts.export", str(again), changed=restored)

@@ -165,7 +165,7 @@ async def test_what_slips_in_is_parked_and_named(database, store):
 
 
 async def test_processes_of_their_own_stop_when_the_log_is_replaced(scratch_url, tmp_path):
-    """A server takes no commands and says so; a projector ends with one line."""
+    """A server takes no commands and says so; the others end with one line."""
     port = free_port()
     env = {
         **os.environ,
@@ -174,9 +174,9 @@ async def test_processes_of_their_own_stop_when_the_log_is_replaced(scratch_url,
         "CASEBOOK_DATA_DIR": str(tmp_path),
     }
     database = connect(scratch_url)
-    server, projector = await script("scripts.serve", env=env), None
+    server = await script("scripts.serve", env=env)
+    others = [await script(f"scripts.{name}", env=env) for name in ("project", "timekeeper")]
     try:
-        projector = await script("scripts.project", env=env)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
             async def ready() -> bool:
@@ -184,7 +184,7 @@ async def test_processes_of_their_own_stop_when_the_log_is_replaced(scratch_url,
                     answer = await client.get("/readyz")
                 except httpx.HTTPError:
                     return False
-                return answer.status_code == 200 and len(await database.identity.running()) == 2
+                return answer.status_code == 200 and len(await database.identity.running()) == 3
 
             await until(ready, 90)
             await database.identity.replace("a test")
@@ -193,13 +193,14 @@ async def test_processes_of_their_own_stop_when_the_log_is_replaced(scratch_url,
                 return "replaced" in (await client.get("/readyz")).text
 
             await until(replaced)
-            _, err = await asyncio.wait_for(projector.communicate(), 60)
-            assert projector.returncode == 1
-            assert b"started again" in err.splitlines()[-1]
-            assert b"Traceback" not in err
+            for other in others:
+                _, err = await asyncio.wait_for(other.communicate(), 60)
+                assert other.returncode == 1
+                assert b"started again" in err.splitlines()[-1]
+                assert b"Traceback" not in err
     finally:
-        for process in (server, projector):
-            if process is not None and process.returncode is None:
+        for process in (server, *others):
+            if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 await asyncio.wait_for(process.communicate(), 60)
         await database.close()

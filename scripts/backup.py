@@ -1,0 +1,261 @@
+"""Back up all that is worth keeping into a new folder: `scripts.restore` brings it back.
+
+  log.ndjson            the log, as `scripts.export` writes it; person_events.ndjson likewise
+  desks.ndjson ...      the desk's set-up, and the signed checkpoints of the log
+  keys.sealed           what must not lie about: the keys of persons, API keys, webhooks, saved
+                        views, the access log, secrets, and the key that signs checkpoints if it is
+                        at hand; sealed under the master key, or under a passphrase
+  backup.json           how much of each, with checksums
+
+Without keys.sealed nothing personal in the backup can be read: keep it apart from the rest, keep
+few of it and for a short time (docs/personal-data.md). Taken while everything runs: each ticket is
+whole up to its last event in the file.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from api import access_log, cursors, desk, keys
+from api.settings import Settings
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore import log_checkpoints, sealed_file
+from eventstore.archive import Summing, lines, manifest_path
+from eventstore.driver import Collection, Database
+from eventstore.key_files import KeyUnusable
+from eventstore.log_checkpoints import last_path
+from eventstore.master_keys import Wrapped
+from eventstore.store import EventStore
+from eventstore.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
+from projections import saved_views, webhooks
+from scripts.console import UsageError, database, fail, progress, run
+
+FORMAT = 1
+MANIFEST, SEALED = "backup.json", "keys.sealed"
+LOG, OF_PERSONS = "log.ndjson", "person_events.ndjson"
+# The heads behind the checkpoints that name them.
+CHECKPOINTS = (log_checkpoints.COLLECTION, log_checkpoints.HEADS_COLLECTION)
+PLAIN = (*CHECKPOINTS, desk.COLLECTION)
+KEYS = (PERSONS, KEYRING)
+"""In the database of keys."""
+SECRET = (
+    keys.COLLECTION,
+    webhooks.WEBHOOKS,
+    cursors.COLLECTION,
+    saved_views.COLLECTION,
+    access_log.COLLECTION,
+)
+FILES = "files"
+"""What sealed files are filed under: {_id: "signing-key.pem", content}."""
+SIGNING_KEY, LAST = "signing-key.pem", "signing-key.last"
+_SHORTEST_PASSPHRASE = 12
+
+
+class UnreadableBackup(CasebookError):
+    """A folder that no backup wrote, or that was changed since."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("unreadable_backup", detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup holds. `files`: SHA-256 of each; `documents`: how many of each collection."""
+
+    format: int
+    taken_at: str
+    log: str | None
+    files: dict[str, str]
+    documents: dict[str, int]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Raises UnreadableBackup."""
+        path = folder / MANIFEST
+        try:
+            found = json.loads(path.read_bytes())
+            manifest = cls(**found)
+            files, documents = dict(manifest.files), dict(manifest.documents)
+            needed = {LOG, OF_PERSONS, *(f"{name}.ndjson" for name in PLAIN)}
+            is_one = all(isinstance(n, int) for n in documents.values()) and files.keys() >= needed
+        except (OSError, TypeError, ValueError) as error:
+            raise UnreadableBackup(f"cannot read {path}: {error}") from error
+        if manifest.format != FORMAT or not is_one:
+            raise UnreadableBackup(f"{path} has format {manifest.format}; {FORMAT} is known")
+        return manifest
+
+
+def collection_of(db: Database, name: str) -> Collection:
+    """Return a collection by the name that a backup has for it."""
+    if name in KEYS:
+        return db.client[keys_of(db.name)][name]
+    return db.collection(name)
+
+
+def id_bytes(document: JsonObject) -> bytes:
+    """Return what a key of the vault is wrapped for."""
+    id_ = document["_id"]
+    return id_.bytes if isinstance(id_, UUID) else str(id_).encode()
+
+
+def read_passphrase(path: Path | None) -> str | None:
+    """Read a passphrase, the first line of a file; None without one. Raises UsageError."""
+    if path is None:
+        return None
+    try:
+        passphrase = path.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the passphrase in {path}: {error}") from error
+    if len(passphrase) < _SHORTEST_PASSPHRASE:
+        raise UsageError(f"a passphrase has {_SHORTEST_PASSPHRASE} characters or more")
+    return passphrase
+
+
+def _require_new(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder} is there already")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file (hex). Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.backup",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="is made; must not be there")
+    parser.add_argument(
+        "--passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help="seal the keys under its first line, not under the master key",
+    )
+    options = parser.parse_args()
+    passphrase = read_passphrase(options.passphrase_file)
+    folder: Path = options.folder
+    _require_new(folder)
+    settings = Settings.from_environment()
+    async with database(settings) as db:
+        await db.identity.begin()  # which refuses where a restore is not done
+        unfinished = folder.with_name(f"{folder.name}.part")
+        try:
+            if unfinished.is_dir():  # of a backup that was interrupted
+                shutil.rmtree(unfinished)
+            unfinished.mkdir(mode=0o700, parents=True)
+            manifest, damaged = await back_up(db, settings, unfinished, passphrase)
+            unfinished.rename(folder)
+        except OSError as error:
+            raise UsageError(f"cannot write {unfinished}: {error}") from error
+    for name, count in manifest.documents.items():
+        print(f"{name}: {count}")
+    by = "the passphrase" if passphrase else "the master key"
+    print(f"{folder / SEALED} is sealed under {by}: keep it apart")
+    if damaged:
+        fail(f"{damaged} keys of persons cannot be read, and are not in it")
+    return 1 if damaged else 0
+
+
+async def back_up(
+    db: Database, settings: Settings, folder: Path, passphrase: str | None
+) -> tuple[Manifest, int]:
+    """Write everything; return the manifest, and how many keys of persons could not be read.
+
+    In this order: checkpoints before the log, so that all that they stand for is in it; the keys
+    behind the log, so that who is named in it has one; erasures last, so that they hold.
+
+    Raises NoMasterKey, KeyUnusable, HistoryError, UnreadableArchive, OSError.
+    """
+    documents: Counter[str] = Counter()
+    for name in PLAIN:
+        with (folder / f"{name}.ndjson").open("wb") as file:
+            async for document in collection_of(db, name).find(batch_size=1000):
+                file.write(sealed_file.to_line(document))
+                documents[name] += 1
+    documents["events"] = await _export(EventStore(db), folder / LOG)
+    header = sealed_file.new_header(db.masters, passphrase)
+    key = sealed_file.key_for(header, db.masters, passphrase)
+    damaged = 0
+    sealed = folder / SEALED
+    with sealed.open("wb") as file:
+        sealed.chmod(0o600)
+        writer = sealed_file.Writer(file, header, key)
+        async for name, content in _secret(db, settings):
+            if content is None:
+                damaged += 1
+            else:
+                documents[name] += 1
+                writer.add(sealed_file.to_line({"in": name, "document": content}))
+        writer.end()
+    documents[PERSON_EVENTS] = await _export(EventStore(db, PERSON_EVENTS), folder / OF_PERSONS)
+    identity = await db.identity.read()
+    manifest = Manifest(
+        format=FORMAT,
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        log=None if identity is None else str(identity.log),
+        files=_checksums(folder),
+        documents={name: documents[name] for name in sorted(documents)},
+    )
+    text = json.dumps(asdict(manifest), indent=2) + "\n"
+    (folder / MANIFEST).write_text(text)
+    return manifest, damaged
+
+
+async def _export(store: EventStore, path: Path) -> int:
+    summing = Summing()
+    with path.open("wb") as file, progress() as bar:
+        task = bar.add_task(path.name, total=await store.count(), rate="events")
+        async for line in lines(store, summing):
+            file.write(line)
+            bar.advance(task)
+    manifest = summing.manifest()
+    manifest.write(manifest_path(path))
+    return manifest.events
+
+
+async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, JsonObject | None]]:
+    """Yield what is sealed, each document with the name of its collection; None for a key of a
+    person that cannot be read. Keys are given as they are, wrapped by nothing: the file is sealed.
+    """
+    if db.masters is None:
+        raise NoMasterKey
+    for name in KEYS:
+        async for document in collection_of(db, name).find(batch_size=1000):
+            if document.get("key") is None:  # of somebody who was erased
+                yield name, document
+                continue
+            wrapped = Wrapped(str(document["master"]), bytes(cast("bytes", document["key"])))
+            try:
+                plain = db.masters.unwrap(wrapped, id_bytes(document))
+            except KeyUnusable:
+                yield name, None
+                continue
+            yield name, {k: v for k, v in document.items() if k != "master"} | {"key": plain}
+    for name in SECRET:
+        async for document in collection_of(db, name).find(batch_size=1000):
+            yield name, document
+    path = settings.signing_key_path
+    for name, each in ((SIGNING_KEY, path), (LAST, last_path(path))):
+        if each.exists():
+            yield FILES, {"_id": name, "content": each.read_bytes()}
+
+
+if __name__ == "__main__":
+    run(main)
