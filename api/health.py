@@ -49,6 +49,7 @@ class ViewsHealth(BaseModel, extra="forbid"):
     condition: Condition
     age_seconds: float | None = Field(description="Null while it is not known.")
     missing_events: int
+    vanished_events: int = Field(description="Shown, and in the log no more: see scripts.verify.")
     overdue_events: int
     parked_tickets: int
     failures: list[str]
@@ -271,6 +272,7 @@ def _views(report: Report) -> JsonObject:
         "condition": report.condition,
         "age_seconds": age_seconds(report.state),
         "missing_events": report.missing_events,
+        "vanished_events": report.vanished_events,
         "overdue_events": len(report.overdue),
         "parked_tickets": len(report.parked),
         "failures": sorted(failures),

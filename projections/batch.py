@@ -13,6 +13,7 @@ on without it.
 """
 
 import asyncio
+import logging
 import time
 import traceback
 from collections import Counter
@@ -50,6 +51,7 @@ from projections.tickets import TicketRead
 from projections.tracing import told_of_folding
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
 _MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
@@ -209,6 +211,8 @@ class BatchWriter:
             told_of_folding(batch, began_ns)
         _BATCHES.observe(len(batch))
         _FOLDED.inc(events)
+        for one in stuck:
+            _log.error("ticket %s is parked at version %d: %s", *one)
         holding.parked.update(one.ticket_id for one in stuck)
         return events
 
@@ -223,6 +227,13 @@ class BatchWriter:
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             events = await self._store.open(await self._store.stored(ticket_id))
             if stored is not None:
+                if stored.version > len(events):
+                    _log.error(
+                        "ticket %s was shown at version %d, and the log has %d events of it",
+                        ticket_id,
+                        stored.version,
+                        len(events),
+                    )
                 stored = self._undamaged(holding.views, stored, events)
             change, stuck = self._make(holding, ticket_id, None, events)
             if change is not None:

@@ -32,6 +32,7 @@ OVERDUE_SECONDS = 5.0
 """How long ago an event must be said to be shown before anyone looks whether it is."""
 _LOOKED_AT_EVENTS = 5_000
 _CLOCKS_DIFFER_SECONDS = 5.0
+_COUNTED_SECONDS = 60.0
 
 Condition = Literal["current", "slow", "stuck"]
 
@@ -53,7 +54,7 @@ class Report:
     """How the views are. `missing_events`: in the log, and neither folded nor waiting (parked).
 
     `waiting`: how many events wait with which parked ticket; `overdue`: some events that are said
-    to be shown and are not.
+    to be shown and are not; `vanished_events`: folded, and in the log no more.
     """
 
     condition: Condition
@@ -63,6 +64,7 @@ class Report:
     parked: Sequence[Parked]
     waiting: Counter[UUID]
     overdue: Sequence[Recorded]
+    vanished_events: int = 0
 
     @property
     def folded_events(self) -> int:
@@ -113,6 +115,7 @@ class Health:
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
+        self._vanished = (float("-inf"), 0)  # when it was counted, and how many events
 
     async def look(self, database: Database, *, exact: bool = False) -> Report:
         """Look at the checkpoints and at the log; `exact`: count it, and do not estimate.
@@ -123,13 +126,15 @@ class Health:
         state, asked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
         parked = [ticket for ticket in asked if ticket.version is not None]
         conditions = [condition(state, partition) for partition in state.partitions]
+        # Before the log is counted: what is folded or waits is in it then, unless it has vanished.
+        behind = await waiting.waiting_events(self._store, parked)
         report = Report(
             worst(conditions),
             state,
             conditions,
             await self._store.count(exact=exact),
             parked,
-            await waiting.waiting_events(self._store, parked),
+            behind,
             await self.overdue(
                 database,
                 state,
@@ -140,7 +145,12 @@ class Health:
         )
         if report.overdue:
             return replace(report, condition="stuck")
-        if report.missing_events <= 0:
+        if exact:
+            self._vanished = (time.monotonic(), max(0, -report.missing_events))
+        if report.missing_events < 0:
+            self._unmoved = None
+            return await self._with_vanished(report, database)
+        if report.missing_events == 0:
             self._unmoved = None
         elif self._does_not_move(report.folded_events):
             # The estimate may be wrong for long, after a crash.
@@ -150,6 +160,13 @@ class Health:
                 else await self.look(database, exact=True)
             )
         return report
+
+    async def _with_vanished(self, report: Report, database: Database) -> Report:
+        """Say how many events have vanished, by a count that is no estimate, made now and then."""
+        counted_at, vanished = self._vanished
+        if time.monotonic() - counted_at > _COUNTED_SECONDS:
+            return await self.look(database, exact=True)
+        return replace(report, condition="stuck", vanished_events=vanished) if vanished else report
 
     def _does_not_move(self, folded: int) -> bool:
         now = time.monotonic()

@@ -1,7 +1,8 @@
 """Keeping what is shown current, whichever generation that is.
 
-Views that another version has folded, and views that show what the log does not have, are built
-anew beside what is shown, by one of those who project; the others wait.
+Views that another version has folded, and views whose count is not the log's, are built anew beside
+what is shown, by one of those who project; the others wait. Not where a ticket shows events that
+have vanished from the log: that is said, loudly, and what is shown stays as it is.
 """
 
 import asyncio
@@ -15,10 +16,10 @@ from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.store import EventStore
 from projections.beside import beside
-from projections.generations import BuildRunning, Generation, Generations, prepare
+from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.partitions import LEASE_SECONDS
 from projections.projector import RETRY_SECONDS, Projector, Unusable
-from projections.rebuild import Rebuild
+from projections.rebuild import EventsVanished, Rebuild
 from projections.tickets import SHAPE
 from projections.workers import workers
 
@@ -28,6 +29,7 @@ _LOOK_SECONDS = 0.5
 _SWEEP_SECONDS = 30.0
 _DEAD_SECONDS = 3.0
 _TRY_AGAIN_SECONDS = 60.0
+_VANISHED_SECONDS = 600.0
 
 
 async def project(
@@ -38,12 +40,15 @@ async def project(
     A failure is logged and tried again.
     """
     generations = Generations(database)
+    lost: Generation | None = None  # the views that show what has vanished from the log
     async with beside(_sweep(generations)):
         while True:
             try:
-                if (reason := await _keep(generations, database, store, lease_seconds)) is not None:
+                reason = await _keep(generations, database, store, lease_seconds, lost)
+                if reason is not None:
                     _log.warning("%s: building the views anew", reason)
-                    await _rebuild(database, await generations.active())
+                    active = await generations.active()
+                    lost = active if await _rebuild(database, active) else lost
             except (PyMongoError, StoreUnavailable) as error:
                 _log.warning("the database does not answer; trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -53,18 +58,25 @@ async def project(
 
 
 async def _keep(
-    generations: Generations, database: Database, store: EventStore, lease_seconds: float
+    generations: Generations,
+    database: Database,
+    store: EventStore,
+    lease_seconds: float,
+    lost: Generation | None,
 ) -> str | None:
     """Keep what is shown current until another generation is; or say why that cannot be done."""
     active = await generations.active()
     if active.shape > SHAPE:  # those who can fold it keep it current
         await asyncio.sleep(_LOOK_SECONDS)
         return None
+    if active.shape == OF_ANOTHER_LOG:
+        return "the views were folded from a log that was replaced by a restore"
     if active.shape < SHAPE:
         return "the views were folded by another version"
     views = active.of(database)
     await prepare(views)  # what somebody has dropped by hand is scanned again
-    projector = Projector(views, store, lease_seconds=lease_seconds)
+    # Once it is known that they cannot be built anew, they are kept as they are.
+    projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
     try:
         async with beside(projector.run()):
             while await generations.active() == active:  # noqa: ASYNC110 it is in the database
@@ -74,17 +86,23 @@ async def _keep(
     return None
 
 
-async def _rebuild(database: Database, active: Generation) -> None:
+async def _rebuild(database: Database, active: Generation) -> bool:
+    """Build views anew; say whether that was refused because events have vanished from the log."""
     try:
         async with workers(database, 1) as one:  # the API may live in this process
             summary = await Rebuild(database, one).everything(instead_of=active)
     except BuildRunning:
-        return
+        pass
+    except EventsVanished:  # which it has logged
+        if active.shape != SHAPE:
+            await asyncio.sleep(_VANISHED_SECONDS)
+        return True
     except CasebookError as error:
         _log.error("the views could not be built anew: %s", error.detail)
         await asyncio.sleep(_TRY_AGAIN_SECONDS)
     else:
         _log.info("views of %d events built anew and proved", summary.events)
+    return False
 
 
 async def _sweep(generations: Generations) -> None:

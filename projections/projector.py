@@ -80,8 +80,11 @@ class Projector:
         *,
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float | None = None,
+        keeps_lost: bool = False,
     ) -> None:
         """`database` as it is with these views (`Generation.of`).
+
+        `keeps_lost`: go on with views that show events which have vanished from the log.
 
         `beat_seconds`: how often it shows life, and how far it is; five times a lease unless given.
         """
@@ -95,6 +98,7 @@ class Projector:
         self.id = self._me = member_id()
         self._mine: dict[int, Partition] = {}
         self._holding = Holding(self._me, {})
+        self._keeps_lost = keeps_lost
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(store)
@@ -269,6 +273,11 @@ class Projector:
             return None
         if not self._is_quiet:
             return counts  # something came meanwhile: it may be that
+        if folded > stored and self._keeps_lost:
+            if (folded, stored) != self._rescanned:
+                _log.error("%d events have vanished from the log: scripts.verify", folded - stored)
+            self._rescanned = (folded, stored)
+            return None
         if (folded, stored) == self._rescanned:
             _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
             return None

@@ -35,7 +35,8 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, cast
+from uuid import UUID
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 
@@ -50,6 +51,7 @@ from projections.checkpoints import Applied, Checkpoints, Fenced
 from projections.comparing import Difference
 from projections.generations import (
     BUILD_LEASE_SECONDS,
+    OF_ANOTHER_LOG,
     VIEWS,
     BuildLost,
     BuildRunning,
@@ -60,7 +62,7 @@ from projections.generations import (
     prepare,
 )
 from projections.parked import ParkedTickets
-from projections.partitions import PARTITIONS, Partition
+from projections.partitions import PARTITIONS, Partition, partition_of
 from projections.projector import Projector, member_id
 from projections.saved_views import SavedView, SavedViews
 from projections.scan import Folded, Job, fold_range
@@ -81,6 +83,7 @@ _RECENT_SECONDS = 15.0
 _HAND_OVER_SECONDS = 15.0
 _FAILING_SECONDS = 30.0
 _MOST_TOLD = 5
+_TICKETS_AT_ONCE = 1000
 
 
 class NotProved(CasebookError):
@@ -102,6 +105,21 @@ class DocumentsDiffer(CasebookError):
         super().__init__(
             "documents_differ",
             f"{len(tickets_)} read documents differ from the log ({some} ...): replay everything",
+        )
+
+
+class EventsVanished(CasebookError):
+    """The log has not all that is shown, or lacks a version: for example because it was tampered
+    with, or put back to an earlier time without saying so.
+    """
+
+    def __init__(self, tickets_: Sequence[UUID]) -> None:
+        some = ", ".join(str(ticket) for ticket in tickets_[:_MOST_TOLD])
+        super().__init__(
+            "events_vanished",
+            f"events have vanished from the log, of {len(tickets_)} tickets ({some}): the views "
+            "stay as they are. See python -m scripts.verify; python -m scripts.replay "
+            "--accept-loss builds them without these events",
         )
 
 
@@ -157,15 +175,21 @@ class Rebuild:
         self._phase: tuple[Phase, float] = ("wait", self._clock())
         self._ending = False
         self._others = False
+        self._gaps: list[UUID] = []
 
     async def everything(
-        self, *, keep_former: bool = False, instead_of: Generation | None = None
+        self,
+        *,
+        keep_former: bool = False,
+        instead_of: Generation | None = None,
+        accept_loss: bool = False,
     ) -> Summary:
         """Build all views from the log, prove them, and show them in the place of the old ones.
 
-        Or in the place of `instead_of`, and of no others. Raises BuildRunning, BuildLost,
-        NotProved, CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is
-        shown is what was.
+        Or in the place of `instead_of`, and of no others. `accept_loss`: even if the log has less
+        than what is shown. Raises EventsVanished if it has, BuildRunning, BuildLost, NotProved,
+        CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is shown is
+        what was.
         """
         async with self._building(VIEWS) as generation:
             active = await self._generations.active()
@@ -183,6 +207,9 @@ class Rebuild:
             projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
             async with beside(projector.run()):
                 await self._catch_up(views)
+                # The views of another log, which a restore has replaced, show what it had.
+                if not accept_loss and active.shape != OF_ANOTHER_LOG:
+                    await self._require_all_that_is_shown(active, views)
                 await self._prove(generation)
                 await self._switch(
                     views,
@@ -374,6 +401,7 @@ class Rebuild:
                 applied[number] = Applied(events + more.events, later(last, more.last))
                 self._summary.events += more.events
             stuck.extend(folded.stuck)
+            self._gaps.extend(folded.gaps)
             self._tell(Progress("scan", read, max(read, total)))
 
         ranges = await self._store.ranges()
@@ -436,6 +464,51 @@ class Rebuild:
             for ticket_id, version in newest.items()
             if ticket_id not in parked
         )
+
+    async def _require_all_that_is_shown(self, active: Generation, views: Database) -> None:
+        """Raise EventsVanished if the log lacks an event of a ticket.
+
+        What is shown now remembers what was at the end of tickets, and whole tickets. It is
+        believed where it has as many events as were counted: damage by hand is no loss.
+        """
+        shown = active.of(self._database)
+        before = (await Checkpoints(shown).read()).partitions
+        suspects: list[UUID] = []
+        totals: Counter[int] = Counter()
+        some: dict[UUID, int] = {}
+        reads = shown.collection(tickets.COLLECTION)
+        async for document in reads.find({}, {"version": 1}, batch_size=_TICKETS_AT_ONCE):
+            ticket_id, version = cast("UUID", document["_id"]), document.get("version")
+            if isinstance(version, int):
+                some[ticket_id] = version
+                totals[partition_of(ticket_id)] += version
+            if len(some) >= _TICKETS_AT_ONCE:
+                suspects += await self._ahead(some, views)
+                some = {}
+        suspects += await self._ahead(some, views)
+        after = (await Checkpoints(shown).read()).partitions
+        vanished = dict.fromkeys(self._gaps)
+        for ticket_id in suspects:
+            number = partition_of(ticket_id)
+            if before[number].applied <= totals[number] <= after[number].applied:
+                vanished[ticket_id] = None
+            else:
+                _log.warning("ticket %s shows more than the log has: it is damaged", ticket_id)
+        if vanished:
+            error = EventsVanished(list(vanished))
+            _log.error("%s", error.detail)
+            raise error
+
+    async def _ahead(self, shown: Mapping[UUID, int], views: Database) -> list[UUID]:
+        """Return the tickets of which the log has not all versions that are shown."""
+        here = await _versions(views, shown)
+        suspects = {ticket for ticket, version in shown.items() if here.get(ticket, 0) < version}
+        if not suspects:
+            return []
+        stored: dict[UUID, set[int]] = defaultdict(set)
+        for ticket, version in await self._store.versions(suspects):
+            stored[ticket].add(version)
+        return [t for t in sorted(suspects) if not stored[t] >= set(range(1, shown[t] + 1))]
 
     async def _prove(self, generation: Generation) -> None:
         self._begin("prove")

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby, takewhile
 from typing import NamedTuple, cast
+from uuid import UUID
 
 from domain.events import JsonObject
 from eventstore.driver import Database
@@ -37,13 +38,16 @@ class Job(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What a range of tickets came to; `read`: how many events were."""
+    """What a range of tickets came to; `read`: how many events were; `gaps`: tickets without all
+    versions from 1 on.
+    """
 
     tickets: int
     read: int
     added: Mapping[str, Counter[str]]
     applied: Mapping[int, Applied]
     stuck: Sequence[Stuck]
+    gaps: Sequence[UUID] = ()
 
 
 async def fold_range(database: Database, asked: tuple[Job, TicketRange]) -> Folded:
@@ -57,11 +61,14 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
     added: dict[str, Counter[str]] = defaultdict(Counter)
     applied: dict[int, Applied] = {}
     stuck: list[Stuck] = []
+    gaps: list[UUID] = []
     store = EventStore(database)
     stored = await store.open(await store.of_range(part))
     for _, stream in groupby(stored, key=lambda e: e["ticket_id"].int):
         events = list(stream)
         ticket_id = events[0]["ticket_id"]
+        if events[-1]["version"] != len(events):
+            gaps.append(ticket_id)
         change, parked = make(job.views, ticket_id, None, _until(job, events), reads.codec_options)
         if parked is not None:
             stuck.append(parked)
@@ -78,7 +85,7 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
         await reads.delete_many({"_id": {"$in": ids}})
     for start in range(0, len(documents), _INSERTED_AT_ONCE):
         await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE], ordered=False)
-    return Folded(len(documents), len(stored), dict(added), applied, stuck)
+    return Folded(len(documents), len(stored), dict(added), applied, stuck, gaps)
 
 
 def _until(job: Job, stream: Sequence[EventDocument]) -> Sequence[EventDocument]:

@@ -3,7 +3,8 @@
 Without an option that says otherwise: all views, beside those that are shown; they are compared
 with the log, and take their place in one instant. Until then nothing of it is seen; stopped or
 killed at any moment, it leaves what is shown as it was. What was shown before is dropped soon
-after, unless --keep-old keeps it for --rollback.
+after, unless --keep-old keeps it for --rollback. Not where events have vanished from the log that
+are shown, or of which a later version is there: --accept-loss says that this is known.
 
   --verify            write nothing; compare what is shown with the log, and say what differs
   --ticket ID...      fold single tickets again, in place; that frees parked ones
@@ -101,6 +102,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--keep-old", action="store_true", help="keep what was shown before")
     parser.add_argument(
+        "--accept-loss", action="store_true", help="even if events have vanished from the log"
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         choices=range(_MOST_WORKERS + 1),
@@ -115,11 +119,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.until is None and (options.name or options.by):
         parser.error("--name and --by go with --until")
-    if options.keep_old and (
+    if (options.keep_old or options.accept_loss) and (
         options.projection not in (None, tickets.COLLECTION)
         or any((options.verify, options.ticket, options.until, options.rollback))
     ):
-        parser.error("--keep-old goes with building all views")
+        parser.error("--keep-old and --accept-loss go with building all views")
     return options
 
 
@@ -166,7 +170,9 @@ async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) 
         summary = await rebuild.one(options.projection)
         what = f"{options.projection} is shown anew"
     else:
-        summary = await rebuild.everything(keep_former=options.keep_old)
+        summary = await rebuild.everything(
+            keep_former=options.keep_old, accept_loss=options.accept_loss
+        )
         what = "the new views are shown"
     report.summary(summary, what)
     return 0
