@@ -226,6 +226,7 @@ async def test_export_verify_checkpoint_and_restore_as_commands(tmp_path):
     public = str(key.with_suffix(".pub"))
     checked = ("scripts.verify", "--file", str(file), "--checkpoint", str(kept), "--key", public)
     assert "ok: every event is as it was written" in await does(*checked)
+    assert "nothing vouches" in await does("scripts.verify", "--file", str(file), code=3)
 
     restored = {"CASEBOOK_DATA_DIR": str(other)}
     refused = await does("scripts.restore", str(file), changed=restored, code=1)
