@@ -1,12 +1,11 @@
 """Ending tasks that work with the database."""
 
 import asyncio
-from typing import Any
 
 _AGAIN_SECONDS = 3.0
 
 
-async def end(*tasks: "asyncio.Task[Any]") -> None:
+async def end(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks and wait until they have ended, whatever they raise.
 
     They are cancelled again if that takes long. PyMongo's async client waits for its sockets by
