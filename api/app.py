@@ -47,6 +47,7 @@ from api.timekeeper import Timekeeper
 from api.tokens import Tokens
 from api.visible import Views
 from eventstore.driver import Database
+from eventstore.ending import end
 from eventstore.log_checkpoints import LogCheckpoints, Witness, last_path, signing_key
 from eventstore.store import EventStore
 from projections import keeping
@@ -154,9 +155,7 @@ def create_app(
                 yield
             finally:
                 feeds.end()
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
+                await end(*running)
                 await feeds.closed()
                 await access.log.written()
 

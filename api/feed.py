@@ -32,6 +32,7 @@ from domain.errors import CasebookError
 from domain.events import EVENT_TYPES
 from domain.values import at_most
 from eventstore.driver import Database
+from eventstore.ending import end
 from eventstore.failures import answering, translating
 from eventstore.store import EventStore, stream_order
 
@@ -183,7 +184,7 @@ class Feeds:
 
     async def closed(self) -> None:
         """Wait until all streams are closed, after `end`."""
-        await asyncio.gather(*self._makers, return_exceptions=True)
+        await end(*self._makers)
         await self._tails.closed()
 
     def _enter(self, kind: str, whose: str, most: int, each: int) -> Callable[[], None]:

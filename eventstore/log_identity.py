@@ -31,6 +31,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.ending import end
 from eventstore.envelope import utc_now
 from eventstore.failures import StoreError, answering, translating
 
@@ -162,8 +163,7 @@ class LogIdentity:
             yield
         finally:
             self._at_work -= 1
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await end(watching)
             try:
                 await self._processes.delete_one({"_id": self._me})
             except PyMongoError:
@@ -180,9 +180,7 @@ class LogIdentity:
             if working.done():
                 await working
         finally:
-            for task in (working, replaced):
-                task.cancel()
-            await asyncio.gather(working, replaced, return_exceptions=True)
+            await end(working, replaced)
 
     async def end_when_replaced(self) -> None:
         """Wait until the log turns out to be another one, then raise LogReplaced."""

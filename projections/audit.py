@@ -32,6 +32,7 @@ from domain.errors import CasebookError
 from domain.events import JsonObject
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.driver import Database, Session
+from eventstore.ending import end
 from eventstore.envelope import EventDocument, is_event
 from eventstore.store import EventStore, Feed
 from projections import saved_views, sums, tickets
@@ -397,7 +398,6 @@ async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
     try:
         yield appended
     finally:
-        following.cancel()
-        [ended] = await asyncio.gather(following, return_exceptions=True)
-    if isinstance(ended, Exception):  # the audit has missed something, and cannot say what
-        raise ended
+        await end(following)
+    if not following.cancelled() and (ended := following.exception()) is not None:
+        raise ended  # the audit has missed something, and cannot say what

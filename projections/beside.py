@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.ending import end
 from eventstore.failures import describe
 
 _log = logging.getLogger(__name__)
@@ -65,5 +66,4 @@ async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         raise
     finally:
         over = True
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end(running)

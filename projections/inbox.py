@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from eventstore.ending import end
 from eventstore.envelope import EventDocument, is_event
 from eventstore.progress import Progress
 from eventstore.store import Change, Feed, ResumeToken
@@ -90,5 +91,4 @@ async def gathering(feed: Feed, progress: Progress | None = None) -> AsyncIterat
     try:
         yield inbox
     finally:
-        filling.cancel()
-        await asyncio.gather(filling, return_exceptions=True)
+        await end(filling)

@@ -236,19 +236,18 @@ class _Server:
         try:
             async with asyncio.timeout(_SEEN_SECONDS):
                 while not self._losing.lost.is_set():
-                    await _is_well(port)  # which sends what is not sent otherwise
+                    await _lacking(port)  # which sends what is not sent otherwise
         except TimeoutError:
             seen = ", ".join(sorted(self._losing.seen))
             raise PromiseBroken(f"{kind} was not sent in {_SEEN_SECONDS} s, but {seen}") from None
-        what = "the connection is given up"
+        lacking = ["the connection is given up"]
         try:
             async with asyncio.timeout(self._losing.lost_at + _PATIENCE_SECONDS - time.monotonic()):
                 while wire.waiting:  # noqa: ASYNC110
                     await asyncio.sleep(_PAUSE_SECONDS)
-                what = "it is as before"
-                await _until_well(port)
+                await _until_well(port, lacking)
         except TimeoutError:
-            late = f"{kind}: it is not so after {_PATIENCE_SECONDS:.0f} s that {what}"
+            late = f"{kind}: it is not so after {_PATIENCE_SECONDS:.0f} s that {lacking[0]}"
             raise PromiseBroken(late) from None
         took = time.monotonic() - self._losing.lost_at
         began = time.monotonic()
@@ -275,25 +274,36 @@ async def _serve_again_and_again(settings: dict[str, str]) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _until_well(port: int) -> None:
-    """Wait until a command is taken, a list shows it, and the server is ready."""
-    while not await _is_well(port):  # noqa: ASYNC110
+async def _until_well(port: int, lacking: list[str] | None = None) -> None:
+    """Wait until a command is taken, a list shows it, and the server is ready.
+
+    `lacking` is told what is not so.
+    """
+    while what := await _lacking(port):
+        if lacking is not None:
+            lacking[:] = [what]
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-async def _is_well(port: int) -> bool:
-    with suppress(ConnectionError):
+async def _lacking(port: int) -> str:
+    """Give what is not as it should be; nothing if all is."""
+    try:
         async with Connection(port, HEADERS) as connection:
             opening = {"subject": "Soak", "requester": "soak"}
             answer = await connection.post("/tickets", opening, {"Prefer": "wait=2"})
-            if answer.status != 201 or not answer.applied:
-                return False
+            if answer.status != 201:
+                return f"a command is taken, but {answer.status}: {answer.body[:300]!r}"
+            if not answer.applied:
+                shown = await connection.get("/projections")
+                return f"views show a command within 2 s, but {shown.body[:1000]!r}"
             ticket = answer.json()["ticket_id"]
             for path in (f"/tickets?after={ticket}@1", "/dashboard", "/readyz"):
-                if (await connection.get(path)).status != 200:
-                    return False
-            return True
-    return False
+                answer = await connection.get(path)
+                if answer.status != 200:
+                    return f"{path} is answered, but {answer.status}: {answer.body[:300]!r}"
+    except ConnectionError as error:
+        return f"the server answers, but {error}"
+    return ""
 
 
 async def vanish(
