@@ -260,6 +260,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
 
     @routes.get(
         "/persons/{person_id}/data",
+        status_code=200,
         response_class=NdjsonFile,
         responses={
             200: {
