@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from eventstore.driver import Database, DriverName, connect
 from eventstore.envelope import TICKET_EVENTS
 from projections.generations import FIRST
+from scripts.soak.wire import url_at
 
 Holds = Callable[[bytes], bool]
 
@@ -107,10 +108,7 @@ async def late_wire(url: str, driver: DriverName) -> AsyncIterator[tuple[LateWir
     parts = urlsplit(url)
     wire = LateWire(parts.hostname or "", parts.port or 27017)
     async with await asyncio.start_server(wire.take, "127.0.0.1", 0) as server:
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        # Or the driver would go on to the address that the database says it has.
-        options = "&".join(filter(None, [parts.query, "directConnection=true"]))
-        database = connect(urlunsplit(("mongodb", address, parts.path, options, "")), driver)
+        database = connect(url_at(url, server.sockets[0].getsockname()[1]), driver)
         try:
             yield wire, FIRST.of(database)
         finally:

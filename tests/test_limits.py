@@ -52,8 +52,10 @@ async def losing(database, *lost):
     listening = Losing(*lost)
     async with through(database.url, listening) as (url, _):
         own = connect(url, database.driver)
-        yield own, listening
-        await own.close()
+        try:
+            yield own, listening
+        finally:
+            await own.close()
 
 
 def things(database):

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
 from scripts.soak.patience import patience
 from scripts.soak.promises import free_port
-from scripts.soak.wire import decoded, unlimited
+from scripts.soak.wire import decoded, unlimited, url_at
 from tests.projecting import until
 from tests.test_api import OPEN
 from tests.test_import import script
@@ -99,9 +100,8 @@ class Heard(set[tuple[str, str]]):
 @asynccontextmanager
 async def listening_in(url):
     """A way to the database on which everything that is asked of it is heard."""
-    address, _, rest = url.removeprefix("mongodb://").partition("/")
-    login, at, address = address.rpartition("@")
-    host, _, port = address.partition(":")
+    parts = urlsplit(url)
+    host, port = parts.hostname, parts.port
     heard = Heard()
 
     async def pass_on(reader, writer):
@@ -139,11 +139,7 @@ async def listening_in(url):
             await asyncio.wait([back])
 
     async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
-        own = server.sockets[0].getsockname()[1]
-        # Or the client would go on to the address that the server says it has.
-        name, _, options = rest.partition("?")
-        options = "&".join([o for o in options.split("&") if o] + ["directConnection=true"])
-        yield f"mongodb://{login}{at}127.0.0.1:{own}/{name}?{options}", heard
+        yield url_at(url, server.sockets[0].getsockname()[1]), heard
 
 
 OF_KEYS = ("persons", "keyring")

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from eventstore.driver import connect
 from eventstore.store import EventStore
@@ -41,6 +41,7 @@ from scripts.soak.promises import (
     require,
 )
 from scripts.soak.views import Check, audited, caught_up
+from scripts.soak.wire import url_at
 
 CONNECTIONS = 500
 _BEYOND = 1300  # more than a process serves at once
@@ -245,14 +246,7 @@ async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
     parts = urlsplit(url)
     cutting = _Cutting(parts.hostname or "", parts.port or 27017)
     async with await asyncio.start_server(cutting.take, "127.0.0.1", 0) as server:
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        # Or clients would go on to the address that the database says it has.
-        options = "&".join(filter(None, [parts.query, "directConnection=true"]))
-        login, at, _ = parts.netloc.rpartition("@")
-        yield (
-            urlunsplit(("mongodb", f"{login}{at}{address}", parts.path or "/", options, "")),
-            cutting,
-        )
+        yield url_at(url, server.sockets[0].getsockname()[1]), cutting
     for connection in cutting.connections:
         connection.cancel()
     await asyncio.gather(*cutting.connections, return_exceptions=True)

@@ -126,15 +126,21 @@ def unlimited(commands: Iterable[JsonObject]) -> set[str]:
     return {next(iter(c)) for c in commands if "maxTimeMS" not in c} - _WITHOUT_LIMIT
 
 
+def url_at(url: str, port: int) -> str:
+    """Return the URL of the same database, by another port of this machine."""
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    # Or clients would go on to the address that the database says it has.
+    options = "&".join(filter(None, [parts.query, "directConnection=true"]))
+    return urlunsplit(("mongodb", f"{login}{at}127.0.0.1:{port}", parts.path or "/", options, ""))
+
+
 @asynccontextmanager
 async def through(url: str, heard: Heard) -> AsyncIterator[tuple[str, Wire]]:
     """Give another URL of the same database, and what stands between; for servers of one host."""
     parts = urlsplit(url)
     wire = Wire(parts.hostname or "", parts.port or 27017, heard)
     async with await asyncio.start_server(wire.take, "127.0.0.1", 0) as server:
-        address = f"127.0.0.1:{cast('int', server.sockets[0].getsockname()[1])}"
-        # Or clients would go on to the address that the database says it has.
-        options = "&".join(filter(None, [parts.query, "directConnection=true"]))
-        yield urlunsplit(("mongodb", address, parts.path or "/", options, "")), wire
+        yield url_at(url, cast("int", server.sockets[0].getsockname()[1])), wire
         server.close()
         await wire.close()
