@@ -146,7 +146,7 @@ async def costs(counted, listing, limit, windows):
         position = Position("", page[-1][listing.by], page[-1]["_id"])
 
 
-COUNT = 1200
+COUNT = 800
 PAGE = 51
 EMBEDDED_ONLY = pytest.mark.skipif(
     "CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="MongoDB reads lists along its indexes"
@@ -223,11 +223,11 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
 async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
     """Tickets that are imported where there were none; and new ones at the end."""
     counted, windows = Counted(database), Windows()
-    await write_history(database, history("even", 500))
+    await write_history(database, history("even", 300))
     listing = Listing([], "-opened_at")
     await costs(counted, listing, PAGE, windows)
     for shape in ("gaps of years", "one burst", "dates ahead"):
-        await write_history(database, history(shape, 1000, seed=2 + len(shape)))
+        await write_history(database, history(shape, 600, seed=2 + len(shape)))
         _, found = await costs(counted, listing, PAGE, windows)
         warm, again = await costs(counted, listing, PAGE, windows)
         assert found == again == await database.collection(tickets.COLLECTION).count_documents({})
