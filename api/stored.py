@@ -59,7 +59,7 @@ async def look_through(database: Database, *, everything: bool = False) -> Async
             continue
         reader = Reader(database.unreadable, kind.collection, kind.read)
         unreadable: list[object] = []
-        async for document in shown.collection(kind.collection).find():
+        async for document in shown.scan(kind.collection):
             if kind.collection == checkpoints.COLLECTION and isinstance(document["_id"], str):
                 continue  # of a version that kept something else there
             unreadable += [d["_id"] for d in reader.apart([document])[1]]

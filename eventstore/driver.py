@@ -124,13 +124,16 @@ class Database:
         condition: Mapping[str, object] | None = None,
         wanted: Mapping[str, object] | None = None,
         codec_options: "CodecOptions[JsonObject] | None" = None,
+        *,
+        of_keys: bool = False,
     ) -> AsyncCursor[JsonObject]:
-        """Give all documents of a collection, or as many as there are, in the order of storage.
+        """Return all documents of a collection, or as many as there are, in the order of storage.
 
         That lasts for as long as the next ones come within ANSWER_SECONDS. It can be part of no
-        transaction.
+        transaction. `of_keys`: of the database of the keys of persons.
         """
-        collection = self._scans[self.name][self._names.get(name, name)]
+        database = keys_of(self.name) if of_keys else self.name
+        collection = self._scans[database][self._names.get(name, name)]
         if codec_options is not None:
             collection = collection.with_options(codec_options=codec_options)
         limit = int(SCAN_SECONDS * 1000)
@@ -371,7 +374,7 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
 
     clock, unreadable = DatabaseClock(ask_time), Unreadable()
     vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable)
-    identity = LogIdentity(client[name])
+    identity = LogIdentity(client[name], clock.now)
     return Database(
         client, name, url, driver, masters, scans, vault, clock, identity, unreadable=unreadable
     )

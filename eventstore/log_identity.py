@@ -85,7 +85,11 @@ class Identity(NamedTuple):
 class LogIdentity:
     """The identity of one database's log, as this process knows it."""
 
-    def __init__(self, database: AsyncDatabase[JsonObject]) -> None:
+    def __init__(
+        self, database: AsyncDatabase[JsonObject], now: Callable[[], datetime] = utc_now
+    ) -> None:
+        """`now`: the database's clock."""
+        self._now = now
         self._identity = database[COLLECTION]
         self._processes = database[PROCESSES]
         self._known: UUID | None = None
@@ -115,7 +119,7 @@ class LogIdentity:
             made: JsonObject = {
                 "_id": _LOG,
                 "log": uuid4(),
-                "made_at": utc_now(),
+                "made_at": self._now(),
                 "why": "it is new",
             }
             try:
@@ -201,7 +205,12 @@ class LogIdentity:
         Raises StoreError.
         """
         new = uuid4()
-        change: JsonObject = {"log": new, "made_at": utc_now(), "why": why, "restoring": restoring}
+        change: JsonObject = {
+            "log": new,
+            "made_at": self._now(),
+            "why": why,
+            "restoring": restoring,
+        }
         with translating():
             await self._identity.update_one({"_id": _LOG}, {"$set": change}, upsert=True)
         return new

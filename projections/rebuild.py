@@ -479,8 +479,7 @@ class Rebuild:
         suspects: list[UUID] = []
         totals: Counter[int] = Counter()
         some: dict[UUID, int] = {}
-        reads = shown.collection(tickets.COLLECTION)
-        async for document in reads.find({}, {"version": 1}, batch_size=_TICKETS_AT_ONCE):
+        async for document in shown.scan(tickets.COLLECTION, {}, {"version": 1}):
             ticket_id, version = cast("UUID", document["_id"]), document.get("version")
             if isinstance(version, int):
                 some[ticket_id] = version

@@ -19,7 +19,6 @@ import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -186,7 +185,7 @@ async def back_up(
     documents: Counter[str] = Counter()
     for name in PLAIN:
         with (folder / f"{name}.ndjson").open("wb") as file:
-            async for document in collection_of(db, name).find(batch_size=1000):
+            async for document in db.scan(name, of_keys=name in KEYS):
                 file.write(sealed_file.to_line(document))
                 documents[name] += 1
     documents["events"] = await _export(EventStore(db), folder / LOG)
@@ -208,7 +207,7 @@ async def back_up(
     identity = await db.identity.read()
     manifest = Manifest(
         format=FORMAT,
-        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        taken_at=db.clock.now().isoformat(timespec="seconds"),
         log=None if identity is None else str(identity.log),
         files=_checksums(folder),
         documents={name: documents[name] for name in sorted(documents)},
@@ -237,7 +236,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
     if db.masters is None:
         raise NoMasterKey
     for name in KEYS:
-        async for document in collection_of(db, name).find(batch_size=1000):
+        async for document in db.scan(name, of_keys=name in KEYS):
             if document.get("key") is None:  # of somebody who was erased
                 yield name, document
                 continue
@@ -249,7 +248,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
                 continue
             yield name, {k: v for k, v in document.items() if k != "master"} | {"key": plain}
     for name in SECRET:
-        async for document in collection_of(db, name).find(batch_size=1000):
+        async for document in db.scan(name, of_keys=name in KEYS):
             yield name, document
     path = settings.signing_key_path
     for name, each in ((SIGNING_KEY, path), (LAST, last_path(path))):

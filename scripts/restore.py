@@ -360,7 +360,7 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
     """Say how many tickets would not read for want of keys: of neither backup nor database."""
     known: set[UUID] = set()
     keyring = await backup.collection_of(db, KEYRING).find_one({}, {"_id": 1}) is not None
-    async for document in backup.collection_of(db, PERSONS).find({}, {"_id": 1}):
+    async for document in db.scan(PERSONS, {}, {"_id": 1}, of_keys=True):
         known.add(cast("UUID", document["_id"]))
     for name, document in source.secret():
         keyring = keyring or name == KEYRING

@@ -314,10 +314,10 @@ async def views_ahead(db: Database, verification: Verification) -> int | None:
             return None
         if not active["shape"]:  # they are of the log from before a restore
             return None
-        reads = db.collection(f"ticket_reads_{numbers['ticket_reads']}")
+        reads = f"ticket_reads_{numbers['ticket_reads']}"
         shown = {
             str(each["_id"]): each.get("version")
-            async for each in reads.find({}, {"version": 1}, batch_size=1000)
+            async for each in db.scan(reads, {}, {"version": 1})
         }
     except OperationFailure:
         return None
