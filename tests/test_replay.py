@@ -111,7 +111,7 @@ async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, e
         (("--until", "2026-01-01", "--name", "A B"), "must be letters a-z"),
         (("--projection", "everything"), "invalid choice"),
         (("--name", "x"), "go with --until"),
-        (("--verify", "--keep-old"), "goes with building all views"),
+        (("--verify", "--keep-old"), "go with building all views"),
         (("--verify", "--rollback"), "not allowed with"),
         (("--workers", "65"), "invalid choice"),
         (("--most", "x"), "is no number of differences"),

@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +129,7 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
     for ticket in tickets:
         await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
     await let_in(url)
+    auditor = await let_in(url, "auditor")  # whose streams are nobody else's share
     port = free_port()
     follower, exporter = Consumer(port), Consumer(port)
     counted: Counter[str] = Counter()
@@ -157,7 +158,7 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
             async with process("scripts.serve", **settings) as api, AsyncExitStack() as deaf:
                 await ready(port)
                 for _ in range(_DEAF):
-                    await deaf.enter_async_context(not_reading(port))
+                    await deaf.enter_async_context(not_reading(port, auditor))
                 before = memory_bytes(api.pid)
                 for _ in range(min(_ROUNDS_A_LIFE, cuts - rounds)):
                     await asyncio.gather(
@@ -193,12 +194,12 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
 
 
 @asynccontextmanager
-async def not_reading(port: int) -> AsyncIterator[None]:
+async def not_reading(port: int, caller: Mapping[str, str]) -> AsyncIterator[None]:
     """A client of the stream that never reads."""
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", port))
-        shown = f"Authorization: {HEADERS['Authorization']}\r\n".encode()
+        shown = f"Authorization: {caller['Authorization']}\r\n".encode()
         deaf.sendall(b"GET /events/stream?from=beginning HTTP/1.0\r\n" + shown + b"\r\n")
         yield
 

@@ -75,6 +75,7 @@ class _Load(NamedTuple):
                         await self._note(await connection.get(path))
                     continue
                 sent = command(random.choice(self.tickets))  # noqa: S311
+                sent.headers |= caller  # sent again, it is the same caller's
                 self.ledger.sent.append(sent)
                 await self._send(connection, sent)
 

@@ -35,11 +35,13 @@ HEADERS = {"Authorization": f"Bearer {_TEXT}"}
 
 
 async def let_in_many(url: str, count: int) -> list[dict[str, str]]:
-    """Give so many callers' headers, each by a key of its own."""
+    """Return the headers of so many callers, each somebody else: of what is bounded each has a
+    share.
+    """
     connected = connect(url)
     try:
-        order = KeyOrder(principal=ACTOR.id, role="supervisor")
-        made = [await Keys(connected).make(order, "a soak") for _ in range(count)]
+        orders = [KeyOrder(principal=f"{ACTOR.id}-{n}", role="supervisor") for n in range(count)]
+        made = [await Keys(connected).make(order, "a soak") for order in orders]
     finally:
         await connected.close()
     return [{"Authorization": f"Bearer {text}"} for _, text in made]

@@ -38,8 +38,12 @@ ADMIN, SUPERVISOR, AGENT, AUDITOR = 4, 2, 7, 5
 _GOOD, _GOOD_FOR_NOTHING = (0, 1, 2, 4, 5, 6, 7, 8, 9), (3, 10, 11, 12)
 _CHANGED: Mapping[str, frozenset[str]] = {
     "api_keys": frozenset({"revoked_at"}),
-    "webhooks": frozenset({"since", "backfill", "url", "types", "filter"}),
-    "webhook_deliveries": frozenset({"status", "failures", "next_at", "attempts", "done_at"}),
+    "webhooks": frozenset(
+        {"since", "backfill", "url", "types", "filter", "ended_at", "rests_until"}
+    ),
+    "webhook_deliveries": frozenset(
+        {"status", "failures", "failing_since", "next_at", "attempts", "done_at"}
+    ),
     "webhook_dispatch": frozenset({"owner", "epoch", "seen_at", "token", "looked_at"}),
     "saved_views": frozenset({"id", "filter", "saved_at"}),
 }

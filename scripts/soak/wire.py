@@ -30,6 +30,8 @@ _WITHOUT_LIMIT = frozenset(
         "isMaster",
         "ismaster",
         "killCursors",
+        "saslContinue",  # of the driver, which signs in before it asks
+        "saslStart",
     }
 )
 
