@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
-from ipaddress import ip_network
 
 import limits
 from fastapi import Request
@@ -37,6 +36,7 @@ from api.access import (
 from api.access_log import AccessLog, Asking, Outcome
 from api.keys import PREFIX, Keys
 from api.problems import answer_to
+from api.shares import network_of
 from api.tokens import Tokens, TokensUncheckable
 from domain.errors import Forbidden, PersonGone
 from eventstore.failures import StoreUnavailable, answering
@@ -44,7 +44,6 @@ from eventstore.failures import StoreUnavailable, answering
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
 _FAILURES = limits.parse("5/second")
-_NETWORK_BITS = 64
 _LOOK_SECONDS = 1.0
 _LOOKED_UP = limits.parse("100/second")
 _FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
@@ -138,11 +137,7 @@ def _whose(who: Principal) -> str:
 
 def _from(scope: Scope) -> str:
     """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
-    address = Asking.of(scope).address
-    with suppress(ValueError):
-        if address is not None and ":" in address:
-            return f"at {ip_network((address, _NETWORK_BITS), strict=False)}"
-    return f"at {address}"
+    return f"at {network_of(Asking.of(scope).address)}"
 
 
 class Gate:

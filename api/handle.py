@@ -272,7 +272,7 @@ class Handler:
         if earlier is None or earlier.fingerprint != command.fingerprint:
             return False
         try:
-            await self._store.append(earlier.events)
+            await self._store.append(earlier.events, sent_before=True)
         except VersionConflict:
             pass  # it never will be written
         except StoreError as error:  # which says nothing of what was sent before

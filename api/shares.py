@@ -5,8 +5,20 @@ all who ask, and each principal has at most a part of it, with however many keys
 """
 
 from collections import Counter
+from contextlib import suppress
+from ipaddress import ip_network
 
 from domain.errors import CasebookError
+
+_NETWORK_BITS = 64
+
+
+def network_of(address: str | None) -> str:
+    """Return whose share an address has: of IPv6, its network's, of which one has all addresses."""
+    with suppress(ValueError):
+        if address is not None and ":" in address:
+            return str(ip_network((address, _NETWORK_BITS), strict=False))
+    return str(address)
 
 
 class ShareTaken(CasebookError):

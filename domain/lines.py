@@ -35,6 +35,17 @@ _SEEN = frozenset(
 """Format characters that are signs (Prepended_Concatenation_Mark)."""
 _JOINERS = frozenset("\u200c\u200d")
 _JOINED = frozenset({"Lo", "Mn", "Mc", "Me", "So", "Sk"})
+_VARIANTS = frozenset(
+    chr(code)
+    for codes in ((0x180B, 0x180C, 0x180D, 0x180F), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
+    for code in codes
+)
+"""Variation selectors: marks that show nothing by themselves, and choose the form of what is before
+them. Taken there alone, once: behind a letter that has no variants they make another name of one.
+"""
+_HAVE_VARIANTS = frozenset({"Lo", "So", "Sk", "Sm"})
+_SEEN_AS_EMOJI = frozenset("\u203c\u2049\u2139\u3030")
+_KEYCAP = "\u20e3"
 _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2065\u2800\u3164\uffa0")
 _KEPT_FOR_NOTHING = (range(0xFFF0, 0xFFF9), range(0xE0080, 0xE0100), range(0xE01F0, 0xE1000))
 
@@ -44,12 +55,18 @@ def check_line(what: str, text: str) -> None:
     if text.isascii() and text.isprintable():
         return
     for n, character in enumerate(text):
+        if character in _VARIANTS and not _is_variant(text, n):
+            raise _refused(what, character)
         if _is_refused(character) and not _joins(text, n):
-            raise Unacceptable(
-                "not_one_line",
-                f"{what} must not hold {_named(character)}: names and one-line values take "
-                "nothing that breaks a line, hides, or turns text",
-            )
+            raise _refused(what, character)
+
+
+def _refused(what: str, character: str) -> Unacceptable:
+    return Unacceptable(
+        "not_one_line",
+        f"{what} must not hold {_named(character)} here: names and one-line values take nothing "
+        "that breaks a line, hides, or turns text",
+    )
 
 
 def check_lines(command: BaseModel) -> None:
@@ -69,6 +86,16 @@ def _lines_of(kind: type[BaseModel]) -> tuple[str, ...]:
 def _is_line(hint: object) -> bool:
     marked = ONE_LINE in getattr(hint, "__metadata__", ())
     return marked or any(_is_line(part) for part in get_args(hint))
+
+
+def _is_variant(text: str, n: int) -> bool:
+    """Say whether a variation selector stands behind what has variants, and alone."""
+    if n == 0:
+        return False
+    before, after = text[n - 1], text[n + 1 : n + 2]
+    if before.isascii():
+        return after == _KEYCAP
+    return before in _SEEN_AS_EMOJI or unicodedata.category(before) in _HAVE_VARIANTS
 
 
 def _is_refused(character: str) -> bool:

@@ -390,7 +390,11 @@ async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running], timeout=_ENDING_SECONDS)
+        clock = asyncio.get_running_loop().time
+        until = clock() + _ENDING_SECONDS
+        while not running.done() and (left := until - clock()) > 0:
+            with suppress(asyncio.CancelledError):  # who is cancelled again waits all the same
+                await asyncio.wait([running], timeout=left)
         running.cancel()
         raise
 

@@ -274,13 +274,13 @@ class EventStore:
                     found |= {event["ticket_id"] async for event in events}
         return found
 
-    async def append(self, events: Sequence[Envelope]) -> None:
+    async def append(self, events: Sequence[Envelope], *, sent_before: bool = False) -> None:
         """Write the events of one command, all or none, and return when they are durable.
 
         They may be of several tickets, each ticket's in order. Where no answer comes, the same
         documents are sent again: reading would not tell, for what was sent may arrive later. In the
         end they are written now, or were before; or their versions are another's, and then they
-        never will be.
+        never will be. `sent_before`: they were sent before, and nobody knows what became of that.
 
         Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
         StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends;
@@ -291,11 +291,16 @@ class EventStore:
             raise NothingToAppend
         await self.check_log()
         documents = [to_document(event) for event in events]
+
+        async def send() -> None:
+            await self.check_log()  # the process may have been frozen since it was sent last
+            await self._write(documents)
+
         await send_until_known(
-            lambda: self._write(documents),
+            send,
             lambda: self._are_written(documents),
             patience_seconds=self._patience_seconds,
-            may_meet_itself=len(documents) > 1,
+            may_meet_itself=sent_before or len(documents) > 1,
         )
 
     async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:

@@ -14,12 +14,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
 from eventstore.driver import Database
+from eventstore.failures import UNANSWERED
 from eventstore.store import EventStore, Recorded
 from projections import tickets
 from projections.checkpoints import Checkpoints
@@ -33,6 +35,8 @@ OVERDUE_SECONDS = 5.0
 _LOOKED_AT_EVENTS = 5_000
 _CLOCKS_DIFFER_SECONDS = 5.0
 _COUNTED_SECONDS = 60.0
+_COUNT_SECONDS = 2.0
+"""For how long whoever looks waits for an exact count."""
 
 Condition = Literal["current", "slow", "stuck"]
 
@@ -115,6 +119,7 @@ class Health:
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
+        self._counting: tuple[Database, asyncio.Task[Report]] | None = None
         self._vanished = (float("-inf"), 0)  # when it was counted, and how many events
 
     async def look(self, database: Database, *, exact: bool = False) -> Report:
@@ -154,19 +159,40 @@ class Health:
             self._unmoved = None
         elif self._does_not_move(report.folded_events):
             # The estimate may be wrong for long, after a crash.
-            return (
-                replace(report, condition="stuck")
-                if exact
-                else await self.look(database, exact=True)
-            )
+            if exact:
+                return replace(report, condition="stuck")
+            return await self._counted(database) or report
         return report
 
     async def _with_vanished(self, report: Report, database: Database) -> Report:
         """Say how many events have vanished, by a count that is no estimate, made now and then."""
         counted_at, vanished = self._vanished
-        if time.monotonic() - counted_at > _COUNTED_SECONDS:
-            return await self.look(database, exact=True)
+        if time.monotonic() - counted_at > _COUNTED_SECONDS and (
+            counted := await self._counted(database)
+        ):
+            return counted
         return replace(report, condition="stuck", vanished_events=vanished) if vanished else report
+
+    async def _counted(self, database: Database) -> Report | None:
+        """Look with the log counted exactly; None if that takes longer than a moment.
+
+        It goes on then, and whoever looks next has what came of it. There is never more than one:
+        whoever asks how it is must not have the log counted over and over.
+        """
+        if self._counting is None or self._counting[0] != database:
+            if self._counting is not None:
+                self._counting[1].cancel()
+            looking = asyncio.create_task(self.look(database, exact=True), context=Context())
+            self._counting = (database, looking)
+        _, looking = self._counting
+        done, _ = await asyncio.wait({looking}, timeout=_COUNT_SECONDS)
+        if not done:
+            return None
+        self._counting = None
+        try:
+            return looking.result()
+        except UNANSWERED:
+            return None
 
     def _does_not_move(self, folded: int) -> bool:
         now = time.monotonic()

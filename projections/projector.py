@@ -280,7 +280,11 @@ class Projector:
             return None
         if counts != suspicion:
             return counts  # something may be on its way: look again
-        report = await self._health.look(self._database, exact=True)
+        try:
+            report = await self._health.look(self._database, exact=True)
+        except UNANSWERED as error:  # no reason to follow no longer
+            _log.warning("the log cannot be counted: %s", describe(error))
+            return counts
         folded, stored = report.log_events - report.missing_events, report.log_events
         if folded == stored:
             return None

@@ -39,6 +39,7 @@ from domain.events import JsonObject
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database
 from eventstore.limits import make_index
+from eventstore.resend import insert
 from eventstore.store import ResumeToken
 from projections.saved_views import TicketFilter, requester_of, stored_filter
 
@@ -186,10 +187,11 @@ class Webhooks:
         return [cast("UUID", document["_id"]) async for document in found]
 
     async def add(self, hook: Webhook) -> None:
-        """Keep a new one. Raises TooManyWebhooks."""
+        """Keep a new one. Raises TooManyWebhooks; OutcomeUnknown, StoreFailed."""
         if await self._hooks.count_documents({}) >= MOST_WEBHOOKS:
             raise TooManyWebhooks
-        await self._hooks.insert_one(
+        await insert(
+            self._hooks,
             {
                 "_id": hook.id,
                 "url": hook.url,
@@ -200,7 +202,7 @@ class Webhooks:
                 "created_at": hook.created_at,
                 "created_by": hook.created_by,
                 "backfill": _backfill_document(hook.backfill),
-            }
+            },
         )
 
     async def change(

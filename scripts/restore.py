@@ -35,6 +35,7 @@ from eventstore.archive import Manifest, Summing, from_line, lines, manifest_pat
 from eventstore.driver import Database
 from eventstore.envelope import EventDocument
 from eventstore.key_files import KeyUnusable, place
+from eventstore.limits import count, make_index
 from eventstore.log_checkpoints import COLLECTION as LOG_CHECKPOINTS
 from eventstore.log_checkpoints import LogCheckpoints, last_path, signing_key
 from eventstore.log_identity import ALIVE_SECONDS
@@ -152,6 +153,7 @@ async def main() -> int:
             await refuse_while_processes_run(db)
             await db.identity.replace(why)
             await Generations(db).discredit()
+            await _send_from_now_on(db, EventStore(db))
         else:
             why = options.why or _why(source)
             open_keys(source, db, passphrase)
@@ -293,11 +295,11 @@ async def restore(
     await _require_same(store, source.log)
     await _require_counts(db, source)
     if source.key is not None:
-        await db.client[keys_of(db.name)][PERSONS].create_index([("known_by", 1)], unique=True)
+        await make_index(db.client[keys_of(db.name)][PERSONS], [("known_by", 1)], unique=True)
         if settings is not None:
             _place_signing_key(source, settings)
-    for name, count in (source.whole.documents if source.whole else {}).items():
-        print(f"{name}: {count}")
+    for name, number in (source.whole.documents if source.whole else {}).items():
+        print(f"{name}: {number}")
     print(f"{source.manifest.tickets} tickets, {source.manifest.events} events restored")
     code = await _show_that_it_reads(db, incomplete=incomplete)
     if not done:
@@ -453,7 +455,7 @@ async def _require_counts(db: Database, source: Source) -> None:
         return
     expected = [*backup.PLAIN, *(backup.SECRET + backup.KEYS if source.key is not None else ())]
     for name in expected:
-        found = await backup.collection_of(db, name).count_documents({})
+        found = await count(backup.collection_of(db, name))
         if found < source.whole.documents.get(name, 0):
             raise RestoreRefused(
                 f"{name} has {found} documents now, and the backup has "
@@ -464,7 +466,8 @@ async def _require_counts(db: Database, source: Source) -> None:
 async def _send_from_now_on(db: Database, store: EventStore) -> None:
     """Have webhooks told of what comes from now on, and not of all that was restored."""
     token, now = await store.position(), await db.server_time()
-    await db.collection(webhooks.WEBHOOKS).update_many({}, {"$set": {"since": token}})
+    now_on: JsonObject = {"since": token, "backfill": None}
+    await db.collection(webhooks.WEBHOOKS).update_many({}, {"$set": now_on})
     position: JsonObject = {"token": token, "looked_at": now}
     first: JsonObject = {"owner": None, "epoch": 0, "seen_at": now}
     await db.collection(webhooks.DISPATCH).update_one(

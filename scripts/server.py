@@ -13,13 +13,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.feed import Feeds
 from api.settings import Settings, is_loopback
+from api.shares import network_of
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""
 _MOST_CONNECTIONS = 2_000
 _ADDRESSES_CONNECTIONS = 500
-"""How many one address may keep open without asking anything; a proxy that is trusted, and this
-very machine, stand for many.
+"""How many one address, or network of IPv6, may keep open without asking anything; a proxy that is
+trusted, and this very machine, stand for many.
 """
 _TICKS_A_SECOND = 10
 
@@ -59,7 +60,7 @@ class Server(uvicorn.Server):
         of_address: dict[str, list[H11Protocol]] = {}
         for connection in idle:
             if connection.client is not None and not self._stands_for_many(connection.client[0]):
-                of_address.setdefault(connection.client[0], []).append(connection)
+                of_address.setdefault(network_of(connection.client[0]), []).append(connection)
         for each in of_address.values():
             for connection in each[: max(0, len(each) - _ADDRESSES_CONNECTIONS)]:
                 connection.transport.close()

@@ -199,7 +199,7 @@ async def test_what_was_resolved_meanwhile_is_decided_anew(store, ticket_id):
     class Overtaken(EventStore):
         overtaken = False
 
-        async def append(self, events):
+        async def append(self, events, *, sent_before=False):
             if not self.overtaken:
                 self.overtaken = True
                 await Handler(store).handle(ticket_id, by(ALICE, ResolveTicket(resolution="b")))
@@ -238,7 +238,7 @@ async def test_a_conflict_with_itself_is_found_out_too(store, database, ticket_i
     class Late(EventStore):
         appends = 0
 
-        async def append(self, events):
+        async def append(self, events, *, sent_before=False):
             self.appends += 1
             if self.appends == 10:
                 await super().append(events)
@@ -251,7 +251,7 @@ async def test_a_conflict_with_itself_is_found_out_too(store, database, ticket_i
 
 async def test_whoever_is_never_first_is_told(store, database, ticket_id):
     class Hopeless(EventStore):
-        async def append(self, events):
+        async def append(self, events, *, sent_before=False):
             raise VersionConflict
 
     with pytest.raises(TooContended):

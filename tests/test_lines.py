@@ -56,6 +56,7 @@ def test_nothing_in_a_line_breaks_it_or_turns_or_hides(character):
         "❤\ufe0f\u200d🔥",
         "🏳\ufe0f\u200d🌈",
         "🇮🇹",
+        "1\ufe0f\u20e3 floor, ℹ\ufe0f, ↔\ufe0f",
         "\U0001fae9",  # of a later Unicode than some Pythons know
         "\ue000",  # private use
         "\u0600١٢",
@@ -64,6 +65,16 @@ def test_nothing_in_a_line_breaks_it_or_turns_or_hides(character):
 )
 def test_names_of_all_scripts_are_taken(text):
     check_line("name", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["bob\ufe0f", "bob\U000e0100", "bob\u180b", "\ufe0f", "bob1\ufe0f", "葛\U000e0100\U000e0101"],
+)
+def test_a_variation_selector_stands_behind_what_has_variants(text):
+    """Elsewhere it would make another name that looks the same, or hide what it says."""
+    with pytest.raises(Unacceptable):
+        check_line("name", text)
 
 
 @pytest.mark.parametrize("joiner", ["\u200c", "\u200d"])

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,7 +42,6 @@ from scripts.soak.promises import process
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import caught_up, running, until
 from tests.spec import ALICE, BOB, NOW
-from tests.test_import import environment, script
 
 DESK = Desk(
     sla={
@@ -357,24 +355,6 @@ async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world, se
     assert len(found) == 300
 
 
-async def test_a_timekeeper_ends_with_the_embedded_database_that_it_uses(tmp_path):
-    """The server's next one will be somewhere else: better to end, and say why, than to wait."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        env = environment(tmp_path, free.getsockname()[1])
-    server = await script("scripts.serve", env=env)
-    async with asyncio.timeout(patience(30)):
-        while not (tmp_path / "data" / "database.url").exists():  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    keeper = await script("scripts.timekeeper", env=env)
-    assert keeper.stdout is not None
-    assert b"keeping time" in await keeper.stdout.readline()
-    server.terminate()
-    await server.communicate()
-    _, said = await asyncio.wait_for(keeper.communicate(), patience(30))
-    assert keeper.returncode == 1
-    assert b"error: the embedded database was stopped by the process that ran it" in said
-
-
 # --- a month ------------------------------------------------------------------------------------
 
 TICKETS = int(os.environ.get("CASEBOOK_MONTH_OF", "800"))
@@ -485,7 +465,7 @@ class Counting(EventStore):
 
     appended = 0
 
-    async def append(self, events) -> None:
+    async def append(self, events, *, sent_before=False) -> None:
         await super().append(events)
         Counting.appended += len(events)
 
