@@ -18,6 +18,9 @@ from uuid import UUID
 
 DEPTH = 64
 """How many keys there are between two cuts, where there are many."""
+_PARTS = 64
+"""Into how many pieces to part what is too much: empty ones cost 0.3 ms each, once."""
+_ID_BITS = 128
 LAST_ID = UUID(int=(1 << 128) - 1)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -80,12 +83,7 @@ class Histogram:
 
     def learn(self, low: Key, high: Key, keys: Sequence[Key]) -> None:
         """Note what has been read: all keys behind `low`, up to and with `high`, in order."""
-        first, last = self._place(low, forward=True), self._place(high, forward=False)
-        begin, end = self._cuts[first], self._cuts[last + 1]
         pieces: list[tuple[int | None, Key]] = []  # the number of keys up to a cut
-        if begin < low:
-            inside = bisect_right(keys, min(self._cuts[first + 1], high))
-            pieces.append((_less(self._counts[first], inside), low))
         place = 0
         while place < len(keys):
             n, cut = behind(keys, place + DEPTH, high)
@@ -93,6 +91,32 @@ class Histogram:
             place = n
         if not pieces or pieces[-1][1] != high:
             pieces.append((0, high))
+        self._put(low, high, pieces, keys)
+
+    def part(self, low: Key, high: Key) -> None:
+        """Forget what is known behind `low` up to `high`, which was too much to be read at once.
+
+        It is parted into pieces that are read one by one, each of which can be parted again.
+        """
+        begin, end = _number(low), _number(high)
+        cuts = {_at(begin + (end - begin) * n // _PARTS, end - begin) for n in range(1, _PARTS)}
+        inside = sorted(cut for cut in cuts if low < cut < high)
+        self._put(low, high, [(None, cut) for cut in (*inside, high)], ())
+
+    def _put(
+        self,
+        low: Key,
+        high: Key,
+        middle: Sequence[tuple[int | None, Key]],
+        keys: Sequence[Key],
+    ) -> None:
+        """Put pieces in the place of what was known of a stretch that has these keys."""
+        first, last = self._place(low, forward=True), self._place(high, forward=False)
+        begin, end = self._cuts[first], self._cuts[last + 1]
+        pieces = [*middle]
+        if begin < low:
+            inside = bisect_right(keys, min(self._cuts[first + 1], high))
+            pieces.insert(0, (_less(self._counts[first], inside), low))
         if high < end:
             inside = len(keys) - bisect_right(keys, max(self._cuts[last], low))
             pieces.append((_less(self._counts[last], inside), end))
@@ -137,19 +161,28 @@ def moved(time: datetime, by: timedelta) -> datetime:
         return BEGIN.time if by < timedelta() else END.time
 
 
+def _number(key: Key) -> int:
+    """Return a number in the order of keys: milliseconds, and 128 bits for the id."""
+    return ((key.time - BEGIN.time) // MILLISECOND << _ID_BITS) + key.id.int
+
+
+def _at(number: int, span: int) -> Key:
+    """Return the cut at a number, or where its moment ends if it parts a span of many moments."""
+    time = BEGIN.time + (number >> _ID_BITS) * MILLISECOND
+    is_long = span >> _ID_BITS >= _PARTS
+    return Key(time, LAST_ID if is_long else UUID(int=number & LAST_ID.int))
+
+
 def _less(count: int | None, by: int) -> int | None:
     return None if count is None else max(count - by, 0)
 
 
 def _joined(pieces: Sequence[tuple[int | None, Key]]) -> list[tuple[int | None, Key]]:
-    """Join neighbours of which nothing is known, or that have few keys together."""
+    """Join neighbours that have few keys together; those of which nothing is known stay parted."""
     joined: list[tuple[int | None, Key]] = []
     for count, cut in pieces:
         if joined:
             before = joined[-1][0]
-            if count is None and before is None:
-                joined[-1] = (None, cut)
-                continue
             if count is not None and before is not None and count + before <= DEPTH:
                 joined[-1] = (count + before, cut)
                 continue

@@ -12,6 +12,7 @@ stage, of which MongoDB would make one with the first; it is looked at in more a
 if too few of them match, all that do are looked for at once.
 """
 
+import asyncio
 import hashlib
 import math
 from collections import OrderedDict
@@ -19,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import NamedTuple, cast
 from uuid import UUID
+
+from pymongo.errors import PyMongoError
 
 from api.histogram import BEGIN, END, LAST_ID, MILLISECOND, Histogram, Key, behind, moved
 from domain.events import JsonObject
@@ -29,6 +32,9 @@ from projections.counters import Counters
 _GROWTH = 4
 _FIRST_WIDTH = timedelta(hours=1)
 """Of a stretch of which nothing is known."""
+_MOST_WIDTH = END.time - BEGIN.time
+_LONG_SECONDS = 1.0
+"""A read that fails after so long may have found too many keys."""
 _FIRST_LOOKED_AT = 256
 _MOST_LOOKED_AT = 5_376  # three stretches
 """In how many tickets to look for those that match, before all that do are looked for."""
@@ -165,9 +171,16 @@ class Windows:
             if position is None and len(found) < limit:
                 self._remember(_name(shown, asked), _EVERYTHING)
             return found
-        keys, far = await self._keys(shown, asked, stretch, limit)
-        _, far = behind(keys, limit, far, forward=asked.forward)
-        return await _documents(shown, asked, stretch.until(far), [], limit) if keys else []
+        found = []
+        while len(found) < limit and not stretch.is_empty:
+            wanted = limit - len(found)
+            keys, far = await self._keys(shown, asked, stretch, wanted)
+            _, far = behind(keys, wanted, far, forward=asked.forward)
+            if keys:  # of which some may be of no document any more: then there is more behind
+                more = await _documents(shown, asked, stretch.until(far), [], limit)
+                found += _new(more, found)
+            stretch = stretch.behind(far)
+        return found[:limit]
 
     async def _look(
         self,
@@ -185,8 +198,8 @@ class Windows:
         looked_at = needed = 0
         while len(found) < limit and not stretch.is_empty:
             if looked_at + look_at > most:
-                more = await _matching(shown, asked, stretch, rest, limit - len(found))
-                found += _new(more, found)
+                more = await _matching(shown, asked, stretch, rest, limit)
+                found = [*found, *_new(more, found)][:limit]
                 if (
                     looked_at
                     or len(found) < limit
@@ -198,8 +211,8 @@ class Windows:
             n, far = behind(keys, int(look_at), far, forward=asked.forward)
             needed = looked_at + n
             if n:
-                more = await _documents(shown, asked, stretch.until(far), rest, limit - len(found))
-                found += _new(more, found)  # one may have moved meanwhile
+                more = await _documents(shown, asked, stretch.until(far), rest, limit)
+                found = [*found, *_new(more, found)][:limit]  # one may have moved meanwhile
             if len(found) >= limit:
                 last = stretch.until(far).behind(_key(found[-1], asked.by))
                 needed -= sum(last.has(key) for key in keys)
@@ -213,10 +226,11 @@ class Windows:
     ) -> tuple[list[Key], Key]:
         """Return at least so many keys in the order of reading, if there are, and how far it read.
 
-        What must hold by `joined` does, and perhaps nothing else that is asked for.
+        What must hold by `joined` does, and perhaps nothing else that is asked for. What took too
+        long is read in small parts by whoever asks again. Raises what the driver raises.
         """
-        histogram = self._histogram(shown, asked)
-        reads, forward = shown.collection(tickets.COLLECTION), asked.forward
+        histogram, forward = self._histogram(shown, asked), asked.forward
+        clock = asyncio.get_running_loop().time
         keys: list[Key] = []
         width = _FIRST_WIDTH
         while len(keys) < wanted and not stretch.is_empty:
@@ -227,13 +241,15 @@ class Windows:
                     await self._end(shown, forward=forward) if edge in (BEGIN, END) else edge.time
                 )
                 far = histogram.into_unknown(edge, begin, width, forward=forward)
-                width *= _GROWTH
+                width = min(width * _GROWTH, _MOST_WIDTH)
             part = stretch.until(far)
-            some: list[Key] = []
-            for each in part.ranges(asked.by):
-                found = reads.find({**asked.joined, **each}, {asked.by: 1})
-                some += [_key(document, asked.by) for document in await found.to_list()]
-            some.sort()
+            began = clock()
+            try:
+                some = await _keys_of(shown, asked, part)
+            except (PyMongoError, asyncio.CancelledError):
+                if clock() - began >= _LONG_SECONDS:  # not where nobody waits for it any more
+                    histogram.part(part.low, part.high)
+                raise
             histogram.learn(part.low, part.high, some)
             keys += some if forward else reversed(some)
             stretch = stretch.behind(far)
@@ -277,6 +293,16 @@ class Windows:
             )
             self._ends[name] = now if end.date() == now.date() and not forward else end
         return self._ends[name]
+
+
+async def _keys_of(shown: Database, asked: Asked, stretch: Stretch) -> list[Key]:
+    """Return all keys of a stretch, in order. However few are wanted, the server reads it whole."""
+    reads = shown.collection(tickets.COLLECTION)
+    keys: list[Key] = []
+    for each in stretch.ranges(asked.by):
+        found = reads.find({**asked.joined, **each}, {asked.by: 1})
+        keys += [_key(document, asked.by) for document in await found.to_list()]
+    return sorted(keys)
 
 
 async def _documents(

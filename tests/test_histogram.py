@@ -56,3 +56,27 @@ def test_a_cut_parts_no_moment_unless_many_are_of_it():
     backward = behind(many[::-1], 10, BEGIN, forward=False)
     assert backward == (10 + DEPTH, many[-10 - DEPTH].before())
     assert Key(DAY, UUID(int=0)).before() == Key(DAY - timedelta(milliseconds=1), LAST_ID)
+
+
+@pytest.mark.parametrize("moments", [1, 10_000])
+def test_what_is_too_much_is_parted_until_it_is_not(moments):
+    """Whatever was believed of it, and then it is known again."""
+    keys = keys_of(Random(2), 5000, moments)  # noqa: S311
+    known = Histogram()
+    known.learn(BEGIN, END, [])
+    edge, failed = BEGIN, 0
+    while edge < END:
+        far = known.reach(edge, len(keys), forward=True)
+        if far == edge:
+            far = known.into_unknown(edge, BEGIN.time, END.time - BEGIN.time, forward=True)
+        assert far > edge
+        read = [key for key in keys if edge < key <= far]
+        if len(read) > 500:
+            known.part(edge, far)
+            failed += 1
+            continue
+        known.learn(edge, far, read)
+        edge = far
+    assert 0 < failed < 20
+    assert known.reach(BEGIN, len(keys), forward=True) >= keys[-1]
+    assert len(known) < 3 * len(keys) / DEPTH

@@ -2,13 +2,16 @@
 
 import os
 import random
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from typing import Any, get_args
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from pymongo.errors import NetworkTimeout
 
 from api import windows as windows_module
 from api.listing import Listing, Position, Sort
@@ -58,10 +61,10 @@ async def many(database, store):
     return database
 
 
-async def paged(database, listing):
+async def paged(database, listing, remembered=None):
     """Give the ids of all pages, in order."""
     found: list[UUID] = []
-    position, remembered = None, Windows()
+    position, remembered = None, remembered or Windows()
     while True:
         page = await listing.page(database, position, LIMIT, remembered)
         found += [document["_id"] for document in page]
@@ -270,3 +273,75 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
         await asked()
         found, last = await asked()
         assert (found, last <= 4) == (LIMIT, True)
+
+
+@EMBEDDED_ONLY
+@pytest.mark.parametrize("sort", ["-opened_at", "opened_at"])
+async def test_a_page_is_full_though_tickets_leave_the_list_while_it_is_read(
+    many, monkeypatch, sort
+):
+    """A short page would be taken for the last one."""
+    listing = Listing(ListQuery.model_validate({"status": ["open"]}).conditions(), sort)
+    reads, windows = many.collection(tickets.COLLECTION), Windows()
+    await reads.update_many({}, {"$set": {"status": "open"}})
+    every = await paged(many, listing)
+    left, read = every[2:6], windows_module._documents
+
+    async def late(*about):
+        await reads.update_many({"_id": {"$in": left}}, {"$set": {"status": "closed"}})
+        return await read(*about)
+
+    monkeypatch.setattr(windows_module, "_documents", late)
+    page = await listing.page(many, None, LIMIT, windows)
+    assert [document["_id"] for document in page] == [*every[:2], *every[6 : LIMIT + 4]]
+
+
+@EMBEDDED_ONLY
+@pytest.mark.parametrize("of_one_moment", [False, True])
+@pytest.mark.parametrize("sort", ["-opened_at", "opened_at"])
+async def test_a_burst_that_is_too_much_for_one_read_is_read_in_parts(
+    many, monkeypatch, sort, of_one_moment
+):
+    """Each try that fails makes the next one's reads smaller; all is found in the end."""
+    reads, listing = many.collection(tickets.COLLECTION), Listing([], sort)
+    chance = random.Random(5)  # noqa: S311
+    burst = made_up_lives()[0]
+    times = [timedelta(milliseconds=0 if of_one_moment else n) for n in range(300)]
+    lives = [
+        replace(burst, id=UUID(int=chance.getrandbits(128)), opened_at=burst.opened_at + by)
+        for by in times
+    ]
+    read, known = windows_module._keys_of, Windows()
+    await listing.page(many, None, 200, known)  # knows of no burst where there will be one
+    await reads.insert_many([tickets.to_document(life) for life in lives])
+    count, failed = await reads.count_documents({}), 0
+
+    async def limited(*about):
+        nonlocal failed
+        keys = await read(*about)
+        if len(keys) > 50:
+            failed += 1
+            assert failed < 40
+            raise NetworkTimeout("too many")
+        return keys
+
+    monkeypatch.setattr(windows_module, "_keys_of", limited)
+    monkeypatch.setattr(windows_module, "_LONG_SECONDS", 0)
+    for windows in (known, Windows()):
+        failed = 0
+        found = await paged(many, Insistent(listing), windows)
+        assert len(found) == len(set(found)) == count
+        assert 0 < failed < 40
+
+
+class Insistent:
+    """A list whose pages are asked for again, for as long as they take too long."""
+
+    def __init__(self, listing):
+        self._listing = listing
+        self.by = listing.by
+
+    async def page(self, *about):
+        while True:
+            with suppress(NetworkTimeout):
+                return await self._listing.page(*about)
