@@ -509,6 +509,66 @@ async def test_an_answer_of_the_former_address_ends_no_webhook(database, client,
     assert (shown["ended_at"], shown["rests_until"]) == (None, None)
 
 
+async def test_one_that_ends_while_it_is_changed_goes_on_from_the_change(
+    database, client, receiver, monkeypatch
+):
+    """L8: not from when it was made, wherever between the look and the change the 410 comes."""
+    id_ = UUID((await hooked(client, receiver))["id"])
+    hooks, others = Webhooks(database), Webhooks(database)
+    before, now = await hooks.find(id_), await database.server_time()
+    find_one, ended = hooks._hooks.find_one, []
+
+    async def overtaken(*args):
+        found = await find_one(*args)
+        ended.append(await others.end(before, now))
+        return found
+
+    monkeypatch.setattr(hooks._hooks, "find_one", overtaken)
+    since = {"_data": "8F"}
+    order = {"made": "x" * 16, "since": since, "since_at": now}
+    changed, _ = await hooks.change(id_, before.url, [], before.filter, **order)
+    assert ended == [True, False]
+    assert (changed.ended_at, changed.since, changed.told_since) == (None, since, now)
+
+
+async def looked_through(database, upto):
+    """Whether it is kept that the log has been looked through to a time."""
+    kept = await database.collection("webhook_dispatch").find_one({})
+    return kept and kept.get("looked_at") and kept["looked_at"] > upto
+
+
+async def test_the_only_one_goes_on_from_now_on_after_its_end(
+    database, store, client, receiver, monkeypatch
+):
+    """What was recorded meanwhile is not taken for what the stream has left out."""
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
+    path = f"/webhooks/{(await hooked(client, receiver))['id']}"
+    receiver.answers = lambda _event: 410
+    async with dispatching(database):
+        await open_some(store, 1)
+        await until(lambda: shows(client, path, lambda hook: hook["ended_at"]))
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
+        await open_some(store, 2)
+    seen = receiver.requests
+    receiver.answers = lambda _event: 200
+    async with dispatching(database):
+        assert (await client.put(path, json={"url": receiver.url})).status_code == 200
+        new = await open_some(store, 1)
+        now = await database.server_time()
+        await until(lambda: looked_through(database, now))
+        await arrived(receiver, versions(new, 1, 2, 3))
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
+    assert receiver.requests == seen + 3
+
+
+async def test_while_nobody_wants_anything_it_is_noted_up_to_when(database):
+    """So that nobody who comes later has all of that time looked through."""
+    async with dispatching(database):
+        now = await database.server_time()
+        await until(lambda: looked_through(database, now))
+
+
 async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(database, store, client, receiver):
     """Also by events that are new, and by another process; until somebody resumes it."""
     hook = await hooked(client, receiver)
