@@ -80,10 +80,11 @@ class Feeder:
         """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
         await self._deliveries.forget_all_but(await self._hooks.ids())
         while True:
+            now = await self._database.server_time()
             hooks = await self._active()
             if not hooks:
-                self._dispatch.token = None
-                await self._dispatch.beat()
+                self._dispatch.looked_at = now  # nobody is to be told of what was before
+                await self._dispatch.fed(None)
                 await asyncio.sleep(_IDLE_SECONDS)
                 continue
             try:
@@ -135,9 +136,10 @@ class Feeder:
         ids = [cast("UUID", document["_id"]) for document in unreadable]
         for id_, document in zip(ids, unreadable, strict=True):
             if id_ not in self._owed:
-                made, looked_at = document.get("created_at"), self._dispatch.looked_at
+                made, revived = document.get("created_at"), document.get("since_at")
+                looked_at = self._dispatch.looked_at
                 fed = None if looked_at is None else looked_at - LOOK_BACK
-                times = [time for time in (made, fed) if isinstance(time, datetime)]
+                times = [time for time in (made, revived, fed) if isinstance(time, datetime)]
                 now = await self._database.server_time()
                 await self._hooks.owe(id_, max(times, default=now))
         self._owed = {*ids}
@@ -241,13 +243,13 @@ class Feeder:
     ) -> None:
         if not hooks:
             return
-        since = min(hook.created_at for hook in hooks)
+        since = min(hook.told_since for hook in hooks)
         if self._dispatch.looked_at is not None:
             since = max(since, self._dispatch.looked_at)
         async for events in self._reader.recorded(since - LOOK_BACK, before):
             late = [event for event in events if event["_id"] not in self._fed]
             for hook in hooks:
-                new = [event for event in late if event["recorded_at"] > hook.created_at]
+                new = [event for event in late if event["recorded_at"] > hook.told_since]
                 await self._deliveries.make(hook.id, await self._wanted(hook, new))
             for event in late:
                 if following is not None and event["recorded_at"] > following:

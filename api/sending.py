@@ -46,6 +46,7 @@ from api.dispatch import Feeder
 from api.feed_format import told_line
 from domain.errors import CasebookError
 from domain.events import JsonObject
+from eventstore.documents import UnreadableDocument
 from eventstore.driver import Database
 from eventstore.failures import StoreUnavailable, describe
 from eventstore.store import EventStore
@@ -56,6 +57,7 @@ from projections.webhooks import (
     Delivery,
     Dispatch,
     DispatchLost,
+    UnknownWebhook,
     Webhook,
     Webhooks,
 )
@@ -195,7 +197,8 @@ class Sender:
             for ticket_id in waiting:
                 if self._rests_until.get(hook.id, 0.0) > clock():
                     return
-                await self._send_of(hook, ticket_id)
+                if not await self._send_of(hook, ticket_id):
+                    return
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -207,16 +210,32 @@ class Sender:
             self._busy.discard(hook.id)
             self._news.set()  # there may be more
 
-    async def _send_of(self, hook: Webhook, ticket_id: UUID) -> None:
-        """Send a ticket's events, the first first, until one is not due or does not arrive."""
+    async def _send_of(self, hook: Webhook, ticket_id: UUID) -> bool:
+        """Send a ticket's events, the first first, until one is not due or does not arrive.
+
+        Return False if the webhook is not to be sent to any more as it was: it has got another
+        URL meanwhile, or has ended, or is gone.
+        """
         while waiting := await self._deliveries.waiting(hook.id, ticket_id):
             for first in waiting:
                 now = await self._database.server_time()
                 if first.status == "parked" or first.next_at > now:
                     await self._deliveries.wait_behind(first)
-                    return
-                if not await self._attempt(hook, first, now):
-                    return
+                    return True
+                here = await self._still_there(hook)
+                if here is None or here.ended_at is not None:
+                    return False
+                if not await self._attempt(here, first, now):
+                    return True
+        return True
+
+    async def _still_there(self, hook: Webhook) -> Webhook | None:
+        """Return a webhook as it is now; None if it has got another URL, or is gone."""
+        try:
+            now = await self._hooks.find(hook.id)
+        except (UnknownWebhook, UnreadableDocument):
+            return None
+        return now if now.url == hook.url else None
 
     async def _attempt(self, hook: Webhook, delivery: Delivery, now: datetime) -> bool:
         """Send one, and note what has become of it; say whether it has arrived."""
@@ -235,7 +254,10 @@ class Sender:
         if answer.status == HTTPStatus.GONE:
             if await self._hooks.end(hook, at):
                 _log.warning("webhook %s has ended: its address answers 410", hook.id)
-            await self._deliveries.end(hook.id, at)
+            # What waits for another URL is left; what others who were answered note now is not.
+            here = await self._still_there(hook)
+            if here is not None and here.ended_at is not None:
+                await self._deliveries.end(hook.id, at)
         elif answer.asked:
             await self._hooks.rest(hook, at + answer.asked)
         self._rest(hook, at_once=answer.status == HTTPStatus.GONE or bool(answer.asked))
@@ -290,7 +312,8 @@ class Sender:
         """Send to the first address of a URL's host that can be connected to; give the answer's
         head. Raises what httpx does, OSError, and AddressRefused.
 
-        To the very addresses that were checked, in the name that was given.
+        To the very addresses that were checked, in the name that was given. One that does not even
+        refuse leaves time for the others.
         """
         to = httpx.URL(url)
         port = to.port or (443 if to.scheme == "https" else 80)
@@ -298,10 +321,16 @@ class Sender:
         headers = {**headers, "Host": to.netloc.decode()}
         extensions = {"sni_hostname": to.host.rstrip(".")}
         *others, last = await addresses_of(to.host, port, self._resolve)
+        share = httpx.Timeout(ANSWER_SECONDS, connect=ANSWER_SECONDS / (len(others) + 2))
         for address in (*others, last):
             at = to.copy_with(host=address.partition("%")[0])
             request = client.build_request(
-                "POST", at, content=body, headers=headers, extensions=extensions
+                "POST",
+                at,
+                content=body,
+                headers=headers,
+                extensions=extensions,
+                timeout=ANSWER_SECONDS if address is last else share,
             )
             try:
                 answer = await client.send(request, stream=True)

@@ -316,6 +316,7 @@ def router(database: Database, store: EventStore) -> APIRouter:
                 secret=change.secret,
                 made=(made := secrets.token_urlsafe(_SECRET_BYTES)),
                 since=await store.position(),
+                since_at=await database.server_time(),
             )
             content = await told(hook)
             if is_made:

@@ -1,7 +1,7 @@
 """Webhooks as they are kept: who is to be told of what, and what has become of it.
 
     webhooks            {_id, url, types, filter, secret, since, created_at, created_by, backfill,
-                         ended_at, rests_until}
+                         ended_at, rests_until, since_at}
     webhook_deliveries  {_id: "<webhook>-<event>", webhook, event, ticket_id, version, type, status,
                          failures, failing_since, next_at, made_at, attempts: [{at, status, error}],
                          done_at}
@@ -12,8 +12,8 @@ makes one. It is *pending* until it has been *delivered*, or *parked* after too 
 *ended* with its webhook, whose receiver has said that it is gone. The event itself stays in the
 log.
 
-`ended_at`, `rests_until` and `failing_since` are not there in what was stored before they were
-known.
+`ended_at`, `rests_until`, `since_at` and `failing_since` are not there in what was stored before
+they were known.
 
 A webhook that another version has stored, with a condition of its filter that this one does not
 know, is told of nothing by this one: it might be what it is not to be told. What it is to be told
@@ -102,7 +102,8 @@ class Webhook:
     """Who is to be told of what. `types`: of these events, of all if there is none; `filter`: of
     tickets that match after the event. `since`: of what the stream brings behind this token.
     `ended_at`: when its receiver said that it is gone; nothing is made for it or sent since.
-    `rests_until`: until when its receiver has asked to be left alone.
+    `rests_until`: until when its receiver has asked to be left alone. `since_at`: when one that had
+    ended went on, if that is known.
     """
 
     id: UUID
@@ -116,6 +117,12 @@ class Webhook:
     backfill: Backfill | None = None
     ended_at: datetime | None = None
     rests_until: datetime | None = None
+    since_at: datetime | None = None
+
+    @property
+    def told_since(self) -> datetime:
+        """Return since when what is recorded is told."""
+        return self.since_at or self.created_at
 
     def rests(self, now: datetime) -> bool:
         """Say whether its receiver is to be left alone."""
@@ -215,13 +222,14 @@ class Webhooks:
         secret: str | None = None,
         made: str,
         since: ResumeToken,
+        since_at: datetime,
     ) -> tuple[Webhook, bool]:
         """Have one be told of other things, or elsewhere, from now on, also if it had ended.
 
-        `secret`: left as it is unless given, but for another URL, where it is `made` then. `since`:
-        from where one that had ended goes on. Return the webhook as it is now, and whether `made`
-        is its secret. Raises UnknownWebhook; UnreadableDocument if that would not make one of it
-        that can be read.
+        `secret`: left as it is unless given, but for another URL, where it is `made` then. `since`,
+        `since_at`: from where, and when, one that had ended goes on. Return the webhook as it is
+        now, and whether `made` is its secret. Raises UnknownWebhook; UnreadableDocument if that
+        would not make one of it that can be read.
         """
         told: JsonObject = {"url": url, "types": sorted(types), "ended_at": None}
         told["filter"] = filter_.model_dump(exclude_none=True)
@@ -236,14 +244,14 @@ class Webhooks:
             if secret is not None:
                 changes["secret"] = secret
             if former.get("ended_at") is not None:
-                changes["since"] = since
+                changes |= {"since": since, "since_at": since_at}
             self._reader.one({**former, **changes})
             changed = await self._hooks.find_one_and_update(
-                {"_id": id_, "url": former.get("url")},
+                {"_id": id_, **{name: former.get(name) for name in ("url", "ended_at")}},
                 {"$set": changes},
                 return_document=ReturnDocument.AFTER,
             )
-            if changed is not None:  # else it has got another URL meanwhile, or is gone
+            if changed is not None:  # else it has got another URL meanwhile, or ended, or is gone
                 return self._reader.one(changed), elsewhere and secret is None
 
     async def end(self, hook: Webhook, at: datetime) -> bool:
@@ -530,8 +538,10 @@ class Dispatch:
         """Show life. Raises DispatchLost."""
         await self._change({"$currentDate": {"seen_at": True}})
 
-    async def fed(self, token: ResumeToken) -> None:
-        """Note how far the log has been fed, and looked through. Raises DispatchLost."""
+    async def fed(self, token: ResumeToken | None) -> None:
+        """Note how far the log has been fed, and looked through; None: nobody wants anything yet.
+        Raises DispatchLost.
+        """
         self.token = token
         change = {"token": token, "looked_at": self.looked_at}
         await self._change({"$set": change, "$currentDate": {"seen_at": True}})
@@ -566,6 +576,7 @@ class _Stored(NamedTuple):
     backfill: dict[str, object] | None = None
     ended_at: datetime | None = None
     rests_until: datetime | None = None
+    since_at: datetime | None = None
 
 
 class _StoredDelivery(NamedTuple):
@@ -611,6 +622,7 @@ def webhook_of(document: Document) -> Webhook:
         backfill=None if wish is None else _BACKFILL(wish),
         ended_at=stored.ended_at,
         rests_until=stored.rests_until,
+        since_at=stored.since_at,
     )
 
 

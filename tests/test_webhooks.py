@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Receiver:
         self.answers: Callable[[dict[str, object]], int | None] = lambda _event: 200
         self.asks = ""  # more headers of its answers
         self.requests = 0
+        self.lets_go = asyncio.Event()  # no answer before
+        self.lets_go.set()
 
     @property
     def url(self) -> str:
@@ -59,6 +62,7 @@ class Receiver:
                 named = {name.lower(): value for name, value in headers.items()}
                 body = await reader.readexactly(int(named["content-length"]))
                 self.requests += 1
+                await self.lets_go.wait()
                 status = self.answers(json.loads(body))
                 if status is None:
                     return
@@ -509,6 +513,105 @@ async def test_an_answer_of_the_former_address_ends_no_webhook(database, client,
     assert (shown["ended_at"], shown["rests_until"]) == (None, None)
 
 
+async def test_the_former_address_ends_nothing_that_waits_for_the_new_one(
+    database, store, client, receiver
+):
+    """L8: it answers 410 to what was sent before the webhook got another URL."""
+    path = f"/webhooks/{(await hooked(client, receiver))['id']}"
+    receiver.answers = lambda _event: 410
+    receiver.lets_go.clear()
+    async with receiving() as other, dispatching(database, replace(HASTY, total_seconds=60.0)):
+        ids = await open_some(store, 2)
+        await until(lambda: several(receiver, 2))
+        assert (await client.put(path, json={"url": other.url})).status_code == 200
+        receiver.lets_go.set()
+        await arrived(other, versions(ids, 1, 2, 3))
+        assert receiver.requests == 2
+
+
+@pytest.mark.parametrize("becomes", ["another", "deleted"])
+async def test_nothing_more_is_sent_to_an_address_that_was_taken_away(
+    database, store, client, receiver, becomes
+):
+    """Not even what was to be sent with what is being sent."""
+    path = f"/webhooks/{(await hooked(client, receiver))['id']}"
+    receiver.lets_go.clear()
+    [ticket] = await open_some(store, 1)
+    async with receiving() as other, dispatching(database):
+        await until(lambda: several(receiver, 1))
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 3))
+        if becomes == "another":
+            assert (await client.put(path, json={"url": other.url})).status_code == 200
+            expected = versions([ticket], 2, 3)
+        else:
+            assert (await client.delete(path)).status_code == 204
+            await hooked(client, other)
+            expected = versions(await open_some(store, 1), 1, 2, 3)
+        receiver.lets_go.set()
+        await arrived(other, expected)
+    assert receiver.told == [(ticket, 1)]
+
+
+async def test_one_that_ends_while_it_is_changed_goes_on_from_the_change(
+    database, client, receiver, monkeypatch
+):
+    """L8: not from when it was made, wherever between the look and the change the 410 comes."""
+    id_ = UUID((await hooked(client, receiver))["id"])
+    hooks, others = Webhooks(database), Webhooks(database)
+    before, now = await hooks.find(id_), await database.server_time()
+    find_one, ended = hooks._hooks.find_one, []
+
+    async def overtaken(*args):
+        found = await find_one(*args)
+        ended.append(await others.end(before, now))
+        return found
+
+    monkeypatch.setattr(hooks._hooks, "find_one", overtaken)
+    since = {"_data": "8F"}
+    order = {"made": "x" * 16, "since": since, "since_at": now}
+    changed, _ = await hooks.change(id_, before.url, [], before.filter, **order)
+    assert ended == [True, False]
+    assert (changed.ended_at, changed.since, changed.told_since) == (None, since, now)
+
+
+async def looked_through(database, upto):
+    """Whether it is kept that the log has been looked through to a time."""
+    kept = await database.collection("webhook_dispatch").find_one({})
+    return kept and kept.get("looked_at") and kept["looked_at"] > upto
+
+
+async def test_the_only_one_goes_on_from_now_on_after_its_end(
+    database, store, client, receiver, monkeypatch
+):
+    """What was recorded meanwhile is not taken for what the stream has left out."""
+    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
+    path = f"/webhooks/{(await hooked(client, receiver))['id']}"
+    receiver.answers = lambda _event: 410
+    async with dispatching(database):
+        await open_some(store, 1)
+        await until(lambda: shows(client, path, lambda hook: hook["ended_at"]))
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
+        await open_some(store, 2)
+    seen = receiver.requests
+    receiver.answers = lambda _event: 200
+    async with dispatching(database):
+        assert (await client.put(path, json={"url": receiver.url})).status_code == 200
+        new = await open_some(store, 1)
+        now = await database.server_time()
+        await until(lambda: looked_through(database, now))
+        await arrived(receiver, versions(new, 1, 2, 3))
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
+    assert receiver.requests == seen + 3
+
+
+async def test_while_nobody_wants_anything_it_is_noted_up_to_when(database):
+    """So that nobody who comes later has all of that time looked through."""
+    async with dispatching(database):
+        now = await database.server_time()
+        await until(lambda: looked_through(database, now))
+
+
 async def test_a_receiver_is_left_alone_for_as_long_as_it_asks(database, store, client, receiver):
     """Also by events that are new, and by another process; until somebody resumes it."""
     hook = await hooked(client, receiver)
@@ -649,6 +752,26 @@ async def test_a_receivers_certificate_is_held_against_its_name(database, store,
             await until(refused)
         assert set(names) == {"receiver.test", "other.test"}
         assert {h["host"] for h, _ in receiver.got} == {f"receiver.test:{receiver.port}"}
+
+
+async def test_an_address_that_stays_silent_leaves_time_for_the_next(
+    database, store, client, tmp_path, monkeypatch
+):
+    """As one of a network that leads nowhere does."""
+    monkeypatch.setattr(sending, "ANSWER_SECONDS", 3.0)
+    server, believes = certified(tmp_path, "receiver.test")
+
+    async def resolve(host, port):
+        return ["127.0.0.3", "127.0.0.1"]
+
+    async with receiving(ssl=server) as receiver:
+        with socket.create_server(("127.0.0.3", receiver.port)):  # never says a word
+            url = f"https://receiver.test:{receiver.port}/hook"
+            await client.post("/webhooks", json={"url": url}, headers=SUPERVISOR)
+            patience = replace(HASTY, total_seconds=600.0)
+            async with dispatching(database, patience, resolve=resolve, tls=believes):
+                ids = await open_some(store, 1)
+                await arrived(receiver, versions(ids, 1, 2, 3))
 
 
 def test_a_failure_is_tried_again_for_three_days():

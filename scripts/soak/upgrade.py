@@ -39,7 +39,7 @@ _GOOD, _GOOD_FOR_NOTHING = (0, 1, 2, 4, 5, 6, 7, 8, 9), (3, 10, 11, 12)
 _CHANGED: Mapping[str, frozenset[str]] = {
     "api_keys": frozenset({"revoked_at"}),
     "webhooks": frozenset(
-        {"since", "backfill", "url", "types", "filter", "ended_at", "rests_until"}
+        {"since", "backfill", "url", "types", "filter", "ended_at", "rests_until", "since_at"}
     ),
     "webhook_deliveries": frozenset(
         {"status", "failures", "failing_since", "next_at", "attempts", "done_at"}
