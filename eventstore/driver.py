@@ -136,8 +136,7 @@ class Database:
         collection = self._scans[database][self._names.get(name, name)]
         if codec_options is not None:
             collection = collection.with_options(codec_options=codec_options)
-        limit = int(SCAN_SECONDS * 1000)
-        return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
+        return _all_of(collection, condition, wanted)
 
     def renaming(self, names: Mapping[str, str]) -> "Database":
         """Give the same database with other collections behind some names."""
@@ -312,6 +311,16 @@ class Database:
             await settled(await asyncio.to_thread(client.close))
 
 
+def _all_of(
+    collection: Collection,
+    condition: Mapping[str, object] | None,
+    wanted: Mapping[str, object] | None = None,
+) -> AsyncCursor[JsonObject]:
+    """Return documents for as long as the next ones come, by the scanning client."""
+    limit = int(SCAN_SECONDS * 1000)
+    return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
+
+
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
     """Give what has gone wrong as a single write would have raised it, without what was written."""
     if not error.details["writeErrors"]:
@@ -372,8 +381,11 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
         hello = await admin.command("hello", codec_options=admin.codec_options)
         return cast("datetime", hello["localTime"])
 
+    def scan_keys(of: str, condition: JsonObject) -> AsyncCursor[JsonObject]:
+        return _all_of(scans[keys_of(name)][of], condition)
+
     clock, unreadable = DatabaseClock(ask_time), Unreadable()
-    vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable)
+    vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable, scan_keys)
     identity = LogIdentity(client[name], clock.now)
     return Database(
         client, name, url, driver, masters, scans, vault, clock, identity, unreadable=unreadable

@@ -29,19 +29,11 @@ def place(path: Path, content: bytes, mode: int = 0o600) -> bool:
     Raises OSError.
     """
     private_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # what another has left has another's mode
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, mode)
+    temporary = _written_beside(path, content, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
     finally:
         with suppress(OSError):  # what went wrong before it is what counts
             temporary.unlink()
@@ -51,18 +43,29 @@ def place(path: Path, content: bytes, mode: int = 0o600) -> bool:
 
 def overwrite(path: Path, content: bytes) -> None:
     """Put new content in a file's place whole and durably. Not for keys. Raises OSError."""
-    # Not by the process's id alone: in containers that share a volume it may be the same.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = _written_beside(path, content)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path)
+
+
+def _written_beside(path: Path, content: bytes, mode: int = 0o600) -> Path:
+    """Write a file of a name of its own in the same folder, durably. Raises OSError."""
+    # Not by the process's id: in containers that share a volume it may be the same.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
     except OSError:
-        Path(temporary).unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
-    _sync_folder(path)
+    return Path(name)
 
 
 def _sync_folder(path: Path) -> None:

@@ -21,6 +21,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -241,14 +242,16 @@ class Witness:
     async def look(self) -> Statement | None:
         """Return what the last checkpoint says, and remember it.
 
-        Raises CheckpointsGone if the last one that was seen is not there any more; KeyUnusable.
+        Raises CheckpointsGone if the last one that was seen is not there any more, and no signed
+        restore gave it up; KeyUnusable.
         """
         document = await self._checkpoints.find_one({}, sort=[("_id", -1)])
         latest = None if document is None else statement_of(document)
         last = self.last()
         if last is not None:
             there = await self._checkpoints.find_one({"_id": last.number})
-            if there is None or statement_of(there).digest() != last.digest:
+            stands = there is not None and statement_of(there).digest() == last.digest
+            if not stands and not await self._is_given_up(last.number):
                 self.missing = last
                 raise CheckpointsGone(last, None if latest is None else latest.known)
         self.missing = None
@@ -256,6 +259,20 @@ class Witness:
             self._check_signature(document, latest)
             self.remember(latest.known)
         return latest
+
+    async def _is_given_up(self, number: int) -> bool:
+        """Say whether a later statement of a restore, signed by the key, gave a checkpoint up."""
+        later = {"_id": {"$gt": number}, "restored": {"$ne": None}}
+        async for document in self._checkpoints.find(later):
+            statement = statement_of(document)
+            if statement.restored is None:
+                continue
+            since = statement.restored.since
+            if since is None or since.number < number:
+                with suppress(KeyUnusable):
+                    self._check_signature(document, statement)
+                    return True
+        return False
 
     def _check_signature(self, document: Mapping[str, object], statement: Statement) -> None:
         if self._key is None:

@@ -28,7 +28,7 @@ import hmac
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar, cast
@@ -64,6 +64,7 @@ _DUPLICATE_KEY = 11000
 _ERASED = ErasedKey()
 
 _log = logging.getLogger(__name__)
+Scan = Callable[[str, JsonObject], AsyncIterable[JsonObject]]
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -120,14 +121,19 @@ class Vault:
         masters: MasterKeys | None,
         now: Callable[[], datetime] = utc_now,
         unreadable: Unreadable | None = None,
+        scan: Scan | None = None,
     ) -> None:
-        """`database`: the log's, which has the events of persons too."""
+        """`database`: the log's, which has the events of persons too. `scan`: finds what may be
+        many documents of a collection of `keys`; by its `find` unless given, which has no more time
+        than any other operation.
+        """
         self._now = now
         self._persons = keys[PERSONS]
         self._keyring = keys[KEYRING]
         self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
         self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
         self._masters = masters
+        self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
         self._lookup: bytes | None = None
         self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
@@ -411,7 +417,7 @@ class Vault:
         """Give those whom the keys remember as erased: by what their names were known by."""
         long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
         with translating():
-            found = self._persons.find({"erased_at": {"$gte": long_ago}}, {"known_by": 1})
+            found = self._scan(PERSONS, {"erased_at": {"$gte": long_ago}})
             return {_known_by(document): _id(document) async for document in found}
 
     async def still_there(self, digests: Iterable[bytes]) -> list[bytes]:
@@ -434,10 +440,12 @@ class Vault:
 
     async def to_rewrap(self) -> int:
         """Count what another master key than the first has wrapped."""
+        count = 0
         with translating():
-            others = {"master": {"$nin": [None, self._master.first]}}
-            persons = await self._persons.count_documents(others)
-            return persons + await self._keyring.count_documents(others)
+            for name in (KEYRING, PERSONS):
+                async for _ in self._scan(name, self._of_other_masters):
+                    count += 1
+        return count
 
     async def rewrap(self, done: Callable[[], None]) -> None:
         """Wrap everything by the first master key.
@@ -445,10 +453,9 @@ class Vault:
         Raises KeyUnusable, once all others are wrapped, if one cannot be read: it stays as it is.
         """
         failed: KeyUnusable | None = None
-        others: JsonObject = {"master": {"$nin": [None, self._master.first]}}
         with translating():
             for collection in (self._keyring, self._persons):
-                async for document in collection.find(others):
+                async for document in self._scan(collection.name, self._of_other_masters):
                     id_ = document["_id"]
                     of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
                     try:
@@ -465,6 +472,11 @@ class Vault:
                     done()
         if failed is not None:
             raise failed
+
+    @property
+    def _of_other_masters(self) -> JsonObject:
+        """What another master key than the first has wrapped."""
+        return {"master": {"$nin": [None, self._master.first]}}
 
     # --- what is kept in memory -----------------------------------------------------------------
 

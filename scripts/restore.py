@@ -476,17 +476,23 @@ async def _send_from_now_on(db: Database, store: EventStore) -> None:
 
 
 def _place_signing_key(source: Source, settings: Settings) -> None:
-    """Put the key that signs checkpoints in its place, unless one is there."""
+    """Put the key that signs checkpoints in its place, unless one is there.
+
+    With what it has signed last, which comes first: the key never stands there without.
+    """
     path = settings.signing_key_path
+    if path.exists():
+        return
     files = {str(d["_id"]): d["content"] for name, d in source.secret() if name == backup.FILES}
-    for name, to in ((backup.SIGNING_KEY, path), (backup.LAST, last_path(path))):
+    for name, to in ((backup.LAST, last_path(path)), (backup.SIGNING_KEY, path)):
         content = files.get(name)
-        if isinstance(content, bytes) and not path.exists() | to.exists():
+        if isinstance(content, bytes):
             try:
-                place(to, content)
+                placed = place(to, content)
             except OSError as error:
                 raise RestoreRefused(f"cannot write {to}: {error}") from error
-            print(f"{to} restored")
+            if placed:
+                print(f"{to} restored")
 
 
 def _batches(lines_: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -534,16 +540,20 @@ async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
 
 
 async def _sign(db: Database, settings: Settings, why: str) -> int:
-    """Sign that the log was restored, if the signing key is here; return the exit code."""
+    """Sign that the log was restored, if the signing key is here.
+
+    Return the exit code: 1 if it is not signed, and was signed before.
+    """
     path = settings.signing_key_path
     signed_before = await db.collection(LOG_CHECKPOINTS).find_one({}, {"_id": 1}) is not None
     if not path.exists():
-        if signed_before or last_path(path).exists():
-            print(
-                f"not signed: {path} is not here. Until it is said where the signing key is "
-                f"(python -m scripts.checkpoint --restored {json.dumps(why)}), nothing is signed"
-            )
-        return 0
+        if not signed_before and not last_path(path).exists():
+            return 0
+        fail(
+            f"not signed: {path} is not here. Until it is said where the signing key is "
+            f"(python -m scripts.checkpoint --restored {json.dumps(why)}), nothing is signed"
+        )
+        return 1
     try:
         signing = LogCheckpoints(db, EventStore(db), signing_key(path), last_path(path))
         print(describe(await sign_restore(db, signing, why)))

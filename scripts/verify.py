@@ -446,8 +446,9 @@ async def _verify(options: argparse.Namespace) -> int:
         if settings.mongodb_url is None and not (settings.data_dir / "database").exists():
             raise CannotVerify(f"there is no database in {settings.data_dir}")
         async with database(settings) as db:
-            signed = await expect_database_checkpoints(db, key, verification)
+            # Read first: one that is taken after the scan would be missing from what was scanned.
             known = (from_file, read_last(key_path.with_suffix(".last")))
+            signed = await expect_database_checkpoints(db, key, verification)
             said += [compare_kept(each, signed, verification) for each in known if each is not None]
             await verify_database(db, verification)
             await verify_database(db, persons, "person_events")

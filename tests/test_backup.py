@@ -13,6 +13,7 @@ import pytest
 from api.settings import Settings
 from domain.errors import PersonGone
 from eventstore.key_files import KeyUnusable
+from eventstore.log_checkpoints import LogCheckpoints, last_path, signing_key
 from eventstore.log_identity import LogIdentity
 from eventstore.master_keys import MasterKeys, new_master_key
 from eventstore.sealed_file import Writer, from_line, key_for, new_header, read, read_header
@@ -311,6 +312,61 @@ async def test_a_restore_that_was_killed_is_finished_and_nothing_starts_before(
     assert found.restoring is None
 
 
+async def test_the_signing_key_comes_back_with_what_it_has_signed_last(database, store, tmp_path):
+    """L11: a checkpoint that was taken while the backup ran is in that alone, and is given up."""
+    here, there = Settings(data_dir=tmp_path / "here"), Settings(data_dir=tmp_path / "there")
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    await Erasures(database).prepare()
+    await open_some(store, 2)
+    last = last_path(here.signing_key_path)
+    await LogCheckpoints(database, store, signing_key(here.signing_key_path), last).take()
+    last.write_text(json.dumps({"number": 5, "digest": "00"}))
+    await back_up(database, here, folder, None)
+    await emptied(database)
+    source = read_source(folder)
+    open_keys(source, database, None)
+    assert await restore(database, source, settings=there) == 0
+    found = await database.collection("log_checkpoints").find().sort("_id", -1).to_list()
+    assert [each["_id"] for each in found] == [6, 0]
+    assert found[0]["restored"]["last"]["number"] == 5
+
+
+async def emptied(database) -> None:
+    for name in (database.name, f"{database.name}_keys"):
+        for collection in await database.client[name].list_collection_names(
+            filter={"type": "collection"}
+        ):
+            await database.client[name][collection].delete_many({})
+
+
+@pytest.mark.parametrize("where", ["in the database", "beside the key"])
+async def test_a_restore_that_is_not_signed_though_it_was_before_fails(
+    database, scratch_url, tmp_path, where
+):
+    """L11: whoever looks at the exit code alone is told."""
+    key = tmp_path / "keys" / "signing-key.pem"
+    key.parent.mkdir()
+    env = environment(tmp_path)
+    env |= {"CASEBOOK_MONGODB_URL": scratch_url, "CASEBOOK_SIGNING_KEY": str(key)}
+    env["CASEBOOK_MASTER_KEY"] = new_master_key()
+
+    async def restored() -> tuple[int | None, str]:
+        process = await script("scripts.restore", "--by-database-tools", env=env)
+        out, err = await process.communicate()
+        return process.returncode, (out + err).decode()
+
+    code, said = await restored()
+    assert (code, "not signed" in said) == (0, False), said
+    if where == "in the database":
+        await database.collection("log_checkpoints").insert_one({"_id": 0})
+    else:
+        last_path(key).write_text(json.dumps({"number": 0, "digest": "00"}))
+    code, said = await restored()
+    assert code == 1, said
+    assert "scripts.checkpoint --restored" in said
+
+
 async def test_who_was_erased_since_stays_erased(database, store, tmp_path):
     """By the list of erasures of a later backup."""
     settings = Settings(data_dir=tmp_path)
@@ -322,11 +378,7 @@ async def test_who_was_erased_since_stays_erased(database, store, tmp_path):
     await back_up(database, settings, early, None)
     await erase(database, "bob")
     await back_up(database, settings, late, None)
-    for name in (database.name, f"{database.name}_keys"):
-        for collection in await database.client[name].list_collection_names(
-            filter={"type": "collection"}
-        ):
-            await database.client[name][collection].delete_many({})
+    await emptied(database)
     source = read_source(early, late / "person_events.ndjson")
     open_keys(source, database, None)
     assert source.missing == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any, get_type_hints
 from unittest.mock import Mock
 from uuid import UUID, uuid4
@@ -49,6 +50,9 @@ from projections.erasures import Erasures
 from tests.projecting import until
 from tests.spec import ALICE, BOB, NOW
 from tests.spec import opened as opening
+from tests.test_soak import scratch_url
+
+__all__ = ["scratch_url"]
 
 TICKET = UUID(int=7)
 CODEC: bson.CodecOptions[dict[str, object]] = bson.CodecOptions(uuid_representation=4)
@@ -381,6 +385,31 @@ async def test_keys_are_wrapped_anew_while_they_are_used(database):
     assert (await new.of_names(["bob"]))["bob"].person == old
     with pytest.raises(KeyUnusable):
         await vault(first).of_names(["bob"])
+
+
+async def test_keys_are_wrapped_anew_for_longer_than_an_operation_may_last(
+    database, scratch_url, monkeypatch
+):
+    first, second = new_master_key(), new_master_key()
+    client, name = database.client, database.name
+    old = Vault(client[f"{name}_keys"], client[name], MasterKeys.read(first))
+    await old.of_names([f"person {n}" for n in range(1100)])  # more than one answer holds
+    monkeypatch.setattr("eventstore.driver.OPERATION_SECONDS", 2.0)
+    there = connect(scratch_url, masters=MasterKeys.read(f"{second} {first}"))
+    done = 0
+
+    def count():
+        nonlocal done
+        done += 1
+        if done == 1:
+            time.sleep(2.5)
+
+    try:
+        assert await there.vault.to_rewrap() == 1101
+        await there.vault.rewrap(count)
+        assert (done, await there.vault.to_rewrap()) == (1101, 0)
+    finally:
+        await there.close()
 
 
 async def test_what_is_missing_is_said(database):

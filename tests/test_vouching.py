@@ -3,11 +3,14 @@
 import asyncio
 import json
 import logging
+import os
+import shutil
+import stat
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from eventstore.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable, place
 from eventstore.log_checkpoints import (
     CheckpointsGone,
     LogCheckpoints,
@@ -16,6 +19,7 @@ from eventstore.log_checkpoints import (
     signing_key,
 )
 from eventstore.store import COLLECTION
+from scripts import verify
 from scripts.verification import Verification
 from scripts.verify import compare_kept, expect_database_checkpoints, verify_database
 from tests.callers import ADMIN
@@ -245,6 +249,61 @@ async def test_a_forged_restore_is_found(database, signing, change):
     assert (fault.ticket, fault.kind) == ("(checkpoint 2)", "edited")
 
 
+@pytest.fixture
+async def restored(database, store, signing, tmp_path):
+    """A log that went back behind checkpoint 0, with a signed restore; and the signing of another
+    host, which has a key and a last checkpoint (1) of its own.
+    """
+    checkpoints, key, path = signing
+    own = tmp_path / "another-host.last"
+    shutil.copy(last_path(path), own)
+    await database.collection("log_checkpoints").delete_one({"_id": 1})
+    await database.collection(COLLECTION).delete_one({"version": 4})
+    await checkpoints.take_restored("why", await database.identity.replace("why"))
+    return LogCheckpoints(database, store, key, own), own
+
+
+async def test_another_host_goes_on_behind_a_signed_restore(database, store, signing, restored):
+    """L11: the restore gave up what that host remembers."""
+    there, own = restored
+    await open_some(store, 1)
+    assert (await there.take()).statement.number == 3
+    assert json.loads(own.read_bytes())["number"] == 3
+    verification, _ = await verified(database, signing[1])
+    assert verification.finish() == []
+
+
+async def test_a_checkpoint_that_is_another_one_is_given_up_too(database, store, restored):
+    """L11: of the number that the host remembers."""
+    there, _ = restored
+    first = await database.collection("log_checkpoints").find_one({"_id": 0})
+    await database.collection("log_checkpoints").insert_one({**first, "_id": 1})
+    await open_some(store, 1)
+    assert (await there.take()).statement.number == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"$set": {"restored.why": "another"}}, {"$set": {"restored.from": None}}], ids=str
+)
+async def test_a_forged_restore_gives_nothing_up(database, restored, change):
+    """L11: nor is it remembered."""
+    there, own = restored
+    await database.collection("log_checkpoints").update_one({"_id": 2}, change)
+    with pytest.raises(CheckpointsGone, match="checkpoint 1 of this log"):
+        await there.take()
+    assert json.loads(own.read_bytes())["number"] == 1
+
+
+async def test_a_restore_gives_up_only_what_is_behind_where_it_goes_on(database, restored):
+    """L11."""
+    there, own = restored
+    first = await database.collection("log_checkpoints").find_one({"_id": 2})
+    own.write_text(json.dumps(first["restored"]["from"]))
+    await database.collection("log_checkpoints").delete_one({"_id": 0})
+    with pytest.raises(CheckpointsGone, match="checkpoint 0 of this log"):
+        await there.take()
+
+
 async def test_a_restore_is_not_signed_by_another_key(database, store, signing):
     """L11."""
     other = LogCheckpoints(database, store, Ed25519PrivateKey.generate())
@@ -299,6 +358,30 @@ async def test_verify_says_what_vouches_for_the_log(scratch_url, tmp_path, datab
     assert "restored, going on from no checkpoint: it was us" in await does("scripts.verify")
 
 
+async def test_a_checkpoint_that_is_taken_meanwhile_is_not_said_to_be_missing(
+    scratch_url, tmp_path, monkeypatch, capsys, store, signing
+):
+    """L11: a live system goes on being signed while it is verified."""
+    checkpoints, _, path = signing
+    expect = verify.expect_database_checkpoints
+
+    async def expecting(*arguments):
+        signed = await expect(*arguments)
+        await open_some(store, 1)
+        assert (await checkpoints.take()).statement.number == 2
+        return signed
+
+    monkeypatch.setattr(verify, "expect_database_checkpoints", expecting)
+    monkeypatch.setattr("sys.argv", ["verify"])
+    monkeypatch.setenv("CASEBOOK_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("CASEBOOK_MONGODB_URL", scratch_url)
+    monkeypatch.setenv("CASEBOOK_SIGNING_KEY", str(path))
+    code = await verify.main()
+    said = capsys.readouterr()
+    assert code == 0, said
+    assert json.loads(last_path(path).read_bytes())["number"] == 2
+
+
 async def test_events_that_vanished_since_are_remembered_by_the_views(
     scratch_url, tmp_path, database, store
 ):
@@ -312,3 +395,33 @@ async def test_events_that_vanished_since_are_remembered_by_the_views(
     out, err = await process.communicate()
     assert process.returncode == 1, (out + err).decode()
     assert f"ticket {ticket} version 3: deleted: the views show version 3".encode() in out
+
+
+# --- files of keys -------------------------------------------------------------------------------
+
+
+def test_two_of_the_same_process_id_place_a_file_at_once(tmp_path, monkeypatch):
+    """As in containers that share a volume: one wins, and its file is whole."""
+    path, sync = tmp_path / "key.pem", os.fsync
+    meanwhile = [b"theirs"]
+
+    def syncing(descriptor):
+        if meanwhile:
+            assert place(path, meanwhile.pop())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    assert not place(path, b"ours")
+    assert path.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_placed_file_has_its_mode_and_follows_no_link(tmp_path):
+    for mode in (0o600, 0o644):
+        path = tmp_path / f"{mode:o}"
+        assert place(path, b"key", mode)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    link, elsewhere = tmp_path / "link", tmp_path / "elsewhere"
+    link.symlink_to(elsewhere)
+    assert not place(link, b"key")
+    assert not elsewhere.exists()
