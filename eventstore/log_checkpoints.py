@@ -39,6 +39,7 @@ from eventstore import merkle
 from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.driver import Database
 from eventstore.envelope import milliseconds
+from eventstore.failures import describe
 from eventstore.key_files import KeyUnusable, overwrite, place
 from eventstore.store import EventStore
 
@@ -323,7 +324,7 @@ class Witness:
                     _log.error("%s", gone.detail)
                 told = self.missing
             except (PyMongoError, CasebookError) as error:
-                _log.warning("the log's checkpoints cannot be looked at: %s", error)
+                _log.warning("the log's checkpoints cannot be looked at: %s", describe(error))
             except Exception:  # noqa: BLE001 whatever stands there, the next look may work
                 _log.exception("the log's checkpoints cannot be looked at")
             await asyncio.sleep(_LOOK_SECONDS)
