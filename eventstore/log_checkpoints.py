@@ -502,7 +502,7 @@ class LogCheckpoints:
                 if taken is not None:
                     _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
             except (PyMongoError, CasebookError) as error:
-                _log.error("no checkpoint of the log was taken: %s", error)
+                _log.error("no checkpoint of the log was taken: %s", describe(error))
             except Exception:  # noqa: BLE001
                 # Whatever it is, and be it an event that cannot be read: the next one may work.
                 _log.exception("no checkpoint of the log was taken")
