@@ -171,18 +171,17 @@ def router(database: Database, store: EventStore, witness: Witness) -> APIRouter
     health = Health(store)
     stored = Looking(database)
     looking = asyncio.Lock()
-    last: tuple[float, Report, bool] | None = None
+    last: tuple[float, Report] | None = None
 
-    async def looked() -> tuple[Report, bool]:
+    async def looked() -> Report:
         """Look, or give what was seen a moment ago: anybody may ask, and looking costs."""
         nonlocal last
         clock = asyncio.get_running_loop().time
         async with looking:
             if last is None or clock() - last[0] > _READY_KEPT_SECONDS:
                 began = clock()
-                readable = await stored.look()
-                last = began, await generations.ask(health.look), readable
-            return last[1:]
+                last = began, await generations.ask(health.look)
+            return last[1]
 
     routes = APIRouter(tags=["health"])
 
@@ -215,8 +214,8 @@ def router(database: Database, store: EventStore, witness: Witness) -> APIRouter
         late: JsonObject = {"held_up": held_up} if held_up else {}
         try:
             async with answering(_READY_SECONDS):
-                report: Report | None
-                report, readable = await looked()
+                report: Report | None = await looked()
+                readable = await stored.look()
         except StoreUnavailable:
             return _readiness(
                 HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer", **late}

@@ -83,11 +83,10 @@ class Looking:
         clock = asyncio.get_running_loop().time
         try:
             if clock() - self._looked > LOOK_SECONDS:
-                self._looked = clock()  # one that takes too long is not begun anew by all who ask
                 async for _ in look_through(self._database):
                     pass
+                self._looked = clock()
             await self._desks.current()
         except EssentialUnreadable:
-            self._looked = float("-inf")
             return False
         return True

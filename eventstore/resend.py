@@ -61,7 +61,7 @@ async def _send(
         except VersionConflict:
             if not (is_unknown or may_meet_itself):
                 raise
-            with suppress(StoreError):  # then it is asked again
+            with suppress(StoreUnavailable):
                 found = await is_written()
                 if found:
                     return None

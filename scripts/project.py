@@ -26,6 +26,7 @@ async def main() -> int:
         await store.prepare()
         await Erasures(db).prepare()
         await Generations(db).prepare()
+        await db.identity.begin()  # which refuses where a restore is not done
         await db.vault.check()
         show_metrics(settings)
         screen.print("projecting; Ctrl-C to stop")

@@ -41,12 +41,12 @@ async def main() -> int:
                     "CASEBOOK_MONGODB_URL. Only who can read its files can open it: it asks for the"
                 )
                 print("password in database.secret there, and may do everything with it.")
+            await db.identity.begin()  # which refuses where a restore is not done
             if settings.master_key_path.exists() and await db.vault.is_new():
                 print(
                     f"The master key is made: {settings.master_key_path}, which only you can read."
                 )
                 print("Keep a copy elsewhere: without it nothing personal can be read again.")
-            await db.identity.begin()  # which refuses where a restore is not done
             await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
             store = EventStore(db)
