@@ -14,7 +14,7 @@ from eventstore.driver import connect
 from eventstore.failures import UNANSWERED
 from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, make_index
 from eventstore.store import EventStore
-from scripts.soak.wire import through, unlimited
+from scripts.soak.wire import Fate, through, unlimited
 from tests.projecting import until
 from tests.test_store import happened
 
@@ -35,7 +35,7 @@ class Losing:
         self.commands.append(command)
         lost = next(iter(command)) == self.name and self.left > 0
         self.left -= lost
-        return lost
+        return Fate.ANSWER_LOST if lost else Fate.PASSED
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ from eventstore.sealing import ErasedKey, PersonKey, all_personal, opened, seale
 from eventstore.store import EventStore
 from eventstore.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
 from projections.erasures import Erasures
-from scripts.soak.wire import through
+from scripts.soak.wire import Fate, through
 from tests.projecting import until
 from tests.spec import ALICE, BOB, NOW
 from tests.spec import opened as opening
@@ -397,7 +397,7 @@ async def test_what_may_be_all_keys_is_read_for_longer_than_an_operation_may_las
 
     def hears(command):
         commands.append(command)
-        return False
+        return Fate.PASSED
 
     done: list[int] = []
     async with through(any_database.url, hears) as (url, _):

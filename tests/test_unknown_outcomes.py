@@ -25,8 +25,9 @@ from domain.errors import Unacceptable
 from eventstore.envelope import TICKET_EVENTS, chain_is_whole
 from eventstore.failures import OutcomeUnknown
 from eventstore.store import EventStore
+from scripts.soak.wire import passed
 from tests.callers import access
-from tests.late import happens, is_append, is_commit, is_insert_into, late_wire, never
+from tests.late import happens, hold_appends, hold_commits, hold_inserts_into, late_wire
 from tests.spec import ALICE, BOB
 from tests.test_api import asking
 
@@ -119,17 +120,17 @@ async def test_an_event_that_arrives_late_was_not_refused_meanwhile(
 ):
     """L12: the group is gone when it would be decided again, and the event is in the log."""
     desks.desk = WITH_GROUP
-    wire.holds = is_append
+    wire.heard = hold_appends
     moving = asyncio.create_task(far.handle(ticket, by(ALICE, MOVE)))
     await happens(lambda: wire.held)
     desks.desk = WITHOUT_GROUP
     await happens(lambda: len(wire.held) > 1, moving)  # it has been sent again, or refused
     if first == "late":
         await wire.deliver()
-        wire.holds = never
+        wire.heard = passed
         outcome = await moving
     else:
-        wire.holds = never
+        wire.heard = passed
         outcome = await moving
         await wire.deliver()
     assert (outcome.version, outcome.events) == (2, ((2, "TicketMovedToGroup"),))
@@ -143,12 +144,12 @@ async def test_whose_version_is_anothers_is_decided_anew_and_never_arrives(
 ):
     """L12: now a refusal is true."""
     desks.desk = WITH_GROUP
-    wire.holds = is_append
+    wire.heard = hold_appends
     moving = asyncio.create_task(far.handle(ticket, by(ALICE, MOVE)))
     await happens(lambda: wire.held)
     desks.desk = WITHOUT_GROUP
     await Handler(store).handle(ticket, by(BOB, Reply(body="Anybody?")))
-    wire.holds = never
+    wire.heard = passed
     with pytest.raises(Unacceptable, match="network"):
         await moving
     await wire.deliver()
@@ -160,7 +161,7 @@ async def test_who_gives_up_says_that_nobody_knows_and_settles_it_when_asked_aga
 ):
     """L5, L12: the same events are sent again before anything is decided."""
     desks.desk = WITH_GROUP
-    wire.holds = is_append
+    wire.heard = hold_appends
     move = by(ALICE, MOVE, key="k")
     with pytest.raises(OutcomeUnknown) as unknown:
         await hasty.handle(ticket, move)
@@ -168,7 +169,7 @@ async def test_who_gives_up_says_that_nobody_knows_and_settles_it_when_asked_aga
     desks.desk = WITHOUT_GROUP
     with pytest.raises(OutcomeUnknown):
         await hasty.handle(ticket, move)
-    wire.holds = never
+    wire.heard = passed
     outcome = await settled(hasty, ticket, move)
     assert (outcome.version, outcome.replayed) == (2, True)
     await wire.deliver()
@@ -181,14 +182,14 @@ async def test_who_was_cut_off_while_he_waited_settles_it_when_asked_again(
 ):
     """L5, L12: a client that went away has left an event on its way."""
     desks.desk = WITH_GROUP
-    wire.holds = is_append
+    wire.heard = hold_appends
     move = by(ALICE, MOVE, key="k")
     moving = asyncio.create_task(far.handle(ticket, move))
     await happens(lambda: wire.held)
     moving.cancel()
     await asyncio.gather(moving, return_exceptions=True)
     desks.desk = WITHOUT_GROUP
-    wire.holds = never
+    wire.heard = passed
     outcome = await far.handle(ticket, move)
     assert outcome.events == ((2, "TicketMovedToGroup"),)
     await wire.deliver()
@@ -196,27 +197,27 @@ async def test_who_was_cut_off_while_he_waited_settles_it_when_asked_again(
 
 
 async def test_another_command_is_decided_whatever_became_of_the_first(wire, hasty, store, ticket):
-    wire.holds = is_append
+    wire.heard = hold_appends
     with pytest.raises(OutcomeUnknown):
         await hasty.handle(ticket, by(ALICE, MOVE, key="k"))
-    wire.holds = never
+    wire.heard = passed
     await wire.deliver()
     outcome = await settled(hasty, ticket, by(ALICE, CloseTicket(reason="spam"), key="l"))
     assert outcome.version == 3
     assert await types(store, ticket) == ["TicketOpened", "TicketMovedToGroup", "TicketClosed"]
 
 
-async def test_a_transaction_that_is_committed_late_was_not_refused_meanwhile(
+async def test_a_transaction_that_hold_commitsted_late_was_not_refused_meanwhile(
     wire, hasty, far, desks, store, assigned
 ):
     """L4, L12: several events, whose commit was given up and arrives all the same."""
     desks.desk = WITH_GROUP
-    wire.holds = is_commit
+    wire.heard = hold_commits
     move = by(ALICE, MOVE, key="k")
     with pytest.raises(OutcomeUnknown):
         await hasty.handle(assigned, move)
     desks.desk = WITHOUT_GROUP
-    wire.holds = never
+    wire.heard = passed
     moving = asyncio.create_task(settled(hasty, assigned, move))
     await asyncio.wait([moving], timeout=0.2)
     await wire.deliver()
@@ -230,11 +231,11 @@ async def test_two_tickets_whose_events_arrive_late_have_them_once(wire, hasty, 
     """L4, L5, L12: and the client is told the truth of both."""
     other = uuid4()
     await Handler(store).handle(other, by(BOB, OPEN))
-    wire.holds = is_commit
+    wire.heard = hold_commits
     merge = by(ALICE, MergeTicket(into=other), key="k")
     with pytest.raises(OutcomeUnknown):
         await hasty.handle(ticket, merge)
-    wire.holds = never
+    wire.heard = passed
     merging = asyncio.create_task(settled(hasty, ticket, merge))
     await asyncio.wait([merging], timeout=0.2)
     await wire.deliver()
@@ -248,11 +249,11 @@ async def test_two_tickets_of_which_one_has_gone_on_are_decided_anew(wire, far, 
     """L4, L12: nothing of the first attempt can arrive any more, on neither."""
     other = uuid4()
     await Handler(store).handle(other, by(BOB, OPEN))
-    wire.holds = is_insert_into(TICKET_EVENTS)
+    wire.heard = hold_inserts_into(TICKET_EVENTS)
     merging = asyncio.create_task(far.handle(ticket, by(ALICE, MergeTicket(into=other))))
     await happens(lambda: wire.held)
     await Handler(store).handle(other, by(ALICE, CloseTicket(reason="spam")))
-    wire.holds = never
+    wire.heard = passed
     with pytest.raises(Exception, match="closed"):
         await merging
     assert await types(store, ticket) == ["TicketOpened"]
@@ -271,9 +272,9 @@ async def test_of_many_tickets_what_nobody_knows_of_is_not_called_refused(
     body = {"tickets": [str(t) for t in (ticket, missing, other)], "command": {"body": "x"}}
     headers = {"Idempotency-Key": "k"}
     async with asking(app) as client:
-        wire.holds = is_append
+        wire.heard = hold_appends
         first = (await client.post("/bulk/add_note", json=body, headers=headers)).json()
-        wire.holds = never
+        wire.heard = passed
         again = first
         async with asyncio.timeout(60):
             while again["failed"]:
@@ -304,14 +305,14 @@ async def test_a_wait_that_is_over_meanwhile_was_not_refused_meanwhile(
             await happens(lambda: wire.held, sent)
             return over, sent
 
-        wire.holds = is_append
+        wire.heard = hold_appends
         over, waiting = await send(2)
         if not wire.held:  # a slow machine: it was over already when it was first decided
             over, waiting = await send(10)
         await happens(lambda: datetime.now(UTC) > over)
         sent_again = len(wire.held)
         await happens(lambda: len(wire.held) > sent_again, waiting)
-        wire.holds = never
+        wire.heard = passed
         await wire.deliver()
         answer = await waiting
     assert (answer.status_code, answer.json()["version"]) == (200, 2)
@@ -321,11 +322,11 @@ async def test_a_wait_that_is_over_meanwhile_was_not_refused_meanwhile(
 async def test_a_set_up_that_arrives_late_was_not_refused(wire, wire_and_database, any_database):
     """L12: nor is it when the client sends it again, with the version it was decided on."""
     here, far = Desks(any_database), Desks(wire_and_database[1])
-    wire.holds = is_insert_into("desks")
+    wire.heard = hold_inserts_into("desks")
     changing = asyncio.create_task(far.replace(WITH_GROUP, ALICE, 0))
     await happens(lambda: wire.held)
     await wire.deliver()
-    wire.holds = never
+    wire.heard = passed
     made = await changing
     assert (made.version, made.desk) == (1, WITH_GROUP)
     assert await far.replace(WITH_GROUP, ALICE, 0) == made
@@ -338,11 +339,11 @@ async def test_the_first_key_is_not_lost_with_the_answer(
     wire, wire_and_database, any_database, tmp_path
 ):
     """Its text is known to nobody else: taken for another's it would be gone."""
-    wire.holds = is_insert_into("api_keys")
+    wire.heard = hold_inserts_into("api_keys")
     making = asyncio.create_task(Keys(wire_and_database[1]).make_first(tmp_path / "admin-key"))
     await happens(lambda: wire.held)
     await wire.deliver()
-    wire.holds = never
+    wire.heard = passed
     made = await making
     assert made is not None
     assert (await Keys(any_database).principal(made[0])).role == "admin"

@@ -18,12 +18,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from domain.events import JsonObject
 from eventstore.driver import connect
 from eventstore.store import EventStore
 from scripts.console import progress
@@ -41,7 +41,7 @@ from scripts.soak.promises import (
     require,
 )
 from scripts.soak.views import Check, audited, caught_up
-from scripts.soak.wire import url_at
+from scripts.soak.wire import Fate, through
 
 CONNECTIONS = 500
 _BEYOND = 1300  # more than a process serves at once
@@ -198,59 +198,18 @@ def _have_files(wanted: int) -> None:
 
 
 class _Cutting:
-    """A way to the database that can stand still, and cuts some connections off with an answer."""
+    """Cuts a client off, each so many commands, when it should be told that one has been done."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._to = (host, port)
+    def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
-        self.passing = asyncio.Event()
-        self.passing.set()
-        self.cutting = False
-        self.connections: set[asyncio.Task[None]] = set()
+        self.active = False
 
-    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a client's connection until it ends or is cut off."""
-        connection = asyncio.create_task(self._take(reader, writer))
-        self.connections.add(connection)
-        connection.add_done_callback(self.connections.discard)
-
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, answering = await asyncio.open_connection(*self._to)
-        asked = asyncio.create_task(self._pass_on(reader, answering))
-        try:
-            while part := await upstream.read(65536):
-                await self.passing.wait()
-                self.counted["answers"] += 1
-                if self.cutting and self.counted["answers"] % _CUT_EVERY == 0:
-                    self.counted["cut_off"] += 1
-                    break  # it has been done, and nobody is told
-                writer.write(part)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            asked.cancel()
-            writer.transport.abort()
-            answering.close()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while part := await reader.read(65536):
-                await self.passing.wait()
-                writer.write(part)
-                await writer.drain()
-
-
-@asynccontextmanager
-async def _through(url: str) -> AsyncIterator[tuple[str, _Cutting]]:
-    """Give another URL of the same database, and what stands between."""
-    parts = urlsplit(url)
-    cutting = _Cutting(parts.hostname or "", parts.port or 27017)
-    async with await asyncio.start_server(cutting.take, "127.0.0.1", 0) as server:
-        yield url_at(url, server.sockets[0].getsockname()[1]), cutting
-    for connection in cutting.connections:
-        connection.cancel()
-    await asyncio.gather(*cutting.connections, return_exceptions=True)
+    def __call__(self, _: JsonObject) -> Fate:
+        self.counted["asked"] += 1
+        if not self.active or self.counted["asked"] % _CUT_EVERY:
+            return Fate.PASSED
+        self.counted["cut_off"] += 1
+        return Fate.CUT_OFF
 
 
 async def _pause(
@@ -276,10 +235,10 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
     Raises PromiseBroken.
     """
     counted: Counter[str] = Counter()
-    port = free_port()
+    port, cutting = free_port(), _Cutting()
     async with AsyncExitStack() as stack:
-        through, cutting = await stack.enter_async_context(_through(url))
-        settings = {"CASEBOOK_MONGODB_URL": through, "CASEBOOK_PORT": str(port)}
+        reached_by, wire = await stack.enter_async_context(through(url, cutting))
+        settings = {"CASEBOOK_MONGODB_URL": reached_by, "CASEBOOK_PORT": str(port)}
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="casebook-soak-"))
         settings["CASEBOOK_DATA_DIR"] = folder
         await stack.enter_async_context(process("scripts.serve", **settings))
@@ -295,22 +254,22 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
             def advance() -> None:
                 bar.advance(task)
 
-            cutting.cutting = True
+            cutting.active = True
             await _pause(seconds, sending, advance, lambda: bool(cutting.counted["cut_off"]))
-            cutting.cutting = False
+            cutting.active = False
             bar.update(task, description="standing still")
-            cutting.passing.clear()
+            wire.moving.clear()
             await _pause(seconds, sending, advance, lambda: bool(counted["answered_503"]))
-            cutting.passing.set()
+            wire.moving.set()
             began = time.perf_counter()
             bar.update(task, description="going on")
-            # They go on sending for as long again, as fast as they can, and the views lag behind.
-            await _recovered(port, 1.0, seconds + _RECOVERY_SECONDS)
-            counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
             enough = _ENOUGH + counted["answered_200"]
             await _pause(1, sending, advance, lambda: counted["answered_200"] >= enough)
             stop.set()
             await sending
+            # Lists lag behind clients that send as fast as they can; without them, they catch up.
+            await _recovered(port, 1.0, seconds + _RECOVERY_SECONDS)
+            counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
             bar.update(task, completed=3 * seconds)
         counted += await _settled(url, load, check) + cutting.counted
     require(counted["answered_503"], "the outage was not felt")

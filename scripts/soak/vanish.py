@@ -37,7 +37,7 @@ from scripts.soak.promises import (
     require,
 )
 from scripts.soak.views import Check, audited, caught_up
-from scripts.soak.wire import Wire, through
+from scripts.soak.wire import Fate, Wire, through
 
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
@@ -107,15 +107,15 @@ class _Losing:
         self.lost = asyncio.Event()
         self.lost_at = 0.0
 
-    def __call__(self, sent: JsonObject) -> bool:
+    def __call__(self, sent: JsonObject) -> Fate:
         kind = kind_of(sent)
         self.seen[kind] += 1
         if kind != self.losing:
-            return False
+            return Fate.PASSED
         self.losing = None
         self.lost_at = time.monotonic()
         self.lost.set()
-        return True
+        return Fate.ANSWER_LOST
 
     def lose(self, kind: str) -> None:
         self.lost.clear()

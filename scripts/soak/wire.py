@@ -1,4 +1,4 @@
-"""A way to the database on which each command is heard, and the answer to one can get lost.
+"""A way to the database on which each command is heard, and a command or its answer can get lost.
 
 It reads MongoDB's wire protocol: messages with a header of four numbers (length, number, number of
 the message that is answered, kind), and in the kind OP_MSG a command as BSON, with lists of
@@ -11,7 +11,8 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from enum import Enum, auto
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import bson
@@ -35,18 +36,46 @@ _WITHOUT_LIMIT = frozenset(
     }
 )
 
-Heard = Callable[[JsonObject], bool]
-"""Is told a command, and says whether its answer is to get lost."""
+
+class Fate(Enum):
+    """What becomes of a command that a client sends."""
+
+    PASSED = auto()
+    ANSWER_LOST = auto()
+    """The database does it; its answer never comes, and the connection stays open."""
+    CUT_OFF = auto()
+    """The database does it; its client is cut off instead of being answered."""
+    HELD = auto()
+    """Its client is cut off, and the database gets it when it is delivered."""
+
+
+Heard = Callable[[JsonObject], Fate]
+"""Says of each command what is to become of it."""
+
+
+def passed(_: JsonObject) -> Fate:
+    """Let every command pass."""
+    return Fate.PASSED
+
+
+class _Held(NamedTuple):
+    message: bytes
+    upstream: asyncio.StreamReader
+    to_upstream: asyncio.StreamWriter
 
 
 class Wire:
     """What stands between clients and a database, on any number of connections."""
 
-    def __init__(self, host: str, port: int, heard: Heard) -> None:
+    def __init__(self, host: str, port: int, heard: Heard = passed) -> None:
         """`heard` may be exchanged at any time."""
         self.heard = heard
         self.waiting = 0
         """How many connections are open on which an answer got lost."""
+        self.held: list[_Held] = []
+        self.moving = asyncio.Event()
+        """Whether anything is passed on; while it is clear, all stands still."""
+        self.moving.set()
         self._to = (host, port)
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -56,48 +85,76 @@ class Wire:
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
 
+    async def deliver(self) -> bytes:
+        """Bring the first message that is held to the database. Return what it answers."""
+        held = self.held.pop(0)
+        held.to_upstream.write(held.message)
+        try:
+            return b"".join(await _message(held.upstream))
+        finally:
+            held.to_upstream.close()
+
     async def close(self) -> None:
-        """End all connections."""
+        """End all connections; what is still held never arrives."""
+        self.heard = passed
+        for held in self.held:
+            held.to_upstream.close()
+        self.held.clear()
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lost: set[int] = set()  # numbers of messages whose answers are to get lost
+        fates: dict[int, Fate] = {}  # of the messages by number, but for those that are passed
         try:
-            upstream, answering = await asyncio.open_connection(*self._to)
+            upstream, to_upstream = await asyncio.open_connection(*self._to)
         except OSError:
             writer.close()
             return
-        back = asyncio.create_task(_pass_answers(upstream, writer, lost))
+        answers = asyncio.create_task(self._pass_answers(upstream, writer, fates))
+        is_held = False
         try:
             while True:
                 header, body = await _message(reader)
                 _, number, _, kind = _HEADER.unpack(header)
-                if kind == _OP_MSG and self.heard(decoded(body)):
-                    self.waiting += not lost
-                    lost.add(number)
-                answering.write(header + body)
-                await answering.drain()
+                fate = self.heard(decoded(body)) if kind == _OP_MSG else Fate.PASSED
+                if fate is Fate.HELD:
+                    is_held = True
+                    answers.cancel()
+                    await asyncio.wait([answers])  # the answer to this is for who delivers it
+                    self.held.append(_Held(header + body, upstream, to_upstream))
+                    writer.transport.abort()
+                    return
+                if fate is not Fate.PASSED:
+                    self.waiting += fate is Fate.ANSWER_LOST and fate not in fates.values()
+                    fates[number] = fate
+                await self.moving.wait()
+                to_upstream.write(header + body)
+                await to_upstream.drain()
         except (EOFError, OSError):
             pass
         finally:
-            self.waiting -= bool(lost)
-            back.cancel()
-            answering.close()
+            self.waiting -= Fate.ANSWER_LOST in fates.values()
+            answers.cancel()
             writer.close()
+            if not is_held:
+                to_upstream.close()
 
-
-async def _pass_answers(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: set[int]
-) -> None:
-    with suppress(EOFError, OSError):
-        while True:
-            header, body = await _message(reader)
-            if _HEADER.unpack(header)[2] not in lost:
-                writer.write(header + body)
-                await writer.drain()
-    writer.close()
+    async def _pass_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fates: dict[int, Fate]
+    ) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                header, body = await _message(reader)
+                await self.moving.wait()
+                match fates.get(_HEADER.unpack(header)[2]):
+                    case None:
+                        writer.write(header + body)
+                        await writer.drain()
+                    case Fate.CUT_OFF:
+                        writer.transport.abort()
+                        return
+        writer.close()
 
 
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -138,11 +195,13 @@ def url_at(url: str, port: int) -> str:
 
 
 @asynccontextmanager
-async def through(url: str, heard: Heard) -> AsyncIterator[tuple[str, Wire]]:
-    """Give another URL of the same database, and what stands between; for servers of one host."""
+async def through(url: str, heard: Heard = passed) -> AsyncIterator[tuple[str, Wire]]:
+    """Yield another URL of the same database, and what stands between; for servers of one host."""
     parts = urlsplit(url)
     wire = Wire(parts.hostname or "", parts.port or 27017, heard)
     async with await asyncio.start_server(wire.take, "127.0.0.1", 0) as server:
-        yield url_at(url, cast("int", server.sockets[0].getsockname()[1])), wire
-        server.close()
-        await wire.close()
+        try:
+            yield url_at(url, server.sockets[0].getsockname()[1]), wire
+        finally:
+            server.close()
+            await wire.close()
