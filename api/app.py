@@ -9,52 +9,45 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import Depends, FastAPI
 
-from api import (
-    access_log,
-    agents,
-    bulk,
-    commands,
-    console,
-    dashboard,
-    desk,
-    feed,
-    health,
-    history,
-    keys,
-    lists,
-    metrics,
-    persons,
-    problems,
-    saved_views,
-    webhooks,
-)
-from api.access_log import AccessLog
-from api.answer_headers import AnswerHeaders
-from api.bodies import Bodies
-from api.correlation import Correlation
-from api.forgetting import Forgetting
-from api.gate import Access, Authorisation, Gate
-from api.handle import Handler
-from api.metrics import Measuring
-from api.openapi import Application, operation_id
-from api.replaced import Replaced
-from api.representations import Tickets
-from api.sending import Dispatcher
+from api.access import access_log, keys
+from api.access.access_log import AccessLog
+from api.access.authentication import Access, Authorisation, Gate
+from api.access.tokens import Tokens
+from api.access.visibility import Sights
+from api.commands import bulk
+from api.commands import routes as commands
+from api.commands.handler import Handler
+from api.console import routes as console
+from api.desk import routes as desk
+from api.feed import routes as feed
+from api.http import problems
+from api.http.answer_headers import AnswerHeaders
+from api.http.bodies import Bodies
+from api.http.correlation import Correlation
+from api.http.openapi import Application, operation_id
+from api.http.replaced import Replaced
+from api.http.shedding import Shedding
+from api.operations import metrics
+from api.operations import routes as health
+from api.operations.metrics import Measuring
+from api.people import routes as persons
+from api.people.erasure import Forgetting
+from api.queries import agents, dashboard, history, lists, saved_views
+from api.queries.representations import Tickets
+from api.queries.watermark import Views
 from api.settings import Settings
-from api.shedding import Shedding
-from api.sight import Sights
-from api.timekeeper import Timekeeper
-from api.tokens import Tokens
-from api.visible import Views
-from eventstore.driver import Database
-from eventstore.ending import end
-from eventstore.log_checkpoints import LogCheckpoints, Witness, last_path, signing_key
-from eventstore.store import EventStore
-from projections import keeping
-from projections.erasing import Eraser
-from projections.erasures import Erasures
-from projections.generations import Generations
-from projections.webhooks import Deliveries
+from api.timekeeper.timekeeper import Timekeeper
+from api.webhooks import routes as webhooks
+from api.webhooks.sender import Dispatcher
+from api.webhooks.store import Deliveries
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.mongo.ending import end
+from eventstore.transparency.checkpoints import LogCheckpoints, Witness, last_path, signing_key
+from projections.erasure.progress import Erasures
+from projections.erasure.views import Eraser
+from projections.projector import daemon as keeping
+from projections.replay.generations import Generations
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from domain.errors import CasebookError
-from eventstore.driver import DriverName
+from eventstore.mongo.driver import DriverName
 
 _PREFIX = "CASEBOOK_"
 

@@ -17,10 +17,10 @@ from uuid import UUID
 import orjson
 
 from domain.errors import CasebookError
-from eventstore import merkle
-from eventstore.envelope import EventDocument, canonical_form, time_of
-from eventstore.log_checkpoints import Heads, leaf
-from eventstore.store import EventStore
+from eventstore.event_document import EventDocument, canonical_form, time_of
+from eventstore.log import EventStore
+from eventstore.transparency import merkle
+from eventstore.transparency.checkpoints import Heads, leaf
 
 FORMAT = 1
 

@@ -31,9 +31,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from eventstore.ending import end
-from eventstore.envelope import utc_now
+from eventstore.event_document import utc_now
 from eventstore.failures import StoreError, answering, translating
+from eventstore.mongo.ending import end
 
 COLLECTION = "log_identity"
 PROCESSES = "processes"

@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import NamedTuple
 from uuid import UUID
 
-from eventstore.envelope import EventDocument
+from eventstore.event_document import EventDocument
 from eventstore.failures import OutOfTime, answering
-from eventstore.store import EventStore
+from eventstore.log import EventStore
 
 LONGEST_SECONDS = 60.0
 _SLICE_EVENTS = 25

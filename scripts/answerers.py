@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from api.settings import Settings
-from eventstore.driver import Database
-from eventstore.master_keys import MasterKeys
-from projections.beside import beside
+from eventstore.mongo.driver import Database
+from eventstore.personal.master_keys import MasterKeys
+from projections.projector.background import beside
 
 _AGAIN_SECONDS = 1.0
 _ENDING_SECONDS = 20.0

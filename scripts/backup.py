@@ -23,19 +23,23 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from api import access_log, cursors, desk, keys
+from api.access import access_log, keys
+from api.desk import routes as desk
+from api.queries import cursors
 from api.settings import Settings
+from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from eventstore import log_checkpoints, sealed_file
 from eventstore.archive import Summing, lines, manifest_path
-from eventstore.driver import Collection, Database
-from eventstore.key_files import KeyUnusable
-from eventstore.log_checkpoints import last_path
-from eventstore.master_keys import Wrapped
-from eventstore.store import EventStore
-from eventstore.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
-from projections import saved_views, webhooks
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Collection, Database
+from eventstore.personal import sealed_file
+from eventstore.personal.key_files import KeyUnusable
+from eventstore.personal.master_keys import Wrapped
+from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
+from eventstore.transparency import checkpoints as log_checkpoints
+from eventstore.transparency.checkpoints import last_path
+from projections.views import saved_views
 from scripts.console import UsageError, database, fail, progress, run
 
 FORMAT = 1

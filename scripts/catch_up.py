@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from domain.errors import CasebookError
-from eventstore.driver import Database
-from eventstore.store import EventStore
-from projections.beside import beside
-from projections.generations import Generations
-from projections.health import Health
-from projections.keeping import project
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from projections.projector.background import beside
+from projections.projector.daemon import project
+from projections.projector.health import Health
+from projections.replay.generations import Generations
 from scripts.console import progress
 
 _WAIT_SECONDS = 0.25

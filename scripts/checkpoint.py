@@ -9,16 +9,16 @@ import argparse
 from pathlib import Path
 
 from api.settings import Settings
-from eventstore.driver import Database
-from eventstore.log_checkpoints import (
+from eventstore.log import EventStore
+from eventstore.log_identity import LogReplaced
+from eventstore.mongo.driver import Database
+from eventstore.transparency.checkpoints import (
     LogCheckpoint,
     LogCheckpoints,
     last_path,
     signing_key,
     write_file,
 )
-from eventstore.log_identity import LogReplaced
-from eventstore.store import EventStore
 from scripts.console import UsageError, database, run
 
 

@@ -10,8 +10,8 @@ the log, `scripts.verify` reads; the keys of persons, `scripts.persons`.
 
 import argparse
 
+from api.operations.stored_documents import look_through
 from api.settings import Settings
-from api.stored import look_through
 from scripts.console import database, run
 
 

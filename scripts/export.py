@@ -9,7 +9,7 @@ from pathlib import Path
 
 from api.settings import Settings
 from eventstore.archive import Summing, lines, manifest_path
-from eventstore.store import EventStore
+from eventstore.log import EventStore
 from scripts.console import UsageError, database, progress, run
 
 

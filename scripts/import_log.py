@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from api.handle import (
+from api.commands.handler import (
     Handler,
     KeyReused,
     Submission,
@@ -22,16 +22,16 @@ from api.handle import (
     id_of_follow_up,
     new_ticket_id,
 )
+from api.commands.ticket_cache import Stream
 from api.settings import Settings
-from api.streams import Stream
 from domain.commands import verb
 from domain.decisions import UNBOUNDED, Context, decide
 from domain.errors import HistoryError, Refusal
 from domain.events import Actor
-from eventstore.driver import Database
-from eventstore.store import EventStore
-from projections import tickets
-from projections.generations import Generations
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from projections.replay.generations import Generations
+from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
 from scripts.console import UsageError, database, fail, progress, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow

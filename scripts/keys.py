@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from api.access import ROLES, SCOPES
-from api.keys import KeyOrder, Keys
+from api.access.keys import KeyOrder, Keys
+from api.access.rights import ROLES, SCOPES
 from api.settings import Settings
 from scripts.console import UsageError, database, run
 

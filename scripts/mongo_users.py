@@ -32,15 +32,21 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import orjson
 from pymongo.errors import OperationFailure
 
-from api import access_log, cursors, desk, keys
+from api.access import access_log, keys
+from api.desk import routes as desk
+from api.queries import cursors
+from api.webhooks import store as webhooks
 from domain.events import JsonObject
-from eventstore import log_checkpoints, log_identity, store
-from eventstore.driver import Database, Session, connect
-from eventstore.store import EventStore
-from eventstore.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
-from projections import generations, saved_views, webhooks
-from projections.erasures import Erasures
-from projections.generations import FIRST, Generations
+from eventstore import log as store
+from eventstore import log_identity
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, Session, connect
+from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
+from eventstore.transparency import checkpoints as log_checkpoints
+from projections.erasure.progress import Erasures
+from projections.replay import generations
+from projections.replay.generations import FIRST, Generations
+from projections.views import saved_views
 from scripts.console import UsageError, run
 
 API, PROJECTOR, AUDITOR = USERS = ("casebook_api", "casebook_projector", "casebook_auditor")

@@ -5,8 +5,8 @@ import sys
 import orjson
 
 from api.app import create_app
-from eventstore.driver import connect
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 
 
 def document() -> bytes:

@@ -19,16 +19,16 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from api.access import Principal
-from api.persons import Persons
+from api.access.rights import Principal
+from api.people.routes import Persons
 from api.settings import Settings
 from domain.events import JsonObject
 from domain.persons import ErasePerson
 from domain.values import Name
-from eventstore.driver import Database
-from eventstore.master_keys import new_master_key
-from eventstore.store import EventStore
-from projections.erasures import Erasures
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.personal.master_keys import new_master_key
+from projections.erasure.progress import Erasures
 from scripts.console import UsageError, database, progress, run
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)

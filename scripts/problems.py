@@ -1,7 +1,7 @@
 """Print docs/problems.md: every problem that an answer can hold, found in the code that raises it.
 
-The statuses come from `api/problems.py`, the words from where an error is raised, the example of
-its cause from its class.
+The statuses come from `api/http/problems.py`, the words from where an error is raised, the example
+of its cause from its class.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import api.app  # noqa: F401 with it all errors are known
-from api.problems import HTTP_PROBLEMS, status_of, title_of
+from api.http.problems import HTTP_PROBLEMS, status_of, title_of
 from domain.errors import REMEDIES, CasebookError, HistoryError
 
 _ROOT = Path(__file__).parent.parent

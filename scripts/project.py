@@ -9,10 +9,10 @@ from contextlib import suppress
 
 from api.app import projecting
 from api.settings import Settings
-from eventstore.store import EventStore
-from projections.beside import beside
-from projections.erasures import Erasures
-from projections.generations import Generations
+from eventstore.log import EventStore
+from projections.erasure.progress import Erasures
+from projections.projector.background import beside
+from projections.replay.generations import Generations
 from scripts.console import database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 

@@ -27,18 +27,18 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
-from eventstore.driver import Database
-from eventstore.store import EventStore
-from projections import sums, tickets
-from projections.audit import Auditor
-from projections.beside import beside
-from projections.comparing import Difference
-from projections.generations import Generations
-from projections.parked import ParkedTickets
-from projections.rebuild import Progress, Rebuild
-from projections.saved_views import ViewName
-from projections.tickets import SHAPE
-from projections.workers import Workers, workers
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from projections.projector.background import beside
+from projections.projector.parked import ParkedTickets
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
+from projections.replay.generations import Generations
+from projections.replay.rebuild import Progress, Rebuild
+from projections.replay.workers import Workers, workers
+from projections.views import sums, tickets
+from projections.views.saved_views import ViewName
+from projections.views.tickets import SHAPE
 from scripts.catch_up import projecting
 from scripts.console import UsageError, database, fail, run
 from scripts.replaying import Report

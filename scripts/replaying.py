@@ -14,9 +14,9 @@ from rich.progress import TaskID
 from domain.errors import CasebookError
 from domain.events import JsonObject
 from eventstore.failures import describe
-from projections.audit import Auditor
-from projections.comparing import Difference
-from projections.rebuild import Progress, Summary
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
+from projections.replay.rebuild import Progress, Summary
 from scripts.console import progress, screen
 
 _LINE_SECONDS = 2.0

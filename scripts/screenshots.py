@@ -15,8 +15,8 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page
 
-from eventstore import embedded
-from eventstore.master_keys import new_master_key
+from eventstore.mongo import embedded
+from eventstore.personal.master_keys import new_master_key
 from scripts.browser import chromium
 from scripts.console import UsageError, run
 from scripts.load import Connection

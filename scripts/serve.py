@@ -10,13 +10,13 @@ import argparse
 import socket
 import sys
 
+from api.access.keys import Keys
 from api.app import Work, access_by, create_app, forgetting, projecting, sending, timekeeping
-from api.feed import Feeds
-from api.keys import Keys
-from api.outbox import STALLED_SECONDS
+from api.feed.routes import Feeds
+from api.feed.send_buffer import STALLED_SECONDS
 from api.settings import Settings
-from eventstore.driver import Database
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
 from scripts.answerers import answerers, end_with_parent
 from scripts.console import UsageError, check_host, database, run, show_metrics
 from scripts.server import serve

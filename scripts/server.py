@@ -11,9 +11,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.feed import Feeds
+from api.access.shares import network_of
+from api.feed.routes import Feeds
 from api.settings import Settings, is_loopback
-from api.shares import network_of
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: who sends it byte by byte holds a connection."""

@@ -8,12 +8,12 @@ import argparse
 import asyncio
 from contextlib import suppress
 
-from api.desk import Desks
+from api.desk.routes import Desks
 from api.settings import Settings
-from api.timekeeper import LOOK_SECONDS, Timekeeper
-from eventstore.store import EventStore
-from projections.beside import beside
-from projections.generations import Generations
+from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
+from eventstore.log import EventStore
+from projections.projector.background import beside
+from projections.replay.generations import Generations
 from scripts.console import database, run, screen
 
 

@@ -26,8 +26,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from api.settings import Settings
 from domain.errors import CasebookError
-from eventstore.driver import Database
 from eventstore.failures import describe
+from eventstore.mongo.driver import Database
 from scripts.console import database, fail, progress, run
 from scripts.verification import (
     FIELDS,

@@ -6,11 +6,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.access_log import AccessLog
-from api.gate import Access
-from api.keys import Keys
+from api.access.access_log import AccessLog
+from api.access.authentication import Access
+from api.access.keys import Keys
+from api.access.tokens import Tokens
 from api.settings import Issuer
-from api.tokens import Tokens
 
 _KEY = Ed25519PrivateKey.generate()
 _FAR_AWAY = 4_102_444_800  # 2100

@@ -9,12 +9,12 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from eventstore import embedded
-from eventstore.driver import Database, DriverName, connect
 from eventstore.garbage import spare_the_collector
-from eventstore.master_keys import new_master_key
-from eventstore.store import EventStore
-from projections.generations import FIRST, Generations
+from eventstore.log import EventStore
+from eventstore.mongo import embedded
+from eventstore.mongo.driver import Database, DriverName, connect
+from eventstore.personal.master_keys import new_master_key
+from projections.replay.generations import FIRST, Generations
 from tests.scratch import (  # noqa: F401 pytest calls them
     pytest_configure,
     pytest_sessionfinish,

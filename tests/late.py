@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from domain.events import JsonObject
-from eventstore.driver import Database, DriverName, connect
-from eventstore.envelope import TICKET_EVENTS
-from projections.generations import FIRST
+from eventstore.event_document import TICKET_EVENTS
+from eventstore.mongo.driver import Database, DriverName, connect
+from projections.replay.generations import FIRST
 from scripts.soak.wire import Fate, Heard, Wire, passed, through
 
 

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from eventstore.driver import Database
-from projections.tickets import SHAPE
+from eventstore.mongo.driver import Database
+from projections.views.tickets import SHAPE
 
 Document = dict[str, Any]
 

@@ -5,22 +5,30 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
-from api.handle import Handler, Submission
+from api.commands.handler import Handler, Submission
 from domain.errors import Refusal
 from domain.events import EventData, encode
-from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, chained, from_document, utc_now
-from eventstore.store import EventStore
-from projections.audit import Auditor
-from projections.batch import BatchWriter, Holding
-from projections.checkpoints import Checkpoints
-from projections.comparing import Difference
-from projections.generations import Generations
-from projections.health import Health
-from projections.keeping import project
-from projections.projector import Projector
-from projections.rebuild import Rebuild
-from projections.saved_views import SavedViews
-from projections.workers import workers
+from eventstore.event_document import (
+    EMPTY,
+    CommandRef,
+    Head,
+    Metadata,
+    chained,
+    from_document,
+    utc_now,
+)
+from eventstore.log import EventStore
+from projections.projector.batch import BatchWriter, Holding
+from projections.projector.checkpoints import Checkpoints
+from projections.projector.daemon import project
+from projections.projector.health import Health
+from projections.projector.projector import Projector
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
+from projections.replay.generations import Generations
+from projections.replay.rebuild import Rebuild
+from projections.replay.workers import workers
+from projections.views.saved_views import SavedViews
 from scripts.soak.patience import patience
 from tests.spec import ALICE, NOW, opened
 

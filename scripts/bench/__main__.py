@@ -28,8 +28,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from api.settings import Settings
-from eventstore import embedded
-from eventstore.master_keys import new_master_key
+from eventstore.mongo import embedded
+from eventstore.personal.master_keys import new_master_key
 from scripts.bench.commands import commands, durability
 from scripts.bench.dashboard import dashboard
 from scripts.bench.found import Table, record

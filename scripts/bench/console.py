@@ -19,9 +19,9 @@ import orjson
 from playwright.async_api import Browser, Page, Request
 
 from api.settings import Settings
-from eventstore.driver import connect
-from eventstore.store import EventStore
-from projections.generations import Generations
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
+from projections.replay.generations import Generations
 from scripts.bench.dashboard import DAYS, fill, made_up_lives
 from scripts.bench.found import Table
 from scripts.bench.services import NOTE, OPEN

@@ -21,13 +21,13 @@ from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
 from api.settings import Settings
 from domain.events import EventData, JsonObject
-from eventstore.driver import Database, connect
-from eventstore.envelope import EMPTY, CommandRef, Metadata, chained
-from eventstore.store import EventStore
-from projections import tickets
-from projections.counters import Counters
-from projections.generations import Generations
-from projections.tickets import TicketRead
+from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.views import tickets
+from projections.views.counters import Counters
+from projections.views.tickets import TicketRead
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.services import ACTOR
 from scripts.console import progress

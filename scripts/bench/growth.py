@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from api.handle import Handler, Submission
+from api.commands.handler import Handler, Submission
 from api.settings import Settings
 from domain.commands import AddNote
 from domain.events import EventData
-from eventstore.driver import Database, connect
-from eventstore.envelope import CommandRef, Head, Metadata, chained, utc_now
-from eventstore.store import EventStore
+from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
 from scripts.bench.services import ACTOR, NOTE, OPEN

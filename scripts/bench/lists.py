@@ -19,16 +19,16 @@ from uuid import UUID
 
 import orjson
 
-from api.listing import Sort
+from api.queries.listing import Sort
 from api.settings import Settings
 from domain.events import JsonObject
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections import tickets
-from projections.counters import Counters
-from projections.dashboard import word
-from projections.generations import Generations
-from projections.tickets import TicketRead
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.views import tickets
+from projections.views.counters import Counters
+from projections.views.dashboard import word
+from projections.views.tickets import TicketRead
 from scripts.bench.dashboard import made_up_lives
 from scripts.bench.found import Table, told
 from scripts.console import progress

@@ -33,12 +33,12 @@ from eventsourcing.persistence import InfrastructureFactory, Tracking, TrackingR
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 from eventsourcing.utils import Environment
 
-from api.handle import Handler, Submission
+from api.commands.handler import Handler, Submission
 from api.settings import Settings
 from domain.commands import AddNote
-from eventstore.driver import connect
-from eventstore.store import EventStore
-from projections.generations import Generations
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
+from projections.replay.generations import Generations
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.growth import ticket_of
 from scripts.bench.projections import fold_backlogs

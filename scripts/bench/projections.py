@@ -19,11 +19,11 @@ import orjson
 
 from api.settings import Settings
 from domain.events import EventData
-from eventstore.driver import Database, connect
-from eventstore.envelope import EMPTY, CommandRef, Head, Metadata, chained, utc_now
-from eventstore.store import EventStore, ResumeToken
-from projections import tickets
-from projections.generations import Generations
+from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
+from eventstore.log import EventStore, ResumeToken
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.views import tickets
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.services import ACTOR, NOTE, OPEN
 from scripts.catch_up import projecting

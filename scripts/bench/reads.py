@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from api.settings import Settings
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections import tickets
-from projections.generations import Generations
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.views import tickets
 from scripts.bench.dashboard import fill, made_up_lives
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.services import ANSWERS

@@ -20,8 +20,7 @@ from uuid import UUID
 
 from api.settings import Settings
 from domain.events import JsonObject, decode, encode
-from eventstore.driver import Database, connect
-from eventstore.envelope import (
+from eventstore.event_document import (
     EMPTY,
     CommandRef,
     EventDocument,
@@ -29,10 +28,11 @@ from eventstore.envelope import (
     Metadata,
     to_document,
 )
-from eventstore.store import EventStore
-from projections.generations import Generations
-from projections.rebuild import Progress, Rebuild
-from projections.workers import workers
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.replay.rebuild import Progress, Rebuild
+from projections.replay.workers import workers
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.services import ACTOR
 from scripts.console import progress

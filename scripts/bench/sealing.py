@@ -5,11 +5,11 @@ import statistics
 from collections import defaultdict
 
 from api.settings import Settings
-from eventstore.driver import connect
-from eventstore.store import EventStore
-from projections.generations import Generations
-from projections.rebuild import Rebuild
-from projections.workers import workers
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
+from projections.replay.generations import Generations
+from projections.replay.rebuild import Rebuild
+from projections.replay.workers import workers
 from scripts.bench.commands import load
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up

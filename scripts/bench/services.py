@@ -17,9 +17,9 @@ from api.app import Work, access_by, create_app
 from api.settings import Settings
 from domain.commands import OpenTicket
 from domain.events import Actor
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections.keeping import project
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.projector.daemon import project
 from scripts.load import Connection
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 

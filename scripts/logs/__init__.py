@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from domain.commands import Command
 from domain.errors import CasebookError
 from domain.events import Actor
-from projections.tickets import TicketRead
+from projections.views.tickets import TicketRead
 
 Cells = Mapping[str, str]
 

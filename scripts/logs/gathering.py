@@ -13,7 +13,7 @@ from weakref import finalize
 
 import orjson
 
-from eventstore.envelope import fingerprint
+from eventstore.event_document import fingerprint
 from scripts.logs import Finding, Format, History, Row
 
 _AT_ONCE = 1000

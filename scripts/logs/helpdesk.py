@@ -26,8 +26,8 @@ from domain.commands import (
     UpdateStatus,
 )
 from domain.events import Actor, Priority
-from projections.dashboard import happened
-from projections.tickets import TicketRead
+from projections.views.dashboard import happened
+from projections.views.tickets import TicketRead
 from scripts.logs import (
     UNKNOWN,
     BadRow,

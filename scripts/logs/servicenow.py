@@ -26,7 +26,7 @@ from domain.commands import (
     UpdateStatus,
 )
 from domain.events import Actor, FieldValue, Priority
-from projections.tickets import TicketRead
+from projections.views.tickets import TicketRead
 from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
 
 _TIME = "%d/%m/%Y %H:%M"

@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from eventstore.master_keys import new_master_key
+from eventstore.personal.master_keys import new_master_key
 from scripts.console import run
 from scripts.soak.contract import contract
 from scripts.soak.erase import erase_and_die, kill_erasure

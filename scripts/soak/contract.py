@@ -16,9 +16,9 @@ from typing import cast
 
 import orjson
 
-from api.access import PrincipalRole
-from eventstore.driver import connect
-from eventstore.store import EventStore
+from api.access.rights import PrincipalRole
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.soak.promises import free_port, let_in, process, ready, require
 from scripts.soak.views import Check, audited, caught_up

@@ -16,24 +16,24 @@ from uuid import UUID, uuid4
 import bson
 from bson.codec_options import CodecOptions
 
-from api import access_log
-from api.access import Principal
-from api.forgetting import Forgetting
-from api.handle import Handler, Submission
-from api.keys import KeyOrder, Keys
-from api.persons import Persons
+from api.access import access_log
+from api.access.keys import KeyOrder, Keys
+from api.access.rights import Principal
+from api.commands.handler import Handler, Submission
+from api.people.erasure import Forgetting
+from api.people.routes import Persons
 from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
 from domain.events import Actor, JsonObject
 from domain.persons import ErasePerson
-from eventstore.driver import Database, connect
-from eventstore.envelope import utc_now
-from eventstore.store import EventStore
-from eventstore.vault import Vault, keys_of
-from projections.batch import BatchWriter
-from projections.erasing import Eraser
-from projections.erasures import Erasures
-from projections.generations import Generations
-from projections.saved_views import SavedViews, TicketFilter
+from eventstore.event_document import utc_now
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from eventstore.personal.vault import Vault, keys_of
+from projections.erasure.progress import Erasures
+from projections.erasure.views import Eraser
+from projections.projector.batch import BatchWriter
+from projections.replay.generations import Generations
+from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.console import progress
 from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, process, require

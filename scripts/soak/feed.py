@@ -18,10 +18,10 @@ from uuid import uuid4
 
 import orjson
 
-from api.handle import Handler, Submission, TooContended
+from api.commands.handler import Handler, Submission, TooContended
 from domain.commands import AddNote
-from eventstore.driver import connect
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.soak.patience import patience
 from scripts.soak.promises import (

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from api.handle import Handler, Submission, TooContended
+from api.commands.handler import Handler, Submission, TooContended
 from domain.commands import AddNote
-from eventstore.driver import connect
-from eventstore.envelope import Envelope
-from eventstore.store import EventStore, ResumeToken
+from eventstore.event_document import Envelope
+from eventstore.log import EventStore, ResumeToken
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, READY_SECONDS, require, streams

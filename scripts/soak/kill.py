@@ -15,14 +15,14 @@ from uuid import uuid4
 
 import uvicorn
 
-from api import commands
 from api.app import access_by, create_app
-from api.handle import Outcome
+from api.commands import routes as commands
+from api.commands.handler import Outcome
 from api.settings import Settings
 from domain.events import JsonObject
-from eventstore.driver import connect
-from eventstore.envelope import Envelope
-from eventstore.store import EventStore
+from eventstore.event_document import Envelope
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.patience import patience

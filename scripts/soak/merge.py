@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID, uuid4, uuid5
 
-from api.handle import Handler, Submission
+from api.commands.handler import Handler, Submission
 from domain.commands import MergeTicket
 from domain.errors import Refusal
-from eventstore import embedded
-from eventstore.driver import Session, connect
-from eventstore.envelope import Envelope, EventDocument
+from eventstore.event_document import Envelope, EventDocument
 from eventstore.failures import StoreUnavailable
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo import embedded
+from eventstore.mongo.driver import Session, connect
 from scripts.console import progress
 from scripts.soak.kill import database_processes
 from scripts.soak.patience import patience

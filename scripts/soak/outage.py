@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domain.events import JsonObject
-from eventstore.driver import connect
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.feed import memory_bytes

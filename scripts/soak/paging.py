@@ -14,9 +14,9 @@ from typing import cast
 from uuid import UUID, uuid4
 
 from domain.events import JsonObject
-from eventstore.driver import Database, connect
-from projections import tickets
-from projections.generations import Generations
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from projections.views import tickets
 from scripts.console import progress
 from scripts.load import Connection
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from api.access import PrincipalRole
-from api.keys import KeyOrder, Keys, new_key
+from api.access.keys import KeyOrder, Keys, new_key
+from api.access.rights import PrincipalRole
 from domain.commands import OpenTicket
 from domain.errors import CasebookError
 from domain.events import Actor
-from eventstore import embedded
-from eventstore.driver import connect
-from eventstore.envelope import Envelope, chain_is_whole, to_document, utc_now
+from eventstore.event_document import Envelope, chain_is_whole, to_document, utc_now
 from eventstore.failures import VersionConflict
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo import embedded
+from eventstore.mongo.driver import connect
 from scripts.load import Connection
 from scripts.soak.patience import patience
 

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 from uuid import UUID
 
-from eventstore.driver import connect
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require, streams

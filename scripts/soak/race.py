@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
-from api.handle import Handler, Submission, TooContended
+from api.commands.handler import Handler, Submission, TooContended
 from domain.commands import AddNote
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
 from scripts.console import progress
 from scripts.soak.patience import patience
 from scripts.soak.promises import ACTOR, OPEN, require, streams

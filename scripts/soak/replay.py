@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
 
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections import rebuild
-from projections.checkpoints import Checkpoints
-from projections.generations import DROP_SECONDS, Generations
-from projections.keeping import project
-from projections.rebuild import Rebuild
-from projections.workers import workers
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.projector.checkpoints import Checkpoints
+from projections.projector.daemon import project
+from projections.replay import rebuild
+from projections.replay.generations import DROP_SECONDS, Generations
+from projections.replay.rebuild import Rebuild
+from projections.replay.workers import workers
 from scripts.console import progress
 from scripts.load import Answer, Connection
 from scripts.soak.patience import patience

@@ -21,10 +21,10 @@ import orjson
 from bson import json_util
 
 from domain.events import JsonObject
-from eventstore.driver import Collection, Database, connect
-from eventstore.master_keys import MasterKeys
-from eventstore.store import EventStore
-from eventstore.vault import KEYRING, PERSONS, keys_of
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Collection, Database, connect
+from eventstore.personal.master_keys import MasterKeys
+from eventstore.personal.vault import KEYRING, PERSONS, keys_of
 from scripts.console import progress
 from scripts.load import Answer, Connection, request
 from scripts.soak.promises import free_port, process, ready, require

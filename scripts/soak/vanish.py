@@ -21,9 +21,9 @@ from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
 from domain.events import JsonObject
-from eventstore.driver import DriverName, connect
-from eventstore.store import EventStore
-from projections.beside import beside
+from eventstore.log import EventStore
+from eventstore.mongo.driver import DriverName, connect
+from projections.projector.background import beside
 from scripts.console import progress
 from scripts.load import Connection, request
 from scripts.soak.kill import Ledger, command, open_tickets, retry, settle

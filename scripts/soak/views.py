@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
-from api.handle import Handler, Submission, TooContended
+from api.commands.handler import Handler, Submission, TooContended
 from domain.commands import (
     AddNote,
     AssignTicket,
@@ -24,18 +24,18 @@ from domain.commands import (
     ResolveTicket,
 )
 from domain.errors import Refusal
-from eventstore.driver import Database, connect
 from eventstore.failures import StoreUnavailable
-from eventstore.store import EventStore
-from projections.audit import Auditor
-from projections.batch import BatchWriter
-from projections.checkpoints import Checkpoints
-from projections.comparing import Difference
-from projections.generations import Generations
-from projections.health import Health
-from projections.projector import Projector
-from projections.saved_views import SavedViews, TicketFilter
-from projections.workers import workers
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.projector.batch import BatchWriter
+from projections.projector.checkpoints import Checkpoints
+from projections.projector.health import Health
+from projections.projector.projector import Projector
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
+from projections.replay.generations import Generations
+from projections.replay.workers import workers
+from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.catch_up import projecting
 from scripts.console import progress
 from scripts.soak.patience import patience

@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from api.handle import Handler, Submission
-from api.sending import Dispatcher, Patience
+from api.commands.handler import Handler, Submission
+from api.webhooks.sender import Dispatcher, Patience
+from api.webhooks.store import Webhook, Webhooks
 from domain.commands import AddNote
-from eventstore.driver import Database, connect
-from eventstore.store import EventStore
-from projections.saved_views import TicketFilter
-from projections.webhooks import Webhook, Webhooks
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.views.saved_views import TicketFilter
 from scripts.console import progress
 from scripts.soak.promises import ACTOR, OPEN, process, require, streams
 

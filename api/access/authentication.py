@@ -1,0 +1,211 @@
+"""The gate: who asks is known, or gets nothing; and nobody asks too often.
+
+Every request but those for `OPEN_PATHS` shows a key or a token in `Authorization: Bearer`. `Gate`
+finds out whose it is before anything of the request is read; `Authorisation` holds it to `RIGHTS`
+once the route is known. Both keep the access log.
+
+Each key, or principal by token, may ask so many times a second or minute in each process, and each
+principal so many things at once; an address that shows what nobody has is put off in the same way,
+sooner.
+"""
+
+import math
+import time
+from collections import Counter
+from contextlib import suppress
+from http import HTTPStatus
+
+import limits
+from fastapi import Request
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from prometheus_client import Counter as Metric
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.access_log import AccessLog, Asking, Outcome
+from api.access.keys import PREFIX, Keys
+from api.access.rights import (
+    OPEN_PATHS,
+    RIGHTS,
+    Principal,
+    TooManyRequests,
+    Unauthenticated,
+    is_open,
+    principal,
+)
+from api.access.shares import network_of
+from api.access.tokens import Tokens, TokensUncheckable
+from api.http.problems import answer_to
+from domain.errors import Forbidden, PersonGone
+from eventstore.failures import StoreUnavailable, answering
+
+AT_ONCE = 200
+"""How many requests of one principal may be under way: nobody is to take all there is."""
+_FAILURES = limits.parse("5/second")
+_LOOK_SECONDS = 1.0
+_LOOKED_UP = limits.parse("100/second")
+_FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
+
+
+class Access:
+    """By what it is known who asks, and how often they may."""
+
+    def __init__(
+        self, keys: Keys, log: AccessLog, tokens: Tokens | None = None, limit: str = "200/second"
+    ) -> None:
+        """`limit`: how often each principal may ask, like `200/second` or `1000 per minute`."""
+        self.keys = keys
+        self.log = log
+        self._tokens = tokens
+        self._limit = limits.parse(limit)
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._under_way: Counter[str] = Counter()
+
+    async def identify(self, authorization: str | None) -> Principal:
+        """Say who shows this. Raises Unauthenticated, StoreUnavailable."""
+        if authorization is None:
+            raise Unauthenticated("send a key in the header `Authorization: Bearer <key>`")
+        scheme, _, shown = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not shown.strip():
+            raise Unauthenticated("the header Authorization must read `Bearer <key>`")
+        shown = shown.strip()
+        if shown.startswith(PREFIX) or self._tokens is None:
+            return await self.keys.principal(shown)
+        who = await self._tokens.principal(shown)
+        # An erased person's keys are revoked. Their tokens are somebody else's to end, and what
+        # they ask for would put their name on record here.
+        try:
+            async with answering(_LOOK_SECONDS):
+                await self.keys.vault.check_name(who.id)
+        except PersonGone:
+            raise Unauthenticated("the token's `sub` has been erased here") from None
+        except StoreUnavailable:
+            pass  # metrics are wanted most when the database is silent; nothing else is served then
+        return who
+
+    def is_known(self, authorization: str | None) -> bool:
+        """Say whether who shows this may be known already, so that `identify` costs little."""
+        shown = (authorization or "").partition(" ")[2].strip()
+        return self.keys.is_kept(shown) or (
+            self._tokens is not None and self._tokens.is_kept(shown)
+        )
+
+    async def begin(self, who: Principal) -> None:
+        """Count a request, and that it is under way until its `end`. Raises TooManyRequests."""
+        await self._count(self._limit, _whose(who))
+        if self._under_way[who.share] >= AT_ONCE:
+            raise TooManyRequests(1)
+        self._under_way[who.share] += 1
+
+    def end(self, who: Principal) -> None:
+        """Count that a request is under way no more."""
+        self._under_way[who.share] -= 1
+        if not self._under_way[who.share]:
+            del self._under_way[who.share]
+
+    async def check_address(self, address: str) -> None:
+        """Raise TooManyRequests if so much that is unknown has come from there that nothing more
+        that is not known already is looked up.
+        """
+        if not await self._limiter.test(_LOOKED_UP, address):
+            raise TooManyRequests(1)
+
+    async def count_failure(self, address: str) -> None:
+        """Count something unknown. Raises TooManyRequests."""
+        await self._limiter.hit(_LOOKED_UP, address)
+        await self._count(_FAILURES, address)
+
+    async def note(self, outcome: Outcome, scope: Scope, who: Principal | None) -> None:
+        """Put on record that somebody was not let in, unless they have been too often."""
+        _FAILED.labels(outcome).inc()
+        with suppress(TooManyRequests):
+            if who is not None:
+                await self._count(_FAILURES, f"denied {_whose(who)}")
+            self.log.note(outcome, Asking.of(scope), who)
+
+    async def _count(self, item: limits.RateLimitItem, whose: str) -> None:
+        if not await self._limiter.hit(item, whose):
+            stats = await self._limiter.get_window_stats(item, whose)
+            raise TooManyRequests(max(1, math.ceil(stats.reset_time - time.time())))
+
+
+def _whose(who: Principal) -> str:
+    return who.key or f"{who.role}:{who.id}"
+
+
+def _from(scope: Scope) -> str:
+    """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
+    return f"at {network_of(Asking.of(scope).address)}"
+
+
+class Gate:
+    """Lets in whom it knows, and who does not ask too often."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_open(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        shown = Headers(scope=scope).get("authorization")
+        try:
+            if not self._access.is_known(shown):  # to find out costs
+                await self._access.check_address(_from(scope))
+            who = await self._access.identify(shown)
+            await self._access.begin(who)
+        except Unauthenticated as error:
+            answer = await self._to_a_stranger(scope, error)
+        except (TooManyRequests, StoreUnavailable, TokensUncheckable) as error:
+            answer = answer_to(error)
+        else:
+            try:
+                scope.setdefault("state", {})["principal"] = who
+                await self._app(scope, receive, self._noting(scope, who, send))
+            finally:
+                self._access.end(who)
+            return
+        await answer(scope, receive, send)
+
+    async def _to_a_stranger(self, scope: Scope, error: Unauthenticated) -> Response:
+        try:
+            await self._access.count_failure(_from(scope))
+        except TooManyRequests as too_many:
+            return answer_to(too_many)  # and what is not recorded is bounded as well
+        await self._access.note("unknown", scope, error.who)
+        return answer_to(error)
+
+    def _noting(self, scope: Scope, who: Principal, send: Send) -> Send:
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if message["status"] == HTTPStatus.FORBIDDEN:
+                    await self._access.note("denied", scope, who)
+                elif scope["state"].get("unseen"):
+                    await self._access.note("unseen", scope, who)
+            await send(message)
+
+        return noting
+
+
+class Authorisation:
+    """Holds every request to `RIGHTS`; a dependency of all routes, and the first one of each."""
+
+    def __init__(self, log: AccessLog) -> None:
+        self._log = log
+
+    async def __call__(self, request: Request) -> None:
+        """Raise Forbidden unless who asks may; StoreUnavailable if that cannot be recorded."""
+        path = request.scope["route"].path
+        if path in OPEN_PATHS:
+            return
+        who = await principal(request)
+        right = RIGHTS.get(f"{request.method} {path}")
+        if right is None or who.role not in right.roles:
+            raise Forbidden(f"this is not for the role {who.role}")
+        if right.scope is not None and right.scope not in who.scopes:
+            raise Forbidden(f"this key is not good for the scope {right.scope}")
+        if right.recorded:
+            await self._log.granted(Asking.of(request.scope), who)

@@ -1,0 +1,462 @@
+"""API keys: where they are kept, and their routes.
+
+A key reads `casebook_<id>_<secret>`: 96 bits that name it and 256 that prove it, both from the
+system's generator, in hexadecimal. Of the secret only a SHA-256 is kept, which is enough for what
+nobody can guess; the key itself is shown once, to who has made it.
+
+    api_keys   {_id: id, hash, principal, role, scopes, created_at, created_by,
+                expires_at, revoked_at, made_by_key}
+
+A key is never deleted: its documents say whose it was. A process keeps what it has read for some
+seconds, so a revoked key is good for that long in other processes; and for ten minutes while the
+database is silent.
+
+No key outlives the key or token that it was made with, whose id, if it is a key, is its
+`made_by_key`: so all that was made with a key, and with those, can be revoked with it. (It is null,
+or missing in older documents, where a key was made by a token or at the command line.)
+
+Keys that other versions have stored are read as `eventstore/documents.py` says: a scope that is not
+known is good for nothing, and so is a key whose role is not known, or which cannot be read. It can
+be revoked.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as PathParameter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from api.access.rights import (
+    SCOPES,
+    CurrentPrincipal,
+    Principal,
+    PrincipalRole,
+    Scope,
+    Unauthenticated,
+    is_reserved,
+)
+from api.http.answers import described_headers, json_response
+from api.http.problems import problem_responses
+from domain.errors import Forbidden, NotFound, Unacceptable
+from domain.events import ERASED, JsonObject
+from domain.lines import check_line
+from domain.values import Moment, Name, at_most
+from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
+from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.mongo.driver import Database
+from eventstore.mongo.resend import insert
+from eventstore.personal.key_files import names_for, place
+
+COLLECTION = "api_keys"
+PREFIX = "casebook_"
+KEPT_SECONDS = 5.0
+_KEPT_IN_SILENCE_SECONDS = 600.0
+_MOST_KEPT = 10_000
+_ID_BYTES = 12
+_SECRET_BYTES = 32
+_KEY = re.compile(r"casebook_(?P<id>[0-9a-f]{24})_(?P<secret>[0-9a-f]{64})")
+_FIRST = "0" * 2 * _ID_BYTES
+"""The id of the key that the first start makes: of two that start at once, one makes it."""
+
+
+class NoSuchKey(NotFound):
+    """There is no key of that id: for example because it was mistyped."""
+
+    def __init__(self) -> None:
+        super().__init__("key_not_found", "there is no such key")
+
+
+class BeyondMaker(Unacceptable):
+    """A key was to last longer than the key or token that it is made with: for example by a client
+    that has been let in for a day and asks for a year.
+    """
+
+    def __init__(self, until: datetime) -> None:
+        super().__init__(
+            "expires_at_beyond",
+            f"no key outlives what it is made with: expires_at must be {until.isoformat()} at most",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept of a key. `scopes`: those that this version knows; `made_by_key`: the id of the
+    key that it was made with.
+    """
+
+    id: str
+    hash: bytes
+    principal: str
+    role: PrincipalRole
+    scopes: frozenset[Scope]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    made_by_key: str | None = None
+
+
+_STORED = strictly(Key)
+_WORDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
+
+
+class KeyOrder(BaseModel):
+    """Whose the key is to be, and what it is good for."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    principal: Name
+    role: PrincipalRole
+    scopes: Annotated[
+        list[Scope], Field(min_length=1, max_length=len(SCOPES)), at_most(len(SCOPES))
+    ] = Field(
+        default=list(SCOPES),
+        description="What it is good for, of what the role may do; all of it unless given.",
+    )
+    expires_at: Moment | None = Field(
+        default=None,
+        description="At most when the key or token ends that makes it; that, unless given.",
+    )
+
+
+def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime) -> tuple[Key, str]:
+    """Make a key that is good for all its role may do; give what is kept of it, and its text."""
+    id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
+    key = Key(
+        id=id_,
+        hash=_hash(secret),
+        principal=principal,
+        role=role,
+        scopes=frozenset(SCOPES),
+        created_at=now,
+        created_by=created_by,
+        expires_at=None,
+        revoked_at=None,
+    )
+    return key, f"{PREFIX}{id_}_{secret}"
+
+
+class Keys:
+    """The keys in one database."""
+
+    def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
+        """`now`: the database's clock unless given."""
+        self._documents = database.collection(COLLECTION)
+        self._name = database.name
+        self.vault = database.vault
+        self._now = now or database.clock.now
+        self._reader = Reader(database.unreadable, COLLECTION, from_document)
+        self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+
+    async def make(
+        self, order: KeyOrder, created_by: str, maker: Principal | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; return it, and its text, which is nowhere else.
+
+        `maker`: who makes it, by a key or token that it does not outlive; None: the operator, whose
+        keys have no such limit.
+        Raises Unacceptable for an id that is nobody's to have, BeyondMaker, PersonGone,
+        StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile.
+        """
+        check_line("principal", order.principal)
+        await self.vault.check_name(order.principal)
+        if is_reserved(order.principal):
+            raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")
+        if order.expires_at is not None and order.expires_at <= self._now():
+            raise Unacceptable("expires_at_past", "expires_at must lie in the future")
+        limit = None if maker is None else maker.expires_at
+        if limit is not None and order.expires_at is not None and order.expires_at > limit:
+            raise BeyondMaker(limit)
+        key, text = new_key(order.principal, order.role, created_by, self._now())
+        key = replace(
+            key,
+            scopes=frozenset(order.scopes),
+            expires_at=order.expires_at or limit,
+            made_by_key=None if maker is None else maker.key,
+        )
+        await self.add(key)
+        if key.made_by_key is not None:
+            # Asked after it is there: who revokes that key with all that it made looks for those
+            # after it is revoked, and so has found this one, or it is found out here.
+            with_key = await self._find_or_none(key.made_by_key)
+            if with_key is None or with_key.revoked_at is not None:
+                await self.revoke(key.id)
+                raise Unauthenticated("the key has been revoked", maker)
+        return key, text
+
+    async def make_first(self, path: Path) -> tuple[str, Path] | None:
+        """Make an administrator's key unless one was made so before; return its text and its file.
+
+        It is kept in a file at `path`, or beside it if one is there. The file comes first: a key
+        that nobody has would be the only one, and good for nobody. Raises OSError if it cannot be
+        kept, and none is made then; StoreUnavailable.
+        """
+        async with answering():
+            if await self._documents.find_one({"_id": _FIRST}, {"_id": 1}) is not None:
+                return None
+        key, text = new_key("admin", "admin", "the first start", self._now())
+        text = text.replace(key.id, _FIRST)
+        kept = keep_in_file(text, path, self._name)
+        try:
+            await self.add(replace(key, id=_FIRST))
+        except VersionConflict:  # by another process, meanwhile
+            kept.unlink()
+            return None
+        return text, kept
+
+    async def add(self, key: Key) -> None:
+        """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
+        document: JsonObject = {**asdict(key), "scopes": sorted(key.scopes)}
+        document["_id"] = document.pop("id")
+        await insert(self._documents, document)
+
+    async def find(self, id_: str) -> Key | None:
+        """Return a key. Raises StoreUnavailable, UnreadableDocument."""
+        async with answering():
+            document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
+        return None if document is None else self._reader.one(document)
+
+    async def _find_or_none(self, id_: str) -> Key | None:
+        try:
+            return await self.find(id_)
+        except UnreadableDocument:
+            return None
+
+    async def all(self) -> list[Key]:
+        """Return all keys that can be read, the last made first. Raises StoreUnavailable."""
+        return (await self.all_apart())[0]
+
+    async def all_apart(self) -> tuple[list[Key], list[Document]]:
+        """Return the same, and the documents of those that cannot. Raises StoreUnavailable."""
+        async with answering():
+            found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
+            documents = await found.to_list()
+        return self._reader.all_apart(documents)
+
+    async def revoke(self, id_: str) -> None:
+        """Make a key good for nothing; one that is so already stays so. One that cannot be read is
+        revoked as any other.
+
+        Raises NoSuchKey, StoreUnavailable.
+        """
+        async with answering():
+            if not await self._revoke({"_id": id_}):
+                found = await self._documents.find_one({"_id": id_}, {"revoked_at": 1})
+                if found is None:
+                    raise NoSuchKey
+                if not isinstance(was := found.get("revoked_at"), datetime):
+                    await self._revoke({"_id": id_}, was)
+        self._kept.pop(id_, None)
+
+    async def _revoke(self, which: JsonObject, was: object = None) -> int:
+        change = {"$set": {"revoked_at": self._now()}}
+        done = await self._documents.update_many({**which, "revoked_at": was}, change)
+        return done.modified_count
+
+    async def revoke_with_made(self, id_: str) -> list[str]:
+        """Make a key good for nothing, and with it all that was made with it, with those, and so
+        on; return the ids of all of them, that key's first.
+
+        Raises NoSuchKey, StoreUnavailable.
+        """
+        await self.revoke(id_)
+        revoked, makers = [id_], [id_]
+        while makers:  # each is revoked before it is asked what was made with it
+            async with answering():
+                made = self._documents.find({"made_by_key": {"$in": makers}}, {"_id": 1})
+                found = [str(document["_id"]) for document in await made.to_list()]
+                makers = [each for each in found if each not in revoked]
+            for each in makers:
+                await self.revoke(each)
+            revoked += makers
+        return revoked
+
+    async def forget(self, principal: str) -> None:
+        """Revoke somebody's keys, and let none name them."""
+        await self._documents.update_many(
+            {"principal": principal, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
+        )
+        for field in ("created_by", "principal"):
+            await self._documents.update_many({field: principal}, {"$set": {field: ERASED}})
+
+    async def names(self) -> set[str]:
+        """Return all whose keys there are, and who made them, of keys that cannot be read too."""
+        found = self._documents.find({}, {"principal": 1, "created_by": 1})
+        return {
+            name
+            async for document in found
+            for field in ("principal", "created_by")
+            if isinstance(name := document.get(field), str)
+        }
+
+    async def principal(self, text: str) -> Principal:
+        """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
+        shown = _KEY.fullmatch(text)
+        if shown is None:
+            raise Unauthenticated("this is no key: one reads casebook_<id>_<secret>")
+        try:
+            key = await self._known(shown["id"])
+        except UnreadableDocument as error:
+            raise Unauthenticated("the key cannot be read by this version of the server") from error
+        if key is None or not hmac.compare_digest(key.hash, _hash(shown["secret"])):
+            raise Unauthenticated("there is no such key")
+        who = Principal(key.principal, key.role, key.scopes, key.id, key.expires_at)
+        if key.revoked_at is not None:
+            raise Unauthenticated("the key has been revoked", who)
+        if key.expires_at is not None and key.expires_at <= self._now():
+            raise Unauthenticated("the key has expired", who)
+        return who
+
+    def is_kept(self, text: str) -> bool:
+        """Say whether a key of this id is known already: it is looked up now and then at most."""
+        shown = _KEY.fullmatch(text)
+        return shown is not None and shown["id"] in self._kept
+
+    async def _known(self, id_: str) -> Key | None:
+        """Give a key as it was some seconds ago at most; None is always of now."""
+        clock = asyncio.get_running_loop().time
+        kept = self._kept.get(id_)
+        if kept is not None and clock() - kept[0] < KEPT_SECONDS:
+            return kept[1]
+        began = clock()
+        try:
+            key = await self.find(id_)
+        except StoreUnavailable:
+            # Metrics are wanted most when the database is silent; then nothing else is served.
+            if kept is not None and clock() - kept[0] < _KEPT_IN_SILENCE_SECONDS:
+                return kept[1]
+            raise
+        if key is None:
+            self._kept.pop(id_, None)
+            return None
+        self._kept[id_] = (began, key)
+        self._kept.move_to_end(id_)
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return key
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def from_document(document: Document) -> Key:
+    scopes = _WORDS.validate_python(document["scopes"], strict=True)
+    return _STORED({**document, "scopes": frozenset(scopes) & frozenset(SCOPES)})
+
+
+def keep_in_file(text: str, path: Path, database: str) -> Path:
+    """Write a key where only its owner can read it, and return where.
+
+    Never over a file that is there: it may hold the only key of another database. Raises OSError.
+    """
+    for name in names_for(path, database):
+        if place(name, f"{text}\n".encode()):
+            return name
+    raise AssertionError("there are names without end")
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+class KeyAnswer(BaseModel, extra="forbid"):
+    """What is kept of a key: not the key."""
+
+    id: str
+    principal: str
+    role: PrincipalRole
+    scopes: list[Scope]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    made_by_key: str | None = Field(description="The id of the key that it was made with.")
+
+
+class KeyMade(KeyAnswer):
+    """A new key."""
+
+    key: str = Field(description="Shown this once: for `Authorization: Bearer`.")
+
+
+class KeysAnswer(BaseModel, extra="forbid"):
+    """All keys, the last made first."""
+
+    keys: list[KeyAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of keys that another version has stored: good for nothing in this one.",
+    )
+
+
+class Revoking(BaseModel):
+    """What else to revoke."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    with_made: bool = Field(
+        default=False,
+        description="Also all keys that were made with it, with those, and so on.",
+    )
+
+
+KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
+
+
+def router(keys: Keys) -> APIRouter:
+    """Make the routes of keys."""
+    routes = APIRouter(prefix="/keys", tags=["keys"])
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=KeyMade,
+        responses={
+            201: {"headers": described_headers("Location")},
+            **problem_responses(400, 409, 422, 503),
+        },
+    )
+    async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
+        """Make a key for somebody, good for no more and no longer than the key or token that is
+        used for this. Without `expires_at` it ends when that does, as the answer says.
+        """
+        beyond = set(order.scopes) - who.scopes
+        if beyond:
+            raise Forbidden(f"this key is not good for {', '.join(sorted(beyond))} itself")
+        key, text = await keys.make(order, who.id, who)
+        content = {**_told(key), "key": text}
+        return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
+
+    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
+    async def list_keys() -> Response:
+        """List all keys, those that are good for nothing any more too."""
+        found, unreadable = await keys.all_apart()
+        content = {"keys": [_told(key) for key in found], **named(unreadable)}
+        return json_response(content, {})
+
+    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
+        """Make a key good for nothing: within five seconds in every process."""
+        if asked.with_made:
+            await keys.revoke_with_made(key_id)
+        else:
+            await keys.revoke(key_id)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes
+
+
+def _told(key: Key) -> JsonObject:
+    told = {name: value for name, value in asdict(key).items() if name != "hash"}
+    return {**told, "scopes": sorted(key.scopes)}

@@ -1,0 +1,213 @@
+"""What somebody sees: which tickets, and how much of them.
+
+Requesters see their own tickets, and nothing that is internal: no notes, no missed promises, no
+followers, and no other tickets that theirs has to do with. Agents see the tickets of the groups
+that the desk's set-up puts them into, those of no group yet, and those that they are assigned to,
+follow or have opened for themselves; on a desk without groups, all. Supervisors and auditors see
+all.
+
+What somebody does not see is not there for them: 404, whatever they ask of it. Pure but for
+`Sights`, which looks groups up: in a set-up that may be some seconds old.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from api.access.rights import Principal
+from api.commands.handler import DeskSource
+from api.queries.representations import Tickets, present
+from api.queries.watermark import AtLeast
+from domain.commands import Command, OpenTicket
+from domain.errors import Forbidden, TicketNotFound
+from domain.events import (
+    EVENT_TYPES,
+    FollowerAdded,
+    FollowerRemoved,
+    JsonObject,
+    NoteAdded,
+    SlaBreached,
+    TicketLinked,
+    TicketMergedFrom,
+    TicketMergedInto,
+    TicketUnlinked,
+)
+
+_INTERNAL_EVENTS = (
+    NoteAdded,
+    SlaBreached,
+    FollowerAdded,
+    FollowerRemoved,
+    TicketLinked,
+    TicketUnlinked,
+    TicketMergedFrom,
+)
+PUBLIC_EVENTS = EVENT_TYPES.keys() - {event.__name__ for event in _INTERNAL_EVENTS}
+INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "followers", "links"})
+"""Fields of a ticket that are null for requesters, and whose changes they are not told."""
+_NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
+
+
+class Unseen(TicketNotFound):
+    """There is such a ticket, but not for who asks. Nobody is told the difference."""
+
+
+class Seen(Protocol):
+    """What of a ticket decides who sees it."""
+
+    @property
+    def requester(self) -> str: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def assignee(self) -> str | None: ...
+    @property
+    def followers(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one principal sees. `groups`: whose tickets, for an agent; None: all there are."""
+
+    principal: Principal
+    groups: frozenset[str] | None = None
+
+    @property
+    def is_of_requester(self) -> bool:
+        return self.principal.role == "requester"
+
+    @property
+    def is_of_all(self) -> bool:
+        """Say whether all tickets are seen, as they are and as they were."""
+        return not self.is_of_requester and self.groups is None
+
+    def sees(self, ticket: Seen) -> bool:
+        """Say whether a ticket is there."""
+        own = self.principal.id
+        if self.is_of_requester:
+            return ticket.requester == own
+        return (
+            self.groups is None
+            or ticket.group is None
+            or ticket.group in self.groups
+            or own in (ticket.assignee, ticket.requester)
+            or own in ticket.followers
+        )
+
+    def require(self, ticket: Seen) -> None:
+        """Raise Unseen unless a ticket is there."""
+        if not self.sees(ticket):
+            raise Unseen
+
+    def within(self, conditions: Sequence[JsonObject]) -> list[JsonObject]:
+        """Give conditions on read documents, and that they are there: the same as `sees`.
+
+        Raises Forbidden for a condition that would tell of what is internal.
+        """
+        own = self.principal.id
+        if self.is_of_requester:
+            if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(_names(conditions)):
+                raise Forbidden("notes and promises are not for requesters to ask for")
+            return [{"requester": own}, *conditions]  # first: what is read goes by it
+        if self.groups is None:
+            return list(conditions)
+        of_groups: list[JsonObject] = [
+            {"group": {"$in": [None, *sorted(self.groups)]}},
+            {"assignee": own},
+            {"requester": own},
+            {"followers": own},
+        ]
+        return [*conditions, {"$or": of_groups}]
+
+    def present(self, document: Mapping[str, object]) -> JsonObject:
+        """Give a read document as it is shown."""
+        shown = present(document)
+        if self.is_of_requester:
+            shown |= dict.fromkeys(INTERNAL_FIELDS)
+        return shown
+
+    def event(self, told: JsonObject) -> JsonObject:
+        """Give an event of a ticket that is there as it is told."""
+        if not self.is_of_requester:
+            return told
+        # Other people's keys, and other tickets' ids, stand in what an event came of.
+        told |= dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
+        if told.get("type") == TicketMergedInto.__name__:
+            told["data"] = {}
+        return told
+
+    def is_told(self, event: Mapping[str, object]) -> bool:
+        """Say whether an event of a ticket that is there is told."""
+        type_ = event.get("type")  # of a damaged event it may be anything
+        return not self.is_of_requester or (isinstance(type_, str) and type_ in PUBLIC_EVENTS)
+
+    def changes(self, changes: list[JsonObject]) -> list[JsonObject]:
+        """Give of some changes those that are told."""
+        if not self.is_of_requester:
+            return changes
+        return [change for change in changes if change["field"] not in INTERNAL_FIELDS]
+
+    def check_group(self, group: str | None) -> None:
+        """Raise Forbidden for figures of a group whose tickets are not there; None: of all."""
+        if self.groups is not None and (group is None or group not in {*self.groups, ""}):
+            raise Forbidden("ask for one of your groups: ?group=<name>, or ?group= for none")
+
+    def check(self, command: Command) -> None:
+        """Raise Forbidden for a command that says what is not for them to say."""
+        if (
+            self.is_of_requester
+            and isinstance(command, OpenTicket)
+            and command.requester != self.principal.id
+        ):
+            raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
+
+
+def _names(condition: object) -> Iterator[str]:
+    """Give the names of all fields that a condition is about."""
+    if isinstance(condition, Mapping):
+        for name, inner in condition.items():
+            yield str(name)
+            yield from _names(inner)
+    elif isinstance(condition, Sequence) and not isinstance(condition, str):
+        for inner in condition:
+            yield from _names(inner)
+
+
+class Sights:
+    """Knows what everybody sees."""
+
+    def __init__(self, desks: DeskSource, current_tickets: Tickets) -> None:
+        self._desks = desks
+        self._tickets = current_tickets
+
+    async def of(self, principal: Principal) -> Sight:
+        """Give what somebody sees. Raises StoreUnavailable."""
+        if principal.role != "agent":
+            return Sight(principal)
+        groups = (await self._desks.current()).groups
+        if not groups:
+            return Sight(principal)
+        own = (name for name, members in groups.items() if principal.id in members)
+        return Sight(principal, frozenset(own))
+
+    async def require(self, sight: Sight, ticket_id: UUID) -> None:
+        """Raise Unseen for a ticket that is not there, as it is now; TicketNotFound,
+        StoreUnavailable.
+        """
+        if not sight.is_of_all:
+            sight.require((await self._tickets.readable(ticket_id)).ticket)
+
+    async def asking(self, principal: Principal, asked: AtLeast) -> Sight:
+        """Give what somebody sees who asks this of the views.
+
+        Raises Unseen if they wait for a ticket that is not there for them, Forbidden if they ask
+        for the past, in which it was another's: and what `require` does.
+        """
+        sight = await self.of(principal)
+        if not sight.is_of_all:
+            if asked.as_of_view is not None:
+                raise Forbidden("views of the past are for those who see all tickets")
+            for ticket_id in asked.awaited():
+                await self.require(sight, ticket_id)
+        return sight

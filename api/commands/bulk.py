@@ -1,0 +1,191 @@
+"""One command on many tickets: `POST /bulk/<verb>`, with an outcome for each.
+
+Each ticket is a command of its own: those that are refused keep no other from being done. All have
+the request's idempotency key, for a key belongs to a ticket: sent again, what was done is not done
+twice, and what was not is tried.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+from inspect import getdoc
+from typing import Annotated, Protocol, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+
+from api.access.rights import CurrentPrincipal
+from api.access.shares import Shares
+from api.access.visibility import Sights, Unseen
+from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
+from api.commands.routes import (
+    AcceptedEvent,
+    Endpoint,
+    IdempotencyKey,
+    snake,
+    taking,
+    told,
+    waited,
+)
+from api.http.answers import described_headers, json_response
+from api.http.correlation import CurrentCorrelation
+from api.http.problems import Problem, problem_of, problem_responses, status_of
+from api.queries.watermark import WAIT_SECONDS, Views
+from domain.commands import COMMANDS, Command, OpenTicket
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from domain.values import at_most
+from eventstore.failures import StoreBusy
+
+MOST_TICKETS = 100
+_PRINCIPALS_COMMANDS = COMMANDS_AT_ONCE // 10
+
+
+def _each_once(tickets: tuple[UUID, ...]) -> tuple[UUID, ...]:
+    if len(set(tickets)) < len(tickets):
+        raise ValueError("each ticket can be named once")
+    return tickets
+
+
+Tickets = Annotated[
+    tuple[UUID, ...],
+    Field(min_length=1, max_length=MOST_TICKETS),
+    AfterValidator(_each_once),
+    at_most(MOST_TICKETS),
+]
+
+
+class _Body(Protocol):
+    tickets: tuple[UUID, ...]
+    command: Command
+
+
+class Done(BaseModel, extra="forbid"):
+    """What came of one ticket's command: as its own answer would tell it, or the problem."""
+
+    ticket_id: UUID
+    status: int = Field(description="The status that the command would have been answered with.")
+    version: int | None = Field(default=None, description="Null with a problem.")
+    events: list[AcceptedEvent] | None = None
+    follow_up: UUID | None = None
+    problem: Problem | None = None
+
+
+BulkPrefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        max_length=200,
+        description="RFC 7240. `wait=2`: answer once lists and dashboard show it all, or after "
+        f"2 seconds without; at most {WAIT_SECONDS}. `Preference-Applied` says if they do.",
+    ),
+]
+
+
+class BulkAnswer(BaseModel, extra="forbid"):
+    """What came of it, in the order in which the tickets were named."""
+
+    outcomes: list[Done]
+    done: int = Field(description="How many were done, or had been, or changed nothing.")
+    refused: int = Field(description="How many were refused, and changed nothing.")
+    failed: int = Field(
+        description="How many were not brought to an end (a status of 5xx): send them again, with "
+        "the same key."
+    )
+
+
+def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
+    """Make a route for each command but `open`."""
+    routes = APIRouter(prefix="/bulk", tags=["commands on many tickets"])
+    under_way = Shares("commands on many tickets that are under way")
+    for verb, command in COMMANDS.items():
+        if command is not OpenTicket:
+            routes.add_api_route(
+                f"/{verb}",
+                taking(_body(command), _endpoint(handler, views, sights, under_way)),
+                methods=["POST"],
+                name=f"bulk_{snake(command)}",
+                summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
+                description=f"On up to {MOST_TICKETS} tickets: {getdoc(command)}",
+                response_model=BulkAnswer,
+                responses={
+                    200: {"headers": described_headers("Preference-Applied")},
+                    **problem_responses(400, 422),
+                },
+            )
+    return routes
+
+
+@cache
+def _body(command: type[Command]) -> type[BaseModel]:
+    needed = any(field.is_required() for field in command.model_fields.values())
+    content = (command, ... if needed else command.model_validate({}))
+    return create_model(
+        f"Bulk{command.__name__}",
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        __doc__=f"Tickets, and what is to be done with each: {command.__name__}.",
+        tickets=(Tickets, ...),
+        command=content,
+    )
+
+
+def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares) -> Endpoint:
+    async def endpoint(
+        request: Request,
+        command: BaseModel,
+        who: CurrentPrincipal,
+        correlation_id: CurrentCorrelation,
+        idempotency_key: IdempotencyKey = None,
+        prefer: BulkPrefer = None,
+    ) -> Response:
+        body = cast("_Body", command)
+        sight = await sights.of(who)
+        submission = Submission(
+            command=body.command,
+            actor=who.actor,
+            key=idempotency_key,
+            correlation_id=correlation_id,
+            require=sight.require,
+        )
+
+        async def one(ticket_id: UUID) -> Outcome | CasebookError:
+            try:
+                return await handler.handle(ticket_id, submission)
+            except CasebookError as refused:
+                return refused
+
+        count = len(body.tickets)
+        if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
+            raise StoreBusy
+        try:
+            outcomes = await asyncio.gather(*map(one, body.tickets))
+        finally:
+            under_way.give_back(who.share, count)
+        request.state.unseen = any(isinstance(outcome, Unseen) for outcome in outcomes)
+        done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+        failed = sum(
+            isinstance(outcome, CasebookError)
+            and status_of(type(outcome)) >= HTTPStatus.INTERNAL_SERVER_ERROR
+            for outcome in outcomes
+        )
+        applied = await waited(views, done, prefer)
+        content = {
+            "outcomes": [_told(t, o) for t, o in zip(body.tickets, outcomes, strict=True)],
+            "done": len(done),
+            "refused": len(outcomes) - len(done) - failed,
+            "failed": failed,
+        }
+        return json_response(content, {"Preference-Applied": applied[0]} if applied else {})
+
+    return endpoint
+
+
+def _told(ticket_id: UUID, outcome: Outcome | CasebookError) -> Mapping[str, object]:
+    if isinstance(outcome, Outcome):
+        return {"status": HTTPStatus.OK.value, **told(outcome), "problem": None}
+    problem = problem_of(outcome)
+    nothing: JsonObject = {"version": None, "events": None, "follow_up": None}
+    document = problem.model_dump(exclude_none=True)
+    return {"ticket_id": ticket_id, "status": problem.status, **nothing, "problem": document}

@@ -1,0 +1,264 @@
+"""The command routes, one per command class: `POST /tickets` and `POST /tickets/{id}/<verb>`.
+
+Nothing is written here for a single command: the path is the class's verb, the body its fields, the
+description its docstring.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from inspect import Parameter, getdoc, signature
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel, Field
+
+from api.access.rights import CurrentPrincipal
+from api.access.visibility import Sight, Sights
+from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
+from api.http.answers import described_headers
+from api.http.correlation import CurrentCorrelation
+from api.http.plain_route import command_route
+from api.http.problems import problem_responses
+from api.queries.representations import TicketDetail, Tickets
+from api.queries.watermark import WAIT_SECONDS, Views, return_preference, wait_seconds
+from domain.commands import COMMANDS, Command, OpenTicket
+from domain.errors import Unacceptable
+from domain.events import JsonObject
+from eventstore.failures import StoreUnavailable
+from projections.views import tickets
+
+Endpoint = Callable[..., Awaitable[Response]]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="Send the same key for the same ticket again, and what the command did is "
+        "not done twice: the answer is the first one. A command that was refused or changed "
+        "nothing left nothing behind, and is decided anew.",
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description='The version the command was decided on, as its ETag: `"3"`. Else 412.',
+        json_schema_extra={"pattern": '^("[0-9]{1,18}"|[*])$'},
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        max_length=200,
+        description="RFC 7240. `wait=2`: answer once lists and dashboard show the change, or after "
+        f"2 seconds without; at most {WAIT_SECONDS}. `return=representation`: the answer holds the "
+        "ticket as well. `return=minimal`: 204 without a body, for all commands but `open`. "
+        "`Preference-Applied` says what was done.",
+    ),
+]
+
+
+_OPEN_TAKES = frozenset({"idempotency_key", "prefer"})
+_CHANGE_TAKES = _OPEN_TAKES | {"ticket_id", "if_match"}
+
+
+class AcceptedEvent(BaseModel, extra="forbid"):
+    """An event that a command led to."""
+
+    version: int
+    type: str
+
+
+class Accepted(BaseModel, extra="forbid"):
+    """The answer to a command: the ticket's version now, and the events that it led to."""
+
+    ticket_id: UUID
+    version: int
+    events: list[AcceptedEvent] = Field(description="Empty if nothing had to change.")
+    follow_up: UUID | None = Field(
+        description="The new ticket that a requester's reply to this closed one has opened."
+    )
+    ticket: TicketDetail | None = Field(
+        default=None, description="The ticket as it is, with `Prefer: return=representation`."
+    )
+
+
+def add_routes(
+    routes: APIRouter,
+    handler: Handler,
+    views: Views,
+    current_tickets: Tickets,
+    sights: Sights,
+) -> None:
+    """Add the routes of all commands: to the application's own, where they are found soonest."""
+    answers = _Answers(views, current_tickets)
+    headers = described_headers("ETag", "Preference-Applied")
+    for verb, command in COMMANDS.items():
+        if command is OpenTicket:
+            path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
+            taken = _OPEN_TAKES
+            responses: dict[int | str, dict[str, object]] = {
+                201: {"headers": {**headers, **described_headers("Location")}},
+                **problem_responses(400, 409, 422, 503),
+            }
+        else:
+            path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
+            endpoint, taken = _change(handler, answers, sights), _CHANGE_TAKES
+            responses = {
+                200: {"headers": headers},
+                204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
+                **problem_responses(400, 404, 409, 412, 422, 503),
+            }
+        routes.add_api_route(
+            path,
+            taking(command, endpoint),
+            methods=["POST"],
+            tags=["commands"],
+            name=snake(command),
+            summary=verb.replace("_", " ").capitalize(),
+            description=getdoc(command),
+            status_code=status,
+            response_model=Accepted,
+            responses=responses,
+            route_class_override=command_route(command, taken),
+        )
+
+
+def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
+    async def endpoint(
+        command: Command,
+        who: CurrentPrincipal,
+        correlation_id: CurrentCorrelation,
+        idempotency_key: IdempotencyKey = None,
+        prefer: Prefer = None,
+    ) -> Response:
+        sight = await sights.of(who)
+        sight.check(command)
+        ticket_id = new_ticket_id(who.actor, idempotency_key)
+        submission = Submission(
+            command=command, actor=who.actor, key=idempotency_key, correlation_id=correlation_id
+        )
+        outcome = await handler.handle(ticket_id, submission)
+        return await answers.to_open(outcome, prefer, sight)
+
+    return endpoint
+
+
+def _change(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
+    async def endpoint(
+        ticket_id: UUID,
+        command: Command,
+        who: CurrentPrincipal,
+        correlation_id: CurrentCorrelation,
+        idempotency_key: IdempotencyKey = None,
+        if_match: IfMatch = None,
+        prefer: Prefer = None,
+    ) -> Response:
+        sight = await sights.of(who)
+        submission = Submission(
+            command=command,
+            actor=who.actor,
+            key=idempotency_key,
+            expected_version=expected_version(if_match),
+            correlation_id=correlation_id,
+            require=sight.require,
+        )
+        outcome = await handler.handle(ticket_id, submission)
+        return await answers.to_change(outcome, prefer, sight)
+
+    return endpoint
+
+
+class _Answers:
+    """Answers to commands as they are preferred. The command has been done: nothing fails here."""
+
+    def __init__(self, views: Views, current_tickets: Tickets) -> None:
+        self._views = views
+        self._tickets = current_tickets
+
+    async def to_open(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
+        applied = await waited(self._views, [outcome], prefer)
+        content, headers = await self._answer(outcome, prefer, applied, sight)
+        headers["Location"] = f"/tickets/{outcome.ticket_id}"
+        return Response(orjson.dumps(content), 201, headers, "application/json")
+
+    async def to_change(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
+        applied = await waited(self._views, [outcome], prefer)
+        if return_preference(prefer) == "minimal":
+            return Response(None, 204, _headers(outcome.version, [*applied, "return=minimal"]))
+        content, headers = await self._answer(outcome, prefer, applied, sight)
+        return Response(orjson.dumps(content), 200, headers, "application/json")
+
+    async def _answer(
+        self, outcome: Outcome, prefer: str | None, applied: list[str], sight: Sight
+    ) -> tuple[JsonObject, dict[str, str]]:
+        content = told(outcome)
+        if return_preference(prefer) == "representation":
+            with suppress(StoreUnavailable):
+                current = await self._tickets.current(outcome.ticket_id)
+                # It may have been moved out of sight by this very command.
+                if sight.sees(current.ticket):
+                    content["ticket"] = sight.present(tickets.to_document(current))
+                    applied = [*applied, "return=representation"]
+                    return content, _headers(current.version, applied)
+        return content, _headers(outcome.version, applied)
+
+
+def _headers(version: int, applied: list[str]) -> dict[str, str]:
+    headers = {"ETag": f'"{version}"'}
+    if applied:
+        headers["Preference-Applied"] = ", ".join(applied)
+    return headers
+
+
+async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
+    """Wait for the views if that is preferred; give the preference if they show it all."""
+    seconds = wait_seconds(prefer)
+    if seconds is None:
+        return []
+    versions = {outcome.ticket_id: outcome.version for outcome in outcomes}
+    versions |= {o.follow_up: 1 for o in outcomes if o.follow_up is not None}
+    return [f"wait={seconds}"] if await views.show(versions, seconds) else []
+
+
+def told(outcome: Outcome) -> JsonObject:
+    """Give what came of a command as its answer tells it."""
+    return {
+        "ticket_id": outcome.ticket_id,
+        "version": outcome.version,
+        "events": [{"version": e.version, "type": e.type} for e in outcome.events],
+        "follow_up": outcome.follow_up,
+    }
+
+
+def snake(command: type[Command]) -> str:
+    """Give the name of a command's operation: `open_ticket`, `update_status`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", command.__name__).lower()
+
+
+def taking(body_model: type[BaseModel], endpoint: Endpoint) -> Endpoint:
+    """Make `endpoint` take this very model as its body; none is needed if no field is."""
+    own = signature(endpoint)
+    body = own.parameters["command"].replace(annotation=body_model)
+    if not any(field.is_required() for field in body_model.model_fields.values()):
+        body = body.replace(default=body_model.model_validate({}))
+    others = [p for p in own.parameters.values() if p.name != "command"]
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
+    endpoint.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return endpoint
+
+
+def expected_version(if_match: str | None) -> int | None:
+    """Read a version from `If-Match`; None if any will do. Raises Unacceptable."""
+    if if_match is None or if_match == "*":
+        return None
+    version = re.fullmatch(r'(?:W/)?("?)([0-9]{1,18})\1', if_match)
+    if version is None:
+        raise Unacceptable("bad_if_match", 'If-Match must be a version in quotes, like "3"')
+    return int(version[2])

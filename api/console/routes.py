@@ -1,0 +1,120 @@
+"""The console: a page that shows the desk, a ticket's life and the machine, served at `/`; and the
+API's own pages, at `/docs`, which show the OpenAPI document and let one try what is in it.
+
+They are made of files, in `static/`, and ask this API for everything else, with the key that their
+user enters. Anybody may have the files; they hold nothing. Nothing is loaded from anywhere else,
+and nothing that is in a ticket can become part of a page: see the content security policy.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from api.access.rights import CONSOLE, CurrentPrincipal, PrincipalRole, Scope
+from api.http.answers import as_json, json_response
+from domain.errors import NotFound
+
+_STATIC = Path(__file__).parent / "static"
+_PAGE, _DOCS = "index.html", "docs.html"
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_POLICY = (
+    "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; "
+    "frame-ancestors 'none'; img-src 'self'; script-src 'self'; style-src 'self'; "
+    "require-trusted-types-for 'script'"
+)
+_HEADERS = {
+    "Cache-Control": "no-cache",  # asked for each time, and sent if it has changed
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class NoSuchFile(NotFound):
+    """The console has no file of that name: for example one of a former version."""
+
+    def __init__(self) -> None:
+        super().__init__("no_such_file", "the console has no such file; load the page again")
+
+
+class Me(BaseModel, extra="forbid"):
+    """Who asks."""
+
+    id: str
+    role: PrincipalRole
+    scopes: list[Scope]
+
+
+class _File(NamedTuple):
+    content: bytes
+    headers: Mapping[str, str]
+
+
+def router(openapi: Callable[[], Mapping[str, object]]) -> APIRouter:
+    """Make the routes of the console's files and of the OpenAPI document, and the one that says who
+    asks.
+    """
+    files = {
+        path.relative_to(_STATIC).as_posix(): _file(path)
+        for path in sorted(_STATIC.rglob("*"))
+        if path.suffix in _MEDIA_TYPES
+    }
+    routes = APIRouter()
+
+    @cache
+    def document() -> _File:
+        return _kept(as_json(openapi()), "application/json")
+
+    def sent(name: str, request: Request) -> Response:
+        if name not in files:
+            raise NoSuchFile
+        return answered(files[name], request)
+
+    def answered(found: _File, request: Request) -> Response:
+        if request.headers.get("if-none-match") == found.headers["ETag"]:
+            return Response(None, 304, found.headers)
+        return Response(found.content, 200, found.headers)
+
+    @routes.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return sent(_PAGE, request)
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return sent(_DOCS, request)
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    async def show_document(request: Request) -> Response:
+        return answered(document(), request)
+
+    @routes.get(f"{CONSOLE}{{name:path}}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        return sent(name, request)
+
+    @routes.get("/me", tags=["access"], response_model=Me)
+    async def me(who: CurrentPrincipal) -> Response:
+        """Say whose key or token this is, and what it is good for."""
+        shown = {"id": who.id, "role": who.role, "scopes": sorted(who.scopes)}
+        return json_response(shown, {})
+
+    return routes
+
+
+def _file(path: Path) -> _File:
+    return _kept(path.read_bytes(), _MEDIA_TYPES[path.suffix])
+
+
+def _kept(content: bytes, media_type: str) -> _File:
+    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    return _File(content, {**_HEADERS, "Content-Type": media_type, "ETag": etag})

@@ -1,0 +1,77 @@
+"""How events and cursors are written: as lines of JSON, and as server-sent events."""
+
+import orjson
+from fastapi.sse import format_sse_event
+
+from api.feed.log_reader import Position, position_from
+from api.queries.cursors import Cursors
+from api.queries.history import as_told
+from eventstore.event_document import EventDocument
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+
+ALIVE = b": alive\n\n"
+"""A comment: it tells a stream's client, and whatever is between, that it lives."""
+
+
+class Writer:
+    """Writes what clients of one log get, and reads the cursors that they send."""
+
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._store = store
+        self._cursors = Cursors(database, "events")
+
+    async def cursor(self, position: Position) -> str:
+        """Give the cursor of a position. Raises StoreUnavailable."""
+        return await self._cursors.write(position.written())
+
+    async def position(self, cursor: str) -> Position:
+        """Give the position of a cursor. Raises Unacceptable, StoreUnavailable."""
+        return position_from(await self._cursors.read(cursor))
+
+    async def cursor_line(self, position: Position) -> bytes:
+        """Write a line with a cursor."""
+        return orjson.dumps({"cursor": await self.cursor(position)}) + b"\n"
+
+    async def line(self, event: EventDocument) -> bytes:
+        """Write an event as a line."""
+        return await line(self._store, event)
+
+    async def block(self, event: EventDocument, position: Position) -> bytes:
+        """Write a server-sent event; `position` is behind it."""
+        type_ = str(event.get("type"))
+        written = await line(self._store, event)
+        return format_sse_event(
+            data_str=written.decode().rstrip("\n"),
+            event=type_ if type_.isprintable() else None,
+            id=await self.cursor(position),
+        )
+
+    async def mark(self, position: Position, retry_milliseconds: int | None = None) -> bytes:
+        """Write where a client is and no event: it sends that when it comes back."""
+        return format_sse_event(id=await self.cursor(position), retry=retry_milliseconds)
+
+
+async def line(store: EventStore, stored: EventDocument) -> bytes:
+    """Write a stored event, opened; what somebody else has put into the log is shown as text.
+
+    Raises StoreUnavailable.
+    """
+    [event] = await store.open([stored])
+    return told_line(stored, event)
+
+
+def told_line(stored: EventDocument, event: EventDocument) -> bytes:
+    """Write an event, as it is stored and opened."""
+    told = as_told(stored, event)
+    return orjson.dumps(told, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def error_line(code: str, detail: str) -> bytes:
+    """Write that an export is not all there is, and why."""
+    return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
+
+
+def no_word(_code: str, _detail: str) -> bytes:
+    """Write nothing: a stream that ends is gone on with, and its client is answered then."""
+    return b""

@@ -1,0 +1,305 @@
+"""Errors as RFC 9457 problem documents.
+
+Every error of the domain, the store and the handler has one HTTP status, found here and nowhere
+else, by its class. A document holds `type` (urn:casebook:problem:<code>), `title`, `status`,
+`detail`, `code`, and where a request's content was at fault `errors`, with a JSON pointer each: at
+most 20 of them, and in `more_errors` how many more there are.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from pymongo.errors import PyMongoError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.rights import TooManyRequests, Unauthenticated
+from api.access.shares import ShareTaken
+from api.access.tokens import TokensUncheckable
+from api.access.visibility import Unseen
+from api.commands.handler import KeyReused, TooContended, VersionMismatch
+from api.commands.ticket_cache import TicketBusy
+from api.feed.send_buffer import TooManyStreams
+from api.http.answers import described_headers
+from api.queries.search import BadQuery
+from api.queries.watermark import AGE_HEADER, AS_OF_HEADER, ViewsBehind
+from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
+from eventstore.documents import EssentialUnreadable
+from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, translated
+from eventstore.log_identity import LogReplaced
+
+_log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_SECONDS = "1"
+
+_CHALLENGE = 'Bearer realm="casebook"'
+MOST_FAULTS = 20
+_POINTER_CHARACTERS = 200  # of which a request's own names can be a part
+
+
+STATUS: Mapping[type[CasebookError], HTTPStatus] = {
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    TokensUncheckable: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    ShareTaken: HTTPStatus.TOO_MANY_REQUESTS,
+    NotFound: HTTPStatus.NOT_FOUND,
+    StateConflict: HTTPStatus.CONFLICT,
+    Forbidden: HTTPStatus.FORBIDDEN,
+    Unacceptable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
+    ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
+    TooContended: HTTPStatus.CONFLICT,
+    TicketBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
+    EssentialUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LogReplaced: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""Any other CasebookError is the server's own fault: 500."""
+
+BUSY = ("server_busy", "the server has too much to do; try again")
+_INTERNAL_ERROR = ("internal_error", "the server failed; it has been logged")
+HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
+    "bad_json": (
+        HTTPStatus.BAD_REQUEST,
+        "the body is not JSON, or not such that every reader reads the same in it",
+    ),
+    "not_found": (HTTPStatus.NOT_FOUND, "there is nothing at this path"),
+    "method_not_allowed": (HTTPStatus.METHOD_NOT_ALLOWED, "the path is not for this method"),
+    "request_timeout": (HTTPStatus.REQUEST_TIMEOUT, "the body did not come to its end in time"),
+    "request_entity_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large"),
+    "unsupported_media_type": (
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "the body is not said to be JSON: send `Content-Type: application/json`",
+    ),
+    "invalid_request": (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "the body or a parameter is not as it must be; `errors` says where and what",
+    ),
+    BUSY[0]: (HTTPStatus.SERVICE_UNAVAILABLE, BUSY[1]),
+    _INTERNAL_ERROR[0]: (HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR[1]),
+}
+"""The codes of what is no CasebookError."""
+_CODES = {status: code for code, (status, _) in HTTP_PROBLEMS.items()}
+_TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
+}
+
+
+class Fault(BaseModel, extra="forbid"):
+    """One thing wrong in a request: where, as a JSON pointer or a parameter's name, and what."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(BaseModel, extra="forbid"):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[Fault] | None = Field(
+        default=None, description=f"The first {MOST_FAULTS} things wrong in the request."
+    )
+    more_errors: int | None = Field(
+        default=None, description="How many more there are, if those are not all."
+    )
+
+
+def title_of(status: HTTPStatus) -> str:
+    """Give the name of a status as RFC 9110 has it; Python's changes with its version."""
+    return _TITLES.get(status, status.phrase)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """Describe problem documents, for the `responses` of a route."""
+    return {status: _described(HTTPStatus(status)) for status in statuses}
+
+
+def _described(status: HTTPStatus) -> dict[str, object]:
+    described: dict[str, object] = {
+        "description": title_of(status),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == HTTPStatus.UNAUTHORIZED:
+        told = {"description": "How to show who one is.", "schema": {"type": "string"}}
+        described["headers"] = {"WWW-Authenticate": {**told, "required": True}}
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        seconds = {"description": "In so many seconds.", "schema": {"type": "integer"}}
+        described["headers"] = {"Retry-After": {**seconds, "required": True}}
+    return described
+
+
+VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
+    200: {"headers": described_headers(AGE_HEADER, AS_OF_HEADER)},
+    **problem_responses(404, 409, 412, 422, 503),
+}
+"""What any question to the views may be answered with, beside what is asked for."""
+
+
+def problem(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: Sequence[Fault] = (),
+    *,
+    more_errors: int = 0,
+    soon: bool = False,
+) -> Response:
+    """Return the response for an error; `soon`: what was asked for may work in a moment."""
+    return _response(_document(status, code, detail, errors, more_errors), soon=soon)
+
+
+def status_of(error: type[CasebookError]) -> HTTPStatus:
+    """Give the status that errors of a class are answered with."""
+    found = (STATUS[cls] for cls in error.__mro__ if cls in STATUS)
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem_of(error: CasebookError) -> Problem:
+    """Give the document for one of Casebook's own errors."""
+    status = status_of(type(error))
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s: %s", error.code, error.detail, exc_info=error)
+    faults = [Fault(pointer="query q", detail=error.detail)] if isinstance(error, BadQuery) else ()
+    return _document(status, error.code, error.detail, faults)
+
+
+def _document(
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    errors: Sequence[Fault] = (),
+    more_errors: int = 0,
+) -> Problem:
+    return Problem(
+        type=f"urn:casebook:problem:{code}",
+        title=title_of(status),
+        status=status.value,
+        detail=detail,
+        code=code,
+        errors=list(errors) or None,
+        more_errors=more_errors or None,
+    )
+
+
+def _response(document: Problem, *, soon: bool) -> Response:
+    headers = {}
+    if soon or document.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = _RETRY_AFTER_SECONDS
+    body = document.model_dump_json(exclude_none=True)
+    return Response(body, document.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem document."""
+    app.add_exception_handler(CasebookError, _casebook_error)
+    app.add_exception_handler(PyMongoError, _database_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+class Unexpected:
+    """Answers what nobody has thought of, and logs it under the request's correlation id.
+
+    Not as a handler of the application's: that would answer outside all other middleware, and so
+    without that id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # too late for an answer: the server ends the connection
+            correlation = scope.get("state", {}).get("correlation_id")
+            _log.error("unexpected error, correlation id %s", correlation, exc_info=error)
+            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, *_INTERNAL_ERROR)
+            await answer(scope, receive, send)
+
+
+def answer_to(error: CasebookError) -> Response:
+    """Give the response for one of Casebook's own errors."""
+    response = _response(problem_of(error), soon=isinstance(error, ViewsBehind | ShareTaken))
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = _CHALLENGE
+    elif isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.seconds)
+    return response
+
+
+def _casebook_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, CasebookError):
+        raise TypeError
+    if isinstance(error, Unseen):
+        request.state.unseen = True  # for the access log; nobody is told the difference
+    return answer_to(error)
+
+
+def _database_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, PyMongoError):
+        raise TypeError
+    failure = translated(error)
+    # Another writer was first where none was expected: the same may be tried again.
+    return answer_to(StoreUnavailable() if isinstance(failure, VersionConflict) else failure)
+
+
+def _invalid_request(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise TypeError
+    found = error.errors()
+    told = found[:MOST_FAULTS]
+    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in told]
+    detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
+    more = len(found) - len(told)
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults, more_errors=more
+    )
+
+
+def _said(message: object) -> str:
+    return str(message).removeprefix("Value error, ")  # pydantic's words before our own
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """Tell where: a JSON pointer into the body ("" is all of it), or the parameter's name."""
+    place, *path = location
+    if place == "body":
+        named = (part for part in path if part != "[key]")  # pydantic's word for a bad name itself
+        escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in named)
+        return _short("".join(f"/{part}" for part in escaped))
+    return _short(f"{place} {'.'.join(map(str, path))}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _POINTER_CHARACTERS else f"{text[:_POINTER_CHARACTERS]}..."
+
+
+def _http_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise TypeError
+    status = HTTPStatus(error.status_code)
+    response = problem(status, _CODES.get(status, f"http_{status.value}"), error.detail)
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,1 @@
+"""What operators watch: health, metrics, stored documents that cannot be read."""

@@ -1,0 +1,365 @@
+"""How it is: whether the process answers, whether it can be relied on, and each partition."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.http.answers import described_headers, json_response
+from api.http.problems import problem_responses
+from api.operations.stored_documents import Looking
+from domain.errors import TicketNotFound
+from domain.events import JsonObject
+from eventstore.documents import EssentialUnreadable
+from eventstore.event_document import time_of
+from eventstore.failures import StoreUnavailable, answering
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.transparency.checkpoints import Statement, Witness, last_statement
+from projections.projector.health import Condition, Health, Lag, Report, age_seconds
+from projections.projector.parked import Parked, ParkedTickets
+from projections.projector.partitions import Member, Partition, Phase, State
+from projections.replay.generations import Generations
+
+_READY_SECONDS = 5.0
+_READY_KEPT_SECONDS = 0.5
+_MOST_PARKED = 100
+
+
+class Repair(BaseModel):
+    """A ticket whose view is to be folded again from its first event."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ticket_id: UUID
+
+
+class Alive(BaseModel, extra="forbid"):
+    """It answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ViewsHealth(BaseModel, extra="forbid"):
+    """How the views are, judged by how much of the log is folded."""
+
+    condition: Condition
+    age_seconds: float | None = Field(description="Null while it is not known.")
+    missing_events: int
+    vanished_events: int = Field(description="Shown, and in the log no more: see scripts.verify.")
+    overdue_events: int
+    parked_tickets: int
+    failures: list[str]
+
+
+class Readiness(BaseModel, extra="forbid"):
+    """Whether it can be relied on. `views` are not looked at if the database is silent.
+    `held_up`: what in this process has been waiting for the database for too long.
+
+    `unreadable`: how many documents of which collections this version cannot read, if there are
+    any; each costs only itself. For anybody; so it says no more. The rest is in `/projections`.
+    """
+
+    status: Literal["ready", "not ready"]
+    database: Literal["ok", "does not answer"]
+    log: Literal["ok", "replaced"] | None = None
+    views: Condition | None = None
+    clock: Literal["ok", "far off"] | None = Field(
+        default=None,
+        description="Far off: by more than five seconds from the database's. Nothing is dated by "
+        "it, and this process keeps no time.",
+    )
+    held_up: list[str] = []
+    unreadable: dict[str, int] = {}
+
+
+class ParkedAnswer(BaseModel, extra="forbid"):
+    """A ticket whose next event could not be folded."""
+
+    ticket_id: UUID
+    version: int | None
+    waiting_events: int
+    error: str | None
+    tried_at: datetime | None
+    repair_asked: bool
+
+
+class ProjectorAnswer(BaseModel, extra="forbid"):
+    """A process that keeps the views current."""
+
+    id: str
+    alive: bool
+    seen_at: datetime
+    progressed_at: datetime | None
+    partitions: int
+    failure: str | None
+
+
+class LastEvent(BaseModel, extra="forbid"):
+    """The last event that was folded."""
+
+    ticket_id: UUID
+    version: int
+    recorded_at: datetime
+    age_seconds: float | None
+
+
+class PartitionAnswer(BaseModel, extra="forbid"):
+    """One part of the views."""
+
+    partition: int
+    condition: Condition
+    owner: str | None
+    epoch: int
+    phase: Phase
+    applied_events: int
+    last_event: LastEvent | None
+    as_of: datetime | None
+    lag: Lag | None
+
+
+class ReplayAnswer(BaseModel, extra="forbid"):
+    """Views that are being built anew. `done` of `total` counts events of the phase."""
+
+    phase: str
+    done: int
+    total: int
+    began_at: datetime
+    seen_at: datetime
+
+
+class CheckpointAnswer(BaseModel, extra="forbid"):
+    """The last signed checkpoint of the log: `root` stands for all of its events."""
+
+    number: int
+    taken_at: datetime
+    tickets: int
+    events: int
+    root: str
+
+
+class ProjectionsAnswer(ViewsHealth):
+    """How the views are, part by part."""
+
+    log_events: int
+    applied_events: int
+    parked: list[ParkedAnswer]
+    projectors: list[ProjectorAnswer]
+    partitions: list[PartitionAnswer]
+    replay: ReplayAnswer | None = Field(description="Null while none is at work.")
+    checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
+    missing_checkpoint: int | None = Field(
+        description="The last checkpoint that this process has seen, if it is gone by now."
+    )
+
+
+class RepairAsked(BaseModel, extra="forbid"):
+    """A ticket that is going to be folded again."""
+
+    ticket_id: UUID
+    repair: Literal[True]
+
+
+def router(database: Database, store: EventStore, witness: Witness) -> APIRouter:
+    """Make the routes over one database. `witness` has seen the log's checkpoints."""
+    generations = Generations(database)
+    health = Health(store)
+    stored = Looking(database)
+    looking = asyncio.Lock()
+    last: tuple[float, Report] | None = None
+
+    async def looked() -> Report:
+        """Look, or give what was seen a moment ago: anybody may ask, and looking costs."""
+        nonlocal last
+        clock = asyncio.get_running_loop().time
+        async with looking:
+            if last is None or clock() - last[0] > _READY_KEPT_SECONDS:
+                began = clock()
+                last = began, await generations.ask(health.look)
+            return last[1]
+
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/healthz")
+    async def healthz() -> Alive:
+        """Say that the process answers."""
+        return Alive()
+
+    @routes.get(
+        "/readyz",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Not ready; the same document."}},
+    )
+    async def readyz() -> Response:
+        """Say whether commands can be taken and the views get on; 503 if not.
+
+        `current`: all that was written before the last 15 seconds is shown. `slow`: it is not, and
+        the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
+        moves, or something is missing that is said to be there. Judged by how far the log has been
+        folded, not by what runs. And whoever writes to the log in this process, or follows it, must
+        get on: one that the database has left without an answer for longer than it may take is told
+        in `held_up`, though the database answers others. `log` is `replaced` when it was restored
+        while this process ran: start it again.
+
+        What another version has stored and this one cannot read is counted in `unreadable`, and
+        makes it not ready only where nothing right can be done without: the newest set-up of the
+        desk, and which views are shown.
+        """
+        held_up = database.progresses.held_up()
+        late: JsonObject = {"held_up": held_up} if held_up else {}
+        try:
+            async with answering(_READY_SECONDS):
+                report: Report | None = await looked()
+                readable = await stored.look()
+        except StoreUnavailable:
+            return _readiness(
+                HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer", **late}
+            )
+        except EssentialUnreadable:
+            report, readable = None, False
+        condition = None if report is None else report.condition
+        replaced = database.identity.is_replaced
+        ready = readable and not replaced and not held_up and condition != "stuck"
+        counts = database.unreadable.counts()
+        told = {
+            "database": "ok",
+            "log": "replaced" if replaced else "ok",
+            "views": condition,
+            "clock": "far off" if database.clock.is_far_off else "ok",
+            **late,
+            **({"unreadable": dict(sorted(counts.items()))} if counts else {}),
+        }
+        return _readiness(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, told)
+
+    async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
+        report = await health.look(shown)
+        return report, await health.lags(shown, report)
+
+    @routes.get("/projections", response_model=ProjectionsAnswer, responses=problem_responses(503))
+    async def show_projections() -> Response:
+        """Show how far the views are, by partition, who keeps them so, and what is parked.
+
+        `lag` is what is in the log and not in the views, parked tickets left out; null while it is
+        not known how far a partition is.
+        """
+        async with answering():
+            report, lags = await generations.ask(looked_at)
+            build, statement = await asyncio.gather(generations.build(), last_statement(database))
+        state = report.state
+        shown = {
+            **_views(report),
+            "log_events": report.log_events,
+            "applied_events": report.folded_events,
+            "parked": [
+                _parked(ticket, report.waiting[ticket.ticket_id])
+                for ticket in report.parked[:_MOST_PARKED]
+            ],
+            "projectors": [_member(state, member) for member in state.members.values()],
+            "partitions": [
+                {"condition": is_, **_partition(state, partition, lags.get(partition.number))}
+                for partition, is_ in zip(state.partitions, report.conditions, strict=True)
+            ],
+            "replay": None if build is None else build._asdict(),
+            "checkpoint": None if statement is None else _checkpoint(statement),
+            "missing_checkpoint": witness.missing and witness.missing.number,
+        }
+        return json_response(shown, {})
+
+    @routes.post(
+        "/projections/repairs",
+        status_code=202,
+        response_model=RepairAsked,
+        responses={
+            202: {"headers": described_headers("Location")},
+            **problem_responses(400, 404, 422, 503),
+        },
+    )
+    async def repair(asked: Repair) -> Response:
+        """Have a ticket's view folded again from its first event: a parked one, or any other.
+
+        Its projector does so within moments; a ticket that still cannot be folded stays parked.
+        """
+        async with answering():
+            if not await store.stored(asked.ticket_id, limit=1):
+                raise TicketNotFound
+            await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))
+        content = {"ticket_id": asked.ticket_id, "repair": True}
+        return json_response(content, {"Location": "/projections"}, HTTPStatus.ACCEPTED)
+
+    return routes
+
+
+def _readiness(status: HTTPStatus, content: JsonObject) -> Response:
+    ready = "ready" if status == HTTPStatus.OK else "not ready"
+    return json_response({"status": ready, **content}, {}, status)
+
+
+def _views(report: Report) -> JsonObject:
+    failures = {m.failure for m in report.state.members.values() if m.failure is not None}
+    return {
+        "condition": report.condition,
+        "age_seconds": age_seconds(report.state),
+        "missing_events": report.missing_events,
+        "vanished_events": report.vanished_events,
+        "overdue_events": len(report.overdue),
+        "parked_tickets": len(report.parked),
+        "failures": sorted(failures),
+    }
+
+
+def _partition(state: State, partition: Partition, lag: Lag | None) -> JsonObject:
+    shown = state.as_of(partition)
+    last = partition.last
+    if last is not None:
+        last = {**last, "age_seconds": _age(state, last["recorded_at"])}
+    return {
+        "partition": partition.number,
+        "owner": partition.owner,
+        "epoch": partition.epoch,
+        "phase": partition.phase,
+        "applied_events": partition.applied,
+        "last_event": last,
+        "as_of": shown,
+        "lag": lag,
+    }
+
+
+def _member(state: State, member: Member) -> JsonObject:
+    return {
+        "id": member.id,
+        "alive": state.is_alive(member.id),
+        "seen_at": member.seen_at,
+        "progressed_at": member.progressed_at,
+        "partitions": len(state.of(member.id)),
+        "failure": member.failure,
+    }
+
+
+def _parked(ticket: Parked, waiting_events: int) -> JsonObject:
+    return {
+        "ticket_id": ticket.ticket_id,
+        "version": ticket.version,
+        "waiting_events": waiting_events,
+        "error": ticket.error,
+        "tried_at": ticket.tried_at,
+        "repair_asked": ticket.repair,
+    }
+
+
+def _checkpoint(statement: Statement) -> JsonObject:
+    return {
+        "number": statement.number,
+        "taken_at": time_of(statement.taken_at),
+        "tickets": statement.tickets,
+        "events": statement.events,
+        "root": statement.root,
+    }
+
+
+def _age(state: State, then: object) -> float | None:
+    return max(0.0, (state.now - then).total_seconds()) if isinstance(then, datetime) else None

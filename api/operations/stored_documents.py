@@ -1,0 +1,97 @@
+"""What is stored outside the log and the views, looked through for what this version cannot read.
+
+Whoever reads a document tells what it cannot read (`eventstore/documents.py`). But a process reads
+only what it needs: so what there is little of is looked through now and then for `/readyz`, and all
+of it by `python -m scripts.documents`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from api.access import access_log, keys
+from api.desk import routes as desk
+from api.queries import cursors
+from api.webhooks import store as webhooks
+from eventstore.documents import Document, EssentialUnreadable, Reader
+from eventstore.mongo.driver import Database
+from eventstore.transparency import checkpoints as log_checkpoints
+from projections.projector import checkpoints, parked
+from projections.replay import generations
+from projections.replay.generations import Generations
+from projections.views import saved_views
+
+LOOK_SECONDS = 10.0
+
+
+class Kind(NamedTuple):
+    """A collection: how each of its documents is read, and whether there are only a few of them."""
+
+    collection: str
+    read: Callable[[Document], object]
+    few: bool = True
+
+
+KINDS = (
+    Kind(keys.COLLECTION, keys.from_document),
+    Kind(saved_views.COLLECTION, saved_views.from_document),
+    Kind(webhooks.WEBHOOKS, webhooks.webhook_of),
+    Kind(webhooks.DISPATCH, webhooks.lease_of),
+    Kind(cursors.COLLECTION, cursors.secret_of),
+    Kind(generations.COLLECTION, generations.generation_of),
+    Kind(checkpoints.COLLECTION, checkpoints.partition_from),
+    Kind(checkpoints.MEMBERS, checkpoints.member_from),
+    Kind(parked.COLLECTION, parked.parked_from),
+    Kind(desk.COLLECTION, desk.from_document, few=False),
+    Kind(log_checkpoints.COLLECTION, log_checkpoints.statement_of, few=False),
+    Kind(webhooks.DELIVERIES, webhooks.delivery_of, few=False),
+    Kind(access_log.COLLECTION, access_log.record_from, few=False),
+)
+"""All but the heads of the log's checkpoints, which are bytes, and restores, which say nothing but
+that they are. The keys of persons are read by who has their master key.
+"""
+
+
+async def look_through(database: Database, *, everything: bool = False) -> AsyncIterator[str]:
+    """Look through what there is little of, or through all; what is found is noted in the
+    database's `unreadable`. Yields the name of each collection once it has been looked through.
+
+    Raises EssentialUnreadable where nothing right can be shown, what the driver raises.
+    """
+    shown = await Generations(database).shown()
+    for kind in KINDS:
+        if not (everything or kind.few):
+            continue
+        reader = Reader(database.unreadable, kind.collection, kind.read)
+        unreadable: list[object] = []
+        async for document in shown.scan(kind.collection):
+            if kind.collection == checkpoints.COLLECTION and isinstance(document["_id"], str):
+                continue  # of a version that kept something else there
+            unreadable += [d["_id"] for d in reader.apart([document])[1]]
+        database.unreadable.seen(kind.collection, unreadable)
+        yield kind.collection
+
+
+class Looking:
+    """Looks through what there is little of, once in a while."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._desks = desk.Desks(database)
+        self._looked = float("-inf")
+
+    async def look(self) -> bool:
+        """Look if it is time; say whether everything essential can be read.
+
+        Raises StoreUnavailable, what the driver raises.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            if clock() - self._looked > LOOK_SECONDS:
+                async for _ in look_through(self._database):
+                    pass
+                self._looked = clock()
+            await self._desks.current()
+        except EssentialUnreadable:
+            return False
+        return True

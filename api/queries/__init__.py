@@ -1,0 +1,1 @@
+"""Tickets, lists, history and the dashboard, as clients see them."""

@@ -1,0 +1,95 @@
+"""Cursors that only this service can have written.
+
+A cursor says where a client is in a list or in the log. It is JSON behind a keyed hash
+(HMAC-SHA-256, RFC 2104), so nothing that a client has made up reaches the database. The key is made
+by the first process that needs it, and kept in the database for all others.
+
+    secrets   {_id: "cursors", key: 32 bytes}
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NamedTuple, cast
+
+import orjson
+from pymongo.errors import DuplicateKeyError
+
+from domain.errors import Unacceptable
+from domain.events import JsonObject
+from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
+from eventstore.failures import answering
+from eventstore.mongo.driver import Database
+
+COLLECTION = "secrets"
+_TAG_BYTES = 16
+_KEY_BYTES = 32
+
+
+class Cursors:
+    """Writes and reads the cursors of one kind of list: no other kind takes them."""
+
+    def __init__(self, database: Database, kind: str) -> None:
+        self._secrets = database.collection(COLLECTION)
+        self._reader = Reader(database.unreadable, COLLECTION, secret_of)
+        self._kind = kind.encode()
+        self._key: bytes | None = None
+
+    async def write(self, position: object) -> str:
+        """Return the cursor for a position: JSON values, times and ids.
+
+        Raises StoreUnavailable, EssentialUnreadable.
+        """
+        content = orjson.dumps(position)
+        return _text(self._tag(await self._known_key(), content) + content)
+
+    async def read(self, cursor: str) -> object:
+        """Return the position, as JSON values.
+
+        Raises Unacceptable, StoreUnavailable, EssentialUnreadable.
+        """
+        with suppress(ValueError):
+            data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+            tag, content = data[:_TAG_BYTES], data[_TAG_BYTES:]
+            ours = _text(data) == cursor  # the decoder passes over what is no base 64
+            if ours and hmac.compare_digest(tag, self._tag(await self._known_key(), content)):
+                return cast("object", orjson.loads(content))
+        raise Unacceptable("bad_cursor", "cursor must be one that an answer of this list has given")
+
+    def _tag(self, key: bytes, content: bytes) -> bytes:
+        return hmac.digest(key, self._kind + b"\n" + content, hashlib.sha256)[:_TAG_BYTES]
+
+    async def _known_key(self) -> bytes:
+        if self._key is None:
+            async with answering():
+                self._key = await self._read_key()
+        return self._key
+
+    async def _read_key(self) -> bytes:
+        """Read the key, or make it; of several who do so at once all go by the first."""
+        found: Mapping[str, object] | None = await self._secrets.find_one({"_id": "cursors"})
+        if found is None:
+            with suppress(DuplicateKeyError):
+                made: JsonObject = {"_id": "cursors", "key": secrets.token_bytes(_KEY_BYTES)}
+                await self._secrets.insert_one(made)
+            found = await self._secrets.find_one({"_id": "cursors"})
+        if found is None:
+            raise AssertionError("it has just been written")
+        try:
+            return self._reader.one(found).key
+        except UnreadableDocument as error:
+            raise EssentialUnreadable(COLLECTION, "cursors") from error
+
+
+class _Stored(NamedTuple):
+    key: bytes
+
+
+secret_of = strictly(_Stored, id_field=None)
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

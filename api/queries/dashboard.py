@@ -1,0 +1,311 @@
+"""The dashboard: the desk as it is, as it was at the end of any day, and over time.
+
+Read from counters alone: no query here looks at a ticket or at an event, whatever the day.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from typing import Annotated, Literal, cast, get_args
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from api.access.rights import CurrentPrincipal
+from api.access.visibility import Sights
+from api.http.answers import json_response
+from api.http.problems import VIEW_RESPONSES
+from api.queries.watermark import AtLeast, Prefer, Views
+from domain.errors import Unacceptable
+from domain.events import JsonObject
+from domain.values import Day, NameOrNone
+from eventstore.mongo.driver import Database
+from projections.views import dashboard
+from projections.views.counters import Counters, Figures
+from projections.views.dashboard import STATES, TIMES, Metric
+
+_DEFAULT_DAYS = 30
+_MOST_DAYS = 3660
+_ONE_DAY = timedelta(days=1)
+
+Happening = Literal[
+    "created",
+    "resolved",
+    "reopened",
+    "closed",
+    "breached_first_response",
+    "breached_resolution",
+]
+HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
+SeriesMetric = Literal[
+    "backlog",
+    "status",
+    "priority",
+    "group",
+    "assignee",
+    "sla",
+    "rating",
+    Happening,
+    "first_response",
+    "resolution",
+]
+Group = Annotated[
+    NameOrNone | None, Field(description="This group's tickets only; empty: those of no group.")
+]
+
+
+class DashboardQuery(AtLeast):
+    """Which day, and whose."""
+
+    date_: Day | None = Field(
+        default=None, alias="date", description="As it was at the end of this UTC day; or as it is."
+    )
+    group: Group = None
+
+
+class SeriesQuery(AtLeast):
+    """What to show over which days."""
+
+    metric: SeriesMetric
+    first: Day | None = Field(default=None, alias="from", description="30 days unless given.")
+    last: Day | None = Field(default=None, alias="to", description="Today unless given.")
+    group: Group = None
+
+    def days(self, today: date) -> tuple[date, date]:
+        """Give the first and last day. Raises Unacceptable."""
+        last = self.last or max(self.first or today, today)
+        try:
+            first = self.first or last - timedelta(days=_DEFAULT_DAYS - 1)
+        except OverflowError:
+            first = date.min
+        if not 0 <= (last - first).days < _MOST_DAYS:
+            raise Unacceptable("bad_range", f"from..to must be 1 to {_MOST_DAYS} days")
+        return first, last
+
+
+class Times(BaseModel, extra="forbid"):
+    """How long something took, from a ticket's opening; null where there was nothing."""
+
+    count: int
+    mean_seconds: float | None
+    p50_seconds: float | None = Field(description="At most 19 % above the exact one.")
+    p90_seconds: float | None
+
+
+class Happened(BaseModel, extra="forbid"):
+    """How often what happened, and how long it took."""
+
+    created: int
+    resolved: int
+    reopened: int
+    closed: int
+    breached_first_response: int
+    breached_resolution: int
+    first_response: Times
+    resolution: Times
+
+
+class Backlog(BaseModel, extra="forbid"):
+    """Tickets that are not solved, in all and by name; "" is those without one."""
+
+    total: int
+    priority: dict[str, int]
+    group: dict[str, int]
+    assignee: dict[str, int]
+    sla: dict[str, int]
+    opened_on: dict[str, int] = Field(description="By UTC day.")
+    age: dict[str, int]
+
+
+class Ratings(BaseModel, extra="forbid"):
+    """What requesters thought; `scores`: how many gave each."""
+
+    count: int
+    mean: float | None
+    scores: dict[str, int]
+
+
+class DashboardAnswer(BaseModel, extra="forbid"):
+    """The desk at the end of a day, or now."""
+
+    date: date
+    group: str | None = Field(description="Null: all groups.")
+    tickets: dict[str, int] = Field(description="How many are in which status.")
+    backlog: Backlog
+    ratings: Ratings
+    on_date: Happened
+    until_date: Happened
+
+
+class DayOfSeries(BaseModel, extra="forbid"):
+    """A day's number, numbers by label, or times."""
+
+    date: date
+    value: int | Times | dict[str, int]
+
+
+class SeriesAnswer(BaseModel, extra="forbid"):
+    """One metric over days."""
+
+    metric: SeriesMetric
+    group: str | None
+    first: date = Field(alias="from")
+    last: date = Field(alias="to")
+    days: list[DayOfSeries]
+
+
+def router(views: Views, sights: Sights) -> APIRouter:
+    """Make the dashboard's routes."""
+    routes = APIRouter(tags=["dashboard"])
+
+    @routes.get("/dashboard", response_model=DashboardAnswer, responses=VIEW_RESPONSES)
+    async def show_dashboard(
+        who: CurrentPrincipal, asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
+    ) -> Response:
+        """Show the desk as it is, or as it was at the end of a day.
+
+        `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
+        opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
+        Agents of groups ask for one of theirs.
+        """
+        (await sights.asking(who, asked)).check_group(asked.group)
+        opened = await views.open(asked, prefer)
+        day = asked.date_ or opened.today
+
+        async def question(shown: Database) -> tuple[Figures, Figures]:
+            counters = Counters(shown)
+            # What is dated tomorrow, by a clock that is ahead, is part of today.
+            return (
+                await counters.until(asked.date_ or date.max, _group(asked.group)),
+                await counters.on(day, _group(asked.group)),
+            )
+
+        stood, happened = await opened.ask(question)
+        shown = {
+            "date": day,
+            "group": asked.group,
+            "tickets": _named(stood, "status"),
+            "backlog": _backlog(stood, day),
+            "ratings": _ratings(stood.get("rating", Counter())),
+            "on_date": _happened(happened),
+            "until_date": _happened(stood),
+        }
+        return json_response(shown, opened.headers)
+
+    @routes.get("/dashboard/series", response_model=SeriesAnswer, responses=VIEW_RESPONSES)
+    async def show_series(
+        who: CurrentPrincipal, asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
+    ) -> Response:
+        """Show one metric for each day of a range.
+
+        `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
+        day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
+        """
+        (await sights.asking(who, asked)).check_group(asked.group)
+        opened = await views.open(asked, prefer)
+        first, last = asked.days(opened.today)
+        group = _group(asked.group)
+        metric: Metric
+        if asked.metric in HAPPENINGS:
+            metric = "happened"
+        else:
+            metric = "priority" if asked.metric == "backlog" else cast("Metric", asked.metric)
+
+        async def question(shown: Database) -> tuple[Mapping[str, Counter[str]], Figures]:
+            counters = Counters(shown)
+            changes = await counters.by_day(metric, first, last, group)
+            if metric in STATES and first > date.min:
+                return changes, await counters.until(first - _ONE_DAY, group)
+            return changes, {}
+
+        changes, before = await opened.ask(question)
+        days = _series(asked.metric, metric, first, last, before, changes)
+        shown = {
+            "metric": asked.metric,
+            "group": asked.group,
+            "from": first,
+            "to": last,
+            "days": [{"date": day, "value": value} for day, value in days],
+        }
+        return json_response(shown, opened.headers)
+
+    return routes
+
+
+def _group(asked: str | None) -> str | None:
+    """Give the group as it is written in counters; None for all."""
+    return None if asked is None else dashboard.word(asked or None)
+
+
+def _series(
+    asked: SeriesMetric,
+    metric: Metric,
+    first: date,
+    last: date,
+    before: Figures,
+    changes: Mapping[str, Counter[str]],
+) -> Iterator[tuple[date, object]]:
+    stood = Counter(before.get(metric, Counter()))
+    for n in range((last - first).days + 1):
+        day = first + timedelta(days=n)
+        change = changes.get(day.isoformat(), Counter[str]())
+        if metric == "happened":
+            yield day, change[asked]
+        elif metric in TIMES:
+            yield day, times(change)
+        else:
+            stood.update(change)
+            yield day, stood.total() if asked == "backlog" else _labels(stood)
+
+
+def _backlog(stood: Figures, day: date) -> JsonObject:
+    opened_on = stood.get("opened_on", Counter())
+    return {
+        "total": stood.get("priority", Counter()).total(),
+        **{by: _named(stood, by) for by in ("priority", "group", "assignee", "sla", "opened_on")},
+        "age": dashboard.by_age(opened_on.items(), day),
+    }
+
+
+def _named(figures: Figures, metric: str) -> dict[str, int]:
+    return _labels(figures.get(metric, Counter()))
+
+
+def _labels(counter: Mapping[str, int]) -> dict[str, int]:
+    """Give the numbers by name, in the order of names; no name at all is written ""."""
+    named = {dashboard.name(label) or "": n for label, n in counter.items() if n}
+    return dict(sorted(named.items()))
+
+
+def _happened(figures: Figures) -> JsonObject:
+    happened = figures.get("happened", Counter())
+    return {
+        **{label: happened[label] for label in HAPPENINGS},
+        **{time: times(figures.get(time, Counter())) for time in TIMES},
+    }
+
+
+def times(labels: Mapping[str, int]) -> JsonObject:
+    """Tell of times: how many, their mean, p50 and p90 in seconds; null where there are none."""
+    buckets = {int(label[1:]): n for label, n in labels.items() if label.startswith("b")}
+    count = sum(buckets.values())
+    return {
+        "count": count,
+        "mean_seconds": labels.get("ms", 0) / count / 1000 if count else None,
+        "p50_seconds": _seconds(dashboard.quantile_ms(buckets, 0.5)),
+        "p90_seconds": _seconds(dashboard.quantile_ms(buckets, 0.9)),
+    }
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _ratings(scores: Mapping[str, int]) -> JsonObject:
+    count = sum(scores.values())
+    total = sum(int(score) * n for score, n in scores.items())
+    return {
+        "count": count,
+        "mean": total / count if count else None,
+        "scores": dict(sorted(scores.items())),
+    }

@@ -1,0 +1,327 @@
+"""A ticket by itself and its history: as it is and as it was, event by event, and what differs."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.access.rights import CurrentPrincipal
+from api.access.visibility import Sight, Sights
+from api.http.answers import json_response, next_link
+from api.http.plain_route import ticket_route
+from api.http.problems import problem_responses
+from api.queries import past
+from api.queries.past import AsOf, Changes
+from api.queries.representations import TicketDetail, Tickets
+from domain.errors import HistoryError, TicketNotFound, Unacceptable
+from domain.events import JsonObject, Role
+from domain.values import Moment
+from eventstore.event_document import EventDocument, chain_is_whole
+from eventstore.log import EventStore
+from projections.replay.generations import By
+from projections.views import tickets
+
+PAGE_BYTES = 2**20
+
+_ETAG: Mapping[str, object] = {
+    "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
+}
+_LINK: Mapping[str, object] = {
+    "Link": {
+        "description": "`rel=next`: what comes next, if there is more.",
+        "schema": {"type": "string"},
+    }
+}
+
+
+class PastQuery(BaseModel):
+    """As of when."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    as_of: Moment | None = Field(
+        default=None, description="As it was at this time: `2026-03-01T12:00:00Z`."
+    )
+    by: By = Field(
+        default="occurred",
+        description="With `as_of`: by when things happened, or by when they were recorded, that "
+        "is, what was known then.",
+    )
+
+    @property
+    def then(self) -> AsOf | None:
+        """The time as of which it is asked, if one is."""
+        return None if self.as_of is None else AsOf(self.as_of, self.by)
+
+
+class TicketQuery(PastQuery):
+    """Which state of a ticket."""
+
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="As it was after so many events."
+    )
+
+
+class TimelineQuery(PastQuery):
+    """Which part of a timeline."""
+
+    after: Annotated[int, Field(ge=0, lt=2**31, description="Behind this version.")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+
+
+class DiffQuery(BaseModel):
+    """Which two versions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Annotated[
+        int, Field(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
+    ] = 0
+    to: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="As it is, unless given."
+    )
+
+
+class EventActor(BaseModel):
+    """Who did it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    role: Role
+
+
+class EventCommand(BaseModel):
+    """The command an event came of: its idempotency key, or the id it was given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    fingerprint: str = Field(description="Tells the command's content from another's.")
+
+
+class SealedPart(BaseModel):
+    """Something personal, as it is stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(description="Where in the event: a JSON Pointer.")
+    person: UUID = Field(description="Whose it is.")
+    text: str = Field(description="Encrypted under that person's key; see docs/personal-data.md.")
+
+
+class FieldChange(BaseModel):
+    """A field of the ticket, before and after; null where the ticket was not there yet."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(json_schema_extra={"enum": list(past.FIELDS)})
+    before: object
+    after: object
+
+
+class TimelineEvent(BaseModel):
+    """An event as it is stored, and what it changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    version: int
+    type: str
+    schema_: int = Field(alias="schema", description="The number of the shape of `data`.")
+    data: dict[str, object]
+    occurred_at: datetime = Field(description="When it happened.")
+    recorded_at: datetime = Field(description="When the log accepted it.")
+    actor: EventActor
+    command: EventCommand | None = Field(description="Null for requesters.")
+    correlation_id: str | None
+    causation_id: str | None
+    previous: str | None = Field(description="The hash of the event before, in hexadecimal.")
+    hash: str = Field(description="In hexadecimal, over the event as it is stored.")
+    sealed: list[SealedPart] | None = Field(
+        description="What of it is stored sealed, with null in its place. Null for requesters."
+    )
+    changes: list[FieldChange] | None = Field(
+        description="What it changed; null from the first event on that cannot be read."
+    )
+
+
+class DamagedEvent(BaseModel):
+    """What is stored in an event's place and is none any more: shown as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: object
+    changes: list[FieldChange] | None
+
+
+class Timeline(BaseModel):
+    """A ticket's events, or some of them, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ticket_id: UUID
+    chain: Literal["whole", "broken"] = Field(
+        description="`whole` if every event shown is what was once written behind its predecessor."
+    )
+    events: list[TimelineEvent | DamagedEvent]
+
+
+class Diff(BaseModel):
+    """What differs between two versions of a ticket."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    ticket_id: UUID
+    from_: int = Field(alias="from", description="0: before it was opened.")
+    to: int
+    changes: list[FieldChange]
+
+
+def add_routes(
+    routes: APIRouter,
+    store: EventStore,
+    current_tickets: Tickets,
+    sights: Sights,
+    page_bytes: int = PAGE_BYTES,
+) -> None:
+    """Add the routes over one log: to the application's own, where they are found soonest.
+
+    `page_bytes`: with the event that reaches it, a page of a timeline ends.
+    """
+
+    async def show_ticket(
+        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
+    ) -> Response:
+        """Show a ticket as it is after its last acknowledged event, or as it once was.
+
+        As of a time it is what its events up to the first later one have made of it; 404 if it was
+        not there yet.
+        """
+        then, version = asked.then, asked.version
+        if then is not None and version is not None:
+            raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
+        sight = await sights.of(who)
+        if then is None and version is None:
+            try:
+                shown = await current_tickets.current(ticket_id)
+            except HistoryError:  # which is for those alone for whom it is there
+                await sights.require(sight, ticket_id)
+                raise
+            sight.require(shown.ticket)
+        else:
+            await sights.require(sight, ticket_id)
+            if then is not None:
+                shown = await past.as_it_was(store, ticket_id, then)
+            else:
+                _, shown = await past.at_versions(store, ticket_id, 0, version)
+        content = sight.present(tickets.to_document(shown))
+        return json_response(content, {"ETag": f'"{shown.version}"'})
+
+    routes.add_api_route(
+        "/tickets/{ticket_id}",
+        show_ticket,
+        tags=["queries"],
+        response_model=TicketDetail,
+        responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
+        route_class_override=ticket_route(TicketQuery()),
+    )
+
+    @routes.get(
+        "/tickets/{ticket_id}/timeline",
+        tags=["queries"],
+        response_model=Timeline,
+        responses={200: {"headers": _LINK}, **problem_responses(404, 422, 503)},
+    )
+    async def show_timeline(
+        request: Request,
+        ticket_id: UUID,
+        who: CurrentPrincipal,
+        asked: Annotated[TimelineQuery, Query()],
+    ) -> Response:
+        """Tell a ticket's history from the log: who did what, when, and what it changed.
+
+        `chain` is `whole` if every event shown is what was once written behind its predecessor,
+        and `broken` if not; what can no longer be read is shown as it is stored, and from there on
+        nobody knows what changed. Requesters are not shown internal notes and missed promises.
+        A page may be shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says
+        whether there is more.
+        """
+        sight = await sights.of(who)
+        await sights.require(sight, ticket_id)
+        anchor: EventDocument | None = None
+        page: list[EventDocument] = []
+        told: list[JsonObject] = []
+        more = False
+        changes = Changes()
+        room_bytes = page_bytes
+        async with aclosing(past.until(store, ticket_id, asked.then)) as events:
+            async for stored, event in events:
+                if stored["version"] <= asked.after:
+                    changes.skip(event)
+                    anchor = stored
+                elif len(page) < asked.limit and room_bytes > 0:
+                    one = {**as_told(stored, event), "changes": changes.tell(event)}
+                    room_bytes -= len(orjson.dumps(one, default=str))
+                    page.append(stored)
+                    told.append(one)
+                else:
+                    more = True
+                    break
+        if anchor is None and not page:
+            raise TicketNotFound
+        timeline = {
+            "ticket_id": ticket_id,
+            "chain": "whole" if chain_is_whole(page, anchor) else "broken",
+            "events": [_of_one_ticket(event, sight) for event in told if sight.is_told(event)],
+        }
+        headers = next_link(request, after=page[-1]["version"]) if more else {}
+        return json_response(timeline, headers)
+
+    @routes.get(
+        "/tickets/{ticket_id}/diff",
+        tags=["queries"],
+        response_model=Diff,
+        responses=problem_responses(404, 422, 503),
+    )
+    async def show_diff(
+        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[DiffQuery, Query()]
+    ) -> Response:
+        """Tell what differs between two versions of a ticket."""
+        if asked.to is not None and asked.to < asked.from_:
+            raise Unacceptable("bad_range", "from must not be behind to")
+        sight = await sights.of(who)
+        await sights.require(sight, ticket_id)
+        then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
+        found = past.differences(past.fields(then), past.fields(now))
+        diff = {
+            "ticket_id": ticket_id,
+            "from": asked.from_,
+            "to": now.version,
+            "changes": sight.changes(found),
+        }
+        return json_response(diff, {})
+
+
+def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
+    """Give an event as clients see it: hashes in hexadecimal, and its id by that name.
+
+    `event` is the stored one, opened. What is sealed in it is told as well: the hash is over that.
+    """
+    told = {
+        name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
+    }
+    return {"id": told.pop("_id", None), **told, "sealed": stored.get("sealed", [])}
+
+
+def _of_one_ticket(told: JsonObject, sight: Sight) -> JsonObject:
+    changes = told["changes"]
+    return {
+        **{name: value for name, value in sight.event(told).items() if name != "ticket_id"},
+        "changes": sight.changes(changes) if isinstance(changes, list) else None,
+    }

@@ -1,0 +1,260 @@
+"""Lists of tickets, from `ticket_reads`: what the projector has written.
+
+How a list is read is in `listing.py`, the search language in `search.py`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, NamedTuple, cast
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, TypeAdapter
+
+from api.access.rights import CurrentPrincipal
+from api.access.visibility import Sights
+from api.http.answers import as_json, described_headers, json_response, next_link
+from api.http.plain_route import list_route
+from api.http.problems import VIEW_RESPONSES
+from api.queries.cursors import Cursors
+from api.queries.listing import MOST_COUNTED, Listing, Position, Sort
+from api.queries.pager import Windows
+from api.queries.representations import TicketSummary
+from api.queries.search import (
+    QUERY_CHARACTERS,
+    breached,
+    conditions,
+    due_before,
+    field_is,
+    parse,
+    solved,
+    span,
+)
+from api.queries.watermark import AtLeast, Prefer, Shown, Views
+from domain.errors import Forbidden, Unacceptable
+from domain.events import JsonObject, Priority, Status
+from domain.values import Name, NameOrNone, Tag, at_most
+from eventstore.failures import answering
+from eventstore.mongo.driver import Database
+from eventstore.mongo.request_batcher import Shared
+from projections.views.saved_views import SavedViews, ViewName
+
+_MOST_VALUES = 20
+
+TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
+FieldText = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}:", max_length=5_100, examples=["floor:3"])
+]
+
+
+class ListQuery(AtLeast):
+    """Which tickets to list, and how; all of it must hold."""
+
+    q: str | None = Field(
+        default=None,
+        max_length=QUERY_CHARACTERS,
+        description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
+        "looked for among the first thousand different ones of subject and body, whatever case and "
+        "accents; `print*` finds what begins so; "
+        "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
+        "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
+        "nobody), `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, `has:note`, "
+        "`opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
+        examples=["status:open priority>=high printer"],
+    )
+    status: Annotated[list[Status], at_most(_MOST_VALUES)] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
+    )
+    solved: bool | None = Field(
+        default=None, description="Resolved and closed tickets, or all others."
+    )
+    priority: Annotated[list[Priority], at_most(_MOST_VALUES)] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
+    )
+    group: NameOrNone | None = None
+    assignee: NameOrNone | None = None
+    requester: Name | None = None
+    tag: Annotated[list[Tag], at_most(_MOST_VALUES)] = Field(
+        default_factory=list, max_length=_MOST_VALUES, description="All of these."
+    )
+    field: Annotated[list[FieldText], at_most(_MOST_VALUES)] = Field(
+        default_factory=list,
+        max_length=_MOST_VALUES,
+        description="`<key>:<value>` of custom fields; all of these.",
+    )
+    opened_from: TimeText | None = Field(
+        default=None, description="A day, or a time with its zone; likewise the others."
+    )
+    opened_before: TimeText | None = None
+    updated_from: TimeText | None = None
+    updated_before: TimeText | None = None
+    resolved_from: TimeText | None = None
+    resolved_before: TimeText | None = None
+    breached: bool | None = Field(
+        default=None, description="Tickets of which a promise was missed, or all others."
+    )
+    due_before: TimeText | None = Field(
+        default=None, description="Tickets of which a promise runs out before that."
+    )
+    view: ViewName | None = Field(
+        default=None, description="A saved view, whose filter must hold too."
+    )
+    sort: Sort = Field(
+        default="-opened_at",
+        description="`-` for the latest first. By `resolved_at`, only those that are resolved.",
+    )
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: str | None = Field(
+        default=None,
+        max_length=2_000,
+        description="The `next` of the page before, with the same parameters.",
+    )
+    count: bool = Field(
+        default=False, description=f"Count what matches, up to {MOST_COUNTED}, as `total`."
+    )
+
+    def conditions(self) -> list[JsonObject]:
+        """Give the conditions of all filters but the saved view's. Raises Unacceptable."""
+        found = [] if self.q is None else conditions(parse(self.q))
+        for name, values in (("status", self.status), ("priority", self.priority)):
+            if values:
+                found.append({name: values[0] if len(values) == 1 else {"$in": list(values)}})
+        if self.solved is not None:
+            found.append(solved(self.solved))
+        for name, value in (("group", self.group), ("assignee", self.assignee)):
+            if value is not None:
+                found.append({name: value or None})
+        if self.requester is not None:
+            found.append({"requester": self.requester})
+        found += [{"tags": tag} for tag in self.tag]
+        for key, _, text in (each.partition(":") for each in self.field):
+            found.append(field_is(key, text))
+        for name in ("opened", "updated", "resolved"):
+            found += self._range(name)
+        if self.breached is not None:
+            found.append(breached(self.breached))
+        if self.due_before is not None:
+            found += due_before(_moment("due_before", self.due_before))
+        return found
+
+    def _range(self, name: str) -> list[JsonObject]:
+        bounds = {
+            operator: _moment(f"{name}_{end}", text)
+            for end, operator in (("from", "$gte"), ("before", "$lt"))
+            if (text := cast("str | None", getattr(self, f"{name}_{end}"))) is not None
+        }
+        return [{f"{name}_at": bounds}] if bounds else []
+
+    def fingerprint(self) -> str:
+        """Say which list this is a page of; the same for all its pages."""
+        own = self.model_dump(
+            mode="json", exclude={"cursor", "limit", "count", "after"}, exclude_defaults=True
+        )
+        return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+class TicketPage(BaseModel, extra="forbid"):
+    """A page of a list."""
+
+    tickets: list[TicketSummary]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+    total: int | None = Field(
+        description="How many match, if that was asked for; null where there are more than "
+        f"{MOST_COUNTED}: a saved view knows."
+    )
+
+
+class _Page(NamedTuple):
+    """What of a page all share who ask at once: its tickets in JSON, the cursor of the next one."""
+
+    tickets: orjson.Fragment
+    next: str | None
+
+
+_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
+
+
+def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sights) -> None:
+    """Add the routes over one database: to the application's own, where they are found soonest."""
+    saved = SavedViews(database)
+    cursors = Cursors(database, "tickets")
+    windows = Windows()
+    pages: Shared[str, _Page] = Shared()  # whenever something changes, all look at once
+    headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
+
+    async def list_tickets(
+        request: Request,
+        who: CurrentPrincipal,
+        asked: Annotated[ListQuery, Query()],
+        prefer: Prefer = None,
+    ) -> Response:
+        """List tickets, the last opened first unless another `sort` is asked for.
+
+        What is listed is as old as `Casebook-Views-Age` says, in seconds; `after` makes it show a
+        command. Who follows `next` to the end while tickets change gets, sorted by `opened_at`,
+        each ticket that matched throughout exactly once. By `updated_at` a ticket that changes
+        meanwhile moves: the first to change last, it comes at least once; the latest first, it may
+        be missed. By `resolved_at` likewise for what is resolved or reopened meanwhile.
+
+        Listed is what who asks may see: requesters their own tickets, agents those of their groups.
+        """
+        sight = await sights.asking(who, asked)
+        found = asked.conditions()
+        position = None
+        if asked.cursor is not None:
+            position = _POSITION.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
+            if position.list != asked.fingerprint():
+                raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
+        opened = await views.open(asked, prefer)
+        if asked.view is not None:
+            if sight.is_of_requester:
+                raise Forbidden("saved views are not for requesters")
+            async with answering():
+                found.append((await saved.find(asked.view)).filter.condition())
+        # How long a requester waits must not tell what others' tickets hold.
+        along = "requester" if sight.is_of_requester else None
+        listing = Listing(sight.within(found), asked.sort, along)
+
+        async def page() -> _Page:
+            found = await opened.ask(
+                lambda shown: listing.page(shown, position, asked.limit + 1, windows)
+            )
+            following = None
+            if len(found) > asked.limit:
+                last = found[asked.limit - 1]
+                place = (asked.fingerprint(), last[listing.by], last["_id"])
+                following = await cursors.write(place)
+            presented = [sight.present(document) for document in found[: asked.limit]]
+            return _Page(orjson.Fragment(as_json(presented)), following)
+
+        about = (opened.kept, listing.filter(), along, position, asked.limit, asked.fingerprint())
+        async with answering():
+            shown = await pages.get(repr(about), page)
+        total = await _total(opened, listing) if asked.count else None
+        links = next_link(request, cursor=shown.next) if shown.next else {}
+        content = {**shown._asdict(), "total": total}
+        return json_response(content, {**opened.headers, **links})
+
+    routes.add_api_route(
+        "/tickets",
+        list_tickets,
+        tags=["queries"],
+        response_model=TicketPage,
+        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
+        route_class_override=list_route(ListQuery),
+    )
+
+
+async def _total(opened: Shown, listing: Listing) -> int | None:
+    counted = await opened.ask(listing.count)
+    return None if counted > MOST_COUNTED else counted
+
+
+def _moment(parameter: str, text: str) -> datetime:
+    try:
+        return span(text)[0]
+    except ValueError as error:
+        raise Unacceptable(
+            "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
+        ) from error

@@ -1,0 +1,168 @@
+"""A ticket as it was: its first events, folded by the view's own fold.
+
+Up to a version, or up to a moment: then the first event that is later ends it, and what follows
+that one is not folded either, whatever its time. So an event that was dated back is there from when
+those before it are; views as of a time (`projections/replay/rebuild.py`) are cut in the same way.
+
+What is told of a change is the ticket's own fields, and what is promised for it. That its version,
+its time of change and its counts of replies move on is told by the event itself.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from api.queries.representations import UNREADABLE
+from domain.errors import NotFound, TicketNotFound
+from domain.events import JsonObject
+from eventstore.event_document import EventDocument, from_document
+from eventstore.log import EventStore
+from eventstore.reading import Read, read_events
+from projections.replay.generations import By
+from projections.views import tickets
+from projections.views.tickets import TicketRead
+
+FIELDS = (
+    "subject",
+    "body",
+    "requester",
+    "status",
+    "priority",
+    "group",
+    "assignee",
+    "tags",
+    "fields",
+    "waiting_reason",
+    "resume_at",
+    "resolution",
+    "close_reason",
+    "followers",
+    "attachments",
+    "links",
+    "rating",
+    "first_response_due_at",
+    "resolution_due_at",
+    "sla_breached",
+)
+"""The fields of a ticket whose changes are told."""
+
+
+class VersionNotReached(NotFound):
+    """A ticket of five events was asked for as it was after seven."""
+
+    def __init__(self, version: int, reached: int) -> None:
+        super().__init__(
+            "version_not_reached", f"the ticket is at version {reached}, not at {version} yet"
+        )
+
+
+class AsOf(NamedTuple):
+    """A moment; by when things happened, or by when they were recorded."""
+
+    moment: datetime
+    by: By
+
+    def is_before(self, event: Mapping[str, object]) -> bool:
+        """Say whether a stored event is later."""
+        time = event.get("recorded_at" if self.by == "recorded" else "occurred_at")
+        return isinstance(time, datetime) and time > self.moment
+
+
+async def until(
+    store: EventStore, ticket_id: UUID, as_of: AsOf | None
+) -> AsyncGenerator[Read, None]:
+    """Give a ticket's events in order, to the last or to the first that is later.
+
+    Raises StoreUnavailable.
+    """
+    async with aclosing(read_events(store, ticket_id)) as events:
+        async for read in events:
+            if as_of is not None and as_of.is_before(read.stored):
+                return
+            yield read
+
+
+async def as_it_was(store: EventStore, ticket_id: UUID, as_of: AsOf) -> TicketRead:
+    """Fold what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
+    read: TicketRead | None = None
+    async with aclosing(until(store, ticket_id, as_of)) as events:
+        async for _, event in events:
+            read = tickets.apply(read, from_document(event))
+    if read is None:
+        raise TicketNotFound
+    return read
+
+
+async def at_versions(
+    store: EventStore, ticket_id: UUID, first: int, last: int | None
+) -> tuple[TicketRead | None, TicketRead]:
+    """Fold a ticket to two versions, in order; before the first event it is None, `last` None: now.
+
+    Raises TicketNotFound, VersionNotReached, StoreUnavailable, HistoryError.
+    """
+    read: TicketRead | None = None
+    then: TicketRead | None = None
+    async with aclosing(read_events(store, ticket_id, upto=last)) as events:
+        async for _, event in events:
+            read = tickets.apply(read, from_document(event))
+            if read.version == first:
+                then = read
+    if read is None:
+        raise TicketNotFound
+    for wanted in (first, read.version if last is None else last):
+        if wanted > read.version:
+            raise VersionNotReached(wanted, read.version)
+    return then, read
+
+
+class Changes:
+    """Tells, event by event, what each has changed: for as long as they can be read."""
+
+    def __init__(self) -> None:
+        self._read: TicketRead | None = None
+        self._is_readable = True
+        self._shown: JsonObject | None = None
+
+    def skip(self, event: EventDocument) -> None:
+        """Fold an event that is not to be told."""
+        self._shown = None
+        if self._is_readable:
+            try:
+                self._read = tickets.apply(self._read, from_document(event))
+            except UNREADABLE:
+                self._is_readable = False
+
+    def tell(self, event: EventDocument) -> list[JsonObject] | None:
+        """Fold an event, and say what it has changed; None if that cannot be known any more."""
+        try:
+            before = fields(self._read) if self._shown is None else self._shown
+            self.skip(event)
+            if not self._is_readable:
+                return None
+            self._shown = fields(self._read)
+        except UNREADABLE:
+            self._is_readable = False
+            return None
+        return differences(before, self._shown)
+
+
+def fields(read: TicketRead | None) -> JsonObject:
+    """Give the fields whose changes are told, as clients see them; none before it was opened."""
+    if read is None:
+        return {}
+    document = tickets.to_document(read)
+    return {name: document[name] for name in FIELDS}
+
+
+def differences(before: JsonObject, after: JsonObject) -> list[JsonObject]:
+    """Say which fields differ. Before a ticket was opened all are null, and empty is no change."""
+    return [
+        {"field": name, "before": before.get(name), "after": after.get(name)}
+        for name in FIELDS
+        if before.get(name) != after.get(name) and (name in before or after.get(name) not in _EMPTY)
+    ]
+
+
+_EMPTY: tuple[object, ...] = (None, "", (), [], {})

@@ -1,0 +1,156 @@
+"""A ticket as clients see it: in lists, and by itself.
+
+A single ticket is its read document with the events behind it folded in by the view's own fold, so
+it always shows every acknowledged change, projector or none (law L9).
+"""
+
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from api.queries.watermark import Views
+from domain.errors import HistoryError, TicketNotFound
+from domain.events import CloseReason, FieldValue, JsonObject, Priority, SlaTarget, Status
+from domain.ticket import Attachment, Link, Rating
+from eventstore.event_document import from_document
+from eventstore.failures import answering
+from eventstore.log import EventStore
+from eventstore.mongo.request_batcher import Together
+from eventstore.reading import read_events
+from projections.views import tickets
+from projections.views.tickets import TicketRead
+
+INTERNAL_FIELDS = frozenset(
+    ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
+)
+"""Fields of a read document that clients have no business with."""
+_NOT_SHOWN = INTERNAL_FIELDS | {"_id"}
+
+_SHORT = 20
+"""Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""
+
+_INTERNAL = "Null for requesters."
+
+
+UNREADABLE = (HistoryError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What folding makes of values that no event has."""
+
+
+class TicketSummary(BaseModel):
+    """A ticket as lists show it. Times are UTC; null until it has come to that."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    version: int = Field(description="How many events it has had; its ETag is this in quotes.")
+    subject: str
+    requester: str
+    status: Status
+    priority: Priority
+    group: str | None
+    assignee: str | None
+    tags: list[str]
+    fields: dict[str, FieldValue]
+    waiting_reason: str | None
+    resume_at: datetime | None
+    resolution: str | None
+    close_reason: CloseReason | None
+    followers: list[str] | None = Field(description=_INTERNAL)
+    attachments: list[Attachment]
+    links: list[Link] | None = Field(description=_INTERNAL)
+    rating: Rating | None
+    opened_at: datetime
+    updated_at: datetime
+    preview: str = Field(description="The first 50 characters of the last public message.")
+    last_actor: str | None = Field(description=_INTERNAL)
+    has_note: bool | None = Field(description=_INTERNAL)
+    agent_replies: int
+    requester_replies: int
+    reopenings: int
+    first_response_at: datetime | None
+    first_response_seconds: int | None = Field(description="From the opening.")
+    resolved_at: datetime | None
+    resolution_seconds: int | None = Field(description="From the opening.")
+    closed_at: datetime | None
+    first_response_due_at: datetime | None = Field(
+        description="When what was promised runs out or ran out; null if nothing was, and while "
+        "the ticket waits."
+    )
+    resolution_due_at: datetime | None
+    sla_breached: list[SlaTarget] | None = Field(
+        description=f"The promises that were missed. {_INTERNAL}"
+    )
+
+
+class TicketDetail(TicketSummary):
+    """A ticket by itself."""
+
+    body: str
+
+
+def present(document: Mapping[str, object]) -> JsonObject:
+    """Give a read document as a client sees it."""
+    shown: JsonObject = {"id": document["_id"]}
+    for name, value in document.items():
+        if name not in _NOT_SHOWN:
+            shown[name] = value
+    return shown
+
+
+def readable(document: Mapping[str, object] | None) -> TicketRead | None:
+    """Read a document, or give None: the log has everything."""
+    try:
+        return None if document is None else tickets.from_document(document)
+    except (KeyError, ValidationError):
+        return None
+
+
+class Tickets:
+    """Single tickets, after their last acknowledged event."""
+
+    def __init__(self, store: EventStore, views: Views) -> None:
+        self._store = store
+        self._views = views
+        self._heads = Together(partial(store.short_heads, most=_SHORT))
+
+    async def current(self, ticket_id: UUID) -> TicketRead:
+        """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
+        read = readable(await self._views.any_ticket(ticket_id))
+        if read is not None:
+            async with answering():
+                if await self._is_all(ticket_id, read.version):
+                    return read
+        after = 0 if read is None else read.version
+        async with aclosing(read_events(self._store, ticket_id, after=after)) as events:
+            async for _, event in events:
+                read = tickets.apply(read, from_document(event))
+        if read is None:
+            raise TicketNotFound
+        return read
+
+    async def _is_all(self, ticket_id: UUID, version: int) -> bool:
+        """Say whether the log has nothing behind a version; False as well if it is dear to ask."""
+        if version > _SHORT:
+            return False
+        head = await self._heads.get(ticket_id)
+        return head is not None and head <= version
+
+    async def readable(self, ticket_id: UUID) -> TicketRead:
+        """Give a ticket as it is, or was before its first event that cannot be read.
+
+        Raises TicketNotFound, StoreUnavailable.
+        """
+        with suppress(*UNREADABLE):
+            return await self.current(ticket_id)
+        read: TicketRead | None = None
+        with suppress(*UNREADABLE):
+            async with aclosing(read_events(self._store, ticket_id)) as events:
+                async for _, event in events:
+                    read = tickets.apply(read, from_document(event))
+        if read is None:
+            raise TicketNotFound
+        return read

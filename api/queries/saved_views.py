@@ -1,0 +1,126 @@
+"""The routes of saved views: named filters with a count that is kept, not counted."""
+
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from api.access.rights import CurrentPrincipal
+from api.access.visibility import Sight, Sights
+from api.http.answers import described_headers, json_response
+from api.http.problems import VIEW_RESPONSES, problem_responses
+from api.queries.watermark import AtLeast, Prefer, Views
+from domain.events import JsonObject
+from eventstore.documents import named
+from eventstore.failures import answering
+from eventstore.mongo.driver import Database
+from projections.projector.checkpoints import Checkpoints
+from projections.views.saved_views import SavedView, SavedViews, TicketFilter, ViewName
+
+
+class SavedViewAnswer(BaseModel, extra="forbid"):
+    """A named filter, and how many tickets match it."""
+
+    name: ViewName
+    filter: TicketFilter
+    saved_at: datetime
+    count: int | None = Field(
+        description="Null while it is counted for the first time, and for agents of groups."
+    )
+
+
+class SavedViewsAnswer(BaseModel, extra="forbid"):
+    """All of them by name."""
+
+    views: list[SavedViewAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Names of views that another version has saved, and this one cannot read.",
+    )
+
+
+def router(database: Database, views: Views, sights: Sights) -> APIRouter:
+    """Make the routes over one database."""
+    saved = SavedViews(database)
+    routes = APIRouter(prefix="/views", tags=["saved views"])
+
+    async def told(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
+        """Tell views with their counts; null for one that has not been counted everywhere yet, and
+        for who sees not all of what is counted.
+        """
+        state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
+        everywhere = frozenset.intersection(*(p.views for p in state.partitions))
+        return [
+            {
+                "name": view.name,
+                "filter": view.filter.model_dump(exclude_none=True),
+                "saved_at": view.saved_at,
+                "count": counts[view.id] if sight.is_of_all and view.id in everywhere else None,
+            }
+            for view in found
+        ]
+
+    @routes.get("", response_model=SavedViewsAnswer, responses=VIEW_RESPONSES)
+    async def list_views(
+        who: CurrentPrincipal, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
+    ) -> Response:
+        """List the saved views by name, each with the number of tickets that match it.
+
+        The count is exact, as new as the views are; null for the moment in which it is first made.
+        """
+        sight = await sights.asking(who, asked)
+        opened = await views.open(asked, prefer)
+        async with answering():
+            found, unreadable = await saved.all_apart()
+        content = await opened.ask(partial(told, found, sight))
+        return json_response({"views": content, **named(unreadable)}, opened.headers)
+
+    @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
+    async def show_view(
+        name: ViewName,
+        who: CurrentPrincipal,
+        asked: Annotated[AtLeast, Query()],
+        prefer: Prefer = None,
+    ) -> Response:
+        """Show one saved view; its tickets are at `/tickets?view=<name>`."""
+        sight = await sights.asking(who, asked)
+        opened = await views.open(asked, prefer)
+        async with answering():
+            found = [await saved.find(name)]
+        [content] = await opened.ask(partial(told, found, sight))
+        return json_response(content, opened.headers)
+
+    @routes.put(
+        "/{name}",
+        response_model=SavedViewAnswer,
+        responses={
+            200: {"headers": described_headers("Location")},
+            201: {
+                "model": SavedViewAnswer,
+                "description": "Nothing had the name",
+                "headers": described_headers("Location"),
+            },
+            **problem_responses(400, 409, 422, 503),
+        },
+    )
+    async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
+        """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
+        async with answering():
+            if asked.requester is not None:
+                await database.vault.check_name(asked.requester)
+            view, is_new = await saved.save(name, asked)
+        [content] = await views.ask(partial(told, [view], await sights.of(who)))
+        status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
+        return json_response(content, {"Location": f"/views/{name}"}, status)
+
+    @routes.delete("/{name}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def delete_view(name: ViewName) -> Response:
+        """Forget a saved view. Its tickets are what they were."""
+        async with answering():
+            await saved.delete(name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes

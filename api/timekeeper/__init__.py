@@ -1,0 +1,1 @@
+"""What happens to tickets when its time has come."""

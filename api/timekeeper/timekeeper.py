@@ -1,0 +1,226 @@
+"""What happens to tickets by itself, when its time has come.
+
+A ticket that waits is opened again at its `resume_at`; a promise that was not kept is put on
+record; a resolved ticket is closed after as many days as the desk says.
+
+The idea: the views say which tickets have something due, quickly and perhaps a moment late; what is
+done is then decided from the ticket's own events, by ordinary commands of the actor `timekeeper`.
+Each is sent for exactly the version it was decided on, under a key that is made from it. So any
+number of timekeepers may run, be killed and start again: what one has done, another finds done.
+
+An act happens at the time it was due, or at the ticket's last event if that was later; the log also
+says when it was recorded. After a downtime all that has become due is done, what has waited longest
+first. A ticket that nothing can be done about is set aside for a while, and keeps nobody waiting.
+
+Whether it is time is asked of the database's clock, which all processes share. A process whose own
+clock is far from it does nothing: one of the two is wrong, and what is written is there for good.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple, cast
+from uuid import UUID
+
+from pymongo.errors import PyMongoError
+
+from api.access.rights import TIMEKEEPER
+from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
+from api.desk.routes import Desks, SetUp
+from domain.commands import CloseTicket, Command, MarkSlaBreach, UpdateStatus, verb
+from domain.desk import Desk
+from domain.events import (
+    Event,
+    JsonObject,
+    PriorityChanged,
+    StatusUpdated,
+    TicketOpened,
+    TicketResolved,
+)
+from eventstore import failures
+from eventstore.documents import EssentialUnreadable
+from eventstore.event_document import Envelope, from_document
+from eventstore.failures import StoreBusy, StoreUnavailable, answering, describe
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.reading import read_events
+from projections.replay.generations import Generations
+from projections.views import tickets
+from projections.views.tickets import TicketRead
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+_STALE_SECONDS = 1.0  # for how long a ticket is set aside: until the view has caught up
+_BUSY_SECONDS = 10.0
+_UNDOABLE_SECONDS = 300.0
+TICKETS_AT_ONCE = 32
+_PAGE_TICKETS = 1000
+_SOON_SECONDS = 0.1
+
+Clock = Callable[[], Awaitable[datetime]]
+
+
+class Act(NamedTuple):
+    """Something due: when, which command does it, and which kinds of events brought it about."""
+
+    at: datetime
+    command: Command
+    causes: tuple[type[Event], ...]
+
+
+def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
+    """Give what a ticket has had due for the longest, if anything."""
+    ticket = read.ticket
+    acts: list[Act] = []
+    if ticket.resume_at is not None:
+        acts.append(Act(ticket.resume_at, UpdateStatus(status="open"), (StatusUpdated,)))
+    if (promised := ticket.sla.next_due()) is not None:
+        at, target = promised
+        acts.append(Act(at, MarkSlaBreach(target=target), (TicketOpened, PriorityChanged)))
+    days = set_up.desk.close_resolved_after_days
+    if ticket.status == "resolved" and read.resolved_at is not None and days is not None:
+        # Compared this way round: there is a first and a last day of the calendar.
+        wait = timedelta(days=days)
+        if read.resolved_at <= now - wait:
+            at = max(read.resolved_at + wait, set_up.closing_since)
+            acts.append(Act(at, CloseTicket(), (TicketResolved,)))
+    first = min(acts, key=lambda act: act.at, default=None)
+    return first if first is not None and first.at <= now else None
+
+
+_CAUSES = frozenset(
+    kind.__name__ for kind in (TicketOpened, StatusUpdated, PriorityChanged, TicketResolved)
+)
+"""The kinds of events that bring about what `due` finds."""
+
+
+class Timekeeper:
+    """Does what is due in one database for as long as `run` runs."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: EventStore,
+        desks: Desks,
+        *,
+        clock: Clock | None = None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._database_clock = database.clock
+        self._generations = Generations(database)
+        self._store = store
+        self._desks = desks
+        self._handler = Handler(store, desks)
+        self._clock = clock or database.server_time
+        self._look_seconds = look_seconds
+        self._aside: dict[UUID, float] = {}  # until when, by the loop's clock
+
+    async def run(self) -> None:
+        """Look again and again until cancelled. A failure is logged, and tried again."""
+        while True:
+            done = 0
+            try:
+                done = await self.look()
+            except (PyMongoError, StoreUnavailable) as error:
+                _log.warning("timekeeping: %s", describe(error))
+            except EssentialUnreadable:
+                pass  # the desk's set-up: it has been logged, and shows in /readyz
+            except Exception:  # noqa: BLE001 as in the projector: never give up
+                _log.exception("timekeeping failed; trying again")
+            # The views need a moment to show what was done; then there may be more.
+            await asyncio.sleep(
+                min(_SOON_SECONDS, self._look_seconds) if done else self._look_seconds
+            )
+
+    async def look(self) -> int:
+        """Do what the views show as due, one thing for each ticket; give how many things that were.
+        None are done while the process's clock is far from the database's.
+
+        Raises StoreUnavailable.
+        """
+        async with answering():
+            now = await self._clock()
+        if self._database_clock.is_far_off:  # it has been told: see eventstore/mongo/clock.py
+            return 0
+        set_up = await self._desks.read()
+        waiting = iter(await self._find_due(set_up.desk, now))
+
+        async def work() -> int:
+            return sum([await self._tend(ticket_id, set_up, now) for ticket_id in waiting])
+
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(work()) for _ in range(TICKETS_AT_ONCE)]
+        return sum(worker.result() for worker in workers)
+
+    async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
+        """Give a page of tickets that the views show as due."""
+        questions: list[tuple[str, JsonObject]] = [("next_due_at", {"next_due_at": {"$lte": now}})]
+        if desk.close_resolved_after_days is not None:
+            before = now - timedelta(days=desk.close_resolved_after_days)
+            question: JsonObject = {"status": "resolved", "resolved_at": {"$lte": before}}
+            questions.append(("resolved_at", question))
+        clock = asyncio.get_running_loop().time()
+        self._aside = {t: until for t, until in self._aside.items() if until > clock}
+        found: dict[UUID, None] = {}
+        for time, question in questions:
+            async with answering():
+                page = await self._generations.ask(partial(self._matches, question, time))
+            found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
+        return [ticket_id for ticket_id in found if ticket_id not in self._aside]
+
+    async def _matches(self, question: JsonObject, time: str, shown: Database) -> list[JsonObject]:
+        matches = shown.collection(tickets.COLLECTION).find(question, {"_id": 1}).sort(time, 1)
+        return await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
+
+    async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
+        """Do what one ticket has had due for the longest; the next look finds what else it has."""
+        try:
+            read: TicketRead | None = None
+            causes: list[Envelope] = []
+            async with aclosing(read_events(self._store, ticket_id)) as events:
+                async for _, event in events:
+                    envelope = from_document(event)
+                    read = tickets.apply(read, envelope)
+                    if envelope.type in _CAUSES:
+                        causes.append(envelope)
+            act = None if read is None else due(read, set_up, now)
+            if read is None or act is None:  # the view is behind
+                self._set_aside(ticket_id, _STALE_SECONDS)
+                return 0
+            # Or all would wait for one. What is read of a long ticket until then is kept.
+            async with answering(2 * failures.PATIENCE_SECONDS):
+                outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
+        except (VersionMismatch, TooContended):
+            return 0  # someone is at work on it, or another timekeeper: look again
+        except (StoreBusy, StoreUnavailable) as error:
+            _log.warning("ticket %s: %s", ticket_id, error.detail)
+            self._set_aside(ticket_id, _BUSY_SECONDS)
+            return 0
+        except Exception as error:  # noqa: BLE001 one ticket never keeps the others waiting
+            _log.error("ticket %s: what is due cannot be done: %r", ticket_id, error)
+            self._set_aside(ticket_id, _UNDOABLE_SECONDS)
+            return 0
+        return 0 if outcome.replayed else 1
+
+    def _set_aside(self, ticket_id: UUID, seconds: float) -> None:
+        self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
+
+
+def _submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
+    """Ask for an act; `some`: at least those of the ticket's events that may be its cause."""
+    kinds = {kind.__name__ for kind in act.causes}
+    causes = [event for event in some if event.type in kinds]
+    before = [event for event in causes if event.occurred_at <= act.at]
+    cause = (before or causes)[-1]
+    return Submission(
+        command=act.command,
+        actor=TIMEKEEPER,
+        key=f"{verb(type(act.command))}:{read.version}",
+        occurred_at=max(act.at, read.updated_at),
+        expected_version=read.version,
+        causation_id=str(cause.id),
+    )

@@ -1,0 +1,408 @@
+"""The routes of webhooks: who is to be told of what, and what has become of it.
+
+How they are fed is in `dispatch.py`, how sent in `sending.py`.
+"""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from uuid_utils.compat import uuid7
+
+from api.access.rights import CurrentPrincipal
+from api.feed.routes import EventType
+from api.http.answers import described_headers, json_response, next_link
+from api.http.problems import problem_responses
+from api.queries.cursors import Cursors
+from api.webhooks.addresses import is_refused
+from api.webhooks.store import (
+    Backfill,
+    Deliveries,
+    Delivery,
+    DeliveryStatus,
+    Webhook,
+    WebhookEnded,
+    Webhooks,
+)
+from domain.errors import NotFound, Unacceptable
+from domain.events import JsonObject
+from domain.values import Moment, at_most
+from eventstore.documents import named
+from eventstore.failures import answering
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from projections.views.saved_views import TicketFilter
+
+_SECRET_BYTES = 32
+
+
+class NoSuchDelivery(NotFound):
+    """There is no delivery of that id: for example since it arrived more than a week ago."""
+
+    def __init__(self) -> None:
+        super().__init__("delivery_not_found", "there is no such delivery")
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("this is no URL") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("a webhook's URL is like https://example.org/casebook")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("a webhook's URL has no user, password or fragment")
+    if is_refused(parts.hostname):
+        raise ValueError("this address is not sent to")
+    if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
+        raise ValueError("a webhook's URL is of printable ASCII characters")
+    return text
+
+
+Url = Annotated[
+    str,
+    Field(max_length=2_000, examples=["http://127.0.0.1:9000/casebook"]),
+    AfterValidator(_url),
+]
+
+
+class WebhookChange(BaseModel):
+    """Where to send, and what, and signed with what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Url
+    types: Annotated[
+        list[EventType],
+        Field(max_length=100, description="Of events of these types; none: of all."),
+        at_most(100),
+    ] = []
+    filter: TicketFilter = Field(
+        default_factory=TicketFilter,
+        description="Of tickets that match, as they are after the event.",
+    )
+    secret: Annotated[
+        str | None,
+        Field(
+            min_length=16,
+            max_length=200,
+            pattern=r"^[!-~]+$",
+            description="To sign with from now on. Unless given, one is made for a new webhook, "
+            "and for another URL: who was at the former one knows the former secret.",
+        ),
+    ] = None
+
+
+class WebhookOrder(WebhookChange):
+    """Where to send, and what, and from when on."""
+
+    since: Moment | None = Field(
+        default=None, description="Also what was recorded from then on; from now on unless given."
+    )
+
+
+class Redelivery(BaseModel):
+    """What to send again: one delivery, or all that was recorded from a time on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    delivery: Annotated[str, Field(max_length=100)] | None = None
+    since: Moment | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.delivery is None) == (self.since is None):
+            raise ValueError("name a delivery, or the time since which to send again")
+        return self
+
+
+class WebhookAnswer(BaseModel, extra="forbid"):
+    """A webhook."""
+
+    id: UUID
+    url: str
+    types: list[str]
+    filter: TicketFilter
+    created_at: datetime
+    created_by: str
+    backfilling: bool = Field(description="Whether events of the past are still being found.")
+    pending: int
+    parked: int
+    ended_at: datetime | None = Field(
+        description="When its address answered 410 Gone: nothing is sent since, until it is "
+        "changed. Else null."
+    )
+    rests_until: datetime | None = Field(
+        description="Until when its address has asked by Retry-After to be left alone; null if "
+        "it has not."
+    )
+
+
+class WebhookMade(WebhookAnswer):
+    """A new webhook."""
+
+    secret: str = Field(description="Shown this once.")
+
+
+class WebhookChanged(WebhookAnswer):
+    """A webhook as it has become."""
+
+    secret: str | None = Field(
+        default=None, description="The new one, if one was made. Shown this once."
+    )
+
+
+class WebhooksAnswer(BaseModel, extra="forbid"):
+    """All webhooks, the first made first."""
+
+    webhooks: list[WebhookAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of those that another version has stored, and this one cannot read; it "
+        "tells them of nothing.",
+    )
+
+
+class Attempt(BaseModel, extra="forbid"):
+    """Once that it was sent."""
+
+    at: datetime
+    status: int | None = Field(description="Null if there was no answer.")
+    error: str | None = Field(description="Null if it has arrived.")
+
+
+class DeliveryAnswer(BaseModel, extra="forbid"):
+    """An event for a webhook, and what has become of it."""
+
+    id: str
+    ticket_id: UUID
+    version: int
+    type: str
+    event: UUID
+    status: DeliveryStatus
+    made_at: datetime
+    next_at: datetime | None = Field(description="When it is sent next; null if it is not.")
+    attempts: list[Attempt] = Field(description="The last ones.")
+
+
+class DeliveryPage(BaseModel, extra="forbid"):
+    """Deliveries, the last events first."""
+
+    deliveries: list[DeliveryAnswer]
+    next: str | None
+
+
+class Resumed(BaseModel, extra="forbid"):
+    """How many deliveries are tried again."""
+
+    resumed: int
+
+
+class DeliveryQuery(BaseModel):
+    """Which deliveries."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: DeliveryStatus | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2_000)] = None
+
+
+def router(database: Database, store: EventStore) -> APIRouter:
+    """Make the routes over one database."""
+    hooks, deliveries = Webhooks(database), Deliveries(database)
+    cursors = Cursors(database, "deliveries")
+    routes = APIRouter(prefix="/webhooks", tags=["webhooks"])
+
+    async def check(filter_: TicketFilter) -> None:
+        if filter_.requester is not None:
+            await database.vault.check_name(filter_.requester)
+
+    async def told(hook: Webhook) -> JsonObject:
+        return {
+            "id": hook.id,
+            "url": hook.url,
+            "types": sorted(hook.types),
+            "filter": hook.filter.model_dump(exclude_none=True),
+            "created_at": hook.created_at,
+            "created_by": hook.created_by,
+            "backfilling": hook.backfill is not None,
+            **await deliveries.counts(hook.id),
+            "ended_at": hook.ended_at,
+            "rests_until": hook.rests_until,
+        }
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=WebhookMade,
+        responses={
+            201: {"headers": described_headers("Location")},
+            **problem_responses(400, 409, 422, 503),
+        },
+    )
+    async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
+        """Have events be sent as they happen, as signed POSTs.
+
+        Each is sent at least once, and a ticket's in the order of their versions. Any 2xx means
+        that it has arrived; else it is tried again, for three days, and not sooner than
+        `Retry-After` asks. 410 ends the webhook. `Casebook-Signature` is
+        `v1=` and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` under the secret, in
+        hexadecimal.
+        """
+        async with answering():
+            await check(order.filter)
+            since = await store.position()
+            hook = Webhook(
+                id=uuid7(),
+                url=order.url,
+                types=frozenset(order.types),
+                filter=order.filter,
+                secret=order.secret or secrets.token_urlsafe(_SECRET_BYTES),
+                since=since,
+                created_at=await database.server_time(),
+                created_by=who.id,
+                backfill=None if order.since is None else Backfill(order.since, again=False),
+            )
+            await hooks.add(hook)
+            content = {**await told(hook), "secret": hook.secret}
+        return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
+
+    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422, 503))
+    async def list_webhooks() -> Response:
+        """List all webhooks, with what waits to be sent to each."""
+        async with answering():
+            found, unreadable = await hooks.all_apart()
+            content = [await told(hook) for hook in found]
+        return json_response({"webhooks": content, **named(unreadable)}, {})
+
+    @routes.get(
+        "/{webhook_id}",
+        response_model=WebhookAnswer,
+        responses=problem_responses(404, 409, 422, 503),
+    )
+    async def show_webhook(webhook_id: UUID) -> Response:
+        """Show one webhook."""
+        async with answering():
+            content = await told(await hooks.find(webhook_id))
+        return json_response(content, {})
+
+    @routes.put(
+        "/{webhook_id}",
+        response_model=WebhookChanged,
+        responses=problem_responses(400, 404, 409, 422, 503),
+    )
+    async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
+        """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
+        is sent too.
+
+        Another URL gets another secret, which is in the answer. A webhook that had ended goes on,
+        from now on.
+        """
+        async with answering():
+            await check(change.filter)
+            hook, is_made = await hooks.change(
+                webhook_id,
+                change.url,
+                change.types,
+                change.filter,
+                secret=change.secret,
+                made=(made := secrets.token_urlsafe(_SECRET_BYTES)),
+                since=await store.position(),
+                since_at=await database.server_time(),
+            )
+            content = await told(hook)
+            if is_made:
+                content["secret"] = made
+        return json_response(content, {})
+
+    @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def delete_webhook(webhook_id: UUID) -> Response:
+        """Send no more, and forget what was."""
+        async with answering():
+            await hooks.delete(webhook_id)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    @routes.get(
+        "/{webhook_id}/deliveries",
+        response_model=DeliveryPage,
+        responses={
+            200: {"headers": described_headers("Link")},
+            **problem_responses(404, 409, 422, 503),
+        },
+    )
+    async def list_deliveries(
+        request: Request,
+        webhook_id: UUID,
+        asked: Annotated[DeliveryQuery, Query()],
+    ) -> Response:
+        """Tell what was sent and what is to be, the last events first.
+
+        What has arrived is kept for a week.
+        """
+        async with answering():
+            await hooks.find(webhook_id)
+            before = None
+            if asked.cursor is not None:
+                before = str(await cursors.read(asked.cursor))
+                if not before.startswith(webhook_id.hex):
+                    raise Unacceptable("bad_cursor", "cursor is of another webhook")
+            page, last = await deliveries.page(webhook_id, asked.status, before, asked.limit)
+            following = None if last is None else await cursors.write(last)
+        content = {"deliveries": [_delivery(d) for d in page], "next": following}
+        return json_response(content, next_link(request, cursor=following) if following else {})
+
+    @routes.post(
+        "/{webhook_id}/resume",
+        status_code=202,
+        response_model=Resumed,
+        responses=problem_responses(404, 409, 422, 503),
+    )
+    async def resume_webhook(webhook_id: UUID) -> Response:
+        """Try now what was parked after too many failures, and what waits after one."""
+        async with answering():
+            await hooks.wake(webhook_id)
+            resumed = await deliveries.resume(webhook_id)
+        return json_response({"resumed": resumed}, {}, HTTPStatus.ACCEPTED)
+
+    @routes.post(
+        "/{webhook_id}/redeliver",
+        status_code=202,
+        response_model=WebhookAnswer,
+        responses=problem_responses(400, 404, 409, 422, 503),
+    )
+    async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
+        """Send again: one delivery, or everything that was recorded from a time on."""
+        async with answering():
+            if (await hooks.find(webhook_id)).ended_at is not None:
+                raise WebhookEnded
+            if asked.delivery is not None:
+                if not await deliveries.redeliver(webhook_id, asked.delivery):
+                    raise NoSuchDelivery
+            elif asked.since is not None:
+                await hooks.backfill(webhook_id, Backfill(asked.since, again=True))
+            content = await told(await hooks.find(webhook_id))
+        return json_response(content, {}, HTTPStatus.ACCEPTED)
+
+    return routes
+
+
+def _delivery(delivery: Delivery) -> Mapping[str, object]:
+    return {
+        "id": delivery.id,
+        "ticket_id": delivery.ticket_id,
+        "version": delivery.version,
+        "type": delivery.type,
+        "event": delivery.event,
+        "status": delivery.status,
+        "made_at": delivery.made_at,
+        "next_at": delivery.next_at if delivery.status == "pending" else None,
+        "attempts": list(delivery.attempts),
+    }

@@ -1,0 +1,618 @@
+"""The append-only log of ticket events.
+
+The idea: one collection, one document per event, and one unique index on (ticket_id, version) that
+is lock, order and access path at once. Whoever inserts version n+1 first has written it; everyone
+else gets a duplicate key and decides again from the new state (laws L1, L2). Nothing here updates
+or deletes a document of the log.
+
+One event is one insert, and those that are wanted at the same time share a round trip and a sync
+(`commit.py`). Several events of one command are one transaction, all or nothing (L4). Both are
+acknowledged by a majority, on disk (L3).
+
+What is personal in an event is stored sealed, under a key of the person it belongs to
+(`sealing.py`, `vault.py`): `chain` seals it, `open` opens it, and nobody else needs to know. `load`
+gives events opened; what is called stored is as it is stored.
+
+Order: versions inside a ticket, and the change stream's commit order. There is no global position;
+a counter would be the one document through which all writers queue. Whoever follows the log counts
+versions per ticket and asks `load` for what a stream did not bring (L8).
+"""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise, starmap
+from typing import NamedTuple, cast
+from uuid import UUID
+
+import bson
+from bson.errors import BSONError
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, OperationFailure
+
+from domain.errors import HistoryError
+from domain.events import EventData, JsonObject
+from eventstore.event_document import (
+    TICKET_EVENTS,
+    Envelope,
+    EventDocument,
+    Head,
+    Metadata,
+    chained,
+    described,
+    from_document,
+    is_event,
+    to_document,
+)
+from eventstore.failures import (
+    HistoryLost,
+    NothingToAppend,
+    VersionConflict,
+    describe,
+    translating,
+    write_failure,
+)
+from eventstore.group_commit import GroupCommit
+from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.limits import count, make_index
+from eventstore.mongo.resend import send_until_known
+from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed
+
+COLLECTION = TICKET_EVENTS
+ResumeToken = Mapping[str, object]
+
+# ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
+# for tokens that cannot be read.
+_HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
+_INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
+_BSON = "bson:"
+RANGE_EVENTS = 2000
+"""What whoever goes through the log by ticket has in memory at a time."""
+PART_EVENTS = 200
+_OPENED_AT_A_TIME = 50  # then others have a turn
+_TICKETS_ASKED = 1000
+_MOST_SAMPLED = 2**16
+_FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
+_STREAM_WAIT_MILLISECONDS = 50
+
+
+class Change(NamedTuple):
+    """A new event as it is stored, and the token that resumes behind it."""
+
+    document: EventDocument
+    token: ResumeToken
+
+    @property
+    def envelope(self) -> Envelope:
+        """Read the event. Raises HistoryError if it is none."""
+        return from_document(self.document)
+
+
+class TicketRange(NamedTuple):
+    """Tickets from one id up to before another; None: from the first on, or to the last."""
+
+    first: UUID | None
+    before: UUID | None
+
+
+class Recorded(NamedTuple):
+    """Which event was recorded when."""
+
+    ticket_id: UUID
+    version: int
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """An open change stream over the log."""
+
+    _stream: AsyncChangeStream[JsonObject]
+
+    @property
+    def token(self) -> ResumeToken | None:
+        """Resumes behind all that has been given; on a quiet stream it moves on by itself."""
+        return self._stream.resume_token
+
+    async def next(self) -> Change | None:
+        """Give the next event, or None if none comes within a moment (some 50 ms)."""
+        change = await self._stream.try_next()
+        if change is None:
+            return None
+        document = cast("EventDocument", change["fullDocument"])
+        return Change(document, cast("ResumeToken", change["_id"]))
+
+
+def stream_order(token: ResumeToken) -> str:
+    """Give what tokens of one server's stream can be compared by: the earlier is the smaller.
+
+    MongoDB's are hexadecimal strings that sort in the order of the stream (its manual, "Change
+    Streams", on resume tokens). Those of the embedded server are BSON documents with a number `s`.
+    """
+    data = str(token["_data"])
+    try:
+        number = bson.decode(bytes.fromhex(data)).get("s")
+    except (BSONError, ValueError):
+        return data
+    return f"{number:020d}" if isinstance(number, int) else data
+
+
+def token_text(token: ResumeToken) -> str:
+    """Write a token as text: mostly it is one, and a server may put more into it."""
+    data = token.get("_data")
+    return data if isinstance(data, str) and len(token) == 1 else _BSON + bson.encode(token).hex()
+
+
+def token_from(text: str) -> ResumeToken:
+    """Read a token that `token_text` has written."""
+    if text.startswith(_BSON):
+        return bson.decode(bytes.fromhex(text.removeprefix(_BSON)))
+    return {"_data": text}
+
+
+class EventStore:
+    """The log in one database. Safe for any number of tasks and processes at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        collection: str = COLLECTION,
+        *,
+        group_commit: bool = True,
+        sealing: bool = True,
+        patience_seconds: float | None = None,
+    ) -> None:
+        """`group_commit=False` writes each event by itself, `sealing=False` stores what is personal
+        as it is: there to be measured against. `patience_seconds`: for how long an append is sent
+        until it is known what has become of it; some tries unless given.
+        """
+        self._patience_seconds = patience_seconds
+        self._database = database
+        self.progresses = database.progresses
+        """What must get on in this process."""
+        self.vault = database.vault
+        """The keys of the persons whose words are in the log."""
+        self.clock = database.clock
+        """What its events are dated by."""
+        self._sealing = sealing
+        self._name = collection
+        self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
+        group = GroupCommit(self._events, database.progresses.of("writing to the log"))
+        self._insert = group.insert if group_commit else self._insert_alone
+
+    async def prepare(self) -> None:
+        """Make the collection's indexes, if they are not there. Safe to repeat.
+
+        A database user who may only find and insert (L1) needs them to have been made before.
+        """
+        await self._database.clear_abandoned_transactions()
+        with suppress(OperationFailure):  # there is no collection yet
+            if (await self._events.index_information()).keys() >= _INDEXES:
+                return
+        await make_index(self._events, [("ticket_id", 1), ("version", 1)], unique=True)
+        await make_index(self._events, [("recorded_at", 1)])  # to see how far the views are behind
+        await make_index(self._events, [("sealed.person", 1)], sparse=True)  # whom it is about
+
+    async def chain(
+        self,
+        ticket_id: UUID,
+        head: Head,
+        events: Iterable[EventData],
+        metadata: Metadata,
+        occurred_at: datetime,
+        recorded_at: datetime,
+    ) -> list[Envelope]:
+        """Wrap the events of one command as the next of their stream, what is personal sealed.
+
+        Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        if not self._sealing:
+            return chained(ticket_id, head, events, metadata, occurred_at, recorded_at)
+        events = [event._replace(personal=all_personal(event, metadata)) for event in events]
+        names = {each.person for event in events for each in event.personal}
+        keys = await self.vault.of_names(names) if names else {}
+
+        def protect(document: EventDocument, event: EventData) -> EventDocument:
+            return sealed(document, event.personal, keys)
+
+        return chained(ticket_id, head, events, metadata, occurred_at, recorded_at, protect)
+
+    async def open(
+        self, documents: Sequence[EventDocument], *, missing: Key | None = None
+    ) -> list[EventDocument]:
+        """Give stored documents with what is sealed in them opened, and `ERASED` where whose it was
+        has been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
+        `missing` opens what a key is missing for.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        if not any("sealed" in document for document in documents):
+            return list(documents)
+        whose = {person for document in documents for person in persons(document)}
+        keys = await self.vault.of_ids(whose)
+        if missing is not None:
+            keys = dict.fromkeys(whose, missing) | keys
+        made: list[EventDocument] = []
+        for start in range(0, len(documents), _OPENED_AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)
+            some = documents[start : start + _OPENED_AT_A_TIME]
+            made += [opened(document, keys) for document in some]
+        return made
+
+    async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
+        """Have the keys in memory that `open` will ask for one document after the other."""
+        await self.vault.of_ids({person for d in documents for person in persons(d)})
+
+    async def tickets_of(self, person: UUID) -> list[UUID]:
+        """Give the tickets in whose events something of a person is sealed."""
+        with translating():
+            found = self._events.find({"sealed.person": person}, {"_id": 0, "ticket_id": 1})
+            return list(dict.fromkeys([event["ticket_id"] async for event in found]))
+
+    async def plainly_naming(self, name: str, tickets: Iterable[UUID]) -> set[UUID]:
+        """Give those of some tickets that have an event that is older than sealing, and names
+        somebody as requester or follower.
+        """
+        found: set[UUID] = set()
+        wanted = list(tickets)
+        with translating():
+            for start in range(0, len(wanted), _TICKETS_ASKED):
+                for field in ("data.requester", "data.follower"):
+                    some = {"$in": wanted[start : start + _TICKETS_ASKED]}
+                    events = self._events.find({"ticket_id": some, field: name}, {"ticket_id": 1})
+                    found |= {event["ticket_id"] async for event in events}
+        return found
+
+    async def append(self, events: Sequence[Envelope], *, sent_before: bool = False) -> None:
+        """Write the events of one command, all or none, and return when they are durable.
+
+        They may be of several tickets, each ticket's in order. Where no answer comes, the same
+        documents are sent again: reading would not tell, for what was sent may arrive later. In the
+        end they are written now, or were before; or their versions are another's, and then they
+        never will be. `sent_before`: they were sent before, and nobody knows what became of that.
+
+        Raises VersionConflict if a ticket has other events of their versions; StoreBusy and
+        StoreFailed if they were not written; OutcomeUnknown if nobody knows when patience ends;
+        LogReplaced, with nothing written, if this is no longer the log that the process was started
+        on; NothingToAppend for no events.
+        """
+        if not events:
+            raise NothingToAppend
+        await self.check_log()
+        documents = [to_document(event) for event in events]
+
+        async def send() -> None:
+            await self.check_log()  # the process may have been frozen since it was sent last
+            await self._write(documents)
+
+        await send_until_known(
+            send,
+            lambda: self._are_written(documents),
+            patience_seconds=self._patience_seconds,
+            may_meet_itself=sent_before or len(documents) > 1,
+        )
+
+    async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
+        """Say whether documents are in the log; False if another has one of their versions, so that
+        they never will be; None if neither can be seen (yet). Raises StoreUnavailable.
+        """
+        found: dict[tuple[UUID, int], tuple[UUID, bytes]] = {}
+        wanted = {"_id": 1, "ticket_id": 1, "version": 1, "hash": 1}
+        for ticket_id in {document["ticket_id"] for document in documents}:
+            versions = [d["version"] for d in documents if d["ticket_id"] == ticket_id]
+            span = {"$gte": min(versions), "$lte": max(versions)}
+            with translating():
+                events = self._events.find({"ticket_id": ticket_id, "version": span}, wanted)
+                for event in await events.to_list():
+                    found[event["ticket_id"], event["version"]] = event["_id"], event["hash"]
+        places = [(d["ticket_id"], d["version"], d["_id"], d["hash"]) for d in documents]
+        seen = [found[t, v] == (i, h) for t, v, i, h in places if (t, v) in found]
+        if all(seen):
+            return True if len(seen) == len(documents) else None
+        if any(seen):
+            raise AssertionError("a part of a transaction is in the log, and a part never will be")
+        return False
+
+    async def _write(self, documents: list[EventDocument]) -> None:
+        if len(documents) == 1:
+            await self._insert(documents[0])
+        else:
+            with translating():
+                await self._database.in_transaction(
+                    lambda session: self._insert_all(documents, session)
+                )
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._name
+
+    async def check_log(self) -> None:
+        """Raise LogReplaced if this is no longer the log that the process was started on."""
+        await self._database.identity.check()
+
+    async def _insert_alone(self, document: EventDocument) -> None:
+        with translating():
+            await self._events.insert_one(document)
+
+    async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
+        await self._events.insert_many(documents, session=session)
+
+    async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
+        """Give a ticket's events behind version `after`, in order; at most `limit` if not 0.
+
+        Raises StoreUnavailable, KeyUnusable, and HistoryError for what cannot be read.
+        """
+        found = await self.stored(ticket_id, after=after, limit=limit)
+        return [from_document(document) for document in await self.open(found)]
+
+    async def stored(
+        self, ticket_id: UUID, *, after: int = 0, limit: int = 0
+    ) -> list[EventDocument]:
+        """Give the same as `load` as it is stored, readable or not. Raises StoreUnavailable."""
+        found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
+        with translating():
+            return await found.sort("version", 1).limit(limit).to_list()
+
+    async def parts(
+        self,
+        ticket_id: UUID,
+        events_each: int = PART_EVENTS,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+    ) -> AsyncGenerator[list[EventDocument], None]:
+        """Give a ticket's stored events in order, so many at a time, however long it is: those
+        behind version `after`, up to `upto` if given.
+        """
+        is_short = upto is not None and upto - after <= events_each
+        first = self._span(ticket_id, after, upto or 0) if is_short else None
+        part = await (first or self.stored(ticket_id, after=after, limit=events_each))
+        while part:
+            if upto is not None and part[-1]["version"] >= upto:
+                yield [event for event in part if event["version"] <= upto]
+                return
+            yield part
+            if len(part) < events_each:
+                return
+            # Where no version is missing this is all there is, and no server reads on to sort it.
+            after = part[-1]["version"]
+            part = await self._span(ticket_id, after, after + events_each)
+            if len(part) < events_each:
+                part = await self.stored(ticket_id, after=after, limit=events_each)
+
+    async def _span(self, ticket_id: UUID, after: int, upto: int) -> list[EventDocument]:
+        """Give the stored events of some versions, in order."""
+        versions = {"$gt": after, "$lte": upto}
+        with translating():
+            found = self._events.find({"ticket_id": ticket_id, "version": versions})
+            return sorted(await found.to_list(), key=lambda event: event["version"])
+
+    async def scan(self) -> AsyncIterator[Envelope]:
+        """Give every event once, in the order of storage.
+
+        That is the order of writing, more or less: consumers compare versions here too. A sort
+        would keep the whole log in memory on a server that does not sort by an index.
+
+        Raises HistoryError for a document that is no event.
+        """
+        async for document in self.scan_stored():
+            yield from_document(document)
+
+    async def scan_stored(self) -> AsyncIterator[EventDocument]:
+        """Give the same as `scan` as it is stored, readable or not."""
+        async for document in self._database.scan(self._name):
+            yield cast("EventDocument", document)
+
+    async def heads(self) -> dict[UUID, tuple[int, bytes]]:
+        """Give the last version and hash of every ticket.
+
+        Reads the whole log, and keeps some 300 bytes for each ticket. Raises HistoryError for a
+        document that is no event: the verifier tells more about it.
+        """
+        heads: dict[UUID, tuple[int, bytes]] = {}
+        async for ticket_id, version, hash_ in self.hashes():
+            known = heads.get(ticket_id)
+            if known is None or known[0] < version:
+                heads[ticket_id] = (version, hash_)
+        return heads
+
+    async def hashes(self) -> AsyncIterator[tuple[UUID, int, bytes]]:
+        """Yield ticket, version and hash of every event, in the order of storage.
+
+        Raises HistoryError for a document that is no event.
+        """
+        wanted = {"ticket_id": 1, "version": 1, "hash": 1}
+        async for event in self._database.scan(self._name, {}, wanted):
+            match event:
+                case {
+                    "ticket_id": UUID() as ticket_id,
+                    "version": int(version),
+                    "hash": bytes(hash_),
+                }:
+                    yield ticket_id, version, hash_
+                case _:
+                    raise HistoryError("not_an_event", f"{described(event)} is no event")
+
+    async def in_order(self) -> AsyncIterator[EventDocument]:
+        """Give every stored document by ticket id and version.
+
+        Sorted here, some thousand events at a time: a sort of the whole log is beyond some servers.
+        """
+        some: list[UUID] = []
+        events = 0
+        heads = sorted((await self.heads()).items())
+        for ticket_id, (version, _) in heads:
+            some.append(ticket_id)
+            events += version
+            if events >= RANGE_EVENTS or ticket_id == heads[-1][0]:
+                for document in await self.of_tickets(some):
+                    yield document
+                some, events = [], 0
+
+    async def ranges(self, events_each: int = RANGE_EVENTS) -> list[TicketRange]:
+        """Cut the tickets, those to come too, into ranges of so many events each, more or less.
+
+        Memory is bounded whatever the number of tickets: the cuts are made between tickets of a
+        sample, in which every ticket, every second, every fourth ... is taken as they are found.
+        """
+        sample: list[UUID] = []
+        every, seen = 1, 0
+        first_events = self._database.scan(self._name, {"version": 1}, {"_id": 0, "ticket_id": 1})
+        with translating():
+            async for event in first_events:
+                ticket_id = event["ticket_id"]
+                if seen % every == 0 and isinstance(ticket_id, UUID):
+                    sample.append(ticket_id)
+                seen += 1
+                if len(sample) > _MOST_SAMPLED:
+                    sample, every = sample[::2], every * 2
+            events = await self.count()
+        sample.sort()
+        step = max(1, len(sample) * events_each // max(1, events))
+        cuts = [None, *sample[step::step], None]
+        return list(starmap(TicketRange, pairwise(cuts)))
+
+    async def of_range(self, tickets: TicketRange) -> list[EventDocument]:
+        """Give the stored events of a range by ticket id and version; what is none is left out."""
+        # Both ends are always given: an open one makes some servers read on to the end.
+        end = {"$lte": _LAST_ID} if tickets.before is None else {"$lt": tickets.before}
+        with translating():
+            found = await self._events.find(
+                {"ticket_id": {"$gte": tickets.first or _FIRST_ID, **end}}
+            ).to_list()
+        # Mostly in this order already; asking for it would make some servers sort it again.
+        events = filter(is_event, found)
+        return sorted(events, key=_place)
+
+    async def of_tickets(self, ids: Sequence[UUID]) -> list[EventDocument]:
+        """Give the stored events of some tickets by ticket id and version."""
+        found = await self._events.find({"ticket_id": {"$in": list(ids)}}).to_list()
+        return sorted(found, key=_place)
+
+    async def restore(self, documents: Sequence[EventDocument]) -> None:
+        """Insert stored documents as they are; those that are there already are passed over.
+
+        For restoring an export into an empty log: nothing is decided and nothing is checked here.
+        """
+        try:
+            await self._events.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            failures = map(write_failure, error.details["writeErrors"])
+            others = [failure for failure in failures if not isinstance(failure, VersionConflict)]
+            if others:
+                raise others[0] from error
+
+    async def count(self, *, exact: bool = False) -> int:
+        """Count all events. The estimate may be off after a crash of a MongoDB server."""
+        if exact:
+            return await count(self._events)
+        return await self._events.estimated_document_count()
+
+    async def since(
+        self,
+        time: datetime,
+        limit: int,
+        session: Session | None = None,
+        *,
+        before: datetime | None = None,
+    ) -> list[Recorded]:
+        """Give events recorded at or after `time`, the earliest first; at most `limit` if not 0.
+
+        For looking, not for following: the clocks of those who write are not one clock.
+        """
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "recorded_at": 1}
+        with translating():
+            span = {"$gte": time} if before is None else {"$gte": time, "$lt": before}
+            found = self._events.find({"recorded_at": span}, wanted, session=session)
+            documents = await found.sort("recorded_at", 1).limit(limit).to_list()
+        return [
+            Recorded(d["ticket_id"], d["version"], d["recorded_at"])
+            for d in documents
+            if is_event(d)
+        ]
+
+    async def recorded(
+        self, since: datetime, limit: int, *, before: datetime | None = None
+    ) -> list[EventDocument]:
+        """Give whole stored documents by when they were recorded, as `since` does.
+
+        Raises StoreUnavailable.
+        """
+        span = {"$gte": since} if before is None else {"$gte": since, "$lt": before}
+        with translating():
+            found = self._events.find({"recorded_at": span}).sort("recorded_at", 1).limit(limit)
+            return await found.to_list()
+
+    async def versions(self, ids: Collection[UUID]) -> list[tuple[UUID, int]]:
+        """Give the versions that are stored of some tickets, in any order."""
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1}
+        with translating():
+            # By the ticket alone: with another condition some servers read everything.
+            found = await self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).to_list()
+        stored = ((d["ticket_id"], cast("object", d.get("version"))) for d in found)
+        return [(t, version) for t, version in stored if isinstance(version, int) and version > 0]
+
+    async def short_heads(self, ids: Collection[UUID], most: int) -> dict[UUID, int]:
+        """Give the last version of some tickets, 0 of one without events: of those of which it can
+        be told. That is of none if they have more than `most` events each.
+        """
+        limit = most * len(ids) + 1
+        wanted = {"_id": 0, "ticket_id": 1, "version": 1}
+        with translating():
+            found = self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).limit(limit)
+            events = await found.to_list()
+        if len(events) == limit:
+            return {}
+        heads = dict.fromkeys(ids, 0)
+        damaged: set[UUID] = set()
+        for event in events:
+            ticket_id, version = event["ticket_id"], cast("object", event.get("version"))
+            if type(version) is int:
+                heads[ticket_id] = max(version, heads[ticket_id])
+            else:
+                damaged.add(ticket_id)
+        return {ticket_id: head for ticket_id, head in heads.items() if ticket_id not in damaged}
+
+    async def position(self) -> ResumeToken:
+        """Give the token of now: watching from it brings every event written after this call."""
+        async with self.watch(None) as feed:
+            while feed.token is None:
+                await feed.next()
+            return feed.token
+
+    @asynccontextmanager
+    async def watch(self, after: ResumeToken | None) -> AsyncIterator[Feed]:
+        """Follow the log from behind `after`, or from now; the feed is open inside the block.
+
+        Events come in version order per ticket. Doubles are possible, and on some servers silent
+        gaps: the consumer compares versions (L8). Raises HistoryLost, at the start or later on.
+        """
+        try:
+            async with self._database.watch(
+                self._database.collection(self._name),
+                [{"$match": {"operationType": "insert"}}],
+                resume_after=after,
+                wait_milliseconds=_STREAM_WAIT_MILLISECONDS,
+            ) as stream:
+                yield Feed(stream)
+        except OperationFailure as error:
+            if error.code in _HISTORY_LOST:
+                raise HistoryLost(describe(error)) from error
+            raise
+
+
+def _place(document: EventDocument) -> tuple[int, int]:
+    # UUIDs are compared by these numbers, only in Python.
+    return document["ticket_id"].int, document["version"]

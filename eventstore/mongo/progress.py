@@ -1,0 +1,70 @@
+"""Whether what must not stop gets on: the one writer of the log, the one stream of a projector.
+
+Many wait for each of them, and when it waits itself nothing else shows it: the process lives, and
+the database answers whoever asks it on another connection. So each notes when it asks and when it
+is answered, and readiness is judged by that (`/readyz`).
+"""
+
+import time
+from types import TracebackType
+from typing import Self
+from weakref import WeakSet
+
+from eventstore.failures import UNANSWERED
+from eventstore.mongo.limits import OPERATION_SECONDS
+
+FORGOTTEN_SECONDS = OPERATION_SECONDS
+"""How long after a failure one still counts as without an answer if it does not ask again: who is
+sent nothing because he is not ready would never be it again."""
+
+
+class Progress:
+    """Since when one thing has asked and had no answer. A block is one question."""
+
+    def __init__(self, what: str) -> None:
+        """`what` is for those who operate the process."""
+        self.what = what
+        self._since: float | None = None
+        self._failed_at: float | None = None
+
+    def __enter__(self) -> Self:
+        self._failed_at = None
+        if self._since is None:
+            self._since = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, UNANSWERED):
+            self._failed_at = time.monotonic()
+        else:  # a refusal is an answer; and who is cancelled asks no more
+            self._since = None
+
+    def unanswered_seconds(self) -> float:
+        """Give for how long it has had no answer; 0 if it asks for none."""
+        now = time.monotonic()
+        if self._failed_at is not None and now - self._failed_at > FORGOTTEN_SECONDS:
+            self._since = self._failed_at = None
+        return 0.0 if self._since is None else now - self._since
+
+
+class Progresses:
+    """All that must get on in a process, as far as one database is concerned."""
+
+    def __init__(self) -> None:
+        self._all: WeakSet[Progress] = WeakSet()
+
+    def of(self, what: str) -> Progress:
+        """Give a new one, for as long as who asked for it keeps it."""
+        made = Progress(what)
+        self._all.add(made)
+        return made
+
+    def held_up(self) -> list[str]:
+        """Name what has had no answer for longer than an operation may take."""
+        late = [each for each in self._all if each.unanswered_seconds() > OPERATION_SECONDS]
+        return sorted({each.what for each in late})

@@ -1,0 +1,555 @@
+"""The keys of persons: one each, made when they are first named, and gone when they are erased.
+
+They are in a database of their own, so that they have backups of their own: a backup of the log
+holds nobody's words once their key is gone from the backups of the keys.
+
+    persons   {_id, known_by, name, key, master, made_at}    one person; once erased only
+              {_id, known_by, erased_at}
+    keyring   {_id: "lookup", key, master}
+
+`_id` is random, and what the log knows a person by. `known_by` finds it by the name: an HMAC of it
+under a secret of this database, so a person who is gone cannot be told from it without. `key` is
+wrapped by a master key that is in no database; `name` is the name, under the person's own key.
+
+A person has been erased from when the log's database says so, in `person_events` (`persons.py`):
+from then on no key of theirs is used, and none is made for that name. That goes by what the name is
+known by, so it holds whatever comes back with an old backup, under whatever id. What the keys
+remember of an erased person holds as well by itself, should that collection be restored to before.
+A key that is missing otherwise is an error, and never taken for erased.
+
+Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person
+has been erased no process has one of theirs that it uses: each looks every second if there is news,
+and drops all it knows if so, and who has not looked lately looks before using any.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol, TypeVar, cast
+from uuid import UUID, uuid4
+from weakref import WeakSet
+
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from domain.errors import CasebookError, NotFound, PersonGone
+from domain.events import ERASED, JsonObject
+from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
+from eventstore.event_document import TICKET_EVENTS, utc_now
+from eventstore.failures import answering, translating
+from eventstore.mongo.limits import make_index
+from eventstore.personal.key_files import KeyUnusable
+from eventstore.personal.master_keys import MasterKeys, Wrapped
+from eventstore.personal.sealing import ErasedKey, Key, PersonKey
+
+PERSONS, KEYRING = "persons", "keyring"
+PERSON_EVENTS = "person_events"
+"""Where the log's database says who has been erased."""
+STALE_SECONDS = 3.0
+"""How long after somebody has been erased a process may still use a key of theirs."""
+
+_LOOK_SECONDS = 1.0
+_KEPT_SECONDS = 300.0
+_MOST_KEPT = 20_000
+_SECRET_BYTES = 32
+_LOOKUP = "lookup"
+_DUPLICATE_KEY = 11000
+_ERASED = ErasedKey()
+
+_log = logging.getLogger(__name__)
+Scan = Callable[[str, JsonObject], AsyncIterable[JsonObject]]
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class Forgetful(Protocol):
+    """What keeps something of tickets in memory."""
+
+    def forget(self) -> None: ...
+
+
+class NoMasterKey(CasebookError):
+    """Nothing personal can be written or read: for example by a process without its settings."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no_master_key",
+            "no master key is at hand: name it in CASEBOOK_MASTER_KEY_FILE or CASEBOOK_MASTER_KEY",
+        )
+
+
+class UnknownPerson(NotFound):
+    """Nothing is held on somebody of that name or id."""
+
+    def __init__(self) -> None:
+        super().__init__("person_not_found", "nothing is held on such a person")
+
+
+def keys_of(database: str) -> str:
+    """Name the database of the keys of those whose words are in another."""
+    return f"{database}_keys"
+
+
+class Person(NamedTuple):
+    """What the keys know of somebody; no name if they have been erased."""
+
+    id: UUID
+    name: str | None
+    made_at: datetime | None
+    erased_at: datetime | None
+
+
+class _Made(NamedTuple):
+    key: PersonKey
+    document: JsonObject
+
+
+class Vault:
+    """The keys of one database's persons. Bound to the event loop in which it is first used."""
+
+    def __init__(
+        self,
+        keys: AsyncDatabase[JsonObject],
+        database: AsyncDatabase[JsonObject],
+        masters: MasterKeys | None,
+        now: Callable[[], datetime] = utc_now,
+        unreadable: Unreadable | None = None,
+        scan: Scan | None = None,
+    ) -> None:
+        """`database`: the log's, which has the events of persons too. `scan`: finds what may be
+        many documents of a collection of `keys`; by its `find` unless given, which has no more time
+        than any other operation.
+        """
+        self._now = now
+        self._persons = keys[PERSONS]
+        self._keyring = keys[KEYRING]
+        self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
+        self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
+        self._masters = masters
+        self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
+        self._unreadable = unreadable or Unreadable()
+        self._lookup: bytes | None = None
+        self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
+        self._by_id: OrderedDict[UUID, Key] = OrderedDict()
+        self._not_erased: OrderedDict[str, None] = OrderedDict()
+        self._forgotten = 0
+        self._others: WeakSet[Forgetful] = WeakSet()
+        self._looking = asyncio.Lock()
+        self._looked_at = self._cleared_at = float("-inf")
+        self._seen: object = None
+
+    async def prepare(self) -> None:
+        """Make, at first, the secret by which names are known, and its index. Safe to repeat.
+
+        Raises KeyUnusable if it was made under a master key that is not at hand; NoMasterKey.
+        """
+        await self._lookup_secret()
+        with translating():
+            await make_index(self._persons, [("erased_at", 1)], sparse=True)
+
+    async def check(self) -> None:
+        """The same for who may not make it. Raises KeyUnusable, NoMasterKey."""
+        if await self.is_new():
+            _ = self._master
+        else:
+            await self._lookup_secret()
+
+    async def is_new(self) -> bool:
+        """Say whether no master key has wrapped anything here yet.
+
+        Raises KeyUnusable if one must have, and what it has wrapped is gone.
+        """
+        with translating():
+            if await self._lookup_document() is not None:
+                return False
+            is_used = (
+                await self._persons.find_one({}, {"_id": 1})
+                or await self._erasures.find_one({}, {"_id": 1})
+                or await self._log.find_one({"sealed.person": {"$gte": UUID(int=0)}}, {"_id": 1})
+            )
+            if not is_used:
+                return True
+            if await self._lookup_document() is None:  # or somebody was quicker
+                raise KeyUnusable(
+                    "the keys of the persons in this log are gone: restore the database of keys, "
+                    "its keyring first"
+                )
+            return False
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    async def of_names(self, names: Collection[str]) -> dict[str, PersonKey]:
+        """Give the keys of some persons, made where they are new.
+
+        Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        if ERASED in names:
+            raise PersonGone
+        return await self._known_or(self._by_name, set(names), self._find_or_make)
+
+    async def of_ids(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
+        """Give the keys of some persons by their ids; those that are missing are left out.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        return await self._known_or(self._by_id, set(ids), self._fetch)
+
+    async def _known_or(
+        self,
+        known: OrderedDict[T, K],
+        wanted: Collection[T],
+        fetch: Callable[[Collection[T]], Awaitable[dict[T, K]]],
+    ) -> dict[T, K]:
+        """Give what is in memory, and the rest by `fetch`; all of it as of one moment."""
+        while wanted:
+            await self._look_if_stale()
+            times = self._forgotten
+            found = {each: known[each] for each in wanted if each in known}
+            missing = [each for each in wanted if each not in found]
+            if not missing:
+                return found
+            new = await fetch(missing)
+            if times == self._forgotten:  # or any of them may be of somebody who is erased by now
+                _keep(known, new)
+                return found | new
+        return {}
+
+    async def check_name(self, name: str) -> None:
+        """Raise PersonGone if whoever has a name has been erased; StoreUnavailable, NoMasterKey."""
+
+        async def fetch(names: Collection[str]) -> dict[str, None]:
+            digests = {await self.known_by(each): each for each in names}
+            gone = await self._gone(digests)
+            return {each: None for digest, each in digests.items() if digest not in gone}
+
+        if name == ERASED or name not in await self._known_or(self._not_erased, [name], fetch):
+            raise PersonGone
+
+    async def _gone(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Give by what of some names those are known who have been erased, says the log or say the
+        keys.
+        """
+        wanted = list(digests)
+        fences: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
+        erased: JsonObject = {"known_by": {"$in": wanted}, "erased_at": {"$ne": None}}
+        with translating():
+            in_log, in_keys = await asyncio.gather(
+                self._erasures.find(fences, {"data.known_by": 1}).to_list(),
+                self._persons.find(erased, {"known_by": 1}).to_list(),
+            )
+        gone = {bytes.fromhex(str(cast("JsonObject", f["data"])["known_by"])) for f in in_log}
+        return gone | {_known_by(document) for document in in_keys}
+
+    async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
+        while True:
+            known_by = {await self.known_by(name): name for name in names}
+            with translating():
+                wanted = {"known_by": {"$in": list(known_by)}}
+                documents = await self._persons.find(wanted).to_list()
+            ids = {known_by[_known_by(d)]: _id(d) for d in documents}
+            keys = await self._fetch(list(ids.values()))
+            found: dict[str, PersonKey] = {}
+            for name, person in ids.items():
+                key = keys.get(person)
+                if key is None:
+                    raise KeyUnusable(f"the key of person {person} cannot be read")
+                if not isinstance(key, PersonKey):
+                    raise PersonGone
+                found[name] = key
+            new = [name for name in names if name not in found]
+            if not new:
+                return found
+            if await self._gone([await self.known_by(name) for name in new]):
+                raise PersonGone
+            made = {name: await self._new(name) for name in new}
+            if await self._insert([each.document for each in made.values()]):
+                return found | {name: each.key for name, each in made.items()}
+
+    async def _new(self, name: str) -> _Made:
+        """Make a key for a name that neither the keys nor the log's erasures know."""
+        known_by = await self.known_by(name)
+        person, secret = uuid4(), os.urandom(_SECRET_BYTES)
+        key = PersonKey(person, secret)
+        wrapped = self._master.wrap(secret, person.bytes)
+        document: JsonObject = {
+            "_id": person,
+            "known_by": known_by,
+            "name": key.seal(name, person.bytes),
+            "key": wrapped.secret,
+            "master": wrapped.master,
+            "made_at": self._now(),
+        }
+        return _Made(key, document)
+
+    async def _insert(self, documents: list[JsonObject]) -> bool:
+        """Keep new keys; say whether nobody else has made one of them at the same time."""
+        with translating():
+            try:
+                await self._persons.insert_many(documents, ordered=False)
+            except BulkWriteError as error:
+                if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                    raise
+                return False
+        return True
+
+    async def _fetch(self, wanted: Collection[UUID]) -> dict[UUID, Key]:
+        """Read keys; an erased person's is none, whatever is there. One that cannot be read is left
+        out, like one that is missing: it is no reason to keep all others waiting.
+        """
+        fences: JsonObject = {"ticket_id": {"$in": list(wanted)}}
+        with translating():
+            documents, in_log = await asyncio.gather(
+                self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
+                self._erasures.find(fences, {"ticket_id": 1}).to_list(),
+            )
+        gone = await self._gone(_known_by(document) for document in documents)
+        found: dict[UUID, Key] = {cast("UUID", fence["ticket_id"]): _ERASED for fence in in_log}
+        for document in documents:
+            person = _id(document)
+            if person not in found:
+                try:
+                    erased = _known_by(document) in gone
+                    found[person] = _ERASED if erased else self._unwrapped(document)
+                except KeyUnusable as error:
+                    self._unreadable.note(PERSONS, person, error.detail)
+        return found
+
+    def _unwrapped(self, document: Mapping[str, object]) -> PersonKey:
+        person = _id(document)
+        return PersonKey(person, self._master.unwrap(_wrapped(document), person.bytes))
+
+    @property
+    def _master(self) -> MasterKeys:
+        if self._masters is None:
+            raise NoMasterKey
+        return self._masters
+
+    # --- persons --------------------------------------------------------------------------------
+
+    async def known_by(self, name: str) -> bytes:
+        """Give what a name is known by. Raises KeyUnusable, NoMasterKey, StoreUnavailable."""
+        return hmac.digest(await self._lookup_secret(), name.encode(), hashlib.sha256)
+
+    async def _lookup_secret(self) -> bytes:
+        if self._lookup is None:
+            with translating():
+                found = await self._lookup_document() or await self._make_lookup_secret()
+            self._lookup = self._master.unwrap(_wrapped(found), _LOOKUP.encode())
+        return self._lookup
+
+    async def _lookup_document(self) -> JsonObject | None:
+        return await self._keyring.find_one({"_id": _LOOKUP})
+
+    async def _make_lookup_secret(self) -> JsonObject:
+        if not await self.is_new() and (found := await self._lookup_document()) is not None:
+            return found
+        await make_index(self._persons, [("known_by", 1)], unique=True)
+        wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
+        made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
+        with suppress(DuplicateKeyError):
+            await self._keyring.insert_one(made)
+            return made
+        return await self._lookup_document() or made
+
+    async def find(self, name: str) -> Person:
+        """Return who has a name, or had it. Raises UnknownPerson, UnreadableDocument."""
+        with translating():
+            found = await self._persons.find_one({"known_by": await self.known_by(name)})
+        if found is None:
+            raise UnknownPerson
+        return self._person(found)
+
+    async def person(self, id_: UUID) -> Person:
+        """Return a person by id. Raises UnknownPerson, UnreadableDocument."""
+        with translating():
+            found = await self._persons.find_one({"_id": id_})
+        if found is None:
+            raise UnknownPerson
+        return self._person(found)
+
+    def _person(self, document: Mapping[str, object]) -> Person:
+        """Read a person; the name for as long as its key is there, erased or not.
+
+        Raises UnreadableDocument for a key that is none.
+        """
+        name: str | None = None
+        if document.get("key") is not None:
+            try:
+                wrapped = _wrapped(document)
+            except KeyUnusable as error:
+                self._unreadable.note(PERSONS, _id(document), error.detail)
+                raise UnreadableDocument(PERSONS, _id(document)) from error
+            person = _id(document)
+            key = PersonKey(person, self._master.unwrap(wrapped, person.bytes))
+            name = str(key.open(str(document.get("name")), person.bytes))
+        return Person(
+            _id(document),
+            name,
+            cast("datetime | None", document.get("made_at")),
+            cast("datetime | None", document.get("erased_at")),
+        )
+
+    async def destroy(self, id_: UUID, known_by: bytes) -> None:
+        """Destroy a person's key, for good; remember that there was one. Safe to repeat.
+
+        By what the name is known by: it may have come back under another id. Only of who has been
+        erased in the log: there it can be told from a key that was lost.
+        """
+        change: JsonObject = {
+            "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
+            "$min": {"erased_at": self._now()},
+        }
+        with translating():
+            found = await self._persons.update_one({"known_by": known_by}, change)
+            if not found.matched_count:
+                change["$set"] = {"known_by": known_by}
+                await self._persons.update_one({"_id": id_}, change, upsert=True)
+        self._forget_everything()
+
+    async def erased(self) -> dict[bytes, UUID]:
+        """Give those whom the keys remember as erased: by what their names were known by."""
+        long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
+        with translating():
+            found = self._scan(PERSONS, {"erased_at": {"$gte": long_ago}})
+            return {_known_by(document): _id(document) async for document in found}
+
+    async def still_there(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Give those of some names, by what they are known by, whose key is there: as after an old
+        backup was restored.
+        """
+        with translating():
+            wanted: JsonObject = {"known_by": {"$in": list(digests)}, "key": {"$ne": None}}
+            return [_known_by(d) async for d in self._persons.find(wanted, {"known_by": 1})]
+
+    async def known_as(self, id_: UUID) -> bytes:
+        """Give what the name of somebody is known by. Raises UnknownPerson."""
+        with translating():
+            found = await self._persons.find_one({"_id": id_}, {"known_by": 1})
+        if found is None:
+            raise UnknownPerson
+        return _known_by(found)
+
+    # --- master keys ----------------------------------------------------------------------------
+
+    async def to_rewrap(self) -> int:
+        """Count what another master key than the first has wrapped."""
+        count = 0
+        with translating():
+            for name in (KEYRING, PERSONS):
+                async for _ in self._scan(name, self._of_other_masters):
+                    count += 1
+        return count
+
+    async def rewrap(self, done: Callable[[], None]) -> None:
+        """Wrap everything by the first master key.
+
+        Raises KeyUnusable, once all others are wrapped, if one cannot be read: it stays as it is.
+        """
+        failed: KeyUnusable | None = None
+        with translating():
+            for collection in (self._keyring, self._persons):
+                async for document in self._scan(collection.name, self._of_other_masters):
+                    id_ = document["_id"]
+                    of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
+                    try:
+                        new = self._master.wrap(self._master.unwrap(_wrapped(document), of), of)
+                    except KeyUnusable as error:
+                        self._unreadable.note(collection.name, id_, error.detail)
+                        failed = failed or error
+                        continue
+                    # On condition that it is as it was read: one that was erased stays so.
+                    await collection.update_one(
+                        {"_id": id_, "key": document["key"]},
+                        {"$set": {"key": new.secret, "master": new.master}},
+                    )
+                    done()
+        if failed is not None:
+            raise failed
+
+    @property
+    def _of_other_masters(self) -> JsonObject:
+        """What another master key than the first has wrapped."""
+        return {"master": {"$nin": [None, self._master.first]}}
+
+    # --- what is kept in memory -----------------------------------------------------------------
+
+    def on_erasure(self, other: Forgetful) -> None:
+        """Have something forget what it has read soon after somebody was erased, while it lives."""
+        self._others.add(other)
+
+    def forget(self) -> None:
+        """Forget all keys."""
+        self._forgotten += 1
+        self._by_name.clear()
+        self._by_id.clear()
+        self._not_erased.clear()
+
+    async def watch(self) -> None:
+        """Look for erasures until cancelled; forget all keys while the database is silent."""
+        while True:
+            try:
+                async with answering(STALE_SECONDS), self._looking:
+                    await self._look()
+            except CasebookError as error:
+                self.forget()
+                _log.warning("erasures cannot be looked for: %s", error)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look_if_stale(self) -> None:
+        clock = asyncio.get_running_loop().time
+        # Who watches looks more often than this; other processes do it here.
+        if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+            # Bounded: who waits behind one that gets no answer has a patience of his own.
+            async with answering(STALE_SECONDS), self._looking:
+                if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
+                    await self._look()
+
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        with translating():
+            # The count as well: clocks differ of those who make ids.
+            count = await self._erasures.estimated_document_count()
+            newest = await self._erasures.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        seen = (count, None if newest is None else newest["_id"])
+        is_news = self._seen is not None and seen != self._seen
+        self._seen, self._looked_at = seen, now
+        if is_news:
+            self._forget_everything()
+        if now - self._cleared_at > _KEPT_SECONDS:
+            self.forget()
+            self._cleared_at = now
+
+    def _forget_everything(self) -> None:
+        self.forget()
+        for other in list(self._others):
+            other.forget()
+
+
+def _id(document: Mapping[str, object]) -> UUID:
+    return cast("UUID", document["_id"])
+
+
+def _wrapped(document: Mapping[str, object]) -> Wrapped:
+    """Read a key as it is stored. Raises KeyUnusable for what is none."""
+    master, key = document.get("master"), document.get("key")
+    if document.get(CRITICAL) or not isinstance(master, str) or not isinstance(key, bytes):
+        raise KeyUnusable(f"what is stored of {document.get('_id')} is no wrapped key")
+    return Wrapped(master, key)
+
+
+def _known_by(document: Mapping[str, object]) -> bytes:
+    known_by = document.get("known_by")
+    return known_by if isinstance(known_by, bytes) else b""
+
+
+def _keep(kept: OrderedDict[T, K], found: Mapping[T, K]) -> None:
+    kept.update(found)
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)

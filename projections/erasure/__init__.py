@@ -1,0 +1,1 @@
+"""Erasing a person: how far it has come, and its last step, in the views."""

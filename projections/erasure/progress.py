@@ -1,0 +1,124 @@
+"""Who has been erased, and how far that has come.
+
+    person_events   a stream per person, in the form of the log's events; `ticket_id` is the person
+
+      1 PersonErased       durable before anything else is done: from here on there is no way back
+      2 KeyDestroyed       by whoever serves (`api/people/erasure.py`)
+      3 ErasureCompleted   by whoever projects (`erasing.py`)
+
+Each step may be done again, by anyone, after any crash: only who appends first has done it.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, cast
+from uuid import UUID, uuid4
+
+from domain import persons
+from domain.errors import HistoryError
+from domain.events import Actor, JsonObject
+from domain.persons import STEPS, PersonErased, PersonEvent
+from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerprint
+from eventstore.failures import VersionConflict
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.mongo.limits import make_index
+from eventstore.personal.vault import PERSON_EVENTS
+
+_KNOWN_BY = "data.known_by_1"
+SYSTEM = Actor("casebook", "system")
+
+
+class Step(NamedTuple):
+    """A step that has been taken: what, when and by whom."""
+
+    event: PersonEvent
+    at: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    count: int
+    unfinished: dict[UUID, int]
+
+
+class Erasures:
+    """The erasures of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._store = EventStore(database, PERSON_EVENTS)
+        self._events = database.collection(PERSON_EVENTS)
+        self._seen: _Seen | None = None
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        await self._store.prepare()
+        # By which a name is found that is refused for ever.
+        if _KNOWN_BY not in await self._events.index_information():
+            await make_index(self._events, [("data.known_by", 1)])
+
+    async def steps(self, person: UUID) -> list[Step]:
+        """Give what has been done for a person so far; nothing for one who is not erased.
+
+        Raises StoreUnavailable, HistoryError.
+        """
+        steps: list[Step] = []
+        for event in await self._store.load(person):
+            try:
+                step = persons.decode(*event.readable[:3])
+            except HistoryError as error:
+                raise error.at(person, event.version) from error
+            steps.append(Step(step, event.recorded_at, event.metadata.actor.id))
+        return steps
+
+    async def known_by(self, person: UUID) -> bytes:
+        """Give what the name of an erased person was known by. Raises HistoryError for another."""
+        steps = await self.steps(person)
+        if not steps or not isinstance(steps[0].event, PersonErased):
+            raise HistoryError("not_erased", "the person has not been erased")
+        return bytes.fromhex(steps[0].event.known_by)
+
+    async def take(self, person: UUID, event: PersonEvent, actor: Actor = SYSTEM) -> bool:
+        """Note that a step has been done; say whether nobody else had noted it.
+
+        Raises HistoryError if the step before it has not been done, StoreUnavailable.
+        """
+        before = await self._store.load(person)
+        wanted = STEPS.index(type(event))
+        if len(before) != wanted:
+            if len(before) > wanted:
+                return False
+            raise HistoryError("not_the_next_step", f"{type(event).__name__} is not the next step")
+        data = persons.encode(event)
+        command = CommandRef(str(uuid4()), fingerprint({"event": data.type, "data": data.data}))
+        head = Head(before[-1].version, before[-1].hash) if before else EMPTY
+        now = await self._store.clock.time()
+        about = Metadata(actor, command)
+        with suppress(VersionConflict):
+            await self._store.append(await self._store.chain(person, head, [data], about, now, now))
+            return True
+        return False
+
+    async def at(self, step: type[PersonEvent]) -> list[UUID]:
+        """Give those whose last step this is. Cheap to ask while nobody is being erased."""
+        count = await self._store.count()
+        if self._seen is None or self._seen.count != count:
+            heads = await self._store.heads()
+            unfinished = {p: version for p, (version, _) in heads.items() if version < len(STEPS)}
+            self._seen = _Seen(count, unfinished)
+        wanted = STEPS.index(step) + 1
+        return [person for person, version in self._seen.unfinished.items() if version == wanted]
+
+    async def fences(self) -> dict[bytes, UUID]:
+        """Give all who have been erased: by what their names were known by."""
+        wanted = {"ticket_id": 1, "data.known_by": 1}
+        fences = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
+        return {
+            bytes.fromhex(str(cast("JsonObject", fence["data"])["known_by"])): cast(
+                "UUID", fence["ticket_id"]
+            )
+            async for fence in fences
+        }

@@ -1,0 +1,1 @@
+"""Keeps the views current: partitions, leases, batches, parked tickets, health."""

@@ -1,0 +1,531 @@
+"""One batch of events into the views: one transaction, all of it or nothing.
+
+The read documents of the batch's tickets are read and the events folded in; the checkpoint of each
+partition is moved on, on condition of its epoch; the documents are written back, each on condition
+of the version that was read; what has changed is added to the views that are sums (`sums.py`). So
+views, counters and checkpoint never disagree, and an event that comes twice, or through two
+projectors at once, finds its version taken and changes nothing (law L7).
+
+An event whose version is not the next shows a gap, which is filled from the log (L8).
+
+A ticket that cannot be folded, or whose document cannot be written, is parked, and its batch goes
+on without it.
+"""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from math import inf
+from typing import NamedTuple, TypeVar, cast
+from uuid import UUID
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from prometheus_client import Counter as Metric
+from prometheus_client import Histogram
+from pydantic import ValidationError
+from pymongo import DeleteOne, InsertOne, ReplaceOne
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from domain.errors import CasebookError, faults_of
+from domain.events import JsonObject
+from eventstore.event_document import Envelope, EventDocument, from_document
+from eventstore.failures import describe
+from eventstore.log import EventStore, Recorded, ResumeToken
+from eventstore.mongo.driver import Database, Session, Write
+from eventstore.personal.sealing import MissingKey
+from eventstore.reading import read_events
+from projections.projector.checkpoints import Applied, Checkpoints
+from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import PARTITIONS, partition_of
+from projections.projector.tracing import told_of_folding
+from projections.views import sums, tickets
+from projections.views.counters import SHARDS
+from projections.views.saved_views import SavedView, SavedViews, counting
+from projections.views.sums import Contributions
+from projections.views.tickets import TicketRead
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+_FOLDS_AT_A_TIME = 50  # then others have a turn: the API may live in the same process
+_MOST_BYTES = 16 * 2**20 - 64 * 2**10  # of a document, with room for what goes around it
+_KEY_MISSING = "HistoryError: a key is missing, and somebody else on the ticket was erased"
+
+
+_BATCHES = Histogram(
+    "casebook_projection_batch_events",
+    "Events that were folded into the views as one transaction.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000),
+)
+_FOLDED = Metric("casebook_projection_folded_events", "Events that are new in the views.")
+
+
+class TooLarge(CasebookError):
+    """A read document would be larger than the database takes: for example with 50,000 tags."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__("too_large", f"the read document would have {size_bytes} bytes")
+
+
+@dataclass(slots=True)
+class Holding:
+    """What one process holds: its partitions' epochs, and what it must know of their tickets.
+
+    `uncounted`: ids of saved views that cannot be read; what it writes is in the count of none.
+    """
+
+    me: str
+    epochs: Mapping[int, int]
+    views: Sequence[SavedView] = ()
+    parked: set[UUID] = field(default_factory=set)
+    uncounted: Collection[str] = ()
+
+    @property
+    def shard(self) -> int:
+        """Which counters it writes: those that no other process does, if there are few."""
+        return min(self.epochs, default=0) * SHARDS // PARTITIONS
+
+
+class _Stored(NamedTuple):
+    """A read document as it is: what stands in it, and what it has added to the counters.
+
+    `read` is None if it cannot be read: then `damage` says why. `damaged`: the field that no longer
+    says what was added, if one does not.
+    """
+
+    read: TicketRead | None
+    damage: str | None
+    version: int
+    added: Contributions
+    damaged: str | None
+
+
+class Change(NamedTuple):
+    """What becomes of one ticket's read document; `document` is None if it is to go."""
+
+    ticket_id: UUID
+    before: _Stored | None
+    after: TicketRead | None
+    document: RawBSONDocument | None
+    last: Envelope | None
+
+
+class Stuck(NamedTuple):
+    """A ticket that could not be folded, and the version it stopped at."""
+
+    ticket_id: UUID
+    version: int
+    error: str
+
+
+class Made(NamedTuple):
+    """What events of one ticket come to: both, if only the later ones could not be taken."""
+
+    change: Change | None
+    stuck: Stuck | None
+
+
+def make(
+    views: Sequence[SavedView],
+    ticket_id: UUID,
+    before: _Stored | None,
+    events: Sequence[EventDocument],
+    codec: CodecOptions[JsonObject],
+    also_in: Collection[str] = (),
+) -> Made:
+    """Fold events into a ticket's view as far as they can be, ready to be written.
+
+    `also_in`: ids of saved views that count it beside those of `views` that it matches.
+    Whatever goes wrong with one ticket is no reason to keep the others waiting.
+    """
+    folding = _Folding(ticket_id, before)
+    folding.take(events)
+    return folding.made(views, codec, also_in)
+
+
+class _Folding:
+    """A ticket's view while events are folded into it, all at once or some at a time."""
+
+    def __init__(self, ticket_id: UUID, before: _Stored | None) -> None:
+        self._ticket_id = ticket_id
+        self._before = before
+        self._after = None if before is None else before.read
+        self._last: Envelope | None = None
+        self._error = ""
+
+    def take(self, events: Iterable[EventDocument]) -> None:
+        """Fold the next events, unless one could not be folded."""
+        try:
+            for event in () if self._error else events:
+                envelope = from_document(event)
+                self._after, self._last = tickets.apply(self._after, envelope), envelope
+        except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
+            self._error = told(caught)
+
+    def made(
+        self,
+        views: Sequence[SavedView],
+        codec: CodecOptions[JsonObject],
+        also_in: Collection[str] = (),
+    ) -> Made:
+        """Give what it comes to."""
+        after, error = self._after, self._error
+        change: Change | None = None
+        try:
+            if after is not None:
+                in_views = {*counting(views, after), *also_in}
+                after = replace(after, in_views=tuple(sorted(in_views)))
+                document = _encoded(after, codec)
+                change = Change(self._ticket_id, self._before, after, document, self._last)
+        except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
+            after, error = None if self._before is None else self._before.read, told(caught)
+        if not error:
+            return Made(change, None)
+        version = 1 if after is None else after.version + 1
+        return Made(change if self._last else None, Stuck(self._ticket_id, version, error))
+
+
+def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
+    data = bson.encode(tickets.to_document(read), codec_options=codec)
+    if len(data) > _MOST_BYTES:
+        raise TooLarge(len(data))
+    return RawBSONDocument(data)
+
+
+class BatchWriter:
+    """Writes batches of one process into the views of one database."""
+
+    def __init__(self, database: Database, store: EventStore, checkpoints: Checkpoints) -> None:
+        self._database = database
+        self._store = store
+        self._checkpoints = checkpoints
+        self._reads = database.collection(tickets.COLLECTION)
+        self._sums = sums.of(database)
+        self._parked = ParkedTickets(database)
+
+    async def write(
+        self,
+        holding: Holding,
+        batch: Sequence[EventDocument],
+        token: ResumeToken | None = None,
+    ) -> int:
+        """Fold stored events in, of the process's partitions only; give how many were new.
+
+        `token` resumes behind them. Raises Fenced, StoreUnavailable and what the driver raises;
+        then nothing has been written.
+        """
+        ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
+        arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
+        wanted = {t: events for t, events in arrived.items() if t not in holding.parked}
+        touched = {partition_of(ticket_id) for ticket_id in arrived}
+
+        async def work(session: Session) -> tuple[int, list[Stuck]]:
+            new = await self._opened(wanted)
+            made = await self._fold(holding, new, await self._read(new, session))
+            changes = [m.change for m in made if m.change is not None]
+            stuck = [m.stuck for m in made if m.stuck is not None]
+            applied = _applied(changes, touched)
+            await self._store_all(holding, changes, applied, session, token)
+            for one in stuck:
+                await self._parked.park(*one, session)
+            return sum(events for events, _ in applied.values()), stuck
+
+        began_ns = time.time_ns()
+        events, stuck = await self._in_transaction(work)
+        if events:
+            told_of_folding(batch, began_ns)
+        _BATCHES.observe(len(batch))
+        _FOLDED.inc(events)
+        for one in stuck:
+            _log.error("ticket %s is parked at version %d: %s", *one)
+        holding.parked.update(one.ticket_id for one in stuck)
+        return events
+
+    async def refold(self, holding: Holding, ticket_id: UUID) -> str | None:
+        """Fold one ticket again from its first event, whatever its document holds.
+
+        Give None, or why it could not be done: then the document stays as it is, and the ticket is
+        parked. Raises as `write` does.
+        """
+
+        async def work(session: Session) -> str | None:
+            stored = (await self._read([ticket_id], session)).get(ticket_id)
+            events = await self._read_log(ticket_id)
+            if stored is not None:
+                if stored.version > len(events):
+                    _log.error(
+                        "ticket %s was shown at version %d, and the log has %d events of it",
+                        ticket_id,
+                        stored.version,
+                        len(events),
+                    )
+                stored = await self._undamaged(holding.views, stored, events)
+            change, stuck = await self._make(holding.views, ticket_id, None, events)
+            if change is not None:
+                change = change._replace(before=stored)
+            elif stuck is None and stored is not None:
+                change = Change(ticket_id, stored, None, None, None)  # the log has no such ticket
+            changes = [change] if change is not None and stuck is None else []
+            applied = _applied(changes, {partition_of(ticket_id)})
+            await self._store_all(holding, changes, applied, session)
+            if stuck is None:
+                await self._parked.free(ticket_id, session)
+                return None
+            version = 1 if stored is None else stored.version + 1
+            await self._parked.park(ticket_id, version, stuck.error, session)
+            return stuck.error
+
+        error = await self._in_transaction(work)
+        if error is None:
+            holding.parked.discard(ticket_id)
+        else:
+            holding.parked.add(ticket_id)
+        return error
+
+    async def renew(
+        self, views: Sequence[SavedView], ticket_id: UUID, unreadable: Collection[str] = ()
+    ) -> bool:
+        """Fold a ticket anew up to the version that its document has: what its events say may have
+        changed, for somebody has been erased. Say whether that could be done.
+
+        Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are. What
+        another's missing key hides is not left as it was either: it cannot be told from what is to
+        go. The ticket is parked then. `unreadable`: ids of saved views that cannot be read, and go
+        on to count it if they do: it is no other ticket, and others may know what they ask for.
+        """
+
+        async def work(session: Session) -> bool:
+            stored = (await self._read([ticket_id], session)).get(ticket_id)
+            if stored is None:
+                return True
+            sealed = await self._read_log(ticket_id, upto=stored.version, sealed=True)
+            events = await self._store.open(sealed)
+            hidden = next((event["version"] for event in events if "sealed" in event), None)
+            if hidden is not None:
+                events = await self._store.open(sealed, missing=MissingKey())
+                await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
+            stored = await self._undamaged(views, stored, events)
+            # Whoever counts tickets for a new view counts this one: it can only have left others.
+            counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
+            also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
+            change, stuck = await self._make(counted, ticket_id, None, events, also_in)
+            if change is None or stuck is not None or len(events) != stored.version:
+                return False
+            changes = [change._replace(before=stored)]
+            known = {view.id for view in views}
+            await self._write(self._writes(known, 0, changes), session, {})
+            return True
+
+        return await self._in_transaction(work)
+
+    async def _undamaged(
+        self, views: Sequence[SavedView], stored: _Stored, events: Sequence[EventDocument]
+    ) -> _Stored:
+        """Give what a document must have added, where it does not say so itself any more."""
+        if stored.damaged is None:
+            return stored
+        ticket_id = events[0]["ticket_id"]
+        made = await self._make(views, ticket_id, None, events[: stored.version])
+        if made.change is None or made.change.after is None:
+            return stored
+        ought = sums.contributed(made.change.after)
+        return stored._replace(added={**stored.added, stored.damaged: ought[stored.damaged]})
+
+    async def recount(self, holding: Holding, ids: Collection[UUID]) -> None:
+        """Find anew which saved views count some tickets. Raises as `write` does."""
+
+        async def work(session: Session) -> None:
+            changes = []
+            for ticket_id, stored in (await self._read(ids, session)).items():
+                if stored.read is None:
+                    continue  # it will be folded again, and counted then
+                change, _ = await self._make(holding.views, ticket_id, stored, ())
+                after = None if change is None else change.after
+                if change and after and after.in_views != stored.read.in_views:
+                    changes.append(change)
+            applied = _applied(changes, {partition_of(ticket_id) for ticket_id in ids})
+            await self._store_all(holding, changes, applied, session)
+
+        await self._in_transaction(work)
+
+    async def _in_transaction(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        with suppress(DuplicateKeyError):
+            return await self._database.in_transaction(work)
+        # Two have made the same document at the same time; now it is there.
+        return await self._database.in_transaction(work)
+
+    async def _read(self, ids: Collection[UUID], session: Session) -> dict[UUID, _Stored]:
+        found = self._reads.find({"_id": {"$in": list(ids)}}, session=session)
+        return {cast("UUID", document["_id"]): _stored(document) async for document in found}
+
+    async def _opened(
+        self, arrived: Mapping[UUID, Sequence[EventDocument]]
+    ) -> dict[UUID, list[EventDocument]]:
+        """Give events opened, by ticket. Each time anew: somebody may be erased meanwhile."""
+        events = await self._store.open([e for stream in arrived.values() for e in stream])
+        return {t: list(stream) for t, stream in groupby(events, key=lambda e: e["ticket_id"])}
+
+    async def _fold(
+        self,
+        holding: Holding,
+        arrived: Mapping[UUID, Sequence[EventDocument]],
+        stored: Mapping[UUID, _Stored],
+    ) -> list[Made]:
+        made: list[Made] = []
+        for n, (ticket_id, events) in enumerate(arrived.items(), start=1):
+            before = stored.get(ticket_id)
+            have = 0 if before is None else before.version
+            new: Sequence[EventDocument] = [e for e in events if e["version"] > have]
+            if not new:
+                continue
+            if before is not None and before.damage is not None:
+                made.append(Made(None, Stuck(ticket_id, have + 1, before.damage)))
+                continue
+            if not _is_next(have, new):
+                new = await self._read_log(ticket_id, after=have)
+            made.append(await self._make(holding.views, ticket_id, before, new))
+            if n % _FOLDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return made
+
+    async def _read_log(
+        self, ticket_id: UUID, *, after: int = 0, upto: int | None = None, sealed: bool = False
+    ) -> list[EventDocument]:
+        """Read a ticket's events, opened unless they are to stay sealed."""
+        # Nobody waits for an answer, and a ticket that takes long now takes as long the next time.
+        read = read_events(self._store, ticket_id, after=after, upto=upto, longest_seconds=inf)
+        async with aclosing(read) as events:
+            return [stored if sealed else event async for stored, event in events]
+
+    async def _make(
+        self,
+        views: Sequence[SavedView],
+        ticket_id: UUID,
+        before: _Stored | None,
+        events: Sequence[EventDocument],
+        also_in: Collection[str] = (),
+    ) -> Made:
+        """Do as `make`, and let others have their turn."""
+        folding = _Folding(ticket_id, before)
+        for start in range(0, len(events), _FOLDS_AT_A_TIME):
+            if start:
+                await asyncio.sleep(0)
+            folding.take(events[start : start + _FOLDS_AT_A_TIME])
+        return folding.made(views, self._reads.codec_options, also_in)
+
+    async def _store_all(
+        self,
+        holding: Holding,
+        changes: Sequence[Change],
+        applied: Mapping[int, Applied],
+        session: Session,
+        token: ResumeToken | None = None,
+    ) -> None:
+        """Write checkpoints, documents and sums at once. Raises Fenced."""
+        writes = self._checkpoints.moves(holding.me, holding.epochs, applied, token=token)
+        known = {*(view.id for view in holding.views), *holding.uncounted}
+        writes += self._writes(known, holding.shard, changes)
+        await self._write(writes, session, {number: holding.epochs[number] for number in applied})
+
+    async def _write(
+        self, writes: Sequence[Write], session: Session, epochs: Mapping[int, int]
+    ) -> None:
+        """Write all of it. Raises Fenced if another has taken one of the partitions."""
+        if await self._database.write(writes, session) != len(writes):
+            await self._checkpoints.require_held(epochs, session)
+            raise AssertionError("a document has changed within a transaction")
+
+    def _writes(self, views: Collection[str], shard: int, changes: Sequence[Change]) -> list[Write]:
+        """Give what is to be written of documents and sums. `views`: ids of all that are there."""
+        added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
+        for _, before, after, *_ in changes:
+            if after is not None:
+                for name, entries in sums.contributed(after).items():
+                    added[name].update(entries)
+            if before is not None:
+                for name, entries in before.added.items():
+                    added[name].subtract(entries)
+        for gone in added[SavedViews.field].keys() - {*views}:
+            del added[SavedViews.field][gone]
+        writes = [_write_of(change, self._reads.full_name) for change in changes]
+        for view in self._sums:
+            writes += view.writes(added[view.field], shard)
+        return writes
+
+
+def _write_of(change: Change, namespace: str) -> Write:
+    document = cast("JsonObject", change.document)
+    if change.before is None:
+        return InsertOne(document, namespace=namespace)
+    gate = {"_id": change.ticket_id, "version": change.before.version}
+    if change.document is None:
+        return DeleteOne(gate, namespace=namespace)
+    return ReplaceOne(gate, document, namespace=namespace)
+
+
+def _stored(document: Mapping[str, object]) -> _Stored:
+    """Read a document as far as it can be read."""
+    version = document.get("version")
+    read, damage = None, None
+    added, damaged = sums.stored(document)
+    try:
+        read = tickets.from_document(document)
+        if read is None:
+            damage = "the read document is of another shape"
+        elif damaged is not None:
+            read, damage = None, f"the read document is damaged: {damaged}"
+    except (KeyError, ValidationError) as error:
+        damage = f"the read document is damaged: {told(error)}"
+    version = version if isinstance(version, int) else 0
+    return _Stored(read, damage, version, added, damaged)
+
+
+def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
+    """Give what changes do to the checkpoints of partitions."""
+    applied = {number: Applied(0, None) for number in partitions}
+    for ticket_id, before, after, _, last in changes:
+        number = partition_of(ticket_id)
+        events, former = applied[number]
+        events += 0 if after is None else after.version
+        if before is not None:  # one that was changed by hand may say anything
+            events -= before.version if after is None else min(before.version, after.version)
+        applied[number] = Applied(events, later(former, last))
+    return applied
+
+
+def later(one: Recorded | None, other: Recorded | Envelope | None) -> Recorded | None:
+    """Give which of two events was recorded later."""
+    if other is None or (one is not None and one.recorded_at > other.recorded_at):
+        return one
+    return Recorded(other.ticket_id, other.version, other.recorded_at)
+
+
+def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
+    """Say whether the events continue behind version `have` without gap or double."""
+    return all(e["version"] == have + n for n, e in enumerate(events, start=1))
+
+
+def told(error: Exception) -> str:
+    """Say what went wrong, and what kind of error it was; nothing of what is in a ticket.
+
+    What others' errors say may be of it: of them, the kind and where it was.
+    """
+    if isinstance(error, PyMongoError):
+        detail = describe(error)
+    elif isinstance(error, CasebookError | BSONError):
+        detail = str(error)
+    elif isinstance(error, ValidationError):
+        detail = faults_of(error)
+    else:
+        [*_, last] = traceback.extract_tb(error.__traceback__) or [None]
+        detail = "" if last is None else f"in {last.name}, line {last.lineno}"
+    return f"{type(error).__name__}: {detail}".rstrip(": ")

@@ -1,0 +1,382 @@
+"""How far each partition is, and whose it is: the checkpoints and leases as they are kept.
+
+A partition has one document in `projections`, and every process that projects one in `projectors`:
+
+    {_id: 7, epoch, owner, phase, token, applied, last, as_of, views}
+    {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving,
+                         fencing}
+
+A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
+time. Taking a partition raises its epoch. Every batch names the epochs of its partitions in the
+condition of its checkpoint, in its own transaction. So a process that was frozen, and wakes up with
+a batch in its hands, writes nothing (law L7).
+
+Who takes the partitions of a dead process also ends its database `session`: a transaction that it
+has left open would lock their documents for a minute.
+
+`token` resumes the log's stream behind all that has been applied to the partition; `applied` counts
+its events. `as_of`: what was written before this is shown, give or take the moment that the stream
+takes. It stands in the owner's document, and in the partition's while nobody owns it. `views` are
+the saved views that count all of the partition's tickets.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from pymongo import ReplaceOne, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from domain.errors import CasebookError
+from domain.events import JsonObject
+from eventstore.documents import Document, Reader, strictly
+from eventstore.log import Recorded, ResumeToken
+from eventstore.mongo.driver import Database, Session, Write
+from eventstore.mongo.limits import make_index
+from projections.projector.partitions import (
+    LEASE_SECONDS,
+    PARTITIONS,
+    Member,
+    Partition,
+    Phase,
+    State,
+)
+
+COLLECTION = "projections"
+MEMBERS = "projectors"
+
+
+class Fenced(CasebookError):
+    """Another projector has taken a partition: for example after this one was frozen."""
+
+    def __init__(self) -> None:
+        super().__init__("fenced", "another projector has taken over")
+
+
+class Applied(NamedTuple):
+    """What a batch does to one partition."""
+
+    events: int
+    last: Recorded | None
+
+
+class Checkpoints:
+    """The checkpoints and leases of one database."""
+
+    def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._database = database
+        self._partitions = database.collection(COLLECTION)
+        self._members = database.collection(MEMBERS)
+        self._lease_seconds = lease_seconds
+        self._partition = Reader(database.unreadable, COLLECTION, partition_from)
+        self._member = Reader(database.unreadable, MEMBERS, member_from)
+
+    async def prepare(self) -> None:
+        """Make the documents that are not there. Safe to repeat."""
+        # For conditions on the epoch; the embedded server would look at all 64 each time.
+        await make_index(self._partitions, [("_id", 1), ("epoch", 1)])
+        there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
+        missing = [_to_document(Partition(n)) for n in range(PARTITIONS) if n not in there]
+        if missing:
+            with suppress(BulkWriteError):  # someone else was quicker
+                await self._partitions.insert_many(missing, ordered=False)
+
+    async def read(self, me: str | None = None) -> State:
+        """Give all partitions and members, and the time from before they were read.
+
+        A partition whose document cannot be read is one that nobody has, and nobody can take; a
+        member, one that is not there.
+
+        For a member that has just shown life, that is the time. It comes from the same clock as the
+        signs of life of the others; on a sharded cluster another server would be asked for it.
+        """
+        now = await self._database.server_time() if me is None else None
+        partitions, members = await asyncio.gather(
+            self._partitions.find().to_list(), self._members.find().to_list()
+        )
+        # What a former version kept here has a name for an id.
+        numbered = self._partition.all(d for d in partitions if isinstance(d["_id"], int))
+        found = {partition.number: partition for partition in numbered}
+        known = {member.id: member for member in self._member.all(members)}
+        if now is None and me in known:
+            now = known[me].seen_at
+        if now is None:  # somebody has removed it
+            return await self.read()
+        return State(
+            now,
+            [found.get(n, Partition(n)) for n in range(PARTITIONS)],
+            known,
+            self._lease_seconds,
+        )
+
+    async def beat(
+        self,
+        me: str,
+        token: ResumeToken | None = None,
+        *,
+        as_of: datetime | None = None,
+        progressed: bool = False,
+    ) -> None:
+        """Show life; keep `token`, before which everything is applied, for all live partitions.
+
+        With a token, everything is shown until `as_of`, or until the present if that is None.
+        """
+        session: JsonObject = {"session": await self._database.session_id()}
+        if token is None:
+            await self._show_life(me, {}, session)
+            return
+        times: JsonObject = {"progressed_at": True} if progressed else {}
+        change: dict[str, JsonObject] = {"$currentDate": times}
+        if as_of is None:
+            times["as_of"] = True
+        else:
+            change["$max"] = {"as_of": as_of}
+        followed = UpdateMany(
+            {"owner": me, "phase": "live"},
+            {"$set": {"token": token}},
+            namespace=self._partitions.full_name,
+        )
+        values = session | ({"failure": None} if progressed else {})
+        await self._database.write([followed, self._life(me, change, values)])
+
+    async def get_on(self, me: str) -> None:
+        """Show life, and that one gets on, as in a scan over what is there already."""
+        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {})
+
+    async def _show_life(
+        self,
+        me: str,
+        change: Mapping[str, JsonObject],
+        values: JsonObject,
+        session: Session | None = None,
+    ) -> None:
+        await self._database.write([self._life(me, change, values)], session)
+
+    def _life(self, me: str, change: Mapping[str, JsonObject], values: JsonObject) -> UpdateOne:
+        return UpdateOne(
+            {"_id": me},
+            {
+                **change,
+                **({"$set": values} if values else {}),
+                "$currentDate": {"seen_at": True, **change.get("$currentDate", {})},
+            },
+            upsert=True,
+            namespace=self._members.full_name,
+        )
+
+    async def hand_over(self, me: str) -> None:
+        """Have others take what one has, which one goes on with until they do."""
+        await self._show_life(me, {}, {"leaving": True})
+
+    async def fail(self, me: str, failure: str) -> None:
+        """Say why one does not get on."""
+        await self._show_life(me, {}, {"failure": failure})
+
+    async def set_as_of(self, me: str, as_of: datetime | None) -> None:
+        """Say what is shown: less than before, for one who takes partitions that are behind."""
+        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {"as_of": as_of})
+
+    async def take(self, me: str, state: State, wanted: Sequence[Partition]) -> bool:
+        """Take partitions that nobody has taken since `state`; say whether there are any.
+
+        First one says that what one shows may be as old as what one takes.
+        """
+        if not wanted:
+            return False
+        as_of = [state.as_of(p) for p in wanted if p.phase == "live"]
+        as_of += [m.as_of for m in (state.members.get(me),) if m is not None and state.of(me)]
+        known = [time for time in as_of if time is not None]
+        await self.set_as_of(me, min(known) if known and len(known) == len(as_of) else None)
+        for owner in {p.owner for p in wanted if p.owner and not state.is_alive(p.owner)}:
+            former = state.members.get(owner)
+            if former is not None and former.session is not None:
+                await self._database.kill_session(former.session)
+        taking = [
+            UpdateOne(
+                {"_id": p.number, "epoch": p.epoch}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}
+            )
+            for p in wanted
+        ]
+        taken = await self._partitions.bulk_write(taking, ordered=False)
+        return taken.modified_count > 0
+
+    async def leave(self, me: str) -> None:
+        """Give back all that one still has, and go: others need not wait."""
+        state = await self.read()
+        as_of = state.members[me].as_of if me in state.members else None
+        releasing = [
+            UpdateOne(
+                {"_id": p.number, "epoch": p.epoch},
+                {"$set": {"owner": None, "as_of": as_of}},
+            )
+            for p in state.of(me)
+        ]
+        if releasing:
+            await self._partitions.bulk_write(releasing, ordered=False)
+        await self._members.delete_one({"_id": me})
+
+    async def bury(self, state: State) -> None:
+        """Remove members that are long gone and own nothing."""
+        gone = [
+            member.id
+            for member in state.members.values()
+            if abs(state.now - member.seen_at) > timedelta(seconds=10 * self._lease_seconds)
+            and not state.of(member.id)
+        ]
+        if gone:
+            await self._members.delete_many({"_id": {"$in": gone}})
+
+    def moves(
+        self,
+        me: str,
+        epochs: Mapping[int, int],
+        applied: Mapping[int, Applied],
+        *,
+        token: ResumeToken | None = None,
+    ) -> list[Write]:
+        """Give the writes that move the checkpoints of some partitions on.
+
+        Each is on condition of its epoch: where one finds no document, `require_held` says why.
+        """
+        change: dict[str, JsonObject] = {}
+        progressed = any(a.events for a in applied.values())
+        if progressed:
+            change["$currentDate"] = {"progressed_at": True}
+        last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
+        if token is not None and last is not None:
+            change["$max"] = {"as_of": last}
+        return [
+            *(
+                UpdateOne(
+                    {"_id": number, "epoch": epochs[number]},
+                    _advanced(*counted, token),
+                    namespace=self._partitions.full_name,
+                )
+                for number, counted in sorted(applied.items())
+            ),
+            self._life(me, change, {"failure": None} if progressed else {}),
+        ]
+
+    async def require_held(self, epochs: Mapping[int, int], session: Session) -> None:
+        """Raise Fenced if another has taken a partition."""
+        wanted = {"_id": {"$in": list(epochs)}}
+        found = self._partitions.find(wanted, {"epoch": 1}, session=session)
+        if {d["_id"]: d["epoch"] async for d in found} != dict(epochs):
+            raise Fenced
+
+    async def follow(self, epochs: Mapping[int, int], token: ResumeToken) -> None:
+        """Let partitions whose log has been scanned follow the stream. Raises Fenced."""
+        await self._change(epochs, {"$set": {"phase": "live", "token": token}})
+
+    async def count(self, epochs: Mapping[int, int], view: str) -> None:
+        """Say that partitions count all their tickets for a saved view. Raises Fenced."""
+        await self._change(epochs, {"$addToSet": {"views": view}})
+
+    async def uncount(self, epochs: Mapping[int, int], views: Collection[str]) -> None:
+        """Say that partitions no longer count all their tickets for some saved views.
+
+        Raises Fenced.
+        """
+        await self._change(epochs, {"$pullAll": {"views": sorted(views)}})
+
+    async def forget(self, views: Sequence[str]) -> None:
+        """Forget saved views that are gone."""
+        await self._partitions.update_many({}, {"$pullAll": {"views": list(views)}})
+
+    async def scan(self, epochs: Mapping[int, int]) -> None:
+        """Have partitions folded from the whole log by their owner. Raises Fenced."""
+        await self._change(epochs, {"$set": {"phase": "scan"}})
+
+    async def scan_all(self) -> None:
+        """Have all live partitions folded from the whole log, each by its owner."""
+        await self._partitions.update_many({"phase": "live"}, {"$set": {"phase": "scan"}})
+
+    async def fence(self, me: str) -> None:
+        """Take all partitions from whoever has them: nothing that others hold is written any more.
+
+        For as long as one shows life.
+        """
+        state = await self.read()
+        known = [time for time in map(state.as_of, state.partitions) if time is not None]
+        as_of = min(known) if len(known) == len(state.partitions) else None
+
+        async def work(session: Session) -> None:
+            await self._partitions.update_many(
+                {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
+            )
+            progressed: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
+            await self._show_life(me, progressed, {"fencing": True, "as_of": as_of}, session)
+
+        await self._database.in_transaction(work)
+
+    async def hold_all(self, me: str, session: Session) -> bool:
+        """Say whether one still has all partitions, and keep others from taking them meanwhile."""
+        found = await self._partitions.update_many(
+            {"owner": me}, {"$inc": {"epoch": 1}}, session=session
+        )
+        return found.matched_count == PARTITIONS
+
+    async def write(self, partitions: Iterable[Partition]) -> None:
+        """Set the checkpoints of views that nobody projects yet."""
+        writes = [ReplaceOne({"_id": p.number}, _to_document(p), upsert=True) for p in partitions]
+        await self._partitions.bulk_write(writes, ordered=False)
+
+    async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
+        writes = [UpdateOne({"_id": n, "epoch": epoch}, change) for n, epoch in epochs.items()]
+        if writes:
+            done = await self._partitions.bulk_write(writes, ordered=False)
+            if done.matched_count != len(writes):
+                raise Fenced
+
+
+def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> JsonObject:
+    kept: JsonObject = {} if token is None else {"token": token}
+    if last is not None:
+        kept["last"] = told(last)
+    return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
+
+
+def told(event: Recorded) -> JsonObject:
+    """Give an event as a checkpoint tells it."""
+    return {
+        "ticket_id": event.ticket_id,
+        "version": event.version,
+        "recorded_at": event.recorded_at,
+    }
+
+
+def _to_document(partition: Partition) -> JsonObject:
+    return {
+        "_id": partition.number,
+        "epoch": partition.epoch,
+        "owner": partition.owner,
+        "phase": partition.phase,
+        "token": partition.token,
+        "applied": partition.applied,
+        "last": partition.last,
+        "as_of": partition.as_of,
+        "views": sorted(partition.views),
+    }
+
+
+class _Stored(NamedTuple):
+    number: int
+    epoch: int
+    owner: str | None
+    phase: Phase
+    token: dict[str, object] | None
+    applied: int
+    last: dict[str, object] | None
+    as_of: datetime | None
+    views: list[str]
+
+
+_STORED = strictly(_Stored, id_field="number")
+member_from = strictly(Member)
+
+
+def partition_from(document: Document) -> Partition:
+    stored = _STORED(document)
+    return Partition(**{**stored._asdict(), "views": frozenset(stored.views)})

@@ -1,0 +1,130 @@
+"""Keeping what is shown current, whichever generation that is.
+
+Views that another version has folded, and views whose count is not the log's, are built anew beside
+what is shown, by one of those who project; the others wait. Not where a ticket shows events that
+have vanished from the log: that is said, loudly, and what is shown stays as it is.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+from eventstore.documents import EssentialUnreadable, UnreadableDocument
+from eventstore.failures import StoreUnavailable, describe
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from projections.projector.background import beside
+from projections.projector.partitions import LEASE_SECONDS
+from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
+from projections.replay.generations import (
+    OF_ANOTHER_LOG,
+    BuildRunning,
+    Generation,
+    Generations,
+    prepare,
+)
+from projections.replay.rebuild import EventsVanished, Rebuild
+from projections.replay.workers import workers
+from projections.views.tickets import SHAPE
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_SWEEP_SECONDS = 30.0
+_DEAD_SECONDS = 3.0
+_TRY_AGAIN_SECONDS = 60.0
+_VANISHED_SECONDS = 600.0
+
+
+async def project(
+    database: Database, store: EventStore, *, lease_seconds: float = LEASE_SECONDS
+) -> None:
+    """Share in keeping the active generation current until cancelled; then give back what one has.
+
+    A failure is logged and tried again.
+    """
+    generations = Generations(database)
+    lost: Generation | None = None  # the views that show what has vanished from the log
+    async with beside(_sweep(generations)):
+        while True:
+            try:
+                reason = await _keep(generations, database, store, lease_seconds, lost)
+                if reason is not None:
+                    _log.warning("%s: building the views anew", reason)
+                    active = await generations.active()
+                    lost = active if await _rebuild(database, active) else lost
+            except (PyMongoError, StoreUnavailable) as error:
+                _log.warning("trying again: %s", describe(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except EssentialUnreadable:  # which views are shown: it has been logged
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 as in the projector: never give up
+                _log.exception("projecting failed; trying again")
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _keep(
+    generations: Generations,
+    database: Database,
+    store: EventStore,
+    lease_seconds: float,
+    lost: Generation | None,
+) -> str | None:
+    """Keep what is shown current until another generation is; or say why that cannot be done."""
+    active = await generations.active()
+    if active.shape > SHAPE:  # those who can fold it keep it current
+        await asyncio.sleep(_LOOK_SECONDS)
+        return None
+    if active.shape == OF_ANOTHER_LOG:
+        return "the views were folded from a log that was replaced by a restore"
+    if active.shape < SHAPE:
+        return "the views were folded by another version"
+    views = active.of(database)
+    await prepare(views)  # what somebody has dropped by hand is scanned again
+    # Once it is known that they cannot be built anew, they are kept as they are.
+    projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
+    try:
+        async with beside(projector.run()):
+            while await generations.active() == active:  # noqa: ASYNC110 it is in the database
+                await asyncio.sleep(_LOOK_SECONDS)
+    except Unusable as unusable:
+        return unusable.detail
+    return None
+
+
+async def _rebuild(database: Database, active: Generation) -> bool:
+    """Build views anew; say whether that was refused because events have vanished from the log."""
+    try:
+        async with workers(database, 1) as one:  # the API may live in this process
+            summary = await Rebuild(database, one).everything(instead_of=active)
+    except BuildRunning:
+        pass
+    except EventsVanished:  # which it has logged
+        if active.shape != SHAPE:
+            await asyncio.sleep(_VANISHED_SECONDS)
+        return True
+    except CasebookError as error:
+        _log.error("the views could not be built anew: %s", error.detail)
+        await asyncio.sleep(_TRY_AGAIN_SECONDS)
+    else:
+        _log.info("views of %d events built anew and proved", summary.events)
+    return False
+
+
+async def _sweep(generations: Generations) -> None:
+    """Drop what is left of generations that are no longer shown, now and then; soon give up builds
+    whose process has died.
+    """
+    clock = asyncio.get_running_loop().time
+    swept = float("-inf")
+    while True:
+        with suppress(PyMongoError, UnreadableDocument):
+            if clock() - swept < _SWEEP_SECONDS:
+                await generations.give_up_the_dead()
+            else:
+                swept = clock()
+                await generations.sweep()
+        await asyncio.sleep(min(_DEAD_SECONDS, _SWEEP_SECONDS))

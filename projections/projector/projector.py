@@ -1,0 +1,362 @@
+"""The process that keeps the views current: log in, `ticket_reads` and counters out.
+
+Any number may run. They share 64 partitions (`partitions.py`); each follows one change stream,
+takes the events of its own partitions from it and writes them in batches (`batch.py`).
+
+The stream is trusted for speed, not for completeness (law L8). An event whose version is not the
+next shows a gap, which is filled from the log. For one that is missing at the end of its ticket the
+log is looked at: every few seconds its events of some seconds ago are looked up in the views, and a
+ticket that misses one is folded again. And the checkpoints count what has been folded: when that
+differs from the log's count while nothing is on its way, everything is scanned again. Scanning is
+always safe: what is there already is passed over.
+
+Where to start: from the earliest token of the partitions that one has; doubles cost little. A
+partition without a token, or whose token the database has forgotten, is scanned: the stream's
+present token is taken first, then the log is read, then the stream is followed from that token.
+Nothing waits for a batch to fill up: while one is written the next one gathers.
+
+A `Projector` keeps one generation of views current; `project` keeps the one that is shown so,
+whichever that is, and has another built where it cannot be kept (`rebuild.py`).
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Collection, Iterable
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from pydantic import ValidationError
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+from eventstore.event_document import EventDocument, is_event
+from eventstore.failures import UNANSWERED, HistoryLost, describe
+from eventstore.log import EventStore, Feed, stream_order
+from eventstore.mongo.driver import Database
+from projections.projector import health
+from projections.projector.background import beside
+from projections.projector.batch import BatchWriter, Holding, told
+from projections.projector.checkpoints import Checkpoints, Fenced
+from projections.projector.event_buffer import BATCH_EVENTS, Batch, gathering
+from projections.projector.health import Health
+from projections.projector.parked import Parked, ParkedTickets
+from projections.projector.partitions import LEASE_SECONDS, Partition, partition_of, plan
+from projections.projector.recounting import Recounting
+from projections.views.saved_views import SavedViews, ids_of
+
+_log = logging.getLogger(__name__)
+
+STANDBY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+_SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
+_BEATS_PER_LEASE = 5
+_FIRST_LOOK_SECONDS = 60.0
+_FAILURE_CHARACTERS = 500
+_FEWEST_EVENTS = 50
+
+
+class Unusable(CasebookError):
+    """The views cannot be kept current as they are, and have to be built anew from the log."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("views_unusable", detail)
+
+
+def member_id() -> str:
+    """Name this process, and whatever in it projects or builds."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+class Projector:
+    """Keeps its share of one generation of views current for as long as `run` runs."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: EventStore,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        beat_seconds: float | None = None,
+        keeps_lost: bool = False,
+    ) -> None:
+        """`database` as it is with these views (`Generation.of`).
+
+        `keeps_lost`: go on with views that show events which have vanished from the log.
+
+        `beat_seconds`: how often it shows life, and how far it is; five times a lease unless given.
+        """
+        self._database = database = database.keeping_session()
+        self._store = store
+        self._checkpoints = Checkpoints(database, lease_seconds)
+        self._writer = BatchWriter(database, store, self._checkpoints)
+        self._views = SavedViews(database)
+        self._parked = ParkedTickets(database)
+        self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE
+        self.id = self._me = member_id()
+        self._mine: dict[int, Partition] = {}
+        self._holding = Holding(self._me, {})
+        self._keeps_lost = keeps_lost
+        self._recounting = Recounting(database, self._writer, self._checkpoints)
+        self._rescanned: tuple[int, int] | None = None
+        self._health = Health(store)
+        self._progress = database.progresses.of("following the log for the views")
+        self._looked_until: datetime | None = None
+        self._is_quiet = False
+        self._most_events = BATCH_EVENTS
+
+    async def run(self) -> None:
+        """Share in the work until cancelled; then give back what one has.
+
+        A failure is logged and tried again from the checkpoints, which tell everyone about it.
+        Raises Unusable.
+        """
+        failure = ""
+        try:
+            while True:
+                try:
+                    await self._work()
+                    failure = ""
+                    continue
+                except Fenced:
+                    _log.info("another projector has taken over some partitions")
+                except Unusable:
+                    raise
+                except HistoryLost as error:
+                    _log.warning("the change stream lost its place: %s; scanning", error.detail)
+                    with suppress(PyMongoError, Fenced):
+                        await self._checkpoints.scan(self._holding.epochs)
+                except UNANSWERED as error:
+                    _log.warning("trying again: %s", describe(error))
+                    # It may be that so many are too many for the time that an operation has.
+                    self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
+                    await asyncio.sleep(RETRY_SECONDS)
+                except Exception as error:  # noqa: BLE001
+                    # Whatever it is, giving up would leave the views stale for good. The log has
+                    # everything, and the checkpoints tell the world that we fail, and why.
+                    again, failure = failure == _told(error), _told(error)
+                    with suppress(PyMongoError):
+                        await self._checkpoints.fail(self._me, failure)
+                    _log.error(
+                        "projection failed; trying again: %s",
+                        failure,
+                        exc_info=None if again or isinstance(error, PyMongoError) else error,
+                    )
+                    await asyncio.sleep(RETRY_SECONDS)
+                await self._database.end_session()
+        finally:
+            with suppress(PyMongoError):
+                await self._checkpoints.leave(self._me)
+                await self._database.end_session()
+
+    async def _work(self) -> None:
+        """Do what the partitions that one has need most, until that changes."""
+        await self._share()
+        if not self._mine:
+            await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
+            return
+        unread = [p for p in self._mine.values() if p.phase == "scan" or p.token is None]
+        if unread:
+            await self._scan(unread)
+        else:
+            tokens = [p.token for p in self._mine.values() if p.token is not None]
+            async with AsyncExitStack() as stack:
+                with self._progress:
+                    watched = self._store.watch(min(tokens, key=stream_order))
+                    feed = await stack.enter_async_context(watched)
+                await self._follow(feed)
+
+    # --- sharing -------------------------------------------------------------------------------
+
+    async def _share(self, followed: Batch | None = None, *, progressed: bool = False) -> bool:
+        """Show life, see what one has, take what is to be taken; do what was asked for.
+
+        `followed` has just been written, `progressed`: with something new in it. Say whether one
+        now has other partitions, or they need something else than to be followed.
+        """
+        if followed is None:
+            await self._checkpoints.beat(self._me)
+        else:
+            shown = None if followed.drained else followed.events[-1]["recorded_at"]
+            await self._checkpoints.beat(
+                self._me, followed.token, as_of=shown, progressed=followed.drained or progressed
+            )
+        state = await self._checkpoints.read(self._me)
+        if await self._checkpoints.take(self._me, state, plan(state, self._me)):
+            state = await self._checkpoints.read(self._me)
+        await self._checkpoints.bury(state)
+        had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
+        (views, unreadable), waiting = await asyncio.gather(
+            self._views.all_apart(), self._parked.of(self._mine)
+        )
+        uncounted = ids_of(unreadable)
+        await self._forget_views({view.id for view in views} | uncounted)
+        marked = {n: p.epoch for n, p in self._mine.items() if not uncounted.isdisjoint(p.views)}
+        await self._checkpoints.uncount(marked, uncounted)  # before anything is written without
+        epochs = {number: partition.epoch for number, partition in self._mine.items()}
+        self._holding = Holding(self._me, epochs, views, self._holding.parked, uncounted)
+        new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
+        await self._look_after(waiting, new)
+        self._recounting.see(views, self._mine)
+        live = all(p.phase == "live" for p in self._mine.values())
+        return bool(new) or not live or not self._mine
+
+    async def _forget_views(self, known: Collection[str]) -> None:
+        """Remove what is left of saved views that are gone; done by who has the first partition."""
+        gone = {i for p in self._mine.values() for i in p.views} - {*known}
+        if gone and 0 in self._mine:
+            await self._views.forget_counts(sorted(gone))
+            await self._checkpoints.forget(sorted(gone))
+
+    async def _look_after(self, waiting: Iterable[Parked], new: set[int]) -> None:
+        """Fold parked tickets again: those that were asked for, and all of new partitions."""
+        self._holding.parked = {p.ticket_id for p in waiting if p.version is not None}
+        for ticket in waiting:
+            if ticket.repair or partition_of(ticket.ticket_id) in new:
+                error = await self._writer.refold(self._holding, ticket.ticket_id)
+                what = "is folded again" if error is None else f"stays parked: {error}"
+                _log.info("ticket %s %s", ticket.ticket_id, what)
+
+    # --- following -----------------------------------------------------------------------------
+
+    async def _follow(self, feed: Feed) -> None:
+        """Follow the stream until one has other partitions, or they are to be scanned."""
+        self._is_quiet = False
+        clock = asyncio.get_running_loop().time
+        beaten = 0.0
+        async with gathering(feed, self._progress) as inbox, beside(self._see_that_all_came()):
+            while True:
+                batch = await inbox.take(self._most_events)
+                self._is_quiet = False
+                own = self._own(batch.events)
+                new = 0
+                if own:
+                    new = await self._writer.write(self._holding, own, batch.token)
+                    self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
+                    # It was all there was; now it may not be.
+                    batch = batch._replace(drained=batch.drained and inbox.is_empty)
+                await self._recounting.step(self._holding, self._mine)
+                if clock() - beaten > self._beat_seconds:
+                    # What was all folded before is no sign of getting on: it may fail again.
+                    if await self._share(batch, progressed=new > 0 or not own):
+                        return
+                    if not own:  # or the batch's own transaction has done so
+                        await self._database.clear_abandoned_transactions()
+                    beaten = clock()
+                self._is_quiet = batch.drained and not own
+
+    def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
+        return [event for event in events if partition_of(event["ticket_id"]) in self._mine]
+
+    async def _see_that_all_came(self) -> None:
+        """Look again and again for what the stream has not brought, until cancelled.
+
+        Done by who has the first partition, for all, and beside following: nothing waits for it.
+        """
+        clock = asyncio.get_running_loop().time
+        suspicion: tuple[int, int] | None = None
+        pause = SWEEP_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if 0 not in self._mine:
+                continue
+            began = clock()
+            await self._look_for_overdue()
+            if self._is_quiet:
+                suspicion = await self._sweep(suspicion)
+            pause = max(SWEEP_SECONDS, (clock() - began) / _SWEEP_SHARE)
+
+    async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Compare what has been folded with the log.
+
+        What differs twice in the same way, while nothing is on its way, is wrong.
+        """
+        report = await self._health.look(self._database)
+        counts = (report.log_events - report.missing_events, report.log_events)
+        if report.missing_events == 0:
+            return None
+        if counts != suspicion:
+            return counts  # something may be on its way: look again
+        try:
+            report = await self._health.look(self._database, exact=True)
+        except UNANSWERED as error:  # no reason to follow no longer
+            _log.warning("the log cannot be counted: %s", describe(error))
+            return counts
+        folded, stored = report.log_events - report.missing_events, report.log_events
+        if folded == stored:
+            return None
+        if not self._is_quiet:
+            return counts  # something came meanwhile: it may be that
+        if folded > stored and self._keeps_lost:
+            if (folded, stored) != self._rescanned:
+                _log.error("%d events have vanished from the log: scripts.verify", folded - stored)
+            self._rescanned = (folded, stored)
+            return None
+        if (folded, stored) == self._rescanned:
+            _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
+            return None
+        _log.error("the views hold %d events, the log %d", folded, stored)
+        self._rescanned = (folded, stored)
+        if stored > folded:
+            await self._checkpoints.scan_all()
+        else:
+            raise Unusable(f"the log has lost {folded - stored} events, which the views show")
+        return None
+
+    async def _look_for_overdue(self) -> None:
+        """Have tickets folded again that are said to show an event and do not (law L8).
+
+        However much goes on: a count that always differs by what is on its way would not tell.
+        """
+        state, asked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
+        before = state.now - timedelta(seconds=health.OVERDUE_SECONDS)
+        since = self._looked_until or before - timedelta(seconds=_FIRST_LOOK_SECONDS)
+        known = {ticket.ticket_id for ticket in asked}
+        late = await self._health.overdue(self._database, state, known, since, before)
+        missing = {event.ticket_id for event in late}
+        for ticket_id in missing:
+            _log.error("ticket %s misses an event; folding it again", ticket_id)
+            await self._parked.ask(ticket_id)
+        self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
+
+    # --- scanning -----------------------------------------------------------------
+
+    async def _scan(self, partitions: Iterable[Partition]) -> None:
+        """Fold the whole log of some partitions, passing over what is there.
+
+        The token comes first: what is written during the scan is then found behind it.
+        """
+        numbers = {partition.number for partition in partitions}
+        epochs = {number: self._holding.epochs[number] for number in numbers}
+        clock = asyncio.get_running_loop().time
+        beaten = clock()
+        began = await self._database.server_time()
+        token = await self._store.position()
+        batch: list[EventDocument] = []
+        async for event in self._store.scan_stored():
+            if is_event(event) and partition_of(event["ticket_id"]) in numbers:
+                batch.append(event)
+            if len(batch) >= self._most_events:
+                await self._writer.write(self._holding, batch)
+                batch = []
+            if clock() - beaten > self._beat_seconds:
+                await self._checkpoints.get_on(self._me)
+                beaten = clock()
+        if batch:
+            await self._writer.write(self._holding, batch)
+        await self._checkpoints.follow(epochs, token)
+        if epochs == self._holding.epochs:
+            await self._checkpoints.set_as_of(self._me, began)
+
+
+def _told(error: Exception) -> str:
+    """Say what went wrong, without the documents that a driver puts into its errors."""
+    if isinstance(error, PyMongoError):
+        return f"{type(error).__name__}: {describe(error)}"
+    if isinstance(error, ValidationError):
+        return told(error)[:_FAILURE_CHARACTERS]
+    # Of no ticket, and gone with the next success: said as it is.
+    return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]

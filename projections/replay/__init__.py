@@ -1,0 +1,1 @@
+"""Builds the views anew beside the live ones, proves them, and switches."""

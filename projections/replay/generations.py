@@ -1,0 +1,570 @@
+"""Which collections are shown: generations of views, and the one pointer that names the active one.
+
+Every view is kept in numbered collections (`ticket_reads_7`). One document names the numbers that
+are shown, of read documents, sums and checkpoints together; so a rebuilt set of views takes the
+place of another at one instant, for all processes (law L7).
+
+    generations
+      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, next, since}
+      {_id: "former", numbers, shape, drop_after}    what was active before; null: it is kept
+      {_id: "building", numbers, builder, began_at, seen_at}
+                                                     one at a time; given up when it shows no life
+      {_id: "as_of/<name>", numbers, name, until, by, made_at}
+      {numbers, drop_after}                          what was replaced before that
+
+A collection that no document names is dropped by the next who sweeps: what was replaced some time
+ago, and what a build has left that was given up. Not at once: a reader may be about to ask it, and
+a killed process may have left a transaction open in it. Then the embedded server would wait for its
+end, and all other transactions for the drop, for ever.
+
+For those who look by hand, `ticket_reads` and the others are database views of what is active.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple, TypeVar, cast
+
+from pymongo.errors import DuplicateKeyError, PyMongoError
+
+from domain.errors import CasebookError, NotFound, StateConflict
+from domain.events import JsonObject
+from eventstore.documents import (
+    Document,
+    EssentialUnreadable,
+    Reader,
+    UnreadableDocument,
+    strictly,
+)
+from eventstore.failures import describe
+from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.limits import make_index
+from eventstore.mongo.request_batcher import Together
+from projections.projector import checkpoints, parked
+from projections.projector.checkpoints import Checkpoints, Fenced
+from projections.projector.parked import ParkedTickets
+from projections.views import sums, tickets
+from projections.views.tickets import SHAPE
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+COLLECTION = "generations"
+DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, checkpoints.MEMBERS)
+VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
+BUILD_LEASE_SECONDS = 10.0
+_FILTERS = ("status", "priority", "group", "assignee", "requester")
+_KNOWN_SECONDS = 1.0
+DROP_SECONDS = 75.0
+"""How long after it was replaced, or given up, a collection is dropped: longer than any reader has
+patience, and than a transaction lasts that a killed process has left open in it.
+"""
+
+OF_ANOTHER_LOG = 0
+"""The shape of views of a log that has been replaced: no version writes it, so all build anew."""
+
+By = Literal["occurred", "recorded"]
+
+
+class BuildRunning(StateConflict):
+    """Another rebuild is at work, or was killed a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__("build_running", "another rebuild of the views is at work")
+
+
+class BuildLost(CasebookError):
+    """A rebuild was taken for dead, as after it was frozen, and what it had built is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("build_lost", "the rebuild showed no life for too long and was given up")
+
+
+class NoFormer(CasebookError):
+    """There is nothing to go back to: the former generation has been dropped."""
+
+    def __init__(self) -> None:
+        super().__init__("no_former", "there is no former generation to go back to")
+
+
+class UnknownAsOf(NotFound):
+    """No views as of a time have been built under that name, or they were dropped."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("as_of_view_not_found", f"there are no views as of a time named {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One set of views: the number of each view's collection."""
+
+    numbers: Mapping[str, int]
+    shape: int = SHAPE
+
+    def of(self, database: Database) -> Database:
+        """Give the database as it is with these views: theirs are the collections of that name."""
+        return database.renaming(self.names)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Give the real name of each view's collection."""
+        return {view: f"{view}_{number}" for view, number in self.numbers.items()}
+
+
+FIRST = Generation(dict.fromkeys(VIEWS, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Views as of a time: what happened, or was recorded, until then."""
+
+    name: str
+    until: datetime
+    by: By
+    made_at: datetime
+    generation: Generation = field(repr=False)
+
+
+async def prepare(views: Database) -> None:
+    """Make a generation's collections and indexes and its checkpoints. Safe to repeat."""
+    reads = views.collection(tickets.COLLECTION)
+    # For the gate on the version, which makes the embedded server scan all documents without it.
+    await make_index(reads, [("_id", 1), ("version", 1)])
+    for name in ("opened_at", "updated_at", "resolved_at"):
+        await make_index(reads, [(name, -1), ("_id", -1)])
+    for name in (*_FILTERS, "tags", "sla_breached"):
+        await make_index(reads, [(name, 1), ("opened_at", -1), ("_id", -1)])
+    await make_index(reads, [("terms", 1)])
+    await make_index(reads, [("next_due_at", 1)])  # the timekeeper's two questions
+    await make_index(reads, [("status", 1), ("resolved_at", 1)])
+    for view in sums.of(views):
+        await view.prepare()
+    await ParkedTickets(views).prepare()
+    await Checkpoints(views).prepare()
+
+
+class Build(NamedTuple):
+    """A build that is at work. `done` and `total` count events of its phase.
+
+    `began_at`: long ago where a former version has not kept it.
+    """
+
+    seen_at: datetime
+    began_at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    phase: str = "wait"
+    done: int = 0
+    total: int = 0
+
+
+class Generations:
+    """The generations of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents = database.collection(COLLECTION)
+        self._reader = Reader(database.unreadable, COLLECTION, generation_of)
+        self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
+        self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
+        self._known: Generation | None = None
+        self._seen_at = 0.0
+        self._still = Together(self._active_for)
+
+    async def prepare(self) -> Generation:
+        """Make the first generation, if there is none; give the active one. Safe to repeat."""
+        if await self._documents.find_one({"_id": "active"}) is None:
+            await self._drop_former_layout()
+            await prepare(FIRST.of(self._database))
+            with suppress(DuplicateKeyError):  # someone else was quicker
+                await self._documents.insert_one(
+                    {
+                        "_id": "active",
+                        **_to_document(FIRST),
+                        "next": 2,
+                        "since": await self._database.server_time(),
+                    }
+                )
+        await self._show_by_hand()
+        return await self.active()
+
+    async def _drop_former_layout(self) -> None:
+        """Drop the views of a version that kept them under their own names."""
+        there = await self._database.collections()
+        for name in VIEWS:
+            if name in there and there[name] is None:
+                await self._database.drop(name)
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    async def active(self) -> Generation:
+        """Return the generation that is shown now. Raises EssentialUnreadable."""
+        document = await self._documents.find_one({"_id": "active"})
+        try:
+            self._known = FIRST if document is None else self._reader.one(document)
+        except UnreadableDocument as error:
+            raise EssentialUnreadable(COLLECTION, "active") from error
+        self._seen_at = asyncio.get_running_loop().time()
+        return self._known
+
+    async def _active_for(self, askers: Collection[None]) -> dict[None, Generation]:
+        return dict.fromkeys(askers, await self.active())
+
+    async def shown(self) -> Database:
+        """Give the database as it is with the views that are shown now."""
+        return (await self.active()).of(self._database)
+
+    async def known(self) -> Generation:
+        """Give the generation that was last seen to be shown, a second ago at most."""
+        clock = asyncio.get_running_loop().time
+        if self._known is None or clock() - self._seen_at > _KNOWN_SECONDS:
+            return await self.active()
+        return self._known
+
+    async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Ask the active generation; again if another has taken its place meanwhile.
+
+        So no answer is of what is no longer shown, and looking costs next to no time of its own:
+        all who ask at once share one look.
+        """
+        while True:
+            asked = self._known or await self.active()
+            answer, active = await asyncio.gather(
+                question(asked.of(self._database)), self._still.get(None), return_exceptions=True
+            )
+            if isinstance(active, BaseException):
+                raise active
+            if active == asked:
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+
+    async def as_of(self, name: str) -> AsOf:
+        """Return views as of a time. Raises UnknownAsOf, UnreadableDocument."""
+        document = await self._documents.find_one({"_id": f"as_of/{name}"})
+        if document is None:
+            raise UnknownAsOf(name)
+        return self._as_of.one(document)
+
+    async def all_as_of(self) -> list[AsOf]:
+        """Return all views as of a time that can be read, by name."""
+        documents = await self._documents.find().sort("_id", 1).to_list()
+        return self._as_of.each(d for d in documents if str(d["_id"]).startswith("as_of/"))
+
+    async def drop_as_of(self, name: str) -> None:
+        """Forget views as of a time, and have them dropped soon. Raises UnknownAsOf."""
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            if not await self._retire_named(f"as_of/{name}", now, session):
+                raise UnknownAsOf(name)
+
+        await self._database.in_transaction(work)
+
+    # --- building --------------------------------------------------------------------------------
+
+    async def begin(self, builder: str, views: Sequence[str] = VIEWS) -> Generation:
+        """Begin to build new collections for some views. Raises BuildRunning.
+
+        A build that shows no life is given up first. Keep it alive by `beat`.
+        """
+        await self.give_up_the_dead()
+        counted = await self._documents.find_one_and_update(
+            {"_id": "active"}, {"$inc": {"next": 1}}
+        )
+        if counted is None:
+            raise AssertionError("there is no generation")
+        generation = Generation(dict.fromkeys(views, cast("int", counted["next"])))
+        now = await self._database.server_time()
+        try:
+            await self._documents.insert_one(
+                {
+                    "_id": "building",
+                    **_to_document(generation),
+                    "builder": builder,
+                    "began_at": now,
+                    "seen_at": now,
+                }
+            )
+        except DuplicateKeyError as error:
+            raise BuildRunning from error
+        return generation
+
+    async def beat(self, builder: str, phase: str, done: int, total: int) -> None:
+        """Show that a build is alive, and how far it is. Raises BuildLost."""
+        far: JsonObject = {"phase": phase, "done": done, "total": total}
+        change = {"$currentDate": {"seen_at": True}, "$set": far}
+        found = await self._documents.update_one({"_id": "building", "builder": builder}, change)
+        if not found.matched_count:
+            raise BuildLost
+
+    async def give_up(self, builder: str) -> None:
+        """End a build; what it has made is dropped a minute later."""
+        await self._give_up({"builder": builder})
+
+    async def keep_as_of(self, builder: str, name: str, until: datetime, by: By) -> None:
+        """Let what was built be views as of a time, in the place of what had the name.
+
+        Raises BuildLost.
+        """
+        made_at = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            built = await self._end_build(builder, session)
+            await self._retire_named(f"as_of/{name}", made_at, session)
+            told: JsonObject = {"name": name, "until": until, "by": by, "made_at": made_at}
+            await self._documents.insert_one(
+                {"_id": f"as_of/{name}", **_to_document(built), **told}, session=session
+            )
+
+        await self._database.in_transaction(work)
+
+    async def switch(self, builder: str, projector: str, *, keep_former: bool) -> Generation:
+        """Let what was built be what is shown, from one instant on; give what is shown then.
+
+        On condition that the build is alive, and that `projector` holds all partitions of what has
+        been shown: so nobody writes there any more. Raises BuildLost, Fenced.
+        """
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> Generation:
+            built = await self._end_build(builder, session)
+            former = await self._active(session)
+            await self._fenced(former, projector, session)
+            shown = Generation({**former.numbers, **built.numbers})
+            if built.numbers.keys() >= set(VIEWS):
+                await self._retire_named("former", now, session)
+                drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
+                await self._documents.insert_one(
+                    {"_id": "former", **_to_document(former), "drop_after": drop_after},
+                    session=session,
+                )
+            else:
+                replaced = {view: former.numbers[view] for view in built.numbers}
+                await self._retire(Generation(replaced), now, session)
+            await self._point_to(shown, now, session)
+            return shown
+
+        shown = await self._database.in_transaction(work)
+        await self._show_by_hand()
+        return shown
+
+    async def former(self) -> Generation:
+        """Give what was shown before, if it is still there. Raises NoFormer."""
+        document = await self._documents.find_one({"_id": "former"})
+        if document is None:
+            raise NoFormer
+        return self._reader.one(document)
+
+    async def keep_former(self, drop_after: datetime | None = None) -> datetime | None:
+        """Have the former generation not be dropped, or not before a time; give what was said
+        before. Raises NoFormer.
+        """
+        before = await self._documents.find_one_and_update(
+            {"_id": "former"}, {"$set": {"drop_after": drop_after}}
+        )
+        if before is None:
+            raise NoFormer
+        return cast("datetime | None", before.get("drop_after"))
+
+    async def go_back(self, to: Generation, projector: str) -> Generation:
+        """Show the former generation again, and what is shown now no more: it is kept as former.
+
+        Raises NoFormer, if another is by now; Fenced.
+        """
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            found = await self._documents.find_one({"_id": "former"}, session=session)
+            if found is None or self._reader.one(found) != to:
+                raise NoFormer
+            active = await self._active(session)
+            await self._fenced(active, projector, session)
+            await self._documents.update_one(
+                {"_id": "former"},
+                {"$set": {**_to_document(active), "drop_after": None}},
+                session=session,
+            )
+            await self._point_to(to, now, session)
+
+        await self._database.in_transaction(work)
+        await self._show_by_hand()
+        return to
+
+    async def discredit(self) -> None:
+        """Have what is shown built anew: it was folded from a log that was replaced since."""
+        await self._documents.update_many({}, {"$set": {"shape": OF_ANOTHER_LOG}})
+
+    async def _active(self, session: Session) -> Generation:
+        document = await self._documents.find_one({"_id": "active"}, session=session)
+        if document is None:
+            raise AssertionError("there is no generation")
+        return self._reader.one(document)
+
+    async def _end_build(self, builder: str, session: Session) -> Generation:
+        mine = {"_id": "building", "builder": builder}
+        found = await self._documents.find_one(mine, session=session)
+        if found is None:
+            raise BuildLost
+        await self._documents.delete_one(mine, session=session)
+        return self._reader.one(found)
+
+    async def _fenced(self, shown: Generation, projector: str, session: Session) -> None:
+        if not await Checkpoints(shown.of(self._database)).hold_all(projector, session):
+            raise Fenced
+
+    async def _point_to(self, shown: Generation, now: datetime, session: Session) -> None:
+        change = {"$set": {**_to_document(shown), "since": now}}
+        await self._documents.update_one({"_id": "active"}, change, session=session)
+
+    async def _retire_named(self, name: str, now: datetime, session: Session) -> bool:
+        """Have what a document names be dropped soon; say whether there is one."""
+        return await self._retire_one({"_id": name}, now, session)
+
+    async def _retire_one(self, which: JsonObject, now: datetime, session: Session) -> bool:
+        found = await self._documents.find_one(which, session=session)
+        if found is None:
+            return False
+        await self._documents.delete_one({"_id": found["_id"]}, session=session)
+        await self._retire(self._reader.one(found), now, session)
+        return True
+
+    async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
+        drop_after = now + timedelta(seconds=DROP_SECONDS)
+        await self._documents.insert_one(
+            {**_to_document(generation), "drop_after": drop_after}, session=session
+        )
+
+    # --- whatever holds a ticket -----------------------------------------------------------------
+
+    async def holding_tickets(self) -> list[Generation]:
+        """Return all generations that hold read documents, shown or not.
+
+        Raises UnreadableDocument if one cannot be read: it may be one of them.
+        """
+        documents = await self._documents.find().to_list()
+        found = map(self._reader.one, documents)
+        return [generation for generation in found if tickets.COLLECTION in generation.numbers]
+
+    async def build(self) -> Build | None:
+        """Give the build that is at work, as it last showed itself; None if none is."""
+        building = self._documents.find({"_id": "building"})
+        return next(iter(self._build.each(await building.to_list())), None)
+
+    async def build_began(self) -> datetime | None:
+        """Return when the build that is at work began; None if none is.
+
+        Raises UnreadableDocument.
+        """
+        building = await self._documents.find_one({"_id": "building"})
+        return None if building is None else self._build.one(building).began_at
+
+    async def drop_foreign(self) -> None:
+        """Have what another version has folded, and nobody is shown, be dropped soon."""
+        now = await self._database.server_time()
+        foreign: JsonObject = {
+            "shape": {"$ne": SHAPE},
+            "_id": {"$nin": ["active", "building"]},
+        }
+
+        async def work(session: Session) -> None:
+            await self._retire_one({**foreign, "drop_after": None}, now, session)
+
+        while await self._documents.find_one({**foreign, "drop_after": None}) is not None:
+            await self._database.in_transaction(work)
+
+    async def leftovers(self) -> bool:
+        """Say whether read documents are there that are of no generation, or soon of none."""
+        there = await self._database.collections()
+        named = await self._database.in_transaction(self._named, snapshot=True)
+        return any(re.fullmatch(rf"{tickets.COLLECTION}_\d+", n) and n not in named for n in there)
+
+    # --- sweeping --------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Drop what no longer shows, and what was begun and never finished. Safe at any time.
+
+        Raises UnreadableDocument: what cannot be read may name anything, and nothing is dropped.
+        """
+        await self.give_up_the_dead()
+        now = await self._database.server_time()
+        gone: JsonObject = {"drop_after": {"$lt": now}}
+        await self._documents.delete_many(gone)
+        # What is there comes first: what is begun after this is not in it.
+        there = await self._database.collections()
+        named = await self._database.in_transaction(self._named, snapshot=True)
+        ours = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
+        for name in sorted(there):
+            if ours.fullmatch(name) and name not in named:
+                await self._database.drop(name)
+
+    async def _named(self, session: Session) -> set[str]:
+        """Give what any document names, all of them read at one moment."""
+        documents = await self._documents.find({}, session=session).to_list()
+        return {name for d in documents for name in self._reader.one(d).names.values()}
+
+    async def give_up_the_dead(self) -> None:
+        """Give up a build that shows no life, and end what its process has left open.
+
+        Some servers let no stream go on behind a transaction that is open: until it ended, what is
+        shown would be behind.
+        """
+        building = await self._documents.find_one({"_id": "building"})
+        if building is None:
+            return
+        seen_at = self._build.one(building).seen_at
+        age = abs(await self._database.server_time() - seen_at)
+        if age > timedelta(seconds=BUILD_LEASE_SECONDS):
+            await self._give_up({"builder": building["builder"], "seen_at": seen_at})
+            views = self._reader.one(building).of(self._database)
+            for member in (await Checkpoints(views).read()).members.values():
+                if member.session is not None:
+                    await self._database.kill_session(member.session)
+
+    async def _give_up(self, which: JsonObject) -> None:
+        now = await self._database.server_time()
+
+        async def work(session: Session) -> None:
+            await self._retire_one({"_id": "building", **which}, now, session)
+
+        await self._database.in_transaction(work)
+
+    async def _show_by_hand(self) -> None:
+        """Have the views' own names show what is active, for those who look by hand."""
+        try:
+            active = await self.active()
+            there = await self._database.collections()
+            for view, collection in active.names.items():
+                if there.get(view) != collection:
+                    await self._database.show(view, collection)
+        except PyMongoError as error:  # as where one may not, or two do it at once
+            _log.info("the views cannot be shown by name: %s", describe(error))
+
+
+def _to_document(generation: Generation) -> JsonObject:
+    return {"numbers": dict(generation.numbers), "shape": generation.shape}
+
+
+class _Stored(NamedTuple):
+    numbers: dict[str, int]
+    shape: int
+
+
+class _StoredAsOf(NamedTuple):
+    name: str
+    until: datetime
+    by: By
+    made_at: datetime
+
+
+_STORED, _STORED_AS_OF = strictly(_Stored, id_field=None), strictly(_StoredAsOf, id_field=None)
+
+
+def generation_of(document: Document) -> Generation:
+    return Generation(*_STORED(document))
+
+
+def _as_of(document: Document) -> AsOf:
+    return AsOf(*_STORED_AS_OF(document), generation_of(document))

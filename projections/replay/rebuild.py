@@ -1,0 +1,628 @@
+"""Building views anew from the log, under live traffic, and putting them in the place of the old.
+
+    scan    processes fold ranges of tickets, each ticket whole, and write each document once;
+            sums are added up in memory
+    tail    a projector of its own follows the stream from the token that was taken before the scan
+    prove   every document and every sum is compared with the log, while the tail goes on
+    switch  the live projectors are fenced; as soon as the new views show all that the old ones do,
+            one pointer names the new ones
+    hand    the live projectors take over, each partition without a gap
+
+Until the switch nobody sees anything of it: killed at any moment, it leaves the live views as they
+were, and what it has built is dropped by the next who sweeps (`generations.py`). After the switch
+the new views are like any others: a projector that is gone is replaced.
+
+Nothing is lost between scan and tail: what is written during the scan is found behind the token,
+and what comes twice is passed over by its version (laws L7, L8). The fence keeps time from running
+backwards: whatever a reader has seen in the old views is in the new ones when they are first shown.
+
+Memory: some ranges of events in each process, the sums, and sixty-four checkpoints; nothing grows
+with the log.
+"""
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal, cast
+from uuid import UUID
+
+from pymongo.errors import PyMongoError
+
+from domain.errors import CasebookError
+from eventstore.failures import UNANSWERED, describe
+from eventstore.log import EventStore, ResumeToken
+from eventstore.mongo.driver import Database
+from projections.projector import checkpoints, health
+from projections.projector.background import beside
+from projections.projector.batch import Stuck, later
+from projections.projector.checkpoints import Applied, Checkpoints, Fenced
+from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import PARTITIONS, Partition, partition_of
+from projections.projector.projector import Projector, member_id
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
+from projections.replay.generations import (
+    BUILD_LEASE_SECONDS,
+    OF_ANOTHER_LOG,
+    VIEWS,
+    BuildLost,
+    BuildRunning,
+    By,
+    Generation,
+    Generations,
+    NoFormer,
+    prepare,
+)
+from projections.replay.scan import Folded, Job, fold_range
+from projections.replay.workers import Workers
+from projections.views import sums, tickets
+from projections.views.saved_views import SavedView, SavedViews
+from projections.views.tickets import SHAPE
+
+_log = logging.getLogger(__name__)
+
+Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
+
+_SHOW_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+_PAUSE_SECONDS = 0.5
+_BEAT_SECONDS = 0.25
+_FENCED_SECONDS = 3.0
+_SWITCH_TRIES = 20
+_RECENT_SECONDS = 15.0
+_HAND_OVER_SECONDS = 15.0
+_FAILING_SECONDS = 30.0
+_MOST_TOLD = 5
+_TICKETS_AT_ONCE = 1000
+
+
+class NotProved(CasebookError):
+    """What was built differs from the log: a bug, or a log that was changed meanwhile."""
+
+    def __init__(self, count: int, some: Sequence[Difference]) -> None:
+        # Not what stands there: it would be in somebody's log.
+        told = "; ".join(f"{each.what}: {each.field}" for each in some)
+        super().__init__(
+            "not_proved", f"not shown, for {count} things differ from the log: {told}"
+        )  # fmt: skip
+
+
+class DocumentsDiffer(CasebookError):
+    """A sum cannot be built alone: the read documents that it is the sum of are wrong."""
+
+    def __init__(self, tickets_: Sequence[str]) -> None:
+        some = ", ".join(tickets_[:_MOST_TOLD])
+        super().__init__(
+            "documents_differ",
+            f"{len(tickets_)} read documents differ from the log ({some} ...): replay everything",
+        )
+
+
+class EventsVanished(CasebookError):
+    """The log has not all that is shown, or lacks a version: for example because it was tampered
+    with, or put back to an earlier time without saying so.
+    """
+
+    def __init__(self, tickets_: Sequence[UUID]) -> None:
+        some = ", ".join(str(ticket) for ticket in tickets_[:_MOST_TOLD])
+        super().__init__(
+            "events_vanished",
+            f"events have vanished from the log, of {len(tickets_)} tickets ({some}): the views "
+            "stay as they are. See python -m scripts.verify; python -m scripts.replay "
+            "--accept-loss builds them without these events",
+        )
+
+
+class CannotSwitch(CasebookError):
+    """The new views do not catch up with the old ones: for example because a fold fails."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("cannot_switch", f"the new views cannot be shown: {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild is. `done` and `total` count events; `lag_seconds` is that of the tail."""
+
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    lag_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was done. `fenced_seconds`: for how long no projector could write to what is shown."""
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    tickets: int = 0
+    events: int = 0
+    parked: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    fenced_seconds: float = 0.0
+    checked_documents: int = 0
+    checked_numbers: int = 0
+
+
+Tell = Callable[[Progress], None]
+
+
+class Rebuild:
+    """Builds views of one database; `tell` is told how far it is. For one build each."""
+
+    def __init__(
+        self, database: Database, workers: Workers, tell: Tell = lambda _progress: None
+    ) -> None:
+        self._database = database
+        self._workers = workers
+        self._tell_others = tell
+        self._progress = Progress("wait")
+        self._store = EventStore(database)
+        self._generations = Generations(database)
+        self._me = member_id()
+        self._clock = asyncio.get_running_loop().time
+        self._summary = Summary()
+        self._phase: tuple[Phase, float] = ("wait", self._clock())
+        self._ending = False
+        self._others = False
+        self._gaps: list[UUID] = []
+
+    async def everything(
+        self,
+        *,
+        keep_former: bool = False,
+        instead_of: Generation | None = None,
+        accept_loss: bool = False,
+    ) -> Summary:
+        """Build all views from the log, prove them, and show them in the place of the old ones.
+
+        Or in the place of `instead_of`, and of no others. `accept_loss`: even if the log has less
+        than what is shown. Raises EventsVanished if it has, BuildRunning, BuildLost, NotProved,
+        CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is shown is
+        what was.
+        """
+        async with self._building(VIEWS) as generation:
+            active = await self._generations.active()
+            if active.shape > SHAPE:
+                raise CannotSwitch("those of a newer version are")
+            if instead_of not in (None, active):  # somebody else has just built them
+                raise BuildRunning
+            views = generation.of(self._database)
+            await prepare(views)
+            began = await self._database.server_time()
+            token = await self._store.position()
+            saved = await SavedViews(views).all()
+            applied = await self._scan(Job(generation, saved))
+            await Checkpoints(views).write(_partitions(applied, token, began, saved))
+            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
+            async with beside(projector.run()):
+                await self._catch_up(views)
+                # The views of another log, which a restore has replaced, show what it had.
+                if not accept_loss and active.shape != OF_ANOTHER_LOG:
+                    await self._require_all_that_is_shown(active, views)
+                await self._prove(generation)
+                await self._switch(
+                    views,
+                    lambda: self._generations.switch(self._me, self._me, keep_former=keep_former),
+                )
+                await self._hand_over(views, projector)
+        return self._summed_up()
+
+    async def one(self, view: str) -> Summary:
+        """Build one view that is a sum over the read documents, and show it with the others.
+
+        The documents are compared with the log on the way: what they add must be what is summed.
+        Raises as `everything` does, and DocumentsDiffer.
+        """
+        active = await self._generations.active()
+        if active.shape != SHAPE:
+            raise CannotSwitch("the others are of another version")
+        # With checkpoints of their own: who holds the old ones cannot write to what is shown then.
+        also = (checkpoints.COLLECTION, checkpoints.MEMBERS)
+        async with self._building((view, *also)) as generation, AsyncExitStack() as fence:
+            views = replace(active, numbers={**active.numbers, **generation.numbers}).of(
+                self._database
+            )
+            [to] = [each for each in sums.of(views) if each.collection == view]
+            await to.prepare()
+            await Checkpoints(views).prepare()
+            shown = Checkpoints(active.of(self._database))
+            wrong: set[str] = set()
+            documents_compared = False
+
+            def tell(difference: Difference) -> None:
+                # A sum that differs is what this mends.
+                if not documents_compared or difference.what.startswith("ticket "):
+                    wrong.add(difference.what)
+
+            async def close() -> None:
+                nonlocal documents_compared
+                documents_compared = True
+                await fence.enter_async_context(self._fenced(shown))
+
+            if view == SavedViews.collection:
+                await self._all_counted(active)
+            self._begin("prove")
+            auditor = self._auditor(active)
+            await auditor.compare(tell, before_sums=close)
+            if wrong:
+                raise DocumentsDiffer(sorted(wrong))
+            if view == SavedViews.collection:
+                saved = {each.id for each in await SavedViews(views).all()}
+                if saved != {each.id for each in auditor.views}:
+                    raise CannotSwitch("the saved views were changed meanwhile; try again")
+            self._begin("switch")
+            await views.write(to.writes(auditor.added.get(to.field, Counter()), 0))
+            state = await shown.read()
+            await Checkpoints(views).write(
+                replace(partition, owner=None, as_of=state.as_of(partition))
+                for partition in state.partitions
+            )
+            self._others = any(state.is_alive(m) for m in state.members if m != self._me)
+            self._ending = True
+            switched = await self._generations.switch(self._me, self._me, keep_former=False)
+            await fence.aclose()
+            self._summary.numbers = switched.numbers
+            self._summary.tickets = auditor.tickets
+            self._summary.checked_documents = auditor.tickets
+            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
+            async with beside(projector.run()):
+                await self._hand_over(views, projector)
+        return self._summed_up()
+
+    async def as_of(self, name: str, until: datetime, by: By) -> Summary:
+        """Build views as of a time, to be asked for by name. Raises as `everything` does."""
+        async with self._building(VIEWS) as generation:
+            views = generation.of(self._database)
+            await prepare(views)
+            began = await self._database.server_time()
+            saved = await SavedViews(views).all()
+            applied = await self._scan(Job(generation, saved, until, by))
+            await Checkpoints(views).write(_partitions(applied, None, began, saved))
+            self._ending = True
+            await self._generations.keep_as_of(self._me, name, until, by)
+            self._summary.numbers = generation.numbers
+        return self._summed_up()
+
+    async def go_back(self) -> Summary:
+        """Show the former generation again, once it has caught up and is proved.
+
+        Raises NoFormer, NotProved, CannotSwitch.
+        """
+        former = await self._generations.former()
+        if former.shape != SHAPE:
+            raise CannotSwitch("the former ones were folded by another version")
+        drop_after = await self._generations.keep_former()
+        views = former.of(self._database)
+        projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
+        try:
+            async with beside(projector.run()):
+                await self._catch_up(views)
+                await self._prove(former)
+                await self._switch(views, lambda: self._generations.go_back(former, self._me))
+                await self._hand_over(views, projector)
+        finally:
+            if not self.has_switched:
+                with suppress(PyMongoError, NoFormer):
+                    await asyncio.shield(self._generations.keep_former(drop_after))
+        return self._summed_up()
+
+    # --- one after the other -------------------------------------------------------------------
+
+    @property
+    def has_switched(self) -> bool:
+        """Say whether what was built is shown, or kept."""
+        return bool(self._summary.numbers)
+
+    def _tell(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tell_others(progress)
+
+    def _begin(self, phase: Phase) -> None:
+        self._end_phase()
+        self._phase = (phase, self._clock())
+        self._tell(Progress(phase))
+
+    def _end_phase(self) -> None:
+        phase, began = self._phase
+        seconds = self._summary.seconds
+        if phase != "wait":
+            seconds[phase] = seconds.get(phase, 0.0) + self._clock() - began
+
+    def _summed_up(self) -> Summary:
+        self._end_phase()
+        return self._summary
+
+    @asynccontextmanager
+    async def _building(self, views: Sequence[str]) -> AsyncIterator[Generation]:
+        """Build inside the block; what is not shown or kept at its end is given up."""
+        generation = await self._first_in_line(views)
+        try:
+            async with beside(self._show_life()):
+                await self._generations.sweep()  # of what a former build has left
+                yield generation
+        except BaseException:
+            with suppress(PyMongoError):
+                await asyncio.shield(self._generations.give_up(self._me))
+            raise
+
+    async def _first_in_line(self, views: Sequence[str]) -> Generation:
+        """Begin; wait for a build that was killed to be taken for dead. Raises BuildRunning."""
+        patient_until = self._clock() + BUILD_LEASE_SECONDS + 2 * _PAUSE_SECONDS
+        while True:
+            try:
+                return await self._generations.begin(self._me, views)
+            except BuildRunning:
+                if self._clock() > patient_until:
+                    raise
+            self._tell(Progress("wait"))
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _show_life(self) -> None:
+        while True:
+            try:
+                with suppress(*UNANSWERED):  # it may be back before the lease is over
+                    at = self._progress
+                    await self._generations.beat(self._me, at.phase, at.done, at.total)
+            except BuildLost:
+                if not self._ending:
+                    raise
+            await asyncio.sleep(_SHOW_SECONDS)
+
+    async def _scan(self, job: Job) -> Mapping[int, Applied]:
+        """Fold everything; give what that does to the checkpoints."""
+        self._begin("scan")
+        views = job.generation.of(self._database)
+        added: dict[str, Counter[str]] = defaultdict(Counter)
+        applied: dict[int, Applied] = {}
+        stuck: list[Stuck] = []
+        total = await self._store.count()
+
+        read = 0
+
+        def took(folded: Folded) -> None:
+            nonlocal read
+            read += folded.read
+            self._summary.tickets += folded.tickets
+            for name, entries in folded.added.items():
+                added[name].update(entries)
+            for number, more in folded.applied.items():
+                events, last = applied.get(number, Applied(0, None))
+                applied[number] = Applied(events + more.events, later(last, more.last))
+                self._summary.events += more.events
+            stuck.extend(folded.stuck)
+            self._gaps.extend(folded.gaps)
+            self._tell(Progress("scan", read, max(read, total)))
+
+        ranges = await self._store.ranges()
+        await self._workers.each(fold_range, [(job, part) for part in ranges], took)
+        for view in sums.of(views):
+            await views.write(view.writes(added[view.field], 0))
+        for one in stuck:
+            await ParkedTickets(views).park(*one, None)
+        self._summary.parked = len(stuck)
+        return applied
+
+    async def _all_counted(self, shown: Generation) -> None:
+        """Wait until every saved view is counted everywhere. Raises CannotSwitch."""
+        views = shown.of(self._database)
+        if (await SavedViews(views).all_apart())[1]:  # nor can what they count be summed up here
+            raise CannotSwitch("a saved view cannot be read by this version; replay everything")
+        patient_until = self._clock() + _FAILING_SECONDS
+        while self._clock() < patient_until:
+            saved = {view.id for view in await SavedViews(views).all()}
+            state = await Checkpoints(views).read()
+            if all(saved <= partition.views for partition in state.partitions):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise CannotSwitch("a saved view is still to be counted; is there a projector?")
+
+    async def _catch_up(self, views: Database) -> None:
+        """Wait until views show what is shown now. Raises CannotSwitch."""
+        self._begin("tail")
+        began = await self._database.server_time()
+        failing_since: float | None = None
+        while True:
+            state = await Checkpoints(views).read()
+            applied = sum(partition.applied for partition in state.partitions)
+            total = max(applied, await self._store.count())
+            self._tell(Progress("tail", applied, total, health.age_seconds(state)))
+            shown = health.as_of(state)
+            if shown is not None and shown >= began and await self._shows_all(views):
+                return
+            failures = [m.failure for m in state.members.values() if m.failure is not None]
+            failing_since = failing_since or self._clock() if failures else None
+            if failing_since is not None and self._clock() - failing_since > _FAILING_SECONDS:
+                raise CannotSwitch(failures[0])
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _shows_all(self, views: Database) -> bool:
+        """Say whether views show at least what is shown now of all that was written lately.
+
+        And count every saved view that is counted now.
+        """
+        shown = await self._generations.shown()
+        if not await _counted(shown) <= await _counted(views):
+            return False
+        now = await self._database.server_time()
+        newest: dict[object, int] = {}
+        for event in await self._store.since(now - timedelta(seconds=_RECENT_SECONDS), 0):
+            newest[event.ticket_id] = max(event.version, newest.get(event.ticket_id, 0))
+        parked = {ticket.ticket_id for ticket in await ParkedTickets(views).all()}
+        there, here = await asyncio.gather(_versions(shown, newest), _versions(views, newest))
+        # No more than the log has: what is shown now may be damaged.
+        return all(
+            here.get(ticket_id, 0) >= min(there.get(ticket_id, 0), version)
+            for ticket_id, version in newest.items()
+            if ticket_id not in parked
+        )
+
+    async def _require_all_that_is_shown(self, active: Generation, views: Database) -> None:
+        """Raise EventsVanished if the log lacks an event of a ticket.
+
+        What is shown now remembers what was at the end of tickets, and whole tickets. It is
+        believed where it has as many events as were counted: damage by hand is no loss.
+        """
+        shown = active.of(self._database)
+        before = (await Checkpoints(shown).read()).partitions
+        suspects: list[UUID] = []
+        totals: Counter[int] = Counter()
+        some: dict[UUID, int] = {}
+        async for document in shown.scan(tickets.COLLECTION, {}, {"version": 1}):
+            ticket_id, version = cast("UUID", document["_id"]), document.get("version")
+            if isinstance(version, int):
+                some[ticket_id] = version
+                totals[partition_of(ticket_id)] += version
+            if len(some) >= _TICKETS_AT_ONCE:
+                suspects += await self._ahead(some, views)
+                some = {}
+        suspects += await self._ahead(some, views)
+        after = (await Checkpoints(shown).read()).partitions
+        vanished = dict.fromkeys(self._gaps)
+        for ticket_id in suspects:
+            number = partition_of(ticket_id)
+            if before[number].applied <= totals[number] <= after[number].applied:
+                vanished[ticket_id] = None
+            else:
+                _log.warning("ticket %s shows more than the log has: it is damaged", ticket_id)
+        if vanished:
+            error = EventsVanished(list(vanished))
+            _log.error("%s", error.detail)
+            raise error
+
+    async def _ahead(self, shown: Mapping[UUID, int], views: Database) -> list[UUID]:
+        """Return the tickets of which the log has not all versions that are shown."""
+        here = await _versions(views, shown)
+        suspects = {ticket for ticket, version in shown.items() if here.get(ticket, 0) < version}
+        if not suspects:
+            return []
+        stored: dict[UUID, set[int]] = defaultdict(set)
+        for ticket, version in await self._store.versions(suspects):
+            stored[ticket].add(version)
+        return [t for t in sorted(suspects) if not stored[t] >= set(range(1, shown[t] + 1))]
+
+    async def _prove(self, generation: Generation) -> None:
+        self._begin("prove")
+        some: list[Difference] = []
+        count = 0
+
+        def tell(difference: Difference) -> None:
+            nonlocal count
+            count += 1
+            if len(some) < _MOST_TOLD:
+                some.append(difference)
+
+        auditor = self._auditor(generation)
+        await auditor.compare(tell)
+        if count:
+            raise NotProved(count, some)
+        self._summary.checked_documents = auditor.tickets
+        self._summary.checked_numbers = auditor.numbers
+
+    def _auditor(self, generation: Generation) -> Auditor:
+        def progress(done: int, total: int) -> None:
+            self._tell(Progress("prove", done, total))
+
+        return Auditor(self._database, generation, self._workers, progress)
+
+    async def _switch(self, views: Database, point: Callable[[], Awaitable[Generation]]) -> None:
+        """Fence who writes to what is shown, and show `views` as soon as they show all of it."""
+        for _ in range(_SWITCH_TRIES):
+            await self._catch_up(views)
+            self._begin("switch")
+            shown = Checkpoints(await self._generations.shown())
+            state = await shown.read()
+            self._others = any(state.is_alive(member) for member in state.members)
+            async with self._fenced(shown):
+                patient_until = self._clock() + _FENCED_SECONDS
+                while not (caught_up := await self._shows_all(views)):
+                    if self._clock() > patient_until:
+                        break
+                    await asyncio.sleep(_LOOK_SECONDS)
+                if caught_up:
+                    self._ending = True
+                    with suppress(Fenced):  # then we were frozen for longer than the lease
+                        self._summary.numbers = (await point()).numbers
+                        return
+                    self._ending = False
+        raise CannotSwitch("they do not catch up")
+
+    @asynccontextmanager
+    async def _fenced(self, shown: Checkpoints) -> AsyncIterator[None]:
+        """Have nobody write to what is shown inside the block; it is to be short."""
+        began = self._clock()
+        await shown.prepare()  # somebody may have dropped them by hand
+
+        async def stay() -> None:
+            while True:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                await shown.get_on(self._me)
+
+        await shown.fence(self._me)
+        try:
+            async with beside(stay()):
+                yield
+        finally:
+            with suppress(PyMongoError):
+                await asyncio.shield(shown.leave(self._me))
+            self._summary.fenced_seconds += self._clock() - began
+
+    async def _hand_over(self, views: Database, projector: Projector) -> None:
+        """Go on with the new views until the live projectors have taken them, if there are any."""
+        self._begin("hand over")
+        patient_until = self._clock() + _HAND_OVER_SECONDS
+        try:
+            await Checkpoints(views).hand_over(projector.id)
+            while self._others and self._clock() < patient_until:
+                state = await Checkpoints(views).read()
+                if not state.of(projector.id):
+                    return
+                await asyncio.sleep(_LOOK_SECONDS)
+        except PyMongoError as error:  # they are shown: that has been done
+            _log.warning("the new views are shown, but: %s", describe(error))
+
+
+def _partitions(
+    applied: Mapping[int, Applied],
+    token: ResumeToken | None,
+    as_of: datetime,
+    saved: Iterable[SavedView],
+) -> Iterator[Partition]:
+    """Give the checkpoints of what was built; `token` was taken before the log was read."""
+    ids = frozenset(view.id for view in saved)
+    for number in range(PARTITIONS):
+        events, last = applied.get(number, Applied(0, None))
+        yield Partition(
+            number,
+            phase="live",
+            token=token,
+            applied=events,
+            last=None if last is None else checkpoints.told(last),
+            as_of=as_of,
+            views=ids,
+        )
+
+
+async def _counted(views: Database) -> frozenset[str]:
+    """Give the saved views that are counted everywhere."""
+    partitions = (await Checkpoints(views).read()).partitions
+    saved = {view.id for view in await SavedViews(views).all()}
+    return frozenset.intersection(*(p.views for p in partitions)) & saved
+
+
+async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]:
+    reads = views.collection(tickets.COLLECTION)
+    found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
+    return {d["_id"]: v async for d in found if isinstance(v := d.get("version"), int)}

@@ -1,0 +1,172 @@
+"""The view `agent_weeks`: what each agent has done in a week, and how long it took.
+
+A sum over all tickets, like the dashboard: each event adds entries
+
+    week | agent | label: n
+
+(the UTC Monday of the week, the agent as `dashboard.word` writes a name, how many), which are kept
+in the ticket's read document (`worked`), and added up here:
+
+    agent_weeks   {_id: "2026-03-02/alice/0", week, agent, n: {replies: 5, resolved: 2}}
+
+    replies, notes      written by the agent
+    assigned            tickets that the agent was given
+    resolved, reopened  tickets that were the agent's when that happened
+    first_response_b<i>, first_response_ms
+                        first answers by the agent: by bucket of the time they took, and their
+                        milliseconds in all
+    resolution_b<i>, resolution_ms
+                        the same for `resolved`, each counted from the opening of its ticket
+
+How many tickets an agent had at the end of a week is the dashboard's to say.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import cast
+
+from pymongo import UpdateOne
+
+from domain.events import (
+    Actor,
+    AgentReplied,
+    JsonObject,
+    NoteAdded,
+    TicketAssigned,
+    TicketEvent,
+    TicketReopened,
+    TicketResolved,
+)
+from domain.ticket import Ticket
+from eventstore.mongo.driver import Database, Write
+from eventstore.mongo.limits import make_index
+from projections.views import dashboard
+from projections.views.dashboard import Entries, Time
+
+COLLECTION = "agent_weeks"
+_ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[^|.$\x00]+\|[a-z_]+(b\d+|ms)?")
+
+Figures = dict[str, Counter[str]]
+"""By week or by agent, by label, how many."""
+
+
+def monday(day: date) -> date:
+    """Give the first day of a day's week."""
+    return day - timedelta(days=day.weekday())
+
+
+def entries(
+    before: Ticket | None,
+    after: Ticket,
+    event: TicketEvent,
+    actor: Actor,
+    *,
+    opened_at: datetime,
+    at: datetime,
+) -> dict[str, int]:
+    """Give what one event adds; `at`: its time, or that of the event before if that was later."""
+    done = tuple(_work(before, after, event, actor, at - opened_at))
+    if not done:
+        return {}
+    week = monday(at.date()).isoformat()
+    return {
+        f"{week}|{dashboard.word(agent)}|{label}": n
+        for agent, label, n in done
+        if agent is not None and n
+    }
+
+
+def _work(
+    before: Ticket | None, after: Ticket, event: TicketEvent, actor: Actor, age: timedelta
+) -> Iterator[tuple[str | None, str, int]]:
+    match event:
+        case AgentReplied():
+            yield actor.id, "replies", 1
+            if before is not None and not before.sla.answered:
+                yield from _took(actor.id, "first_response", age)
+        case NoteAdded() if actor.role == "agent":
+            yield actor.id, "notes", 1
+        case TicketAssigned(assignee):
+            yield assignee, "assigned", 1
+        case TicketResolved():
+            yield after.assignee, "resolved", 1
+            yield from _took(after.assignee, "resolution", age)
+        case TicketReopened():
+            yield after.assignee, "reopened", 1
+        case _:
+            return
+
+
+def _took(agent: str | None, time: Time, age: timedelta) -> Iterator[tuple[str | None, str, int]]:
+    for label, n in dashboard.took(age):
+        yield agent, f"{time}_{label}", n
+
+
+def are_entries(worked: object) -> bool:
+    """Say whether these are entries as `entries` gives them, and no damage."""
+    return isinstance(worked, dict) and all(
+        isinstance(key, str) and _ENTRY.fullmatch(key) and isinstance(n, int)
+        for key, n in worked.items()
+    )
+
+
+class AgentWeeks:
+    """What the agents have done, as kept in one database. Shards are as in `counters.py`."""
+
+    collection = COLLECTION
+    field = "worked"
+
+    @staticmethod
+    def summed(added: Entries) -> dict[tuple[str, str], int]:
+        """Give what is to be kept for entries, by week and agent, and label."""
+        parts = ((key.rpartition("|"), n) for key, n in added.items())
+        return {(where.replace("|", "/"), label): n for (where, _, label), n in parts}
+
+    @staticmethod
+    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give the numbers in one document, by the same."""
+        for label, n in cast("dict[str, int]", document["n"]).items():
+            yield (f"{document['week']}/{document['agent']}", label), n
+
+    def __init__(self, database: Database) -> None:
+        self._weeks = database.collection(COLLECTION)
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        await make_index(self._weeks, [("week", 1)])
+        await make_index(self._weeks, [("agent", 1), ("week", 1)])
+
+    def writes(self, change: Entries, shard: int) -> list[Write]:
+        """Give the writes that add a change of entries to one shard."""
+        increments: dict[tuple[str, str], JsonObject] = {}
+        for key, n in change.items():
+            week, agent, label = key.split("|")
+            if n:
+                increments.setdefault((week, agent), {})[f"n.{label}"] = n
+        return [
+            UpdateOne(
+                {"_id": f"{week}/{agent}/{shard}"},
+                {"$inc": paths, "$setOnInsert": {"week": week, "agent": agent}},
+                upsert=True,
+                namespace=self._weeks.full_name,
+            )
+            for (week, agent), paths in sorted(increments.items())
+        ]
+
+    async def in_week(self, week: date) -> Figures:
+        """Give what was done in one week, by agent."""
+        return await self._sum({"week": week.isoformat()}, "agent")
+
+    async def of(self, agent: str, first: date, last: date) -> Figures:
+        """Give what one agent has done in the weeks that begin in a range of days, by week."""
+        weeks = {"$gte": first.isoformat(), "$lte": last.isoformat()}
+        return await self._sum({"agent": dashboard.word(agent), "week": weeks}, "week")
+
+    async def _sum(self, condition: JsonObject, by: str) -> Figures:
+        found: Figures = {}
+        async for week in self._weeks.find(condition):
+            labels = week["n"] if isinstance(week["n"], dict) else {}
+            found.setdefault(str(week[by]), Counter()).update(labels)
+        return found

@@ -1,0 +1,246 @@
+"""The view `ticket_reads`: one document per ticket with all that a list needs, computed once.
+
+What the ticket itself is (status, assignee, tags ...) is folded by the domain's own `evolve`, so a
+view cannot disagree with the model, and a new command needs no line here. This module adds what
+only a view wants to know: preview, reply counts, times, days.
+
+A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `opened_at`,
+`updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
+then), `first_response_seconds`, `resolution_seconds` (from the opening), `preview` (first 50
+characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
+`reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents, and
+`key=value` for each custom field).
+
+Kept for the views that are sums over all tickets: `counted`, what the ticket has added to the
+dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
+`in_views`, the ids of the saved views that count it (`saved_views.py`).
+
+Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
+promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
+stands); `sla_breached`, the targets that the log says were missed; `next_due_at`, the next time at
+which it is to be woken or a target runs out (when it closes by itself is the desk's to say).
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import cast
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from domain.errors import HistoryError
+from domain.events import (
+    AgentReplied,
+    FieldSet,
+    FieldValue,
+    JsonObject,
+    NoteAdded,
+    RequesterReplied,
+    SubjectChanged,
+    TicketClosed,
+    TicketEvent,
+    TicketMergedInto,
+    TicketOpened,
+    TicketReopened,
+    TicketResolved,
+    decode,
+)
+from domain.states import replace
+from domain.ticket import Ticket, evolve
+from eventstore.event_document import Envelope
+from projections.views import agents, dashboard
+
+COLLECTION = "ticket_reads"
+SHAPE = 6
+"""The number of what is folded here. Raise it with any change: all views are then built again."""
+PREVIEW_CHARACTERS = 50
+_MOST_TERMS = 1000
+_TERM_CHARACTERS = 64
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketRead:
+    """A ticket as the view holds it after `version` events."""
+
+    id: UUID
+    version: int
+    ticket: Ticket
+    opened_at: datetime
+    updated_at: datetime
+    preview: str
+    last_actor: str
+    has_note: bool = False
+    agent_replies: int = 0
+    requester_replies: int = 0
+    reopenings: int = 0
+    first_response_at: datetime | None = None
+    first_response_seconds: int | None = None
+    resolved_at: datetime | None = None
+    resolution_seconds: int | None = None
+    closed_at: datetime | None = None
+    terms: tuple[str, ...] = ()
+    counted: dashboard.Entries = field(default_factory=dict)
+    worked: dashboard.Entries = field(default_factory=dict)
+    in_views: tuple[str, ...] = ()
+
+
+def fold(read: TicketRead | None, envelopes: Iterable[Envelope]) -> TicketRead | None:
+    """Fold a ticket's next events, in order, into its view.
+
+    Raises HistoryError if a version is not the next, or an event cannot be read.
+    """
+    for envelope in envelopes:
+        read = apply(read, envelope)
+    return read
+
+
+def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
+    """Fold one event. Raises HistoryError if it is not the ticket's next, or cannot be read."""
+    expected = 1 if read is None else read.version + 1
+    if envelope.version != expected:
+        raise HistoryError("not_the_next_version", f"it stands where {expected} is next").at(
+            envelope.ticket_id, envelope.version
+        )
+    at = envelope.occurred_at
+    try:
+        event = decode(*envelope.readable[:3])
+        ticket = evolve(None if read is None else read.ticket, event, at)
+    except HistoryError as error:
+        raise error.at(envelope.ticket_id, envelope.version) from error
+    actor = envelope.metadata.actor
+    if read is None:
+        return TicketRead(
+            id=envelope.ticket_id,
+            version=1,
+            ticket=ticket,
+            opened_at=at,
+            updated_at=at,
+            preview=_preview(ticket.body),
+            last_actor=actor.id,
+            terms=_terms(ticket),
+            counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
+        )
+    # A clock may have been set back; what is counted by days never runs backwards.
+    now = max(at, read.updated_at)
+    more = dashboard.entries(read.ticket, ticket, event, opened_at=read.opened_at, at=now)
+    work = agents.entries(read.ticket, ticket, event, actor, opened_at=read.opened_at, at=now)
+    read = _shown(read, event, ticket, at, now)
+    return replace(
+        read,
+        version=envelope.version,
+        ticket=ticket,
+        updated_at=now,
+        last_actor=actor.id,
+        counted=dashboard.added(read.counted, more) if more else read.counted,
+        worked=dashboard.added(read.worked, work) if work else read.worked,
+    )
+
+
+def _shown(
+    read: TicketRead, event: TicketEvent, ticket: Ticket, at: datetime, now: datetime
+) -> TicketRead:
+    """Give the view with what an event means for it alone; `ticket` is how that has left it."""
+    match event:
+        case AgentReplied(body):
+            replies, preview = read.agent_replies + 1, _preview(body)
+            if read.first_response_at is not None:
+                return replace(read, preview=preview, agent_replies=replies)
+            return replace(
+                read,
+                preview=preview,
+                agent_replies=replies,
+                first_response_at=at,
+                first_response_seconds=(now - read.opened_at) // _SECOND,
+            )
+        case RequesterReplied(body):
+            return replace(
+                read, preview=_preview(body), requester_replies=read.requester_replies + 1
+            )
+        case NoteAdded():
+            return replace(read, has_note=True)
+        case SubjectChanged() | FieldSet():
+            return replace(read, terms=_terms(ticket))
+        case TicketResolved():
+            seconds = (now - read.opened_at) // _SECOND
+            return replace(read, resolved_at=at, resolution_seconds=seconds)
+        case TicketReopened():
+            again = read.reopenings + 1
+            return replace(read, resolved_at=None, resolution_seconds=None, reopenings=again)
+        case TicketClosed() | TicketMergedInto():
+            return replace(read, closed_at=at)
+        case TicketOpened():
+            raise AssertionError("evolve refuses a second opening")
+        case _:  # the ticket's own fields say it all
+            return read
+
+
+def _preview(body: str) -> str:
+    return " ".join(body.split())[:PREVIEW_CHARACTERS]
+
+
+def _terms(ticket: Ticket) -> tuple[str, ...]:
+    of_fields = sorted(field_term(key, value) for key, value in ticket.fields.items())
+    return (*words(f"{ticket.subject} {ticket.body}"), *of_fields)
+
+
+def field_term(key: str, value: FieldValue) -> str:
+    """Give the term of a custom field's value: no word is like it. Values of any kind share one."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={text}"[:_TERM_CHARACTERS]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Give the different words of a text, without case and accents, as they come: the first
+    thousand.
+    """
+    plain = text.casefold()
+    if not plain.isascii():
+        decomposed = unicodedata.normalize("NFKD", plain)
+        plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    found = (found[:_TERM_CHARACTERS] for found in re.findall(r"\w+", plain))
+    return tuple(dict.fromkeys(found))[:_MOST_TERMS]
+
+
+# --- the stored form ----------------------------------------------------------------------------
+
+_TICKET_FIELDS = tuple(f.name for f in fields(Ticket))
+_OWN_FIELDS = tuple(f.name for f in fields(TicketRead) if f.name not in ("id", "ticket"))
+_READ = TypeAdapter(TicketRead)
+
+
+def next_due_at(ticket: Ticket) -> datetime | None:
+    """Give the next time at which a ticket is to be woken, or a target of its runs out."""
+    promised = ticket.sla.next_due()
+    times = (ticket.resume_at, None if promised is None else promised[0])
+    return min((time for time in times if time is not None), default=None)
+
+
+def to_document(read: TicketRead) -> JsonObject:
+    """Give the document of `ticket_reads`: the ticket's fields beside the view's own."""
+    own: JsonObject = _READ.dump_python(read)
+    document = {"_id": own.pop("id"), **cast("JsonObject", own.pop("ticket")), **own}
+    clock = read.ticket.sla
+    ends = {**clock.due(), **clock.overdue, **clock.breached}
+    document["first_response_due_at"] = ends.get("first_response")
+    document["resolution_due_at"] = ends.get("resolution")
+    document["sla_breached"] = sorted(clock.breached)
+    document["next_due_at"] = next_due_at(read.ticket)
+    document["shape"] = SHAPE
+    return document
+
+
+def from_document(document: Mapping[str, object]) -> TicketRead | None:
+    """Read a document of `ticket_reads` back; None if it has another shape than today's.
+
+    Raises pydantic's ValidationError.
+    """
+    if document.get("shape") != SHAPE:
+        return None
+    parts: JsonObject = {name: document[name] for name in _OWN_FIELDS}
+    parts["id"] = document["_id"]
+    parts["ticket"] = {name: document[name] for name in _TICKET_FIELDS}
+    return _READ.validate_python(parts)

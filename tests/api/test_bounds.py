@@ -1,0 +1,237 @@
+"""What a request may hold, and what its answer weighs: never more than is worth it."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from api.http.bodies import _checked
+from api.http.body_limits import most_bytes
+from domain.commands import COMMANDS, TICKET_FIELDS, TICKET_TAGS
+from domain.desk import DESK_AGENTS, DESK_FIELDS, DESK_GROUPS
+from tests.api.test_api import NOBODY, OPEN, client, is_problem
+from tests.api.test_bad_input import CLOSE, POST, said
+from tests.api.test_feed import listening
+from tests.callers import ADMIN, SUPERVISOR
+
+__all__ = ["client"]
+MANY = 200_000
+JSON = {"Content-Type": "application/json"}
+LARGEST_ANSWER = 8_000  # bytes
+
+
+def told_within_bounds(answer, status=422, code="invalid_request"):
+    problem = is_problem(answer, status, code)
+    assert len(answer.content) < LARGEST_ANSWER
+    assert len(problem.get("errors", [])) <= 20
+    return problem
+
+
+def many(item, n=MANY):
+    return [item] * n
+
+
+ATTACKS = {
+    "bad tags": ("POST", "/tickets", {**OPEN, "tags": many("A")}),
+    "numbers for tags": ("POST", "/tickets", {**OPEN, "tags": many(1)}),
+    "bad tags to add": ("POST", f"/tickets/{NOBODY}/add_tags", {"tags": many("A", 5_000)}),
+    "fields": ("POST", "/tickets", {**OPEN, "fields": {f"f{n}": [] for n in range(1_900)}}),
+    "bad names of fields": (
+        "POST",
+        "/tickets",
+        {**OPEN, "fields": {f"F{n}": 1 for n in range(1_900)}},
+    ),
+    "names that nobody knows": ("POST", "/tickets", {**OPEN, **{f"x{n}": 1 for n in range(1_900)}}),
+    "a long name": ("POST", "/tickets", {**OPEN, "x" * 900_000: 1}),
+    "a long name of controls": ("POST", "/tickets", {**OPEN, "\u0001" * 100_000: 1}),
+    "bulk's tickets": (
+        "POST",
+        "/bulk/add_note",
+        {"tickets": many("x", 100_000), "command": {"body": "x"}},
+    ),
+    "bulk's tags": (
+        "POST",
+        "/bulk/add_tags",
+        {"tickets": [NOBODY], "command": {"tags": many("A", 5_000)}},
+    ),
+    "scopes": ("POST", "/keys", {"principal": "x", "role": "agent", "scopes": many("x", 6_000)}),
+    "types": ("POST", "/webhooks", {"url": "https://example.org", "types": many("x", 6_000)}),
+    "a filter": ("PUT", "/views/mine", {f"x{n}": 1 for n in range(1_900)}),
+    "a desk's groups": ("PUT", "/desk", {"groups": {f"g{n}": [""] for n in range(1_900)}}),
+    "a desk's members": ("PUT", "/desk", {"groups": {"g": many("", 1_000_000)}}),
+    "many groups' members": (
+        "PUT",
+        "/desk",
+        {"groups": {f"g{n}": many("", 1_000) for n in range(DESK_GROUPS)}},
+    ),
+    "a desk's choices": (
+        "PUT",
+        "/desk",
+        {"fields": {"f": {"type": "choice", "choices": many("", 500_000)}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_an_answer_is_short_however_much_is_wrong(client, attack):
+    """L12"""
+    method, path, content = ATTACKS[attack]
+    who = ADMIN if path in ("/desk", "/keys") else SUPERVISOR
+    body = json.dumps(content, ensure_ascii=False).encode()
+    told_within_bounds(await client.request(method, path, content=body, headers={**who, **JSON}))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "&".join(f"x{n}=1" for n in range(150)),
+        "&".join(f"x{n}=1" for n in range(5_000)),
+        "&".join(["status=bad"] * 150),
+        "&".join(["tag=A"] * 10_000),
+        "&".join(["after=x"] * 150),
+        "x" * 50_000 + "=1",
+    ],
+    ids=lambda query: f"{query[:8]}, {query.count('&') + 1}",
+)
+async def test_an_answer_is_short_however_much_is_asked(client, query):
+    """L12"""
+    told_within_bounds(await client.get(f"/tickets?{query}"))
+    told_within_bounds(await client.get(f"/dashboard?{query}"))
+    told_within_bounds(await client.get(f"/events?{query}"))
+
+
+async def test_twenty_faults_are_told_and_how_many_more_there_are(client):
+    problem = told_within_bounds(
+        await client.post("/tickets", json={**OPEN, "tags": ["A"] * TICKET_TAGS})
+    )
+    assert [fault["pointer"] for fault in problem["errors"]] == [f"/tags/{n}" for n in range(20)]
+    assert problem["more_errors"] == TICKET_TAGS - 20
+    one = await client.post("/tickets", json={**OPEN, "priority": "huge"})
+    assert "more_errors" not in told_within_bounds(one)
+
+
+async def test_a_list_is_bounded_before_its_items_are_looked_at(client):
+    """One thing is wrong with it, not one with each."""
+    for tags in (many("A"), many("a")):
+        problem = told_within_bounds(await client.post("/tickets", json={**OPEN, "tags": tags}))
+        [fault] = problem["errors"]
+        assert fault["pointer"] == "/tags"
+        assert f"at most {TICKET_TAGS}" in fault["detail"]
+
+
+async def test_the_largest_desk_there_can_be_is_taken(client):
+    """The bounds before the items are no tighter than those of the items."""
+    groups: dict[str, list[str]] = {f"g{n}": [] for n in range(DESK_GROUPS)}
+    for n in range(DESK_AGENTS):
+        groups[f"g{n % DESK_GROUPS}"].append(f"agent {n}")
+    fields = {f"f{n}": {"type": "text", "required_on": None} for n in range(DESK_FIELDS)}
+    promised = {"first_response_minutes": 10, "resolution_minutes": 100}
+    sla = dict.fromkeys(("low", "normal", "high", "urgent"), promised)
+    desk = {"groups": groups, "fields": fields, "sla": sla, "close_resolved_after_days": 3}
+    answer = await client.put("/desk", json=desk, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+
+
+@contextmanager
+def counting_validations():
+    """How often something that is not as it must be is held against its model."""
+    models = []
+    ordinary = BaseModel.model_validate.__func__  # type: ignore[attr-defined]
+
+    def counted(cls, *about, **more):
+        if cls.__name__ != "Stored":  # what documents are read by
+            models.append(cls.__name__)
+        return ordinary(cls, *about, **more)
+
+    async def left(*_):
+        models.append("FastAPI")
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseModel, "model_validate", classmethod(counted))
+        patch.setattr(APIRoute, "handle", left)
+        yield models
+
+
+async def test_what_is_wrong_is_looked_at_once(client):
+    path = (await client.post("/tickets", json=OPEN)).headers["location"]
+    with counting_validations() as models:
+        told_within_bounds(await client.post(f"{path}/add_note", json={"body": 1}))
+        assert models == ["AddNote"]
+        told_within_bounds(await client.get("/tickets?limit=ten"))
+        assert models == ["AddNote", "ListQuery"]
+
+
+# --- how large a body may be ----------------------------------------------------------------------
+
+
+def largest(form):
+    """The largest thing that a schema takes, of characters that are longest when escaped."""
+    for each in form.get("anyOf", ()):
+        if each.get("type") != "null":
+            return largest(each)
+    if "enum" in form:
+        return max(form["enum"], key=len)
+    if form.get("type") == "string":
+        if "pattern" in form or "format" in form:
+            return "a" * 64
+        return "\U0001f600" * form.get("maxLength", 5_000)
+    if form.get("type") == "array":
+        return [largest(form["items"])] * form["maxItems"]
+    return 1
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_body_may_hold_the_largest_content_of_its_command(verb):
+    """However its client escapes what it sends."""
+    schema = COMMANDS[verb].model_json_schema()
+    content = {
+        name: largest(form) for name, form in schema["properties"].items() if name != "fields"
+    }
+    if verb == "open":
+        content["fields"] = {f"f{n}": "x" * 4_000 for n in range(TICKET_FIELDS)}
+        paths = ["/tickets"]
+    else:
+        paths = [f"/tickets/{NOBODY}/{verb}", f"/bulk/{verb}"]
+    for path in paths:
+        bulk = {"tickets": [NOBODY] * 100, "command": content}
+        body = json.dumps(bulk if "bulk" in path else content, indent=1).encode()
+        assert len(body) <= most_bytes(path), path
+        assert _checked(body) == json.loads(body)
+        assert most_bytes(path) <= 1.1 * 2**20
+
+
+async def test_each_route_takes_what_its_content_needs_and_no_more(database, store):
+    """What is too large is refused by its length, before any of it is sent."""
+    async with listening(database, store) as (client, *_):
+        for path, most in {
+            b"/desk": 4 * 2**20,
+            b"/tickets": 1_100_000,
+            b"/tickets/x/reply": 650_000,
+            b"/tickets/x/assign": 50_000,
+            b"/bulk/assign": 50_000,
+            b"/keys": 50_000,
+            b"/nothing": 50_000,
+        }.items():
+            head = POST.replace(b"/tickets", path) + CLOSE
+            taken = most_bytes(path.decode())
+            assert taken <= most
+            large = await said(client.base_url, head + b"Content-Length: %d\r\n\r\n" % (taken + 1))
+            assert large.startswith(b"HTTP/1.1 413"), path
+            assert b"connection: close" in large.lower()
+            assert f"at most {taken} bytes".encode() in large
+
+
+async def test_what_is_well_written_and_large_does_not_hold_others_up():
+    """JSON of many small things is refused before it is made: what is made of it weighs more."""
+    for body in (
+        b'{"a": [' + b"{}," * 100_000 + b"0]}",
+        b'{"a": [' + b"[]," * 100_000 + b"0]}",
+        b'{"a": ["[", ' + b'"]",[],' * 100_000 + b"0]}",
+    ):
+        with pytest.raises(Exception, match="more than 2000"):
+            _checked(body)
+    for text in ("[" * 5_000, "{" * 5_000, '\\"[' * 5_000):  # in a text they are text
+        assert _checked(json.dumps({"body": text}).encode()) == {"body": text}

@@ -1,0 +1,298 @@
+"""What a REST client sees of commands: preferences, correlation, repeats, many at once."""
+
+import asyncio
+import re
+from uuid import UUID, uuid4
+
+import pytest
+
+from api.app import create_app
+from api.commands.bulk import MOST_TICKETS
+from api.http.correlation import outgoing
+from api.queries.representations import Tickets
+from api.queries.watermark import return_preference
+from domain.commands import COMMANDS
+from eventstore.failures import StoreUnavailable
+from eventstore.log import EventStore
+from eventstore.mongo.driver import connect
+from tests.api.test_api import OPEN, asking, client, is_problem, serving, ticket
+from tests.callers import AGENT, AUDITOR, access
+
+__all__ = ["client", "ticket"]
+REPRESENTATION = {**AGENT, "Prefer": "return=representation"}
+MINIMAL = {**AGENT, "Prefer": "return=minimal"}
+
+
+async def opened(client, n=1, **different):
+    """Open tickets; give their ids."""
+    answers = [await client.post("/tickets", json={**OPEN, **different}) for _ in range(n)]
+    return [answer.json()["ticket_id"] for answer in answers]
+
+
+# --- Prefer: return -------------------------------------------------------------------------------
+
+
+async def test_who_prefers_a_representation_gets_the_ticket_as_well(client, ticket):
+    """L9: with what has just been done, and what GET would show."""
+    answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=REPRESENTATION)
+    assert answer.headers["preference-applied"] == "return=representation"
+    shown = await client.get(ticket)
+    assert answer.json()["ticket"] == shown.json()
+    assert answer.headers["etag"] == shown.headers["etag"] == '"3"'
+    opening = await client.post("/tickets", json=OPEN, headers=REPRESENTATION)
+    assert opening.status_code == 201
+    assert opening.json()["ticket"]["subject"] == OPEN["subject"]
+
+
+async def test_who_prefers_little_gets_no_body(client, ticket):
+    answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=MINIMAL)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["preference-applied"] == "return=minimal"
+    assert answer.headers["etag"] == '"3"'
+    opening = await client.post("/tickets", json=OPEN, headers=MINIMAL)
+    assert opening.status_code == 201
+    assert opening.json()["version"] == 1
+    assert "preference-applied" not in opening.headers
+    is_problem(await client.post(f"{ticket}/reopen", headers=MINIMAL), 409, "transition_refused")
+
+
+async def test_preferences_are_met_together(client, ticket):
+    headers = {**AGENT, "Prefer": "return=representation, wait=10"}
+    answer = await client.post(f"{ticket}/unassign", headers=headers)
+    assert answer.headers["preference-applied"] == "wait=10, return=representation"
+
+
+async def test_a_done_command_does_not_fail_for_want_of_a_representation(
+    client, ticket, monkeypatch
+):
+    """L3: it is durable; what it cannot be shown is left out."""
+
+    async def silent(*_):
+        raise StoreUnavailable
+
+    monkeypatch.setattr("api.queries.representations.Tickets.current", silent)
+    answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=REPRESENTATION)
+    assert answer.status_code == 200
+    assert "preference-applied" not in answer.headers
+    assert "ticket" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("prefer", "returned"),
+    [
+        ("return=minimal", "minimal"),
+        ('wait=2, Return="Representation"', "representation"),
+        ("return=everything", None),
+        ("return", None),
+        ("xreturn=minimal", None),
+        (None, None),
+    ],
+)
+def test_a_return_that_is_not_understood_is_ignored(prefer, returned):
+    assert return_preference(prefer) == returned
+
+
+# --- correlation ----------------------------------------------------------------------------------
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Correlation-Id": "order 77"}, "order 77"),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"Correlation-Id": "x", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, "x"),
+        ({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"ff-{TRACE}-00f067aa0ba902b7-01"}, None),
+        ({"Correlation-Id": "x" * 201}, None),
+        ({"Correlation-Id": b"\xfc\xff"}, None),
+        ({}, None),
+    ],
+)
+async def test_what_ties_requests_together_is_kept_and_given_back(client, headers, expected):
+    answer = await client.post("/tickets", json=OPEN, headers=headers)
+    given = answer.headers["correlation-id"]
+    if expected is None:
+        assert UUID(given).version == 7
+    else:
+        assert given == expected
+    [event] = (await client.get(f"{answer.headers['location']}/timeline")).json()["events"]
+    assert event["correlation_id"] == given
+
+
+async def test_problems_name_the_correlation_too(client, ticket):
+    headers = {"Correlation-Id": "mine"}
+    for answer in (
+        await client.post(f"{ticket}/reopen", headers=headers),
+        await client.get("/nothing", headers=headers),
+    ):
+        assert answer.status_code >= 400
+        assert answer.headers["correlation-id"] == "mine"
+
+
+# --- idempotency ----------------------------------------------------------------------------------
+
+
+async def test_fifty_at_once_with_one_key_have_one_effect_and_one_answer(client, ticket):
+    """L5"""
+    for path, body in ((f"{ticket}/reply", {"body": "Try the other tray."}), ("/tickets", OPEN)):
+        headers = {**AGENT, "Idempotency-Key": f"once {path}"}
+        answers = await asyncio.gather(
+            *(client.post(path, json=body, headers=headers) for _ in range(50))
+        )
+        assert len({(a.status_code, a.content, a.headers["etag"]) for a in answers}) == 1
+        place = f"/tickets/{answers[0].json()['ticket_id']}"
+        assert (await client.get(place)).json()["version"] == answers[0].json()["version"]
+
+
+async def test_a_repeat_is_answered_as_before_whatever_version_it_was_sent_for(client, ticket):
+    """L5: that version has passed by its own doing."""
+    headers = {**AGENT, "Idempotency-Key": "k", "If-Match": '"2"'}
+    first, again = [
+        await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=headers)
+        for _ in range(2)
+    ]
+    assert (first.status_code, first.content) == (200, again.content)
+    other = {**headers, "Idempotency-Key": "other"}
+    late = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=other)
+    is_problem(late, 412, "version_mismatch")
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+async def test_one_command_on_many_tickets_has_an_outcome_for_each(client):
+    """L12: those that are refused say why, and keep no other from being done."""
+    one, closed, two = await opened(client, 3)
+    await client.post(f"/tickets/{closed}/close", json={"reason": "spam"}, headers=AGENT)
+    missing = str(uuid4())
+    body = {"tickets": [one, closed, missing, two], "command": {"assignee": "alice"}}
+    answer = await client.post("/bulk/assign", json=body, headers=AGENT)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["done"], told["refused"]) == (2, 2)
+    assert [o["ticket_id"] for o in told["outcomes"]] == body["tickets"]
+    assert [o["status"] for o in told["outcomes"]] == [200, 409, 404, 200]
+    first, refused, unknown, _ = told["outcomes"]
+    assert (first["version"], first["events"]) == (2, [{"version": 2, "type": "TicketAssigned"}])
+    assert refused["problem"]["code"] == "ticket_closed"
+    assert unknown["problem"]["code"] == "ticket_not_found"
+    assert first["problem"] is None
+    assert (await client.get(f"/tickets/{two}")).json()["assignee"] == "alice"
+
+
+async def test_many_are_waited_for_together(client):
+    """L9"""
+    ids = await opened(client, 20)
+    headers = {**AGENT, "Prefer": "wait=10"}
+    body = {"tickets": ids, "command": {"tags": ["moved"]}}
+    answer = await client.post("/bulk/add_tags", json=body, headers=headers)
+    assert answer.headers["preference-applied"] == "wait=10"
+    listed = (await client.get("/tickets", params={"tag": "moved"})).json()["tickets"]
+    assert {t["id"] for t in listed} == set(ids)
+
+
+async def test_many_sent_again_with_their_key_are_done_once(client):
+    """L5"""
+    ids = await opened(client, 5)
+    body = {"tickets": ids, "command": {"body": "We are on it."}}
+    headers = {**AGENT, "Idempotency-Key": "all"}
+    first, again = [await client.post("/bulk/reply", json=body, headers=headers) for _ in range(2)]
+    assert first.content == again.content
+    assert (await client.get(f"/tickets/{ids[0]}")).json()["agent_replies"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tickets": [], "command": {"assignee": "a"}},
+        {"tickets": [str(uuid4())] * 2, "command": {"assignee": "a"}},
+        {"tickets": [str(uuid4()) for _ in range(MOST_TICKETS + 1)], "command": {"assignee": "a"}},
+        {"tickets": ["x"], "command": {"assignee": "a"}},
+        {"tickets": [str(uuid4())], "command": {"assignee": ""}},
+        {"tickets": [str(uuid4())], "command": {}},
+        {"tickets": [str(uuid4())]},
+        {"tickets": [str(uuid4())], "command": {"assignee": "a"}, "more": 1},
+    ],
+)
+async def test_a_bulk_that_makes_no_sense_does_nothing(client, database, body):
+    """L12"""
+    is_problem(await client.post("/bulk/assign", json=body), 422, "invalid_request")
+    assert await database.collection("ticket_events").count_documents({}) == 0
+
+
+async def test_a_bulk_without_a_database_tells_it_for_each_ticket(monkeypatch):
+    """L12"""
+    monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
+    nobody = connect("mongodb://127.0.0.1:9/")
+    async with asking(create_app(nobody, EventStore(nobody), access=access(nobody))) as client:
+        body = {"tickets": [str(uuid4()), str(uuid4())]}
+        answer = await client.post("/bulk/unassign", json=body)
+        assert [o["status"] for o in answer.json()["outcomes"]] == [503, 503]
+    await nobody.close()
+
+
+async def test_every_command_but_open_can_be_done_to_many(client):
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {p for p in paths if p.startswith("/bulk/")} == {
+        f"/bulk/{verb}" for verb in COMMANDS if verb != "open"
+    }
+
+
+async def test_what_nobody_has_thought_of_is_answered_under_the_requests_id(
+    database, monkeypatch, caplog
+):
+    """And logged under it, so that the two can be brought together."""
+
+    async def broken(*_):
+        raise RuntimeError("nobody has thought of this")
+
+    monkeypatch.setattr(Tickets, "current", broken)
+    async with serving(database, project=False) as client:
+        path = (await client.post("/tickets", json=OPEN)).headers["location"]
+        answer = await client.get(path, headers={"Correlation-Id": "order 77"})
+    is_problem(answer, 500, "internal_error")
+    assert "nobody" not in answer.text
+    assert answer.headers["correlation-id"] == "order 77"
+    assert "correlation id order 77" in caplog.text
+
+
+def test_what_goes_out_names_what_came_in():
+    assert outgoing(None) == {}
+    assert outgoing("two\r\nlines") == {}
+    assert outgoing("order 77") == {"Correlation-Id": "order 77"}
+    traced = outgoing(TRACE)
+    assert traced["Correlation-Id"] == TRACE
+    assert re.fullmatch(f"00-{TRACE}-[0-9a-f]{{16}}-01", traced["traceparent"])
+
+
+async def test_what_is_plainly_good_is_read_at_once_and_all_else_by_fastapi(
+    client, ticket, monkeypatch
+):
+    """The answers are the same; what is refused is worded in one place."""
+    spelled = ticket.upper().replace("/TICKETS/", "/tickets/")
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    body = {"body": "It was the toner."}
+    for path, headers in ((ticket, {"Idempotency-Key": "x" * 200}), (spelled, {}), (ticket, twice)):
+        answer = await client.post(f"{path}/add_note", json=body, headers=headers)
+        assert answer.status_code == 200
+        assert answer.json()["events"][0]["type"] == "NoteAdded"
+    too_long = await client.post(
+        f"{ticket}/add_note", json=body, headers={"Idempotency-Key": "x" * 201}
+    )
+    is_problem(too_long, 422, "invalid_request")
+
+    etag = (await client.get(ticket)).headers["etag"]
+
+    async def unwanted(**_):
+        raise AssertionError("FastAPI was asked")
+
+    monkeypatch.setattr("fastapi.routing.solve_dependencies", unwanted)
+    if_match = {"If-Match": etag}
+    good = await client.post(f"{ticket}/add_note", json=body, headers=if_match)
+    assert (good.status_code, good.headers["etag"] > etag) == (200, True)
+    is_problem(await client.post(f"{spelled}/add_note", json=body), 500, "internal_error")
+    denied = await client.post(f"{ticket}/add_note", json=body, headers=AUDITOR)
+    is_problem(denied, 403, "forbidden")

@@ -1,0 +1,123 @@
+"""The desk's set-up as it is kept, and as commands see it."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from api import desk as module
+from api.commands.handler import Handler, Submission, VersionMismatch
+from api.desk.routes import Desks, NoSuchDesk
+from domain.commands import AssignTicket, OpenTicket
+from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
+from domain.errors import Refusal
+from tests.spec import ALICE, BOB
+
+PRINT = Desk(
+    groups={"print": ("alice",), "L2.network $1": ()},
+    fields={"cause": FieldDefinition(type="choice", choices=("paper",), required_on="resolve")},
+    sla={"urgent": SlaPolicy(first_response_minutes=15)},
+    close_resolved_after_days=7,
+)
+
+
+async def test_one_starts_with_an_empty_desk(database):
+    first = await Desks(database).read()
+    assert (first.version, first.desk) == (0, EMPTY_DESK)
+
+
+async def test_every_set_up_there_was_can_be_seen(database):
+    desks = Desks(database)
+    await desks.replace(PRINT, ALICE, None)
+    await desks.replace(EMPTY_DESK, BOB, None)
+    made = [await desks.read(version) for version in range(3)]
+    assert [m.desk for m in made] == [EMPTY_DESK, PRINT, EMPTY_DESK]
+    assert [m.changed_by for m in made[1:]] == [ALICE, BOB]
+    assert made[2] == await desks.read()
+    with pytest.raises(NoSuchDesk):
+        await desks.read(3)
+
+
+async def test_the_same_set_up_again_is_no_new_version(database):
+    desks = Desks(database)
+    for _ in range(2):
+        assert (await desks.replace(PRINT, ALICE, None)).version == 1
+
+
+async def test_who_changes_what_he_has_not_seen_is_told(database):
+    desks = Desks(database)
+    await desks.replace(PRINT, ALICE, 0)
+    with pytest.raises(VersionMismatch):
+        await desks.replace(EMPTY_DESK, BOB, 0)
+    assert (await desks.read()).desk == PRINT
+
+
+async def test_of_many_changes_at_once_all_are_kept_in_some_order(database):
+    wanted = [Desk(close_resolved_after_days=days) for days in range(1, 11)]
+    made = await asyncio.gather(*(Desks(database).replace(desk, ALICE, None) for desk in wanted))
+    assert sorted(m.version for m in made) == list(range(1, 11))
+    found = {(await Desks(database).read(n)).desk.close_resolved_after_days for n in range(1, 11)}
+    assert found == set(range(1, 11))
+
+
+async def test_a_process_goes_by_what_it_last_read_for_some_seconds(database, monkeypatch):
+    here, elsewhere = Desks(database), Desks(database)
+    assert await here.current() == EMPTY_DESK
+    await elsewhere.replace(PRINT, ALICE, None)
+    assert await elsewhere.current() == PRINT
+    assert await here.current() == EMPTY_DESK
+    monkeypatch.setattr(module, "KEPT_SECONDS", 0.0)
+    assert await here.current() == PRINT
+
+
+async def test_a_refusal_is_never_made_from_an_old_set_up(database, store):
+    """Whoever was just made an agent can be assigned; whoever was removed, for some seconds."""
+    desks, elsewhere = Desks(database), Desks(database)
+    handler, ticket = Handler(store, desks), uuid4()
+    opening = OpenTicket(subject="x", requester="bob", group="print")
+    await handler.handle(ticket, Submission(command=opening, actor=BOB))
+    await desks.replace(PRINT, ALICE, None)
+    carol = Submission(command=AssignTicket(assignee="carol"), actor=ALICE)
+    with pytest.raises(Refusal):
+        await handler.handle(ticket, carol)
+    with_carol = PRINT.model_copy(update={"groups": {"print": ("alice", "carol")}})
+    await elsewhere.replace(with_carol, ALICE, None)
+    assert (await handler.handle(ticket, carol)).version == 2
+
+
+async def test_many_who_must_be_sure_at_once_are(database):
+    desks = Desks(database)
+    await asyncio.gather(*(desks.current(sure=n % 2 == 0) for n in range(50)))
+    await Desks(database).replace(PRINT, ALICE, None)
+    assert await asyncio.gather(*(desks.current(sure=True) for _ in range(50))) == [PRINT] * 50
+
+
+async def test_what_was_read_before_a_change_does_not_come_back_after_it(database, monkeypatch):
+    desks = Desks(database)
+    read = desks.read
+
+    async def slow(version=None):
+        found = await read(version)
+        if found.version == 0:
+            await asyncio.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(desks, "read", slow)
+    reading = asyncio.create_task(desks.current(sure=True))
+    await asyncio.sleep(0.02)
+    await Desks(database).replace(PRINT, ALICE, None)
+    newer = PRINT.model_copy(update={"close_resolved_after_days": 3})
+    await desks.replace(newer, ALICE, None)
+    await reading
+    assert await desks.current() == newer
+
+
+async def test_it_says_since_when_tickets_are_closed_by_themselves(database):
+    desks = Desks(database)
+    first = await desks.replace(PRINT, ALICE, None)
+    assert first.closing_since == first.changed_at
+    other = PRINT.model_copy(update={"groups": {}})
+    assert (await desks.replace(other, ALICE, None)).closing_since == first.changed_at
+    sooner = PRINT.model_copy(update={"close_resolved_after_days": 3})
+    changed = await desks.replace(sooner, ALICE, None)
+    assert changed.closing_since == changed.changed_at

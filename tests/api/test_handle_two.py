@@ -1,0 +1,215 @@
+"""Commands on two tickets, from the request to both streams."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+
+from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch
+from domain.commands import (
+    AddNote,
+    CloseTicket,
+    LinkTicket,
+    MergeTicket,
+    OpenTicket,
+    Reply,
+    UnlinkTicket,
+)
+from domain.errors import StateConflict, TicketNotFound, Unacceptable
+from domain.events import decode
+from domain.ticket import Link, evolve
+from eventstore.event_document import chain_is_whole
+from eventstore.failures import StoreUnavailable
+from eventstore.log import EventStore
+from scripts.soak.patience import patience
+from tests.oracle import folded_reads
+from tests.spec import ALICE, BOB
+
+OPEN = OpenTicket(subject="Printer jam", requester="bob", priority="high")
+
+
+def by(actor, command, **more):
+    return Submission(command=command, actor=actor, **more)
+
+
+@pytest.fixture
+def handler(store):
+    return Handler(store)
+
+
+@pytest.fixture
+async def pair(handler):
+    """Two opened tickets, both at version 1."""
+    ids = uuid4(), uuid4()
+    for new in ids:
+        await handler.handle(new, by(BOB, OPEN))
+    return ids
+
+
+async def ticket_of(store, ticket_id):
+    ticket = None
+    for e in await store.load(ticket_id):
+        ticket = evolve(ticket, decode(e.type, e.schema, e.data), e.occurred_at)
+    return ticket
+
+
+async def types(store, ticket_id):
+    return [e.type for e in await store.load(ticket_id)]
+
+
+async def test_a_link_is_in_both_streams_and_says_what_it_came_of(handler, store, pair):
+    """L4"""
+    here, there = pair
+    link = by(ALICE, LinkTicket(relation="blocks", ticket=there), key="k", correlation_id="c")
+    outcome = await handler.handle(here, link)
+    assert (outcome.ticket_id, outcome.version) == (here, 2)
+    assert outcome.events == ((2, "TicketLinked"),)
+    mine, theirs = [(await store.load(ticket))[-1] for ticket in pair]
+    assert theirs.metadata.causation_id == str(mine.id)
+    assert mine.metadata.causation_id is None
+    assert mine.metadata.correlation_id == theirs.metadata.correlation_id == "c"
+    assert (await ticket_of(store, there)).links == (Link("blocked_by", here),)
+    for ticket in pair:
+        assert chain_is_whole(await store.stored(ticket))
+
+
+async def test_a_repeat_is_answered_as_before_and_a_key_belongs_to_one_ticket(handler, store, pair):
+    """L5"""
+    here, there = pair
+    link = by(ALICE, LinkTicket(relation="blocks", ticket=there), key="k")
+    first = await handler.handle(here, link)
+    await handler.handle(here, by(ALICE, UnlinkTicket(relation="blocks", ticket=there)))
+    again = await handler.handle(here, link)
+    assert again == first._replace(replayed=True)
+    assert (await ticket_of(store, here)).links == ()
+    note = by(ALICE, AddNote(body="x"), key="k")
+    assert (await handler.handle(there, note)).version == 4
+    with pytest.raises(KeyReused):
+        await handler.handle(here, note)
+
+
+async def test_what_one_handler_keeps_of_the_other_ticket_is_never_trusted(store, pair):
+    """Another process has closed it: a merge is refused, from whatever was kept."""
+    here, elsewhere = Handler(store), Handler(store)
+    a, b = pair
+    await here.handle(b, by(ALICE, AddNote(body="seen")))
+    await elsewhere.handle(b, by(ALICE, CloseTicket(reason="spam")))
+    with pytest.raises(StateConflict) as refused:
+        await here.handle(a, by(ALICE, MergeTicket(into=b)))
+    assert refused.value.code == "merge_target_solved"
+    assert await types(store, a) == ["TicketOpened"]
+
+
+async def test_a_conflict_on_the_other_ticket_is_decided_anew(store, pair):
+    """L2, L4: nothing of the first attempt stays on either."""
+    here, elsewhere = Handler(store), Handler(store)
+    a, b = pair
+    await here.handle(b, by(ALICE, AddNote(body="seen")))
+    await elsewhere.handle(b, by(ALICE, AddNote(body="not seen")))
+    outcome = await here.handle(a, by(ALICE, MergeTicket(into=b)))
+    assert outcome.version == 2
+    assert await types(store, a) == ["TicketOpened", "TicketMergedInto"]
+    assert (await types(store, b))[-1] == "TicketMergedFrom"
+    assert len(await store.load(b)) == 4
+
+
+async def test_opposite_merges_in_one_process_do_not_wait_for_each_other(handler, store):
+    for _ in range(10):
+        a, b = uuid4(), uuid4()
+        for new in (a, b):
+            await handler.handle(new, by(BOB, OPEN))
+        async with asyncio.timeout(patience(10)):
+            outcomes = await asyncio.gather(
+                handler.handle(a, by(ALICE, MergeTicket(into=b))),
+                handler.handle(b, by(ALICE, MergeTicket(into=a))),
+                return_exceptions=True,
+            )
+        assert sorted(isinstance(o, StateConflict) for o in outcomes) == [False, True]
+
+
+async def test_a_ticket_named_as_its_own_other_is_refused_and_waits_for_nothing(handler, pair):
+    async with asyncio.timeout(patience(5)):
+        with pytest.raises(Unacceptable):
+            await handler.handle(pair[0], by(ALICE, MergeTicket(into=pair[0])))
+
+
+async def test_an_other_ticket_that_is_not_there_is_refused(handler, store, pair):
+    """L12: nothing is made for it."""
+    nobody = uuid4()
+    for command in (MergeTicket(into=nobody), LinkTicket(relation="relates", ticket=nobody)):
+        with pytest.raises(Unacceptable) as refused:
+            await handler.handle(pair[0], by(ALICE, command))
+        assert refused.value.code == "unknown_ticket"
+    with pytest.raises(TicketNotFound):
+        await handler.handle(nobody, by(ALICE, MergeTicket(into=pair[0])))
+    assert await types(store, nobody) == []
+
+
+async def test_an_expected_version_is_that_of_the_tickets_own(handler, pair):
+    a, b = pair
+    await handler.handle(b, by(ALICE, AddNote(body="x")))
+    with pytest.raises(VersionMismatch):
+        await handler.handle(a, by(ALICE, MergeTicket(into=b), expected_version=2))
+    merge = by(ALICE, MergeTicket(into=b), expected_version=1)
+    assert (await handler.handle(a, merge)).version == 2
+
+
+@pytest.fixture
+async def closed(handler, pair):
+    await handler.handle(pair[0], by(ALICE, CloseTicket(reason="invalid")))
+    return pair[0]
+
+
+async def test_a_reply_to_a_closed_ticket_opens_one_follow_up_however_often_it_is_sent(
+    handler, store, database, closed
+):
+    """L5: the answer names it, the first time and again; at once and later."""
+    reply = by(BOB, Reply(body="Again!"), key="k")
+    elsewhere = Handler(EventStore(database))
+    outcomes = await asyncio.gather(
+        *(who.handle(closed, reply) for who in (handler, elsewhere) for _ in range(5))
+    )
+    outcomes.append(await handler.handle(closed, reply))
+    [follow_up] = {o.follow_up for o in outcomes}
+    assert follow_up is not None
+    assert {(o.ticket_id, o.version) for o in outcomes} == {(closed, 3)}
+    assert await types(store, follow_up) == ["TicketOpened", "TicketLinked"]
+    new = await ticket_of(store, follow_up)
+    assert (new.status, new.body, new.requester, new.priority) == ("new", "Again!", "bob", "high")
+    assert new.links == (Link("follows_up", closed),)
+    assert (await ticket_of(store, closed)).links == (Link("followed_up_by", follow_up),)
+    assert len(await folded_reads(database)) == 3
+
+
+async def test_other_replies_to_closed_tickets_open_other_follow_ups(handler, closed):
+    """Also the same words: saying a thing twice is two messages."""
+    replies = [by(BOB, Reply(body="Again!"), key=key) for key in ("k", "l", None, None)]
+    outcomes = [await handler.handle(closed, reply) for reply in replies]
+    assert len({o.follow_up for o in outcomes}) == 4
+
+
+async def test_only_such_replies_name_a_follow_up(handler, pair):
+    outcome = await handler.handle(pair[0], by(BOB, Reply(body="Hello?"), key="k"))
+    again = await handler.handle(pair[0], by(BOB, Reply(body="Hello?"), key="k"))
+    linked = await handler.handle(pair[0], by(ALICE, LinkTicket(relation="blocks", ticket=pair[1])))
+    assert outcome.follow_up is again.follow_up is linked.follow_up is None
+
+
+async def test_a_follow_up_whose_outcome_is_unknown_is_found_out(store, database, closed):
+    """L3, L5: written or not, in the end there is one."""
+    for after in (True, False):
+
+        class Unsure(EventStore):
+            failed = False
+            written_first = after
+
+            async def _write(self, documents):
+                if self.failed or self.written_first:
+                    await super()._write(documents)
+                if not self.failed:
+                    self.failed = True
+                    raise StoreUnavailable
+
+        outcome = await Handler(Unsure(database)).handle(closed, by(BOB, Reply(body="Again!")))
+        assert await types(store, outcome.follow_up) == ["TicketOpened", "TicketLinked"]
+    assert len(await folded_reads(database)) == 4

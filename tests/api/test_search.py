@@ -1,0 +1,152 @@
+"""The search language of lists: what it takes, and what it says of what it does not."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.queries.search import QUERY_TERMS, BadQuery, Term, conditions, field_is, parse, solved
+from projections.views.tickets import words
+
+MARCH = datetime(2026, 3, 1, tzinfo=UTC)
+SECOND = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def asked(text):
+    return conditions(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("   ", []),
+        ("printer", [{"terms": "printer"}]),
+        ("Façade  JAM", [{"terms": "facade"}, {"terms": "jam"}]),
+        ('"paper jam"', [{"terms": "paper"}, {"terms": "jam"}]),
+        ("print*", [{"terms": {"$elemMatch": {"$gte": "print", "$lt": "print\U0010ffff"}}}]),
+        ("-printer", [{"$nor": [{"terms": "printer"}]}]),
+        ("status:open", [{"status": "open"}]),
+        ("STATUS:open,pending", [{"status": {"$in": ["open", "pending"]}}]),
+        ("-status:closed", [{"$nor": [{"status": "closed"}]}]),
+        ("priority>=high", [{"priority": {"$in": ["high", "urgent"]}}]),
+        ("priority<normal", [{"priority": {"$in": ["low"]}}]),
+        ("priority>urgent", [{"priority": {"$in": []}}]),
+        ("assignee:none", [{"assignee": None}]),
+        ('assignee:"none"', [{"assignee": "none"}]),
+        ("requester:none", [{"requester": "none"}]),
+        (r'requester:"Bob \"B\" Smith"', [{"requester": 'Bob "B" Smith'}]),
+        ("tag:floor-3", [{"tags": "floor-3"}]),
+        ("is:solved", [{"status": {"$in": ["resolved", "closed"]}}]),
+        ("has:note", [{"has_note": True}]),
+        ("opened:2026-03-01", [{"opened_at": {"$gte": MARCH, "$lt": SECOND}}]),
+        ("opened>2026-03-01", [{"opened_at": {"$gte": SECOND}}]),
+        ("updated<=2026-03-01", [{"updated_at": {"$lt": SECOND}}]),
+        ("resolved<2026-03-01T01:00:00+01:00", [{"resolved_at": {"$lt": MARCH}}]),
+        ("field.floor:3", [{"terms": "floor=3", "fields.floor": {"$in": ["3", 3]}}]),
+        ("field.vip:true", [{"terms": "vip=true", "fields.vip": {"$in": ["true", True]}}]),
+    ],
+)
+def test_what_it_takes(text, expected):
+    assert asked(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "says"),
+    [
+        ("printer stauts:open", 9, "unknown key 'stauts'; known are status, priority"),
+        ("http://x", 1, "put words in quotes"),
+        ("status:opened", 1, "status is one of new, open, pending"),
+        ("status>open", 1, "status takes : only"),
+        ("priority>=huge", 1, "priority is one of low, normal, high, urgent, not 'huge'"),
+        ("jam opened:yesterday", 5, "a time like 2026-03-01 or"),
+        ("opened:0001-01-01T00:00:00+12:00", 1, "opened takes a time"),
+        ("opened:9999-12-31", 1, "opened takes a time"),
+        ('jam "paper', 5, "a quote is not closed"),
+        ('a"b"', 1, "a quote stands where none can"),
+        ("status:", 8, "status: needs something behind it"),
+        ("jam -", 6, "- needs something behind it"),
+        ("!!!", 1, "there is no word in '!!!'"),
+        ("*", 1, "must be one word: print*"),
+        ("is:happy", 1, "is takes one of solved, unsolved, breached"),
+        ("tag:A", 1, "a tag is like"),
+        ("due:2026-03-01", 1, "due takes < or <="),
+        ("field.9:1", 1, "'9' is no name of a field"),
+        (" ".join("x" * (QUERY_TERMS + 1)), 61, "at most 30 terms"),
+        ("x" * 1001, 1001, "at most 1000 characters"),
+    ],
+)
+def test_what_it_does_not_take_is_told_with_its_place(text, at, says):
+    """L12"""
+    with pytest.raises(BadQuery) as refused:
+        asked(text)
+    assert refused.value.code == "bad_query"
+    assert refused.value.detail.startswith(f"at {at}: ")
+    assert says in refused.value.detail
+
+
+LIKELY = st.sampled_from(
+    [
+        "status",
+        "priority",
+        "field.",
+        "opened",
+        ":",
+        ">=",
+        "<",
+        "-",
+        '"',
+        "\\",
+        " ",
+        "open",
+        "*",
+        "é",
+    ]
+)
+
+
+def test_without_a_promise_that_runs_out_is_all_of_the_others():
+    """What is excluded is what matches both conditions, not what matches either."""
+    [found] = asked("-due<2026-03-01")
+    assert found == {"$nor": [{"$and": asked("due<2026-03-01")}]}
+
+
+def test_the_words_of_a_subject_are_found_however_much_was_pasted_below_it():
+    pasted = " ".join(f"a{n}" for n in range(5_000))
+    assert words(f"Zebra jam {pasted}")[:2] == ("zebra", "jam")
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(LIKELY, max_size=20).map("".join)))
+def test_any_text_at_all_is_taken_or_refused_in_words(text):
+    """L12: and no operator in it becomes one of the database's."""
+    try:
+        found, refused = asked(text), None
+    except BadQuery as error:
+        found, refused = [], error.detail
+    assert refused is None or re.match(r"at \d+: .", refused)
+    assert {name for condition in found for name in condition if name[0] == "$"} <= {"$nor", "$or"}
+
+
+@given(
+    st.lists(
+        st.builds(
+            Term,
+            key=st.sampled_from(["", "status", "field.floor"]),
+            op=st.just(""),
+            value=st.text(max_size=12),
+            quoted=st.just(True),
+            negated=st.booleans(),
+        ).map(lambda term: term if not term.key else Term(term.key, ":", term.value, True, False)),
+        max_size=5,
+    )
+)
+def test_a_search_that_was_printed_reads_as_before(terms):
+    assert list(parse(" ".join(map(str, terms)))) == terms
+
+
+def test_numbers_of_fields_are_those_that_can_be_kept():
+    assert field_is("n", str(2**63))["fields.n"] == {"$in": [str(2**63)]}
+    assert field_is("n", "٣")["fields.n"] == {"$in": ["٣"]}
+    assert solved(yes=False)["status"] == {"$in": ["new", "open", "pending", "on_hold"]}

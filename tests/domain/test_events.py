@@ -1,0 +1,84 @@
+"""How events are stored and read (L10)."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from domain.errors import HistoryError
+from domain.events import EVENT_TYPES, UPCASTERS, decode, encode
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "events.ndjson"
+"""Every shape ever written, as it was written. Lines are added, never changed."""
+
+
+def golden() -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in GOLDEN.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("stored", golden(), ids=lambda s: f"{s['type']}-{s['schema']}")
+def test_every_shape_ever_written_can_be_read(stored):
+    """L10: and what was written in today's shape is written the same again."""
+    event = decode(stored["type"], stored["schema"], stored["data"])
+    assert type(event).__name__ == stored["type"]
+    if stored["schema"] == event.schema:
+        type_, schema, data, _ = encode(event, "bob")
+        assert {"type": type_, "schema": schema, "data": data} == stored
+
+
+def test_what_was_opened_before_there_were_promises_has_none():
+    """L10: the upcaster adds what was so then."""
+    stored = [line for line in golden() if line["schema"] < EVENT_TYPES[line["type"]].schema]
+    assert {line["type"] for line in stored} == {"TicketOpened", "PriorityChanged"}
+    for line in stored:
+        event = decode(line["type"], line["schema"], line["data"])
+        assert encode(event).data == {
+            **line["data"],
+            "sla": {"first_response_minutes": None, "resolution_minutes": None},
+        }
+
+
+def test_the_golden_file_holds_every_schema_of_every_event():
+    """L10: a new shape cannot be forgotten there."""
+    written = {(s["type"], s["schema"]) for s in golden()}
+    known = {(n, s) for n, cls in EVENT_TYPES.items() for s in range(1, cls.schema + 1)}
+    assert written == known
+
+
+def test_every_old_schema_has_an_upcaster():
+    """L10: each former schema has the step to the next."""
+    steps = {(n, s) for n, cls in EVENT_TYPES.items() for s in range(1, cls.schema)}
+    assert set(UPCASTERS) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "data", "code"),
+    [
+        ("TicketExploded", 1, {}, "unknown_event_type"),
+        ("TicketAssigned", 0, {"assignee": "a"}, "unknown_event_schema"),
+        ("TicketAssigned", 99, {"assignee": "a"}, "unknown_event_schema"),
+        ("TicketAssigned", 1, {}, "unreadable_event"),
+        ("TicketAssigned", 1, {"assignee": "a", "mood": "good"}, "unreadable_event"),
+    ],
+)
+def test_what_casebook_did_not_write_is_not_read(name, schema, data, code):
+    with pytest.raises(HistoryError) as caught:
+        decode(name, schema, data)
+    assert caught.value.code == code
+    assert name in caught.value.detail
+
+
+def test_stored_data_is_json_without_floats():
+    """L11: what is hashed must not depend on how a library prints numbers."""
+
+    def values(of):
+        inner = of.values() if isinstance(of, dict) else of if isinstance(of, list) else []
+        yield of
+        for one in inner:
+            yield from values(one)
+
+    for stored in golden():
+        event = decode(stored["type"], stored["schema"], stored["data"])
+        for value in values(encode(event, "bob").data):
+            assert isinstance(value, str | int | bool | None | list | dict)

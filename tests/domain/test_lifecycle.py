@@ -1,0 +1,278 @@
+"""What every command does in every state, written out."""
+
+from pathlib import Path
+
+import pytest
+
+from domain.commands import (
+    COMMANDS,
+    AddNote,
+    AddTags,
+    AssignTicket,
+    Attach,
+    ChangePriority,
+    ChangeRequester,
+    ChangeSubject,
+    CloseTicket,
+    Command,
+    FollowTicket,
+    LinkTicket,
+    MarkSlaBreach,
+    MergeTicket,
+    MoveToGroup,
+    OpenTicket,
+    RateTicket,
+    RemoveTags,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+    SetField,
+    UnassignTicket,
+    UnfollowTicket,
+    UnlinkTicket,
+    UpdateStatus,
+    verb,
+)
+from domain.decisions import Context, decide
+from domain.errors import Refusal
+from domain.events import (
+    Actor,
+    FollowerAdded,
+    SlaTargets,
+    StatusUpdated,
+    TicketAssigned,
+    TicketClosed,
+    TicketLinked,
+    TicketResolved,
+)
+from domain.ticket import LIFECYCLE, evolve
+from scripts.lifecycle import diagram
+from tests.spec import ALICE, BOB, FOLLOW_UP, NOW, OTHER, TICKET, folded, opened
+
+LIFE = (
+    opened(tags=("a",), sla=SlaTargets(30, None)),
+    FollowerAdded("bob"),
+    TicketLinked("relates", OTHER),
+)
+WORKED_ON = (*LIFE, TicketAssigned("alice"))
+STATES = {
+    "new": LIFE,
+    "open": WORKED_ON,
+    "pending": (*WORKED_ON, StatusUpdated("pending", "a photo", None)),
+    "on_hold": (*WORKED_ON, StatusUpdated("on_hold", "parts", None)),
+    "resolved": (*WORKED_ON, TicketResolved("toner")),
+    "closed": (*WORKED_ON, TicketResolved("toner"), TicketClosed(None)),
+}
+
+TABLE: list[tuple[Actor, Command, list[str]]] = [
+    # by, command, and what comes of it in: new, open, pending, on_hold, resolved, closed
+    # a state: the ticket is in it then; an event (| on the other ticket): it happens, and the
+    # state stays; "-": nothing happens; anything else: refused with this code
+    (ALICE, OpenTicket(subject="x", requester="bob"), ["ticket_exists"] * 6),
+    (
+        ALICE,
+        UpdateStatus(status="open"),
+        ["open", "-", "open", "open", "transition_refused", "ticket_closed"],
+    ),
+    (
+        ALICE,
+        UpdateStatus(status="pending", reason="a call"),
+        ["pending", "pending", "StatusUpdated", "pending", "transition_refused", "ticket_closed"],
+    ),
+    (
+        ALICE,
+        UpdateStatus(status="on_hold", reason="a call"),
+        ["on_hold", "on_hold", "on_hold", "StatusUpdated", "transition_refused", "ticket_closed"],
+    ),
+    (ALICE, UpdateStatus(status="pending"), [*["needs_reason"] * 5, "ticket_closed"]),
+    (ALICE, UpdateStatus(status="new"), [*["cannot_return_to_new"] * 5, "ticket_closed"]),
+    (ALICE, UpdateStatus(status="resolved"), [*["cannot_resolve_by_status"] * 5, "ticket_closed"]),
+    (ALICE, UpdateStatus(status="closed"), [*["cannot_close_by_status"] * 5, "ticket_closed"]),
+    (
+        ALICE,
+        ResolveTicket(resolution="paper"),
+        [
+            "needs_assignee",
+            "resolved",
+            "resolved",
+            "resolved",
+            "transition_refused",
+            "ticket_closed",
+        ],
+    ),
+    (
+        ALICE,
+        ResolveTicket(resolution="toner"),
+        ["needs_assignee", "resolved", "resolved", "resolved", "-", "ticket_closed"],
+    ),
+    (
+        ALICE,
+        ReopenTicket(),
+        [
+            "transition_refused",
+            "transition_refused",
+            "transition_refused",
+            "transition_refused",
+            "open",
+            "ticket_closed",
+        ],
+    ),
+    (
+        ALICE,
+        CloseTicket(),
+        [
+            "needs_resolution_or_reason",
+            "needs_resolution_or_reason",
+            "needs_resolution_or_reason",
+            "needs_resolution_or_reason",
+            "closed",
+            "-",
+        ],
+    ),
+    (ALICE, CloseTicket(reason="spam"), [*["closed"] * 5, "ticket_closed"]),
+    (ALICE, MergeTicket(into=OTHER), [*["closed"] * 5, "ticket_closed"]),
+    (ALICE, MergeTicket(into=TICKET), ["merge_into_itself"] * 6),
+    (
+        ALICE,
+        AssignTicket(assignee="carol"),
+        [
+            "open",
+            "TicketAssigned",
+            "TicketAssigned",
+            "TicketAssigned",
+            "TicketAssigned",
+            "ticket_closed",
+        ],
+    ),
+    (ALICE, AssignTicket(assignee="alice"), ["open", "-", "-", "-", "-", "ticket_closed"]),
+    (
+        ALICE,
+        UnassignTicket(),
+        [
+            "-",
+            "TicketUnassigned",
+            "TicketUnassigned",
+            "TicketUnassigned",
+            "TicketUnassigned",
+            "ticket_closed",
+        ],
+    ),
+    (
+        ALICE,
+        MoveToGroup(group="network"),
+        [
+            "TicketMovedToGroup",
+            "TicketMovedToGroup+TicketUnassigned",
+            "TicketMovedToGroup+TicketUnassigned",
+            "TicketMovedToGroup+TicketUnassigned",
+            "TicketMovedToGroup+TicketUnassigned",
+            "ticket_closed",
+        ],
+    ),
+    (ALICE, ChangePriority(priority="high"), [*["PriorityChanged"] * 5, "ticket_closed"]),
+    (ALICE, ChangeSubject(subject="Jam!"), [*["SubjectChanged"] * 5, "ticket_closed"]),
+    (ALICE, ChangeRequester(requester="carol"), [*["RequesterChanged"] * 5, "ticket_closed"]),
+    (
+        ALICE,
+        Reply(body="On it."),
+        ["open", "AgentReplied", "AgentReplied", "AgentReplied", "AgentReplied", "ticket_closed"],
+    ),
+    (
+        BOB,
+        Reply(body="Hello?"),
+        [
+            "RequesterReplied",
+            "RequesterReplied",
+            "open",
+            "RequesterReplied",
+            "open",
+            "TicketLinked | TicketOpened+TicketLinked",
+        ],
+    ),
+    (ALICE, AddNote(body="Odd."), [*["NoteAdded"] * 5, "ticket_closed"]),
+    (ALICE, AddTags(tags=("b",)), ["TagsAdded"] * 6),
+    (ALICE, RemoveTags(tags=("a",)), ["TagsRemoved"] * 6),
+    (ALICE, SetField(key="floor", value=3), [*["FieldSet"] * 5, "ticket_closed"]),
+    (ALICE, FollowTicket(follower="carol"), [*["FollowerAdded"] * 5, "ticket_closed"]),
+    (ALICE, UnfollowTicket(follower="bob"), [*["FollowerRemoved"] * 5, "ticket_closed"]),
+    (
+        ALICE,
+        Attach(name="x", media_type="a/b", size_bytes=1, sha256="0" * 64),
+        [*["FileAttached"] * 5, "ticket_closed"],
+    ),
+    (ALICE, LinkTicket(relation="blocks", ticket=OTHER), ["TicketLinked | TicketLinked"] * 6),
+    (ALICE, LinkTicket(relation="blocks", ticket=TICKET), ["link_to_itself"] * 6),
+    (
+        ALICE,
+        UnlinkTicket(relation="relates", ticket=OTHER),
+        ["TicketUnlinked | TicketUnlinked"] * 6,
+    ),
+    (
+        BOB,
+        RateTicket(score=5),
+        [
+            "not_resolved",
+            "not_resolved",
+            "not_resolved",
+            "not_resolved",
+            "TicketRated",
+            "TicketRated",
+        ],
+    ),
+    (ALICE, RateTicket(score=5), ["not_the_requester"] * 6),
+    (
+        ALICE,
+        MarkSlaBreach(target="first_response"),
+        ["SlaBreached", "SlaBreached", "sla_not_due", "SlaBreached", "sla_not_due", "sla_not_due"],
+    ),
+    (ALICE, MarkSlaBreach(target="resolution"), ["sla_not_due"] * 6),
+]
+
+
+def outcome(state, actor, command):
+    ticket = folded(*STATES[state])
+    context = Context(
+        now=NOW, actor=actor, ticket_id=TICKET, other=folded(opened()), follow_up_id=FOLLOW_UP
+    )
+    try:
+        decision = decide(ticket, command, context)
+    except Refusal as refusal:
+        return refusal.code
+    after = ticket
+    for event in decision.events:
+        after = evolve(after, event, NOW)
+    if after.status != ticket.status:
+        return after.status
+    here, there = [
+        "+".join(type(event).__name__ for event in events)
+        for events in (decision.events, decision.elsewhere)
+    ]
+    return f"{here} | {there}" if there else here or "-"
+
+
+@pytest.mark.parametrize(("actor", "command", "expected"), TABLE, ids=repr)
+def test_every_command_in_every_state(actor, command, expected):
+    assert [outcome(state, actor, command) for state in STATES] == expected
+
+
+def test_the_table_has_every_command_and_every_state():
+    assert {verb(type(command)) for _, command, _ in TABLE} == set(COMMANDS)
+    assert set(STATES) == set(LIFECYCLE)
+    assert all(folded(*past).status == state for state, past in STATES.items())
+
+
+def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
+    """From the outcomes above, the lifecycle comes out again."""
+    found: dict[str, dict[str, set[str]]] = {state: {} for state in STATES}
+    for _, command, outcomes in TABLE:
+        for state, came_of_it in zip(STATES, outcomes, strict=True):
+            if came_of_it in STATES and came_of_it != state:
+                found[state].setdefault(verb(type(command)), set()).add(came_of_it)
+    assert found == {
+        state: {w: set(to) for w, to in ways.items()} for state, ways in LIFECYCLE.items()
+    }
+
+
+def test_the_diagram_in_the_docs_is_made_from_the_lifecycle():
+    page = Path(__file__).parents[2] / "docs" / "lifecycle.md"
+    assert diagram() in page.read_text()

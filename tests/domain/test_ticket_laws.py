@@ -1,0 +1,275 @@
+"""What holds for every ticket, whatever is done to it and to others."""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import get_args
+from uuid import UUID, uuid5
+
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from api.commands.ticket_cache import Stream
+from domain.commands import (
+    AddNote,
+    AssignTicket,
+    CloseTicket,
+    Command,
+    MarkSlaBreach,
+    OpenTicket,
+    RateTicket,
+    Reply,
+    ResolveTicket,
+    other_ticket,
+    verb,
+)
+from domain.decisions import Context, Decision, decide
+from domain.desk import Desk, SlaPolicy
+from domain.errors import HistoryError, Refusal
+from domain.events import (
+    Actor,
+    AgentReplied,
+    NoteAdded,
+    Relation,
+    RequesterReplied,
+    Status,
+    TicketEvent,
+    TicketReopened,
+    decode,
+    encode,
+)
+from domain.ticket import LIFECYCLE, OPPOSITE, Link, Ticket, clock_at, evolve
+from eventstore.event_document import EMPTY, CommandRef, Envelope, Metadata, chained
+from projections.views import tickets
+from tests.spec import ALICE, NOW, TICKET, folded, opened
+from tests.strategies import actors, changes, commands, desks, ids, openings
+
+MESSAGES = (AgentReplied, RequesterReplied, NoteAdded)
+NOT_OF_A_KIND = (Reply, AddNote)  # saying a thing twice is two messages
+
+
+class Tickets(RuleBasedStateMachine):
+    """Some tickets of one desk, decided on and folded as the handler does it, but purely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: datetime = NOW
+        self.desk: Desk = Desk(sla={"normal": SlaPolicy(first_response_minutes=30)})
+        self.tickets: dict[UUID, Ticket] = {}
+        self.streams: dict[UUID, list[tuple[TicketEvent, datetime]]] = {}
+
+    @initialize(first=openings, second=openings)
+    def begin(self, first: OpenTicket, second: OpenTicket) -> None:
+        for n, opening in enumerate((first, second), start=1):
+            self.submit(UUID(int=n), opening, Actor("bob", "requester"))
+
+    @rule(desk=desks)
+    def set_up(self, desk: Desk) -> None:
+        self.desk = desk
+
+    @rule(minutes=st.integers(0, 500))
+    def wait(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+
+    @rule(ticket_id=ids, opening=openings, actor=actors)
+    def open(self, ticket_id: UUID, opening: OpenTicket, actor: Actor) -> None:
+        self.submit(ticket_id, opening, actor)
+
+    @rule(ticket_id=ids, moves=st.lists(st.tuples(changes, actors), min_size=5, max_size=10))
+    def change(self, ticket_id: UUID, moves: list[tuple[Command, Actor]]) -> None:
+        for command, actor in moves:
+            self.submit(ticket_id, command, actor)
+
+    @rule(ticket_id=ids, closed=st.booleans())
+    def solve(self, ticket_id: UUID, closed: bool) -> None:
+        """What chance finds rarely: all that it takes, in order."""
+        alice = Actor("alice", "agent")
+        self.submit(ticket_id, AssignTicket(assignee="alice"), alice)
+        self.submit(ticket_id, ResolveTicket(resolution="Done."), alice)
+        if closed:
+            self.submit(ticket_id, CloseTicket(), alice)
+
+    @rule(ticket_id=ids, score=st.integers(1, 5))
+    def hear_the_requester(self, ticket_id: UUID, score: int) -> None:
+        if (ticket := self.tickets.get(ticket_id)) is not None:
+            requester = Actor(ticket.requester, "requester")
+            self.submit(ticket_id, RateTicket(score=score), requester)
+            self.submit(ticket_id, Reply(body="Hello?"), requester)
+
+    @rule()
+    def keep_time(self) -> None:
+        for ticket_id, ticket in list(self.tickets.items()):
+            for target in clock_at(ticket, self.now).overdue:
+                self.submit(ticket_id, MarkSlaBreach(target=target), Actor("clock", "system"))
+                assert target in self.tickets[ticket_id].sla.breached
+
+    def submit(self, ticket_id: UUID, command: Command, actor: Actor) -> None:
+        before = dict(self.tickets)
+        try:
+            decision = self.decide(ticket_id, command, actor)
+        except Refusal as refusal:
+            with pytest.raises(type(refusal)):  # L6: the same again
+                self.decide(ticket_id, command, actor)
+            return
+        assert self.decide(ticket_id, command, actor) == decision  # L6
+        elsewhere = other_ticket(command) or self.follow_up_id(ticket_id)
+        self.happen(ticket_id, decision.events)
+        self.happen(elsewhere, decision.elsewhere)
+        assert decision.events or not decision.elsewhere
+        self.check_moves(before, ticket_id, command)
+        self.check_closed(before, ticket_id)
+        if not isinstance(command, NOT_OF_A_KIND):
+            with suppress(Refusal):  # the same command again yields nothing or a refusal
+                assert self.decide(ticket_id, command, actor) == Decision()
+
+    def decide(self, ticket_id: UUID, command: Command, actor: Actor) -> Decision:
+        other_id = other_ticket(command)
+        context = Context(
+            now=self.now,
+            actor=actor,
+            ticket_id=ticket_id,
+            desk=self.desk,
+            other=None if other_id is None else self.tickets.get(other_id),
+            follow_up_id=self.follow_up_id(ticket_id),
+        )
+        return decide(self.tickets.get(ticket_id), command, context)
+
+    def follow_up_id(self, ticket_id: UUID) -> UUID:
+        return uuid5(ticket_id, str(len(self.streams.get(ticket_id, ()))))
+
+    def happen(self, ticket_id: UUID, events: tuple[TicketEvent, ...]) -> None:
+        for event in events:
+            assert decode(*encode(event, "bob")[:3]) == event  # L10
+            before = self.tickets.get(ticket_id)
+            after = evolve(before, event, self.now)
+            assert after != before or isinstance(event, MESSAGES)  # no event is without effect
+            self.tickets[ticket_id] = after
+            self.streams.setdefault(ticket_id, []).append((event, self.now))
+
+    def check_moves(self, before: dict[UUID, Ticket], ticket_id: UUID, command: Command) -> None:
+        """Every change of status stands in the lifecycle, and is of the command's own ticket."""
+        for id_, ticket in before.items():
+            status = self.tickets[id_].status
+            if status != ticket.status:
+                assert id_ == ticket_id
+                assert status in LIFECYCLE[ticket.status][verb(type(command))]
+
+    def check_closed(self, before: dict[UUID, Ticket], ticket_id: UUID) -> None:
+        """After closing, only tags, links, a rating and the clock's record change."""
+        old = before.get(ticket_id)
+        if old is not None and old.status == "closed":
+            new = self.tickets[ticket_id]
+            same = {"tags": old.tags, "links": old.links, "rating": old.rating, "sla": old.sla}
+            assert replace(new, **same) == old  # type: ignore[arg-type]
+            assert not new.sla.running
+
+    @invariant()
+    def no_ticket_contradicts_itself(self) -> None:
+        for ticket in self.tickets.values():
+            waits = ticket.status in ("pending", "on_hold")
+            assert (ticket.waiting_reason is not None) == waits
+            assert ticket.resume_at is None or waits
+            assert ticket.status != "resolved" or ticket.resolution is not None
+            assert ticket.close_reason is None or ticket.status == "closed"
+            assert ticket.status != "new" or ticket.assignee is None
+            assert ticket.rating is None or 1 <= ticket.rating.score <= 5
+            for names in (ticket.tags, ticket.followers):
+                assert list(names) == sorted(set(names))
+            for things in (ticket.links, ticket.attachments):
+                assert len(things) == len(set(things))
+
+    @invariant()
+    def links_hold_on_both_sides(self) -> None:
+        for ticket_id, ticket in self.tickets.items():
+            for link in ticket.links:
+                assert link.ticket != ticket_id
+                assert Link(OPPOSITE[link.relation], ticket_id) in self.tickets[link.ticket].links
+
+    @invariant()
+    def nobody_is_above_and_below_another(self) -> None:
+        for ticket in self.tickets.values():
+            relations = [link.relation for link in ticket.links]
+            assert relations.count("parent") <= 1
+            assert relations.count("merged_into") <= 1
+            for link in ticket.links:
+                opposite = OPPOSITE[link.relation]
+                if opposite != link.relation:
+                    assert Link(opposite, link.ticket) not in ticket.links
+
+    @invariant()
+    def merged_tickets_are_closed_and_go_on_in_others(self) -> None:
+        for ticket in self.tickets.values():
+            if any(link.relation == "merged_into" for link in ticket.links):
+                assert (ticket.status, ticket.close_reason) == ("closed", "merged")
+
+    @invariant()
+    def the_clock_runs_when_it_is_our_turn(self) -> None:
+        for ticket_id, ticket in self.tickets.items():
+            clock = ticket.sla
+            last = self.streams[ticket_id][-1][1]
+            over = ticket.resume_at is not None and ticket.resume_at <= last
+            assert clock.running == (over or ticket.status in ("new", "open", "on_hold"))
+            assert clock.elapsed_ms >= 0
+            assert all(at <= self.now for at in (*clock.overdue.values(), *clock.breached.values()))
+            assert not clock.overdue.keys() & clock.breached.keys()
+            assert not clock.due().keys() & (clock.overdue.keys() | clock.breached.keys())
+
+    @invariant()
+    def every_ticket_is_the_fold_of_its_stream(self) -> None:
+        """L6, L7: and a fold of what was stored is the same."""
+        for ticket_id, stream in self.streams.items():
+            ticket = None
+            for event, at in stream:
+                ticket = evolve(ticket, decode(*encode(event, "bob")[:3]), at)
+            assert ticket == self.tickets[ticket_id]
+
+
+Tickets.TestCase.settings = settings(max_examples=120, stateful_step_count=30)
+TestTickets = Tickets.TestCase
+
+
+def test_the_lifecycle_is_reachable_and_ends_where_it_should():
+    assert set(LIFECYCLE) == set(get_args(Status))
+    reached = {to for ways in LIFECYCLE.values() for targets in ways.values() for to in targets}
+    assert reached == set(get_args(Status)) - {"new"}
+    assert LIFECYCLE["closed"] == {}
+    assert all("closed" not in ways.get("update_status", ()) for ways in LIFECYCLE.values())
+
+
+def sealed_stream(length: int) -> list[Envelope]:
+    events: list[TicketEvent] = [opened(), *(NoteAdded(f"{n}") for n in range(1, length))]
+    about = Metadata(ALICE, CommandRef("k", "f"))
+    return chained(TICKET, EMPTY, [encode(event, "bob") for event in events], about, NOW, NOW)
+
+
+@pytest.mark.parametrize("command", get_args(Command))
+def test_every_command_is_tried(command):
+    """A command that these strategies forget would break no law here."""
+    find(commands, lambda one: isinstance(one, command), settings=settings(max_examples=5000))
+
+
+def test_every_relation_has_its_opposite():
+    assert set(OPPOSITE) == set(get_args(Relation))
+    assert all(OPPOSITE[OPPOSITE[relation]] == relation for relation in OPPOSITE)
+
+
+def test_a_history_must_begin_with_the_opening_and_only_once():
+    with pytest.raises(HistoryError, match="TicketReopened before the ticket was opened") as early:
+        evolve(None, TicketReopened(None), NOW)
+    assert early.value.code == "not_opened"
+    with pytest.raises(HistoryError, match="twice") as again:
+        evolve(folded(opened()), opened(), NOW)
+    assert again.value.code == "opened_twice"
+
+
+@given(st.permutations(range(4)), st.integers(0, 3))
+def test_events_out_of_order_or_missing_are_an_error(order, missing):
+    """L8: whoever folds a stream notices; no fold makes sense of half a history."""
+    stream = sealed_stream(4)
+    wrong = [stream[n] for n in order if n != missing]
+    if [e.version for e in wrong] != list(range(1, len(wrong) + 1)):
+        for fold in (lambda: Stream(TICKET).extend(wrong), lambda: tickets.fold(None, wrong)):
+            with pytest.raises(HistoryError):
+                fold()

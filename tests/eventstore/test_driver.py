@@ -1,0 +1,138 @@
+"""Several collections written to at once, by either driver."""
+
+import asyncio
+import traceback
+
+import pytest
+from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
+from pymongo.errors import DuplicateKeyError, NetworkTimeout, OperationFailure
+
+from api.settings import Settings
+from eventstore.mongo import driver
+from eventstore.mongo.driver import DatabaseTooOld
+from scripts import console
+
+
+@pytest.fixture
+async def written(any_database):
+    """A database with a document in each of two collections; their names as writes name them."""
+    both = [any_database.collection(name) for name in ("ones", "others")]
+    for collection in both:
+        await collection.insert_one({"_id": 1, "n": 0})
+    return any_database, *(collection.full_name for collection in both)
+
+
+async def contents(database):
+    return [
+        {d["_id"]: d.get("n") async for d in database.collection(name).find()}
+        for name in ("ones", "others")
+    ]
+
+
+async def test_what_finds_or_makes_its_document_is_counted(written):
+    database, ones, others = written
+    writes = [
+        InsertOne({"_id": 2, "n": 2}, namespace=ones),
+        UpdateOne({"_id": 1, "n": 0}, {"$inc": {"n": 1}}, namespace=ones),
+        UpdateOne({"_id": 3}, {"$inc": {"n": 3}}, upsert=True, namespace=others),
+        ReplaceOne({"_id": 1, "n": 0}, {"n": 7}, namespace=others),
+    ]
+    assert await database.write(writes) == 4
+    assert await contents(database) == [{1: 1, 2: 2}, {1: 7, 3: 3}]
+    missing = [
+        ReplaceOne({"_id": 1, "n": 0}, {"n": 8}, namespace=ones),
+        UpdateOne({"_id": 9}, {"$inc": {"n": 1}}, namespace=others),
+        DeleteOne({"_id": 3, "n": 4}, namespace=others),
+        DeleteOne({"_id": 3, "n": 3}, namespace=others),
+    ]
+    assert await database.write(missing) == 1
+    assert await contents(database) == [{1: 1, 2: 2}, {1: 7}]
+    assert await database.write([]) == 0
+
+
+async def test_a_document_that_is_there_is_a_duplicate(written):
+    """L2: as of a single write, and nothing of a transaction is left."""
+    database, ones, others = written
+
+    async def work(session):
+        assert await database.collection("ones").find_one({"_id": 1}, session=session)
+        insert = InsertOne({"_id": 1}, namespace=ones)
+        change = UpdateOne({"_id": 1}, {"$inc": {"n": 1}}, namespace=others)
+        await database.write([change, insert], session)
+
+    with pytest.raises(DuplicateKeyError):
+        await database.in_transaction(work)
+    assert await contents(database) == [{1: 0}, {1: 0}]
+
+
+async def test_what_is_changed_by_another_is_changed_again(written):
+    """L7: of two transactions that want the same document one is done first, and one again."""
+    database, ones, others = written
+    tries = 0
+    both_have_read = asyncio.Barrier(2)
+
+    async def work(session):
+        nonlocal tries
+        tries += 1
+        found = await database.collection("ones").find_one({"_id": 1}, session=session)
+        if tries <= 2:
+            await both_have_read.wait()
+        more = {"$set": {"n": found["n"] + 1}}
+        writes = [UpdateOne({"_id": 1}, more, namespace=name) for name in (ones, others)]
+        assert await database.write(writes, session) == 2
+
+    await asyncio.gather(*(database.in_transaction(work) for _ in range(2)))
+    assert tries > 2
+    assert await contents(database) == [{1: 2}, {1: 2}]
+
+
+async def test_what_cannot_be_written_is_said(written):
+    database, ones, _ = written
+    with pytest.raises(OperationFailure) as refused:
+        await database.write([UpdateOne({"_id": 1}, {"$push": {"n": 1}}, namespace=ones)])
+    assert refused.value.code == 2
+    assert "must be an array" in str(refused.value)
+
+
+async def test_an_error_tells_nothing_of_what_was_to_be_written(written):
+    """For what a projector fails of is shown to operators, and logged."""
+    database, ones, _ = written
+    secret = {"_id": 1, "preview": "private words"}
+    for write in (
+        InsertOne(secret, namespace=ones),
+        UpdateOne({"_id": 1}, {"$set": secret, "$push": {"n": 1}}, namespace=ones),
+    ):
+        with pytest.raises(OperationFailure) as refused:
+            await database.write([write])
+        told = "".join(traceback.format_exception(refused.value)) + str(refused.value.details)
+        assert "private" not in told
+
+
+async def test_a_database_that_cannot_do_this_is_refused_at_the_start(
+    server_url, tmp_path, monkeypatch
+):
+    settings = Settings(mongodb_url=server_url, data_dir=tmp_path)
+    async with console.database(settings):
+        pass
+    monkeypatch.setattr(driver, "_OLDEST_WIRE_VERSION", 1_000)
+    with pytest.raises(DatabaseTooOld, match=r"MongoDB 8\.0 or later"):
+        async with console.database(settings):
+            pass
+
+
+async def test_a_transaction_that_fails_again_and_again_is_given_up(any_database, monkeypatch):
+    """After some tries, and not only when the drivers' two minutes are over."""
+    monkeypatch.setattr("eventstore.mongo.driver.TRANSACTION_SECONDS", 0.3)
+    tries = 0
+
+    async def work(session):
+        nonlocal tries
+        tries += 1
+        await any_database.collection("things").insert_one({"_id": tries}, session=session)
+        await asyncio.sleep(0.05)
+        raise OperationFailure("busy", 112, {"errorLabels": ["TransientTransactionError"]})
+
+    with pytest.raises(NetworkTimeout, match="busy"):
+        await any_database.in_transaction(work)
+    assert tries > 1
+    assert await any_database.collection("things").find_one({}) is None

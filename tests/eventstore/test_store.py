@@ -1,0 +1,259 @@
+"""The store's contract, on a real database, once by each driver."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from bson.decimal128 import Decimal128
+from pymongo.monitoring import CommandListener, register
+
+from api.commands.handler import Handler, Submission
+from domain.commands import AddTags, AssignTicket, MoveToGroup, OpenTicket
+from domain.errors import CasebookError
+from domain.events import Actor, EventData
+from eventstore.event_document import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
+from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
+from eventstore.log import COLLECTION, Change, EventStore
+from eventstore.mongo.driver import Database, connect
+from projections.replay.generations import Generations
+from scripts.soak.patience import patience
+from tests.projecting import caught_up, open_some, rebuilt, running
+from tests.scripts.test_mongo_users import needed_for_each
+from tests.spec import ALICE
+
+OPENING = OpenTicket(subject="x", requester="bob")
+ABOUT = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
+
+
+def happened(ticket_id: UUID, n: int = 1, after: Head = EMPTY) -> list[Envelope]:
+    now = utc_now()
+    events = [EventData("Happened", 1, {"n": i}) for i in range(n)]
+    return chained(ticket_id, after, events, ABOUT, now, now)
+
+
+def head(events: list[Envelope]) -> Head:
+    return Head(events[-1].version, events[-1].hash)
+
+
+@pytest_asyncio.fixture
+async def log(any_database: Database) -> AsyncIterator[EventStore]:
+    made = EventStore(any_database)
+    await made.prepare()
+    yield made
+
+
+async def test_no_events_are_refused_by_name(database):
+    """By whatever way they would be written."""
+    for store in (
+        EventStore(database),
+        EventStore(database, group_commit=False),
+        EventStore(database, "person_events", sealing=False),
+    ):
+        with pytest.raises(NothingToAppend) as refused:
+            await store.append([])
+        assert refused.value.code == "nothing_to_append"
+    assert await database.collections() == {}
+
+
+async def test_what_is_appended_is_read_back_in_order(log):
+    ticket = uuid4()
+    first = happened(ticket, 3)
+    second = happened(ticket, 1, head(first))
+    await log.append(first)
+    await log.append(second)
+    assert await log.load(ticket) == [*first, *second]
+    assert await log.load(ticket, after=2) == [first[2], *second]
+    assert await log.load(ticket, after=1, limit=2) == [first[1], first[2]]
+    assert await log.load(uuid4()) == []
+
+
+async def test_a_version_is_taken_once(log):
+    """L2: the second writer of a version is told so, and nothing of his is stored."""
+    ticket = uuid4()
+    mine = happened(ticket)
+    await log.append(mine)
+    for theirs in (happened(ticket), happened(ticket, 2)):
+        with pytest.raises(VersionConflict):
+            await log.append(theirs)
+    assert await log.load(ticket) == mine
+
+
+async def test_the_events_of_a_command_are_stored_all_or_not_at_all(log):
+    """L4: the second of three collides, and the first and third are not there."""
+    ticket = uuid4()
+    first = happened(ticket)
+    await log.append(first)
+    colliding = happened(ticket, 3)
+    with pytest.raises(VersionConflict):
+        await log.append(colliding)
+    late = happened(ticket, 3, Head(5, b""))
+    await log.append(happened(ticket, 1, Head(6, b"")))
+    with pytest.raises(VersionConflict):
+        await log.append(late)
+    assert [e.version for e in await log.load(ticket)] == [1, 7]
+
+
+async def test_of_many_writers_one_wins_each_version(log):
+    """L2: 20 writers race for 10 versions; each version is written by exactly one."""
+    ticket = uuid4()
+    won: list[int] = []
+
+    async def write() -> None:
+        while True:
+            stream = await log.load(ticket)
+            if len(stream) >= 10:
+                return
+            mine = happened(ticket, 1, head(stream) if stream else EMPTY)
+            try:
+                await log.append(mine)
+            except VersionConflict:
+                continue
+            won.append(mine[0].version)
+
+    await asyncio.gather(*(write() for _ in range(20)))
+    versions = [e.version for e in await log.load(ticket)]
+    assert versions == list(range(1, len(versions) + 1))
+    assert sorted(won) == versions
+
+
+async def test_a_scan_gives_every_event_once(log):
+    tickets = [uuid4() for _ in range(5)]
+    for ticket in tickets:
+        await log.append(happened(ticket, 3))
+    seen = [(e.ticket_id, e.version) async for e in log.scan()]
+    assert sorted(seen) == sorted((t, v) for t in tickets for v in (1, 2, 3))
+    assert await log.count() == await log.count(exact=True) == 15
+
+
+async def test_watching_brings_what_is_written_after_the_token(log):
+    """L8: a token taken before, then writes, then a watch: nothing is missing, order holds."""
+    ticket = uuid4()
+    before = happened(ticket)
+    await log.append(before)
+    token = await log.position()
+    later = happened(ticket, 3, head(before))
+    await log.append(later)
+    async with log.watch(token) as feed:
+        got = await _take(feed, 2)
+        assert [c.envelope for c in got] == later[:2]
+    async with log.watch(got[-1].token) as feed:
+        assert [c.envelope for c in await _take(feed, 1)] == later[2:]
+        assert feed.token is not None
+
+
+async def _take(feed, n):
+    got: list[Change] = []
+    async with asyncio.timeout(patience(20)):
+        while len(got) < n:
+            change = await feed.next()
+            if change is not None:
+                got.append(change)
+    return got
+
+
+async def test_a_token_that_nobody_knows_is_history_lost(log):
+    """L8: never a silent start from now."""
+    with pytest.raises(HistoryLost):
+        async with log.watch({"_data": "00" * 20}) as feed:
+            await feed.next()
+
+
+async def test_a_database_that_does_not_answer_is_said_to_be_unavailable(monkeypatch):
+    monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
+    nobody = connect("mongodb://127.0.0.1:9/")
+    log = EventStore(nobody)
+    with pytest.raises(StoreUnavailable):
+        await log.append(happened(uuid4()))
+    with pytest.raises(StoreUnavailable):
+        await log.load(uuid4())
+    await nobody.close()
+
+
+@pytest.mark.parametrize("url", ["http://x", "mongodb://", "mongodb://h:99999", "mongodb://h/?x"])
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_a_bad_url_is_an_error_that_says_so(url, driver):
+    with pytest.raises(CasebookError, match="database URL"):
+        connect(url, driver)
+
+
+class Overheard(CommandListener):
+    """Every command that the drivers send about the log."""
+
+    def __init__(self):
+        self.about_the_log: set[str] = set()
+
+    def started(self, event):
+        if event.command.get(event.command_name) == COLLECTION or (
+            event.command_name == "getMore" and event.command.get("collection") == COLLECTION
+        ):
+            self.about_the_log.add(event.command_name)
+        if event.command_name == "bulkWrite":
+            written = needed_for_each(event.command)
+            self.about_the_log |= {action for action, name in written if name == COLLECTION}
+
+    def succeeded(self, event): ...
+
+    def failed(self, event): ...
+
+
+async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path):
+    """L1: what goes over the wire, through commands, conflicts, projection, rebuild and export."""
+    overheard = Overheard()
+    register(overheard)
+    address, _, options = server_url.partition("?")
+    database = connect(f"{address.rstrip('/')}/test_overheard?{options}")
+    made = EventStore(database)
+    await made.prepare()
+    database = (await Generations(database).prepare()).of(database)
+    handler, other, ticket = Handler(made), Handler(made), uuid4()
+    await handler.handle(ticket, Submission(command=OPENING, actor=ALICE))
+    for n in range(3):
+        for one in (handler, other):
+            tags = AddTags(tags=(f"t{n}", f"u{id(one)}"))
+            await one.handle(ticket, Submission(command=tags, actor=ALICE))
+    await handler.handle(ticket, Submission(command=AssignTicket(assignee="a"), actor=ALICE))
+    await handler.handle(ticket, Submission(command=MoveToGroup(group="g"), actor=ALICE))
+    async with running(database):
+        await caught_up(database, made)
+        await rebuilt(database)
+    async with made.watch(None) as feed:
+        await feed.next()
+    documents = [document async for document in made.in_order()]
+    await made.restore(documents)
+    await made.heads()
+    await database.client.drop_database("test_overheard")
+    await database.close()
+    reading = {
+        "find",
+        "getMore",
+        "aggregate",
+        "count",
+        "killCursors",
+        "listIndexes",
+        "createIndexes",
+    }
+    assert "insert" in overheard.about_the_log
+    assert overheard.about_the_log - reading <= {"insert", "createIndexes"}
+
+
+async def test_the_log_has_no_second_unique_index_to_trip_over(log, any_database):
+    indexes = await any_database.collection(COLLECTION).index_information()
+    unique = {name for name, index in indexes.items() if index.get("unique")}
+    assert set(indexes) == {"_id_", "ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"}
+    assert unique - {"_id_"} == {"ticket_id_1_version_1"}
+    assert indexes["ticket_id_1_version_1"]["unique"]
+
+
+async def test_heads_of_short_streams_are_told_where_they_can_be(store, database):
+    """Law L9: whoever is told nothing reads the events themselves."""
+    ids = await open_some(store, 5, versions=3)
+    stranger = uuid4()
+    assert await store.short_heads([*ids, stranger], 3) == {**dict.fromkeys(ids, 3), stranger: 0}
+    for ticket, version in zip(ids, (3.0, Decimal128("3"), "3"), strict=False):
+        await database.collection("ticket_events").update_one(
+            {"ticket_id": ticket, "version": 3}, {"$set": {"version": version}}
+        )
+    assert await store.short_heads(ids, 3) == dict.fromkeys(ids[3:], 3)
+    assert await store.short_heads(ids[3:], 2) == {}

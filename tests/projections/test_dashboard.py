@@ -1,0 +1,239 @@
+"""The dashboard: counters, past days, series, quantiles (L7)."""
+
+import asyncio
+from collections import Counter
+from datetime import date, datetime, timedelta
+from math import ceil
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.commands.handler import Handler, Submission
+from domain.commands import (
+    AssignTicket,
+    ChangePriority,
+    CloseTicket,
+    Command,
+    MoveToGroup,
+    OpenTicket,
+    RateTicket,
+    ReopenTicket,
+    Reply,
+    ResolveTicket,
+    UpdateStatus,
+)
+from domain.events import Actor
+from projections.projector.projector import Projector
+from projections.views import dashboard
+from projections.views.counters import Counters
+from tests.api.test_api import serving
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import caught_up, open_some, running
+from tests.spec import ALICE, BOB, NOW
+
+DAY = timedelta(days=1)
+NASTY = 'a.b|$c %41 "ü" /-'
+
+
+@pytest.fixture
+async def month(database, store):
+    """Some tickets' lives over a month, with their history as plain rows to count over."""
+    handler = Handler(store)
+    first = NOW - 30 * DAY
+    for n in range(12):
+        at = first + n * DAY
+        ticket = uuid4()
+        opening = OpenTicket(
+            subject="x", requester="bob", group=("print", NASTY, None)[n % 3], priority="high"
+        )
+        story: list[tuple[Command, Actor, datetime]] = [(opening, BOB, at)]
+        story.append((AssignTicket(assignee="alice"), ALICE, at + DAY / 24))
+        story.append((Reply(body="Hm."), ALICE, at + (n + 1) * DAY / 24))
+        if n % 2:
+            story.append((UpdateStatus(status="pending", reason="?"), ALICE, at + 2 * DAY))
+        if n % 3 == 0:
+            story.append((MoveToGroup(group="network"), ALICE, at + 3 * DAY))
+            story.append((AssignTicket(assignee=NASTY), ALICE, at + 3 * DAY))
+        if n % 4:
+            story.append((ResolveTicket(resolution="done"), ALICE, at + (n + 3) * DAY))
+        if n == 5:
+            story.append((ReopenTicket(reason="no"), BOB, at + (n + 4) * DAY))
+            story.append((ChangePriority(priority="low"), ALICE, at + (n + 5) * DAY))
+            story.append((ResolveTicket(resolution="now"), ALICE, at + (n + 6) * DAY))
+        if n % 4 == 1:
+            story.append((RateTicket(score=1 + n % 5), BOB, at + (n + 7) * DAY))
+            story.append((CloseTicket(), ALICE, at + (n + 8) * DAY))
+        for command, actor, when in story:
+            submission = Submission(command=command, actor=actor, occurred_at=when)
+            await handler.handle(ticket, submission)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+    return first
+
+
+async def as_it_stood(database, day: date):
+    """Fold the events of days up to one by hand: what was open, and in what state."""
+    found = await database.collection("ticket_events").find().sort("version", 1).to_list()
+    tickets: dict[object, dict[str, Any]] = {}
+    for event in sorted(found, key=lambda e: e["version"]):
+        if event["occurred_at"].date() > day:
+            continue
+        ticket = tickets.setdefault(event["ticket_id"], {})
+        data, kind = event["data"], event["type"]
+        if kind == "TicketOpened":
+            opened_on = event["occurred_at"].date()
+            ticket |= {"status": "new", "assignee": None, "opened_on": opened_on, **data}
+        elif kind == "TicketAssigned":
+            ticket |= data | ({"status": "open"} if ticket["status"] == "new" else {})
+        elif kind in ("TicketMovedToGroup", "PriorityChanged", "TicketUnassigned"):
+            ticket |= {"assignee": None} if kind == "TicketUnassigned" else data
+        elif kind == "TicketRated":
+            ticket["rating"] = data["score"]
+        elif kind == "StatusUpdated":
+            ticket["status"] = data["status"]
+        elif kind.startswith("Ticket") and kind.endswith(("Resolved", "Reopened", "Closed")):
+            entered = {"TicketResolved": "resolved", "TicketReopened": "open"}
+            ticket["status"] = entered.get(kind, "closed")
+    return list(tickets.values())
+
+
+@pytest.mark.parametrize("group", [None, "print", NASTY, "network", ""])
+async def test_any_past_day_is_as_it_was(database, month, group):
+    """L7: against the log folded up to that day, by hand."""
+    async with serving(database, project=False) as client:
+        for n in (-1, 0, 1, 5, 9, 14, 20, 29, 40):
+            day = (month + n * DAY).date()
+            parameters = {"date": str(day)} | ({} if group is None else {"group": group})
+            answer = await client.get("/dashboard", params=parameters)
+            shown = answer.json()
+            stood = await as_it_stood(database, day)
+            if group is not None:
+                stood = [t for t in stood if t["group"] == (group or None)]
+            unsolved = [t for t in stood if t["status"] not in ("resolved", "closed")]
+            assert shown["tickets"] == Counter(t["status"] for t in stood)
+            backlog = shown["backlog"]
+            assert backlog["total"] == len(unsolved)
+            assert backlog["priority"] == Counter(t["priority"] for t in unsolved)
+            assert backlog["opened_on"] == Counter(str(t["opened_on"]) for t in unsolved)
+            assert sum(backlog["age"].values()) == len(unsolved)
+            assert backlog["group"] == Counter(t["group"] or "" for t in unsolved)
+            assert backlog["assignee"] == Counter(t["assignee"] or "" for t in unsolved)
+            scores = Counter(str(t["rating"]) for t in stood if "rating" in t)
+            assert shown["ratings"]["scores"] == scores
+            opened = [t for t in stood if t["opened_on"] == day]
+            if group is None:
+                assert shown["on_date"]["created"] == len(opened)
+                assert shown["until_date"]["created"] == len(stood)
+
+
+async def test_a_series_tells_each_day_what_the_dashboard_of_that_day_tells(database, month):
+    """L7"""
+    first, last = (month - 2 * DAY).date(), (month + 33 * DAY).date()
+    async with serving(database, project=False) as client:
+
+        async def series(metric):
+            found = await client.get(f"/dashboard/series?metric={metric}&from={first}&to={last}")
+            return {day["date"]: day["value"] for day in found.json()["days"]}
+
+        metrics = ("backlog", "status", "assignee", "rating", "created", "resolved", "resolution")
+        told = dict(zip(metrics, await asyncio.gather(*map(series, metrics)), strict=True))
+        assert {len(days) for days in told.values()} == {36}
+        for n in range(36):
+            day = str(first + n * DAY)
+            shown = (await client.get(f"/dashboard?date={day}")).json()
+            assert told["backlog"][day] == shown["backlog"]["total"]
+            assert told["status"][day] == shown["tickets"]
+            assert told["assignee"][day] == shown["backlog"]["assignee"]
+            assert told["rating"][day] == shown["ratings"]["scores"]
+            for metric in ("created", "resolved", "resolution"):
+                assert told[metric][day] == shown["on_date"][metric]
+        assert sum(told["created"].values()) == 12
+
+
+async def test_without_a_date_it_is_as_it_is(database, month):
+    """L7"""
+    async with serving(database, project=False) as client:
+        now = (await client.get("/dashboard")).json()
+        then = (await client.get(f"/dashboard?date={(month + 300 * DAY).date()}")).json()
+        assert now["backlog"]["total"] == then["backlog"]["total"] > 0
+        assert now["until_date"] == then["until_date"]
+        assert now["until_date"]["reopened"] == 1
+        times = now["until_date"]["first_response"]
+        hours = sorted((n + 1) * 3600 for n in range(12))
+        assert times["count"] == 12
+        assert times["mean_seconds"] == sum(hours) / 12
+        assert hours[5] <= times["p50_seconds"] <= 1.19 * hours[5]
+        assert hours[10] <= times["p90_seconds"] <= 1.19 * hours[10]
+
+
+async def test_no_dashboard_looks_at_a_ticket(database, store, monkeypatch):
+    """However many tickets there are: counters alone are read."""
+    await open_some(store, 3)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+    await database.collection("ticket_reads").drop()
+    await database.collection("ticket_events").drop()
+    async with serving(database, project=False) as client:
+        shown = (await client.get("/dashboard")).json()
+        assert shown["tickets"] == {"new": 3}
+        days = (await client.get("/dashboard/series?metric=backlog&from=2026-02-27")).json()["days"]
+        assert [day["value"] for day in days[:4]] == [0, 0, 3, 3]
+
+
+@given(st.lists(st.integers(1_000, 10**11), min_size=1), st.sampled_from([0.5, 0.9, 1.0]))
+def test_a_quantile_is_at_most_19_percent_above_the_exact_one(times, share):
+    from bisect import bisect_left  # noqa: PLC0415
+
+    buckets = Counter(bisect_left(dashboard.BOUNDS_MS, time) for time in times)
+    exact = sorted(times)[ceil(share * len(times)) - 1]
+    assert exact <= (dashboard.quantile_ms(buckets, share) or 0) <= 1.19 * exact
+
+
+def test_of_nothing_there_is_no_quantile():
+    assert dashboard.quantile_ms({}, 0.5) is None
+    assert dashboard.quantile_ms({3: 0}, 0.5) is None
+
+
+@given(st.none() | st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_name_can_be_part_of_a_key_and_of_a_path(name):
+    """L12: and comes back as it was."""
+    word = dashboard.word(name)
+    assert word
+    assert not set(word) & set(".|$\0")
+    assert dashboard.name(word) == name
+
+
+@given(st.dates(), st.lists(st.dates(), max_size=30))
+def test_the_periods_until_a_day_are_all_its_days_and_no_other(day, days):
+    spans = {"day": 10, "month": 7, "year": 4}
+    for other in days:
+        times = sum(
+            first <= str(other)[: spans[span]] < before
+            for span, first, before in dashboard.until(day)
+        )
+        assert times == (other <= day)
+
+
+async def test_names_may_be_many_and_long(database, store):
+    """L7: no document gets too large, however tickets' groups are called."""
+    counters = Counters(database)
+    names = [f"{n:05}" + "\U0001f600" * 195 for n in range(20_000)]  # 17 MB in one document
+    change = {f"2026-03-01|happened|{dashboard.word(name)}|created": 1 for name in names}
+    for start in range(0, len(names), 2000):
+        some = dict(list(change.items())[start : start + 2000])
+        await database.write(counters.writes(some, 0))
+    told = await counters.until(date(2026, 3, 1))
+    assert told["happened"]["created"] == 20_000
+    assert (await counters.on(date(2026, 3, 1), dashboard.word(names[7])))["happened"] == {
+        "created": 1
+    }
+
+
+def test_ages_are_told_in_days():
+    day = date(2026, 3, 31)
+    opened = [(str(day - n * DAY), 1) for n in (0, 1, 2, 3, 6, 7, 29, 30, 89, 90, 1000)]
+    assert list(dashboard.by_age(opened, day).values()) == [1, 2, 2, 2, 2, 2]

@@ -1,0 +1,373 @@
+"""How the views say that they are: by progress against the log (L8, L9)."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID, uuid4
+
+import pytest
+
+from eventstore.event_document import EventDocument
+from eventstore.log import EventStore
+from projections.projector import health
+from projections.projector.checkpoints import Checkpoints
+from projections.projector.health import Health, condition
+from projections.projector.partitions import Member, Partition, State
+from projections.projector.projector import Projector
+from scripts.soak.patience import patience
+from tests.api.test_api import OPEN, WAIT, is_problem, serving
+from tests.callers import ADMIN, AGENT
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import add, all_live, caught_up, open_some, running, until
+from tests.projections.test_projector import Deaf
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def judged(*, as_of: float | None, seen: float, progressed: float | None, phase="live", owner="me"):
+    """Judge a partition by how many seconds ago things were."""
+
+    def ago(seconds):
+        return None if seconds is None else NOW - timedelta(seconds=seconds)
+
+    member = Member("me", ago(seen), progressed_at=ago(progressed), as_of=ago(as_of))
+    partition = Partition(0, owner=owner, phase=phase, as_of=ago(as_of))
+    return condition(State(NOW, [partition], {"me": member}), partition)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"as_of": 1, "seen": 1, "progressed": 1}, "current"),
+        ({"as_of": 60, "seen": 1, "progressed": 1}, "slow"),
+        ({"as_of": 60, "seen": 1, "progressed": 60}, "stuck"),  # it lives, and does nothing
+        ({"as_of": 60, "seen": 60, "progressed": 60}, "stuck"),  # it is dead
+        ({"as_of": 12, "seen": 12, "progressed": 12}, "slow"),  # someone will take over
+        ({"as_of": None, "seen": 1, "progressed": None}, "stuck"),
+        ({"as_of": 1, "seen": 1, "progressed": 1, "phase": "scan"}, "slow"),
+        ({"as_of": 60, "seen": 1, "progressed": 60, "phase": "scan"}, "stuck"),
+        ({"as_of": 1, "seen": 1, "progressed": 1, "owner": None}, "slow"),
+        ({"as_of": 60, "seen": 1, "progressed": 1, "owner": None}, "stuck"),
+        ({"as_of": -3600, "seen": -3600, "progressed": -3600}, "stuck"),  # the clock went back
+    ],
+)
+def test_a_partition_is_judged_by_how_far_it_is_and_whether_it_gets_on(told, expected):
+    assert judged(**told) == expected
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(health, "STUCK_SECONDS", 1.0)
+
+
+async def ready(client, status):
+    return (await client.get("/readyz")).status_code == status
+
+
+async def test_ready_while_the_views_are_kept_and_not_when_nobody_does(database, store, impatient):
+    """A dead projector is no healthy one, even where there is nothing to do."""
+    async with serving(database, project=False) as client:
+        assert await ready(client, 503)
+        async with running(Projector(database, store)):
+            await until(partial(ready, client, 200))
+
+            async def current():
+                shown = (await client.get("/readyz")).json()
+                return (shown["status"], shown["views"]) == ("ready", "current")
+
+            await until(current)
+        await until(partial(ready, client, 503))
+        assert (await client.get("/readyz")).json()["views"] == "stuck"
+        assert (await client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_a_projector_that_fails_again_and_again_is_stuck_and_says_why(
+    database, store, impatient, monkeypatch
+):
+    """L8: its lease is fresh and it gets nowhere; that is not health."""
+    monkeypatch.setattr("projections.projector.projector.RETRY_SECONDS", 0.05)
+    failing = Projector(database, store)
+    async with serving(database, project=False) as client, running(failing):
+        await until(partial(ready, client, 200))
+        write = failing._writer.write
+
+        async def broken(*_, **__):
+            raise RuntimeError("the disk is full")
+
+        failing._writer.write = broken  # type: ignore[method-assign]
+        await open_some(store, 1)
+        await until(partial(ready, client, 503))
+        shown = (await client.get("/projections")).json()
+        assert shown["condition"] == "stuck"
+        assert "the disk is full" in shown["failures"][0]
+        assert shown["missing_events"] == 3
+        failing._writer.write = write  # type: ignore[method-assign]
+        await until(partial(ready, client, 200))
+        assert (await client.get("/projections")).json()["failures"] == []
+
+
+async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
+    database, store, impatient, monkeypatch
+):
+    """L8: its stream is silent, its heart beats, and it never counts: the log knows better."""
+    monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 1000.0)
+    deaf = Projector(database, Deaf(database))
+    async with serving(database, project=False) as client, running(deaf):
+        await all_live(database)  # a partition that is still being scanned would find it
+        await until(partial(ready, client, 200))
+        await open_some(store, 1)
+        await until(partial(ready, client, 503))
+
+        async def missing():
+            return (await client.get("/projections")).json()["missing_events"] == 3
+
+        await until(missing)
+
+
+async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, store, monkeypatch):
+    """L8: no quiet moment, no count that ever agrees; the event is looked up."""
+    monkeypatch.setattr(health, "OVERDUE_SECONDS", 1.0)
+    monkeypatch.setattr(health, "STUCK_SECONDS", 1.5)
+    monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.5)
+    victim, other = await open_some(store, 2)
+    projector = Projector(database, store, lease_seconds=0.5)
+    write = projector._writer.write
+    lost: list[EventDocument] = []
+
+    async def losing(holding, batch, token=None):
+        kept = [e for e in batch if e["ticket_id"] != victim or e["version"] < 4]
+        lost.extend(e for e in batch if e not in kept)
+        return await write(holding, kept, token) if kept else 0
+
+    async def go_on():
+        while True:
+            await add(store, other, "AgentReplied", body="x")
+            await asyncio.sleep(0.05)
+
+    async with serving(database, project=False) as client, running(projector):
+        await until(partial(ready, client, 200))
+        going_on = asyncio.create_task(go_on())
+        with monkeypatch.context() as patch:
+            patch.setattr("projections.projector.projector.Projector._look_for_overdue", _nothing)
+            projector._writer.write = losing  # type: ignore[method-assign]
+            await add(store, victim, "AgentReplied", body="lost")
+            await until(partial(ready, client, 503))
+            assert (await client.get("/projections")).json()["overdue_events"] == 1
+        # Under another owner it may have come twice.
+        assert {(event["ticket_id"], event["version"]) for event in lost} == {(victim, 4)}
+        projector._writer.write = write  # type: ignore[method-assign]
+        await until(partial(ready, client, 200))
+        going_on.cancel()
+        await asyncio.gather(going_on, return_exceptions=True)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def _nothing(_):
+    """Do not look."""
+
+
+async def test_slow_is_not_stuck(database, store, monkeypatch):
+    """It is behind and gets on: ready, and it says so."""
+    monkeypatch.setattr(health, "STUCK_SECONDS", 5.0)
+    slow = Projector(database, store)
+    slow._beat_seconds = 0.5
+    write = slow._writer.write
+    clock = asyncio.get_running_loop().time
+    took: list[float] = []
+
+    async def slowly(holding, batch, token=None):
+        began = clock()
+        await asyncio.sleep(3.0)
+        try:
+            return await write(holding, batch, token)
+        finally:
+            took.append(clock() - began)
+
+    async with serving(database, project=False) as client, running(slow):
+        await until(partial(ready, client, 200))
+        slow._writer.write = slowly  # type: ignore[method-assign]
+        ids = await open_some(store, 3)
+        told = []
+        for n in range(60):
+            await add(store, ids[n % 3], "AgentReplied", body="x")
+            answer = await client.get("/readyz")
+            told.append((answer.status_code, answer.json()["views"]))
+            await asyncio.sleep(0.2)
+    assert "slow" in {condition for _, condition in told}
+    assert (200, "slow") in told
+    # Unless the machine was so busy that a batch did take about as long as what is called stuck.
+    assert max(took) > 4.0 or {status for status, _ in told} == {200}
+
+
+async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_they_are(database):
+    """L9: single tickets show everything; lists what they can."""
+    store = EventStore(database)
+    async with serving(database) as client:
+        path = (await client.post("/tickets", json=OPEN, headers=WAIT)).headers["location"]
+        await until(partial(_known, database))
+        await asyncio.sleep(0.3)  # what was told a moment ago is told again
+        age = (await client.get("/tickets")).headers["casebook-views-age"]
+        assert 0.0 <= float(age) < patience(5.0)
+    async with serving(database, project=False) as client:
+        await client.post(f"{path}/add_note", json={"body": "odd"}, headers=AGENT)
+        new = (await client.post("/tickets", json=OPEN)).headers["location"]
+        await asyncio.sleep(1.2)
+        for each in (path, new):
+            shown = await client.get(each)
+            assert shown.status_code == 200
+            assert shown.json()["version"] == len(await store.load(UUID(each[-36:])))
+        for listing in ("/tickets", "/dashboard", "/views", "/dashboard/series?metric=backlog"):
+            answer = await client.get(listing)
+            assert answer.status_code == 200
+            assert 1.0 <= float(answer.headers["casebook-views-age"]) < patience(30.0)
+        assert len((await client.get("/tickets")).json()["tickets"]) == 1
+        assert (await client.get("/projections")).status_code == 200
+
+
+async def test_views_that_were_never_made_are_of_unknown_age(database, store):
+    async with serving(database, project=False) as client:
+        answer = await client.get("/tickets")
+        assert (answer.status_code, answer.headers["casebook-views-age"]) == (200, "unknown")
+
+
+# --- as new as a command --------------------------------------------------------------------------
+
+
+async def test_a_list_can_be_asked_to_show_a_command(database):
+    """L9: without having waited for it when it was sent."""
+    async with serving(database) as client:
+        for n in range(1, 6):
+            opened = (await client.post("/tickets", json=OPEN)).json()
+            after = f"{opened['ticket_id']}@{opened['version']}"
+            for listing in ("/tickets", "/dashboard", "/views", "/dashboard/series?metric=created"):
+                parameters = {"after": after, "metric": "created"} if "series" in listing else {
+                    "after": after
+                }  # fmt: skip
+                answer = await client.get(listing.partition("?")[0], params=parameters)
+                assert answer.status_code == 200, answer.text
+            listed = (await client.get("/tickets", params={"after": after})).json()["tickets"]
+            assert len(listed) == n
+
+
+async def test_a_list_that_cannot_show_a_command_in_time_says_so(database, store):
+    """L9, L12: refused, and not answered with something older."""
+    async with serving(database, project=False) as client:
+        opened = (await client.post("/tickets", json=OPEN)).json()
+        after = {"after": [f"{opened['ticket_id']}@1", f"{uuid4()}@1"]}
+        answer = await client.get("/tickets", params=after, headers={"Prefer": "wait=0"})
+        is_problem(answer, 412, "views_behind")
+        assert answer.headers["retry-after"]
+        async with running(Projector(database, store)):
+            mine = {"after": f"{opened['ticket_id']}@1"}
+            answer = await client.get("/tickets", params=mine, headers={"Prefer": "wait=20"})
+            assert len(answer.json()["tickets"]) == 1
+            at_once = await client.get("/tickets", params=mine, headers={"Prefer": "wait=0"})
+            assert at_once.status_code == 200
+
+
+# --- /projections ---------------------------------------------------------------------------------
+
+
+async def test_operators_see_each_partition(database, store):
+    ids = await open_some(store, 20)
+    async with serving(database, project=False) as client, running(Projector(database, store)):
+        await caught_up(database, store)
+        await all_live(database)
+        shown = (await client.get("/projections")).json()
+        assert (shown["log_events"], shown["applied_events"], shown["missing_events"]) == (
+            60,
+            60,
+            0,
+        )
+        [projector] = [m for m in shown["projectors"] if m["alive"]]
+        assert projector["partitions"] == 64
+        for number, partition in enumerate(shown["partitions"]):
+            own = [i for i in ids if i.int % 64 == number]
+            assert partition["partition"] == number
+            assert partition["owner"] == projector["id"]
+            assert partition["epoch"] == 1
+            assert partition["applied_events"] == 3 * len(own)
+            if own:
+                assert partition["last_event"]["ticket_id"] in map(str, own)
+                assert partition["last_event"]["age_seconds"] >= 0
+            else:
+                assert partition["last_event"] is None
+
+
+async def test_the_lag_is_told_by_partition(database, store):
+    """What is in the log and not in the views, found in the log."""
+    ids = await open_some(store, 5)
+    async with serving(database, project=False) as client:
+        async with running(Projector(database, store)):
+            await caught_up(database, store)
+            await all_live(database)
+            await until(partial(_known, database))
+        for ticket_id in ids[:2]:
+            await add(store, ticket_id, "AgentReplied", body="x")
+        await add(store, ids[0], "AgentReplied", body="y")
+        await asyncio.sleep(0.3)
+        shown = (await client.get("/projections")).json()
+        assert shown["missing_events"] == 3
+        expected = dict.fromkeys(range(64), 0)
+        for ticket_id in (*ids[:2], ids[0]):
+            expected[ticket_id.int % 64] += 1
+        for partition in shown["partitions"]:
+            lag = partition["lag"]
+            assert lag["events"] == expected[partition["partition"]]
+            assert (lag["seconds"] >= 0.3) == (lag["events"] > 0)
+            assert lag["at_least"] is False
+
+
+async def _known(database):
+    return health.age_seconds(await Checkpoints(database).read()) is not None
+
+
+async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, monkeypatch):
+    from projections.views import tickets  # noqa: PLC0415
+
+    apply = tickets.apply
+
+    def broken(read, envelope):
+        if envelope.type == "AgentReplied":
+            raise RuntimeError("a bug in a fold: canary")
+        return apply(read, envelope)
+
+    monkeypatch.setattr(tickets, "apply", broken)
+    [ticket_id] = await open_some(store, 1)
+    hasty = Projector(database, store, lease_seconds=0.5)
+    async with serving(database, project=False) as client, running(hasty):
+        await add(store, ticket_id, "AgentReplied", body="x")
+        await caught_up(database, store)
+        shown = (await client.get("/projections")).json()
+        [parked] = shown["parked"]
+        assert parked["ticket_id"] == str(ticket_id)
+        assert (parked["version"], parked["waiting_events"]) == (4, 1)
+        assert parked["error"].startswith("RuntimeError: in broken, line ")  # not what it held
+        assert (await client.get("/projections")).json()["parked_tickets"] == 1
+        monkeypatch.setattr(tickets, "apply", apply)
+        asked = await client.post(
+            "/projections/repairs", json={"ticket_id": str(ticket_id)}, headers=ADMIN
+        )
+        assert asked.status_code == 202
+
+        async def repaired():
+            return (await client.get("/projections")).json()["parked"] == []
+
+        await until(repaired)
+        unknown = await client.post(
+            "/projections/repairs", json={"ticket_id": str(uuid4())}, headers=ADMIN
+        )
+        is_problem(unknown, 404, "ticket_not_found")
+    await assert_views_equal_the_log(database)
+
+
+async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
+    """What is waited for by nobody is not missing: events of parked tickets."""
+    [ticket_id] = await open_some(store, 1)
+    async with running(Projector(database, store)):
+        await add(store, ticket_id, "NobodyKnows")
+        await add(store, ticket_id, "AgentReplied", body="x")
+        await caught_up(database, store)
+    report = await Health(store).look(database)
+    assert (report.log_events, report.folded_events, report.missing_events) == (5, 3, 0)

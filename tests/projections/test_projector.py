@@ -1,0 +1,639 @@
+"""Views equal a fold of the log, whatever happens to the projector (L7, L8)."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+from datetime import timedelta
+from functools import partial
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymongo.errors import NetworkTimeout
+
+from domain.events import SlaTargets
+from domain.sla import SlaClock
+from domain.ticket import Attachment, Link, Rating, Ticket
+from eventstore.event_document import EventDocument
+from eventstore.log import COLLECTION as EVENTS
+from eventstore.log import EventStore, Recorded, stream_order
+from projections import projector as module
+from projections.projector.batch import BatchWriter
+from projections.projector.checkpoints import Checkpoints, Fenced
+from projections.projector.event_buffer import gathering
+from projections.projector.health import OVERDUE_SECONDS, Health
+from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import partition_of
+from projections.projector.projector import Projector
+from projections.projector.recounting import Recounting
+from projections.views import tickets
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import (
+    add,
+    all_live,
+    caught_up,
+    holding_all,
+    open_some,
+    rebuilt,
+    running,
+    stored_events,
+    until,
+    write,
+    writer,
+)
+from tests.spec import NOW
+from tests.strategies import actors, changes, openings
+
+stories = st.lists(
+    st.tuples(openings, st.lists(st.tuples(changes, actors), max_size=12)), min_size=1, max_size=4
+)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Make the projector's patience short, so that tests of it are."""
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.1)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+
+
+def hasty(database, store, **more) -> Projector:
+    """Make a projector whose lease lapses soon."""
+    return Projector(database, store, lease_seconds=0.5, **more)
+
+
+@given(story=stories)
+@settings(max_examples=25)
+async def test_whatever_is_done_the_views_equal_a_fold_of_the_log(database, store, story):
+    """L7: random commands, followed live; the log keeps growing from example to example."""
+    async with running(Projector(database, store)):
+        await write(store, story)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_projector_that_starts_late_finds_everything(database, store):
+    """L8: from scratch, the log is scanned and then followed."""
+    await open_some(store, 20)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+        await open_some(store, 5)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_projector_goes_on_where_the_last_one_stopped(database, store, monkeypatch):
+    """L8: what is written while nobody projects is found by the token, and not by scanning."""
+    await open_some(store, 5)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+        await all_live(database)
+    monkeypatch.delattr(EventStore, "scan_stored")
+    for _ in range(3):
+        await open_some(store, 5)
+        async with running(Projector(database, store)):
+            await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_an_event_that_comes_twice_counts_once(database, store):
+    """L7: any part of the log delivered again, in any batch, changes nothing."""
+    await open_some(store, 5)
+    events = await stored_events(store)
+    holding = await holding_all(database)
+    for batch in (events[:7], events[:7], events[3:], events, events[::-1], events + events):
+        await writer(database, store).write(holding, batch)
+    await assert_views_equal_the_log(database)
+
+
+async def test_every_batch_delivered_twice_changes_nothing(database, store):
+    """L7: live, under load, each batch is written again at once and once more later."""
+    before: list[EventDocument] = []
+
+    class Twice(Projector):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            write_once = self._writer.write
+
+            async def again(holding, batch, token=None):
+                new = await write_once(holding, batch, token)
+                assert await write_once(holding, batch, token) == 0
+                if before and {p["ticket_id"].int % 64 for p in before} <= holding.epochs.keys():
+                    assert await write_once(holding, before) == 0
+                before[:] = batch
+                return new
+
+            self._writer.write = again  # type: ignore[method-assign]
+
+    async with running(Twice(database, store)):
+        for _ in range(5):
+            await open_some(store, 8)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_gap_is_filled_from_the_log(database, store):
+    """L8: version 3 arrives before 2, or without it."""
+    await open_some(store, 1, versions=5)
+    first, _, third, _, fifth = await stored_events(store)
+    holding = await holding_all(database)
+    for batch in ([third], [first], [fifth]):
+        await writer(database, store).write(holding, batch)
+    await assert_views_equal_the_log(database)
+
+
+class Deaf(EventStore):
+    """A log whose stream brings nothing."""
+
+    @asynccontextmanager
+    async def watch(self, after):
+        async with super().watch(after) as feed:
+            hear = feed.next
+
+            class Skipping:
+                @property
+                def token(_):  # noqa: N805 self is the store
+                    return feed.token
+
+                async def next(_):  # noqa: N805
+                    await hear()
+
+            yield Skipping()
+
+
+async def test_what_the_stream_never_brings_is_found_by_counting(database, store, quick):
+    """L8: a stream that silently skips whole tickets, until the count shows it."""
+    async with running(Projector(database, Deaf(database), lease_seconds=0.5)):
+        await caught_up(database, store)
+        await open_some(store, 5)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_lost_history_is_scanned_again(database, store, quick):
+    """L8: the token is no longer known; nothing is skipped."""
+    async with running(Projector(database, store)):
+        await open_some(store, 3)
+        await caught_up(database, store)
+        await all_live(database)
+    await open_some(store, 3)
+    await database.collection("projections").update_many(
+        {}, {"$set": {"token": {"_data": "00" * 20}}}
+    )
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_tokens_are_compared_in_the_order_of_the_stream(database, store):
+    """L8: who takes partitions that are behind starts from the earliest token."""
+    tokens = [await store.position()]
+    async with store.watch(tokens[0]) as feed:
+        await open_some(store, 300, versions=1)
+        while len(tokens) < 301:
+            if (change := await feed.next()) is not None:
+                tokens.append(change.token)
+        tokens.append(await store.position())
+    assert tokens == sorted(tokens, key=stream_order)
+    assert len({stream_order(token) for token in tokens[:-1]}) == 301
+
+
+async def test_a_projector_that_was_replaced_writes_nothing(database, store):
+    """L7: its epoch is gone, and its whole batch with it."""
+    await open_some(store, 3)
+    events = await stored_events(store)
+    zombie = await holding_all(database, "zombie")
+    owner = await holding_all(database, "owner")
+    with pytest.raises(Fenced):
+        await writer(database, store).write(zombie, events)
+    assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
+    await writer(database, store).write(owner, events)
+    await assert_views_equal_the_log(database)
+
+
+async def test_one_lost_partition_stops_the_whole_batch(database, store):
+    """L7: nothing of it is written half."""
+    ids = await open_some(store, 40)
+    events = await stored_events(store)
+    holding = await holding_all(database, "first")
+    partitions = Checkpoints(database)
+    state = await partitions.read()
+    await partitions.take("second", state, [state.partitions[ids[0].int % 64]])
+    with pytest.raises(Fenced):
+        await writer(database, store).write(holding, events)
+    assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
+
+
+async def test_two_projectors_forced_on_one_partition_count_once(database, store):
+    """L7: both believe to be the owner, with the same epoch; each event has one effect."""
+    await open_some(store, 30)
+    events = await stored_events(store)
+    holding = await holding_all(database)
+    other = replace(holding, parked=set())
+    first, second = writer(database, store), writer(database, store)
+    for start in range(0, len(events), 9):
+        batch = events[max(0, start - 4) : start + 9]
+        await asyncio.gather(first.write(holding, batch), second.write(other, batch[::-1]))
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_scan_that_was_replaced_writes_nothing(database, store):
+    """L7: held up before it scans, it finds its epoch gone."""
+    await open_some(store, 3)
+    zombie = Projector(database, store)
+    await zombie._share()
+    await holding_all(database, "owner")
+    with pytest.raises(Fenced):
+        await zombie._scan(zombie._mine.values())
+    assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
+
+
+async def test_a_failing_database_is_tried_again_until_it_works(
+    database, store, quick, monkeypatch
+):
+    """L8: nothing is passed over because it failed, and everyone can see why it does."""
+    failing = True
+
+    working = BatchWriter._write
+
+    async def broken(*args):
+        await working(*args)
+        if failing:
+            raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(BatchWriter, "_write", broken)
+    async with running(Projector(database, store)):
+        await open_some(store, 3)
+        [failure] = await until(partial(failures_told, database))
+        assert "the disk is full" in failure
+        assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
+        failing = False
+        await caught_up(database, store)
+        assert await failures_told(database) == []
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_comes_while_something_takes_long_is_not_missing(
+    database, store, quick, monkeypatch
+):
+    """L8: whoever looks whether all came does not take what waits meanwhile for lost."""
+    takes_long = False
+    scanned: list[object] = []
+
+    async def step(*_):
+        if takes_long:
+            await asyncio.sleep(1.5)  # fifteen looks
+
+    async def scan_all(checkpoints):
+        scanned.append(checkpoints)
+
+    monkeypatch.setattr(Recounting, "step", step)
+    monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
+    async with running(Projector(database, store)):
+        await open_some(store, 3)
+        await caught_up(database, store)
+        await all_live(database)
+        takes_long = True
+        await asyncio.sleep(0.2)
+        await open_some(store, 3)
+        await asyncio.sleep(1.0)
+        takes_long = False
+        await caught_up(database, store)
+    assert scanned == []
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_is_overdue_is_not_forgotten_by_a_look_that_is_cut_off(
+    database, store, monkeypatch
+):
+    """L8: whoever looks next looks from there on."""
+    now = (await Checkpoints(database).read()).now
+    late = Recorded(uuid4(), 1, now - timedelta(seconds=OVERDUE_SECONDS + 50))
+    asked: list[UUID] = []
+
+    async def overdue(*about):
+        since, before = about[-2:]
+        return [late] if since <= late.recorded_at < before else []
+
+    async def fails(*_):
+        raise ConnectionError
+
+    async def ask(_, ticket_id):
+        asked.append(ticket_id)
+
+    monkeypatch.setattr(Health, "overdue", overdue)
+    one = Projector(database, store)
+    monkeypatch.setattr(ParkedTickets, "ask", fails)
+    with pytest.raises(ConnectionError):
+        await one._look_for_overdue()
+    monkeypatch.setattr(ParkedTickets, "ask", ask)
+    for _ in range(2):
+        await one._look_for_overdue()
+    assert asked == [late.ticket_id]
+
+
+async def failures_told(database):
+    members = (await Checkpoints(database).read()).members.values()
+    return [member.failure for member in members if member.failure]
+
+
+# --- parking --------------------------------------------------------------------------------------
+
+
+async def test_an_event_that_cannot_be_folded_parks_its_ticket_and_nothing_else(database, store):
+    """L8: what comes before it is shown, what comes after waits, others go on."""
+    poisoned, *others = await open_some(store, 5)
+    async with running(Projector(database, store)):
+        await add(store, poisoned, "AgentReplied", body="before")
+        await add(store, poisoned, "NobodyKnows", what="x")
+        await add(store, poisoned, "AgentReplied", body="behind")
+        await caught_up(database, store)
+        await add(store, others[0], "AgentReplied", body="others go on")
+        await add(store, poisoned, "AgentReplied", body="still behind")
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database, parked=[poisoned])
+    [parked] = await ParkedTickets(database).all()
+    assert parked.version == 5
+    assert await ParkedTickets(database).waiting_events(store, [parked]) == {poisoned: 3}
+    assert "NobodyKnows" in str(parked.error)
+    shown = await database.collection("ticket_reads").find_one({"_id": poisoned})
+    assert shown is not None
+    assert (shown["preview"], shown["version"]) == ("before", 4)
+
+
+@pytest.mark.parametrize("how", ["asked", "restarted"])
+async def test_a_parked_ticket_is_folded_again_once_it_can_be(database, store, monkeypatch, how):
+    """L7, L8: a bug in a fold, mended: when asked, and by every projector that starts."""
+    apply = tickets.apply
+
+    def broken(read, envelope):
+        if envelope.type == "AgentReplied":
+            raise RuntimeError("a bug in a fold")
+        return apply(read, envelope)
+
+    monkeypatch.setattr(tickets, "apply", broken)
+    ids = await open_some(store, 3)
+    async with running(hasty(database, store)):
+        for body in ("one", "two"):
+            await add(store, ids[1], "AgentReplied", body=body)
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database, parked=[ids[1]])
+        monkeypatch.setattr(tickets, "apply", apply)
+        if how == "asked":
+            await ParkedTickets(database).ask(ids[1])
+            await nothing_parked(database)
+    async with running(hasty(database, store)):
+        await nothing_parked(database)
+    await assert_views_equal_the_log(database)
+
+
+async def nothing_parked(database):
+    async def none():
+        return not await ParkedTickets(database).all()
+
+    await until(none)
+
+
+async def test_a_ticket_that_still_cannot_be_folded_stays_parked(database, store):
+    """L8: asked for or not, its document stays as it was."""
+    [ticket_id] = await open_some(store, 1)
+    async with running(hasty(database, store)):
+        await add(store, ticket_id, "NobodyKnows")
+        await caught_up(database, store)
+        await ParkedTickets(database).ask(ticket_id)
+        await until(partial(is_answered, database, ticket_id))
+    await assert_views_equal_the_log(database, parked=[ticket_id])
+
+
+async def is_answered(database, ticket_id):
+    return not await ParkedTickets(database).is_asked(ticket_id)
+
+
+async def test_a_document_that_would_be_too_large_parks_its_ticket(database, store, monkeypatch):
+    """L8: what the database would not take keeps nobody waiting."""
+    monkeypatch.setattr("projections.projector.batch._MOST_BYTES", 20_000)
+    large, small = await open_some(store, 2)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+        await add(store, large, "SubjectChanged", subject="x" * 20_000)
+        await add(store, small, "SubjectChanged", subject="x")
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database, parked=[large])
+
+
+@pytest.mark.parametrize("missing", ["actor", "data", "hash"])
+async def test_what_is_no_event_parks_its_ticket(database, store, missing):
+    """L8: someone has written into the log by hand."""
+    broken, whole = await open_some(store, 2)
+    async with running(Projector(database, store)):
+        await caught_up(database, store)
+        [last] = await store.stored(broken, after=2)
+        document = {**last, "_id": uuid4(), "version": 4}
+        del document[missing]
+        await database.collection(EVENTS).insert_one(document)
+        await add(store, whole, "AgentReplied", body="others go on")
+        await caught_up(database, store)
+    [parked] = await ParkedTickets(database).all()
+    assert (parked.ticket_id, parked.version) == (broken, 4)
+    shown = await database.collection("ticket_reads").find_one({"_id": whole})
+    assert shown is not None
+    assert shown["preview"] == "others go on"
+
+
+@pytest.mark.parametrize("damage", [{"$unset": {"sla": 1}}, {"$set": {"opened_at": "yesterday"}}])
+async def test_a_damaged_document_is_parked_and_can_be_repaired(database, store, damage):
+    """L7: nobody folds on from what cannot be read."""
+    [ticket_id, _] = await open_some(store, 2)
+    reads = database.collection("ticket_reads")
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+        await reads.update_one({"_id": ticket_id}, damage)
+        await add(store, ticket_id, "AgentReplied", body="x")
+        await caught_up(database, store)
+        [parked] = await ParkedTickets(database).all()
+        assert "damaged" in str(parked.error)
+        await ParkedTickets(database).ask(ticket_id)
+        await nothing_parked(database)
+        await add(store, ticket_id, "AgentReplied", body="x")
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_wrong_document_is_mended_by_folding_its_ticket_again(database, store):
+    """L7: it was changed by hand; no event tells."""
+    [ticket_id, _] = await open_some(store, 2)
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+        await database.collection("ticket_reads").update_one(
+            {"_id": ticket_id}, {"$set": {"status": "closed", "subject": "?"}}
+        )
+        await ParkedTickets(database).ask(ticket_id)
+        await nothing_parked(database)
+    await assert_views_equal_the_log(database)
+
+
+# --- clocks, shapes -------------------------------------------------------------------------------
+
+
+async def test_a_clock_that_jumps_back_an_hour_changes_no_sum(database, store):
+    """L7, L8: over midnight, in the middle of a ticket's life."""
+    midnight = NOW.replace(hour=0, minute=20)
+    ids = await open_some(store, 3)
+    async with running(Projector(database, store)):
+        for ticket_id in ids:
+            await add(store, ticket_id, "TicketAssigned", midnight + timedelta(1), assignee="a")
+            back = midnight + timedelta(1) - timedelta(hours=1)
+            await add(store, ticket_id, "AgentReplied", back, body="answered before")
+            await add(store, ticket_id, "TicketResolved", back, resolution="x")
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+def test_a_change_of_what_is_folded_has_a_new_number():
+    """If this fails: raise SHAPE, and write the new digest here."""
+    folded = (tickets.TicketRead, Ticket, SlaClock, SlaTargets, Link, Attachment, Rating)
+    names = [f"{cls.__name__}.{field.name}" for cls in folded for field in fields(cls)]
+    digest = sha256(" ".join(names).encode()).hexdigest()
+    assert (tickets.SHAPE, digest[:16]) == (6, "fd7661f17070e6d8")
+
+
+def test_a_ticket_is_in_one_partition_whatever_its_id():
+    """Stable for ever: another division would mean another place for every checkpoint."""
+    assert partition_of(UUID("01890a5d-ac96-774b-bcce-b302099a8057")) == 0x17
+    assert {partition_of(uuid4()) for _ in range(2000)} == set(range(64))
+
+
+@pytest.mark.parametrize("field", ["ticket_id", "version", "recorded_at"])
+@pytest.mark.parametrize("value", [None, "x", 0])
+async def test_what_is_nobodys_event_stops_nobody(database, store, quick, field, value):
+    """L8: put into the log by hand, before and while it is followed."""
+    events = database.collection(EVENTS)
+    [known] = await open_some(store, 1)
+    [last] = await store.stored(known, after=2)
+
+    async def put():
+        junk = {**last, "_id": uuid4(), "ticket_id": uuid4(), "junk": True, field: value}
+        await events.delete_many({"junk": True})
+        await events.insert_one(junk)
+
+    async with running(hasty(database, store)):
+        await all_live(database)
+        for _ in range(3):
+            await put()
+            [ticket_id] = await open_some(store, 1)
+            await until(partial(is_shown, database, ticket_id, 3))
+        health = Health(store)
+        assert await health.lags(database, await health.look(database))
+    await put()
+    async with running(hasty(database, store)):
+        await add(store, known, "AgentReplied", body="x")
+        await until(partial(is_shown, database, known, 4))
+    await events.delete_many({"junk": True})
+    await assert_views_equal_the_log(database)
+
+
+async def is_shown(database, ticket_id, version):
+    return await database.collection("ticket_reads").find_one(
+        {"_id": ticket_id, "version": version}
+    )
+
+
+async def test_a_hole_in_a_tickets_versions_parks_it_and_empties_nothing(database, store, quick):
+    """L8: what waits is counted in the log, not by version numbers."""
+    holed, other = await open_some(store, 2)
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+        [last] = await store.stored(holed, after=2)
+        await database.collection(EVENTS).insert_one({**last, "_id": uuid4(), "version": 7})
+        for _ in range(3):
+            await add(store, other, "AgentReplied", body="x")
+            await caught_up(database, store)
+            await asyncio.sleep(0.3)
+        assert {p.epoch for p in (await Checkpoints(database).read()).partitions} == {1}
+        [parked] = await ParkedTickets(database).all()
+        assert (parked.ticket_id, parked.version) == (holed, 4)
+
+
+async def test_damaged_entries_park_their_ticket(database, store):
+    """L8: nobody else waits for it, and a repair can be asked for."""
+    *damaged, other = await open_some(store, 4)
+    kinds = ({"foo": 1}, {"2026-03-01|status|%|new": "x"}, None)
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+        for ticket, counted in zip(damaged, kinds, strict=True):
+            await database.collection("ticket_reads").update_one(
+                {"_id": ticket}, {"$set": {"counted": counted}}
+            )
+            await add(store, ticket, "AgentReplied", body="x")
+        await add(store, other, "AgentReplied", body="x")
+        await caught_up(database, store)
+        parked = await ParkedTickets(database).all()
+        assert {one.ticket_id for one in parked} == set(damaged)
+        for ticket in damaged:
+            await ParkedTickets(database).ask(ticket)
+        await nothing_parked(database)
+        await rebuilt(database)
+    await assert_views_equal_the_log(database)
+
+
+async def test_names_that_no_command_would_take_are_counted(database, store):
+    """L7: a restored log may hold an empty group, or none of our characters."""
+    [ticket_id] = await open_some(store, 1)
+    async with running(hasty(database, store)):
+        for group in ("", "$", "a.b", "%", "\U0001f600|"):
+            await add(store, ticket_id, "TicketMovedToGroup", group=group)
+            await add(store, ticket_id, "TicketAssigned", assignee=group)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_projectors_write_different_counters(database, store):
+    """Or they would wait for each other with every batch."""
+    holding = await holding_all(database)
+    halves = [{n: 1 for n in range(64) if n // 32 == half} for half in range(2)]
+    shards = {replace(holding, epochs=half).shard for half in halves}
+    assert len(shards) == 2
+    assert {replace(holding, epochs={n: 1}).shard for n in range(64)} == set(range(8))
+
+
+async def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store):
+    """Quiet moments in between do not divide it; nor is it said then that there was no more."""
+    [ticket] = await open_some(store, 1, versions=1)
+    async with store.watch(await store.position()) as feed, gathering(feed) as inbox:
+        quiet = await inbox.take()
+        assert (quiet.events, quiet.drained) == ([], True)
+        for n in range(4):
+            await add(store, ticket, "AgentReplied", body=f"{n}")
+            await asyncio.sleep(0.2)  # longer than a stream is waited for
+        assert not inbox.is_empty
+        batch = await inbox.take()
+        assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
+        assert batch.drained
+        assert inbox.is_empty
+
+
+async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(
+    database, store, quick, monkeypatch
+):
+    """L7: as on a database that is slower than the limit of an operation allows for."""
+    await open_some(store, 100)
+    projector = hasty(database, store)
+    fold = projector._writer.write
+    folded = []
+
+    async def too_slow(holding, batch, token=None):
+        if len(batch) > 120:
+            raise NetworkTimeout("timed out")
+        folded.append(len(batch))
+        return await fold(holding, batch, token)
+
+    monkeypatch.setattr(projector._writer, "write", too_slow)
+    async with running(projector):
+        await caught_up(database, store)
+        assert max(folded) > 50
+        before = len(folded)
+        await open_some(store, 100)
+        await caught_up(database, store)
+        assert len(folded) > before
+    await assert_views_equal_the_log(database)

@@ -1,0 +1,360 @@
+"""What database users need, told by what processes really ask of the database (L1)."""
+
+import asyncio
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from api.access.keys import KeyOrder, Keys
+from eventstore.mongo.driver import connect
+from projections.replay.generations import VIEWS
+from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
+from scripts.soak.patience import patience
+from scripts.soak.promises import free_port
+from scripts.soak.wire import decoded, unlimited, url_at
+from tests.api.test_api import OPEN
+from tests.projecting import until
+from tests.scripts.test_import import script
+from tests.scripts.test_soak import scratch_url
+
+__all__ = ["scratch_url"]
+_OP_MSG = 2013
+_OF_EVERYBODY = {
+    "abortTransaction",
+    "buildInfo",
+    "commitTransaction",
+    "endSessions",
+    "hello",
+    "isMaster",
+    "ismaster",
+    "killCursors",  # one's own
+    "killSessions",  # of the same user
+    "ping",
+    "saslContinue",
+    "saslStart",
+}
+
+
+def needed(command: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Which actions on which collection MongoDB wants a user to have for a command."""
+    verb = next(iter(command))
+    on = command.get("collection") if verb == "getMore" else command[verb]
+    name = on if isinstance(on, str) else ""
+    match verb:
+        case "find" | "getMore" | "count":
+            yield "find", name
+        case "aggregate":
+            yield "find", name
+            if "$changeStream" in str(command["pipeline"]):
+                yield "changeStream", name
+        case "insert":
+            yield "insert", name
+        case "update" | "findAndModify":
+            yield "update", name
+            if verb == "findAndModify":
+                yield "find", name
+            if "upsert': True" in str(command):
+                yield "insert", name
+        case "delete":
+            yield "remove", name
+        case "createIndexes":
+            yield "createIndex", name
+        case "listIndexes" | "listCollections":
+            yield verb, "" if verb == "listCollections" else name
+        case "create":
+            yield "createCollection", name
+            if "viewOn" in command:
+                yield "find", str(command["viewOn"])
+        case "drop":
+            yield "dropCollection", name
+        case _:
+            assert verb in _OF_EVERYBODY, command
+
+
+def needed_for_each(command) -> Iterator[tuple[str, str]]:
+    """The same for writes to several collections, which MongoDB looks at one by one."""
+    names = [each["ns"].partition(".")[2] for each in command["nsInfo"]]
+    for op in command["ops"]:
+        verb, number = next(iter(op.items()))
+        action = "remove" if verb == "delete" else verb
+        yield action, names[number]
+        if op.get("upsert"):
+            yield "insert", names[number]
+
+
+class Heard(set[tuple[str, str]]):
+    """What was asked for; and which commands said nothing of how long they may take."""
+
+    def __init__(self):
+        super().__init__()
+        self.unlimited: set[str] = set()
+
+
+@asynccontextmanager
+async def listening_in(url):
+    """A way to the database on which everything that is asked of it is heard."""
+    parts = urlsplit(url)
+    host, port = parts.hostname, parts.port
+    heard = Heard()
+
+    async def pass_on(reader, writer):
+        try:
+            while part := await reader.read(65536):
+                writer.write(part)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def take(reader, writer):
+        upstream, answering = await asyncio.open_connection(host, int(port))
+        back = asyncio.create_task(pass_on(upstream, writer))
+        try:
+            while True:
+                head = await reader.readexactly(16)
+                length, _, _, opcode = struct.unpack("<iiii", head)
+                body = await reader.readexactly(length - 16)
+                answering.write(head + body)
+                if opcode == _OP_MSG:
+                    command = decoded(body)
+                    heard.unlimited |= unlimited([command])
+                    if "bulkWrite" in command:
+                        heard.update(needed_for_each(command))
+                    elif command["$db"] == "admin":
+                        assert next(iter(command)) in _OF_EVERYBODY, command
+                    else:
+                        heard.update(needed(command))
+        except (EOFError, OSError):
+            pass
+        finally:
+            answering.close()
+            await asyncio.wait([back])
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield url_at(url, server.sockets[0].getsockname()[1]), heard
+
+
+OF_KEYS = ("persons", "keyring")
+
+
+def on_and_actions(privilege):
+    """The collection of a privilege, and its actions."""
+    resource = privilege["resource"]
+    own = "_keys/" if resource["db"].endswith("_keys") else ""
+    return f"{own}{resource['collection']}", privilege["actions"]
+
+
+def beyond(heard, role, database):
+    """What was asked for and the role does not hold."""
+    granted = privileges(database, 1, 20)[role]
+    held = {(action, on) for on, actions in map(on_and_actions, granted) for action in actions}
+    asked = {(a, f"_keys/{name}" if name in OF_KEYS else name) for a, name in heard}
+    everywhere = {action for action, on in held if on == ""}
+    return {
+        (action, name)
+        for action, name in asked - held
+        if action not in everywhere or name.startswith("_keys/")
+    }
+
+
+@pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
+async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, database, tmp_path):
+    """L1: of the log the API finds and inserts, the projector and the auditor find."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
+    without_master_key = {**clean, "CASEBOOK_DATA_DIR": str(tmp_path)}
+    clean = without_master_key | {"CASEBOOK_MASTER_KEY": os.environ["CASEBOOK_MASTER_KEY"]}
+    clean["CASEBOOK_SIGNING_KEY"] = str(tmp_path / "key.pem")
+    name = database.name
+    preparing = connect(scratch_url)
+    keys = {
+        role: (await Keys(preparing).make(KeyOrder(principal="x", role=role), "x"))[1]
+        for role in ("supervisor", "admin", "auditor")
+    }
+    made = await script("scripts.project", env={**clean, "CASEBOOK_MONGODB_URL": scratch_url})
+
+    async def prepared():  # whoever comes next is to have nothing left to do
+        return set(VIEWS) <= set(await preparing.collections())
+
+    await until(prepared)
+    made.terminate()
+    await made.communicate()
+    await preparing.close()
+    async with (
+        listening_in(scratch_url) as (api_url, of_api),
+        listening_in(scratch_url) as (projector_url, of_projector),
+        listening_in(scratch_url) as (auditor_url, of_auditor),
+    ):
+        api = await script(
+            "scripts.serve",
+            env={
+                **clean,
+                "CASEBOOK_MONGODB_URL": api_url,
+                "CASEBOOK_PROJECTING": "no",
+                "CASEBOOK_PORT": "0",
+            },
+        )
+        of_views = {**clean, "CASEBOOK_MONGODB_URL": projector_url}
+        of_views["CASEBOOK_CHECKPOINT_SECONDS"] = "1"
+        of_metrics = free_port()
+        projector = await script(
+            "scripts.project", env={**of_views, "CASEBOOK_METRICS_PORT": f"{of_metrics}"}
+        )
+        assert api.stdout is not None
+        address = ""
+        while not address:
+            line = (await api.stdout.readline()).decode()
+            address = line.split()[1] if line.startswith("Casebook: ") else ""
+        await _ask_for_everything(address, keys)
+        async with httpx.AsyncClient() as client:
+            shown = (await client.get(f"http://127.0.0.1:{of_metrics}/metrics")).text
+        assert "casebook_projection_batch_events_count" in shown
+        replay = await script("scripts.replay", env=of_views)
+        assert await replay.wait() == 0
+        pem = Path(clean["CASEBOOK_SIGNING_KEY"]).with_suffix(".pub")
+        verify = await script(
+            *("scripts.verify", "--key", str(pem)),
+            env={**without_master_key, "CASEBOOK_MONGODB_URL": auditor_url},
+        )
+        out, err = await verify.communicate()
+        assert verify.returncode == 0, out + err
+        for process in (api, projector):
+            process.terminate()
+            await process.communicate()
+    for heard in (of_api, of_projector, of_auditor):
+        assert heard.unlimited == set()  # see eventstore/mongo/limits.py
+    log = "ticket_events"
+    assert {a for a, on in of_api if on == log} <= {"find", "insert", "listIndexes", "changeStream"}
+    assert {a for a, on in of_projector if on == log} <= {"find", "listIndexes", "changeStream"}
+    assert {a for a, on in of_auditor if on == log} == {"find"}
+    assert ("insert", log) in of_api
+    assert ("insert", "access_log") in of_api
+    assert ("update", "ticket_reads_1") in of_projector
+    assert ("dropCollection", "ticket_reads") in of_projector
+    assert beyond(of_api, API, name) == set()
+    assert beyond(of_projector, PROJECTOR, name) == set()
+    assert beyond(of_auditor, AUDITOR, name) == set()
+
+
+async def _ask_for_everything(address, keys):
+    """Use the API as its users do."""
+
+    def by(role):
+        return {"Authorization": f"Bearer {keys[role]}"}
+
+    async with httpx.AsyncClient(base_url=address, headers=by("supervisor"), timeout=60) as client:
+        one, two = [
+            (await client.post("/tickets", json=OPEN, headers={"Prefer": "wait=20"})).json()
+            for _ in range(2)
+        ]
+        await client.post("/tickets", json={**OPEN, "requester": "carla"})
+        found = await client.post("/persons/find", json={"name": "carla"}, headers=by("admin"))
+        person = f"/persons/{found.json()['id']}"
+        assert (await client.get(f"{person}/data", headers=by("admin"))).status_code == 200
+        order = {"reason": "asked for it"}
+        done = await client.post(f"{person}/erase", json=order, headers=by("admin"))
+        assert [s["step"] for s in done.json()["erasure"]] == ["PersonErased", "KeyDestroyed"]
+        one, two = f"/tickets/{one['ticket_id']}", f"/tickets/{two['ticket_id']}"
+        await client.post(f"{one}/assign", json={"assignee": "alice"})
+        merged = await client.post(f"{one}/merge", json={"into": two.rpartition("/")[2]})
+        assert merged.status_code == 200, merged.text
+        hook = {"url": "http://127.0.0.1:9/x", "since": "2020-01-01T00:00:00Z"}
+        made = (await client.post("/webhooks", json=hook)).json()
+        await client.put("/views/all", json={})
+        await client.put("/desk", json={}, headers=by("admin"))
+        groups = {"groups": {"print": ["alice"]}}
+        await client.put("/desk", json=groups, headers=by("admin"))
+        order = {"principal": "x", "role": "agent"}
+        key = (await client.post("/keys", json=order, headers=by("admin"))).json()
+        await client.delete(f"/keys/{key['id']}", headers=by("admin"))
+        repair = {"ticket_id": one.rpartition("/")[2]}
+        await client.post("/projections/repairs", json=repair, headers=by("admin"))
+        for path in (
+            one,
+            f"{one}/timeline",
+            f"{one}/diff",
+            f"{one}?version=1",
+            "/tickets?count=true&limit=1",
+            "/tickets?q=jam&view=all",
+            "/dashboard",
+            "/dashboard/series?metric=backlog",
+            "/agents",
+            "/views",
+            "/desk",
+            "/events",
+            "/projections",
+            "/metrics",
+            "/readyz",
+        ):
+            answer = await client.get(path)
+            assert answer.status_code == 200, (path, answer.text)
+        export = (await client.get("/events")).text.splitlines()
+        cursor = json.loads(export[-1])["cursor"]
+        await client.get(f"/events?cursor={cursor}")
+        async with client.stream("GET", f"/events/stream?cursor={cursor}") as stream:
+            await anext(stream.aiter_lines())
+        assert (await client.get("/access_log", headers=by("auditor"))).status_code == 200
+
+        async def tried():
+            log = await client.get(f"/webhooks/{made['id']}/deliveries")
+            return any(d["attempts"] for d in log.json()["deliveries"])
+
+        await until(tried)
+        await client.post(
+            f"/webhooks/{made['id']}/redeliver", json={"since": "2020-01-01T00:00:00Z"}
+        )
+
+        steps = []
+        async with asyncio.timeout(patience(180)):
+            while "ErasureCompleted" not in steps:  # a minute after, not before
+                await asyncio.sleep(1)  # and every request is a line that nobody reads
+                shown = (await client.get(person, headers=by("admin"))).json()
+                steps = [step["step"] for step in shown["erasure"]]
+        await client.delete(f"/webhooks/{made['id']}")
+        await client.delete("/views/all")
+
+
+def test_what_a_user_must_be_refused_is_in_no_role_of_its():
+    made = privileges("casebook", 1, 3)
+    assert made.keys() == set(USERS) == REFUSED.keys()
+    for user, refused in REFUSED.items():
+        assert beyond(set(refused), user, "casebook") == set(refused)
+
+
+async def test_the_roles_are_printed_as_they_are_made():
+    shown = await script("scripts.mongo_users", "print", "desk", env=dict(os.environ))
+    out, _ = await shown.communicate()
+    assert json.loads(out) == json.loads(json.dumps(privileges("desk", 1)))
+
+
+async def test_what_is_not_refused_is_said_and_undone(scratch_url, store):
+    """The embedded server refuses nothing: a check must change nothing there."""
+    urls = {f"{user.upper()}_URL": scratch_url for user in USERS}
+    tried = await script("scripts.mongo_users", "check", env={**os.environ, **urls})
+    out, _ = await tried.communicate()
+    assert tried.returncode == 1
+    assert out.count(b"NOT REFUSED") == sum(map(len, REFUSED.values()))
+    assert await store.count(exact=True) == 0
+
+
+async def test_what_cannot_be_made_or_checked_is_said_in_a_line():
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
+    nowhere = {"CASEBOOK_ADMIN_URL": "mongodb://127.0.0.1:9/x?serverSelectionTimeoutMS=100"}
+    for words, more in (
+        (("check",), {}),
+        (("make",), {}),
+        (("make",), nowhere),
+        (("make", "--generations", "0"), nowhere),
+    ):
+        tried = await script("scripts.mongo_users", *words, env={**clean, **more})
+        out, err = await tried.communicate()
+        assert (tried.returncode, out) == (1, b"")
+        assert err.startswith(b"error: ")
+        assert b"Traceback" not in err
