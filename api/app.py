@@ -32,8 +32,12 @@ from api.operations import routes as health
 from api.operations.metrics import Measuring
 from api.people import routes as persons
 from api.people.erasure import Forgetting
-from api.queries import agents, dashboard, history, lists, saved_views
+from api.queries.agents import routes as agents
+from api.queries.dashboard import routes as dashboard
+from api.queries.history import routes as history
+from api.queries.lists import routes as lists
 from api.queries.representations import Tickets
+from api.queries.saved_views import routes as saved_views
 from api.queries.watermark import Views
 from api.settings import Settings
 from api.timekeeper.timekeeper import Timekeeper

@@ -5,7 +5,7 @@ from fastapi.sse import format_sse_event
 
 from api.feed.log_reader import Position, position_from
 from api.queries.cursors import Cursors
-from api.queries.history import as_told
+from api.queries.history.routes import as_told
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database

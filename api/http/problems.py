@@ -25,7 +25,7 @@ from api.commands.handler import KeyReused, TooContended, VersionMismatch
 from api.commands.ticket_cache import TicketBusy
 from api.feed.send_buffer import TooManyStreams
 from api.http.answers import described_headers
-from api.queries.search import BadQuery
+from api.queries.lists.search import BadQuery
 from api.queries.watermark import AGE_HEADER, AS_OF_HEADER, ViewsBehind
 from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
 from eventstore.documents import EssentialUnreadable

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import orjson
 
-from api.queries.listing import Sort
+from api.queries.lists.listing import Sort
 from api.settings import Settings
 from domain.events import JsonObject
 from eventstore.log import EventStore

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from api.queries.histogram import BEGIN, DEPTH, END, LAST_ID, Histogram, Key, behind
+from eventstore.mongo.key_histogram import BEGIN, DEPTH, END, LAST_ID, Histogram, Key, behind
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
-from api.queries import past
+from api.queries.history import past
 from domain.events import EventData, encode
 from domain.ticket import Ticket
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document, utc_now

@@ -135,8 +135,8 @@ async def test_a_cursor_is_of_its_own_list_alone(desk):
 
 async def test_more_than_can_be_counted_is_not_counted(desk, monkeypatch):
     client, _ = desk
-    monkeypatch.setattr("api.queries.listing.MOST_COUNTED", 3)
-    monkeypatch.setattr("api.queries.lists.MOST_COUNTED", 3)
+    monkeypatch.setattr("api.queries.lists.listing.MOST_COUNTED", 3)
+    monkeypatch.setattr("api.queries.lists.routes.MOST_COUNTED", 3)
     assert (await client.get("/tickets?count=true")).json()["total"] is None
     assert (await client.get("/tickets?count=true&solved=true")).json()["total"] == 1
     assert (await client.get("/tickets")).json()["total"] is None

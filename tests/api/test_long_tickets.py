@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from api.commands.handler import Handler, Submission
-from api.queries import past
+from api.queries.history import past
 from domain.commands import (
     TICKET_LENGTH_EVENTS,
     AddNote,

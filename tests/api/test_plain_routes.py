@@ -13,8 +13,8 @@ from api.access.rights import principal
 from api.app import create_app
 from api.http.correlation import correlation_id
 from api.http.plain_route import PlainRoute
-from api.queries.listing import Listing
-from api.queries.lists import ListQuery
+from api.queries.lists.listing import Listing
+from api.queries.lists.routes import ListQuery
 from domain.commands import COMMANDS
 from eventstore.log import EventStore
 from projections.replay.generations import VIEWS, AsOf, Generation, Generations

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.queries.search import QUERY_TERMS, BadQuery, Term, conditions, field_is, parse, solved
+from api.queries.lists.search import (
+    QUERY_TERMS,
+    BadQuery,
+    Term,
+    conditions,
+    field_is,
+    parse,
+    solved,
+)
 from projections.views.tickets import words
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from pymongo.errors import NetworkTimeout
 
-from api.queries import pager as windows_module
-from api.queries.listing import Listing, Position, Sort
-from api.queries.lists import ListQuery
-from api.queries.pager import Windows
+from api.queries.lists import pager as windows_module
+from api.queries.lists.listing import Listing, Position, Sort
+from api.queries.lists.pager import Windows
+from api.queries.lists.routes import ListQuery
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo.driver import Database
 from projections.replay.generations import VIEWS, Generation, Generations

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from api.queries.listing import Listing
-from api.queries.lists import ListQuery
+from api.queries.lists.listing import Listing
+from api.queries.lists.routes import ListQuery
 from projections.replay.generations import Generations
 from tests.projecting import caught_up, open_some, running
 

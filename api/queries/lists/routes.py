@@ -18,10 +18,9 @@ from api.http.answers import as_json, described_headers, json_response, next_lin
 from api.http.plain_route import list_route
 from api.http.problems import VIEW_RESPONSES
 from api.queries.cursors import Cursors
-from api.queries.listing import MOST_COUNTED, Listing, Position, Sort
-from api.queries.pager import Windows
-from api.queries.representations import TicketSummary
-from api.queries.search import (
+from api.queries.lists.listing import MOST_COUNTED, Listing, Position, Sort
+from api.queries.lists.pager import Windows
+from api.queries.lists.search import (
     QUERY_CHARACTERS,
     breached,
     conditions,
@@ -31,6 +30,7 @@ from api.queries.search import (
     solved,
     span,
 )
+from api.queries.representations import TicketSummary
 from api.queries.watermark import AtLeast, Prefer, Shown, Views
 from domain.errors import Forbidden, Unacceptable
 from domain.events import JsonObject, Priority, Status

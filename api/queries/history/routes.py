@@ -15,8 +15,8 @@ from api.access.visibility import Sight, Sights
 from api.http.answers import json_response, next_link
 from api.http.plain_route import ticket_route
 from api.http.problems import problem_responses
-from api.queries import past
-from api.queries.past import AsOf, Changes
+from api.queries.history import past
+from api.queries.history.past import AsOf, Changes
 from api.queries.representations import TicketDetail, Tickets
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.events import JsonObject, Role

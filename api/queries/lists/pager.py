@@ -23,9 +23,18 @@ from uuid import UUID
 
 from pymongo.errors import PyMongoError
 
-from api.queries.histogram import BEGIN, END, LAST_ID, MILLISECOND, Histogram, Key, behind, moved
 from domain.events import JsonObject
 from eventstore.mongo.driver import Collection, Database, settled
+from eventstore.mongo.key_histogram import (
+    BEGIN,
+    END,
+    LAST_ID,
+    MILLISECOND,
+    Histogram,
+    Key,
+    behind,
+    moved,
+)
 from projections.views import tickets
 from projections.views.counters import Counters
 

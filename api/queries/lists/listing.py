@@ -15,12 +15,12 @@ from uuid import UUID
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
-from api.queries.histogram import Key
-from api.queries.pager import Asked, Windows
+from api.queries.lists.pager import Asked, Windows
 from api.queries.representations import INTERNAL_FIELDS
 from domain.events import JsonObject
 from domain.values import Moment
 from eventstore.mongo.driver import Database
+from eventstore.mongo.key_histogram import Key
 from projections.views import tickets
 
 MOST_COUNTED = 100_000

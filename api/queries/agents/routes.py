@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.http.answers import json_response
 from api.http.problems import VIEW_RESPONSES
-from api.queries.dashboard import Times, times
+from api.queries.dashboard.routes import Times, times
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
 from domain.events import JsonObject

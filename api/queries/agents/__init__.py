@@ -1,0 +1,1 @@
+"""Figures of agents, week by week."""

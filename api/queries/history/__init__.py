@@ -1,0 +1,1 @@
+"""A ticket by itself and its history."""

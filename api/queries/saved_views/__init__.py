@@ -1,0 +1,1 @@
+"""Named filters with a count that is kept."""
