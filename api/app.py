@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import Depends, FastAPI
 
-from api.access import access_log, keys
+from api.access import keys
+from api.access import routes as access_routes
 from api.access.access_log import AccessLog
 from api.access.authentication import Access, Authorisation, Gate
 from api.access.tokens import Tokens
@@ -19,6 +20,7 @@ from api.commands import routes as commands
 from api.commands.handler import Handler
 from api.console import routes as console
 from api.desk import routes as desk
+from api.desk.store import Desks
 from api.feed import routes as feed
 from api.http import problems
 from api.http.answer_headers import AnswerHeaders
@@ -71,7 +73,7 @@ Work = Callable[[], Coroutine[None, None, None]]
 def timekeeping(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Give what does to tickets what is due, unless it is done elsewhere."""
     seconds = settings.timekeeper_seconds
-    keeper = Timekeeper(database, store, desk.Desks(database), look_seconds=seconds)
+    keeper = Timekeeper(database, store, Desks(database), look_seconds=seconds)
     return [keeper.run] if seconds else []
 
 
@@ -176,7 +178,7 @@ def create_app(
     app.add_middleware(Measuring, log_all=log_requests)
     app.add_middleware(Correlation)
     app.add_middleware(AnswerHeaders)
-    desks, views = desk.Desks(database), Views(database)
+    desks, views = Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
     commands.add_routes(app.router, handler, views, tickets, sights)
@@ -191,8 +193,8 @@ def create_app(
     app.include_router(desk.router(desks))
     app.include_router(health.router(database, store, witness))
     app.include_router(metrics.router(database, store))
-    app.include_router(keys.router(access.keys))
-    app.include_router(access_log.router(access.log, database))
+    app.include_router(access_routes.keys_router(access.keys))
+    app.include_router(access_routes.access_log_router(access.log, database))
     app.include_router(persons.router(database, store))
     app.include_router(console.router(app.openapi))
     return app

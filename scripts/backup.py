@@ -24,7 +24,7 @@ from typing import cast
 from uuid import UUID
 
 from api.access import access_log, keys
-from api.desk import routes as desk
+from api.desk import store as desk
 from api.queries import cursors
 from api.settings import Settings
 from api.webhooks import store as webhooks

@@ -33,7 +33,7 @@ import orjson
 from pymongo.errors import OperationFailure
 
 from api.access import access_log, keys
-from api.desk import routes as desk
+from api.desk import store as desk
 from api.queries import cursors
 from api.webhooks import store as webhooks
 from domain.events import JsonObject

@@ -20,7 +20,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from api.access.rights import Principal
-from api.people.routes import Persons
+from api.people.store import Persons
 from api.settings import Settings
 from domain.events import JsonObject
 from domain.persons import ErasePerson

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 from contextlib import suppress
 
-from api.desk.routes import Desks
+from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore

@@ -20,22 +20,16 @@ import asyncio
 import logging
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 from uuid_utils.compat import uuid7
 
-from api.access.rights import Principal, PrincipalRole
-from api.http.answers import described_headers, json_response, next_link
+from api.access.rights import Principal
 from api.http.paths import kept_path
-from api.http.problems import problem_responses
-from api.queries.cursors import Cursors
 from domain.errors import CasebookError
 from domain.events import JsonObject
-from domain.values import Name
 from eventstore.documents import Document, Reader, strictly
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database
@@ -143,78 +137,6 @@ def _record(at: datetime, outcome: Outcome, asking: Asking, who: Principal | Non
         "principal": known,
         **asdict(asking),
     }
-
-
-# --- routes -------------------------------------------------------------------------------------
-
-
-class Known(BaseModel, extra="forbid"):
-    """Who it was."""
-
-    id: str
-    role: PrincipalRole | str = Field(description="Another version may know others.")
-    key: str | None = Field(description="Null: by a token.")
-
-
-class AccessRecord(BaseModel, extra="forbid"):
-    """An access, or that there was none."""
-
-    id: UUID
-    at: datetime
-    outcome: Outcome | str = Field(description="Another version may know others.")
-    principal: Known | None
-    method: str
-    route: str | None
-    path: str
-    address: str | None
-    correlation_id: str | None
-
-
-class AccessPage(BaseModel, extra="forbid"):
-    """Records, the last first."""
-
-    records: list[AccessRecord]
-    next: str | None = Field(description="The cursor of the next page; null on the last.")
-
-
-class AccessQuery(BaseModel):
-    """Which records."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    principal: Name | None = None
-    outcome: Outcome | None = None
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=2_000)] = None
-
-
-def router(log: AccessLog, database: Database) -> APIRouter:
-    """Make the route."""
-    routes = APIRouter(tags=["keys"])
-    cursors = Cursors(database, "access_log")
-
-    @routes.get(
-        "/access_log",
-        response_model=AccessPage,
-        responses={200: {"headers": described_headers("Link")}, **problem_responses(422, 503)},
-    )
-    async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
-        """Show who was let in where it matters, and who was not let in, the last first.
-
-        `granted`: exports and streams of the log, and whatever changes webhooks, keys, the desk's
-        set-up and projections. `denied`: known, and not allowed to. `unseen`: a ticket that is not
-        for them. `unknown`: with no key or token, or one that is not good. Of failed ones no more
-        than five a second are recorded of one principal, or from one address.
-        """
-        before = None
-        if asked.cursor is not None:
-            before = UUID(str(await cursors.read(asked.cursor)))
-        page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)
-        following = None if last is None else await cursors.write(last)
-        content = {"records": page, "next": following}
-        return json_response(content, next_link(request, cursor=following) if following else {})
-
-    return routes
 
 
 class _Stored(NamedTuple):

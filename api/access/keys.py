@@ -1,4 +1,4 @@
-"""API keys: where they are kept, and their routes.
+"""API keys: where they are kept.
 
 A key reads `casebook_<id>_<secret>`: 96 bits that name it and 256 that prove it, both from the
 system's generator, in hexadecimal. Of the secret only a SHA-256 is kept, which is enough for what
@@ -29,30 +29,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
-from fastapi import Path as PathParameter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.access.rights import (
     SCOPES,
-    CurrentPrincipal,
     Principal,
     PrincipalRole,
     Scope,
     Unauthenticated,
     is_reserved,
 )
-from api.http.answers import described_headers, json_response
-from api.http.problems import problem_responses
-from domain.errors import Forbidden, NotFound, Unacceptable
+from domain.errors import NotFound, Unacceptable
 from domain.events import ERASED, JsonObject
 from domain.lines import check_line
 from domain.values import Moment, Name, at_most
-from eventstore.documents import Document, Reader, UnreadableDocument, named, strictly
+from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.resend import insert
@@ -365,98 +359,3 @@ def keep_in_file(text: str, path: Path, database: str) -> Path:
         if place(name, f"{text}\n".encode()):
             return name
     raise AssertionError("there are names without end")
-
-
-# --- routes -------------------------------------------------------------------------------------
-
-
-class KeyAnswer(BaseModel, extra="forbid"):
-    """What is kept of a key: not the key."""
-
-    id: str
-    principal: str
-    role: PrincipalRole
-    scopes: list[Scope]
-    created_at: datetime
-    created_by: str
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    made_by_key: str | None = Field(description="The id of the key that it was made with.")
-
-
-class KeyMade(KeyAnswer):
-    """A new key."""
-
-    key: str = Field(description="Shown this once: for `Authorization: Bearer`.")
-
-
-class KeysAnswer(BaseModel, extra="forbid"):
-    """All keys, the last made first."""
-
-    keys: list[KeyAnswer]
-    unreadable: list[str] = Field(
-        default=[],
-        description="Ids of keys that another version has stored: good for nothing in this one.",
-    )
-
-
-class Revoking(BaseModel):
-    """What else to revoke."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    with_made: bool = Field(
-        default=False,
-        description="Also all keys that were made with it, with those, and so on.",
-    )
-
-
-KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
-
-
-def router(keys: Keys) -> APIRouter:
-    """Make the routes of keys."""
-    routes = APIRouter(prefix="/keys", tags=["keys"])
-
-    @routes.post(
-        "",
-        status_code=201,
-        response_model=KeyMade,
-        responses={
-            201: {"headers": described_headers("Location")},
-            **problem_responses(400, 409, 422, 503),
-        },
-    )
-    async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
-        """Make a key for somebody, good for no more and no longer than the key or token that is
-        used for this. Without `expires_at` it ends when that does, as the answer says.
-        """
-        beyond = set(order.scopes) - who.scopes
-        if beyond:
-            raise Forbidden(f"this key is not good for {', '.join(sorted(beyond))} itself")
-        key, text = await keys.make(order, who.id, who)
-        content = {**_told(key), "key": text}
-        return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
-
-    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
-    async def list_keys() -> Response:
-        """List all keys, those that are good for nothing any more too."""
-        found, unreadable = await keys.all_apart()
-        content = {"keys": [_told(key) for key in found], **named(unreadable)}
-        return json_response(content, {})
-
-    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
-    async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
-        """Make a key good for nothing: within five seconds in every process."""
-        if asked.with_made:
-            await keys.revoke_with_made(key_id)
-        else:
-            await keys.revoke(key_id)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
-
-    return routes
-
-
-def _told(key: Key) -> JsonObject:
-    told = {name: value for name, value in asdict(key).items() if name != "hash"}
-    return {**told, "scopes": sorted(key.scopes)}

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from api.access import access_log, keys
-from api.desk import routes as desk
+from api.desk import store as desk
 from api.queries import cursors
 from api.webhooks import store as webhooks
 from eventstore.documents import Document, EssentialUnreadable, Reader

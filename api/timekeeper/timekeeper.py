@@ -29,7 +29,7 @@ from pymongo.errors import PyMongoError
 
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
-from api.desk.routes import Desks, SetUp
+from api.desk.store import Desks, SetUp
 from domain.commands import CloseTicket, Command, MarkSlaBreach, UpdateStatus, verb
 from domain.desk import Desk
 from domain.events import (

@@ -21,7 +21,7 @@ from api.access.keys import KeyOrder, Keys
 from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
 from api.people.erasure import Forgetting
-from api.people.routes import Persons
+from api.people.store import Persons
 from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
 from domain.events import Actor, JsonObject
 from domain.persons import ErasePerson

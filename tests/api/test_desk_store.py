@@ -7,7 +7,7 @@ import pytest
 
 from api import desk as module
 from api.commands.handler import Handler, Submission, VersionMismatch
-from api.desk.routes import Desks, NoSuchDesk
+from api.desk.store import Desks, NoSuchDesk
 from domain.commands import AssignTicket, OpenTicket
 from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal

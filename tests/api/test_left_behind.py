@@ -154,7 +154,7 @@ async def test_tickets_that_are_not_for_one_and_that_are_not_there_make_the_same
     server_url, monkeypatch
 ):
     """The same answer, after the same questions to the database: before and after it is known."""
-    monkeypatch.setattr("api.desk.routes.KEPT_SECONDS", 600.0)
+    monkeypatch.setattr("api.desk.store.KEPT_SECONDS", 600.0)
     register(OVERHEARD)
     async for database in fresh(server_url, "motor"):
         async with serving(database) as served:

@@ -16,7 +16,7 @@ import pytest
 from api import timekeeper as module
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission
-from api.desk.routes import Desks
+from api.desk.store import Desks
 from api.timekeeper.timekeeper import Timekeeper
 from domain.commands import (
     AddNote,

@@ -8,7 +8,7 @@ import pytest
 
 from api.access.keys import KeyOrder, Keys
 from api.commands.handler import Handler, Submission
-from api.desk.routes import Desks
+from api.desk.store import Desks
 from domain.commands import COMMANDS, AssignTicket, ChangeSubject, OpenTicket
 from domain.desk import Desk
 from domain.errors import Unacceptable

@@ -12,7 +12,7 @@ from pymongo.errors import ConnectionFailure
 
 from api.access.keys import KeyOrder, Keys
 from api.app import create_app
-from api.desk.routes import Desks
+from api.desk.store import Desks
 from api.timekeeper.timekeeper import Timekeeper
 from domain.desk import Desk, SlaPolicy
 from eventstore.event_document import utc_now

@@ -10,7 +10,7 @@ import pytest
 from api.access.keys import Keys
 from api.app import create_app
 from api.commands.handler import Handler, Submission, VersionMismatch
-from api.desk.routes import Desks
+from api.desk.store import Desks
 from domain.commands import (
     AddNote,
     AssignTicket,

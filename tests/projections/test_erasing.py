@@ -20,7 +20,7 @@ from api.feed.format import Writer
 from api.feed.log_tail import TailEnded, Tails
 from api.people import erasure as forgetting
 from api.people.erasure import Forgetting
-from api.people.routes import Persons
+from api.people.store import Persons
 from domain.commands import AddNote, FollowTicket, OpenTicket
 from domain.errors import HistoryError, PersonGone
 from domain.events import ERASED, Actor

@@ -1,0 +1,184 @@
+"""The routes of API keys and of the access log."""
+
+from dataclasses import asdict
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.access.access_log import AccessLog, Outcome
+from api.access.keys import Key, KeyOrder, Keys
+from api.access.rights import CurrentPrincipal, PrincipalRole, Scope
+from api.http.answers import described_headers, json_response, next_link
+from api.http.problems import problem_responses
+from api.queries.cursors import Cursors
+from domain.errors import Forbidden
+from domain.events import JsonObject
+from domain.values import Name
+from eventstore.documents import named
+from eventstore.mongo.driver import Database
+
+
+class KeyAnswer(BaseModel, extra="forbid"):
+    """What is kept of a key: not the key."""
+
+    id: str
+    principal: str
+    role: PrincipalRole
+    scopes: list[Scope]
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    made_by_key: str | None = Field(description="The id of the key that it was made with.")
+
+
+class KeyMade(KeyAnswer):
+    """A new key."""
+
+    key: str = Field(description="Shown this once: for `Authorization: Bearer`.")
+
+
+class KeysAnswer(BaseModel, extra="forbid"):
+    """All keys, the last made first."""
+
+    keys: list[KeyAnswer]
+    unreadable: list[str] = Field(
+        default=[],
+        description="Ids of keys that another version has stored: good for nothing in this one.",
+    )
+
+
+class Revoking(BaseModel):
+    """What else to revoke."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    with_made: bool = Field(
+        default=False,
+        description="Also all keys that were made with it, with those, and so on.",
+    )
+
+
+KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
+
+
+def keys_router(keys: Keys) -> APIRouter:
+    """Return the routes of keys."""
+    routes = APIRouter(prefix="/keys", tags=["keys"])
+
+    @routes.post(
+        "",
+        status_code=201,
+        response_model=KeyMade,
+        responses={
+            201: {"headers": described_headers("Location")},
+            **problem_responses(400, 409, 422, 503),
+        },
+    )
+    async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
+        """Make a key for somebody, good for no more and no longer than the key or token that is
+        used for this. Without `expires_at` it ends when that does, as the answer says.
+        """
+        beyond = set(order.scopes) - who.scopes
+        if beyond:
+            raise Forbidden(f"this key is not good for {', '.join(sorted(beyond))} itself")
+        key, text = await keys.make(order, who.id, who)
+        content = {**_told(key), "key": text}
+        return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
+
+    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
+    async def list_keys() -> Response:
+        """List all keys, those that are good for nothing any more too."""
+        found, unreadable = await keys.all_apart()
+        content = {"keys": [_told(key) for key in found], **named(unreadable)}
+        return json_response(content, {})
+
+    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
+        """Make a key good for nothing: within five seconds in every process."""
+        if asked.with_made:
+            await keys.revoke_with_made(key_id)
+        else:
+            await keys.revoke(key_id)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes
+
+
+def _told(key: Key) -> JsonObject:
+    told = {name: value for name, value in asdict(key).items() if name != "hash"}
+    return {**told, "scopes": sorted(key.scopes)}
+
+
+class Known(BaseModel, extra="forbid"):
+    """Who it was."""
+
+    id: str
+    role: PrincipalRole | str = Field(description="Another version may know others.")
+    key: str | None = Field(description="Null: by a token.")
+
+
+class AccessRecord(BaseModel, extra="forbid"):
+    """An access, or that there was none."""
+
+    id: UUID
+    at: datetime
+    outcome: Outcome | str = Field(description="Another version may know others.")
+    principal: Known | None
+    method: str
+    route: str | None
+    path: str
+    address: str | None
+    correlation_id: str | None
+
+
+class AccessPage(BaseModel, extra="forbid"):
+    """Records, the last first."""
+
+    records: list[AccessRecord]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
+class AccessQuery(BaseModel):
+    """Which records."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    principal: Name | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=2_000)] = None
+
+
+def access_log_router(log: AccessLog, database: Database) -> APIRouter:
+    """Return the route of the access log."""
+    routes = APIRouter(tags=["keys"])
+    cursors = Cursors(database, "access_log")
+
+    @routes.get(
+        "/access_log",
+        response_model=AccessPage,
+        responses={200: {"headers": described_headers("Link")}, **problem_responses(422, 503)},
+    )
+    async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
+        """Show who was let in where it matters, and who was not let in, the last first.
+
+        `granted`: exports and streams of the log, and whatever changes webhooks, keys, the desk's
+        set-up and projections. `denied`: known, and not allowed to. `unseen`: a ticket that is not
+        for them. `unknown`: with no key or token, or one that is not good. Of failed ones no more
+        than five a second are recorded of one principal, or from one address.
+        """
+        before = None
+        if asked.cursor is not None:
+            before = UUID(str(await cursors.read(asked.cursor)))
+        page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)
+        following = None if last is None else await cursors.write(last)
+        content = {"records": page, "next": following}
+        return json_response(content, next_link(request, cursor=following) if following else {})
+
+    return routes

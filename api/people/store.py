@@ -1,0 +1,173 @@
+"""What is held on persons, and how their erasure begins.
+
+An erasure is durable with its first step, and there is no way back. The second follows at once
+(`erasure.py`), the third is that of whoever projects (`projections/erasure/views.py`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import asdict
+from uuid import UUID
+
+import orjson
+from pymongo.errors import PyMongoError
+
+from api.access import access_log, keys
+from api.access.rights import Principal
+from api.feed.format import error_line, told_line
+from api.people.erasure import Forgetting, named_tickets
+from api.webhooks.store import Webhooks
+from domain import persons
+from domain.errors import CasebookError, NotFound
+from domain.events import JsonObject
+from domain.persons import ErasePerson
+from eventstore.failures import answering
+from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
+from eventstore.personal import sealing
+from eventstore.personal.vault import Person, UnknownPerson
+from projections.erasure.progress import Erasures, Step
+from projections.views.saved_views import SavedViews
+
+_TOLD_AT_A_TIME = 25  # then others have a turn
+
+
+class _Withheld:
+    """Opens nothing: it is somebody else's."""
+
+    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+        return "[withheld]"
+
+
+_WITHHELD = _Withheld()
+
+
+class AlreadyErased(NotFound):
+    """For example: what is held on somebody who has been erased."""
+
+    def __init__(self) -> None:
+        super().__init__("person_is_erased", "the person has been erased; nothing is held on them")
+
+
+class Persons:
+    """What is held on persons."""
+
+    def __init__(self, database: Database, store: EventStore) -> None:
+        self._database = database
+        self._store = store
+        self._vault = database.vault
+        self._erasures = Erasures(database)
+        self._forgetting = Forgetting(database, store)
+
+    async def find(self, name: str) -> JsonObject:
+        """Say what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
+        async with answering():
+            try:
+                person = await self._vault.find(name)
+            except UnknownPerson:
+                # What was written before anything was sealed has no key; to be erased takes one.
+                if not await self._is_named(name):
+                    raise
+                await self._vault.of_names([name])
+                person = await self._vault.find(name)
+            return await self._told(person)
+
+    async def _is_named(self, name: str) -> bool:
+        """Say whether anything names somebody."""
+        records = self._database.collection(access_log.COLLECTION)
+        of_keys = self._database.collection(keys.COLLECTION)
+        return bool(
+            await named_tickets(self._database, name)
+            or await records.find_one({"principal.id": name}, {"_id": 1})
+            or await of_keys.find_one({"$or": [{"principal": name}, {"created_by": name}]})
+        )
+
+    async def show(self, id_: UUID) -> JsonObject:
+        """Say what is known of a person. Raises UnknownPerson, StoreUnavailable."""
+        async with answering():
+            return await self._told(await self._vault.person(id_))
+
+    async def erase(self, id_: UUID, command: ErasePerson, by: Principal) -> JsonObject:
+        """Erase a person, durably, and go on with that as far as it can be done at once.
+
+        Raises UnknownPerson, StoreUnavailable.
+        """
+        async with answering():
+            person = await self._vault.person(id_)
+            known_by = (await self._vault.known_as(person.id)).hex()
+            past = await self._erasures.steps(person.id)
+            for event in persons.erase(len(past), command, known_by):
+                await self._erasures.take(person.id, event, by.actor)
+        with suppress(PyMongoError, CasebookError):  # it is on record, and done in any case
+            async with answering():
+                await self._forgetting.forget(person.id)
+        return await self.show(id_)
+
+    async def data(self, id_: UUID) -> AsyncIterator[bytes]:
+        """Give all that is held on a person, line by line.
+
+        Raises UnknownPerson, AlreadyErased, StoreUnavailable; what goes wrong later is a line.
+        """
+        async with answering():
+            person = await self._vault.person(id_)
+            erased = await self._erasures.steps(id_)
+            ids = set(await self._store.tickets_of(id_))
+            if person.name is None or erased:
+                raise AlreadyErased
+            ids |= await named_tickets(self._database, person.name)
+        return self._lines(person, person.name, sorted(ids))
+
+    async def _lines(self, person: Person, name: str, ids: list[UUID]) -> AsyncIterator[bytes]:
+        yield _line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
+        try:
+            for ticket_id in ids:
+                is_theirs = False
+                async for part in self._store.parts(ticket_id):
+                    # Each time anew: they may be erased while this is read.
+                    own = await self._vault.of_ids([person.id])
+                    if not isinstance(own.get(person.id), sealing.PersonKey):
+                        raise AlreadyErased
+                    for n, stored in enumerate(part):
+                        if n % _TOLD_AT_A_TIME == 0:
+                            await asyncio.sleep(0)
+                        whose = set(sealing.persons(stored))
+                        event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
+                        if "requester" in event["data"]:
+                            is_theirs = event["data"]["requester"] == name
+                        if is_theirs or person.id in whose:
+                            yield told_line(stored, event)
+            for kind, collection, named in (
+                ("access", access_log.COLLECTION, "principal.id"),
+                ("api_key", keys.COLLECTION, "principal"),
+            ):
+                found = self._database.collection(collection).find({named: name}, {"hash": 0})
+                async for document in found:
+                    yield _line({kind: document})
+            for view in await SavedViews(self._database).names_asking_for(name):
+                yield _line({"saved_view": view})
+            for hook in await Webhooks(self._database).ids_asking_for(name):
+                yield _line({"webhook": hook})
+            yield _line({"end": {"tickets": len(ids)}})
+        except (PyMongoError, CasebookError) as error:
+            code = error.code if isinstance(error, CasebookError) else "store_unavailable"
+            yield error_line(code, "this is not all there is; ask again")
+
+    async def _told(self, person: Person) -> JsonObject:
+        steps = await self._erasures.steps(person.id)
+        return {
+            "id": person.id,
+            "name": None if steps else person.name,
+            "known_since": person.made_at,
+            "erasure": [_told(step) for step in steps],
+        }
+
+
+def _told(step: Step) -> JsonObject:
+    data = asdict(step.event)
+    data.pop("known_by", None)
+    return {"step": type(step.event).__name__, "at": step.at, "by": step.by, "data": data}
+
+
+def _line(content: JsonObject) -> bytes:
+    return orjson.dumps(content, default=str, option=orjson.OPT_APPEND_NEWLINE)
