@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from api import desk as module
 from api.commands.handler import Handler, Submission, VersionMismatch
+from api.desk import store as module
 from api.desk.store import Desks, NoSuchDesk
 from domain.commands import AssignTicket, OpenTicket
 from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
