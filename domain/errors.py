@@ -10,12 +10,13 @@ CasebookError
 │       └── PersonGone      whose words they would be has been erased
 └── HistoryError            stored events that cannot be: unknown, unreadable or out of order
 
-Every error carries a stable `code` for programs and a `detail` for people. A refusal's detail says
-why, and what to do instead where there is something. Codes are part of the API and are never reused
-for another meaning.
+Every error carries a stable `code` for programs and a `detail` for people, and its class says of
+what `kind` it is. A refusal's detail says why, and what to do instead where there is something.
+Codes are part of the API and are never reused for another meaning.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -32,8 +33,30 @@ def faults_of(error: ValidationError) -> str:
     return "; ".join(told[:_MOST_FAULTS])
 
 
+Kind = Literal[
+    "unauthenticated",
+    "forbidden",
+    "not_found",
+    "conflict",
+    "precondition_failed",
+    "unacceptable",
+    "too_many",
+    "unavailable",
+    "fault",
+]
+"""What is wrong, for callers that need not know every class. `unavailable`: the same may work in a
+moment; `fault`: Casebook or its log is at fault, and the caller can do nothing about it.
+"""
+
+
 class CasebookError(Exception):
     """Root of all errors that Casebook raises on purpose."""
+
+    kind: ClassVar[Kind] = "fault"
+    pointer: ClassVar[str | None] = None
+    """Which parameter of a request is at fault, where a class knows."""
+    retry_after_seconds: int | None = None
+    """When to try again, where an error knows."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -48,6 +71,8 @@ class Refusal(CasebookError):
 class NotFound(Refusal):
     """For example: a version of something that it has not reached."""
 
+    kind = "not_found"
+
 
 class TicketNotFound(NotFound):
     """For example: a reply to a ticket id that was never opened."""
@@ -59,6 +84,8 @@ class TicketNotFound(NotFound):
 class Forbidden(Refusal):
     """For example: a requester who asks for webhooks."""
 
+    kind = "forbidden"
+
     def __init__(self, detail: str) -> None:
         super().__init__("forbidden", detail)
 
@@ -66,9 +93,13 @@ class Forbidden(Refusal):
 class Unacceptable(Refusal):
     """For example: `update_status` to "closed", which only `close` can reach."""
 
+    kind = "unacceptable"
+
 
 class StateConflict(Refusal):
     """For example: resolving a ticket that nobody is assigned to."""
+
+    kind = "conflict"
 
 
 class PersonGone(StateConflict):

@@ -52,6 +52,8 @@ class EssentialUnreadable(CasebookError):
     of the desk's set-up. A process of the version that stored it can.
     """
 
+    kind = "unavailable"
+
     def __init__(self, collection: str, id_: object) -> None:
         super().__init__(
             "essential_unreadable",

@@ -61,12 +61,16 @@ class VersionConflict(StoreError):
 class StoreBusy(StoreError):
     """The database has been slower than its writers for too long: for example under a flood."""
 
+    kind = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("store_busy", "too many commands are waiting; try again")
 
 
 class StoreUnavailable(StoreError):
     """The database does not answer: for example while it restarts or elects a primary."""
+
+    kind = "unavailable"
 
     def __init__(self) -> None:
         super().__init__("store_unavailable", "the database does not answer; try again")

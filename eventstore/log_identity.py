@@ -55,6 +55,8 @@ _log = logging.getLogger(__name__)
 class LogReplaced(StoreError):
     """The log was restored while the process ran: what it knows of tickets is of the former log."""
 
+    kind = "unavailable"
+
     def __init__(self) -> None:
         super().__init__(
             "log_replaced",

@@ -32,6 +32,7 @@ from api.access.rights import (
     Principal,
     TooManyRequests,
     Unauthenticated,
+    Unseen,
     is_open,
     principal,
 )
@@ -183,7 +184,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 if message["status"] == HTTPStatus.FORBIDDEN:
                     await self._access.note("denied", scope, who)
-                elif scope["state"].get("unseen"):
+                elif isinstance(scope["state"].get("error"), Unseen):
                     await self._access.note("unseen", scope, who)
             await send(message)
 

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from fastapi import Depends, Request
 
-from domain.errors import CasebookError
+from domain.errors import CasebookError, TicketNotFound
 from domain.events import Actor
 
 PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
@@ -59,18 +59,26 @@ def is_open(path: str) -> bool:
 class Unauthenticated(CasebookError):
     """Nobody is known to ask: no key or token, or one that is unknown, expired or revoked."""
 
+    kind = "unauthenticated"
+
     def __init__(self, detail: str, who: "Principal | None" = None) -> None:
         """`who`: whose it was, if that is proven."""
         super().__init__("unauthenticated", detail)
         self.who = who
 
 
+class Unseen(TicketNotFound):
+    """There is such a ticket, but the caller may not see it. The answer does not tell which."""
+
+
 class TooManyRequests(CasebookError):
     """Somebody asks more often than is good for the others: for example a client in a loop."""
 
+    kind = "too_many"
+
     def __init__(self, seconds: int) -> None:
         super().__init__("too_many_requests", f"too many requests; ask again in {seconds} s")
-        self.seconds = seconds
+        self.retry_after_seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)

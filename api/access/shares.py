@@ -24,6 +24,9 @@ def network_of(address: str | None) -> str:
 class ShareTaken(CasebookError):
     """One principal has as much at once as is theirs: for example a client that leaks streams."""
 
+    kind = "too_many"
+    retry_after_seconds = 1
+
     def __init__(self, what: str) -> None:
         super().__init__("share_taken", f"{what} are as many as one principal may have at once")
 

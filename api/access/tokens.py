@@ -70,6 +70,8 @@ class TokensUnusable(CasebookError):
 class TokensUncheckable(CasebookError):
     """The JWK Set has not been read yet: for example while its server is down."""
 
+    kind = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("tokens_uncheckable", "tokens cannot be checked at the moment; try again")
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from api.access.rights import Principal
+from api.access.rights import Principal, Unseen
 from api.commands.handler import DeskSource
 from api.queries.representations import Tickets, present
 from api.queries.watermark import AtLeast
 from domain.commands import Command, OpenTicket
-from domain.errors import Forbidden, TicketNotFound
+from domain.errors import Forbidden
 from domain.events import (
     EVENT_TYPES,
     FollowerAdded,
@@ -47,10 +47,6 @@ PUBLIC_EVENTS = EVENT_TYPES.keys() - {event.__name__ for event in _INTERNAL_EVEN
 INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "followers", "links"})
 """Fields of a ticket that are null for requesters, and whose changes they are not told."""
 _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
-
-
-class Unseen(TicketNotFound):
-    """There is such a ticket, but not for who asks. Nobody is told the difference."""
 
 
 class Seen(Protocol):

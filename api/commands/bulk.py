@@ -16,9 +16,9 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from api.access.rights import CurrentPrincipal
+from api.access.rights import CurrentPrincipal, Unseen
 from api.access.shares import Shares
-from api.access.visibility import Sights, Unseen
+from api.access.visibility import Sights
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
 from api.commands.routes import (
     AcceptedEvent,
@@ -163,7 +163,7 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
             outcomes = await asyncio.gather(*map(one, body.tickets))
         finally:
             under_way.give_back(who.share, count)
-        request.state.unseen = any(isinstance(outcome, Unseen) for outcome in outcomes)
+        request.state.error = next((o for o in outcomes if isinstance(o, Unseen)), None)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         failed = sum(
             isinstance(outcome, CasebookError)

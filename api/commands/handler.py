@@ -71,6 +71,8 @@ _became = cache(_COMMANDS.labels)
 class KeyReused(CasebookError):
     """A key was sent before with another command: for example by a counter that restarted."""
 
+    kind = "unacceptable"
+
     def __init__(self) -> None:
         super().__init__(
             "idempotency_key_reused", "this idempotency key was used for another command"
@@ -80,12 +82,16 @@ class KeyReused(CasebookError):
 class VersionMismatch(CasebookError):
     """The client decided on a version that is not the current one."""
 
+    kind = "precondition_failed"
+
     def __init__(self, what: str, current: int) -> None:
         super().__init__("version_mismatch", f"the {what} is at version {current}")
 
 
 class TooContended(CasebookError):
     """Other writers were first too many times in a row. Nothing was written."""
+
+    kind = "conflict"
 
     def __init__(self) -> None:
         super().__init__("too_contended", "others keep changing this ticket; try again")

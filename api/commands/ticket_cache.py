@@ -43,6 +43,8 @@ _asked = cache(_ASKED.labels)
 class TicketBusy(CasebookError):
     """Others' commands on the ticket do not come to an end in time. Nothing was written."""
 
+    kind = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("ticket_busy", "other commands on this ticket take too long; try again")
 

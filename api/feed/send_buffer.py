@@ -35,6 +35,8 @@ STALLED_SECONDS = 60.0
 class TooManyStreams(CasebookError):
     """As many streams are open as one process serves: for example by clients that leak them."""
 
+    kind = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("too_many_streams", "too many streams are open; try again later")
 

@@ -1,9 +1,9 @@
 """Errors as RFC 9457 problem documents.
 
-Every error of the domain, the store and the handler has one HTTP status, found here and nowhere
-else, by its class. A document holds `type` (urn:casebook:problem:<code>), `title`, `status`,
-`detail`, `code`, and where a request's content was at fault `errors`, with a JSON pointer each: at
-most 20 of them, and in `more_errors` how many more there are.
+The status of an error follows from its kind, here and nowhere else. A document holds `type`
+(urn:casebook:problem:<code>), `title`, `status`, `detail`, `code`, and where a request's content
+was at fault `errors`, with a JSON pointer each: at most 20 of them, and in `more_errors` how many
+more there are.
 """
 
 import logging
@@ -17,52 +17,31 @@ from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.rights import TooManyRequests, Unauthenticated
-from api.access.shares import ShareTaken
-from api.access.tokens import TokensUncheckable
-from api.access.visibility import Unseen
-from api.commands.handler import KeyReused, TooContended, VersionMismatch
-from api.commands.ticket_cache import TicketBusy
-from api.feed.send_buffer import TooManyStreams
 from api.http.answers import described_headers
-from api.queries.lists.search import BadQuery
-from api.queries.watermark import AGE_HEADER, AS_OF_HEADER, ViewsBehind
-from domain.errors import CasebookError, Forbidden, NotFound, StateConflict, Unacceptable
-from eventstore.documents import EssentialUnreadable
-from eventstore.failures import StoreBusy, StoreUnavailable, VersionConflict, translated
-from eventstore.log_identity import LogReplaced
+from domain.errors import CasebookError, Kind
+from eventstore.failures import StoreUnavailable, VersionConflict, translated
 
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_RETRY_AFTER_SECONDS = "1"
+_RETRY_AFTER_SECONDS = 1
 
 _CHALLENGE = 'Bearer realm="casebook"'
 MOST_FAULTS = 20
 _POINTER_CHARACTERS = 200  # of which a request's own names can be a part
 
 
-STATUS: Mapping[type[CasebookError], HTTPStatus] = {
-    Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    TokensUncheckable: HTTPStatus.SERVICE_UNAVAILABLE,
-    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
-    ShareTaken: HTTPStatus.TOO_MANY_REQUESTS,
-    NotFound: HTTPStatus.NOT_FOUND,
-    StateConflict: HTTPStatus.CONFLICT,
-    Forbidden: HTTPStatus.FORBIDDEN,
-    Unacceptable: HTTPStatus.UNPROCESSABLE_ENTITY,
-    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
-    VersionMismatch: HTTPStatus.PRECONDITION_FAILED,
-    ViewsBehind: HTTPStatus.PRECONDITION_FAILED,
-    TooContended: HTTPStatus.CONFLICT,
-    TicketBusy: HTTPStatus.SERVICE_UNAVAILABLE,
-    TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
-    EssentialUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
-    StoreBusy: HTTPStatus.SERVICE_UNAVAILABLE,
-    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    LogReplaced: HTTPStatus.SERVICE_UNAVAILABLE,
+_STATUS: Mapping[Kind, HTTPStatus] = {
+    "unauthenticated": HTTPStatus.UNAUTHORIZED,
+    "forbidden": HTTPStatus.FORBIDDEN,
+    "not_found": HTTPStatus.NOT_FOUND,
+    "conflict": HTTPStatus.CONFLICT,
+    "precondition_failed": HTTPStatus.PRECONDITION_FAILED,
+    "unacceptable": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "too_many": HTTPStatus.TOO_MANY_REQUESTS,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "fault": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-"""Any other CasebookError is the server's own fault: 500."""
 
 BUSY = ("server_busy", "the server has too much to do; try again")
 _INTERNAL_ERROR = ("internal_error", "the server failed; it has been logged")
@@ -142,7 +121,7 @@ def _described(status: HTTPStatus) -> dict[str, object]:
 
 
 VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
-    200: {"headers": described_headers(AGE_HEADER, AS_OF_HEADER)},
+    200: {"headers": described_headers("Casebook-Views-Age", "Casebook-Views-As-Of")},
     **problem_responses(404, 409, 412, 422, 503),
 }
 """What any question to the views may be answered with, beside what is asked for."""
@@ -155,25 +134,22 @@ def problem(
     errors: Sequence[Fault] = (),
     *,
     more_errors: int = 0,
-    soon: bool = False,
 ) -> Response:
-    """Return the response for an error; `soon`: what was asked for may work in a moment."""
-    return _response(_document(status, code, detail, errors, more_errors), soon=soon)
+    """Return the response for an error that has no class of Casebook's own."""
+    return _response(_document(status, code, detail, errors, more_errors))
 
 
 def status_of(error: type[CasebookError]) -> HTTPStatus:
-    """Give the status that errors of a class are answered with."""
-    found = (STATUS[cls] for cls in error.__mro__ if cls in STATUS)
-    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+    """Return the status that errors of a class are answered with."""
+    return _STATUS[error.kind]
 
 
 def problem_of(error: CasebookError) -> Problem:
-    """Give the document for one of Casebook's own errors."""
-    status = status_of(type(error))
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    """Return the document for one of Casebook's own errors."""
+    if error.kind == "fault":
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
-    faults = [Fault(pointer="query q", detail=error.detail)] if isinstance(error, BadQuery) else ()
-    return _document(status, error.code, error.detail, faults)
+    faults = [] if error.pointer is None else [Fault(pointer=error.pointer, detail=error.detail)]
+    return _document(_STATUS[error.kind], error.code, error.detail, faults)
 
 
 def _document(
@@ -194,10 +170,14 @@ def _document(
     )
 
 
-def _response(document: Problem, *, soon: bool) -> Response:
+def _response(document: Problem, retry_after_seconds: int | None = None) -> Response:
     headers = {}
-    if soon or document.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = _RETRY_AFTER_SECONDS
+    if document.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        retry_after_seconds = _RETRY_AFTER_SECONDS
+    if retry_after_seconds is not None:
+        headers["Retry-After"] = str(retry_after_seconds)
+    if document.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = _CHALLENGE
     body = document.model_dump_json(exclude_none=True)
     return Response(body, document.status, headers, MEDIA_TYPE)
 
@@ -240,20 +220,14 @@ class Unexpected:
 
 
 def answer_to(error: CasebookError) -> Response:
-    """Give the response for one of Casebook's own errors."""
-    response = _response(problem_of(error), soon=isinstance(error, ViewsBehind | ShareTaken))
-    if isinstance(error, Unauthenticated):
-        response.headers["WWW-Authenticate"] = _CHALLENGE
-    elif isinstance(error, TooManyRequests):
-        response.headers["Retry-After"] = str(error.seconds)
-    return response
+    """Return the response for one of Casebook's own errors."""
+    return _response(problem_of(error), error.retry_after_seconds)
 
 
 def _casebook_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, CasebookError):
         raise TypeError
-    if isinstance(error, Unseen):
-        request.state.unseen = True  # for the access log; nobody is told the difference
+    request.state.error = error
     return answer_to(error)
 
 

@@ -92,6 +92,9 @@ class AtLeast(BaseModel):
 class ViewsBehind(Refusal):
     """A list was asked to show a command that the views do not show in time."""
 
+    kind = "precondition_failed"
+    retry_after_seconds = 1
+
     def __init__(self) -> None:
         super().__init__(
             "views_behind", "the views do not show what was asked for with `after` yet; try again"

@@ -57,6 +57,8 @@ _KNOWN = (
 class BadQuery(Unacceptable):
     """A search cannot be understood: for example `stauts:open`. `at`: the place, from 1."""
 
+    pointer = "query q"
+
     def __init__(self, at: int, why: str) -> None:
         super().__init__("bad_query", f"at {at}: {why}")
 
