@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from api.access import keys
 from api.access import routes as access_routes
 from api.access.access_log import AccessLog
-from api.access.authentication import Access, Authorisation, Gate
+from api.access.authentication import Access, Gate
 from api.access.tokens import Tokens
 from api.access.visibility import Sights
 from api.commands import bulk
@@ -26,8 +26,9 @@ from api.http import problems
 from api.http.answer_headers import AnswerHeaders
 from api.http.bodies import Bodies
 from api.http.correlation import Correlation
-from api.http.openapi import Application, operation_id
+from api.http.openapi import Application
 from api.http.replaced import Replaced
+from api.http.routing import Route
 from api.http.shedding import Shedding
 from api.operations import metrics
 from api.operations import routes as health
@@ -166,9 +167,8 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,  # it and its pages are the console's: theirs load scripts from elsewhere
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
-        generate_unique_id_function=operation_id,
-        dependencies=[Depends(Authorisation(access.log))],
     )
+    app.router.route_class = Route
     problems.install(app)
     app.add_middleware(Replaced, identity=database.identity)  # innermost
     app.add_middleware(Bodies)
@@ -181,22 +181,25 @@ def create_app(
     desks, views = Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
-    commands.add_routes(app.router, handler, views, tickets, sights)
-    history.add_routes(app.router, store, tickets, sights)
-    lists.add_routes(app.router, database, views, sights)
-    app.include_router(bulk.router(handler, views, sights))
-    app.include_router(feed.router(feeds, access))
-    app.include_router(webhooks.router(database, store))
-    app.include_router(saved_views.router(database, views, sights))
-    app.include_router(dashboard.router(views, sights))
-    app.include_router(agents.router(views))
-    app.include_router(desk.router(desks))
-    app.include_router(health.router(database, store, witness))
-    app.include_router(metrics.router(database, store))
-    app.include_router(access_routes.keys_router(access.keys))
-    app.include_router(access_routes.access_log_router(access.log, database))
-    app.include_router(persons.router(database, store))
-    app.include_router(console.router(app.openapi))
+    for router in (
+        commands.router(handler, views, tickets, sights),
+        history.router(store, tickets, sights),
+        lists.router(database, views, sights),
+        bulk.router(handler, views, sights),
+        feed.router(feeds, access),
+        webhooks.router(database, store),
+        saved_views.router(database, views, sights),
+        dashboard.router(views, sights),
+        agents.router(views),
+        desk.router(desks),
+        health.router(database, store, witness),
+        metrics.router(database, store),
+        access_routes.keys_router(access.keys),
+        access_routes.access_log_router(access.log, database),
+        persons.router(database, store),
+        console.router(app.openapi),
+    ):
+        app.router.routes.extend(router.routes)
     return app
 
 

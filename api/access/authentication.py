@@ -16,7 +16,6 @@ from contextlib import suppress
 from http import HTTPStatus
 
 import limits
-from fastapi import Request
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter as Metric
@@ -27,14 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access.access_log import AccessLog, Asking, Outcome
 from api.access.keys import PREFIX, Keys
 from api.access.rights import (
-    OPEN_PATHS,
-    RIGHTS,
     Principal,
+    Right,
     TooManyRequests,
     Unauthenticated,
     Unseen,
     is_open,
-    principal,
 )
 from api.access.shares import network_of
 from api.access.tokens import Tokens, TokensUncheckable
@@ -100,6 +97,19 @@ class Access:
             raise TooManyRequests(1)
         self._under_way[who.share] += 1
 
+    async def authorise(self, scope: Scope, right: Right | None) -> None:
+        """Hold a request to what is said of its route.
+
+        Raises Forbidden; StoreUnavailable if an access that is to be recorded cannot be.
+        """
+        who: Principal = scope["state"]["principal"]
+        if right is None or who.role not in right.roles:
+            raise Forbidden(f"this is not for the role {who.role}")
+        if right.scope is not None and right.scope not in who.scopes:
+            raise Forbidden(f"this key is not good for the scope {right.scope}")
+        if right.recorded:
+            await self.log.granted(Asking.of(scope), who)
+
     def end(self, who: Principal) -> None:
         """Count that a request is under way no more."""
         self._under_way[who.share] -= 1
@@ -164,7 +174,7 @@ class Gate:
             answer = answer_to(error)
         else:
             try:
-                scope.setdefault("state", {})["principal"] = who
+                scope.setdefault("state", {}).update(access=self._access, principal=who)
                 await self._app(scope, receive, self._noting(scope, who, send))
             finally:
                 self._access.end(who)
@@ -189,24 +199,3 @@ class Gate:
             await send(message)
 
         return noting
-
-
-class Authorisation:
-    """Holds every request to `RIGHTS`; a dependency of all routes, and the first one of each."""
-
-    def __init__(self, log: AccessLog) -> None:
-        self._log = log
-
-    async def __call__(self, request: Request) -> None:
-        """Raise Forbidden unless who asks may; StoreUnavailable if that cannot be recorded."""
-        path = request.scope["route"].path
-        if path in OPEN_PATHS:
-            return
-        who = await principal(request)
-        right = RIGHTS.get(f"{request.method} {path}")
-        if right is None or who.role not in right.roles:
-            raise Forbidden(f"this is not for the role {who.role}")
-        if right.scope is not None and right.scope not in who.scopes:
-            raise Forbidden(f"this key is not good for the scope {right.scope}")
-        if right.recorded:
-            await self._log.granted(Asking.of(request.scope), who)

@@ -207,12 +207,8 @@ RIGHTS: Mapping[str, Right] = {
 """What may be asked for: `<method> <path>`, as routes are declared. The rest is denied."""
 
 
-async def principal(request: Request) -> Principal:
-    """Give who asks, as `gate.py` has found.
-
-    Async although it waits for nothing: FastAPI would run it in a thread, which costs more than
-    the rest of the request.
-    """
+def principal(request: Request) -> Principal:
+    """Return the caller, as `authentication.py` has found."""
     found = request.state.principal
     if not isinstance(found, Principal):
         raise TypeError
@@ -222,8 +218,8 @@ async def principal(request: Request) -> Principal:
 CurrentPrincipal = Annotated[Principal, Depends(principal)]
 
 
-async def _actor(who: CurrentPrincipal) -> Actor:
-    return who.actor
+def _actor(request: Request) -> Actor:
+    return principal(request).actor
 
 
 CurrentActor = Annotated[Actor, Depends(_actor)]

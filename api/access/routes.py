@@ -6,8 +6,8 @@ from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.access_log import AccessLog, Outcome
@@ -15,6 +15,7 @@ from api.access.keys import Key, KeyOrder, Keys
 from api.access.rights import CurrentPrincipal, PrincipalRole, Scope
 from api.http.answers import described_headers, json_response, next_link
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.queries.cursors import Cursors
 from domain.errors import Forbidden
 from domain.events import JsonObject
@@ -67,9 +68,9 @@ class Revoking(BaseModel):
 KeyId = Annotated[str, PathParameter(pattern="^[0-9a-f]{24}$")]
 
 
-def keys_router(keys: Keys) -> APIRouter:
+def keys_router(keys: Keys) -> Router:
     """Return the routes of keys."""
-    routes = APIRouter(prefix="/keys", tags=["keys"])
+    routes = Router("keys", prefix="/keys")
 
     @routes.post(
         "",
@@ -155,9 +156,9 @@ class AccessQuery(BaseModel):
     cursor: Annotated[str | None, Field(max_length=2_000)] = None
 
 
-def access_log_router(log: AccessLog, database: Database) -> APIRouter:
+def access_log_router(log: AccessLog, database: Database) -> Router:
     """Return the route of the access log."""
-    routes = APIRouter(tags=["keys"])
+    routes = Router("keys")
     cursors = Cursors(database, "access_log")
 
     @routes.get(

@@ -13,7 +13,7 @@ from inspect import getdoc
 from typing import Annotated, Protocol, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from api.access.rights import CurrentPrincipal, Unseen
@@ -32,6 +32,7 @@ from api.commands.routes import (
 from api.http.answers import described_headers, json_response
 from api.http.correlation import CurrentCorrelation
 from api.http.problems import Problem, problem_of, problem_responses, status_of
+from api.http.routing import Router
 from api.queries.watermark import WAIT_SECONDS, Views
 from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import CasebookError
@@ -96,9 +97,9 @@ class BulkAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(handler: Handler, views: Views, sights: Sights) -> APIRouter:
+def router(handler: Handler, views: Views, sights: Sights) -> Router:
     """Make a route for each command but `open`."""
-    routes = APIRouter(prefix="/bulk", tags=["commands on many tickets"])
+    routes = Router("commands on many tickets", prefix="/bulk")
     under_way = Shares("commands on many tickets that are under way")
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:

@@ -13,7 +13,7 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, Response
+from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentPrincipal
@@ -21,8 +21,8 @@ from api.access.visibility import Sight, Sights
 from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
 from api.http.answers import described_headers
 from api.http.correlation import CurrentCorrelation
-from api.http.plain_route import command_route
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
 from api.queries.watermark import WAIT_SECONDS, Views, return_preference, wait_seconds
 from domain.commands import COMMANDS, Command, OpenTicket
@@ -64,10 +64,6 @@ Prefer = Annotated[
 ]
 
 
-_OPEN_TAKES = frozenset({"idempotency_key", "prefer"})
-_CHANGE_TAKES = _OPEN_TAKES | {"ticket_id", "if_match"}
-
-
 class AcceptedEvent(BaseModel, extra="forbid"):
     """An event that a command led to."""
 
@@ -89,27 +85,26 @@ class Accepted(BaseModel, extra="forbid"):
     )
 
 
-def add_routes(
-    routes: APIRouter,
+def router(
     handler: Handler,
     views: Views,
     current_tickets: Tickets,
     sights: Sights,
-) -> None:
-    """Add the routes of all commands: to the application's own, where they are found soonest."""
+) -> Router:
+    """Make the routes of all commands."""
+    routes = Router("commands")
     answers = _Answers(views, current_tickets)
     headers = described_headers("ETag", "Preference-Applied")
     for verb, command in COMMANDS.items():
         if command is OpenTicket:
             path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
-            taken = _OPEN_TAKES
             responses: dict[int | str, dict[str, object]] = {
                 201: {"headers": {**headers, **described_headers("Location")}},
                 **problem_responses(400, 409, 422, 503),
             }
         else:
             path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
-            endpoint, taken = _change(handler, answers, sights), _CHANGE_TAKES
+            endpoint = _change(handler, answers, sights)
             responses = {
                 200: {"headers": headers},
                 204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
@@ -119,15 +114,14 @@ def add_routes(
             path,
             taking(command, endpoint),
             methods=["POST"],
-            tags=["commands"],
             name=snake(command),
             summary=verb.replace("_", " ").capitalize(),
             description=getdoc(command),
             status_code=status,
             response_model=Accepted,
             responses=responses,
-            route_class_override=command_route(command, taken),
         )
+    return routes
 
 
 def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:

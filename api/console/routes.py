@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel
 
 from api.access.rights import CONSOLE, CurrentPrincipal, PrincipalRole, Scope
 from api.http.answers import as_json, json_response
+from api.http.routing import Router
 from domain.errors import NotFound
 
 _STATIC = Path(__file__).parent / "static"
@@ -61,7 +62,7 @@ class _File(NamedTuple):
     headers: Mapping[str, str]
 
 
-def router(openapi: Callable[[], Mapping[str, object]]) -> APIRouter:
+def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
     """Make the routes of the console's files and of the OpenAPI document, and the one that says who
     asks.
     """
@@ -70,7 +71,7 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> APIRouter:
         for path in sorted(_STATIC.rglob("*"))
         if path.suffix in _MEDIA_TYPES
     }
-    routes = APIRouter()
+    routes = Router()
 
     @cache
     def document() -> _File:

@@ -3,16 +3,23 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
+from fastapi import Query, Response
+from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentActor
 from api.commands.routes import IfMatch, expected_version
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from domain.desk import Desk
 from domain.events import Actor
+
+
+class DeskQuery(BaseModel):
+    """Which set-up."""
+
+    version: Annotated[int | None, Field(ge=0, lt=2**31, description="A former one.")] = None
 
 
 class DeskAnswer(BaseModel, extra="forbid"):
@@ -27,20 +34,18 @@ class DeskAnswer(BaseModel, extra="forbid"):
 _ETAG: dict[str, object] = {"headers": described_headers("ETag")}
 
 
-def router(desks: Desks) -> APIRouter:
+def router(desks: Desks) -> Router:
     """Make the routes of the set-up."""
-    routes = APIRouter(tags=["desk"])
+    routes = Router("desk")
 
     @routes.get(
         "/desk",
         response_model=DeskAnswer,
         responses={200: _ETAG, **problem_responses(404, 409, 422, 503)},
     )
-    async def show_desk(
-        version: Annotated[int | None, Query(ge=0, lt=2**31, description="A former one.")] = None,
-    ) -> Response:
+    async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
         """Show how the desk is set up: groups, custom fields, SLA policies; or how it was."""
-        return _answer(await desks.read(version))
+        return _answer(await desks.read(asked.version))
 
     @routes.put(
         "/desk",

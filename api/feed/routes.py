@@ -15,7 +15,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from prometheus_client import Gauge
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ from api.feed.log_reader import LogReader, Position, Told, Versions
 from api.feed.log_tail import Tails
 from api.feed.send_buffer import Outbox, Streamed, TooManyStreams
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from domain.errors import CasebookError
 from domain.events import EVENT_TYPES
 from domain.values import at_most
@@ -276,9 +277,9 @@ class Feeds:
                     return
 
 
-def router(feeds: Feeds, access: Access) -> APIRouter:
+def router(feeds: Feeds, access: Access) -> Router:
     """Make the routes over one log."""
-    routes = APIRouter(tags=["events"])
+    routes = Router("events")
 
     @routes.get(
         "/events",
@@ -322,7 +323,8 @@ def router(feeds: Feeds, access: Access) -> APIRouter:
         who: CurrentPrincipal,
         asked: Annotated[StreamAsked, Query()],
         last_event_id: Annotated[
-            str | None, Header(description="As browsers send it; goes before `cursor`.")
+            str | None,
+            Header(alias="last-event-id", description="As browsers send it; goes before `cursor`."),
         ] = None,
     ) -> Response:
         """Follow the log: every event as a server-sent event, until one of both sides ends it.

@@ -76,8 +76,8 @@ def _found(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return str(uuid7()) if told is None else told[1]
 
 
-async def correlation_id(request: Request) -> str:
-    """Give the request's correlation id. Async although it waits for nothing: see `principal`."""
+def correlation_id(request: Request) -> str:
+    """Return the request's correlation id."""
     found: str = request.state.correlation_id
     return found
 

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from api.access.rights import OPEN_PATHS, RIGHTS
@@ -29,11 +28,6 @@ class Application(FastAPI):
         if self.openapi_schema is None:
             self.openapi_schema = _completed(super().openapi())
         return self.openapi_schema
-
-
-def operation_id(route: APIRoute) -> str:
-    """Name an operation as its function, or command, is named."""
-    return route.name
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import cache
 from http import HTTPStatus
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     Counter,
@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.rights import Principal
 from api.http.paths import kept_path
+from api.http.routing import Router
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
@@ -106,10 +107,10 @@ def _named(who: Principal) -> str:
     return f"{who.role}:{(who.key or 'token') if who.role == 'requester' else who.id}"
 
 
-def router(database: Database, store: EventStore) -> APIRouter:
+def router(database: Database, store: EventStore) -> Router:
     """Make the route over one database."""
     generations, health = Generations(database), Health(store)
-    routes = APIRouter(tags=["health"])
+    routes = Router("health")
 
     @routes.get(
         "/metrics",

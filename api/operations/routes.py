@@ -7,11 +7,12 @@ from http import HTTPStatus
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.answers import described_headers, json_response
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.operations.stored_documents import Looking
 from domain.errors import TicketNotFound
 from domain.events import JsonObject
@@ -165,7 +166,7 @@ class RepairAsked(BaseModel, extra="forbid"):
     repair: Literal[True]
 
 
-def router(database: Database, store: EventStore, witness: Witness) -> APIRouter:
+def router(database: Database, store: EventStore, witness: Witness) -> Router:
     """Make the routes over one database. `witness` has seen the log's checkpoints."""
     generations = Generations(database)
     health = Health(store)
@@ -183,12 +184,12 @@ def router(database: Database, store: EventStore, witness: Witness) -> APIRouter
                 last = began, await generations.ask(health.look)
             return last[1]
 
-    routes = APIRouter(tags=["health"])
+    routes = Router("health")
 
-    @routes.get("/healthz")
-    async def healthz() -> Alive:
+    @routes.get("/healthz", response_model=Alive)
+    async def healthz() -> Response:
         """Say that the process answers."""
-        return Alive()
+        return json_response(Alive().model_dump(), {})
 
     @routes.get(
         "/readyz",

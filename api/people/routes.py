@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,7 @@ from api.access.rights import CurrentPrincipal
 from api.access.shares import Shares
 from api.http.answers import json_response
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.people.store import Persons
 from domain.events import JsonObject
 from domain.persons import ErasePerson
@@ -75,9 +76,9 @@ class NdjsonFile(StreamingResponse):
             self._close()
 
 
-def router(database: Database, store: EventStore) -> APIRouter:
+def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
-    routes = APIRouter(tags=["persons"])
+    routes = Router("persons")
     known = Persons(database, store)
     exports = Shares("exports")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from uuid_utils.compat import uuid7
 
@@ -19,6 +19,7 @@ from api.access.rights import CurrentPrincipal
 from api.feed.routes import EventType
 from api.http.answers import described_headers, json_response, next_link
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.webhooks.addresses import is_refused
 from api.webhooks.store import (
@@ -215,11 +216,11 @@ class DeliveryQuery(BaseModel):
     cursor: Annotated[str | None, Field(max_length=2_000)] = None
 
 
-def router(database: Database, store: EventStore) -> APIRouter:
+def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
     hooks, deliveries = Webhooks(database), Deliveries(database)
     cursors = Cursors(database, "deliveries")
-    routes = APIRouter(prefix="/webhooks", tags=["webhooks"])
+    routes = Router("webhooks", prefix="/webhooks")
 
     async def check(filter_: TicketFilter) -> None:
         if filter_.requester is not None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from api.http.answers import json_response
 from api.http.problems import VIEW_RESPONSES
+from api.http.routing import Router
 from api.queries.dashboard.routes import Times, times
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
@@ -94,9 +95,9 @@ class AgentSeriesAnswer(BaseModel, extra="forbid"):
     weeks: list[WeekOfSeries]
 
 
-def router(views: Views) -> APIRouter:
+def router(views: Views) -> Router:
     """Make the agents' routes."""
-    routes = APIRouter(prefix="/agents", tags=["agents"])
+    routes = Router("agents", prefix="/agents")
 
     @routes.get("", response_model=WeekAnswer, responses=VIEW_RESPONSES)
     async def show_agents(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:

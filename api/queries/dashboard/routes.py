@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Annotated, Literal, cast, get_args
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sights
 from api.http.answers import json_response
 from api.http.problems import VIEW_RESPONSES
+from api.http.routing import Router
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
 from domain.events import JsonObject
@@ -154,9 +155,9 @@ class SeriesAnswer(BaseModel, extra="forbid"):
     days: list[DayOfSeries]
 
 
-def router(views: Views, sights: Sights) -> APIRouter:
+def router(views: Views, sights: Sights) -> Router:
     """Make the dashboard's routes."""
-    routes = APIRouter(tags=["dashboard"])
+    routes = Router("dashboard")
 
     @routes.get("/dashboard", response_model=DashboardAnswer, responses=VIEW_RESPONSES)
     async def show_dashboard(

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
 from api.http.answers import json_response, next_link
-from api.http.plain_route import ticket_route
 from api.http.problems import problem_responses
+from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import AsOf, Changes
 from api.queries.representations import TicketDetail, Tickets
@@ -183,18 +183,22 @@ class Diff(BaseModel):
     changes: list[FieldChange]
 
 
-def add_routes(
-    routes: APIRouter,
+def router(
     store: EventStore,
     current_tickets: Tickets,
     sights: Sights,
     page_bytes: int = PAGE_BYTES,
-) -> None:
-    """Add the routes over one log: to the application's own, where they are found soonest.
-
-    `page_bytes`: with the event that reaches it, a page of a timeline ends.
+) -> Router:
+    """Make the routes over one log. With the event that reaches `page_bytes`, a page of a timeline
+    ends.
     """
+    routes = Router("queries")
 
+    @routes.get(
+        "/tickets/{ticket_id}",
+        response_model=TicketDetail,
+        responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
+    )
     async def show_ticket(
         ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
     ) -> Response:
@@ -223,18 +227,8 @@ def add_routes(
         content = sight.present(tickets.to_document(shown))
         return json_response(content, {"ETag": f'"{shown.version}"'})
 
-    routes.add_api_route(
-        "/tickets/{ticket_id}",
-        show_ticket,
-        tags=["queries"],
-        response_model=TicketDetail,
-        responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
-        route_class_override=ticket_route(TicketQuery()),
-    )
-
     @routes.get(
         "/tickets/{ticket_id}/timeline",
-        tags=["queries"],
         response_model=Timeline,
         responses={200: {"headers": _LINK}, **problem_responses(404, 422, 503)},
     )
@@ -285,7 +279,6 @@ def add_routes(
 
     @routes.get(
         "/tickets/{ticket_id}/diff",
-        tags=["queries"],
         response_model=Diff,
         responses=problem_responses(404, 422, 503),
     )
@@ -306,6 +299,8 @@ def add_routes(
             "changes": sight.changes(found),
         }
         return json_response(diff, {})
+
+    return routes
 
 
 def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:

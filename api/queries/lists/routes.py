@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Annotated, NamedTuple, cast
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sights
 from api.http.answers import as_json, described_headers, json_response, next_link
-from api.http.plain_route import list_route
 from api.http.problems import VIEW_RESPONSES
+from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Listing, Position, Sort
 from api.queries.lists.pager import Windows
@@ -175,14 +175,20 @@ class _Page(NamedTuple):
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
-def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sights) -> None:
-    """Add the routes over one database: to the application's own, where they are found soonest."""
+def router(database: Database, views: Views, sights: Sights) -> Router:
+    """Make the routes over one database."""
+    routes = Router("queries")
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
     windows = Windows()
     pages: Shared[str, _Page] = Shared()  # whenever something changes, all look at once
     headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
+    @routes.get(
+        "/tickets",
+        response_model=TicketPage,
+        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
+    )
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
@@ -236,14 +242,7 @@ def add_routes(routes: APIRouter, database: Database, views: Views, sights: Sigh
         content = {**shown._asdict(), "total": total}
         return json_response(content, {**opened.headers, **links})
 
-    routes.add_api_route(
-        "/tickets",
-        list_tickets,
-        tags=["queries"],
-        response_model=TicketPage,
-        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
-        route_class_override=list_route(ListQuery),
-    )
+    return routes
 
 
 async def _total(opened: Shown, listing: Listing) -> int | None:

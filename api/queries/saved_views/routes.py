@@ -5,13 +5,14 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
 from api.http.answers import described_headers, json_response
 from api.http.problems import VIEW_RESPONSES, problem_responses
+from api.http.routing import Router
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.events import JsonObject
 from eventstore.documents import named
@@ -42,10 +43,10 @@ class SavedViewsAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(database: Database, views: Views, sights: Sights) -> APIRouter:
+def router(database: Database, views: Views, sights: Sights) -> Router:
     """Make the routes over one database."""
     saved = SavedViews(database)
-    routes = APIRouter(prefix="/views", tags=["saved views"])
+    routes = Router("saved views", prefix="/views")
 
     async def told(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
         """Tell views with their counts; null for one that has not been counted everywhere yet, and

@@ -1,0 +1,166 @@
+"""Routes: how a request is read, held to what its caller may, and found.
+
+An endpoint declares what it takes as FastAPI has it: path parameters by their types, query and body
+as models, headers with `Header(alias=...)`, and with `Depends` what is known of the request by now.
+FastAPI makes the API's document of that and solves nothing per request: `Route` makes one model of
+all that an endpoint takes, and validates it at once. What does not fit is raised as FastAPI raises
+it.
+
+`get_route_handler` is the method that FastAPI documents for this; `tests/api/test_routing.py` fails
+if an upgrade calls another.
+"""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
+from dataclasses import MISSING, field, make_dataclass
+from inspect import Parameter, signature
+from itertools import chain
+from typing import get_args, get_origin
+
+from fastapi import APIRouter, Request, Response, params
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from api.access.authentication import Access
+from api.access.rights import OPEN_PATHS, RIGHTS
+
+Endpoint = Callable[..., Awaitable[Response]]
+_DECLARATIONS = (params.Param, params.Depends)
+
+
+class Route(APIRoute):
+    """A route that answers once its caller is known to have the right, and has read the request."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
+        """Return what answers a request. It raises Forbidden, RequestValidationError."""
+        endpoint: Endpoint = self.endpoint
+        reader = Reader(endpoint, self.param_convertors)
+        is_open = self.path in OPEN_PATHS
+        right = RIGHTS.get(f"{''.join(self.methods or ())} {self.path}")  # each has one method
+
+        async def answer(request: Request) -> Response:
+            if not is_open:
+                access: Access = request.state.access
+                await access.authorise(request.scope, right)
+            return await endpoint(**reader.read(request))
+
+        return answer
+
+
+class Router(APIRouter):
+    """The routes of a feature."""
+
+    def __init__(self, *tags: str, prefix: str = "") -> None:
+        """`tags`: under which the API's document lists them."""
+        super().__init__(
+            prefix=prefix,
+            tags=[*tags],
+            route_class=Route,
+            generate_unique_id_function=lambda route: route.name,
+        )
+
+
+class Reader:
+    """Reads from a request what an endpoint takes."""
+
+    def __init__(self, endpoint: Endpoint, path: Collection[str]) -> None:
+        """`path`: the names of the path's parameters."""
+        self._known: dict[str, Callable[[Request], object]] = {}
+        self._headers: dict[bytes, str] = {}
+        self._query = self._body = ""
+        self._lists: Collection[str] = ()
+        self._places: dict[str | int, tuple[str, ...]] = {}
+        found = defaultdict[str, list[tuple[str, object, object]]](list)
+        for name, parameter in signature(endpoint).parameters.items():
+            kind, key = "body", name
+            match _declared(parameter.annotation):
+                case params.Depends(dependency=known):
+                    if known is not None:
+                        self._known[name] = known
+                    continue
+                case params.Header(alias=str(alias)):
+                    kind, key = "header", alias
+                    self._headers[alias.lower().encode()] = alias
+                case params.Query():
+                    kind, self._query = "query", name
+                    self._lists = _lists(get_args(parameter.annotation)[0])
+                case _ if name in path:
+                    kind = "path"
+                case _:
+                    self._body = name
+            self._places[key] = (kind,) if kind in ("query", "body") else (kind, key)
+            default = MISSING if parameter.default is Parameter.empty else parameter.default
+            found[kind].append((name, parameter.annotation, field(default=default)))
+        # What is wrong is told in FastAPI's order.
+        fields = chain(*(found[kind] for kind in ("path", "query", "header", "body")))
+        self._all: TypeAdapter[object] = TypeAdapter(
+            make_dataclass("Request", fields, kw_only=True)
+        )
+
+    def read(self, request: Request) -> Mapping[str, object]:
+        """Return the arguments of the endpoint. Raises RequestValidationError."""
+        given: dict[str, object] = {**request.path_params}
+        for name, value in request.scope["headers"]:
+            if name in self._headers:
+                given.setdefault(self._headers[name], value.decode("latin-1"))
+        if self._query:
+            query = request.query_params
+            given[self._query] = {
+                name: query.getlist(name) if name in self._lists else query[name] for name in query
+            }
+        if self._body and request.state.body:
+            given[self._body] = request.state.json
+        try:
+            read = self._all.validate_python(given)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            raise RequestValidationError(
+                [{**e, "loc": (*self._places[e["loc"][0]], *e["loc"][1:])} for e in found]
+            ) from None
+        return {**vars(read), **{name: known(request) for name, known in self._known.items()}}
+
+
+def _declared(annotation: object) -> params.Param | params.Depends | None:
+    """Return what FastAPI is told of a parameter, if it is told anything."""
+    if annotation is Request:
+        return params.Depends(lambda request: request)
+    told = (each for each in get_args(annotation) if isinstance(each, _DECLARATIONS))
+    return next(told, None)
+
+
+def _lists(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of a query's parameters that may be repeated."""
+    return frozenset(
+        about.alias or name
+        for name, about in model.model_fields.items()
+        if get_origin(about.annotation) is list
+    )
+
+
+class Table:
+    """Finds a route by a request's method and the shape of its path: no route is tried in vain."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes: dict[tuple[str, int, str, str], Route] = {}
+        for route in routes:
+            if isinstance(route, Route):
+                parts = route.path.split("/")
+                last = "" if parts[-1].startswith("{") else parts[-1]
+                for method in route.methods or ():
+                    self._routes[method, len(parts), parts[1], last] = route
+
+    def find(self, scope: Scope) -> Route | None:
+        """Return the route, with what it finds in the path in `scope`; None if search must."""
+        method, parts = scope["method"], scope["path"].split("/")
+        if len(parts) > 1:
+            for last in (parts[-1], ""):
+                route = self._routes.get((method, len(parts), parts[1], last))
+                if route is not None:
+                    match, found = route.matches(scope)
+                    if match is Match.FULL:
+                        scope.update(found)
+                        return route
+        return None
