@@ -1,4 +1,4 @@
-"""What is kept of who was let in where, and who was not.
+"""The access log: which accesses were granted where it matters, and which were not granted.
 
 Each failed access, and each one that `RIGHTS` calls for, is a document of `access_log`; it is kept
 for a year:
@@ -6,18 +6,26 @@ for a year:
     _id            UUIDv7
     at             when (the database's clock)
     outcome        "granted"; "denied": known, and not allowed to; "unseen": a ticket that is not
-                   for them; "unknown": nobody is known by what was shown
-    principal      {id, role, key}, or null
+                   for them; "unknown": the key or token is not valid
+    principal      {id: "", role, key}, or null
+    person         the principal's id in the vault; null if there is none, or it has been erased
     method, route, path, address, correlation_id
+
+Records hold no names: the vault has them, so an erasure has nothing to look for here. Records of
+former versions, also out of a backup, have the name in `principal.id`; `replace_names` puts the
+person in its place. (Former versions read the new form too, with an empty name.)
 
 Of a path only the routes' own words and ids are kept (`paths.py`).
 
-An access that is to be recorded is not given unless it could be. A failed one fails all the same;
-at most five a second are recorded of one principal, and of strangers at one address.
+An access that is to be recorded is not granted unless it could be. A failed one fails all the
+same; at most five a second are recorded of one principal, and of unknown callers at one address.
 """
 
 import asyncio
 import logging
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, Self, cast
@@ -28,18 +36,20 @@ from uuid_utils.compat import uuid7
 
 from api.access.rights import Principal
 from api.http.paths import kept_path
-from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.errors import CasebookError, PersonGone
+from domain.events import ERASED, JsonObject
 from eventstore.documents import Document, Reader, strictly
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.limits import make_index
+from eventstore.personal.key_files import KeyUnusable
 
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
 _KEPT_SECONDS = 366 * 24 * 3600
 _ADDRESS_CHARACTERS = 100
 _MOST_WRITING = 100
+_AT_A_TIME = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +78,12 @@ class Asking:
 
 
 class AccessLog:
-    """The records in one database."""
+    """The access log of one database."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._records = database.collection(COLLECTION)
+        self._vault = database.vault
         self._now = database.clock.now
         self._reader = Reader(database.unreadable, COLLECTION, record_from)
         self._writing: set[asyncio.Task[None]] = set()
@@ -80,67 +92,139 @@ class AccessLog:
         """Make the indexes. Safe to call again."""
         await make_index(self._records, [("at", 1)], expireAfterSeconds=_KEPT_SECONDS)
         await make_index(self._records, [("principal.id", 1), ("_id", -1)])
+        await make_index(self._records, [("person", 1), ("_id", -1)])
 
     async def granted(self, asking: Asking, who: Principal) -> None:
-        """Record an access before it is given. Raises StoreUnavailable."""
-        async with answering():
-            await self._records.insert_one(_record(self._now(), "granted", asking, who))
+        """Record an access before it is granted. Raises StoreUnavailable."""
+        await self._record("granted", asking, who)
 
     def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
-        """Record that somebody was not let in, soon, if the database will take it.
+        """Record a failed access in the background, if the database takes it.
 
-        Nobody waits for it: how long an answer takes must not tell why it is no other.
+        The response does not wait for it: its time must not tell why the access failed.
         """
         if len(self._writing) < _MOST_WRITING:
-            writing = asyncio.create_task(self._write(outcome, asking, who))
+            writing = asyncio.create_task(self._try_to_record(outcome, asking, who))
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
 
     async def written(self) -> None:
-        """Wait until all that was noted is written, or could not be."""
+        """Wait until all that was noted is written, or has failed."""
         await asyncio.gather(*self._writing)
 
-    async def _write(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    async def _try_to_record(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         try:
-            async with answering():
-                await self._records.insert_one(_record(self._now(), outcome, asking, who))
+            await self._record(outcome, asking, who)
         except CasebookError as error:
             _log.warning("a failed access could not be recorded: %s", error)
+
+    async def _record(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+        async with answering():
+            await self._records.insert_one(
+                {
+                    "_id": uuid7(),
+                    "at": self._now(),
+                    "outcome": outcome,
+                    "principal": who and {"id": "", "role": who.role, "key": who.key},
+                    "person": who and await self._person(who.id),
+                    **asdict(asking),
+                }
+            )
+
+    async def _person(self, name: str) -> UUID | None:
+        """Return the id of the person of a name; None if they have been erased."""
+        with suppress(PersonGone):
+            try:
+                return (await self._vault.of_names([name]))[name].person
+            except KeyUnusable:
+                return await self._vault.id_of(name)
+        return None
 
     async def page(
         self, principal: str | None, outcome: Outcome | None, before: UUID | None, limit: int
     ) -> tuple[list[JsonObject], UUID | None]:
-        """Return records, the last first, behind one; and the id behind which there are more, if
-        there are. Raises StoreUnavailable.
+        """Return records with the principals' names, the last first, behind one; and the id behind
+        which there are more, if there are. Raises StoreUnavailable.
         """
         wanted: JsonObject = {}
-        if principal is not None:
-            wanted["principal.id"] = principal
         if outcome is not None:
             wanted["outcome"] = outcome
         if before is not None:
             wanted["_id"] = {"$lt": before}
         async with answering():
+            if principal is not None:
+                if (person := await self._known(principal)) is None:
+                    return [], None
+                wanted["person"] = person
             found = self._records.find(wanted).sort("_id", -1).limit(limit + 1)
             documents = await found.to_list()
-        page = documents[:limit]
-        following = cast("UUID", page[-1]["_id"]) if documents[limit:] else None
-        return self._reader.each(page), following
+            page = self._reader.each(documents[:limit])
+            names = await self._vault.names({each.person for each in page if each.person})
+        following = cast("UUID", documents[limit - 1]["_id"]) if documents[limit:] else None
+        return [_named(each, names) for each in page], following
 
+    async def _known(self, name: str) -> UUID | None:
+        """Return the id of the person of a name; None if there is none, or has been erased."""
+        with suppress(PersonGone):
+            await self._vault.check_name(name)
+            return await self._vault.id_of(name)
+        return None
 
-def _record(at: datetime, outcome: Outcome, asking: Asking, who: Principal | None) -> JsonObject:
-    known = None if who is None else {"id": who.id, "role": who.role, "key": who.key}
-    return {
-        "_id": uuid7(),
-        "at": at,
-        "outcome": outcome,
-        "principal": known,
-        **asdict(asking),
-    }
+    async def of(self, person: UUID, name: str) -> AsyncIterator[JsonObject]:
+        """Yield the documents of a person's accesses, with their name."""
+        async for record in self._records.find({"person": person}, {"person": 0}):
+            yield {**record, "principal": {**cast("JsonObject", record["principal"]), "id": name}}
+
+    async def replace_names(self) -> None:
+        """Put the person in the place of the name, in all records that have one. Safe to repeat.
+
+        Costs one look into an index if there are none. Raises what the driver and the vault raise.
+        """
+        named: JsonObject = {"principal.id": {"$gt": ""}}
+        while True:
+            found = self._records.find(named, {"principal.id": 1}).sort("principal.id", 1)
+            some: dict[str, list[object]] = {}
+            for record in await found.limit(_AT_A_TIME).to_list():
+                name = str(cast("JsonObject", record["principal"])["id"])
+                some.setdefault(name, []).append(record["_id"])
+            if not some:
+                return
+            for name, ids in some.items():
+                person = await self._person(name)
+                change: JsonObject = {"principal.id": "", "person": person}
+                if person is None:
+                    change["correlation_id"] = ERASED
+                await self._records.update_many({"_id": {"$in": ids}}, {"$set": change})
+
+    async def unname_requests(self, names: Collection[str]) -> None:
+        """Take names out of what was sent with the requests on record.
+
+        That is a scan. Paths are kept without what is typed into them; those of a former version
+        were not.
+        """
+        named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
+        shown = {"path": 1, "correlation_id": 1}
+        async for record in self._database.scan(COLLECTION, {}, shown):
+            path, correlation = (str(record.get(name) or "") for name in shown)
+            changed: JsonObject = {}
+            if kept_path(path) != path:
+                changed["path"] = kept_path(path)
+            if named.search(correlation):
+                changed["correlation_id"] = ERASED
+            if changed:
+                await self._records.update_one({"_id": record["_id"]}, {"$set": changed})
+
+    async def forget_requests(self, persons: Collection[UUID]) -> None:
+        """Remove what persons have sent with their requests: an erased person's correlation ids."""
+        theirs: JsonObject = {
+            "person": {"$in": [*persons]},
+            "correlation_id": {"$nin": [None, ERASED]},
+        }
+        await self._records.update_many(theirs, {"$set": {"correlation_id": ERASED}})
 
 
 class _Stored(NamedTuple):
-    """A record as it is stored. Its words are whatever the version knew that wrote it."""
+    """A record as it is stored. Its words may be those of another version."""
 
     id: UUID
     at: datetime
@@ -151,6 +235,7 @@ class _Stored(NamedTuple):
     path: str
     address: str | None
     correlation_id: str | None
+    person: UUID | None = None
 
 
 class _StoredPrincipal(NamedTuple):
@@ -163,8 +248,18 @@ _STORED = strictly(_Stored)
 _PRINCIPAL = strictly(_StoredPrincipal, id_field=None)
 
 
-def record_from(document: Document) -> JsonObject:
-    """Read a record, as it is told. Raises ValidationError."""
+def record_from(document: Document) -> _Stored:
+    """Read a record. Raises ValidationError."""
     stored = _STORED(document)
     who = None if stored.principal is None else _PRINCIPAL(stored.principal)._asdict()
-    return {**stored._asdict(), "principal": who}
+    return stored._replace(principal=who)
+
+
+def _named(record: _Stored, names: Mapping[UUID, str]) -> JsonObject:
+    """Return a record as it is shown. A person whose name cannot be read is shown by id."""
+    shown = record._asdict()
+    person = shown.pop("person")
+    if record.principal is not None and not record.principal["id"]:
+        name = ERASED if person is None else names.get(person, str(person))
+        shown["principal"] = {**record.principal, "id": name}
+    return shown

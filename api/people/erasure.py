@@ -1,29 +1,28 @@
-"""Forgetting: the second step of an erasure, by whoever serves, and a look after old backups.
+"""The second step of an erasure, by any process that serves, and a look after old backups.
 
-API keys of who is erased are revoked and name nobody, the access log names them no more, saved
-views and webhooks that ask for their tickets are deleted, and their key is destroyed. The third
-step is the projector's (`projections/erasure/views.py`). Names are looked for in the documents
-themselves: what another version has stored, and this one cannot read, names nobody longer either.
+API keys of who is erased are revoked and name nobody, saved views and webhooks that ask for their
+tickets are deleted, what was sent with requests names them no more, and their key is destroyed. The
+access log knows persons by id, so there is nothing to do there. The third step is the projector's
+(`projections/erasure/views.py`). Names are looked for in the documents themselves, also in those of
+another version that this one cannot read.
 
-What names them beside the log may come back: from a process that had not heard of it yet, or out of
-a backup. So it is looked for again while the erasure goes on, and every some minutes for all who
-were ever erased, whose names nobody knows any more: each name that is found is compared with what
-theirs were known by. A key that is back is destroyed again, and an erasure that only the keys
-remember is done again in the log.
+What names them may come back: from a process that had not heard of the erasure yet, or out of a
+backup. So it is looked for again while the erasure goes on, and every ten minutes for all who were
+ever erased, whose names nobody knows any more: each name that is found is compared with their
+lookup digests. A key that is back is destroyed again, and an erasure that only the keys remember is
+done again in the log.
 """
 
 import asyncio
 import logging
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
-from api.access import access_log, keys
-from api.http.paths import kept_path
+from api.access.access_log import AccessLog
+from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
-from domain.events import ERASED, JsonObject
 from domain.persons import KeyDestroyed, PersonErased
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
@@ -37,7 +36,7 @@ from projections.views import tickets
 from projections.views.saved_views import SavedViews, UnknownView
 
 _LOOK_SECONDS = 1.0
-_AGAIN_SECONDS = 20.0
+AGAIN_SECONDS = 20.0
 _RECONCILE_SECONDS = 600.0
 _RESTORED = "erased before a backup was restored"
 
@@ -47,16 +46,20 @@ _log = logging.getLogger(__name__)
 class Forgetting:
     """Takes the second step of erasures, and looks after old backups."""
 
-    def __init__(self, database: Database, store: EventStore) -> None:
+    def __init__(
+        self, database: Database, store: EventStore, again_seconds: float = AGAIN_SECONDS
+    ) -> None:
+        """`again_seconds`: how often names are looked for while an erasure goes on."""
         self._database = database
         self._store = store
+        self._again_seconds = again_seconds
         self._vault = database.vault
         self._erasures = Erasures(database)
-        self._keys = keys.Keys(database)
-        self._records = database.collection(access_log.COLLECTION)
+        self._records = AccessLog(database)
+        self._keys = Keys(database)
         self._webhooks = Webhooks(database)
         self._views = SavedViews(database)
-        self._looked = self._reconciled = float("-inf")
+        self._reconciled = float("-inf")
 
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
@@ -71,18 +74,13 @@ class Forgetting:
 
     async def _look_after(self) -> None:
         clock = asyncio.get_running_loop().time
-        if clock() - self._reconciled > _RECONCILE_SECONDS:
+        unfinished = await self._erasures.at(KeyDestroyed)
+        if clock() - self._reconciled > (self._again_seconds if unfinished else _RECONCILE_SECONDS):
             await self.reconcile()
-            self._reconciled = self._looked = clock()
-        elif clock() - self._looked > _AGAIN_SECONDS:
-            unfinished = await self._erasures.at(KeyDestroyed)
-            if unfinished:
-                digests = {await self._erasures.known_by(person) for person in unfinished}
-                await self._unname(await self._names(digests))
-            self._looked = clock()
+            self._reconciled = clock()
 
     async def forget(self, person: UUID) -> None:
-        """Destroy a person's key, and what names them beside the log and its views.
+        """Destroy a person's key, and what names them outside the log and its views.
 
         Raises StoreUnavailable, what the driver raises; HistoryError for who is not erased.
         """
@@ -90,9 +88,7 @@ class Forgetting:
             return
         known_by = await self._erasures.known_by(person)
         name: str | None = None
-        with suppress(
-            UnknownPerson, KeyUnusable, UnreadableDocument
-        ):  # of no use to anybody, and it goes all the same
+        with suppress(UnknownPerson, KeyUnusable, UnreadableDocument):  # the key goes all the same
             name = (await self._vault.person(person)).name
         # By the name, so before the key goes: only that knows it.
         plain = None if name is None else len(await self._plain_tickets(name))
@@ -101,15 +97,13 @@ class Forgetting:
         await self._erasures.take(person, KeyDestroyed(plain))
 
     async def _plain_tickets(self, name: str) -> set[UUID]:
-        """Give the tickets that the views show as somebody's, whose events name them plainly."""
+        """Return the tickets that the views show as a person's, whose events name them plainly."""
         shown = await named_tickets(self._database, name)
         return await self._store.plainly_naming(name, shown)
 
     async def _unname(self, names: Collection[str]) -> None:
-        """Let nothing beside the log and its views name somebody any more. Safe to repeat."""
+        """Let nothing outside the log and its views name some persons. Safe to repeat."""
         for name in names:
-            named = {"principal.id": name}
-            await self._records.update_many(named, {"$set": {"principal.id": ERASED}})
             await self._keys.forget(name)
             for view in await self._views.names_asking_for(name):
                 with suppress(UnknownView):  # another process is at it as well
@@ -118,41 +112,17 @@ class Forgetting:
                 with suppress(UnknownWebhook):
                     await self._webhooks.delete(hook)
         if names:
-            await self._unname_requests(names)
-
-    async def _unname_requests(self, names: Collection[str]) -> None:
-        """Take names out of what was sent with requests that are on record.
-
-        Paths are kept without what is typed into them; those of a former version were not.
-        """
-        named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in names))
-        shown = {"path": 1, "correlation_id": 1}
-        async for record in self._database.scan(access_log.COLLECTION, {}, shown):
-            path, correlation = (str(record.get(name) or "") for name in shown)
-            changed: JsonObject = {}
-            if kept_path(path) != path:
-                changed["path"] = kept_path(path)
-            if named.search(correlation):
-                changed["correlation_id"] = ERASED
-            if changed:
-                await self._records.update_one({"_id": record["_id"]}, {"$set": changed})
+            await self._records.unname_requests(names)
 
     async def _names(self, digests: Collection[bytes]) -> set[str]:
-        """Give all names beside the log and its views that are known by one of some digests."""
-        found: set[object] = set()
-        async for record in self._database.scan(
-            access_log.COLLECTION, {}, {"_id": 0, "principal.id": 1}
-        ):
-            principal = record.get("principal")
-            found.add(principal.get("id") if isinstance(principal, Mapping) else None)
-        found |= await self._keys.names()
+        """Return all names outside the log and its views that have one of some lookup digests."""
+        found = await self._keys.names()
         found |= await self._views.requesters() | await self._webhooks.requesters()
-        names = [name for name in found if isinstance(name, str)]
-        return {name for name in names if await self._vault.known_by(name) in digests}
+        return {name for name in found if await self._vault.known_by(name) in digests}
 
     async def reconcile(self) -> None:
-        """Have log, keys and all beside them say the same of who has been erased, as after a backup
-        was restored.
+        """Have the log, the keys and everything else agree on who has been erased, also after an
+        old backup was restored.
 
         Raises StoreUnavailable, what the driver raises.
         """
@@ -165,11 +135,15 @@ class Forgetting:
             if known_by not in fences:
                 _log.warning("the log does not know an erasure any more; it is done again")
                 await self._erasures.take(person, PersonErased(_RESTORED, known_by.hex()))
-        await self._unname(await self._names(fences.keys()))
+        await self._records.replace_names()
+        if fences:
+            await self._unname(await self._names(fences.keys()))
+        if unfinished := await self._erasures.at(KeyDestroyed):
+            await self._records.forget_requests(unfinished)
 
 
 async def named_tickets(database: Database, name: str) -> set[UUID]:
-    """Give the tickets that the views show as somebody's, or as followed by them."""
+    """Return the tickets that the views show as a person's, or as followed by them."""
     shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
     found: set[UUID] = set()
     for field in ("requester", "followers"):

@@ -13,7 +13,8 @@ from uuid import UUID
 import orjson
 from pymongo.errors import PyMongoError
 
-from api.access import access_log, keys
+from api.access import keys
+from api.access.access_log import AccessLog
 from api.access.rights import Principal
 from api.feed.format import error_line, told_line
 from api.people.erasure import Forgetting, named_tickets
@@ -75,11 +76,9 @@ class Persons:
 
     async def _is_named(self, name: str) -> bool:
         """Say whether anything names somebody."""
-        records = self._database.collection(access_log.COLLECTION)
         of_keys = self._database.collection(keys.COLLECTION)
         return bool(
             await named_tickets(self._database, name)
-            or await records.find_one({"principal.id": name}, {"_id": 1})
             or await of_keys.find_one({"$or": [{"principal": name}, {"created_by": name}]})
         )
 
@@ -137,13 +136,11 @@ class Persons:
                             is_theirs = event["data"]["requester"] == name
                         if is_theirs or person.id in whose:
                             yield told_line(stored, event)
-            for kind, collection, named in (
-                ("access", access_log.COLLECTION, "principal.id"),
-                ("api_key", keys.COLLECTION, "principal"),
-            ):
-                found = self._database.collection(collection).find({named: name}, {"hash": 0})
-                async for document in found:
-                    yield _line({kind: document})
+            async for record in AccessLog(self._database).of(person.id, name):
+                yield _line({"access": record})
+            held = self._database.collection(keys.COLLECTION).find({"principal": name}, {"hash": 0})
+            async for key in held:
+                yield _line({"api_key": key})
             for view in await SavedViews(self._database).names_asking_for(name):
                 yield _line({"saved_view": view})
             for hook in await Webhooks(self._database).ids_asking_for(name):

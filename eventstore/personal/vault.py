@@ -396,6 +396,24 @@ class Vault:
             cast("datetime | None", document.get("erased_at")),
         )
 
+    async def id_of(self, name: str) -> UUID | None:
+        """Return the id of who has a name, or had it; None for an unknown one."""
+        with translating():
+            found = await self._persons.find_one(
+                {"known_by": await self.known_by(name)}, {"_id": 1}
+            )
+        return None if found is None else _id(found)
+
+    async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return the names of some persons, `ERASED` for who has been erased; those whose keys are
+        missing are left out. Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        keys = await self.of_ids(ids)
+        with translating():
+            found = await self._persons.find({"_id": {"$in": [*keys]}}, {"name": 1}).to_list()
+        sealed = {_id(document): str(document.get("name")) for document in found}
+        return {id_: str(key.open(sealed.get(id_, ""), id_.bytes)) for id_, key in keys.items()}
+
     async def destroy(self, id_: UUID, known_by: bytes) -> None:
         """Destroy a person's key, for good; remember that there was one. Safe to repeat.
 

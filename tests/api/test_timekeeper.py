@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api import timekeeper as module
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission
 from api.desk.store import Desks
+from api.timekeeper import timekeeper as module
 from api.timekeeper.timekeeper import Timekeeper
 from domain.commands import (
     AddNote,

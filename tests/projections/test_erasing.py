@@ -18,7 +18,6 @@ from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
 from api.feed.format import Writer
 from api.feed.log_tail import TailEnded, Tails
-from api.people import erasure as forgetting
 from api.people.erasure import Forgetting
 from api.people.store import Persons
 from domain.commands import AddNote, FollowTicket, OpenTicket
@@ -459,11 +458,8 @@ async def test_of_tickets_that_are_older_than_sealing_those_that_name_somebody_a
         assert shown["erasure"][1]["data"] == {"plain_tickets": 2}
 
 
-async def test_what_names_somebody_after_their_erasure_has_begun_does_so_no_more(
-    database, store, monkeypatch
-):
+async def test_what_names_somebody_after_their_erasure_has_begun_does_so_no_more(database, store):
     """As from another process, which has not heard of it yet. And nothing takes the name anew."""
-    monkeypatch.setattr(forgetting, "_AGAIN_SECONDS", 0.1)
     keys, views = Keys(database), SavedViews(database)
     async with serving(database) as client, erasing_in(database, settled_seconds=1.5):
         await client.post("/tickets", json=OPEN, headers=AGENT)
@@ -475,7 +471,7 @@ async def test_what_names_somebody_after_their_erasure_has_begun_does_so_no_more
         await views.save("late", TicketFilter(requester=CARLA))
         records = database.collection("access_log")
         await records.insert_one({"at": utc_now(), "principal": {"id": CARLA, "role": "requester"}})
-        async with beside(Forgetting(database, store).run()):
+        async with beside(Forgetting(database, store, again_seconds=0.1).run()):
             await completed(client, person)
         assert await documents_with(database, "canary") == []
         answer = await client.get("/tickets", headers={"Authorization": f"Bearer {text}"})
