@@ -10,7 +10,7 @@ What somebody does not see is not there for them: 404, whatever they ask of it. 
 `Sights`, which looks groups up: in a set-up that may be some seconds old.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -33,6 +33,7 @@ from domain.events import (
     TicketMergedInto,
     TicketUnlinked,
 )
+from projections.views.filter import AnyOf, Filter, Is, all_of
 
 _INTERNAL_EVENTS = (
     NoteAdded,
@@ -96,25 +97,21 @@ class Sight:
         if not self.sees(ticket):
             raise Unseen
 
-    def within(self, conditions: Sequence[JsonObject]) -> list[JsonObject]:
-        """Give conditions on read documents, and that they are there: the same as `sees`.
+    def within(self, asked: Filter) -> Filter:
+        """Return a filter for those tickets that are there: the same as `sees`.
 
-        Raises Forbidden for a condition that would tell of what is internal.
+        Raises Forbidden for a filter that would tell of what is internal.
         """
         own = self.principal.id
         if self.is_of_requester:
-            if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(_names(conditions)):
+            if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(asked.fields()):
                 raise Forbidden("notes and promises are not for requesters to ask for")
-            return [{"requester": own}, *conditions]  # first: what is read goes by it
+            return all_of(Is("requester", (own,))) & asked  # first: what is read goes by it
         if self.groups is None:
-            return list(conditions)
-        of_groups: list[JsonObject] = [
-            {"group": {"$in": [None, *sorted(self.groups)]}},
-            {"assignee": own},
-            {"requester": own},
-            {"followers": own},
-        ]
-        return [*conditions, {"$or": of_groups}]
+            return asked
+        of_groups = Is("group", (None, *sorted(self.groups)))
+        named = (Is(name, (own,)) for name in ("assignee", "requester", "followers"))
+        return asked & all_of(AnyOf(tuple(all_of(term) for term in (of_groups, *named))))
 
     def present(self, document: Mapping[str, object]) -> JsonObject:
         """Give a read document as it is shown."""
@@ -157,17 +154,6 @@ class Sight:
             and command.requester != self.principal.id
         ):
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
-
-
-def _names(condition: object) -> Iterator[str]:
-    """Give the names of all fields that a condition is about."""
-    if isinstance(condition, Mapping):
-        for name, inner in condition.items():
-            yield str(name)
-            yield from _names(inner)
-    elif isinstance(condition, Sequence) and not isinstance(condition, str):
-        for inner in condition:
-            yield from _names(inner)
 
 
 class Sights:

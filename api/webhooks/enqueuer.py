@@ -215,7 +215,7 @@ class Feeder:
         self._reads[ticket_id] = read
         if len(self._reads) > _KEPT_TICKETS:
             self._reads.popitem(last=False)
-        return filter_.matches(read)
+        return filter_.where.matches(tickets.values(read))
 
     # --- what the stream does not bring ----------------------------------------------------------
 

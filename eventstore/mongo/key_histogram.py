@@ -11,10 +11,12 @@ keys behind `low`, up to and with `high`. Keys of one moment are not parted unle
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
+
+from domain.events import JsonObject
 
 DEPTH = 64
 """How many keys there are between two cuts, where there are many."""
@@ -40,6 +42,57 @@ class Key(NamedTuple):
 
 BEGIN = Key(datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 END = Key(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), LAST_ID)
+
+
+class Stretch(NamedTuple):
+    """All keys behind `low`, up to and with `high`; `forward`: in which order they are read."""
+
+    low: Key
+    high: Key
+    forward: bool
+
+    @property
+    def is_empty(self) -> bool:
+        return self.low >= self.high
+
+    @property
+    def begin(self) -> Key:
+        return self.low if self.forward else self.high
+
+    def until(self, cut: Key) -> "Stretch":
+        """Return what is read before a cut."""
+        if self.forward:
+            return self._replace(high=min(self.high, cut))
+        return self._replace(low=max(self.low, cut))
+
+    def behind(self, cut: Key) -> "Stretch":
+        """Return what is read after a cut."""
+        if self.forward:
+            return self._replace(low=max(self.low, cut))
+        return self._replace(high=min(self.high, cut))
+
+    def has(self, key: Key) -> bool:
+        return self.low < key <= self.high
+
+    def times(self, by: str) -> JsonObject:
+        """Return a condition that holds for all of it, and for more at its ends."""
+        return {by: {"$gte": self.low.time, "$lte": self.high.time}}
+
+    def ranges(self, by: str) -> Iterator[JsonObject]:
+        """Yield plain ranges of an index over a time and the id, in the order of reading."""
+        low, high = self.low, self.high
+        if low.time == high.time:
+            yield {by: low.time, "_id": {"$gt": low.id, "$lte": high.id}}
+            return
+        at_ends = (low != BEGIN and low.id != LAST_ID, high.id != LAST_ID)
+        between = {"$gte" if low == BEGIN else "$gt": low.time}
+        between["$lt" if at_ends[1] else "$lte"] = high.time
+        ranges: list[JsonObject] = [{by: between}]
+        if at_ends[0]:
+            ranges.insert(0, {by: low.time, "_id": {"$gt": low.id}})
+        if at_ends[1]:
+            ranges.append({by: high.time, "_id": {"$lte": high.id}})
+        yield from ranges if self.forward else reversed(ranges)
 
 
 class Histogram:

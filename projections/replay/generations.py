@@ -42,12 +42,11 @@ from eventstore.documents import (
 )
 from eventstore.failures import describe
 from eventstore.mongo.driver import Database, Session
-from eventstore.mongo.limits import make_index
 from eventstore.mongo.request_batcher import Together
 from projections.projector import checkpoints, parked
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
-from projections.views import sums, tickets
+from projections.views import indexes, sums, tickets
 from projections.views.tickets import SHAPE
 
 _log = logging.getLogger(__name__)
@@ -57,7 +56,6 @@ COLLECTION = "generations"
 DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, checkpoints.MEMBERS)
 VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
 BUILD_LEASE_SECONDS = 10.0
-_FILTERS = ("status", "priority", "group", "assignee", "requester")
 _KNOWN_SECONDS = 1.0
 DROP_SECONDS = 75.0
 """How long after it was replaced, or given up, a collection is dropped: longer than any reader has
@@ -131,16 +129,7 @@ class AsOf:
 
 async def prepare(views: Database) -> None:
     """Make a generation's collections and indexes and its checkpoints. Safe to repeat."""
-    reads = views.collection(tickets.COLLECTION)
-    # For the gate on the version, which makes the embedded server scan all documents without it.
-    await make_index(reads, [("_id", 1), ("version", 1)])
-    for name in ("opened_at", "updated_at", "resolved_at"):
-        await make_index(reads, [(name, -1), ("_id", -1)])
-    for name in (*_FILTERS, "tags", "sla_breached"):
-        await make_index(reads, [(name, 1), ("opened_at", -1), ("_id", -1)])
-    await make_index(reads, [("terms", 1)])
-    await make_index(reads, [("next_due_at", 1)])  # the timekeeper's two questions
-    await make_index(reads, [("status", 1), ("resolved_at", 1)])
+    await indexes.make(views)
     for view in sums.of(views):
         await view.prepare()
     await ParkedTickets(views).prepare()

@@ -20,11 +20,12 @@ one. Counts are kept for as long as the view is there, whether it can be read or
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NamedTuple, cast
+from functools import cached_property
+from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,8 +37,11 @@ from domain.values import Name, NameOrNone, Tag
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.mongo.driver import Database, Write
 from eventstore.mongo.limits import make_index
-from projections.views.dashboard import UNSOLVED
+from projections.views import tickets
+from projections.views.filter import Filter, plain
 from projections.views.tickets import TicketRead
+
+T = TypeVar("T")
 
 COLLECTION = "saved_views"
 COUNTS = "saved_view_counts"
@@ -61,32 +65,22 @@ class TicketFilter(BaseModel):
     requester: Name | None = None
     tag: Tag | None = None
 
-    def matches(self, read: TicketRead) -> bool:
-        """Say whether a ticket is one of them; `condition` says the same to the database."""
-        ticket = read.ticket
-        return (
-            self.status in (None, ticket.status)
-            and self.solved in (None, ticket.status not in UNSOLVED)
-            and self.priority in (None, ticket.priority)
-            and (self.group is None or (self.group or None) == ticket.group)
-            and (self.assignee is None or (self.assignee or None) == ticket.assignee)
-            and self.requester in (None, ticket.requester)
-            and (self.tag is None or self.tag in ticket.tags)
+    @cached_property
+    def where(self) -> Filter:
+        """The filter that says whether a ticket is one of them."""
+        return plain(
+            status=_given(self.status),
+            solved=self.solved,
+            priority=_given(self.priority),
+            group=self.group,
+            assignee=self.assignee,
+            requester=self.requester,
+            tags=_given(self.tag),
         )
 
-    def condition(self) -> JsonObject:
-        """Give the database's filter: values only, never a client's own operators."""
-        given: JsonObject = {
-            name: None if value == "" else value
-            for name in ("status", "priority", "group", "assignee", "requester")
-            if (value := getattr(self, name)) is not None
-        }
-        if self.tag is not None:
-            given["tags"] = self.tag
-        if self.solved is not None:
-            unsolved: JsonObject = {"$in" if not self.solved else "$nin": list(UNSOLVED)}
-            given["$and"] = [{"status": unsolved}]
-        return given
+
+def _given(value: T | None) -> tuple[T, ...]:
+    return () if value is None else (value,)
 
 
 class _StoredFilter(BaseModel):
@@ -135,9 +129,10 @@ class SavedView:
     saved_at: datetime
 
 
-def counting(views: Iterable[SavedView], read: TicketRead) -> tuple[str, ...]:
-    """Give the ids of the views that a ticket matches, sorted."""
-    return tuple(sorted(view.id for view in views if view.filter.matches(read)))
+def counting(views: Collection[SavedView], read: TicketRead) -> tuple[str, ...]:
+    """Return the ids of the views that a ticket matches, sorted."""
+    document = tickets.values(read) if views else {}
+    return tuple(sorted(view.id for view in views if view.filter.where.matches(document)))
 
 
 class SavedViews:

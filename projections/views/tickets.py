@@ -223,14 +223,23 @@ def to_document(read: TicketRead) -> JsonObject:
     """Give the document of `ticket_reads`: the ticket's fields beside the view's own."""
     own: JsonObject = _READ.dump_python(read)
     document = {"_id": own.pop("id"), **cast("JsonObject", own.pop("ticket")), **own}
-    clock = read.ticket.sla
+    return {**document, **_promises(read.ticket), "shape": SHAPE}
+
+
+def values(read: TicketRead) -> Mapping[str, object]:
+    """Return what a filter looks at: the fields of `to_document` without making one."""
+    return {**vars(read.ticket), **vars(read), **_promises(read.ticket)}
+
+
+def _promises(ticket: Ticket) -> JsonObject:
+    clock = ticket.sla
     ends = {**clock.due(), **clock.overdue, **clock.breached}
-    document["first_response_due_at"] = ends.get("first_response")
-    document["resolution_due_at"] = ends.get("resolution")
-    document["sla_breached"] = sorted(clock.breached)
-    document["next_due_at"] = next_due_at(read.ticket)
-    document["shape"] = SHAPE
-    return document
+    return {
+        "first_response_due_at": ends.get("first_response"),
+        "resolution_due_at": ends.get("resolution"),
+        "sla_breached": sorted(clock.breached),
+        "next_due_at": next_due_at(ticket),
+    }
 
 
 def from_document(document: Mapping[str, object]) -> TicketRead | None:

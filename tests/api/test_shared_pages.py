@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.queries.lists.listing import Listing
+from eventstore.mongo.sorted_pages import Pager
 from projections.replay.generations import VIEWS, AsOf, Generation, Generations
 from tests.api.test_api import OPEN, serving
 from tests.callers import ADMIN, AGENT, AUDITOR, REQUESTER, as_
@@ -59,13 +59,13 @@ async def test_who_asks_for_a_page_at_once_gets_their_own(desk, monkeypatch):
     alone = [told(await client.get(f"/tickets{query}", headers=who)) for query, who in asked]
     assert len({content for _, _, content in alone}) > 15
 
-    real, may_go_on = Listing.page, asyncio.Event()
+    real, may_go_on = Pager.page, asyncio.Event()
 
     async def held(*about):
         await may_go_on.wait()
         return await real(*about)
 
-    monkeypatch.setattr(Listing, "page", held)
+    monkeypatch.setattr(Pager, "page", held)
     tasks = []
     for _ in range(3):
         tasks += [
@@ -99,14 +99,14 @@ async def test_a_page_of_views_as_of_a_time_is_of_those_that_are_kept_now(
         asked += 1
         return AsOf(name, NOW, "occurred", NOW, next(built))
 
-    real, may_go_on = Listing.page, asyncio.Event()
+    real, may_go_on = Pager.page, asyncio.Event()
 
     async def held(*about):
         await may_go_on.wait()
         return await real(*about)
 
     monkeypatch.setattr(Generations, "as_of", as_of)
-    monkeypatch.setattr(Listing, "page", held)
+    monkeypatch.setattr(Pager, "page", held)
     tasks = []
     for _ in range(3):
         tasks.append(asyncio.create_task(client.get("/tickets?as_of_view=early")))

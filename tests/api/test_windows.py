@@ -13,14 +13,16 @@ import pytest
 import pytest_asyncio
 from pymongo.errors import NetworkTimeout
 
-from api.queries.lists import pager as windows_module
-from api.queries.lists.listing import Listing, Position, Sort
-from api.queries.lists.pager import Windows
+from api.queries.lists.listing import Sort, begin, query
 from api.queries.lists.routes import ListQuery
 from eventstore.failures import StoreUnavailable
+from eventstore.mongo import sorted_pages
 from eventstore.mongo.driver import Database
+from eventstore.mongo.key_histogram import Key
+from eventstore.mongo.sorted_pages import Pager
 from projections.replay.generations import VIEWS, Generation, Generations
 from projections.views import tickets
+from projections.views.filter import Filter
 from scripts.bench.dashboard import made_up_lives
 from scripts.bench.lists import SHAPES, history, write_history
 
@@ -64,13 +66,13 @@ async def many(database, store):
 async def paged(database, listing, remembered=None):
     """Give the ids of all pages, in order."""
     found: list[UUID] = []
-    position, remembered = None, remembered or Windows()
+    position, remembered = None, remembered or Pager(begin)
     while True:
-        page = await listing.page(database, position, LIMIT, remembered)
+        page = await remembered.page(database, listing, position, LIMIT)
         found += [document["_id"] for document in page]
         if len(page) < LIMIT:
             return found
-        position = Position("", page[-1][listing.by], page[-1]["_id"])
+        position = Key(page[-1][listing.by], page[-1]["_id"])
 
 
 async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
@@ -88,7 +90,7 @@ async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
         ({"requester": REQUESTER, "q": "jam"}, "requester"),
     ]
     for (asked, along), sort in product(alongs, get_args(Sort)):
-        listing = Listing(ListQuery.model_validate(asked).conditions(), sort, along)
+        listing = query(ListQuery.model_validate(asked).filter(), sort, along)
         monkeypatch.setattr(Database, "is_embedded", is_mongodb)
         plainly = await paged(many, listing)
         monkeypatch.setattr(Database, "is_embedded", is_embedded)
@@ -141,12 +143,12 @@ async def costs(counted, listing, limit, windows):
     """Read a list to its end: give the cost of each page, and how many tickets were found."""
     position, found, told = None, 0, []
     while True:
-        page = await listing.page(counted, position, limit, windows)
+        page = await windows.page(counted, listing, position, limit)
         told.append(await counted.cost())
         found += len(page)
         if len(page) < limit:
             return told, found
-        position = Position("", page[-1][listing.by], page[-1]["_id"])
+        position = Key(page[-1][listing.by], page[-1]["_id"])
 
 
 COUNT = 800
@@ -181,8 +183,8 @@ async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
     filtered: list[dict[str, object]] = [{"group": "group 3"}, {"status": ["closed"]}]
     lists = [*product(get_args(Sort), [{}]), *product(["-opened_at", "updated_at"], filtered)]
     for sort, asked in lists:
-        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
-        windows = Windows()
+        listing = query(ListQuery.model_validate(asked).filter(), sort)
+        windows = Pager(begin)
         cold, found = await costs(shaped, listing, PAGE, windows)
         assert found > (0 if asked else COUNT * 3 // 4)
         assert sum(documents for _, documents in cold) < 8 * COUNT, (sort, asked, cold)
@@ -191,7 +193,7 @@ async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
         assert again == found
         # In another order than its index has, a filter is looked at in more tickets than a page.
         is_looked_at = bool(asked) and listing.by != "opened_at"
-        most = 2 * windows_module._MOST_BESIDE_INDEX if is_looked_at else 8 * PAGE
+        most = 2 * sorted_pages._MOST_BESIDE_INDEX if is_looked_at else 8 * PAGE
         assert max(documents for _, documents in warm) <= most, (sort, asked, warm)
         assert max(questions for questions, _ in warm) <= 8, (sort, asked, warm)
 
@@ -210,8 +212,8 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
         "nothing": {"q": "toner"},
     }
     for sort, (way, asked) in product(get_args(Sort), ways.items()):
-        listing = Listing(ListQuery.model_validate(asked).conditions(), sort)
-        windows = Windows()
+        listing = query(ListQuery.model_validate(asked).filter(), sort)
+        windows = Pager(begin)
         await costs(shaped, listing, PAGE, windows)
         [(questions, documents)], found = await costs(shaped, listing, PAGE, windows)
         assert questions <= 4, (sort, way)
@@ -225,9 +227,9 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
 @EMBEDDED_ONLY
 async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
     """Tickets that are imported where there were none; and new ones at the end."""
-    counted, windows = Counted(database), Windows()
+    counted, windows = Counted(database), Pager(begin)
     await write_history(database, history("even", 300))
-    listing = Listing([], "-opened_at")
+    listing = query(Filter(), "-opened_at")
     await costs(counted, listing, PAGE, windows)
     for shape in ("gaps of years", "one burst", "dates ahead"):
         await write_history(database, history(shape, 600, seed=2 + len(shape)))
@@ -241,14 +243,14 @@ async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(datab
 async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(many):
     """What took too long is not tried again; a list of other views has a memory of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows_module, "_FIRST_LOOKED_AT", 4)
-        patch.setattr(windows_module, "_MOST_LOOKED_AT", 40)
-        patch.setattr(windows_module, "_MOST_BESIDE_INDEX", 40)
-        listing = Listing(ListQuery.model_validate({"q": "zebra"}).conditions(), "-opened_at")
-        counted, windows = Counted(many), Windows()
+        patch.setattr(sorted_pages, "_FIRST_LOOKED_AT", 4)
+        patch.setattr(sorted_pages, "_MOST_LOOKED_AT", 40)
+        patch.setattr(sorted_pages, "_MOST_BESIDE_INDEX", 40)
+        listing = query(ListQuery.model_validate({"q": "zebra"}).filter(), "-opened_at")
+        counted, windows = Counted(many), Pager(begin)
 
         async def asked(database: Any = counted):
-            page = await listing.page(database, None, LIMIT, windows)
+            page = await windows.page(database, listing, None, LIMIT)
             return len(page), (await database.cost())[0]
 
         found, first = await asked()
@@ -260,7 +262,7 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
             raise StoreUnavailable
 
         with pytest.MonkeyPatch.context() as another:
-            another.setattr(windows_module, "_matching", slow)
+            another.setattr(sorted_pages._Reads, "matching", slow)
             with pytest.raises(StoreUnavailable):
                 await asked()
         await counted.cost()
@@ -281,18 +283,18 @@ async def test_a_page_is_full_though_tickets_leave_the_list_while_it_is_read(
     many, monkeypatch, sort
 ):
     """A short page would be taken for the last one."""
-    listing = Listing(ListQuery.model_validate({"status": ["open"]}).conditions(), sort)
-    reads, windows = many.collection(tickets.COLLECTION), Windows()
+    listing = query(ListQuery.model_validate({"status": ["open"]}).filter(), sort)
+    reads, windows = many.collection(tickets.COLLECTION), Pager(begin)
     await reads.update_many({}, {"$set": {"status": "open"}})
     every = await paged(many, listing)
-    left, read = every[2:6], windows_module._documents
+    left, read = every[2:6], sorted_pages._Reads.documents
 
     async def late(*about):
         await reads.update_many({"_id": {"$in": left}}, {"$set": {"status": "closed"}})
         return await read(*about)
 
-    monkeypatch.setattr(windows_module, "_documents", late)
-    page = await listing.page(many, None, LIMIT, windows)
+    monkeypatch.setattr(sorted_pages._Reads, "documents", late)
+    page = await windows.page(many, listing, None, LIMIT)
     assert [document["_id"] for document in page] == [*every[:2], *every[6 : LIMIT + 4]]
 
 
@@ -303,7 +305,7 @@ async def test_a_burst_that_is_too_much_for_one_read_is_read_in_parts(
     many, monkeypatch, sort, of_one_moment
 ):
     """Each try that fails makes the next one's reads smaller; all is found in the end."""
-    reads, listing = many.collection(tickets.COLLECTION), Listing([], sort)
+    reads, listing = many.collection(tickets.COLLECTION), query(Filter(), sort)
     chance = random.Random(5)  # noqa: S311
     burst = made_up_lives()[0]
     times = [timedelta(milliseconds=0 if of_one_moment else n) for n in range(300)]
@@ -311,8 +313,8 @@ async def test_a_burst_that_is_too_much_for_one_read_is_read_in_parts(
         replace(burst, id=UUID(int=chance.getrandbits(128)), opened_at=burst.opened_at + by)
         for by in times
     ]
-    read, known = windows_module._keys_of, Windows()
-    await listing.page(many, None, 200, known)  # knows of no burst where there will be one
+    read, known = sorted_pages._Reads.keys, Pager(begin)
+    await known.page(many, listing, None, 200)  # knows of no burst where there will be one
     await reads.insert_many([tickets.to_document(life) for life in lives])
     count, failed = await reads.count_documents({}), 0
 
@@ -325,23 +327,22 @@ async def test_a_burst_that_is_too_much_for_one_read_is_read_in_parts(
             raise NetworkTimeout("too many")
         return keys
 
-    monkeypatch.setattr(windows_module, "_keys_of", limited)
-    monkeypatch.setattr(windows_module, "_LONG_SECONDS", 0)
-    for windows in (known, Windows()):
+    monkeypatch.setattr(sorted_pages._Reads, "keys", limited)
+    monkeypatch.setattr(sorted_pages, "_LONG_SECONDS", 0)
+    for windows in (known, Pager(begin)):
         failed = 0
-        found = await paged(many, Insistent(listing), windows)
+        found = await paged(many, listing, Insistent(windows))
         assert len(found) == len(set(found)) == count
         assert 0 < failed < 40
 
 
 class Insistent:
-    """A list whose pages are asked for again, for as long as they take too long."""
+    """A pager that is asked again, for as long as a page takes too long."""
 
-    def __init__(self, listing):
-        self._listing = listing
-        self.by = listing.by
+    def __init__(self, pager):
+        self._pager = pager
 
     async def page(self, *about):
         while True:
             with suppress(NetworkTimeout):
-                return await self._listing.page(*about)
+                return await self._pager.page(*about)

@@ -1,83 +1,138 @@
-"""No list that is asked for often reads all tickets: the database says how it would be read."""
+"""Which index serves which list, by MongoDB's rules: a filter's bounds and the order asked for.
 
-from typing import Any
+An index bounds what is read if the filter says something of its first field: of the next field too
+where it says one value of the first. It gives the order if what follows the fields with one value
+is what the list is sorted by. The embedded server's plans prove nothing about MongoDB's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 import pytest
 
-from api.queries.lists.listing import Listing
+from api.queries.lists.listing import Sort, query
 from api.queries.lists.routes import ListQuery
+from eventstore.mongo.sorted_pages import Query
 from projections.replay.generations import Generations
-from tests.projecting import caught_up, open_some, running
+from projections.views import indexes
+from projections.views.indexes import Index
 
-HOT: list[dict[str, Any]] = [
-    {},
-    {"status": ["open"]},
-    {"status": ["open", "pending"]},
-    {"solved": False},
-    {"priority": ["urgent"]},
-    {"group": "print"},
-    {"group": ""},
-    {"assignee": "alice"},
-    {"assignee": "", "solved": False},
-    {"requester": "bob"},
-    {"tag": ["vip"]},
-    {"tag": ["vip", "paper"], "status": ["open"]},
-    {"field": ["floor:3"]},
-    {"opened_from": "2026-03-01", "opened_before": "2026-03-02"},
-    {"updated_from": "2026-03-01"},
-    {"resolved_from": "2026-03-01"},
-    {"breached": True},
-    {"due_before": "2026-03-01"},
-    {"q": "printer jam"},
-    {"q": "print*"},
-    {"q": "status:open priority>=high assignee:none printer jam"},
-    {"q": "-status:closed assignee:alice"},
-    {"status": ["open"], "group": "print", "assignee": "alice"},
+LISTS: list[tuple[dict[str, Any], str, bool]] = [
+    # what is asked for, the index by `opened_at`, whether another sort has it as well
+    ({}, "opened_at", False),
+    ({"status": ["open"]}, "status", False),
+    ({"status": ["open", "pending"]}, "status", False),
+    ({"solved": False}, "status", False),
+    ({"priority": ["urgent"]}, "priority", False),
+    ({"status": ["open"], "priority": ["urgent"]}, "status", False),
+    ({"group": "print"}, "group", True),
+    ({"group": ""}, "group", True),
+    ({"assignee": "alice"}, "assignee", True),
+    ({"assignee": "", "solved": False}, "assignee", True),
+    ({"requester": "bob"}, "requester", True),
+    ({"tag": ["vip"]}, "tags", True),
+    ({"tag": ["vip", "paper"], "status": ["open"]}, "tags", True),
+    ({"field": ["floor:3"]}, "terms", True),
+    ({"opened_from": "2026-03-01", "opened_before": "2026-03-02"}, "opened_at", True),
+    ({"updated_from": "2026-03-01"}, "updated_at", True),
+    ({"resolved_from": "2026-03-01"}, "resolved_at", True),
+    ({"breached": True}, "sla_breached", True),
+    ({"breached": False}, "opened_at", False),
+    ({"due_before": "2026-03-01"}, "next_due_at", True),
+    ({"q": "printer jam"}, "terms", True),
+    ({"q": "print*"}, "terms", True),
+    ({"q": "-printer"}, "opened_at", False),
+    ({"q": "has:note"}, "opened_at", False),
+    ({"q": "status:open priority>=high assignee:none printer jam"}, "terms", True),
+    ({"q": "-status:closed assignee:alice"}, "assignee", True),
+    ({"q": "group:print"}, "group", True),
+    ({"status": ["open"], "group": "print", "assignee": "alice"}, "assignee", True),
 ]
 
 
-def stages(plan):
-    """Every stage of a plan, as MongoDB and the embedded server tell it."""
-    yield plan
-    inner = plan.get("queryPlan"), plan.get("inputStage"), *plan.get("inputStages", [])
-    for stage in inner:
-        if stage:
-            yield from stages(stage)
+def conditions(filter_: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every condition that must hold, by field; those in $or and $nor bound nothing."""
+    for name, condition in filter_.items():
+        if name == "$and":
+            for each in condition:
+                yield from conditions(each)
+        elif not name.startswith("$"):
+            yield name, condition
 
 
-@pytest.mark.parametrize("sort", ["-opened_at", "updated_at", "-resolved_at"])
-async def test_no_hot_list_scans_all_tickets(database, store, sort):
-    await open_some(store, 20)
-    async with running(database):
-        await caught_up(database, store)
-        reads = (await Generations(database).shown()).collection("ticket_reads")
-        for parameters in HOT:
-            asked = ListQuery.model_validate({**parameters, "sort": sort})
-            listing = Listing(asked.conditions(), asked.sort)
-            found = reads.find(listing.filter()).sort([(listing.by, -1), ("_id", -1)])
-            plan: dict[str, Any] = await found.hint(listing.hint).limit(50).explain()
-            winning = plan["queryPlanner"]["winningPlan"]
-            used = [stage["stage"] for stage in stages(winning) if "stage" in stage]
-            assert "COLLSCAN" not in used, (parameters, plan)
-            assert "IXSCAN" in used, (parameters, plan)
+def is_equality(condition: Any) -> bool:
+    return not isinstance(condition, dict)
 
 
-async def test_a_filter_is_what_bounds_the_reading(database, store):
+def bounded(index: Index, filter_: Mapping[str, Any]) -> list[str]:
+    """The first fields of an index that a filter bounds."""
+    found = []
+    for name, _ in index:
+        about = [condition for field, condition in conditions(filter_) if field == name]
+        if not any(is_equality(c) or c.keys() - {"$ne"} for c in about):
+            break
+        found.append(name)
+        if not any(map(is_equality, about)):
+            break
+    return found
+
+
+def gives_order(index: Index, filter_: Mapping[str, Any], order: Sequence[tuple[str, int]]) -> bool:
+    """Whether what an index gives is in an order, forwards or backwards."""
+    equal = {name for name, condition in conditions(filter_) if is_equality(condition)}
+    rest = [(name, direction) for name, direction in index if name not in equal]
+    backwards = [(name, -direction) for name, direction in order]
+    return rest[: len(order)] in (list(order), backwards)
+
+
+def served(asked: Query) -> bool:
+    """Whether what is read is bounded: by the filter, or by the limit as it is in order."""
+    order = [*asked.order.items()]
+    index, filter_ = tuple(asked.index), asked.filter()
+    return bool(bounded(index, filter_)) or gives_order(index, filter_, order)
+
+
+def of(parameters: dict[str, Any], sort: Sort) -> Query:
+    return query(ListQuery.model_validate(parameters).filter(), sort)
+
+
+@pytest.mark.parametrize("sort", get_args(Sort))
+@pytest.mark.parametrize(("parameters", "field", "is_narrow"), LISTS)
+def test_each_list_is_read_along_the_index_that_serves_it(parameters, field, is_narrow, sort):
+    asked = of(parameters, sort)
+    expected = field if is_narrow or asked.by == "opened_at" else asked.by
+    assert asked.index == indexes.OF_LISTS[expected]
+    assert served(asked)
+
+
+@pytest.mark.parametrize(("parameters", "field", "is_narrow"), LISTS)
+def test_lists_of_one_value_by_opening_need_no_sorting(parameters, field, is_narrow):
+    """And no list that is only sorted: as many documents are read as a page has."""
+    asked = of(parameters, "-opened_at")
+    order = [*asked.order.items()]
+    if asked.narrow and asked.by in dict(asked.index):
+        assert gives_order(tuple(asked.index), asked.filter(), order)
+    if not is_narrow and asked.index == indexes.OF_LISTS["opened_at"]:
+        assert gives_order(tuple(asked.index), asked.filter(), order)
+
+
+def test_a_narrow_filter_is_what_bounds_the_reading():
     """Not only an index walked from end to end: what does not match is not looked at."""
-    await open_some(store, 200, group="print")
-    [other] = await open_some(store, 1, group="network", subject="Réseau", fields={"floor": 3})
-    async with running(database):
-        await caught_up(database, store)
-        reads = (await Generations(database).shown()).collection("ticket_reads")
-        for parameters in (
-            {"group": "network"},
-            {"field": ["floor:3"], "solved": False},
-            {"q": "reseau status:new"},
-            {"q": "rese*"},
-        ):
-            asked = ListQuery.model_validate(parameters)
-            listing = Listing(asked.conditions(), asked.sort)
-            assert [d["_id"] async for d in reads.find(listing.filter())] == [other]
-            told: dict[str, Any] = await reads.find(listing.filter()).hint(listing.hint).explain()
-            examined = told["executionStats"]["totalDocsExamined"]
-            assert examined <= 2, (parameters, told)
+    for parameters, field, is_narrow in LISTS:
+        if is_narrow:
+            asked = of(parameters, "-opened_at")
+            assert field in bounded(tuple(asked.index), asked.filter()), parameters
+
+
+def test_a_requesters_list_is_read_along_the_requester_in_any_case():
+    for sort in get_args(Sort):
+        found = ListQuery.model_validate({"requester": "bob", "q": "printer"}).filter()
+        asked = query(found, sort, "requester")
+        assert bounded(tuple(asked.index), asked.filter())[0] == "requester"
+
+
+async def test_the_indexes_are_those_of_the_table(database):
+    await Generations(database).prepare()
+    reads = (await Generations(database).shown()).collection("ticket_reads")
+    made = {tuple(index["key"]) for index in (await reads.index_information()).values()}
+    assert made == {(("_id", 1),), *indexes.OTHERS, *indexes.OF_LISTS.values()}

@@ -63,7 +63,7 @@ async def test_a_count_is_that_of_the_tickets_that_match(database, store, story,
         reads = database.collection(tickets.COLLECTION)
         for n, filter_ in enumerate(filters):
             found = await counted(database, f"v{n}")
-            assert found == await reads.count_documents(filter_.condition())
+            assert found == await reads.count_documents(filter_.where.condition())
     await assert_views_equal_the_log(database)
 
 

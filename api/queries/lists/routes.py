@@ -18,26 +18,27 @@ from api.http.answers import as_json, described_headers, json_response, next_lin
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.cursors import Cursors
-from api.queries.lists.listing import MOST_COUNTED, Listing, Position, Sort
-from api.queries.lists.pager import Windows
-from api.queries.lists.search import (
-    QUERY_CHARACTERS,
-    breached,
-    conditions,
-    due_before,
-    field_is,
-    parse,
-    solved,
-    span,
-)
+from api.queries.lists.listing import MOST_COUNTED, Position, Sort, begin, query
+from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
-from api.queries.watermark import AtLeast, Prefer, Shown, Views
+from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Forbidden, Unacceptable
-from domain.events import JsonObject, Priority, Status
+from domain.events import Priority, Status
 from domain.values import Name, NameOrNone, Tag, at_most
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database
+from eventstore.mongo.key_histogram import Key
 from eventstore.mongo.request_batcher import Shared
+from eventstore.mongo.sorted_pages import Pager
+from projections.views.filter import (
+    Between,
+    Filter,
+    all_of,
+    has_field,
+    is_breached,
+    is_due_before,
+    plain,
+)
 from projections.views.saved_views import SavedViews, ViewName
 
 _MOST_VALUES = 20
@@ -114,37 +115,38 @@ class ListQuery(AtLeast):
         default=False, description=f"Count what matches, up to {MOST_COUNTED}, as `total`."
     )
 
-    def conditions(self) -> list[JsonObject]:
-        """Give the conditions of all filters but the saved view's. Raises Unacceptable."""
-        found = [] if self.q is None else conditions(parse(self.q))
-        for name, values in (("status", self.status), ("priority", self.priority)):
-            if values:
-                found.append({name: values[0] if len(values) == 1 else {"$in": list(values)}})
-        if self.solved is not None:
-            found.append(solved(self.solved))
-        for name, value in (("group", self.group), ("assignee", self.assignee)):
-            if value is not None:
-                found.append({name: value or None})
-        if self.requester is not None:
-            found.append({"requester": self.requester})
-        found += [{"tags": tag} for tag in self.tag]
+    def filter(self) -> Filter:
+        """Return the filter of all parameters but the saved view. Raises Unacceptable."""
+        found = plain(
+            status=self.status,
+            solved=self.solved,
+            priority=self.priority,
+            group=self.group,
+            assignee=self.assignee,
+            requester=self.requester,
+            tags=self.tag,
+        )
+        if self.q is not None:
+            found &= search(self.q)
         for key, _, text in (each.partition(":") for each in self.field):
-            found.append(field_is(key, text))
+            found &= has_field(key, text)
         for name in ("opened", "updated", "resolved"):
-            found += self._range(name)
+            low, high = self._time(f"{name}_from"), self._time(f"{name}_before")
+            if low is not None or high is not None:
+                found &= all_of(Between(f"{name}_at", low, high))
         if self.breached is not None:
-            found.append(breached(self.breached))
-        if self.due_before is not None:
-            found += due_before(_moment("due_before", self.due_before))
-        return found
+            found &= all_of(is_breached(self.breached))
+        due_before = self._time("due_before")
+        return found if due_before is None else found & is_due_before(due_before)
 
-    def _range(self, name: str) -> list[JsonObject]:
-        bounds = {
-            operator: _moment(f"{name}_{end}", text)
-            for end, operator in (("from", "$gte"), ("before", "$lt"))
-            if (text := cast("str | None", getattr(self, f"{name}_{end}"))) is not None
-        }
-        return [{f"{name}_at": bounds}] if bounds else []
+    def _time(self, parameter: str) -> datetime | None:
+        text: str | None = getattr(self, parameter)
+        try:
+            return None if text is None else span(text)[0]
+        except ValueError as error:
+            raise Unacceptable(
+                "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
+            ) from error
 
     def fingerprint(self) -> str:
         """Say which list this is a page of; the same for all its pages."""
@@ -180,7 +182,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
     routes = Router("queries")
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
-    windows = Windows()
+    pager = Pager(begin)
     pages: Shared[str, _Page] = Shared()  # whenever something changes, all look at once
     headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
@@ -206,54 +208,42 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         Listed is what who asks may see: requesters their own tickets, agents those of their groups.
         """
         sight = await sights.asking(who, asked)
-        found = asked.conditions()
-        position = None
+        found = asked.filter()
+        behind: Key | None = None
         if asked.cursor is not None:
             position = _POSITION.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
             if position.list != asked.fingerprint():
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
+            behind = Key(position.time, position.id)
         opened = await views.open(asked, prefer)
         if asked.view is not None:
             if sight.is_of_requester:
                 raise Forbidden("saved views are not for requesters")
             async with answering():
-                found.append((await saved.find(asked.view)).filter.condition())
+                found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
         along = "requester" if sight.is_of_requester else None
-        listing = Listing(sight.within(found), asked.sort, along)
+        how = query(sight.within(found), asked.sort, along)
 
         async def page() -> _Page:
-            found = await opened.ask(
-                lambda shown: listing.page(shown, position, asked.limit + 1, windows)
-            )
+            found = await opened.ask(lambda shown: pager.page(shown, how, behind, asked.limit + 1))
             following = None
             if len(found) > asked.limit:
                 last = found[asked.limit - 1]
-                place = (asked.fingerprint(), last[listing.by], last["_id"])
+                place = (asked.fingerprint(), last[how.by], last["_id"])
                 following = await cursors.write(place)
             presented = [sight.present(document) for document in found[: asked.limit]]
             return _Page(orjson.Fragment(as_json(presented)), following)
 
-        about = (opened.kept, listing.filter(), along, position, asked.limit, asked.fingerprint())
+        about = (opened.kept, how, behind, asked.limit, asked.fingerprint())
         async with answering():
             shown = await pages.get(repr(about), page)
-        total = await _total(opened, listing) if asked.count else None
+        total = None
+        if asked.count:
+            counted = await opened.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
+            total = counted if counted <= MOST_COUNTED else None
         links = next_link(request, cursor=shown.next) if shown.next else {}
         content = {**shown._asdict(), "total": total}
         return json_response(content, {**opened.headers, **links})
 
     return routes
-
-
-async def _total(opened: Shown, listing: Listing) -> int | None:
-    counted = await opened.ask(listing.count)
-    return None if counted > MOST_COUNTED else counted
-
-
-def _moment(parameter: str, text: str) -> datetime:
-    try:
-        return span(text)[0]
-    except ValueError as error:
-        raise Unacceptable(
-            "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
-        ) from error

@@ -6,29 +6,38 @@
     value   a word, or text in double quotes, in which \\" and \\\\ stand for " and \\
 
 A word is looked for among the words of subject and body, whatever its case and accents; `print*`
-finds those that begin so. What a client writes ends up in values of a condition, never in its
-operators or names.
+finds those that begin so.
 
-Pure: text in, terms out, conditions out. What cannot be understood is told with its place.
+Pure: text in, a filter out. A refusal names the place in the text.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from domain.errors import Unacceptable
-from domain.events import FieldValue, JsonObject, Priority, Status
+from domain.events import Priority, Status
 from domain.values import FieldKey, Moment, Tag
-from projections.views.dashboard import UNSOLVED
-from projections.views.tickets import field_term, words
+from projections.views.filter import (
+    BeginsWith,
+    Between,
+    Filter,
+    Is,
+    Not,
+    all_of,
+    has_field,
+    is_breached,
+    is_due_before,
+    is_solved,
+)
+from projections.views.tickets import words
 
 QUERY_CHARACTERS = 1_000
 QUERY_TERMS = 30
-_NONE = "none"
 _ONE_DAY = timedelta(days=1)
 _TERM = re.compile(
     r"""(?P<negated>-)?
@@ -40,18 +49,8 @@ _TERM = re.compile(
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 _TAG: TypeAdapter[str] = TypeAdapter(Tag)
 _KEY: TypeAdapter[str] = TypeAdapter(FieldKey)
-_TIMES = {
-    "opened": "opened_at",
-    "updated": "updated_at",
-    "resolved": "resolved_at",
-}
-_NAMES = ("group", "assignee", "requester")
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-_IS = ("solved", "unsolved", "breached")
-_KNOWN = (
-    *("status", "priority", *_NAMES, "tag", "is", "has", "due", *_TIMES),
-    "field.<key>",
-)
+_IS = {"solved": is_solved(True), "unsolved": is_solved(False), "breached": is_breached(True)}
 
 
 class BadQuery(Unacceptable):
@@ -64,51 +63,65 @@ class BadQuery(Unacceptable):
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
-    """One term. `key` is empty for words; `at` is its place in the text, from 1."""
+class _Term:
+    """One term without its `-`. `key` is empty for words; `at` is its place in the text, from 1."""
 
     key: str
     op: str
     value: str
     quoted: bool
-    negated: bool
-    at: int = field(default=0, compare=False)
+    at: int
 
-    def __str__(self) -> str:
-        escaped = re.sub(r'(["\\])', r"\\\1", self.value)
-        value = f'"{escaped}"' if self.quoted else self.value
-        return f"{'-' if self.negated else ''}{self.key}{self.op}{value}"
+    def bad(self, why: str) -> BadQuery:
+        return BadQuery(self.at, why)
+
+    def one_of(self, known: Sequence[str], value: str) -> str:
+        """Return a value that is known. Raises BadQuery."""
+        if value not in known:
+            raise self.bad(f"{self.key} is one of {', '.join(known)}, not {value!r}")
+        return value
+
+    def some_of(self, known: Sequence[str]) -> tuple[str, ...]:
+        """Return values with commas between, all of them known. Raises BadQuery."""
+        return tuple(self.one_of(known, value) for value in self.value.split(","))
+
+    def valid(self, adapter: TypeAdapter[str], value: str, why: str) -> str:
+        """Return a value that an adapter takes. Raises BadQuery."""
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            raise self.bad(why) from error
+
+    def span(self) -> tuple[datetime, datetime]:
+        """Return the value as a span of time. Raises BadQuery."""
+        try:
+            return span(self.value)
+        except ValueError as error:
+            why = f"{self.key} takes a time like 2026-03-01 or 2026-03-01T12:00:00Z"
+            raise self.bad(why) from error
 
 
-def parse(text: str) -> tuple[Term, ...]:
-    """Read a search. Raises BadQuery."""
+def search(text: str) -> Filter:
+    """Return the filter that a search asks for. Raises BadQuery."""
     if len(text) > QUERY_CHARACTERS:
         raise BadQuery(QUERY_CHARACTERS + 1, f"at most {QUERY_CHARACTERS} characters are read")
-    terms: list[Term] = []
-    place = 0
-    while (place := _next_place(text, place)) < len(text):
-        found = _TERM.match(text, place)
-        if found is None:
+    found, terms, place = Filter(), 0, _next_place(text, 0)
+    while place < len(text):
+        match = _TERM.match(text, place)
+        if match is None:
             raise BadQuery(place + 1, _what_is_wrong(text[place:]))
-        quoted, plain = found["quoted"], found["plain"]
+        quoted, plain = match["quoted"], match["plain"]
         if quoted is None and plain is None:
-            told = f"{found['key']}{found['op']}" if found["key"] else "-"
-            raise BadQuery(found.end() + 1, f"{told} needs something behind it")
+            what = f"{match['key']}{match['op']}" if match["key"] else "-"
+            raise BadQuery(match.end() + 1, f"{what} needs something behind it")
         value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        terms.append(
-            Term(
-                key=(found["key"] or "").lower(),
-                op=found["op"] or "",
-                value=value,
-                quoted=quoted is not None,
-                negated=found["negated"] is not None,
-                at=place + 1,
-            )
-        )
-        if len(terms) > QUERY_TERMS:
+        key, op = (match["key"] or "").lower(), match["op"] or ""
+        of_term = _filter(_Term(key, op, value, quoted is not None, place + 1))
+        found &= all_of(Not(of_term)) if match["negated"] else of_term
+        if (terms := terms + 1) > QUERY_TERMS:
             raise BadQuery(place + 1, f"at most {QUERY_TERMS} terms are read")
-        place = found.end()
-    return tuple(terms)
+        place = _next_place(text, match.end())
+    return found
 
 
 def _next_place(text: str, place: int) -> int:
@@ -123,150 +136,102 @@ def _what_is_wrong(rest: str) -> str:
     return 'a quote stands where none can: write key:"some words", with a space behind'
 
 
-def conditions(terms: Sequence[Term]) -> list[JsonObject]:
-    """Give the database's conditions on read documents; all must hold. Raises BadQuery."""
-    found: list[JsonObject] = []
-    for term in terms:
-        of_term = _condition(term)
-        if term.negated:  # not all of them together
-            of_term = [{"$nor": of_term if len(of_term) == 1 else [{"$and": of_term}]}]
-        found += of_term
-    return found
+def _filter(term: _Term) -> Filter:
+    takes, read = _KEYS.get(_FIELD if term.key.startswith("field.") else term.key, ((), None))
+    if read is None:
+        known = ", ".join(key for key in _KEYS if key)
+        raise term.bad(
+            f'unknown key {term.key!r}; known are {known}; put words in quotes: "{term.key}..."'
+        )
+    if term.op not in takes:
+        raise term.bad(f"{term.key} takes {' or '.join(takes)} only")
+    return read(term)
 
 
-def _condition(term: Term) -> list[JsonObject]:
-    match term.key:
-        case "":
-            return _words(term)
-        case "status":
-            return [_one_of(term, "status", get_args(Status))]
-        case "priority":
-            return [_priority(term)]
-        case "group" | "assignee" | "requester":
-            _must_be(term, ":")
-            nobody = term.value == _NONE and not term.quoted and term.key != "requester"
-            return [{term.key: None if nobody else term.value}]
-        case "tag":
-            _must_be(term, ":")
-            return [{"tags": _valid(term, _TAG, "a tag is like paper or floor-3")}]
-        case "is":
-            _must_be(term, ":")
-            return [_is(term)]
-        case "has":
-            _one_of(term, "has", ("note",))
-            return [{"has_note": True}]
-        case "due":
-            if term.op not in ("<", "<="):
-                raise BadQuery(term.at, "due takes < or <=: due<2026-03-01T12:00:00Z")
-            return due_before(_span(term)[0] if term.op == "<" else _span(term)[1])
-        case key if key in _TIMES:
-            return [_times(term, _TIMES[key])]
-        case key if key.startswith("field."):
-            _must_be(term, ":")
-            name = key.removeprefix("field.")
-            try:
-                return [field_is(_KEY.validate_python(name), term.value)]
-            except ValidationError as error:
-                raise BadQuery(term.at, f"{name!r} is no name of a field") from error
-        case key:
-            known = ", ".join(_KNOWN)
-            raise BadQuery(
-                term.at, f'unknown key {key!r}; known are {known}; put words in quotes: "{key}..."'
-            )
-
-
-def _must_be(term: Term, op: str) -> None:
-    if term.op != op:
-        raise BadQuery(term.at, f"{term.key} takes {op} only")
-
-
-def _words(term: Term) -> list[JsonObject]:
-    if not term.quoted and term.value.endswith("*"):
-        found = words(term.value.rstrip("*"))
-        if len(found) != 1:
-            raise BadQuery(term.at, "a word with * behind it must be one word: print*")
-        # Not a regular expression: that would scan, and a range of an array needs $elemMatch.
-        return [{"terms": {"$elemMatch": {"$gte": found[0], "$lt": found[0] + "\U0010ffff"}}}]
-    found = words(term.value)
+def _words(term: _Term) -> Filter:
+    is_prefix = not term.quoted and term.value.endswith("*")
+    found = words(term.value.rstrip("*") if is_prefix else term.value)
+    if is_prefix and len(found) != 1:
+        raise term.bad("a word with * behind it must be one word: print*")
     if not found:
-        raise BadQuery(term.at, f"there is no word in {term.value!r}")
-    return [{"terms": word} for word in found]
+        raise term.bad(f"there is no word in {term.value!r}")
+    if is_prefix:
+        return all_of(BeginsWith("terms", found[0]))
+    return Filter(tuple(Is("terms", (word,)) for word in found))
 
 
-def _one_of(term: Term, name: str, known: Sequence[str]) -> JsonObject:
-    _must_be(term, ":")
-    values = term.value.split(",")
-    for value in values:
-        if value not in known:
-            raise BadQuery(term.at, f"{term.key} is one of {', '.join(known)}, not {value!r}")
-    return {name: values[0] if len(values) == 1 else {"$in": values}}
+def _status(term: _Term) -> Filter:
+    return all_of(Is("status", term.some_of(get_args(Status))))
 
 
-def _priority(term: Term) -> JsonObject:
+def _priority(term: _Term) -> Filter:
     if term.op == ":":
-        return _one_of(term, "priority", _PRIORITIES)
-    if term.value not in _PRIORITIES:
-        known = ", ".join(_PRIORITIES)
-        raise BadQuery(term.at, f"priority is one of {known}, not {term.value!r}")
-    rank = _PRIORITIES.index(term.value)
-    takes: Callable[[int], bool] = {
-        ">": lambda n: n > rank,
-        ">=": lambda n: n >= rank,
-        "<": lambda n: n < rank,
-        "<=": lambda n: n <= rank,
-    }[term.op]
-    return {"priority": {"$in": [p for n, p in enumerate(_PRIORITIES) if takes(n)]}}
+        return all_of(Is("priority", term.some_of(_PRIORITIES)))
+    rank = _PRIORITIES.index(term.one_of(_PRIORITIES, term.value))
+    end = rank + (term.op in (">", "<="))
+    return all_of(Is("priority", _PRIORITIES[:end] if "<" in term.op else _PRIORITIES[end:]))
 
 
-def _is(term: Term) -> JsonObject:
-    match term.value:
-        case "solved":
-            return solved(True)
-        case "unsolved":
-            return solved(False)
-        case "breached":
-            return breached(True)
-        case value:
-            raise BadQuery(term.at, f"is takes one of {', '.join(_IS)}, not {value!r}")
+def _name(term: _Term) -> Filter:
+    is_nobody = term.value == "none" and not term.quoted and term.key != "requester"
+    return all_of(Is(term.key, (None if is_nobody else term.value,)))
 
 
-def _times(term: Term, name: str) -> JsonObject:
-    first, behind = _span(term)
-    match term.op:
-        case ":":
-            return {name: {"$gte": first, "$lt": behind}}
-        case ">":
-            return {name: {"$gte": behind}}
-        case ">=":
-            return {name: {"$gte": first}}
-        case "<":
-            return {name: {"$lt": first}}
-        case _:
-            return {name: {"$lt": behind}}
+def _tag(term: _Term) -> Filter:
+    return all_of(Is("tags", (term.valid(_TAG, term.value, "a tag is like paper or floor-3"),)))
 
 
-def _span(term: Term) -> tuple[datetime, datetime]:
-    """Give the first moment of a day, or of a millisecond, and the first behind it."""
-    try:
-        return span(term.value)
-    except ValueError as error:
-        raise BadQuery(
-            term.at, f"{term.key} takes a time like 2026-03-01 or 2026-03-01T12:00:00Z"
-        ) from error
+def _is(term: _Term) -> Filter:
+    if term.value not in _IS:
+        raise term.bad(f"is takes one of {', '.join(_IS)}, not {term.value!r}")
+    return all_of(_IS[term.value])
 
 
-def _valid(term: Term, adapter: TypeAdapter[str], told: str) -> str:
-    try:
-        return adapter.validate_python(term.value)
-    except ValidationError as error:
-        raise BadQuery(term.at, told) from error
+def _has(term: _Term) -> Filter:
+    term.one_of(("note",), term.value)
+    return all_of(Is("has_note", (True,)))
 
 
-# --- conditions that parameters of lists give as well ---------------------------------------------
+def _due(term: _Term) -> Filter:
+    first, behind = term.span()
+    return is_due_before(first if term.op == "<" else behind)
+
+
+def _time(term: _Term) -> Filter:
+    first, behind = term.span()
+    low = {":": first, ">": behind, ">=": first}.get(term.op)
+    high = {":": behind, "<": first, "<=": behind}.get(term.op)
+    return all_of(Between(f"{term.key}_at", low, high))
+
+
+def _field(term: _Term) -> Filter:
+    name = term.key.removeprefix("field.")
+    return has_field(term.valid(_KEY, name, f"{name!r} is no name of a field"), term.value)
+
+
+_FIELD = "field.<key>"
+_ONE, _ANY = (":",), (":", ">", ">=", "<", "<=")
+_KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[_Term], Filter]]] = {
+    "": (("",), _words),
+    "status": (_ONE, _status),
+    "priority": (_ANY, _priority),
+    "group": (_ONE, _name),
+    "assignee": (_ONE, _name),
+    "requester": (_ONE, _name),
+    "tag": (_ONE, _tag),
+    "is": (_ONE, _is),
+    "has": (_ONE, _has),
+    "due": (("<", "<="), _due),
+    "opened": (_ANY, _time),
+    "updated": (_ANY, _time),
+    "resolved": (_ANY, _time),
+    _FIELD: (_ONE, _field),
+}
+"""By key: the operators that it takes, and what makes a filter of it."""
 
 
 def span(text: str) -> tuple[datetime, datetime]:
-    """Give the first moment of a day or of a millisecond, and the first behind it.
+    """Return the first moment of a day or of a millisecond, and the first behind it.
 
     Raises ValueError.
     """
@@ -278,34 +243,3 @@ def span(text: str) -> tuple[datetime, datetime]:
         return moment, moment + timedelta(milliseconds=1)
     except (ValidationError, OverflowError) as error:
         raise ValueError(text) from error
-
-
-def solved(yes: bool) -> JsonObject:
-    """Resolved and closed tickets, or all others."""
-    those = [s for s in get_args(Status) if (s not in UNSOLVED) == yes]
-    return {"status": {"$in": those}}
-
-
-def breached(yes: bool) -> JsonObject:
-    """Tickets of which a promise was missed, or all others."""
-    missed: JsonObject = {"sla_breached": {"$in": ["first_response", "resolution"]}}
-    return missed if yes else {"$nor": [missed]}
-
-
-def due_before(moment: datetime) -> list[JsonObject]:
-    """Tickets of which a promise runs out before a moment, and has not been put on record."""
-    ends: list[JsonObject] = [
-        {f"{target}_due_at": {"$lt": moment}, "sla_breached": {"$ne": target}}
-        for target in ("first_response", "resolution")
-    ]
-    return [{"next_due_at": {"$lt": moment}}, {"$or": ends}]
-
-
-def field_is(key: str, value: str) -> JsonObject:
-    """Tickets whose custom field has a value, as text, number or truth."""
-    values: list[FieldValue] = [value]
-    if re.fullmatch(r"-?\d{1,19}", value, re.ASCII) and -(2**63) <= int(value) < 2**63:
-        values.append(int(value))
-    if value in ("true", "false"):
-        values.append(value == "true")
-    return {"terms": field_term(key, value), f"fields.{key}": {"$in": values}}

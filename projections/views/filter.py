@@ -1,0 +1,207 @@
+"""Which tickets: the one filter that lists, searches, saved views and webhooks share.
+
+A filter is terms that must all hold. It answers in two ways that agree: `matches` for a document at
+hand, and `condition` for the database. What a client sends becomes a value in a condition, never an
+operator or the name of a field.
+
+A document is a mapping of the fields of `ticket_reads`: one that was read, or `tickets.values` of a
+ticket that is being folded. As in MongoDB, a term about an array holds if it does for an element.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import get_args
+
+from domain.events import FieldValue, JsonObject, Priority, SlaTarget, Status
+from projections.views.dashboard import UNSOLVED
+from projections.views.tickets import field_term
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """The field has one of these values; None stands for none at all."""
+
+    field: str
+    values: tuple[object, ...]
+
+    def matches(self, document: Document) -> bool:
+        return any(
+            found == value and isinstance(found, bool) == isinstance(value, bool)
+            for found in _values(document, self.field)
+            for value in self.values
+        )
+
+    def condition(self) -> JsonObject:
+        return {self.field: self.values[0] if len(self.values) == 1 else {"$in": [*self.values]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The field is a time from `low` on and before `high`, where they are given; null is not."""
+
+    field: str
+    low: datetime | None = None
+    high: datetime | None = None
+
+    def matches(self, document: Document) -> bool:
+        return any(
+            isinstance(found, datetime)
+            and (self.low is None or found >= self.low)
+            and (self.high is None or found < self.high)
+            for found in _values(document, self.field)
+        )
+
+    def condition(self) -> JsonObject:
+        bounds = {"$gte": self.low, "$lt": self.high}
+        return {self.field: {op: time for op, time in bounds.items() if time is not None}}
+
+
+@dataclass(frozen=True, slots=True)
+class BeginsWith:
+    """An element of the field, an array of words, begins with a prefix."""
+
+    field: str
+    prefix: str
+
+    def matches(self, document: Document) -> bool:
+        return any(str(found).startswith(self.prefix) for found in _values(document, self.field))
+
+    def condition(self) -> JsonObject:
+        # Not a regular expression: that would scan, and a range of an array needs $elemMatch.
+        bounds = {"$gte": self.prefix, "$lt": self.prefix + "\U0010ffff"}
+        return {self.field: {"$elemMatch": bounds}}
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The filter does not match."""
+
+    filter: "Filter"
+
+    def matches(self, document: Document) -> bool:
+        return not self.filter.matches(document)
+
+    def condition(self) -> JsonObject:
+        return {"$nor": [self.filter.condition()]}
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One of the filters matches."""
+
+    filters: tuple["Filter", ...]
+
+    def matches(self, document: Document) -> bool:
+        return any(each.matches(document) for each in self.filters)
+
+    def condition(self) -> JsonObject:
+        return {"$or": [each.condition() for each in self.filters]}
+
+
+Term = Is | Between | BeginsWith | Not | AnyOf
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Terms that must all hold."""
+
+    terms: tuple[Term, ...] = ()
+
+    def matches(self, document: Document) -> bool:
+        """Return whether a document matches; the database says the same of `condition`."""
+        return all(term.matches(document) for term in self.terms)
+
+    def condition(self) -> JsonObject:
+        """Return the database's filter."""
+        each = [term.condition() for term in self.terms]
+        return {"$and": each} if len(each) > 1 else each[0] if each else {}
+
+    def fields(self) -> Iterator[str]:
+        """Yield the names of all fields that it is about."""
+        for term in self.terms:
+            match term:
+                case Not(inner):
+                    yield from inner.fields()
+                case AnyOf(filters):
+                    for inner in filters:
+                        yield from inner.fields()
+                case _:
+                    yield term.field
+
+    def __and__(self, other: "Filter") -> "Filter":
+        return Filter((*self.terms, *other.terms))
+
+
+def all_of(*terms: Term) -> Filter:
+    """Return the filter of some terms."""
+    return Filter(terms)
+
+
+def _values(document: Document, path: str) -> Collection[object]:
+    name, _, key = path.partition(".")
+    value = document.get(name)
+    if key:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+# --- what can be asked for ----------------------------------------------------------------------
+
+
+def plain(
+    *,
+    status: Sequence[Status] = (),
+    solved: bool | None = None,
+    priority: Sequence[Priority] = (),
+    group: str | None = None,
+    assignee: str | None = None,
+    requester: str | None = None,
+    tags: Sequence[str] = (),
+) -> Filter:
+    """Return the filter of what is given. `group`, `assignee`: "" for tickets that have none."""
+    terms: list[Term] = []
+    if status:
+        terms.append(Is("status", tuple(status)))
+    if solved is not None:
+        terms.append(is_solved(solved))
+    if priority:
+        terms.append(Is("priority", tuple(priority)))
+    named = {"group": group, "assignee": assignee, "requester": requester}
+    terms += [Is(name, (value or None,)) for name, value in named.items() if value is not None]
+    return Filter((*terms, *(Is("tags", (tag,)) for tag in tags)))
+
+
+def is_solved(yes: bool) -> Is:
+    """Return the term for resolved and closed tickets, or for all others."""
+    return Is("status", tuple(s for s in get_args(Status) if (s not in UNSOLVED) == yes))
+
+
+def is_breached(yes: bool) -> Term:
+    """Return the term for tickets of which a promise was missed, or for all others."""
+    missed = Is("sla_breached", get_args(SlaTarget))
+    return missed if yes else Not(all_of(missed))
+
+
+def is_due_before(moment: datetime) -> Filter:
+    """Return the filter for tickets of which a promise runs out before a moment, and has not been
+    put on record as missed.
+    """
+    ends = (
+        all_of(Between(f"{target}_due_at", high=moment), Not(all_of(Is("sla_breached", (target,)))))
+        for target in get_args(SlaTarget)
+    )
+    return all_of(Between("next_due_at", high=moment), AnyOf(tuple(ends)))
+
+
+def has_field(key: str, text: str) -> Filter:
+    """Return the filter for tickets whose custom field has a value: as text, number or truth."""
+    values: list[FieldValue] = [text]
+    if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63:
+        values.append(int(text))
+    if text in ("true", "false"):
+        values.append(text == "true")
+    return all_of(Is("terms", (field_term(key, text),)), Is(f"fields.{key}", tuple(values)))

@@ -1,0 +1,62 @@
+"""The indexes of `ticket_reads`, and which of them a list is read along.
+
+The index is named here, not chosen by the database: that of the narrowest field that the filter is
+about, in an order that is the same for all desks. Status and priority leave so many tickets that in
+another order than theirs, the tickets are read in that order until there are enough.
+"""
+
+from collections.abc import Collection, Mapping
+
+from eventstore.mongo.driver import Database
+from eventstore.mongo.limits import make_index
+from projections.views import tickets
+
+Index = tuple[tuple[str, int], ...]
+
+
+def _joined(field: str) -> Index:
+    return ((field, 1), ("opened_at", -1), ("_id", -1))
+
+
+def _by_time(field: str) -> Index:
+    return ((field, -1), ("_id", -1))
+
+
+OF_LISTS: Mapping[str, Index] = {
+    "terms": (("terms", 1),),
+    "requester": _joined("requester"),
+    "tags": _joined("tags"),
+    "assignee": _joined("assignee"),
+    "next_due_at": (("next_due_at", 1),),
+    "sla_breached": _joined("sla_breached"),
+    "group": _joined("group"),
+    "resolved_at": _by_time("resolved_at"),
+    "updated_at": _by_time("updated_at"),
+    "status": _joined("status"),
+    "priority": _joined("priority"),
+    "opened_at": _by_time("opened_at"),
+}
+"""By the field that a term is about: the narrowest first. The timekeeper asks by `next_due_at`."""
+OTHERS: tuple[Index, ...] = (
+    # For the gate on the version, which makes the embedded server scan all documents without it.
+    (("_id", 1), ("version", 1)),
+    # The timekeeper's: what is resolved and is to be closed.
+    (("status", 1), ("resolved_at", 1)),
+)
+_WIDE = frozenset({"status", "priority"})
+
+
+async def make(views: Database) -> None:
+    """Make the indexes. Safe to repeat."""
+    for index in (*OTHERS, *OF_LISTS.values()):
+        await make_index(views.collection(tickets.COLLECTION), [*index])
+
+
+def for_list(about: Collection[str], by: str) -> str:
+    """Return the key in OF_LISTS of the index for a list.
+
+    `about`: the fields of the terms that must hold. `by`: the time that the list is sorted by.
+    """
+    if by != "opened_at" and _WIDE.issuperset(about):
+        return by
+    return next((field for field in OF_LISTS if field in about), by)
