@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 import orjson
 from fastapi import Request, Response
+from pydantic import BaseModel
+
+from domain.events import JsonObject
 
 
 def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
@@ -14,6 +17,12 @@ def json_response(content: object, headers: Mapping[str, str], status: int = 200
 def as_json(content: object) -> bytes:
     """Write JSON; what somebody else has put into the log is shown as text."""
     return orjson.dumps(content, default=str)
+
+
+def fields_of(answer: type[BaseModel], source: object, **more: object) -> JsonObject:
+    """Return the fields of an answer: those given in `more`, all others as `source` has them."""
+    fields = answer.model_fields
+    return {name: more[name] if name in more else getattr(source, name) for name in fields}
 
 
 def next_link(request: Request, **parameters: object) -> dict[str, str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.http.answers import described_headers, json_response
+from api.http.answers import described_headers, fields_of, json_response
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.operations.stored_documents import Looking
@@ -260,10 +260,10 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
                 _parked(ticket, report.waiting[ticket.ticket_id])
                 for ticket in report.parked[:_MOST_PARKED]
             ],
-            "projectors": [_member(state, member) for member in state.members.values()],
+            "projectors": [_projector(state, member) for member in state.members.values()],
             "partitions": [
-                {"condition": is_, **_partition(state, partition, lags.get(partition.number))}
-                for partition, is_ in zip(state.partitions, report.conditions, strict=True)
+                _partition(state, partition, condition, lags.get(partition.number))
+                for partition, condition in zip(state.partitions, report.conditions, strict=True)
             ],
             "replay": None if build is None else build._asdict(),
             "checkpoint": None if statement is None else _checkpoint(statement),
@@ -302,64 +302,47 @@ def _readiness(status: HTTPStatus, content: JsonObject) -> Response:
 
 def _views(report: Report) -> JsonObject:
     failures = {m.failure for m in report.state.members.values() if m.failure is not None}
-    return {
-        "condition": report.condition,
-        "age_seconds": age_seconds(report.state),
-        "missing_events": report.missing_events,
-        "vanished_events": report.vanished_events,
-        "overdue_events": len(report.overdue),
-        "parked_tickets": len(report.parked),
-        "failures": sorted(failures),
-    }
+    return fields_of(
+        ViewsHealth,
+        report,
+        age_seconds=age_seconds(report.state),
+        overdue_events=len(report.overdue),
+        parked_tickets=len(report.parked),
+        failures=sorted(failures),
+    )
 
 
-def _partition(state: State, partition: Partition, lag: Lag | None) -> JsonObject:
-    shown = state.as_of(partition)
+def _partition(
+    state: State, partition: Partition, condition: Condition, lag: Lag | None
+) -> JsonObject:
     last = partition.last
     if last is not None:
         last = {**last, "age_seconds": _age(state, last["recorded_at"])}
-    return {
-        "partition": partition.number,
-        "owner": partition.owner,
-        "epoch": partition.epoch,
-        "phase": partition.phase,
-        "applied_events": partition.applied,
-        "last_event": last,
-        "as_of": shown,
-        "lag": lag,
-    }
+    return fields_of(
+        PartitionAnswer,
+        partition,
+        partition=partition.number,
+        condition=condition,
+        applied_events=partition.applied,
+        last_event=last,
+        as_of=state.as_of(partition),
+        lag=lag,
+    )
 
 
-def _member(state: State, member: Member) -> JsonObject:
-    return {
-        "id": member.id,
-        "alive": state.is_alive(member.id),
-        "seen_at": member.seen_at,
-        "progressed_at": member.progressed_at,
-        "partitions": len(state.of(member.id)),
-        "failure": member.failure,
-    }
+def _projector(state: State, member: Member) -> JsonObject:
+    partitions, alive = len(state.of(member.id)), state.is_alive(member.id)
+    return fields_of(ProjectorAnswer, member, alive=alive, partitions=partitions)
 
 
 def _parked(ticket: Parked, waiting_events: int) -> JsonObject:
-    return {
-        "ticket_id": ticket.ticket_id,
-        "version": ticket.version,
-        "waiting_events": waiting_events,
-        "error": ticket.error,
-        "tried_at": ticket.tried_at,
-        "repair_asked": ticket.repair,
-    }
+    return fields_of(
+        ParkedAnswer, ticket, waiting_events=waiting_events, repair_asked=ticket.repair
+    )
 
 
 def _checkpoint(statement: Statement) -> JsonObject:
-    return {
-        "number": statement.number,
-        "taken_at": time_of(statement.taken_at),
-        "tickets": statement.tickets,
-        "events": statement.events,
-        "root": statement.root,
-    }
+    return fields_of(CheckpointAnswer, statement, taken_at=time_of(statement.taken_at))
 
 
 def _age(state: State, then: object) -> float | None:

@@ -73,24 +73,27 @@ async def look_through(database: Database, *, everything: bool = False) -> Async
 
 
 class Looking:
-    """Looks through what there is little of, once in a while."""
+    """Looks through the small collections, once in a while."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._desks = desk.Desks(database)
+        self._looking = asyncio.Lock()
         self._looked = float("-inf")
 
     async def look(self) -> bool:
-        """Look if it is time; say whether everything essential can be read.
+        """Look if it is time, once for all who ask meanwhile; say whether everything essential can
+        be read.
 
         Raises StoreUnavailable, what the driver raises.
         """
         clock = asyncio.get_running_loop().time
         try:
-            if clock() - self._looked > LOOK_SECONDS:
-                async for _ in look_through(self._database):
-                    pass
-                self._looked = clock()
+            async with self._looking:
+                if clock() - self._looked > LOOK_SECONDS:
+                    async for _ in look_through(self._database):
+                        pass
+                    self._looked = clock()
             await self._desks.current()
         except EssentialUnreadable:
             return False

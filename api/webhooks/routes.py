@@ -1,7 +1,4 @@
-"""The routes of webhooks: who is to be told of what, and what has become of it.
-
-How they are fed is in `dispatch.py`, how sent in `sending.py`.
-"""
+"""The routes of webhooks: where to send which events, and what has become of them."""
 
 import secrets
 from collections.abc import Mapping
@@ -17,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from api.access.rights import CurrentPrincipal
 from api.feed.routes import EventType
-from api.http.answers import described_headers, json_response, next_link
+from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
@@ -226,19 +223,18 @@ def router(database: Database, store: EventStore) -> Router:
         if filter_.requester is not None:
             await database.vault.check_name(filter_.requester)
 
-    async def told(hook: Webhook) -> JsonObject:
-        return {
-            "id": hook.id,
-            "url": hook.url,
-            "types": sorted(hook.types),
-            "filter": hook.filter.model_dump(exclude_none=True),
-            "created_at": hook.created_at,
-            "created_by": hook.created_by,
-            "backfilling": hook.backfill is not None,
-            **await deliveries.counts(hook.id),
-            "ended_at": hook.ended_at,
-            "rests_until": hook.rests_until,
-        }
+    def shown(hook: Webhook, counts: Mapping[str, int]) -> JsonObject:
+        return fields_of(
+            WebhookAnswer,
+            hook,
+            types=sorted(hook.types),
+            filter=hook.filter.model_dump(exclude_none=True),
+            backfilling=hook.backfill is not None,
+            **counts,
+        )
+
+    async def counted(hook: Webhook) -> JsonObject:
+        return shown(hook, await deliveries.counts(hook.id))
 
     @routes.post(
         "",
@@ -273,7 +269,8 @@ def router(database: Database, store: EventStore) -> Router:
                 backfill=None if order.since is None else Backfill(order.since, again=False),
             )
             await hooks.add(hook)
-            content = {**await told(hook), "secret": hook.secret}
+        # Nothing is asked of the database any more: the secret would be lost with a failure.
+        content = {**shown(hook, {"pending": 0, "parked": 0}), "secret": hook.secret}
         return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
 
     @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422, 503))
@@ -281,7 +278,7 @@ def router(database: Database, store: EventStore) -> Router:
         """List all webhooks, with what waits to be sent to each."""
         async with answering():
             found, unreadable = await hooks.all_apart()
-            content = [await told(hook) for hook in found]
+            content = [await counted(hook) for hook in found]
         return json_response({"webhooks": content, **named(unreadable)}, {})
 
     @routes.get(
@@ -292,7 +289,7 @@ def router(database: Database, store: EventStore) -> Router:
     async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
         async with answering():
-            content = await told(await hooks.find(webhook_id))
+            content = await counted(await hooks.find(webhook_id))
         return json_response(content, {})
 
     @routes.put(
@@ -309,6 +306,7 @@ def router(database: Database, store: EventStore) -> Router:
         """
         async with answering():
             await check(change.filter)
+            counts = await deliveries.counts(webhook_id)
             hook, is_made = await hooks.change(
                 webhook_id,
                 change.url,
@@ -319,9 +317,9 @@ def router(database: Database, store: EventStore) -> Router:
                 since=await store.position(),
                 since_at=await database.server_time(),
             )
-            content = await told(hook)
-            if is_made:
-                content["secret"] = made
+        content = shown(hook, counts)
+        if is_made:
+            content["secret"] = made
         return json_response(content, {})
 
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404, 422, 503))
@@ -389,21 +387,12 @@ def router(database: Database, store: EventStore) -> Router:
                     raise NoSuchDelivery
             elif asked.since is not None:
                 await hooks.backfill(webhook_id, Backfill(asked.since, again=True))
-            content = await told(await hooks.find(webhook_id))
+            content = await counted(await hooks.find(webhook_id))
         return json_response(content, {}, HTTPStatus.ACCEPTED)
 
     return routes
 
 
-def _delivery(delivery: Delivery) -> Mapping[str, object]:
-    return {
-        "id": delivery.id,
-        "ticket_id": delivery.ticket_id,
-        "version": delivery.version,
-        "type": delivery.type,
-        "event": delivery.event,
-        "status": delivery.status,
-        "made_at": delivery.made_at,
-        "next_at": delivery.next_at if delivery.status == "pending" else None,
-        "attempts": list(delivery.attempts),
-    }
+def _delivery(delivery: Delivery) -> JsonObject:
+    next_at = delivery.next_at if delivery.status == "pending" else None
+    return fields_of(DeliveryAnswer, delivery, next_at=next_at)

@@ -227,7 +227,8 @@ class Webhooks:
         """Have one be told of other things, or elsewhere, from now on, also if it had ended.
 
         `secret`: left as it is unless given, but for another URL, where it is `made` then. `since`,
-        `since_at`: from where, and when, one that had ended goes on. Return the webhook as it is
+        `since_at`: from where, and when, one that had ended goes on, without what was to be found
+        of the past. Return the webhook as it is
         now, and whether `made` is its secret. Raises UnknownWebhook; UnreadableDocument if that
         would not make one of it that can be read.
         """
@@ -244,7 +245,7 @@ class Webhooks:
             if secret is not None:
                 changes["secret"] = secret
             if former.get("ended_at") is not None:
-                changes |= {"since": since, "since_at": since_at}
+                changes |= {"since": since, "since_at": since_at, "backfill": None}
             self._reader.one({**former, **changes})
             changed = await self._hooks.find_one_and_update(
                 {"_id": id_, **{name: former.get(name) for name in ("url", "ended_at")}},

@@ -23,8 +23,8 @@ from cryptography.x509.oid import NameOID
 from api.webhooks import enqueuer as dispatch
 from api.webhooks import sender as sending
 from api.webhooks.sender import Dispatcher, Patience, asked_pause, signature
-from api.webhooks.store import Backfill, Dispatch, Webhooks
-from eventstore.failures import HistoryLost
+from api.webhooks.store import Backfill, Deliveries, Dispatch, Webhooks
+from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from tests.api.test_api import is_problem, serving
 from tests.callers import REQUESTER, SUPERVISOR
@@ -465,6 +465,32 @@ async def test_a_secret_ends_with_its_address(client, receiver, database):
     assert "secret" not in (await client.put(path, json=chosen)).json()
     assert await secret_of(database, hook) == chosen["secret"]
     assert "secret" not in (await client.get(path)).json()
+
+
+async def test_a_secret_is_not_lost_with_an_answer_that_fails(
+    client, receiver, database, monkeypatch
+):
+    """L12: what is answered with 503 has not been done; and what is done is answered."""
+    hook = await hooked(client, receiver)
+
+    async def fail(*_):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Deliveries, "counts", fail)
+    change = {"url": f"{receiver.url}/other"}
+    is_problem(await client.put(f"/webhooks/{hook['id']}", json=change), 503, "store_unavailable")
+    assert await secret_of(database, hook) == hook["secret"]
+    another = await hooked(client, receiver)
+    assert another["secret"] == await secret_of(database, another)
+
+
+async def test_of_the_past_nothing_more_is_found_for_one_that_has_ended(database, client, receiver):
+    """It goes on from now on, as one does that was changed after its end."""
+    hook = await hooked(client, receiver, since="2000-01-01T00:00:00Z")
+    hooks = Webhooks(database)
+    await hooks.end(await hooks.find(UUID(hook["id"])), await database.server_time())
+    changed = await client.put(f"/webhooks/{hook['id']}", json={"url": receiver.url})
+    assert (changed.json()["ended_at"], changed.json()["backfilling"]) == (None, False)
 
 
 async def test_a_receiver_that_is_gone_ends_its_webhook(database, store, client, receiver):

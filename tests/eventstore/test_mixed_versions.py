@@ -4,6 +4,7 @@ A document that a newer version has stored is one of this version with something
 newer version is this one, with a reader that knows it.
 """
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from api.access.access_log import AccessLog
 from api.access.keys import KeyOrder, Keys
+from api.operations import stored_documents
 from api.operations.stored_documents import Looking
 from api.people.erasure import Forgetting
 from api.webhooks import store as webhooks
@@ -464,6 +466,23 @@ async def test_what_cannot_be_read_is_counted_in_readyz_and_logged_once(
     await database.collection("api_keys").delete_one({"_id": "x"})
     await known(database, "alices")
     assert "unreadable" not in (await client.get("/readyz")).json()
+
+
+async def test_documents_are_looked_through_once_for_all_who_ask_at_a_time(database, monkeypatch):
+    looked = 0
+    look_through = stored_documents.look_through
+
+    async def counting(database):
+        nonlocal looked
+        looked += 1
+        async for name in look_through(database):
+            yield name
+
+    monkeypatch.setattr(stored_documents, "look_through", counting)
+    await Generations(database).prepare()
+    looking = Looking(database)
+    assert await asyncio.gather(*(looking.look() for _ in range(5))) == [True] * 5
+    assert looked == 1
 
 
 async def test_without_the_newest_desk_a_process_is_not_ready(client, database):
