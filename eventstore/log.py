@@ -66,6 +66,7 @@ from eventstore.group_commit import GroupCommit
 from eventstore.mongo.driver import Database, Session
 from eventstore.mongo.limits import count, make_index
 from eventstore.mongo.resend import send_until_known
+from eventstore.partition import PARTITIONS, in_partitions
 from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
@@ -593,16 +594,20 @@ class EventStore:
             return feed.token
 
     @asynccontextmanager
-    async def watch(self, after: ResumeToken | None) -> AsyncIterator[Feed]:
-        """Follow the log from behind `after`, or from now; the feed is open inside the block.
+    async def watch(
+        self, after: ResumeToken | None, partitions: Collection[int] = range(PARTITIONS)
+    ) -> AsyncIterator[Feed]:
+        """Open the change stream behind `after`, or from now; it is open inside the block.
 
-        Events come in version order per ticket. Doubles are possible, and on some servers silent
-        gaps: the consumer compares versions (L8). Raises HistoryLost, at the start or later on.
+        Events of the tickets of some partitions come in version order per ticket. Doubles are
+        possible, and on some servers silent gaps: `Subscription` is what deals with them (L8).
+        Raises HistoryLost, at the start or later on.
         """
+        wanted = in_partitions("fullDocument.ticket_id", partitions)
         try:
             async with self._database.watch(
                 self._database.collection(self._name),
-                [{"$match": {"operationType": "insert"}}],
+                [{"$match": {"operationType": "insert", **wanted}}],
                 resume_after=after,
                 wait_milliseconds=_STREAM_WAIT_MILLISECONDS,
             ) as stream:

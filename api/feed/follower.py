@@ -1,28 +1,28 @@
 """One client's stream: from where it was to where all are, and then along with them.
 
-What the log has behind its position, if it begins with a scan or has been away for long; what an
-own stream brings, until the shared one reaches back to where it is; then what the shared one
-brings. Own streams are read in
-turns, a few at once in a process, and what a turn has read is in memory before it is sent: a client
-that reads slowly does not keep others from their turn.
+First what the log has behind its position, if it begins with a scan or has been away for long; then
+what a stream of its own brings, until the hub reaches back to where it is; then what the hub
+brings. Own streams are read in turns, a few at once in a process, and what a turn has read is in
+memory before it is sent: a client that reads slowly does not keep others from their turn.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from uuid import UUID
 
-from api.feed import send_buffer as outbox
+from api.feed import send_buffer
 from api.feed.format import Writer
-from api.feed.log_reader import LogReader, Position, Versions
-from api.feed.log_tail import Entry, Tail
-from api.feed.send_buffer import Outbox
+from api.feed.hub import Hub
+from api.feed.send_buffer import SendBuffer
 from eventstore.event_document import EventDocument
-from eventstore.failures import StoreUnavailable
-from eventstore.log import stream_order
+from eventstore.failures import HistoryLost, StoreUnavailable
+from eventstore.subscription import Step, Subscription
 
-Shown = Callable[[Mapping[str, object]], bool]
+IsWanted = Callable[[str], bool]
+"""Whether a client wants events of a type."""
 
-_TURN_BYTES = 2**20
+_TURN_EVENTS = 500
 _MARK_EVENTS = 1000
 _RETRY_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02  # so that what comes quickly is told together
@@ -30,110 +30,100 @@ _RECONNECT_MILLISECONDS = 1000
 
 
 class Follower:
-    """A client that follows the log, and what it is to be shown."""
+    """A client that follows the log."""
 
     def __init__(
         self,
-        reader: LogReader,
+        log: Subscription,
         writer: Writer,
         turns: asyncio.Semaphore,
-        outbox_: Outbox,
-        shown: Shown,
+        buffer: SendBuffer,
+        is_wanted: IsWanted,
     ) -> None:
-        self._reader = reader
+        self._log = log
         self._writer = writer
         self._turns = turns
-        self._outbox = outbox_
-        self._shown = shown
-        self._versions = Versions()
+        self._buffer = buffer
+        self._is_wanted = is_wanted
+        self._clock = asyncio.get_running_loop().time
+        self._sent_at = self._clock()
+        self._silent_events = 0
 
-    async def follow(self, position: Position, tail: Tail) -> None:
-        """Put out what comes behind a position, without end.
+    async def follow(self, hub: Hub) -> None:
+        """Send what comes behind the subscription's position, without end.
 
-        Raises TooSlow, TailEnded, CursorExpired, StoreUnavailable.
+        Raises CutOff, StoreUnavailable.
         """
-        await self._outbox.put(await self._writer.mark(position, _RECONNECT_MILLISECONDS))
-        async with aclosing(self._reader.to_the_stream(position, self._versions)) as steps:
-            silent = 0
-            async for told in steps:
-                position = told.position
-                shown = [event for event in told.events if self._shown(event)]
-                for event in shown:
-                    at = told.position if event is told.events[-1] else told.before
-                    await self._outbox.put(await self._writer.block(event, at))
-                silent = 0 if shown else silent + len(told.events)
-                if silent > _MARK_EVENTS:  # who is shown little is to get on as well
-                    silent = 0
-                    await self._outbox.put(await self._writer.mark(told.position))
-        while not tail.reaches(position.token):
-            pieces, position = await self._turn(position, tail)
-            for piece in pieces:
-                await self._outbox.put(piece)
-            if not pieces:
-                await asyncio.sleep(_PAUSE_SECONDS)
-        await self._listen(position, tail)
+        await self._put(await self._writer.mark(self._log.position, _RECONNECT_MILLISECONDS))
+        while True:
+            async with aclosing(self._log.past()) as steps:
+                async for step in steps:
+                    await self._send(step)
+            if hub.reaches(self._log.position.token):
+                break
+            for step in await self._turn(hub):
+                await self._send(step)
+        await self._listen(hub)
 
-    async def _turn(self, position: Position, tail: Tail) -> tuple[list[bytes], Position]:
-        """Read some of what an own stream has brought; give it, and where that leads.
+    async def _turn(self, hub: Hub) -> list[Step]:
+        """Read some of what an own stream brings, up to where the hub reaches back to.
 
-        What has been read is given also if the database falls silent: it counts as told by now.
+        What has been read is returned also if the database falls silent: it has been passed.
         """
-        pieces: list[bytes] = []
-        size_bytes = silent = 0
+        read: list[Step] = []
         try:
-            async with (
-                self._turns,
-                self._reader.open(position) as feed,
-                aclosing(self._reader.follow(feed, position, self._versions)) as steps,
-            ):
-                async for told in steps:
-                    for event in filter(self._shown, told.events):
-                        at = told.position if event is told.events[-1] else told.before
-                        pieces.append(await self._writer.block(event, at))
-                        size_bytes += len(pieces[-1])
-                    position = told.position
-                    silent += len(told.events)
-                    if told.quiet or size_bytes > _TURN_BYTES or tail.reaches(position.token):
+            async with self._turns, aclosing(self._log.stream()) as steps:
+                async for step in steps:
+                    read.append(step)
+                    reached = step.event is None or hub.reaches(step.position.token)
+                    if reached or len(read) == _TURN_EVENTS:
                         break
-                    if silent > _MARK_EVENTS and not pieces:
-                        pieces.append(await self._writer.mark(position))
-                        break
+        except HistoryLost as error:
+            self._log.lose_place(error)
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECONDS)
-        return pieces, position
+        await asyncio.sleep(_PAUSE_SECONDS)
+        return read
 
-    async def _listen(self, position: Position, tail: Tail) -> None:
-        """Put out what the tail brings. Raises TooSlow, TailEnded."""
-        clock = asyncio.get_running_loop().time
-        said_at = clock()
-        place, told_order = tail.place(position.token), stream_order(position.token)
+    async def _listen(self, hub: Hub) -> None:
+        """Send what the hub brings. Raises CutOff."""
+        position = self._log.position
+        place = hub.place(position.token)
         while True:
-            entries = await tail.behind(place, outbox.SILENCE_SECONDS)
+            entries, behind = await hub.behind(place, send_buffer.SILENCE_SECONDS)
             place += len(entries)
-            pieces: list[bytes] = []
             for entry in entries:
-                if entry.order <= told_order:
-                    continue  # the own stream had brought it
-                if entry.version > self._versions.told(entry.ticket_id, entry.version):
-                    missing = filter(self._shown, await self._missing(entry))
-                    pieces += [await self._writer.block(event, position) for event in missing]
-                    self._versions.note(entry.ticket_id, entry.version)
-                    if self._shown(entry.head):
-                        pieces.append(entry.written)
-                position = Position(entry.token, entry.at)
-            if not entries:
-                position = Position(tail.token, tail.at)
-            if not pieces and clock() - said_at > outbox.SILENCE_SECONDS:
-                pieces.append(await self._writer.mark(position))  # no cursor is to grow old
-            for piece in pieces:  # one by one: the outbox stops it when it is full
-                await self._outbox.put(piece)
-                said_at = clock()
+                if not self._log.seen.includes(entry.ticket_id, entry.version):
+                    for event in await self._missing(entry.ticket_id, entry.version):
+                        await self._send(Step(position, event))
+                    self._log.seen.add(entry.ticket_id, entry.version)
+                    if self._is_wanted(entry.type):
+                        await self._put(entry.written)
+                position = entry.position
+            position = behind
+            if self._clock() - self._sent_at > send_buffer.SILENCE_SECONDS:
+                await self._put(await self._writer.mark(position))  # no cursor is to grow old
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _missing(self, entry: Entry) -> Sequence[EventDocument]:
-        """Read what the stream has left out before an event, however long it takes."""
+    async def _missing(self, ticket_id: UUID, version: int) -> Sequence[EventDocument]:
+        """Read what the hub has not brought before an event, however long it takes."""
         while True:
             try:
-                return await self._reader.missing(entry.ticket_id, entry.version, self._versions)
+                return await self._log.missing(ticket_id, version)
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _send(self, step: Step) -> None:
+        if step.event is None:
+            return
+        if self._is_wanted(str(step.event.get("type"))):
+            await self._put(await self._writer.block(step.event, step.position))
+            return
+        self._silent_events += 1
+        if self._silent_events == _MARK_EVENTS:  # a client that wants little is to get on as well
+            await self._put(await self._writer.mark(step.position))
+
+    async def _put(self, piece: bytes) -> None:
+        await self._buffer.put(piece)
+        self._sent_at = self._clock()
+        self._silent_events = 0

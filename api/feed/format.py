@@ -1,14 +1,21 @@
 """How events and cursors are written: as lines of JSON, and as server-sent events."""
 
+from datetime import datetime
+from uuid import UUID
+
 import orjson
 from fastapi.sse import format_sse_event
+from pydantic import TypeAdapter
 
-from api.feed.log_reader import Position, position_from
 from api.queries.cursors import Cursors
 from api.queries.history.routes import as_told
 from eventstore.event_document import EventDocument
-from eventstore.log import EventStore
+from eventstore.log import EventStore, token_from, token_text
 from eventstore.mongo.driver import Database
+from eventstore.subscription import Position
+
+_Written = tuple[str, datetime, tuple[UUID, int] | None, bool]
+_WRITTEN: TypeAdapter[_Written] = TypeAdapter(_Written)
 
 ALIVE = b": alive\n\n"
 """A comment: it tells a stream's client, and whatever is between, that it lives."""
@@ -22,12 +29,14 @@ class Writer:
         self._cursors = Cursors(database, "events")
 
     async def cursor(self, position: Position) -> str:
-        """Give the cursor of a position. Raises StoreUnavailable."""
-        return await self._cursors.write(position.written())
+        """Return the cursor of a position. Raises StoreUnavailable."""
+        token, at, scanned, behind = position
+        return await self._cursors.write([token_text(token), at.isoformat(), scanned, behind])
 
     async def position(self, cursor: str) -> Position:
-        """Give the position of a cursor. Raises Unacceptable, StoreUnavailable."""
-        return position_from(await self._cursors.read(cursor))
+        """Return the position of a cursor. Raises Unacceptable, StoreUnavailable."""
+        written = _WRITTEN.validate_python(await self._cursors.read(cursor))
+        return Position(token_from(written[0]), *written[1:])
 
     async def cursor_line(self, position: Position) -> bytes:
         """Write a line with a cursor."""

@@ -1,0 +1,438 @@
+"""Following the log without a gap: the only way to do it (laws L7, L8, L9).
+
+A `Subscription` reads the log from a position on, without end. A position is all that a consumer
+has to remember:
+
+    token     the change stream's resume token to follow from
+    at        up to when, roughly, what was recorded is behind
+    scanned   the ticket and version up to which the log has been read; None when all of it has been
+    behind    whether what was recorded since `at` is to be read from the log, and not followed
+
+*From the beginning*: the stream's present token comes first, then the log by ticket and version,
+then what the stream has brought from that token on. So what is written during the scan is missed by
+neither, and some of it is found by both.
+
+*The stream* is trusted for speed and for a minute, and not alone. Which versions of which tickets
+were delivered is remembered: what comes again is passed over, and what is missing between two
+versions is read from the log. For what is missing at the end of a ticket the log is looked at every
+few seconds: events of some seconds ago that have not come are late, and delivered then.
+
+*After a longer time*, or where the stream has lost its place (code 286), what was recorded since is
+read from the log, and of a minute before (clocks differ, writes take their time); then the stream
+is followed from a token that was taken first. A server that no longer has all of its stream may
+leave some out without a word.
+
+So an event may come twice, and late ones come behind later events of their ticket; all else comes
+in the order of versions.
+
+A consumer pulls: nothing is read ahead of it, and it can stop anywhere and go on. `gathering` reads
+ahead, up to a bound, for consumers that take some time with each batch.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from eventstore.event_document import EventDocument, is_event
+from eventstore.failures import HistoryLost, StoreUnavailable, translating
+from eventstore.log import Change, EventStore, ResumeToken, TicketRange
+from eventstore.mongo.ending import end
+from eventstore.mongo.progress import Progress
+from eventstore.partition import PARTITIONS, partition_of
+
+_log = logging.getLogger(__name__)
+
+TRUSTED = timedelta(minutes=1)
+LOOK_BACK = timedelta(minutes=1)
+"""For clocks that differ, and writes that take their time."""
+BATCH_EVENTS = 2000
+SEEN_TICKETS = 50_000
+_BEGINNING = (UUID(int=0), 0)
+_RANGE_EVENTS = 500
+_PAGE_EVENTS = 1000
+_LOOKED_AT_EVENTS = 5000
+_LOOK_SHARE = 0.02  # of the time, at most, goes into looking for late events
+_CUTS_KEPT_SECONDS = 20.0
+
+
+class Position(NamedTuple):
+    """Where a consumer of the log is; see above."""
+
+    token: ResumeToken
+    at: datetime
+    scanned: tuple[UUID, int] | None = None
+    behind: bool = False
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether all of the log up to here is behind: what comes is what the stream brings."""
+        return self.scanned is None and not self.behind
+
+    def is_old(self, now: datetime) -> bool:
+        """Say whether a stream is not to be trusted with what comes behind it."""
+        return self.behind or now - self.at > TRUSTED
+
+
+class Step(NamedTuple):
+    """The next event, as it is stored, and the position behind it.
+
+    Without an event: the consumer has come this far, and if it follows the stream, that has brought
+    nothing for a moment. `from_stream` is False for what was read from the log.
+    """
+
+    position: Position
+    event: EventDocument | None = None
+    from_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LateLook:
+    """How late events are looked for: how often, how long after they were recorded, and how far
+    back again each time.
+    """
+
+    every_seconds: float = 5.0
+    overdue: timedelta = timedelta(seconds=5)
+    back: timedelta = LOOK_BACK
+
+
+class Seen:
+    """Which versions of a bounded number of tickets have been delivered: of each, from one on up
+    to another.
+    """
+
+    def __init__(self, most_tickets: int = SEEN_TICKETS) -> None:
+        self._most = most_tickets
+        self._spans: OrderedDict[UUID, tuple[int, int]] = OrderedDict()
+
+    def add(self, ticket_id: UUID, version: int) -> None:
+        """Remember an event; all between it and those that came before it have been delivered."""
+        first, last = self._spans.get(ticket_id, (version, version))
+        first = version if version == first - 1 else first
+        self._spans[ticket_id] = first, max(last, version)
+        self._spans.move_to_end(ticket_id)
+        if len(self._spans) > self._most:
+            self._spans.popitem(last=False)
+
+    def includes(self, ticket_id: UUID, version: int) -> bool:
+        """Say whether an event is known to have been delivered."""
+        first, last = self._spans.get(ticket_id, (0, -1))
+        return first <= version <= last
+
+    def last(self, ticket_id: UUID) -> int | None:
+        """Return the last version of a ticket that has been delivered; None if none is known."""
+        return self._spans[ticket_id][1] if ticket_id in self._spans else None
+
+
+class Cuts:
+    """How tickets are cut into ranges. Old cuts are as good, but for how much is in each."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._made: tuple[float, list[TicketRange]] | None = None
+
+    async def ranges(self) -> list[TicketRange]:
+        """Return all tickets in ranges of some hundred events. Raises StoreUnavailable."""
+        clock = asyncio.get_running_loop().time
+        if self._made is None or clock() - self._made[0] > _CUTS_KEPT_SECONDS:
+            self._made = (clock(), await self._store.ranges(_RANGE_EVENTS))
+        return self._made[1]
+
+
+async def present(store: EventStore) -> Position:
+    """Return the position behind all that is written now. Raises StoreUnavailable."""
+    with translating():
+        return Position(await store.position(), store.clock.now())
+
+
+async def beginning(store: EventStore) -> Position:
+    """Return the position before the first event. Raises StoreUnavailable."""
+    return (await present(store))._replace(scanned=_BEGINNING)
+
+
+async def recorded(
+    store: EventStore, since: datetime, before: datetime | None = None
+) -> AsyncGenerator[list[EventDocument], None]:
+    """Yield events by the time at which they were recorded, a page at a time.
+
+    Within a page by ticket and version; a ticket's events are in order from page to page as far as
+    the clocks agreed of those who wrote them. Raises StoreUnavailable.
+    """
+    most, last_page = _PAGE_EVENTS, set[UUID]()
+    while True:
+        found = await store.recorded(since, most, before=before)
+        page = [e for e in found if is_event(e) and e["_id"] not in last_page]
+        await store.fetch_keys(page)
+        yield sorted(page, key=lambda event: (event["ticket_id"], event["version"]))
+        if len(found) < most:
+            return
+        last_page = {event["_id"] for event in found}
+        last = found[-1]["recorded_at"]
+        most = _PAGE_EVENTS if last > since else 2 * most  # as many of one moment
+        since = last
+
+
+class Subscription:
+    """The log from a position on, for one consumer."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        position: Position,
+        partitions: Collection[int] = range(PARTITIONS),
+        *,
+        seen: Seen | None = None,
+        late_since: datetime | None = None,
+        late: LateLook | None = None,
+        cuts: Cuts | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """`partitions`: whose events are wanted; unless given, all.
+
+        `late_since`: since when what was recorded is looked for; unless given, since the time of
+        the position. `cuts`: for consumers that begin one after the other. `progress` is told when
+        the stream is asked, and when it answers.
+        """
+        self.position = position
+        self.seen = seen or Seen()
+        self._store = store
+        self._partitions = partitions
+        self._began = position.at
+        self._late = late or LateLook()
+        self._looked = (late_since or position.at) + self._late.back
+        self._next_look = 0.0
+        self._cuts = cuts or Cuts(store)
+        self._progress = progress or Progress("following the log")
+
+    async def steps(self, retry_seconds: float | None = None) -> AsyncGenerator[Step, None]:
+        """Yield all that comes, without end.
+
+        Raises StoreFailed, and StoreUnavailable unless it is to be tried again after a pause.
+        """
+        while True:
+            try:
+                for part in (self.past, self.stream):
+                    async with aclosing(part()) as steps:
+                        async for step in steps:
+                            yield step
+            except HistoryLost as error:
+                self.lose_place(error)
+            except StoreUnavailable as error:
+                if retry_seconds is None:
+                    raise
+                _log.warning("following the log waits: %s", error.detail)
+                await asyncio.sleep(retry_seconds)
+
+    def lose_place(self, error: HistoryLost) -> None:
+        """Have the log read from the position on, for the stream has forgotten it."""
+        _log.error("the change stream has lost its place: %s; reading the log", error.detail)
+        self.position = self.position._replace(behind=True)
+
+    # --- the log ---------------------------------------------------------------------------------
+
+    async def past(self) -> AsyncGenerator[Step, None]:
+        """Yield what has to be read from the log before the stream is followed, if anything.
+
+        Raises StoreUnavailable.
+        """
+        for part in (self._scan, self._catch_up):
+            async with aclosing(part()) as steps:
+                async for step in steps:
+                    self.position = step.position
+                    yield step
+
+    async def _scan(self) -> AsyncGenerator[Step, None]:
+        """Yield what the log has behind the position, by ticket and version, a range at a time."""
+        if self.position.scanned is None:
+            return
+        last, young = self.position.scanned, self._store.clock.now() - LOOK_BACK
+        for tickets in await self._cuts.ranges():
+            if tickets.before is not None and tickets.before <= last[0]:
+                continue
+            first = last[0] if tickets.first is None else max(tickets.first, last[0])
+            found = await self._store.of_range(TicketRange(first, tickets.before))
+            events = [event for event in found if self._is_wanted(event["ticket_id"])]
+            await self._store.fetch_keys(events)
+            for event in events:
+                at = event["ticket_id"], event["version"]
+                if at > last:
+                    if event["recorded_at"] > young:  # the stream may bring it again
+                        self.seen.add(*at)
+                    yield Step(self.position._replace(scanned=at), event)
+        yield Step(self.position._replace(scanned=None))
+
+    async def _catch_up(self) -> AsyncGenerator[Step, None]:
+        """Yield what was recorded since the position, if the stream is not trusted with it."""
+        since = self.position.at
+        if not self.position.is_old(self._store.clock.now()):
+            return
+        now = await present(self._store)
+        position = now._replace(at=since, behind=True)
+        async for events in recorded(self._store, since - LOOK_BACK):
+            reached = max((event["recorded_at"] for event in events), default=since)
+            behind = position._replace(at=min(max(reached, position.at), now.at))
+            for event in events:
+                if self._is_wanted(event["ticket_id"]):
+                    self.seen.add(event["ticket_id"], event["version"])
+                    yield Step(behind if event is events[-1] else position, event)
+            position = behind
+        yield Step(now)
+
+    def _is_wanted(self, ticket_id: UUID) -> bool:
+        return partition_of(ticket_id) in self._partitions
+
+    # --- the stream ------------------------------------------------------------------------------
+
+    async def stream(self) -> AsyncGenerator[Step, None]:
+        """Yield what the stream brings behind the position, what it leaves out, and what is late.
+
+        Raises HistoryLost, StoreUnavailable, StoreFailed.
+        """
+        with translating():
+            async with AsyncExitStack() as stack:
+                with self._progress:
+                    watched = self._store.watch(self.position.token, self._partitions)
+                    feed = await stack.enter_async_context(watched)
+                while True:
+                    with self._progress:
+                        change = await feed.next()
+                    if change is None:
+                        token = feed.token or self.position.token
+                        steps = [Step(Position(token, self._store.clock.now()), from_stream=True)]
+                    else:
+                        steps = await self._arrived(change)
+                    for step in (*steps, *await self._overdue()):
+                        self.position = step.position
+                        if step.event is not None:
+                            self.seen.add(step.event["ticket_id"], step.event["version"])
+                        yield step
+
+    async def _arrived(self, change: Change) -> list[Step]:
+        event, before = change.document, self.position
+        self.position = Position(change.token, recorded_at(event) or before.at)
+        if not is_event(event) or self.seen.includes(event["ticket_id"], event["version"]):
+            return []
+        missing = await self.missing(event["ticket_id"], event["version"])
+        # Who goes on from between them must be brought the last as well.
+        return [*(Step(before, each) for each in missing), Step(self.position, event, True)]
+
+    async def missing(self, ticket_id: UUID, version: int) -> Sequence[EventDocument]:
+        """Read what was not delivered of a ticket between the last and `version`.
+
+        Raises StoreUnavailable.
+        """
+        last = self.seen.last(ticket_id)
+        if last is None or version <= last + 1:
+            return ()
+        found = await self._store.stored(ticket_id, after=last, limit=version - last - 1)
+        return [event for event in found if is_event(event) and event["version"] < version]
+
+    async def _overdue(self) -> list[Step]:
+        """Read what was recorded some seconds ago and has not come; now and then."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began < self._next_look:
+            return []
+        since, before = self._looked - self._late.back, self.position.at - self._late.overdue
+        found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
+        events: list[EventDocument] = []
+        for ticket_id, version, at in sorted(found):
+            if self._is_wanted(ticket_id) and not self.seen.includes(ticket_id, version):
+                events += await self._store.stored(ticket_id, after=version - 1, limit=1)
+                if at > self._began:
+                    _log.error("the stream has left out an event of ticket %s", ticket_id)
+        if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
+            moment = timedelta(milliseconds=1)
+            before = max(found[-1].recorded_at, since + moment) + self._late.back
+        self._looked = max(self._looked, before)
+        self._next_look = max(
+            began + self._late.every_seconds, clock() + (clock() - began) / _LOOK_SHARE
+        )
+        return [Step(self.position, event) for event in events]
+
+
+def recorded_at(event: Mapping[str, object]) -> datetime | None:
+    """Return when an event was recorded, if it says so: what was put there by hand may not."""
+    found = event.get("recorded_at")
+    return found if isinstance(found, datetime) else None
+
+
+# --- reading ahead -------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Steps with events, the position behind them, and whether that was all there was."""
+
+    steps: list[Step]
+    position: Position
+    drained: bool
+
+    @property
+    def events(self) -> list[EventDocument]:
+        return [step.event for step in self.steps if step.event is not None]
+
+
+class EventBuffer:
+    """What has been read ahead of its consumer.
+
+    It is filled all the time, also while a batch is being worked on; a batch is what has gathered
+    by then. So nothing waits for a batch to fill up, and batches grow with the load.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+        self._queue: asyncio.Queue[Step | Exception] = asyncio.Queue(4 * BATCH_EVENTS)
+        self._waiting = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether no event waits."""
+        return self._waiting == 0
+
+    async def fill(self, steps: AsyncGenerator[Step, None]) -> None:
+        """Read until cancelled, waiting while too many events wait."""
+        try:
+            async with aclosing(steps):
+                async for step in steps:
+                    self._waiting += step.event is not None
+                    await self._queue.put(step)
+        except Exception as error:  # noqa: BLE001 the consumer gets it
+            await self._queue.put(error)
+
+    async def take(self, most: int = BATCH_EVENTS) -> Batch:
+        """Return what is there, at most so many events, waiting until something is.
+
+        Raises what the subscription does.
+        """
+        steps: list[Step] = []
+        drained = False
+        while len(steps) < most and not ((steps or drained) and self._queue.empty()):
+            got = await self._queue.get()
+            if isinstance(got, Exception):
+                raise got
+            self._position = got.position
+            # A quiet moment with something behind it is over.
+            drained = got.event is None
+            if not drained:
+                self._waiting -= 1
+                steps.append(got)
+        return Batch(steps, self._position, drained)
+
+
+@asynccontextmanager
+async def gathering(
+    subscription: Subscription, steps: AsyncGenerator[Step, None] | None = None
+) -> AsyncIterator[EventBuffer]:
+    """Read a subscription ahead while the block runs: all of it, or only some `steps` of it."""
+    buffer = EventBuffer(subscription.position)
+    filling = asyncio.create_task(buffer.fill(steps or subscription.steps()))
+    try:
+        yield buffer
+    finally:
+        await end(filling)
