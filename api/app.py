@@ -22,6 +22,7 @@ from api.console import routes as console
 from api.desk import routes as desk
 from api.desk.store import Desks
 from api.feed import routes as feed
+from api.feed.feeds import Feeds
 from api.http import problems
 from api.http.answer_headers import AnswerHeaders
 from api.http.bodies import Bodies
@@ -117,7 +118,7 @@ def create_app(
     database: Database,
     store: EventStore,
     beside: Sequence[Work] = (),
-    feeds: feed.Feeds | None = None,
+    feeds: Feeds | None = None,
     access: Access | None = None,
     *,
     log_requests: bool = False,
@@ -127,7 +128,7 @@ def create_app(
     `access`: by what it is known who asks; by keys alone unless given. Who serves it ends `feeds`
     before stopping: a server waits for its responses to end.
     """
-    feeds = feeds or feed.Feeds(database, store)
+    feeds = feeds or Feeds(database, store)
     access = access or Access(keys.Keys(database), AccessLog(database))
     witness = Witness(database)
 

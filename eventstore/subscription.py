@@ -345,7 +345,7 @@ class Subscription:
         for ticket_id, version, at in sorted(found):
             if self._is_wanted(ticket_id) and not self.seen.includes(ticket_id, version):
                 events += await self._store.stored(ticket_id, after=version - 1, limit=1)
-                if at > self._began:
+                if at >= self._began:
                     _log.error("the stream has left out an event of ticket %s", ticket_id)
         if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
             moment = timedelta(milliseconds=1)

@@ -12,7 +12,7 @@ import sys
 
 from api.access.keys import Keys
 from api.app import Work, access_by, create_app, forgetting, projecting, sending, timekeeping
-from api.feed.routes import Feeds
+from api.feed.feeds import Feeds
 from api.feed.send_buffer import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.log import EventStore

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access.shares import network_of
-from api.feed.routes import Feeds
+from api.feed.feeds import Feeds
 from api.settings import Settings, is_loopback
 
 HEAD_SECONDS = 20.0

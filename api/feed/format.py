@@ -81,6 +81,6 @@ def error_line(code: str, detail: str) -> bytes:
     return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
 
 
-def no_word(_code: str, _detail: str) -> bytes:
-    """Write nothing: a stream that ends is gone on with, and its client is answered then."""
+def nothing(_code: str, _detail: str) -> bytes:
+    """Write nothing: a client goes on with a stream that has ended, and is answered then."""
     return b""

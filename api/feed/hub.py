@@ -76,23 +76,23 @@ class Hub:
         Raises StoreUnavailable.
         """
         async with self._opening:
-            if self._position is None or self._reading is None or self._reading.done():
+            if self._clients == 0 or self._reading is None or self._reading.done():
+                await self.closed()
                 self._position = await present(self._store)
-                self.forget()
-                self._first += 1  # places of before are none
+                self._cut_off()
                 self._floor = stream_order(self._position.token)
                 self._reading = asyncio.create_task(self._read(self._position))
             self._clients += 1
-            return self._position
+            return self._position or await present(self._store)
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Count one client less. With the last one reading ends."""
         self._clients -= 1
-        if self._clients == 0:
-            await self.close()
+        if self._clients == 0 and self._reading is not None:
+            self._reading.cancel()
 
-    async def close(self) -> None:
-        """Read no longer."""
+    async def closed(self) -> None:
+        """Wait until nothing is read any more, after all have left."""
         if self._reading is not None:
             await end(self._reading)
 
@@ -141,15 +141,16 @@ class Hub:
                     if step.event is not None:
                         await self._add(step, step.event)
                     self._position = step.position
-        except Exception:
+        except Exception:  # noqa: BLE001 clients come back, and begin another
             _log.exception("the stream that all clients share has ended")
-            self._first = self.end + 1
-            self._wake()
+            self._cut_off()
 
     async def _add(self, step: Step, event: EventDocument) -> None:
         order = stream_order(step.position.token)
         if not step.from_stream:
-            order += "~"  # behind the position that is given for it, which may have been sent before
+            order += (
+                "~"  # behind the position that is given for it, which may have been sent before
+            )
         while True:
             cleared = self._cleared
             written = await self._write(event, step.position)
@@ -166,6 +167,11 @@ class Hub:
         oldest = self._row.popleft()
         self._bytes -= len(oldest.written) + _ENTRY_BYTES
         self._floor = oldest.order
+        self._first += 1
+
+    def _cut_off(self) -> None:
+        """Let no client go on from where it is."""
+        self.forget()
         self._first += 1
 
     def _wake(self) -> None:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access.keys import KeyOrder, Keys
 from api.app import create_app
-from api.feed import routes as feed
+from api.feed import feeds as feed
 from api.http import bodies
 from api.http.bodies import Bodies
 from api.http.shedding import Shedding

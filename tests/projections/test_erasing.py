@@ -17,7 +17,7 @@ from api.access.keys import KeyOrder, Keys, new_key
 from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
 from api.feed.format import Writer
-from api.feed.log_tail import TailEnded, Tails
+from api.feed.hub import CutOff, Hub
 from api.people.erasure import Forgetting
 from api.people.store import Persons
 from domain.commands import AddNote, FollowTicket, OpenTicket
@@ -37,7 +37,6 @@ from projections.replay.rebuild import Rebuild
 from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.soak.erase import documents_with
-from scripts.soak.patience import patience
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import is_problem, serving
@@ -555,30 +554,31 @@ async def test_an_audit_waits_for_views_that_are_still_to_be_folded_anew(databas
 
 
 async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database, store):
-    """Their words may be in what is kept for all who listen; who comes back reads them erased."""
-    tails = Tails(store, Writer(database, store).block)
-    store.vault.on_erasure(tails)
-    tail = await tails.join()
+    """Their words may be in what is kept for all clients; who comes back reads them erased."""
+    hub = Hub(store, Writer(database, store).block)
+    store.vault.on_erasure(hub)
+    token = (await hub.join()).token
+    first = hub.place(token)
     handler, ticket = Handler(store), uuid4()
     order = OpenTicket(subject="canarysubject", requester=CARLA)
     await handler.handle(ticket, Submission(command=order, actor=ALICE))
 
     async def there():
-        return [entry.written for entry in await tail.behind(0, 0.1)]
+        return [entry.written for entry in (await hub.behind(first, 0.1))[0]]
 
     [written] = await until(there)
     assert b"canarysubject" in written
     async with serving(database, project=False) as client:
         await erased(client, await person_named(client, CARLA))
-    for place in (0, tail.end):
-        async with asyncio.timeout(patience(10)):
-            with pytest.raises(TailEnded):
-                await tail.behind(place, 10)
-    tails.leave(tail)
+    with pytest.raises(CutOff):
+        await hub.behind(first, 0)
+    assert (await hub.behind(hub.end, 0))[0] == ()
+    assert not hub.reaches(token)
+    hub.leave()
     again = await Writer(database, store).line((await store.stored(ticket))[0])
     assert b"canarysubject" not in again
     assert ERASED.encode() in again
-    await tails.closed()
+    await hub.closed()
 
 
 async def test_nobody_is_let_in_by_the_name_of_the_erased(database, store):

@@ -1,0 +1,220 @@
+"""The log is followed without a gap, whatever its stream does (L7, L8)."""
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from eventstore.failures import HistoryLost
+from eventstore.log import EventStore
+from eventstore.partition import PARTITIONS, partition_of
+from eventstore.subscription import (
+    LateLook,
+    Seen,
+    Subscription,
+    beginning,
+    gathering,
+    present,
+)
+from scripts.soak.patience import patience
+from tests.projecting import add, open_some
+
+SOON = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
+
+
+def which(event):
+    return event["ticket_id"], event["version"]
+
+
+async def read(subscription, events):
+    """Read so many events, and then to a quiet moment."""
+    found = []
+    async with asyncio.timeout(patience(30)), aclosing(subscription.steps()) as steps:
+        async for step in steps:
+            if step.event is not None:
+                found.append(which(step.event))
+            elif len(found) >= events and step.from_stream:
+                return found
+    return found
+
+
+def leaving_out(left_out):
+    """Make a log whose stream leaves out what `left_out(document)` says."""
+
+    class Leaky(EventStore):
+        @asynccontextmanager
+        async def watch(self, *args):
+            async with super().watch(*args) as whole:
+
+                class Skipping:
+                    @property
+                    def token(_):  # noqa: N805 self is the store
+                        return whole.token
+
+                    async def next(_):  # noqa: N805
+                        change = await whole.next()
+                        return None if change and left_out(change.document) else change
+
+                yield Skipping()
+
+    return Leaky
+
+
+async def test_all_of_the_log_comes_and_then_what_is_written(store):
+    """L8: from the beginning, by ticket and version."""
+    ids = sorted(await open_some(store, 3))
+    log = Subscription(store, await beginning(store))
+    assert await read(log, 9) == [(t, n) for t in ids for n in (1, 2, 3)]
+    [new] = await open_some(store, 1)
+    assert await read(log, 3) == [(new, n) for n in (1, 2, 3)]
+
+
+async def test_a_consumer_can_stop_anywhere_and_go_on(store, monkeypatch):
+    """L8: in the scan, in a gap of the stream, and behind it."""
+    monkeypatch.setattr("eventstore.subscription._RANGE_EVENTS", 4)
+    ids = sorted(await open_some(store, 3))
+    store = leaving_out(lambda event: event["version"] in (5, 6))(store._database)
+    log = Subscription(store, await beginning(store))
+    found = []
+
+    async def one():
+        async with asyncio.timeout(patience(30)), aclosing(log.steps()) as steps:
+            async for step in steps:
+                if step.event is not None:
+                    found.append(which(step.event))
+                    return
+
+    for _ in range(9):
+        await one()
+    for _ in range(4):
+        await add(store, ids[1], "NoteAdded", body="more")
+    for _ in range(4):
+        await one()
+    assert found == [(t, n) for t in ids for n in (1, 2, 3)] + [(ids[1], n) for n in (4, 5, 6, 7)]
+
+
+async def test_only_events_of_some_partitions_come(store):
+    """Asked of the server in the stream, and of what is read from the log."""
+    wanted = {*range(0, PARTITIONS, 3), 63}
+    log = Subscription(store, await beginning(store), wanted)
+    expected = set()
+    for _ in range(2):
+        ids = await open_some(store, 40, versions=1)
+        expected |= {(t, 1) for t in ids if t.int % PARTITIONS in wanted}
+        found = {*await read(log, 1)}
+        while len(found) < sum(t in ids for t, _ in expected):
+            found |= {*await read(log, 0)}
+        assert found == {(t, 1) for t in ids if t.int % PARTITIONS in wanted}
+
+
+@pytest.mark.parametrize("number", range(PARTITIONS))
+async def test_the_server_finds_a_partition_by_its_bits(store, number):
+    """The last six bits of the id, as `partition_of` reads them."""
+    ids = [UUID(int=(uuid4().int & ~63) | n) for n in (number, number ^ 1, number ^ 32)]
+    async with store.watch(None, {number}) as stream:
+        await stream.next()
+        collection = store._database.collection(store.name)
+        await collection.insert_many([{"ticket_id": each, "version": 1} for each in ids])
+        async with asyncio.timeout(patience(30)):
+            while (change := await stream.next()) is None:
+                pass
+        assert change.document["ticket_id"] == ids[0]
+        assert await stream.next() is None
+    assert partition_of(ids[0]) == number
+
+
+async def test_what_the_stream_leaves_out_at_the_end_of_a_ticket_is_found_late(store, caplog):
+    """L8: nothing comes behind it that would show the gap."""
+    store = leaving_out(lambda event: event["version"] > 1)(store._database)
+    log = Subscription(store, await present(store), late=SOON)
+    [ticket] = await open_some(store, 1)
+    assert await read(log, 3) == [(ticket, n) for n in (1, 2, 3)]
+    assert f"left out an event of ticket {ticket}" in caplog.text
+    await asyncio.sleep(0.2)
+    assert await read(log, 0) == []  # and not again
+
+
+async def test_nothing_is_late_that_has_come(store, caplog):
+    """L8: however often the log is looked at."""
+    log = Subscription(store, await present(store), late=SOON)
+    for _ in range(3):
+        ids = await open_some(store, 2)
+        assert await read(log, 6) == [(t, n) for t in ids for n in (1, 2, 3)]
+        await asyncio.sleep(0.15)
+        assert await read(log, 0) == []
+    assert not caplog.text
+
+
+async def test_a_lost_place_is_said_and_the_log_is_read(store, caplog):
+    """L8: the token is not known any more."""
+    position = await present(store)
+    ids = await open_some(store, 2)
+    lost = position._replace(token={"_data": "00" * 20})
+    log = Subscription(store, lost)
+    found = await read(log, 6)
+    assert {*found} == {(t, n) for t in ids for n in (1, 2, 3)}
+    assert "has lost its place" in caplog.text
+    with pytest.raises(HistoryLost):
+        async with aclosing(Subscription(store, lost).stream()) as steps:
+            await anext(steps)
+
+
+async def test_what_gathers_while_a_consumer_works_is_the_next_batch(store):
+    """Quiet moments in between do not divide it; nor is it said then that there was no more."""
+    [ticket] = await open_some(store, 1, versions=1)
+    async with gathering(Subscription(store, await present(store))) as buffer:
+        quiet = await buffer.take()
+        assert (quiet.events, quiet.drained) == ([], True)
+        for n in range(4):
+            await add(store, ticket, "AgentReplied", body=f"{n}")
+            await asyncio.sleep(0.2)  # longer than a stream is waited for
+        assert not buffer.is_empty
+        batch = await buffer.take()
+        assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
+        assert batch.drained
+        assert buffer.is_empty
+
+
+async def test_a_consumer_gets_what_fails(store):
+    lost = (await present(store))._replace(token={"_data": "00" * 20})
+    log = Subscription(store, lost)
+    async with gathering(log, log.stream()) as buffer:
+        with pytest.raises(HistoryLost):
+            await buffer.take()
+
+
+async def test_a_subscription_outlives_a_database_that_does_not_answer(store):
+    """L8: it goes on where it was."""
+    fails = True
+
+    class Silent(EventStore):
+        @asynccontextmanager
+        async def watch(self, *args):
+            if fails:
+                raise ConnectionError
+            async with super().watch(*args) as stream:
+                yield stream
+
+    silent = Silent(store._database)
+    log = Subscription(silent, await present(store))
+    with pytest.raises(ConnectionError):
+        await read(log, 0)
+    fails = False
+    [ticket] = await open_some(store, 1)
+    assert await read(log, 3) == [(ticket, n) for n in (1, 2, 3)]
+
+
+def test_what_has_been_seen_is_a_span_of_versions():
+    """L8: what is before the first or behind the last is not taken for seen."""
+    seen, ticket = Seen(2), uuid4()
+    assert seen.last(ticket) is None
+    assert not seen.includes(ticket, 0)
+    for version, first, last in ((5, 5, 5), (6, 5, 6), (4, 4, 6), (2, 4, 6), (9, 4, 9)):
+        seen.add(ticket, version)
+        assert [n for n in range(1, 12) if seen.includes(ticket, n)] == [*range(first, last + 1)]
+        assert seen.last(ticket) == last
+    for _ in range(2):
+        seen.add(uuid4(), 1)
+    assert not seen.includes(ticket, 5)
