@@ -221,6 +221,9 @@ class _Server:
                     with suppress(*rare):  # it was seen once, and may not be again
                         took(kind, await self._back(port, wire, kind))
             await retry(port, self.ledger)
+            database = connect(self.url, self._driver)
+            stack.push_async_callback(database.close)
+            await caught_up(database, EventStore(database))  # while there is a projector
 
     async def _start(self, stack: AsyncExitStack) -> tuple[int, Wire]:
         own, wire = await stack.enter_async_context(through(self.url, self._losing))
@@ -348,7 +351,6 @@ async def vanish(
             await server.lose(kinds, rounds, lambda kind, s: took(f"{driver}: {kind}", s))
             database = connect(own, driver)
             settled = await settle(EventStore(database), server.ledger)
-            await caught_up(database, EventStore(database))
             await check(database)
             await database.close()
             counted.update(settled + server.statuses)

@@ -22,7 +22,7 @@ from scripts.browser import CHROMIUM, chromium
 from scripts.load import Connection, request
 from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
 
-STATIC = Path(__file__).parents[2] / "api" / "static"
+STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
 expect.set_options(timeout=20_000)
 KEY = HEADERS["Authorization"].removeprefix("Bearer ")
 MARKUP = "<img src=x onerror=\"document.title='ta'+'ken'\"><b>bold</b>"

@@ -11,7 +11,7 @@ from tests.api.test_api import client
 from tests.api.test_console import KEY, browsing, opened, page_of, serious_faults, served
 
 __all__ = ["client", "page_of", "served"]
-STATIC = Path(__file__).parents[2] / "api" / "static"
+STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
 
 
 async def test_the_pages_are_served_from_here_alone(client):

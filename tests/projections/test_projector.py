@@ -19,7 +19,7 @@ from domain.ticket import Attachment, Link, Rating, Ticket
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore, Recorded, stream_order
-from projections import projector as module
+from projections.projector import projector as module
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.event_buffer import gathering
