@@ -64,11 +64,6 @@ def router(desks: Desks) -> Router:
 
 
 def _answer(set_up: SetUp) -> Response:
-    answer = DeskAnswer(
-        version=set_up.version,
-        changed_at=set_up.changed_at,
-        changed_by=set_up.changed_by,
-        desk=set_up.desk,
-    )
+    answer = DeskAnswer.model_validate(set_up, from_attributes=True)
     etag = {"ETag": f'"{set_up.version}"'}
     return Response(answer.model_dump_json(), 200, etag, "application/json")

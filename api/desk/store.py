@@ -18,14 +18,13 @@ A process keeps what it last read for some seconds, so a command may be decided 
 that old. A refusal is not: before one is believed, the set-up is read anew.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Annotated, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, Strict
 
 from api.commands.handler import VersionMismatch
 from domain.desk import (
@@ -48,9 +47,13 @@ from eventstore.documents import (
 from eventstore.failures import VersionConflict, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.resend import insert
+from eventstore.recent import Recent
 
 COLLECTION = "desks"
 KEPT_SECONDS = 5.0
+_TYPES, _PRIORITIES = get_args(FieldType), get_args(Priority)
+_Names = Annotated[tuple[str, ...], Strict(False)]
+_Moment = Literal["open", "resolve"]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -95,30 +98,14 @@ class Desks:
         self._now = now or database.clock.now
         self._documents = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
-        self._kept: tuple[float, SetUp] | None = None
-        self._reading = asyncio.Lock()
+        self._recent = Recent(self.read)
 
     async def current(self, *, sure: bool = False) -> Desk:
-        """Give the set-up that holds, at most some seconds old; as of now if `sure`.
+        """Return the set-up that holds, at most some seconds old; as of now if `sure`.
 
-        Raises StoreUnavailable.
+        Raises StoreUnavailable, EssentialUnreadable.
         """
-        clock = asyncio.get_running_loop().time
-        asked = clock()
-        if not sure and self._kept is not None and asked - self._kept[0] < KEPT_SECONDS:
-            return self._kept[1].desk
-        async with self._reading:
-            # Who waited for another's reading has what was read after he asked.
-            if self._kept is None or self._kept[0] < asked:
-                began = clock()
-                return self._keep(began, await self.read())
-            return self._kept[1].desk
-
-    def _keep(self, read_at: float, set_up: SetUp) -> Desk:
-        """Keep what was read, unless something newer was made meanwhile; give what is kept."""
-        if self._kept is None or self._kept[1].version <= set_up.version:
-            self._kept = (read_at, set_up)
-        return self._kept[1].desk
+        return (await self._recent.get(0.0 if sure else KEPT_SECONDS)).desk
 
     async def read(self, version: int | None = None) -> SetUp:
         """Return a version, or the newest.
@@ -157,36 +144,54 @@ class Desks:
             document = await self._document(None)
             version = 0 if document is None else cast("int", document["_id"])
             newest = self._readable(document)
-            if newest is None:
-                if expected is None:
-                    raise UnreadableSetUp(version)
-            elif _is_same(newest.desk, desk) and (
-                newest.changed_by == actor and newest.version - 1 == expected
-            ):
-                return newest  # sent again, by one who was not told that it was done
+            if newest is None and expected is None:
+                raise UnreadableSetUp(version)
+            if newest is not None and _known(newest.desk) == _known(desk):
+                # The version before: sent again by a client that did not get the first answer.
+                is_again = newest.changed_by == actor and expected == version - 1
+                if is_again or expected in (None, version):
+                    return newest
             if expected not in (None, version):
                 raise VersionMismatch("desk", version)
-            if newest is not None and _is_same(newest.desk, desk):
-                return newest
-            if newest is not None:  # else nobody knows which names are new
-                for name in desk.names() - newest.desk.names():
-                    check_line("a name", name)
-            now, began = self._now(), asyncio.get_running_loop().time()
-            days = desk.close_resolved_after_days
-            same = newest is not None and days == newest.desk.close_resolved_after_days
-            since = newest.closing_since if newest is not None and same else now
-            new = _to_document(SetUp(version + 1, desk, now, actor, since))
-            if document is not None and newest is not None:
-                stored = _by_name(cast("JsonObject", document["desk"]))
-                kept = keeping_unknown(_by_name(_stored_desk(desk)), stored, _known(newest.desk))
-                new["desk"] = _as_stored(kept)
+            new = self._document_of(desk, version + 1, actor, newest, document)
             try:
                 await insert(self._documents, new)
             except VersionConflict:
-                continue  # someone was first: look at theirs
+                continue  # another process was first: look at its set-up
             changed = self._reader.one(new)
-            self._keep(began, changed)
+            self._recent.put(changed)
             return changed
+
+    def _document_of(
+        self,
+        desk: Desk,
+        version: int,
+        actor: Actor,
+        newest: SetUp | None,
+        stored: JsonObject | None,
+    ) -> JsonObject:
+        """Return the document of a new version; `newest`, `stored`: what it replaces, as far as it
+        can be read.
+        """
+        now = self._now()
+        since, content = now, _known(desk)
+        if newest is not None:  # else nobody knows which names are new
+            for name in desk.names() - newest.desk.names():
+                check_line("a name", name)
+            if desk.close_resolved_after_days == newest.desk.close_resolved_after_days:
+                since = newest.closing_since
+            if stored is not None:
+                former = _by_name(cast("JsonObject", stored["desk"]))
+                content = keeping_unknown(content, former, _known(newest.desk))
+        # As a list: a group's name may hold what a field's name in a document must not.
+        groups = [*cast("JsonObject", content["groups"]).values()]
+        return {
+            "_id": version,
+            "desk": {**content, "groups": groups},
+            "changed_at": now,
+            "changed_by": asdict(actor),
+            "closing_since": since,
+        }
 
     def _readable(self, document: JsonObject | None) -> SetUp | None:
         """Return what a document says, or the first set-up if there is none; None if it cannot be
@@ -199,34 +204,10 @@ class Desks:
         return None
 
 
-def _is_same(stored: Desk, desk: Desk) -> bool:
-    """Say whether nothing that this version knows of is different."""
-    return _known(stored) == _known(desk)
-
-
-def _to_document(set_up: SetUp) -> JsonObject:
-    return {
-        "_id": set_up.version,
-        "desk": _stored_desk(set_up.desk),
-        "changed_at": set_up.changed_at,
-        "changed_by": asdict(set_up.changed_by),
-        "closing_since": set_up.closing_since,
-    }
-
-
 def _known(desk: Desk) -> JsonObject:
     return desk.model_dump(mode="json", exclude={"unknown_fields"}) | {
         "groups": {n: {"name": n, "members": list(m)} for n, m in desk.groups.items()}
     }
-
-
-def _stored_desk(desk: Desk) -> JsonObject:
-    return _as_stored(_known(desk))
-
-
-def _as_stored(desk: JsonObject) -> JsonObject:
-    # As a list: a group's name may hold what a field's name in a document must not.
-    return {**desk, "groups": list(cast("JsonObject", desk["groups"]).values())}
 
 
 def _by_name(desk: JsonObject) -> JsonObject:
@@ -234,21 +215,23 @@ def _by_name(desk: JsonObject) -> JsonObject:
     return {**desk, "groups": {str(group["name"]): group for group in groups}}
 
 
-class _Stored(BaseModel):
-    """Part of a set-up as it is stored: held to its shape, not to what clients may send by now."""
+def _known_moment(moment: object) -> object:
+    return moment if moment in get_args(_Moment) else None
 
-    model_config = ConfigDict(strict=True)
+
+class _Stored(BaseModel, strict=True):
+    """Part of a set-up as it is stored: held to its shape, not to what clients may send by now."""
 
 
 class _StoredGroup(_Stored):
     name: str
-    members: list[str]
+    members: _Names
 
 
 class _StoredField(_Stored):
     type: str
-    choices: list[str] = []
-    required_on: str | None = None
+    choices: _Names = ()
+    required_on: Annotated[_Moment | None, BeforeValidator(_known_moment)] = None
 
 
 class _StoredPolicy(_Stored):
@@ -277,6 +260,7 @@ class _StoredSetUp(_Stored):
 
 
 def from_document(document: Mapping[str, object]) -> SetUp:
+    """Read a set-up, as far as this version knows it. Raises ValidationError, KeyError."""
     stored = _StoredSetUp.model_validate({**document, "id": document["_id"]})
     return SetUp(
         version=stored.id,
@@ -287,31 +271,21 @@ def from_document(document: Mapping[str, object]) -> SetUp:
     )
 
 
-_MOMENTS: Mapping[str, Literal["open", "resolve"]] = {"open": "open", "resolve": "resolve"}
-
-
 def _desk(stored: _StoredDesk) -> Desk:
-    """Make a set-up of what this version knows of a stored one."""
-    known = get_args(FieldType)
+    fields = {key: field for key, field in stored.fields.items() if field.type in _TYPES}
     desk = Desk.model_construct(
-        groups={group.name: tuple(group.members) for group in stored.groups},
+        groups={group.name: group.members for group in stored.groups},
         fields={
-            key: FieldDefinition.model_construct(
-                type=cast("FieldType", field.type),
-                choices=tuple(field.choices),
-                required_on=_MOMENTS.get(field.required_on or ""),
-            )
-            for key, field in stored.fields.items()
-            if field.type in known
+            key: FieldDefinition.model_construct(**field.model_dump())
+            for key, field in fields.items()
         },
         sla={
-            cast("Priority", priority): SlaPolicy.model_construct(**policy.model_dump())
-            for priority, policy in stored.sla.items()
-            if priority in get_args(Priority)
+            priority: SlaPolicy.model_construct(**stored.sla[priority].model_dump())
+            for priority in _PRIORITIES
+            if priority in stored.sla
         },
         close_resolved_after_days=stored.close_resolved_after_days,
     )
-    unknown = frozenset(stored.fields.keys() - desk.fields.keys())
-    if not unknown:
-        return desk
-    return PartlyKnownDesk.model_construct(**dict(desk), unknown_fields=unknown)
+    if unknown := frozenset(stored.fields.keys() - fields.keys()):
+        return PartlyKnownDesk.model_construct(**dict(desk), unknown_fields=unknown)
+    return desk

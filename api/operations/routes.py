@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Literal
 from uuid import UUID
@@ -21,6 +22,7 @@ from eventstore.event_document import time_of
 from eventstore.failures import StoreUnavailable, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from eventstore.recent import Recent
 from eventstore.transparency.checkpoints import Statement, Witness, last_statement
 from projections.projector.health import Condition, Health, Lag, Report, age_seconds
 from projections.projector.parked import Parked, ParkedTickets
@@ -171,19 +173,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
     generations = Generations(database)
     health = Health(store)
     stored = Looking(database)
-    looking = asyncio.Lock()
-    last: tuple[float, Report] | None = None
-
-    async def looked() -> Report:
-        """Look, or give what was seen a moment ago: anybody may ask, and looking costs."""
-        nonlocal last
-        clock = asyncio.get_running_loop().time
-        async with looking:
-            if last is None or clock() - last[0] > _READY_KEPT_SECONDS:
-                began = clock()
-                last = began, await generations.ask(health.look)
-            return last[1]
-
+    looked = Recent(partial(generations.ask, health.look))  # any caller may ask, and it costs
     routes = Router("health")
 
     @routes.get("/healthz", response_model=Alive)
@@ -215,7 +205,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         late: JsonObject = {"held_up": held_up} if held_up else {}
         try:
             async with answering(_READY_SECONDS):
-                report: Report | None = await looked()
+                report: Report | None = await looked.get(_READY_KEPT_SECONDS)
                 readable = await stored.look()
         except StoreUnavailable:
             return _readiness(

@@ -5,7 +5,6 @@ only what it needs: so what there is little of is looked through now and then fo
 of it by `python -m scripts.documents`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from api.queries import cursors
 from api.webhooks import store as webhooks
 from eventstore.documents import Document, EssentialUnreadable, Reader
 from eventstore.mongo.driver import Database
+from eventstore.recent import Recent
 from eventstore.transparency import checkpoints as log_checkpoints
 from projections.projector import checkpoints, parked
 from projections.replay import generations
@@ -78,23 +78,20 @@ class Looking:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._desks = desk.Desks(database)
-        self._looking = asyncio.Lock()
-        self._looked = float("-inf")
+        self._looked = Recent(self._look_through)
 
     async def look(self) -> bool:
-        """Look if it is time, once for all who ask meanwhile; say whether everything essential can
-        be read.
+        """Look if it is time; say whether everything essential can be read.
 
         Raises StoreUnavailable, what the driver raises.
         """
-        clock = asyncio.get_running_loop().time
         try:
-            async with self._looking:
-                if clock() - self._looked > LOOK_SECONDS:
-                    async for _ in look_through(self._database):
-                        pass
-                    self._looked = clock()
+            await self._looked.get(LOOK_SECONDS)
             await self._desks.current()
         except EssentialUnreadable:
             return False
         return True
+
+    async def _look_through(self) -> None:
+        async for _ in look_through(self._database):
+            pass

@@ -1,0 +1,63 @@
+"""A value that is kept for some seconds, and read once for all who ask."""
+
+import asyncio
+
+import pytest
+
+from eventstore.recent import Recent
+
+
+class Reading:
+    """Reads 1, 2, 3 ...; each read waits until it may go on."""
+
+    def __init__(self):
+        self.count = 0
+        self.may_go_on = asyncio.Event()
+
+    async def __call__(self):
+        self.count += 1
+        value = self.count
+        await self.may_go_on.wait()
+        return value
+
+
+async def test_all_who_ask_at_once_share_one_read():
+    reading = Reading()
+    recent = Recent(reading)
+    asking = [asyncio.create_task(recent.get(60.0)) for _ in range(5)]
+    await asyncio.sleep(0)
+    reading.may_go_on.set()
+    assert await asyncio.gather(*asking) == [1] * 5
+    assert await recent.get(60.0) == 1
+
+
+async def test_what_must_be_of_now_was_not_read_before_it_was_asked_for():
+    reading = Reading()
+    recent = Recent(reading)
+    first = asyncio.create_task(recent.get(0.0))
+    await asyncio.sleep(0)
+    later = [asyncio.create_task(recent.get(0.0)) for _ in range(3)]
+    reading.may_go_on.set()
+    assert await first == 1
+    assert set(await asyncio.gather(*later)) == {2}
+
+
+async def test_what_is_put_is_not_replaced_by_what_was_read_before():
+    reading = Reading()
+    recent = Recent(reading)
+    asking = asyncio.create_task(recent.get(60.0))
+    await asyncio.sleep(0.001)
+    recent.put(7)
+    reading.may_go_on.set()
+    assert await asking == 7
+    assert await recent.get(60.0) == 7
+
+
+async def test_a_failure_is_not_kept():
+    async def fail():
+        raise ConnectionResetError
+
+    recent = Recent(fail)
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            await recent.get(60.0)
