@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from domain.errors import StateConflict, Unacceptable
-from domain.events import FieldValue, Priority, SlaTargets
-from domain.values import FieldKey, Name, at_most
+from domain.sla import SlaTargets
+from domain.values import FieldKey, FieldValue, Name, Priority, at_most
 
 DESK_GROUPS = 500
 DESK_AGENTS = 10_000

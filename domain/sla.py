@@ -2,19 +2,39 @@
 
 A *policy* of the desk is what it promises for a priority; written into a ticket, these are its
 *targets*. A target that runs out is *overdue* until the log says so (`SlaBreached`), then
-*breached*. The clock runs while somebody on our side is to act, and stands while the ticket waits
+*breached*. The clock runs while the desk is to act, and stands while the ticket waits
 for its requester or is solved.
 
 Pure arithmetic on times that come in. What is overdue is a matter of the times of a ticket's events
-alone, so it is found whether or not anybody was watching when it happened.
+alone, so it is found whether or not any process was running when it happened.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Literal
 
-from domain.events import SlaTarget, SlaTargets
+from pydantic import ConfigDict
+
 from domain.states import replace
+from domain.values import JsonObject
+
+SlaTarget = Literal["first_response", "resolution"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlaTargets:
+    """What was promised for a ticket, in minutes of its clock; null for no promise."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    first_response_minutes: int | None
+    resolution_minutes: int | None
+
+
+def without_promise(data: JsonObject) -> JsonObject:
+    """Upcast an event of a time when nothing was promised."""
+    return {**data, "sla": {"first_response_minutes": None, "resolution_minutes": None}}
+
 
 _MINUTE_MS = 60_000
 _MILLISECOND = timedelta(milliseconds=1)
@@ -39,7 +59,7 @@ class SlaClock:
     breached: Mapping[SlaTarget, datetime] = field(default_factory=dict)
 
     def due(self) -> dict[SlaTarget, datetime]:
-        """Give when each target runs out that still can; nothing while the clock stands."""
+        """Return when each target runs out that still can; nothing while the clock stands."""
         if not self.running or self.targets == _NOTHING:
             return {}
         minutes: dict[SlaTarget, int | None] = {
@@ -53,7 +73,7 @@ class SlaClock:
         }
 
     def next_due(self) -> tuple[datetime, SlaTarget] | None:
-        """Give the target that is overdue, or will be next, and when it runs out."""
+        """Return the target that is overdue, or will be next, and when it runs out."""
         return min(
             ((at, target) for target, at in (*self.overdue.items(), *self.due().items())),
             default=None,

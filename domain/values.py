@@ -2,13 +2,18 @@
 
 import re
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from domain.events import ERASED, FieldValue
 from domain.lines import ONE_LINE
 
+JsonObject = dict[str, object]
+FieldValue = str | int | bool
+Priority = Literal["low", "normal", "high", "urgent"]
+
+ERASED = "[erased]"
+"""What is read where something personal was, of a person who has been erased. No one's name."""
 VALUE_CHARACTERS = 5_000
 
 

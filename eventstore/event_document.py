@@ -17,8 +17,10 @@ from uuid import UUID
 import orjson
 from uuid_utils.compat import uuid7
 
+from domain.actors import Actor, Role
+from domain.codec import EventData
 from domain.errors import HistoryError
-from domain.events import Actor, EventData, JsonObject, Role
+from domain.values import JsonObject
 
 TICKET_EVENTS = "ticket_events"
 """The collection of the log."""

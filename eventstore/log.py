@@ -40,8 +40,9 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, OperationFailure
 
+from domain.codec import EventData
 from domain.errors import HistoryError
-from domain.events import EventData, JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import (
     TICKET_EVENTS,
     Envelope,

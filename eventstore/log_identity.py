@@ -30,7 +30,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError, answering, translating
 from eventstore.mongo.ending import end

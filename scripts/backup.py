@@ -29,7 +29,7 @@ from api.queries import cursors
 from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.archive import Summing, lines, manifest_path
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Collection, Database

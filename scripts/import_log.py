@@ -24,10 +24,9 @@ from api.commands.handler import (
 )
 from api.commands.ticket_cache import Stream
 from api.settings import Settings
-from domain.commands import verb
-from domain.decisions import UNBOUNDED, Context, decide
+from domain.actors import Actor
 from domain.errors import HistoryError, Refusal
-from domain.events import Actor
+from domain.tickets.command import UNBOUNDED, Context, decide
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
@@ -146,11 +145,11 @@ class Importer:
             self._tally.events += len(outcome.events)
 
     def _note(self, history: History, step: Step, code: str, detail: str) -> None:
-        kind = f"{verb(type(step.command))}: {code}"
+        kind = f"{step.command.verb}: {code}"
         self._tally.note("not taken", history.number, Finding(step.line, kind, detail))
 
     def _unchanged(self, history: History, step: Step) -> None:
-        word = verb(type(step.command))
+        word = step.command.verb
         self._tally.unchanged[word] += 1
         if word in _DECIDES_STATUS:
             again = Finding(step.line, f"{word}: unchanged", "happened already")

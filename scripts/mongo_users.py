@@ -36,7 +36,7 @@ from api.access import access_log, keys
 from api.desk import store as desk
 from api.queries import cursors
 from api.webhooks import store as webhooks
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore import log as store
 from eventstore import log_identity
 from eventstore.log import EventStore

@@ -22,9 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 from api.access.rights import Principal
 from api.people.store import Persons
 from api.settings import Settings
-from domain.events import JsonObject
-from domain.persons import ErasePerson
-from domain.values import Name
+from domain.people import ErasePerson
+from domain.values import JsonObject, Name
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.master_keys import new_master_key

@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from rich.progress import TaskID
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.failures import describe
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference

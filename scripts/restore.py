@@ -30,7 +30,7 @@ from pymongo.errors import BulkWriteError
 from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore

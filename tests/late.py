@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import TICKET_EVENTS
 from eventstore.mongo.driver import Database, DriverName, connect
 from projections.replay.generations import FIRST

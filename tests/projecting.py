@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
+from domain.codec import EventData
 from domain.errors import Refusal
-from domain.events import EventData, encode
+from domain.tickets import encode
 from eventstore.event_document import (
     EMPTY,
     CommandRef,

@@ -11,12 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from domain.commands import Command
-from domain.decisions import EMPTY, MOST, Context, Decision, Size, decide
+from domain.actors import Actor, Role
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import Refusal
-from domain.events import Actor, Role, SlaTargets, TicketEvent, TicketOpened
-from domain.ticket import Ticket, evolve
+from domain.sla import SlaTargets
+from domain.tickets.command import EMPTY, MOST, Command, Context, Decision, Size, decide
+from domain.tickets.opening import TicketOpened
+from domain.tickets.ticket import Ticket, TicketEvent, evolve
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PAST = NOW - timedelta(hours=1)

@@ -6,36 +6,38 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from domain.commands import (
-    AddNote,
-    AddTags,
+from domain.actors import Actor, Role
+from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
+from domain.sla import SlaTarget
+from domain.tickets.assignment import (
     AssignTicket,
-    Attach,
-    ChangePriority,
-    ChangeRequester,
-    ChangeSubject,
-    CloseTicket,
-    Command,
     FollowTicket,
-    LinkRelation,
-    LinkTicket,
-    MarkSlaBreach,
-    MergeTicket,
     MoveToGroup,
-    OpenTicket,
-    RateTicket,
-    RemoveTags,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-    SetField,
     UnassignTicket,
     UnfollowTicket,
-    UnlinkTicket,
+)
+from domain.tickets.command import Command
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.details import (
+    AddTags,
+    Attach,
+    ChangeRequester,
+    ChangeSubject,
+    RemoveTags,
+    SetField,
+)
+from domain.tickets.lifecycle import (
+    CloseTicket,
+    RateTicket,
+    ReopenTicket,
+    ResolveTicket,
     UpdateStatus,
 )
-from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
-from domain.events import Actor, CloseReason, Priority, Role, SlaTarget, Status
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority, MarkSlaBreach
+from domain.tickets.relations import LinkRelation, LinkTicket, MergeTicket, UnlinkTicket
+from domain.tickets.ticket import CloseReason, Status
+from domain.values import Priority
 from tests.spec import NOW
 
 # Few values, so that commands meet what others left behind.

@@ -150,7 +150,7 @@ def test_only_the_store_writes_to_the_log():
 
 
 def test_the_store_names_no_concrete_event():
-    from domain.events import EVENT_TYPES  # noqa: PLC0415
+    from domain.tickets import EVENT_TYPES  # noqa: PLC0415
 
     for path in (ROOT / "eventstore").rglob("*.py"):
         names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}

@@ -37,7 +37,7 @@ from uuid_utils.compat import uuid7
 from api.access.rights import Principal
 from api.http.paths import kept_path
 from domain.errors import CasebookError, PersonGone
-from domain.events import ERASED, JsonObject
+from domain.values import ERASED, JsonObject
 from eventstore.documents import Document, Reader, strictly
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database

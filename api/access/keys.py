@@ -43,9 +43,8 @@ from api.access.rights import (
     is_reserved,
 )
 from domain.errors import NotFound, Unacceptable
-from domain.events import ERASED, JsonObject
 from domain.lines import check_line
-from domain.values import Moment, Name, at_most
+from domain.values import ERASED, JsonObject, Moment, Name, at_most
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 from eventstore.mongo.driver import Database

@@ -21,8 +21,8 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from fastapi import Depends, Request
 
+from domain.actors import Actor
 from domain.errors import CasebookError, TicketNotFound
-from domain.events import Actor
 
 PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
 Scope = Literal["read", "write", "feed", "desk", "operate", "keys", "persons"]

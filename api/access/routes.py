@@ -18,8 +18,7 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from domain.errors import Forbidden
-from domain.events import JsonObject
-from domain.values import Name
+from domain.values import JsonObject, Name
 from eventstore.documents import named
 from eventstore.mongo.driver import Database
 

@@ -19,20 +19,20 @@ from api.access.rights import Principal, Unseen
 from api.commands.handler import DeskSource
 from api.queries.representations import Tickets, present
 from api.queries.watermark import AtLeast
-from domain.commands import Command, OpenTicket
 from domain.errors import Forbidden
-from domain.events import (
-    EVENT_TYPES,
-    FollowerAdded,
-    FollowerRemoved,
-    JsonObject,
-    NoteAdded,
-    SlaBreached,
+from domain.tickets import EVENT_TYPES
+from domain.tickets.assignment import FollowerAdded, FollowerRemoved
+from domain.tickets.command import Command
+from domain.tickets.conversation import NoteAdded
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import SlaBreached
+from domain.tickets.relations import (
     TicketLinked,
     TicketMergedFrom,
     TicketMergedInto,
     TicketUnlinked,
 )
+from domain.values import JsonObject
 from projections.views.filter import AnyOf, Filter, Is, all_of
 
 _INTERNAL_EVENTS = (

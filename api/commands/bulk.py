@@ -34,10 +34,11 @@ from api.http.correlation import CurrentCorrelation
 from api.http.problems import Problem, problem_of, problem_responses, status_of
 from api.http.routing import Router
 from api.queries.watermark import WAIT_SECONDS, Views
-from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import CasebookError
-from domain.events import JsonObject
-from domain.values import at_most
+from domain.tickets import COMMANDS
+from domain.tickets.command import Command
+from domain.tickets.opening import OpenTicket
+from domain.values import JsonObject, at_most
 from eventstore.failures import StoreBusy
 
 MOST_TICKETS = 100

@@ -26,19 +26,17 @@ from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
 from api.commands.ticket_cache import EventRef, Stream, Streams
-from domain.commands import Command, OpenTicket, Reply, other_ticket, verb
-from domain.decisions import MOST, Context, Size, decide
+from domain.actors import Actor
+from domain.codec import EventData
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
-from domain.events import (
-    ERASED,
-    Actor,
-    EventData,
-    TicketEvent,
-    TicketLinked,
-    encode,
-)
-from domain.ticket import Ticket
+from domain.tickets import encode
+from domain.tickets.command import MOST, Command, Context, Size, decide
+from domain.tickets.conversation import Reply
+from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import TicketLinked
+from domain.tickets.ticket import Ticket, TicketEvent
+from domain.values import ERASED
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
 from eventstore.failures import (
@@ -205,7 +203,7 @@ class Handler:
             submission.key or str(uuid7()),
             fingerprint(
                 {
-                    "command": verb(type(submission.command)),
+                    "command": submission.command.verb,
                     "content": submission.command.model_dump(mode="json", exclude_defaults=True),
                 }
             ),
@@ -215,7 +213,7 @@ class Handler:
         self._under_way += 1
         became = "failed"
         try:
-            other_id = other_ticket(submission.command)
+            other_id = submission.command.other_ticket()
             turns = self._streams.turns(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS)
             async with turns as (stream, other):
                 outcome = await self._settle(stream, other, submission, command)
@@ -227,7 +225,7 @@ class Handler:
             return outcome
         finally:
             self._under_way -= 1
-            _became(verb(type(submission.command)), became).inc()
+            _became(submission.command.verb, became).inc()
 
     async def _settle(
         self, stream: Stream, other: Stream | None, submission: Submission, command: CommandRef

@@ -25,9 +25,11 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
 from api.queries.watermark import WAIT_SECONDS, Views, return_preference, wait_seconds
-from domain.commands import COMMANDS, Command, OpenTicket
 from domain.errors import Unacceptable
-from domain.events import JsonObject
+from domain.tickets import COMMANDS
+from domain.tickets.command import Command
+from domain.tickets.opening import OpenTicket
+from domain.values import JsonObject
 from eventstore.failures import StoreUnavailable
 from projections.views import tickets
 

@@ -17,10 +17,10 @@ from weakref import WeakValueDictionary
 import orjson
 from prometheus_client import Counter
 
-from domain.decisions import Size
 from domain.errors import CasebookError, HistoryError
-from domain.events import decode
-from domain.ticket import Ticket, evolve
+from domain.tickets import decode
+from domain.tickets.command import Size
+from domain.tickets.ticket import Ticket, evolve
 from eventstore.event_document import EMPTY, Envelope, Head, from_document
 from eventstore.log import EventStore
 from eventstore.reading import read_events

@@ -12,8 +12,8 @@ from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.problems import problem_responses
 from api.http.routing import Router
+from domain.actors import Actor
 from domain.desk import Desk
-from domain.events import Actor
 
 
 class DeskQuery(BaseModel):

@@ -27,6 +27,7 @@ from typing import Annotated, Literal, NamedTuple, cast, get_args
 from pydantic import BaseModel, BeforeValidator, Strict
 
 from api.commands.handler import VersionMismatch
+from domain.actors import Actor, Role
 from domain.desk import (
     EMPTY_DESK,
     Desk,
@@ -36,8 +37,8 @@ from domain.desk import (
     SlaPolicy,
 )
 from domain.errors import NotFound, StateConflict
-from domain.events import Actor, JsonObject, Priority, Role
 from domain.lines import check_line
+from domain.values import JsonObject, Priority
 from eventstore.documents import (
     EssentialUnreadable,
     Reader,

@@ -24,7 +24,7 @@ from api.feed.feeds import Caller, Feeds, Open
 from api.feed.format import ALIVE
 from api.http.problems import problem_responses
 from api.http.routing import Router
-from domain.events import EVENT_TYPES
+from domain.tickets import EVENT_TYPES
 from domain.values import at_most
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 
 
 def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:

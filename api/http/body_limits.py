@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from domain.commands import COMMANDS, OpenTicket
+from domain.tickets import COMMANDS
+from domain.tickets.opening import OpenTicket
 from domain.values import VALUE_CHARACTERS
 
 _BYTES_A_CHARACTER = 12

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 
 HEADER = "Correlation-Id"
 _HEADER = HEADER.lower().encode()

@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http import correlation
 from api.http.problems import Fault, Problem, problem_responses
-from domain.events import JsonObject
+from domain.values import JsonObject
 
 _COMPONENTS = "#/components/schemas/{model}"
 

@@ -16,7 +16,7 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.operations.stored_documents import Looking
 from domain.errors import TicketNotFound
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import time_of
 from eventstore.failures import StoreUnavailable, answering

@@ -23,7 +23,7 @@ from uuid import UUID
 from api.access.access_log import AccessLog
 from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
-from domain.persons import KeyDestroyed, PersonErased
+from domain.people import KeyDestroyed, PersonErased
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database

@@ -17,9 +17,8 @@ from api.http.answers import json_response
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.people.store import Persons
-from domain.events import JsonObject
-from domain.persons import ErasePerson
-from domain.values import Name
+from domain.people import ErasePerson
+from domain.values import JsonObject, Name
 from eventstore.failures import StoreBusy
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database

@@ -19,10 +19,10 @@ from api.access.rights import Principal
 from api.feed.format import error_line, told_line
 from api.people.erasure import Forgetting, named_tickets
 from api.webhooks.store import Webhooks
-from domain import persons
+from domain import people
 from domain.errors import CasebookError, NotFound
-from domain.events import JsonObject
-from domain.persons import ErasePerson
+from domain.people import ErasePerson
+from domain.values import JsonObject
 from eventstore.failures import answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
@@ -96,7 +96,7 @@ class Persons:
             person = await self._vault.person(id_)
             known_by = (await self._vault.known_as(person.id)).hex()
             past = await self._erasures.steps(person.id)
-            for event in persons.erase(len(past), command, known_by):
+            for event in people.erase(len(past), command, known_by):
                 await self._erasures.take(person.id, event, by.actor)
         with suppress(PyMongoError, CasebookError):  # it is on record, and done in any case
             async with answering():

@@ -19,7 +19,7 @@ import orjson
 from pymongo.errors import DuplicateKeyError
 
 from domain.errors import Unacceptable
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.queries.watermark import Views
 from domain.errors import HistoryError, TicketNotFound
-from domain.events import CloseReason, FieldValue, JsonObject, Priority, SlaTarget, Status
-from domain.ticket import Attachment, Link, Rating
+from domain.sla import SlaTarget
+from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
+from domain.values import FieldValue, JsonObject, Priority
 from eventstore.event_document import from_document
 from eventstore.failures import answering
 from eventstore.log import EventStore

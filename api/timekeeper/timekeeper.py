@@ -30,16 +30,13 @@ from pymongo.errors import PyMongoError
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
 from api.desk.store import Desks, SetUp
-from domain.commands import CloseTicket, Command, MarkSlaBreach, UpdateStatus, verb
+from domain.codec import Event
 from domain.desk import Desk
-from domain.events import (
-    Event,
-    JsonObject,
-    PriorityChanged,
-    StatusUpdated,
-    TicketOpened,
-    TicketResolved,
-)
+from domain.tickets.command import Command
+from domain.tickets.lifecycle import CloseTicket, StatusUpdated, TicketResolved, UpdateStatus
+from domain.tickets.opening import TicketOpened
+from domain.tickets.promises import MarkSlaBreach, PriorityChanged
+from domain.values import JsonObject
 from eventstore import failures
 from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import Envelope, from_document
@@ -219,7 +216,7 @@ def _submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submiss
     return Submission(
         command=act.command,
         actor=TIMEKEEPER,
-        key=f"{verb(type(act.command))}:{read.version}",
+        key=f"{act.command.verb}:{read.version}",
         occurred_at=max(act.at, read.updated_at),
         expected_version=read.version,
         causation_id=str(cause.id),

@@ -29,8 +29,7 @@ from api.webhooks.store import (
     Webhooks,
 )
 from domain.errors import NotFound, Unacceptable
-from domain.events import JsonObject
-from domain.values import Moment, at_most
+from domain.values import JsonObject, Moment, at_most
 from eventstore.documents import named
 from eventstore.failures import answering
 from eventstore.log import EventStore

@@ -55,7 +55,7 @@ from api.webhooks.store import (
     Webhooks,
 )
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import UnreadableDocument
 from eventstore.failures import StoreUnavailable, describe
 from eventstore.log import EventStore

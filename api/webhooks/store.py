@@ -35,7 +35,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, StateConflict
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database

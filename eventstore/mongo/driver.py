@@ -35,7 +35,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import Unreadable
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.clock import DatabaseClock

@@ -45,7 +45,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.mongo import embedded_guard
 from eventstore.mongo.embedded_guard import STOP_SECONDS
 from eventstore.mongo.passing_certificate import passing_certificate

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 
 DEPTH = 64
 """How many keys there are between two cuts, where there are many."""

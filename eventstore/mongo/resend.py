@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore import failures
 from eventstore.failures import (
     OutcomeUnknown,

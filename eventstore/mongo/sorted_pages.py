@@ -26,7 +26,7 @@ from uuid import UUID
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure, PyMongoError
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.mongo.driver import Collection, Database, settled
 from eventstore.mongo.key_histogram import (
     BEGIN,

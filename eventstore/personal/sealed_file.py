@@ -23,7 +23,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.master_keys import MasterKeys
 

@@ -24,7 +24,8 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from domain.events import ERASED, EventData, JsonObject, Personal
+from domain.codec import EventData, Personal
+from domain.values import ERASED, JsonObject
 from eventstore.event_document import EventDocument, Metadata, SealedField
 
 _NONCE_BYTES = 12

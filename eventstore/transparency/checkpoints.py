@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.event_document import milliseconds
 from eventstore.failures import describe

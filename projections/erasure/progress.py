@@ -15,10 +15,11 @@ from datetime import datetime
 from typing import NamedTuple, cast
 from uuid import UUID, uuid4
 
-from domain import persons
+from domain import people
+from domain.actors import Actor
 from domain.errors import HistoryError
-from domain.events import Actor, JsonObject
-from domain.persons import STEPS, PersonErased, PersonEvent
+from domain.people import STEPS, PersonErased, PersonEvent
+from domain.values import JsonObject
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
@@ -68,7 +69,7 @@ class Erasures:
         steps: list[Step] = []
         for event in await self._store.load(person):
             try:
-                step = persons.decode(*event.readable[:3])
+                step = people.decode(*event.readable[:3])
             except HistoryError as error:
                 raise error.at(person, event.version) from error
             steps.append(Step(step, event.recorded_at, event.metadata.actor.id))
@@ -92,7 +93,7 @@ class Erasures:
             if len(before) > wanted:
                 return False
             raise HistoryError("not_the_next_step", f"{type(event).__name__} is not the next step")
-        data = persons.encode(event)
+        data = people.encode(event)
         command = CommandRef(str(uuid4()), fingerprint({"event": data.type, "data": data.data}))
         head = Head(before[-1].version, before[-1].hash) if before else EMPTY
         now = await self._store.clock.time()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from domain.persons import ErasureCompleted, KeyDestroyed
+from domain.people import ErasureCompleted, KeyDestroyed
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.vault import STALE_SECONDS

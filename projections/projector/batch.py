@@ -36,7 +36,7 @@ from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, faults_of
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import Envelope, EventDocument, from_document
 from eventstore.failures import describe
 from eventstore.log import EventStore, Recorded, ResumeToken

@@ -30,7 +30,7 @@ from pymongo import ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import Document, Reader, strictly
 from eventstore.log import Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write

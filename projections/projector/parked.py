@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import Reader, strictly
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session

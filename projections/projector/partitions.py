@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.log import ResumeToken
 
 PARTITIONS = 64

@@ -29,8 +29,8 @@ from typing import NamedTuple, cast
 from uuid import UUID
 
 from domain.errors import CasebookError
-from domain.events import JsonObject
-from domain.persons import KeyDestroyed, PersonErased
+from domain.people import KeyDestroyed, PersonErased
+from domain.values import JsonObject
 from eventstore.event_document import EventDocument, is_event
 from eventstore.log import EventStore, Feed
 from eventstore.mongo.driver import Database, Session

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import bson
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database

@@ -32,7 +32,7 @@ from typing import Literal, NamedTuple, TypeVar, cast
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, NotFound, StateConflict
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import (
     Document,
     EssentialUnreadable,

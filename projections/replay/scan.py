@@ -13,7 +13,7 @@ from itertools import groupby, takewhile
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database

@@ -29,17 +29,12 @@ from typing import cast
 
 from pymongo import UpdateOne
 
-from domain.events import (
-    Actor,
-    AgentReplied,
-    JsonObject,
-    NoteAdded,
-    TicketAssigned,
-    TicketEvent,
-    TicketReopened,
-    TicketResolved,
-)
-from domain.ticket import Ticket
+from domain.actors import Actor
+from domain.tickets.assignment import TicketAssigned
+from domain.tickets.conversation import AgentReplied, NoteAdded
+from domain.tickets.lifecycle import TicketReopened, TicketResolved
+from domain.tickets.ticket import Ticket, TicketEvent
+from domain.values import JsonObject
 from eventstore.mongo.driver import Database, Write
 from eventstore.mongo.limits import make_index
 from projections.views import dashboard

@@ -16,7 +16,7 @@ from typing import Literal, cast
 
 from pymongo import UpdateOne
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.mongo.driver import Database, Write
 from eventstore.mongo.limits import make_index
 from projections.views import dashboard

@@ -39,18 +39,12 @@ from typing import Literal, get_args
 from urllib.parse import unquote
 from zlib import crc32
 
-from domain.events import (
-    AgentReplied,
-    Priority,
-    SlaBreached,
-    Status,
-    TicketClosed,
-    TicketEvent,
-    TicketMergedInto,
-    TicketReopened,
-    TicketResolved,
-)
-from domain.ticket import Ticket
+from domain.tickets.conversation import AgentReplied
+from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.promises import SlaBreached
+from domain.tickets.relations import TicketMergedInto
+from domain.tickets.ticket import Status, Ticket, TicketEvent
+from domain.values import Priority
 
 Entries = Mapping[str, int]
 """Entries by their key `day|metric|group|label`, group and label as `word` writes them."""

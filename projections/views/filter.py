@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import get_args
 
-from domain.events import FieldValue, JsonObject, Priority, SlaTarget, Status
+from domain.sla import SlaTarget
+from domain.tickets.ticket import Status
+from domain.values import FieldValue, JsonObject, Priority
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
 

@@ -32,8 +32,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymongo import ReturnDocument, UpdateOne
 
 from domain.errors import NotFound, StateConflict
-from domain.events import JsonObject, Priority, Status
-from domain.values import Name, NameOrNone, Tag
+from domain.tickets.ticket import Status
+from domain.values import JsonObject, Name, NameOrNone, Priority, Tag
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.mongo.driver import Database, Write
 from eventstore.mongo.limits import make_index

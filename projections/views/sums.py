@@ -10,7 +10,7 @@ docs/architecture.md says how to add one.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.mongo.driver import Database, Write
 from projections.views import agents, counters, dashboard, saved_views
 from projections.views.agents import AgentWeeks

@@ -32,24 +32,15 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from domain.errors import HistoryError
-from domain.events import (
-    AgentReplied,
-    FieldSet,
-    FieldValue,
-    JsonObject,
-    NoteAdded,
-    RequesterReplied,
-    SubjectChanged,
-    TicketClosed,
-    TicketEvent,
-    TicketMergedInto,
-    TicketOpened,
-    TicketReopened,
-    TicketResolved,
-    decode,
-)
 from domain.states import replace
-from domain.ticket import Ticket, evolve
+from domain.tickets import decode
+from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
+from domain.tickets.details import FieldSet, SubjectChanged
+from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.opening import TicketOpened
+from domain.tickets.relations import TicketMergedInto
+from domain.tickets.ticket import Ticket, TicketEvent, evolve
+from domain.values import FieldValue, JsonObject
 from eventstore.event_document import Envelope
 from projections.views import agents, dashboard
 

@@ -20,7 +20,8 @@ from uuid import UUID, uuid4
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
 from api.settings import Settings
-from domain.events import EventData, JsonObject
+from domain.codec import EventData
+from domain.values import JsonObject
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
 from api.settings import Settings
-from domain.commands import AddNote
-from domain.events import EventData
+from domain.codec import EventData
+from domain.tickets.conversation import AddNote
 from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect

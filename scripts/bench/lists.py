@@ -21,7 +21,7 @@ import orjson
 
 from api.queries.lists.listing import Sort
 from api.settings import Settings
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.replay.generations import Generations

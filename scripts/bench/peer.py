@@ -35,7 +35,7 @@ from eventsourcing.utils import Environment
 
 from api.commands.handler import Handler, Submission
 from api.settings import Settings
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from projections.replay.generations import Generations

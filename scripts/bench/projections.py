@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from api.settings import Settings
-from domain.events import EventData
+from domain.codec import EventData
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database, connect

@@ -19,7 +19,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from api.settings import Settings
-from domain.events import JsonObject, decode, encode
+from domain.tickets import decode, encode
+from domain.values import JsonObject
 from eventstore.event_document import (
     EMPTY,
     CommandRef,

@@ -15,8 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import Work, access_by, create_app
 from api.settings import Settings
-from domain.commands import OpenTicket
-from domain.events import Actor
+from domain.actors import Actor
+from domain.tickets.opening import OpenTicket
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.projector.daemon import project

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from domain.commands import Command
+from domain.actors import Actor
 from domain.errors import CasebookError
-from domain.events import Actor
+from domain.tickets.command import Command
 from projections.views.tickets import TicketRead
 
 Cells = Mapping[str, str]

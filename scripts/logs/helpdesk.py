@@ -11,21 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    ChangePriority,
-    ChangeRequester,
-    CloseTicket,
-    Command,
-    MoveToGroup,
-    OpenTicket,
-    ReopenTicket,
-    ResolveTicket,
-    SetField,
-    UpdateStatus,
-)
-from domain.events import Actor, Priority
+from domain.actors import Actor
+from domain.tickets.assignment import AssignTicket, MoveToGroup
+from domain.tickets.command import Command
+from domain.tickets.conversation import AddNote
+from domain.tickets.details import ChangeRequester, SetField
+from domain.tickets.lifecycle import CloseTicket, ReopenTicket, ResolveTicket, UpdateStatus
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority
+from domain.values import Priority
 from projections.views.dashboard import happened
 from projections.views.tickets import TicketRead
 from scripts.logs import (

@@ -12,20 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from domain.commands import (
-    AssignTicket,
-    ChangePriority,
-    CloseTicket,
-    Command,
-    MoveToGroup,
-    OpenTicket,
-    ReopenTicket,
-    ResolveTicket,
-    SetField,
-    UnassignTicket,
-    UpdateStatus,
-)
-from domain.events import Actor, FieldValue, Priority
+from domain.actors import Actor
+from domain.tickets.assignment import AssignTicket, MoveToGroup, UnassignTicket
+from domain.tickets.command import Command
+from domain.tickets.details import SetField
+from domain.tickets.lifecycle import CloseTicket, ReopenTicket, ResolveTicket, UpdateStatus
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority
+from domain.values import FieldValue, Priority
 from projections.views.tickets import TicketRead
 from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
 

@@ -22,9 +22,12 @@ from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
 from api.people.erasure import Forgetting
 from api.people.store import Persons
-from domain.commands import AddNote, AssignTicket, FollowTicket, OpenTicket
-from domain.events import Actor, JsonObject
-from domain.persons import ErasePerson
+from domain.actors import Actor
+from domain.people import ErasePerson
+from domain.tickets.assignment import AssignTicket, FollowTicket
+from domain.tickets.conversation import AddNote
+from domain.tickets.opening import OpenTicket
+from domain.values import JsonObject
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect

@@ -19,7 +19,7 @@ from uuid import uuid4
 import orjson
 
 from api.commands.handler import Handler, Submission, TooContended
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from scripts.console import progress

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission, TooContended
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.event_document import Envelope
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import connect

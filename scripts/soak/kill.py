@@ -19,7 +19,7 @@ from api.app import access_by, create_app
 from api.commands import routes as commands
 from api.commands.handler import Outcome
 from api.settings import Settings
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import Envelope
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect

@@ -14,8 +14,8 @@ from pathlib import Path
 from uuid import UUID, uuid4, uuid5
 
 from api.commands.handler import Handler, Submission
-from domain.commands import MergeTicket
 from domain.errors import Refusal
+from domain.tickets.relations import MergeTicket
 from eventstore.event_document import Envelope, EventDocument
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore

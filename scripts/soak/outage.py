@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from scripts.console import progress

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID, uuid4
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.mongo.driver import Database, connect
 from projections.replay.generations import Generations
 from projections.views import tickets

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from api.access.keys import KeyOrder, Keys, new_key
 from api.access.rights import PrincipalRole
-from domain.commands import OpenTicket
+from domain.actors import Actor
 from domain.errors import CasebookError
-from domain.events import Actor
+from domain.tickets.opening import OpenTicket
 from eventstore.event_document import Envelope, chain_is_whole, to_document, utc_now
 from eventstore.failures import VersionConflict
 from eventstore.log import EventStore

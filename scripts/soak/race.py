@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from api.commands.handler import Handler, Submission, TooContended
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from scripts.console import progress

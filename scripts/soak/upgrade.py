@@ -20,7 +20,7 @@ import bson
 import orjson
 from bson import json_util
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Collection, Database, connect
 from eventstore.personal.master_keys import MasterKeys

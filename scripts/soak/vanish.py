@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.log import EventStore
 from eventstore.mongo.driver import DriverName, connect
 from projections.projector.background import beside

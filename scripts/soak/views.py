@@ -13,17 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission, TooContended
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    ChangePriority,
-    Command,
-    MoveToGroup,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-)
 from domain.errors import Refusal
+from domain.tickets.assignment import AssignTicket, MoveToGroup
+from domain.tickets.command import Command
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.lifecycle import ReopenTicket, ResolveTicket
+from domain.tickets.promises import ChangePriority
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect

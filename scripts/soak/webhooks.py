@@ -19,7 +19,7 @@ import orjson
 from api.commands.handler import Handler, Submission
 from api.webhooks.sender import Dispatcher, Patience
 from api.webhooks.store import Webhook, Webhooks
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.views.saved_views import TicketFilter

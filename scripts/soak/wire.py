@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import bson
 
-from domain.events import JsonObject
+from domain.values import JsonObject
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013

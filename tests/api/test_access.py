@@ -30,7 +30,7 @@ from api.access.tokens import Tokens, TokensUnusable
 from api.app import create_app
 from api.people.erasure import Forgetting
 from api.settings import Issuer, Settings, SettingsError
-from domain.commands import COMMANDS
+from domain.tickets import COMMANDS
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from scripts.openapi import document

@@ -13,7 +13,7 @@ from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
 from api.queries.watermark import WAIT_SECONDS, Views, wait_seconds
-from domain.commands import COMMANDS
+from domain.tickets import COMMANDS
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from projections.projector.projector import Projector

@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator
 from api.http.bodies import _checked
 from api.http.body_limits import most_bytes
 from api.http.routing import Reader
-from domain.commands import COMMANDS, TICKET_FIELDS, TICKET_TAGS
 from domain.desk import DESK_AGENTS, DESK_FIELDS, DESK_GROUPS
+from domain.tickets import COMMANDS
+from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS
 from tests.api.test_api import NOBODY, OPEN, client, is_problem
 from tests.api.test_bad_input import CLOSE, POST, said
 from tests.api.test_feed import listening

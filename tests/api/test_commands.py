@@ -11,7 +11,7 @@ from api.commands.bulk import MOST_TICKETS
 from api.http.correlation import outgoing
 from api.queries.representations import Tickets
 from api.queries.watermark import return_preference
-from domain.commands import COMMANDS
+from domain.tickets import COMMANDS
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect

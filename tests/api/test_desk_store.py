@@ -8,9 +8,10 @@ import pytest
 from api.commands.handler import Handler, Submission, VersionMismatch
 from api.desk import store as module
 from api.desk.store import Desks, NoSuchDesk
-from domain.commands import AssignTicket, OpenTicket
 from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.opening import OpenTicket
 from tests.spec import ALICE, BOB
 
 PRINT = Desk(

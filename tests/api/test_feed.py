@@ -22,8 +22,8 @@ from api.feed import send_buffer as outbox
 from api.feed.feeds import Feeds
 from api.feed.format import Writer
 from api.queries.cursors import Cursors
+from domain.codec import EventData
 from domain.errors import Unacceptable
-from domain.events import EventData
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect

@@ -15,20 +15,14 @@ from api.commands.handler import (
     new_ticket_id,
 )
 from api.commands.ticket_cache import Stream
-from domain.commands import (
-    AddNote,
-    AddTags,
-    AssignTicket,
-    FollowTicket,
-    MergeTicket,
-    MoveToGroup,
-    OpenTicket,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-)
+from domain.actors import Actor
 from domain.errors import StateConflict, TicketNotFound
-from domain.events import Actor
+from domain.tickets.assignment import AssignTicket, FollowTicket, MoveToGroup
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.details import AddTags
+from domain.tickets.lifecycle import ReopenTicket, ResolveTicket
+from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import MergeTicket
 from eventstore.event_document import chain_is_whole, fingerprint
 from eventstore.failures import OutcomeUnknown, StoreUnavailable, VersionConflict
 from eventstore.log import EventStore

@@ -6,18 +6,13 @@ from uuid import uuid4
 import pytest
 
 from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch
-from domain.commands import (
-    AddNote,
-    CloseTicket,
-    LinkTicket,
-    MergeTicket,
-    OpenTicket,
-    Reply,
-    UnlinkTicket,
-)
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
-from domain.events import decode
-from domain.ticket import Link, evolve
+from domain.tickets import decode
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.lifecycle import CloseTicket
+from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket
+from domain.tickets.ticket import Link, evolve
 from eventstore.event_document import chain_is_whole
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore

@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 
 from api.queries.history import past
-from domain.events import EventData, encode
-from domain.ticket import Ticket
+from domain.codec import EventData
+from domain.tickets import encode
+from domain.tickets.ticket import Ticket
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document, utc_now
 from projections.views import tickets
 from tests.api.test_api import OPEN, is_problem, serving

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.events import SlaTargets
+from domain.sla import SlaTargets
 from projections.replay.generations import Generations
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT

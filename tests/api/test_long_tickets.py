@@ -11,38 +11,27 @@ import pytest
 
 from api.commands.handler import Handler, Submission
 from api.queries.history import past
-from domain.commands import (
-    TICKET_LENGTH_EVENTS,
-    AddNote,
-    AddTags,
-    AssignTicket,
-    ChangeSubject,
+from domain.codec import EventData
+from domain.errors import StateConflict, TicketNotFound
+from domain.sla import SlaTargets
+from domain.tickets import encode
+from domain.tickets.assignment import AssignTicket, FollowTicket, TicketAssigned, UnassignTicket
+from domain.tickets.command import TICKET_LENGTH_EVENTS, UNBOUNDED, Size
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.details import AddTags, ChangeSubject
+from domain.tickets.lifecycle import (
     CloseTicket,
-    FollowTicket,
-    LinkTicket,
-    MarkSlaBreach,
-    MergeTicket,
-    OpenTicket,
     RateTicket,
     ReopenTicket,
-    Reply,
     ResolveTicket,
-    UnassignTicket,
-    UnlinkTicket,
+    StatusUpdated,
+    TicketClosed,
+    TicketResolved,
     UpdateStatus,
 )
-from domain.decisions import UNBOUNDED, Size
-from domain.errors import StateConflict, TicketNotFound
-from domain.events import (
-    EventData,
-    SlaTargets,
-    StatusUpdated,
-    TicketAssigned,
-    TicketClosed,
-    TicketLinked,
-    TicketResolved,
-    encode,
-)
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import MarkSlaBreach
+from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.failures import OutOfTime, StoreUnavailable
 from eventstore.log import EventStore

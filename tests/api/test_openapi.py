@@ -11,7 +11,7 @@ import pytest
 
 from api.access.rights import RIGHTS
 from api.queries.representations import TicketDetail, TicketSummary
-from domain.commands import COMMANDS
+from domain.tickets import COMMANDS
 from scripts.openapi import document
 from scripts.problems import page
 from tests.api.test_api import OPEN, client, serving

@@ -15,7 +15,7 @@ from api.app import create_app
 from api.http.problems import install
 from api.http.routing import Reader, Route, Table
 from api.queries.lists.routes import ListQuery
-from domain.commands import AddNote
+from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from tests.api.test_api import NOBODY, OPEN, is_problem, serving
 from tests.callers import ADMIN, AGENT, AUDITOR, access

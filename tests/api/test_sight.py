@@ -10,9 +10,8 @@ import pytest_asyncio
 
 from api.access.rights import RIGHTS, Principal
 from api.access.visibility import INTERNAL_FIELDS, PUBLIC_EVENTS, Sight
-from domain.commands import COMMANDS
 from domain.errors import Forbidden
-from domain.events import EVENT_TYPES
+from domain.tickets import COMMANDS, EVENT_TYPES
 from projections.views import tickets
 from projections.views.filter import AnyOf, Filter, Is, Not, all_of
 from tests.api.test_api import is_problem, serving

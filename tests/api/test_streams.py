@@ -8,16 +8,13 @@ import pytest
 from api.commands import ticket_cache as streams
 from api.commands.handler import Handler, Submission
 from api.commands.ticket_cache import Streams
-from domain.commands import (
-    AddNote,
-    AddTags,
-    AssignTicket,
-    LinkTicket,
-    OpenTicket,
-    RemoveTags,
-    ResolveTicket,
-)
 from domain.errors import StateConflict
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.conversation import AddNote
+from domain.tickets.details import AddTags, RemoveTags
+from domain.tickets.lifecycle import ResolveTicket
+from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import LinkTicket
 from eventstore.log import EventStore
 from scripts.soak.patience import patience
 from tests.projecting import open_some

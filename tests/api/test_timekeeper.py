@@ -18,19 +18,17 @@ from api.commands.handler import Handler, Submission
 from api.desk.store import Desks
 from api.timekeeper import timekeeper as module
 from api.timekeeper.timekeeper import Timekeeper
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    ChangePriority,
-    Command,
-    OpenTicket,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-    UpdateStatus,
-)
+from domain.actors import Actor
+from domain.codec import EventData
 from domain.desk import Desk, SlaPolicy
-from domain.events import Actor, EventData, Priority, Status
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.command import Command
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.lifecycle import ReopenTicket, ResolveTicket, UpdateStatus
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority
+from domain.tickets.ticket import Status
+from domain.values import Priority
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore

@@ -3,25 +3,20 @@
 import pytest
 from pydantic import ValidationError
 
-from domain.commands import (
-    AssignTicket,
-    ChangePriority,
-    MoveToGroup,
-    OpenTicket,
-    ResolveTicket,
-    SetField,
-)
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
-from domain.events import (
-    FieldSet,
-    PriorityChanged,
-    SlaTargets,
+from domain.sla import SlaTargets
+from domain.tickets.assignment import (
+    AssignTicket,
+    MoveToGroup,
     TicketAssigned,
     TicketMovedToGroup,
-    TicketResolved,
     TicketUnassigned,
 )
+from domain.tickets.details import FieldSet, SetField
+from domain.tickets.lifecycle import ResolveTicket, TicketResolved
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority, PriorityChanged
 from tests.spec import NO_PROMISE, given, opened
 
 GROUPS = Desk(groups={"print": ("alice", "carol"), "network": ("carol", "dave"), "void": ()})

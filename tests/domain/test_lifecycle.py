@@ -4,48 +4,43 @@ from pathlib import Path
 
 import pytest
 
-from domain.commands import (
-    COMMANDS,
-    AddNote,
-    AddTags,
+from domain.actors import Actor
+from domain.errors import Refusal
+from domain.sla import SlaTargets
+from domain.tickets import COMMANDS
+from domain.tickets.assignment import (
     AssignTicket,
-    Attach,
-    ChangePriority,
-    ChangeRequester,
-    ChangeSubject,
-    CloseTicket,
-    Command,
+    FollowerAdded,
     FollowTicket,
-    LinkTicket,
-    MarkSlaBreach,
-    MergeTicket,
     MoveToGroup,
-    OpenTicket,
-    RateTicket,
-    RemoveTags,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-    SetField,
+    TicketAssigned,
     UnassignTicket,
     UnfollowTicket,
-    UnlinkTicket,
-    UpdateStatus,
-    verb,
 )
-from domain.decisions import Context, decide
-from domain.errors import Refusal
-from domain.events import (
-    Actor,
-    FollowerAdded,
-    SlaTargets,
+from domain.tickets.command import Command, Context, decide, lifecycle
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.details import (
+    AddTags,
+    Attach,
+    ChangeRequester,
+    ChangeSubject,
+    RemoveTags,
+    SetField,
+)
+from domain.tickets.lifecycle import (
+    CloseTicket,
+    RateTicket,
+    ReopenTicket,
+    ResolveTicket,
     StatusUpdated,
-    TicketAssigned,
     TicketClosed,
-    TicketLinked,
     TicketResolved,
+    UpdateStatus,
 )
-from domain.ticket import LIFECYCLE, evolve
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority, MarkSlaBreach
+from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
+from domain.tickets.ticket import evolve
 from scripts.lifecycle import diagram
 from tests.spec import ALICE, BOB, FOLLOW_UP, NOW, OTHER, TICKET, folded, opened
 
@@ -256,8 +251,8 @@ def test_every_command_in_every_state(actor, command, expected):
 
 
 def test_the_table_has_every_command_and_every_state():
-    assert {verb(type(command)) for _, command, _ in TABLE} == set(COMMANDS)
-    assert set(STATES) == set(LIFECYCLE)
+    assert {command.verb for _, command, _ in TABLE} == set(COMMANDS)
+    assert set(STATES) == set(lifecycle())
     assert all(folded(*past).status == state for state, past in STATES.items())
 
 
@@ -267,9 +262,9 @@ def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
     for _, command, outcomes in TABLE:
         for state, came_of_it in zip(STATES, outcomes, strict=True):
             if came_of_it in STATES and came_of_it != state:
-                found[state].setdefault(verb(type(command)), set()).add(came_of_it)
+                found[state].setdefault(command.verb, set()).add(came_of_it)
     assert found == {
-        state: {w: set(to) for w, to in ways.items()} for state, ways in LIFECYCLE.items()
+        state: {w: set(to) for w, to in ways.items()} for state, ways in lifecycle().items()
     }
 
 

@@ -9,11 +9,15 @@ import pytest
 from api.access.keys import KeyOrder, Keys
 from api.commands.handler import Handler, Submission
 from api.desk.store import Desks
-from domain.commands import COMMANDS, AssignTicket, ChangeSubject, OpenTicket
+from domain.codec import EventData
 from domain.desk import Desk
 from domain.errors import Unacceptable
-from domain.events import EventData, JsonObject
 from domain.lines import _lines_of, check_line
+from domain.tickets import COMMANDS
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.details import ChangeSubject
+from domain.tickets.opening import OpenTicket
+from domain.values import JsonObject
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, fingerprint, utc_now
 from tests.api.test_api import OPEN, client, is_problem, ticket
 from tests.spec import ALICE, BOB, NOW

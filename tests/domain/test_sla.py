@@ -4,22 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain.commands import MarkSlaBreach
-from domain.events import (
-    AgentReplied,
-    NoteAdded,
-    PriorityChanged,
-    RequesterReplied,
-    SlaBreached,
-    SlaTargets,
-    StatusUpdated,
-    TicketAssigned,
-    TicketClosed,
-    TicketReopened,
-    TicketResolved,
-)
-from domain.sla import SlaClock
-from domain.ticket import evolve
+from domain.sla import SlaClock, SlaTargets
+from domain.tickets.assignment import TicketAssigned
+from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
+from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.promises import MarkSlaBreach, PriorityChanged, SlaBreached
+from domain.tickets.ticket import evolve
 from tests.spec import NOW, PAST, given, opened
 
 PROMISE = SlaTargets(30, 120)

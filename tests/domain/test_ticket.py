@@ -5,54 +5,50 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from domain.commands import (
-    COMMANDS,
-    AddNote,
-    AddTags,
-    AssignTicket,
-    Attach,
-    ChangePriority,
-    ChangeRequester,
-    ChangeSubject,
-    CloseTicket,
-    FollowTicket,
-    MoveToGroup,
-    OpenTicket,
-    RateTicket,
-    RemoveTags,
-    ReopenTicket,
-    Reply,
-    ResolveTicket,
-    SetField,
-    UnassignTicket,
-    UnfollowTicket,
-    UpdateStatus,
-)
 from domain.errors import Refusal
-from domain.events import (
-    AgentReplied,
-    FieldSet,
-    FileAttached,
+from domain.tickets import COMMANDS
+from domain.tickets.assignment import (
+    AssignTicket,
     FollowerAdded,
     FollowerRemoved,
-    NoteAdded,
-    PriorityChanged,
+    FollowTicket,
+    MoveToGroup,
+    TicketAssigned,
+    TicketMovedToGroup,
+    TicketUnassigned,
+    UnassignTicket,
+    UnfollowTicket,
+)
+from domain.tickets.conversation import AddNote, AgentReplied, NoteAdded, Reply, RequesterReplied
+from domain.tickets.details import (
+    AddTags,
+    Attach,
+    ChangeRequester,
+    ChangeSubject,
+    FieldSet,
+    FileAttached,
+    RemoveTags,
     RequesterChanged,
-    RequesterReplied,
-    StatusUpdated,
+    SetField,
     SubjectChanged,
     TagsAdded,
     TagsRemoved,
-    TicketAssigned,
+)
+from domain.tickets.lifecycle import (
+    CloseTicket,
+    RateTicket,
+    ReopenTicket,
+    ResolveTicket,
+    StatusUpdated,
     TicketClosed,
-    TicketEvent,
-    TicketMovedToGroup,
     TicketRated,
     TicketReopened,
     TicketResolved,
-    TicketUnassigned,
+    UpdateStatus,
 )
-from domain.ticket import Attachment, Rating
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority, PriorityChanged
+from domain.tickets.ticket import Attachment, Rating, TicketEvent
 from tests.spec import NO_PROMISE, NOW, OTHER, folded, given, opened
 
 PENDING = StatusUpdated("pending", "needs the serial number", None)

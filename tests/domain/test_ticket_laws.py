@@ -12,35 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from api.commands.ticket_cache import Stream
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    CloseTicket,
-    Command,
-    MarkSlaBreach,
-    OpenTicket,
-    RateTicket,
-    Reply,
-    ResolveTicket,
-    other_ticket,
-    verb,
-)
-from domain.decisions import Context, Decision, decide
+from domain.actors import Actor
 from domain.desk import Desk, SlaPolicy
 from domain.errors import HistoryError, Refusal
-from domain.events import (
-    Actor,
-    AgentReplied,
-    NoteAdded,
-    Relation,
-    RequesterReplied,
-    Status,
-    TicketEvent,
-    TicketReopened,
-    decode,
-    encode,
-)
-from domain.ticket import LIFECYCLE, OPPOSITE, Link, Ticket, clock_at, evolve
+from domain.tickets import COMMANDS, decode, encode
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.command import Command, Context, Decision, decide, lifecycle
+from domain.tickets.conversation import AddNote, AgentReplied, NoteAdded, Reply, RequesterReplied
+from domain.tickets.lifecycle import CloseTicket, RateTicket, ResolveTicket, TicketReopened
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import MarkSlaBreach
+from domain.tickets.relations import OPPOSITE
+from domain.tickets.ticket import Link, Relation, Status, Ticket, TicketEvent, clock_at, evolve
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Metadata, chained
 from projections.views import tickets
 from tests.spec import ALICE, NOW, TICKET, folded, opened
@@ -114,7 +97,7 @@ class Tickets(RuleBasedStateMachine):
                 self.decide(ticket_id, command, actor)
             return
         assert self.decide(ticket_id, command, actor) == decision  # L6
-        elsewhere = other_ticket(command) or self.follow_up_id(ticket_id)
+        elsewhere = command.other_ticket() or self.follow_up_id(ticket_id)
         self.happen(ticket_id, decision.events)
         self.happen(elsewhere, decision.elsewhere)
         assert decision.events or not decision.elsewhere
@@ -125,7 +108,7 @@ class Tickets(RuleBasedStateMachine):
                 assert self.decide(ticket_id, command, actor) == Decision()
 
     def decide(self, ticket_id: UUID, command: Command, actor: Actor) -> Decision:
-        other_id = other_ticket(command)
+        other_id = command.other_ticket()
         context = Context(
             now=self.now,
             actor=actor,
@@ -154,7 +137,7 @@ class Tickets(RuleBasedStateMachine):
             status = self.tickets[id_].status
             if status != ticket.status:
                 assert id_ == ticket_id
-                assert status in LIFECYCLE[ticket.status][verb(type(command))]
+                assert status in lifecycle()[ticket.status][command.verb]
 
     def check_closed(self, before: dict[UUID, Ticket], ticket_id: UUID) -> None:
         """After closing, only tags, links, a rating and the clock's record change."""
@@ -231,11 +214,12 @@ TestTickets = Tickets.TestCase
 
 
 def test_the_lifecycle_is_reachable_and_ends_where_it_should():
-    assert set(LIFECYCLE) == set(get_args(Status))
-    reached = {to for ways in LIFECYCLE.values() for targets in ways.values() for to in targets}
+    moves = lifecycle()
+    assert set(moves) == set(get_args(Status))
+    reached = {to for ways in moves.values() for targets in ways.values() for to in targets}
     assert reached == set(get_args(Status)) - {"new"}
-    assert LIFECYCLE["closed"] == {}
-    assert all("closed" not in ways.get("update_status", ()) for ways in LIFECYCLE.values())
+    assert moves["closed"] == {}
+    assert all("closed" not in ways.get("update_status", ()) for ways in moves.values())
 
 
 def sealed_stream(length: int) -> list[Envelope]:
@@ -244,7 +228,7 @@ def sealed_stream(length: int) -> list[Envelope]:
     return chained(TICKET, EMPTY, [encode(event, "bob") for event in events], about, NOW, NOW)
 
 
-@pytest.mark.parametrize("command", get_args(Command))
+@pytest.mark.parametrize("command", COMMANDS.values())
 def test_every_command_is_tried(command):
     """A command that these strategies forget would break no law here."""
     find(commands, lambda one: isinstance(one, command), settings=settings(max_examples=5000))

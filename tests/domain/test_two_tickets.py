@@ -2,25 +2,24 @@
 
 import pytest
 
-from domain.commands import LinkTicket, MergeTicket, Reply, UnlinkTicket, other_ticket
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
-from domain.events import (
-    FollowerAdded,
-    RequesterChanged,
-    SlaTargets,
-    StatusUpdated,
-    TicketAssigned,
-    TicketClosed,
-    TicketEvent,
+from domain.sla import SlaTargets
+from domain.tickets.assignment import FollowerAdded, TicketAssigned
+from domain.tickets.conversation import Reply
+from domain.tickets.details import RequesterChanged
+from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.relations import (
+    OPPOSITE,
+    LinkTicket,
+    MergeTicket,
     TicketLinked,
     TicketMergedFrom,
     TicketMergedInto,
-    TicketReopened,
-    TicketResolved,
     TicketUnlinked,
+    UnlinkTicket,
 )
-from domain.ticket import OPPOSITE, Link
+from domain.tickets.ticket import Link, TicketEvent
 from tests.spec import FOLLOW_UP, NO_PROMISE, OTHER, TICKET, folded, given, opened
 
 Past = tuple[TicketEvent, ...]
@@ -93,10 +92,10 @@ def test_closed_tickets_take_links():
 
 
 def test_a_command_says_which_other_ticket_it_is_about():
-    assert other_ticket(LinkTicket(relation="blocks", ticket=OTHER)) == OTHER
-    assert other_ticket(UnlinkTicket(relation="blocks", ticket=OTHER)) == OTHER
-    assert other_ticket(MERGE) == OTHER
-    assert other_ticket(Reply(body="x")) is None
+    assert LinkTicket(relation="blocks", ticket=OTHER).other_ticket() == OTHER
+    assert UnlinkTicket(relation="blocks", ticket=OTHER).other_ticket() == OTHER
+    assert MERGE.other_ticket() == OTHER
+    assert Reply(body="x").other_ticket() is None
 
 
 def test_both_tickets_have_room_for_so_many_links():

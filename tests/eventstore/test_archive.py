@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.codec import EventData
 from domain.errors import HistoryError
-from domain.events import EventData
 from eventstore.archive import Summing, UnreadableArchive, from_line, lines, manifest_path, to_line
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.log import COLLECTION, EventStore

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.actors import Actor
+from domain.codec import EventData
 from domain.errors import HistoryError
-from domain.events import Actor, EventData
 from eventstore.event_document import (
     EMPTY,
     CommandRef,

@@ -6,9 +6,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.commands.handler import Handler, Submission
-from domain.commands import AddNote, AssignTicket, OpenTicket
 from domain.errors import HistoryError
-from domain.events import NoteAdded, encode
+from domain.tickets import encode
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.conversation import AddNote, NoteAdded
+from domain.tickets.opening import OpenTicket
 from eventstore.event_document import CommandRef, Head, Metadata, utc_now
 from eventstore.personal.key_files import KeyUnusable
 from projections.projector.parked import ParkedTickets

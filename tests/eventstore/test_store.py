@@ -10,9 +10,12 @@ from bson.decimal128 import Decimal128
 from pymongo.monitoring import CommandListener, register
 
 from api.commands.handler import Handler, Submission
-from domain.commands import AddTags, AssignTicket, MoveToGroup, OpenTicket
+from domain.actors import Actor
+from domain.codec import EventData
 from domain.errors import CasebookError
-from domain.events import Actor, EventData
+from domain.tickets.assignment import AssignTicket, MoveToGroup
+from domain.tickets.details import AddTags
+from domain.tickets.opening import OpenTicket
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
 from eventstore.log import COLLECTION, Change, EventStore

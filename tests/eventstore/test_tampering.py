@@ -13,7 +13,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.events import EventData
+from domain.codec import EventData
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, content_hash
 from eventstore.log import COLLECTION, EventStore
 from eventstore.personal.key_files import KeyUnusable

@@ -11,17 +11,13 @@ from api.access.keys import Keys
 from api.app import create_app
 from api.commands.handler import Handler, Submission, VersionMismatch
 from api.desk.store import Desks
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    CloseTicket,
-    MergeTicket,
-    MoveToGroup,
-    OpenTicket,
-    Reply,
-)
 from domain.desk import Desk
 from domain.errors import Unacceptable
+from domain.tickets.assignment import AssignTicket, MoveToGroup
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.lifecycle import CloseTicket
+from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import MergeTicket
 from eventstore.event_document import TICKET_EVENTS, chain_is_whole
 from eventstore.failures import OutcomeUnknown
 from eventstore.log import EventStore

@@ -12,20 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.commands.handler import Handler, Submission
-from domain.commands import (
-    AssignTicket,
-    ChangePriority,
+from domain.actors import Actor
+from domain.tickets.assignment import AssignTicket, MoveToGroup
+from domain.tickets.command import Command
+from domain.tickets.conversation import Reply
+from domain.tickets.lifecycle import (
     CloseTicket,
-    Command,
-    MoveToGroup,
-    OpenTicket,
     RateTicket,
     ReopenTicket,
-    Reply,
     ResolveTicket,
     UpdateStatus,
 )
-from domain.events import Actor
+from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import ChangePriority
 from projections.projector.projector import Projector
 from projections.views import dashboard
 from projections.views.counters import Counters

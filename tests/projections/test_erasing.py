@@ -20,10 +20,13 @@ from api.feed.format import Writer
 from api.feed.hub import CutOff, Hub
 from api.people.erasure import Forgetting
 from api.people.store import Persons
-from domain.commands import AddNote, FollowTicket, OpenTicket
+from domain.actors import Actor
 from domain.errors import HistoryError, PersonGone
-from domain.events import ERASED, Actor
-from domain.persons import ErasePerson, ErasureCompleted, KeyDestroyed, PersonErased, decode, erase
+from domain.people import ErasePerson, ErasureCompleted, KeyDestroyed, PersonErased, decode, erase
+from domain.tickets.assignment import FollowTicket
+from domain.tickets.conversation import AddNote
+from domain.tickets.opening import OpenTicket
+from domain.values import ERASED
 from eventstore.archive import Summing, lines
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore

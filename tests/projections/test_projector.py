@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import NetworkTimeout
 
-from domain.events import SlaTargets
-from domain.sla import SlaClock
-from domain.ticket import Attachment, Link, Rating, Ticket
+from domain.sla import SlaClock, SlaTargets
+from domain.tickets.ticket import Attachment, Link, Rating, Ticket
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore, Recorded, stream_order

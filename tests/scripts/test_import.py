@@ -15,17 +15,13 @@ import httpx
 import pytest
 
 from api.commands.handler import Handler, Submission
-from domain.commands import (
-    AddNote,
-    AssignTicket,
-    ChangeRequester,
-    CloseTicket,
-    Command,
-    OpenTicket,
-    Reply,
-    ResolveTicket,
-)
-from domain.events import Actor
+from domain.actors import Actor
+from domain.tickets.assignment import AssignTicket
+from domain.tickets.command import Command
+from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.details import ChangeRequester
+from domain.tickets.lifecycle import CloseTicket, ResolveTicket
+from domain.tickets.opening import OpenTicket
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys

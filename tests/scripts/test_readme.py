@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from api.settings import Settings
-from domain.commands import COMMANDS
+from domain.tickets import COMMANDS
 from scripts.soak.patience import patience
 from tests.scripts.test_import import environment, script
 

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from domain.events import Actor, EventData
+from domain.actors import Actor
+from domain.codec import EventData
 from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference

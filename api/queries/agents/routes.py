@@ -13,8 +13,7 @@ from api.http.routing import Router
 from api.queries.dashboard.routes import Times, times
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
-from domain.events import JsonObject
-from domain.values import Day, Name
+from domain.values import Day, JsonObject, Name
 from eventstore.mongo.driver import Database
 from projections.views import agents, dashboard
 from projections.views.agents import AgentWeeks

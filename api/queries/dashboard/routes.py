@@ -18,8 +18,7 @@ from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Unacceptable
-from domain.events import JsonObject
-from domain.values import Day, NameOrNone
+from domain.values import Day, JsonObject, NameOrNone
 from eventstore.mongo.driver import Database
 from projections.views import dashboard
 from projections.views.counters import Counters, Figures

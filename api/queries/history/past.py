@@ -16,7 +16,7 @@ from uuid import UUID
 
 from api.queries.representations import UNREADABLE
 from domain.errors import NotFound, TicketNotFound
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore
 from eventstore.reading import Read, read_events

@@ -18,9 +18,9 @@ from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import AsOf, Changes
 from api.queries.representations import TicketDetail, Tickets
+from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
-from domain.events import JsonObject, Role
-from domain.values import Moment
+from domain.values import JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
 from projections.replay.generations import By

@@ -23,8 +23,8 @@ from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.watermark import AtLeast, Prefer, Views
 from domain.errors import Forbidden, Unacceptable
-from domain.events import Priority, Status
-from domain.values import Name, NameOrNone, Tag, at_most
+from domain.tickets.ticket import Status
+from domain.values import Name, NameOrNone, Priority, Tag, at_most
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.key_histogram import Key

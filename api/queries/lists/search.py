@@ -20,8 +20,8 @@ from typing import get_args
 from pydantic import TypeAdapter, ValidationError
 
 from domain.errors import Unacceptable
-from domain.events import Priority, Status
-from domain.values import FieldKey, Moment, Tag
+from domain.tickets.ticket import Status
+from domain.values import FieldKey, Moment, Priority, Tag
 from projections.views.filter import (
     BeginsWith,
     Between,

@@ -14,7 +14,7 @@ from api.http.answers import described_headers, json_response
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
 from api.queries.watermark import AtLeast, Prefer, Views
-from domain.events import JsonObject
+from domain.values import JsonObject
 from eventstore.documents import named
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database

@@ -1,0 +1,140 @@
+"""How events are stored and read again.
+
+An event's class name is its stored name, for ever; its fields are its stored data. When a shape
+changes, the class gets a higher `schema` and an upcaster from the former one: stored documents are
+never rewritten (law L10).
+
+Stored data holds text, whole numbers, booleans, null, lists and objects, nothing else: no float and
+no date object, so that the bytes an event is hashed over do not depend on a library's way of
+printing them.
+
+`Words` and `PersonName` mark personal fields. The store keeps each of them sealed, under a key of
+the person it belongs to: what is said on a ticket belongs to the ticket's requester, whoever says
+it, and a name to the person that it names. When that person is erased, `ERASED` is read in its
+place.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Annotated, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from domain.errors import HistoryError, faults_of
+from domain.values import FieldValue, JsonObject
+
+
+class Whose(Enum):
+    """The person that a personal field belongs to: the ticket's requester, or who is named."""
+
+    REQUESTER = "requester"
+    NAMED = "named"
+
+
+Words = Annotated[str, Whose.REQUESTER]
+PersonName = Annotated[str, Whose.NAMED]
+PersonalValue = Annotated[FieldValue, Whose.REQUESTER]
+
+
+class Event:
+    """A fact in the past tense: a frozen dataclass.
+
+    `schema`: the number of the shape that is written today. `upcasters`: the steps from schema 1 to
+    2, from 2 to 3, and so on; each takes a copy of the stored data and returns that of the next.
+    """
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    schema: ClassVar[int] = 1
+    upcasters: ClassVar[tuple[Callable[[JsonObject], JsonObject], ...]] = ()
+
+
+class Personal(NamedTuple):
+    """Where in an event something personal stands (a JSON Pointer), and the person's name."""
+
+    path: str
+    person: str
+
+
+class EventData(NamedTuple):
+    """An event as the store takes it: JSON values only. `personal`: what of it is to be sealed."""
+
+    type: str
+    schema: int
+    data: JsonObject
+    personal: tuple[Personal, ...] = ()
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Codec(Generic[E]):
+    """Encodes and decodes events of some classes."""
+
+    def __init__(self, classes: Iterable[type[E]]) -> None:
+        self._classes = {cls.__name__: cls for cls in classes}
+        # One adapter per type, built once: a discriminated union costs more per event.
+        self._adapters = {name: TypeAdapter(cls) for name, cls in self._classes.items()}
+        self.personal_fields: Mapping[str, Mapping[str, Whose]] = {
+            name: {
+                field: mark
+                for field, hint in get_type_hints(cls, include_extras=True).items()
+                if (mark := _mark(hint)) is not None
+            }
+            for name, cls in self._classes.items()
+        }
+        """The personal fields of each type of event, and whose they are."""
+
+    def encode(self, event: E, requester: str | None = None) -> EventData:
+        """Return the stored form of `event`, on a ticket of `requester`, unless the event itself
+        names the requester.
+        """
+        name = type(event).__name__
+        data: JsonObject = self._adapters[name].dump_python(event, mode="json")
+        owner = data.get("requester", requester)
+        personal = []
+        for field, whose in self.personal_fields[name].items():
+            for path, value in _leaves(f"/data/{field}", data[field]):
+                person = value if whose is Whose.NAMED else owner
+                if not isinstance(person, str):
+                    raise TypeError(f"{name}: whose is {path}?")
+                personal.append(Personal(path, person))
+        return EventData(name, event.schema, data, tuple(personal))
+
+    def decode(self, name: str, schema: int, data: Mapping[str, object]) -> E:
+        """Read a stored event of any schema ever written.
+
+        Raises HistoryError for a type or schema that this code does not know (written by a newer
+        version, or not by Casebook at all) and for data that does not fit its type.
+        """
+        cls = self._classes.get(name)
+        if cls is None:
+            raise HistoryError("unknown_event_type", f"unknown event type {name!r}")
+        if not 1 <= schema <= cls.schema:
+            raise HistoryError("unknown_event_schema", f"unknown schema {schema} of {name}")
+        current = dict(data)
+        for upcast in cls.upcasters[schema - 1 :]:
+            current = upcast(current)
+        try:
+            return self._adapters[name].validate_python(current)
+        except ValidationError as error:
+            raise HistoryError("unreadable_event", f"{name}: {faults_of(error)}") from error
+
+
+def _mark(hint: object) -> Whose | None:
+    """Return the mark of a field of this type; None if it is nothing personal."""
+    found = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Whose)]
+    inner = (_mark(argument) for argument in get_args(hint))
+    return next((mark for mark in (*found, *inner) if mark is not None), None)
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yield the single values of a field with their paths; null and the empty text are none."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{path}/{key}", inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{path}/{index}", inner)
+    elif value is not None and value != "":
+        yield path, value

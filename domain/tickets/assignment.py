@@ -1,0 +1,123 @@
+"""Who works on a ticket, and who follows it."""
+
+from dataclasses import dataclass
+
+from domain.codec import PersonName
+from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
+from domain.tickets.ticket import (
+    TICKET_FOLLOWERS,
+    Ticket,
+    TicketEvent,
+    with_names,
+    without_names,
+)
+from domain.values import Name
+
+
+@dataclass(frozen=True, slots=True)
+class TicketAssigned(TicketEvent):
+    """Takes a new ticket to open."""
+
+    assignee: str
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.start()
+        ticket.assignee = self.assignee
+
+
+class AssignTicket(Command):
+    """Make someone responsible."""
+
+    moves = ways("new", to="open")
+    assignee: Name
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if self.assignee == ticket.assignee:
+            return NOTHING
+        context.desk.check_assignee(self.assignee, ticket.group)
+        return Decision((TicketAssigned(self.assignee),))
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:  # or it could not be resolved
+        return ticket.assignee is None
+
+
+@dataclass(frozen=True, slots=True)
+class TicketUnassigned(TicketEvent):
+    def change(self, ticket: Ticket) -> None:
+        ticket.assignee = None
+
+
+class UnassignTicket(Command):
+    """Take the assignee off."""
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        return NOTHING if ticket.assignee is None else Decision((TicketUnassigned(),))
+
+
+@dataclass(frozen=True, slots=True)
+class TicketMovedToGroup(TicketEvent):
+    group: str | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.group = self.group
+
+
+class MoveToGroup(Command):
+    """Hand the ticket to another group, or to none (null). An assignee who is not known to belong
+    to it is cleared.
+    """
+
+    group: Name | None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if self.group == ticket.group:
+            return NOTHING
+        context.desk.check_group(self.group)
+        moved = TicketMovedToGroup(self.group)
+        if ticket.assignee is None or context.desk.has_member(self.group, ticket.assignee):
+            return Decision((moved,))
+        return Decision((moved, TicketUnassigned()))
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerAdded(TicketEvent):
+    internal = True
+    follower: PersonName
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.followers = with_names(ticket.followers, self.follower)
+
+
+class FollowTicket(Command):
+    """Let someone hear of what becomes of the ticket: oneself, unless somebody is named."""
+
+    follower: Name | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        follower = self.follower or context.actor.id
+        if follower in ticket.followers:
+            return NOTHING
+        require_room("followers", len(ticket.followers) + 1, TICKET_FOLLOWERS)
+        return Decision((FollowerAdded(follower),))
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerRemoved(TicketEvent):
+    internal = True
+    follower: PersonName
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.followers = without_names(ticket.followers, self.follower)
+
+
+class UnfollowTicket(Command):
+    """Stop following: oneself, unless somebody is named."""
+
+    names_are_new = False
+    follower: Name | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        follower = self.follower or context.actor.id
+        if follower not in ticket.followers:
+            return NOTHING
+        return Decision((FollowerRemoved(follower),))

@@ -1,0 +1,197 @@
+"""A ticket's way from open to closed, and what its requester says of the solution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.actors import EVERYONE, Actor
+from domain.codec import Words
+from domain.errors import StateConflict, Unacceptable
+from domain.tickets.command import (
+    NOTHING,
+    UNSOLVED,
+    Command,
+    Context,
+    Decision,
+    closed,
+    require_transition,
+    ways,
+)
+from domain.tickets.ticket import CloseReason, Rating, Status, Ticket, TicketEvent
+from domain.values import Line, Moment, Score, Text
+
+_NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {
+    "new": ("cannot_return_to_new", "nothing returns to new"),
+    "resolved": ("cannot_resolve_by_status", "cannot resolve by status; use resolve"),
+    "closed": ("cannot_close_by_status", "cannot close by status; use close"),
+}
+"""The states that `update_status` never reaches, whatever the ticket's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUpdated(TicketEvent):
+    """To open, pending (waits for the requester) or on_hold (waits for a third party)."""
+
+    status: Status
+    reason: Words | None
+    resume_at: datetime | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.status, ticket.waiting_reason = self.status, self.reason
+        ticket.resume_at = self.resume_at
+
+
+class UpdateStatus(Command):
+    """Say that work goes on (open), or waits for the requester (pending) or others (on_hold), and
+    until when: at `resume_at` it is opened again by itself.
+    """
+
+    moves = {
+        "new": frozenset({"open", "pending", "on_hold"}),
+        "open": frozenset({"pending", "on_hold"}),
+        "pending": frozenset({"open", "on_hold"}),
+        "on_hold": frozenset({"open", "pending"}),
+    }
+    status: Status
+    reason: Line | None = None
+    resume_at: Moment | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if self.status in _NEVER_BY_STATUS:
+            raise Unacceptable(*_NEVER_BY_STATUS[self.status])
+        if self.status == "open" and (self.reason or self.resume_at):
+            raise Unacceptable("open_waits_for_nothing", "open takes neither reason nor resume_at")
+        if self.status != "open" and self.reason is None:
+            raise Unacceptable("needs_reason", f"say in reason what {self.status} waits for")
+        if self.resume_at is not None and self.resume_at <= context.now:
+            raise Unacceptable("resume_at_past", "resume_at must lie in the future")
+        updated = StatusUpdated(self.status, self.reason, self.resume_at)
+        if updated == StatusUpdated(ticket.status, ticket.waiting_reason, ticket.resume_at):
+            return NOTHING
+        if self.status != ticket.status:
+            require_transition(ticket, UpdateStatus, self.status)
+        return Decision((updated,))
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:  # when its wait is over
+        over = ticket.resume_at is not None and ticket.resume_at <= context.now
+        return self.status == "open" and over
+
+
+@dataclass(frozen=True, slots=True)
+class TicketResolved(TicketEvent):
+    resolution: Words
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.enter("resolved")
+        ticket.resolution = self.resolution
+
+
+class ResolveTicket(Command):
+    """Say that the problem is solved, and how."""
+
+    moves = ways("open", "pending", "on_hold", to="resolved")
+    resolution: Text
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if ticket.status == "resolved" and ticket.resolution == self.resolution:
+            return NOTHING
+        if ticket.assignee is None:
+            raise StateConflict("needs_assignee", "a ticket without an assignee cannot be resolved")
+        require_transition(ticket, ResolveTicket, "resolved")
+        if missing := context.desk.missing(ticket.fields, "open", "resolve"):
+            raise StateConflict(
+                "fields_missing", f"set before it is resolved: {', '.join(missing)}"
+            )
+        return Decision((TicketResolved(self.resolution),))
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class TicketReopened(TicketEvent):
+    reason: Words | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.enter("open")
+        ticket.resolution = None
+
+
+class ReopenTicket(Command):
+    """Take a resolved ticket back to open."""
+
+    allowed = EVERYONE
+    moves = ways("resolved", to="open")
+    reason: Line | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        require_transition(ticket, ReopenTicket, "open")
+        return Decision((TicketReopened(self.reason),))
+
+
+@dataclass(frozen=True, slots=True)
+class TicketClosed(TicketEvent):
+    """`reason` is null for a resolved ticket that is closed in the ordinary way."""
+
+    reason: CloseReason | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.enter("closed")
+        ticket.close_reason = self.reason
+
+
+class CloseTicket(Command):
+    """Close a resolved ticket; or one in any state, with the reason why no solution is owed."""
+
+    moves = ways(*UNSOLVED, "resolved", to="closed")
+    taken_when_closed = True
+    reason: CloseReason | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if ticket.status == "closed":
+            if self.reason in (None, ticket.close_reason):
+                return NOTHING
+            raise closed(ticket)
+        if ticket.status != "resolved" and self.reason is None:
+            raise StateConflict(
+                "needs_resolution_or_reason",
+                f"the ticket is {ticket.status}; resolve it first, or give a reason for closing it",
+            )
+        return Decision((TicketClosed(self.reason),))
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRated(TicketEvent):
+    """By the requester, 1 (bad) to 5 (good)."""
+
+    score: int
+    comment: Words | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.rating = Rating(self.score, self.comment)
+
+
+class RateTicket(Command):
+    """Say how well it was solved, from 1 to 5: for the requester, once it is. Taken by closed
+    tickets too.
+    """
+
+    allowed = frozenset({"requester"})
+    taken_when_closed = True
+    score: Score
+    comment: Text | None = None
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if context.actor != Actor(ticket.requester, "requester"):
+            raise Unacceptable("not_the_requester", "only its requester can rate a ticket")
+        if ticket.resolution is None:
+            raise StateConflict("not_resolved", "a ticket is rated once it has been resolved")
+        if ticket.rating == Rating(self.score, self.comment):
+            return NOTHING
+        return Decision((TicketRated(self.score, self.comment),))
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:
+        return ticket.rating is None

@@ -1,0 +1,83 @@
+"""A ticket is opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from domain.actors import EVERYONE
+from domain.codec import PersonalValue, PersonName, Words
+from domain.errors import HistoryError, StateConflict, Unacceptable
+from domain.sla import SlaClock, SlaTargets, without_promise
+from domain.tickets.command import Command, Context, Decision
+from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEvent
+from domain.values import FieldKey, Line, Name, Priority, Tag, TextOrNothing, Value, at_most
+
+
+@dataclass(frozen=True, slots=True)
+class TicketOpened(TicketEvent):
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (without_promise,)
+    subject: Words
+    body: Words
+    requester: PersonName
+    priority: Priority
+    group: str | None
+    tags: tuple[str, ...]
+    fields: Mapping[str, PersonalValue]
+    sla: SlaTargets
+
+    def begin(self, at: datetime) -> Ticket:
+        return Ticket(
+            subject=self.subject,
+            body=self.body,
+            requester=self.requester,
+            priority=self.priority,
+            group=self.group,
+            tags=self.tags,
+            fields=self.fields,
+            sla=SlaClock(targets=self.sla, since=at),
+        )
+
+    def change(self, ticket: Ticket) -> None:
+        raise HistoryError("opened_twice", "a ticket cannot be opened twice")
+
+
+class OpenTicket(Command):
+    """Open a ticket for a requester."""
+
+    allowed = EVERYONE
+    taken_when_closed = True
+    subject: Line
+    requester: Name
+    body: TextOrNothing = ""
+    priority: Priority = "normal"
+    group: Name | None = None
+    tags: Annotated[tuple[Tag, ...], Field(max_length=TICKET_TAGS), at_most(TICKET_TAGS)] = ()
+    fields: Annotated[
+        dict[FieldKey, Value], Field(max_length=TICKET_FIELDS), at_most(TICKET_FIELDS)
+    ] = Field(default_factory=dict)
+
+    def begin(self, context: Context) -> Decision:
+        desk = context.desk
+        desk.check_group(self.group)
+        for key, value in self.fields.items():
+            desk.check_field(key, value)
+        if missing := desk.missing(self.fields, "open"):
+            raise Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
+        opened = TicketOpened(
+            subject=self.subject,
+            body=self.body,
+            requester=self.requester,
+            priority=self.priority,
+            group=self.group,
+            tags=tuple(sorted(set(self.tags))),
+            fields=self.fields,
+            sla=desk.targets(self.priority),
+        )
+        return Decision((opened,))
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        raise StateConflict("ticket_exists", "this ticket has been opened already")

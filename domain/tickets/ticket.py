@@ -1,0 +1,172 @@
+"""The ticket: its state, what an event of it is, and how events are folded into the state.
+
+Pure (law L6): the times come in with the events. Which commands and events there are, and what they
+do, is said by the features, the other modules of this folder.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from domain.codec import Event
+from domain.errors import HistoryError
+from domain.sla import SlaClock
+from domain.states import replace
+from domain.values import FieldValue, Priority
+
+TICKET_TAGS = 50
+TICKET_FIELDS = 100
+TICKET_FOLLOWERS = 100
+TICKET_LINKS = 100
+TICKET_ATTACHMENTS = 100
+"""Bounds of one ticket, so that its view always fits in a document."""
+
+Status = Literal["new", "open", "pending", "on_hold", "resolved", "closed"]
+CloseReason = Literal["duplicate", "spam", "merged", "invalid"]
+Relation = Literal[
+    "blocks",
+    "blocked_by",
+    "duplicates",
+    "duplicated_by",
+    "relates",
+    "parent",
+    "child",
+    "follows_up",
+    "followed_up_by",
+    "merged_into",
+    "merged_from",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A line on a ticket's form: `blocks: B`, `parent: P`, `merged_into: B`."""
+
+    relation: Relation
+    ticket: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that is kept elsewhere."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What the requester thinks of the solution, 1 (bad) to 5 (good)."""
+
+    score: int
+    comment: str | None
+
+
+@dataclass(kw_only=True)
+class Ticket:
+    """What is known of a ticket after a number of its events.
+
+    Its fields are set by the fold alone, and hold values that never change: a copy of the ticket
+    shares them.
+    """
+
+    subject: str
+    body: str
+    requester: str
+    sla: SlaClock
+    status: Status = "new"
+    priority: Priority = "normal"
+    group: str | None = None
+    assignee: str | None = None
+    tags: tuple[str, ...] = ()
+    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    waiting_reason: str | None = None
+    resume_at: datetime | None = None
+    resolution: str | None = None
+    close_reason: CloseReason | None = None
+    followers: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    links: tuple[Link, ...] = ()
+    rating: Rating | None = None
+
+    def enter(self, status: Status) -> None:
+        """Move to a state in which nothing is waited for."""
+        self.status, self.waiting_reason, self.resume_at = status, None, None
+
+    def start(self) -> None:
+        """Take a new ticket to open: an agent works on it."""
+        if self.status == "new":
+            self.status = "open"
+
+    def is_linked(self, relation: Relation, other: UUID | None = None) -> bool:
+        """Say whether there is such a link, to `other` or to any ticket."""
+        return any(
+            link.relation == relation and other in (None, link.ticket) for link in self.links
+        )
+
+
+class TicketEvent(Event, ABC):
+    """A fact of a ticket's life. `internal`: requesters do not see it."""
+
+    __slots__ = ()
+    internal: ClassVar[bool] = False
+
+    @abstractmethod
+    def change(self, ticket: Ticket) -> None:
+        """Change the ticket, in place, to what it is after this event."""
+
+    def begin(self, at: datetime) -> Ticket:
+        """Return the ticket that the event opens. Raises HistoryError if it opens none."""
+        raise HistoryError("not_opened", f"{type(self).__name__} before the ticket was opened")
+
+
+def apply(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
+    """Return the ticket as it is after `event`, which happened at `at` (UTC): `ticket` itself,
+    changed in place, or the new one that is opened.
+
+    Never refuses what `decide` has produced. Raises HistoryError if the first event of a ticket is
+    not its opening, or a later one is. A ticket at which this has raised is of no use any more.
+    """
+    if ticket is None:
+        return event.begin(at)
+    # Time passes, then it happens; then the clock runs on or stands, as the new state wants it.
+    ticket.sla = clock_at(ticket, at)
+    event.change(ticket)
+    ticket.sla = ticket.sla.switched(at, running=_is_our_turn(ticket, at))
+    return ticket
+
+
+def evolve(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
+    """Return what `apply` does, and leave `ticket` as it is."""
+    return apply(None if ticket is None else replace(ticket), event, at)
+
+
+def clock_at(ticket: Ticket, at: datetime) -> SlaClock:
+    """Return the clock as it stands at `at`: a wait that is over has set it going when it was over,
+    even if the ticket has not been opened again yet.
+    """
+    clock = ticket.sla
+    if ticket.resume_at is not None and ticket.resume_at <= at:
+        clock = clock.switched(ticket.resume_at, running=True)
+    return clock.at(at)
+
+
+def _is_our_turn(ticket: Ticket, at: datetime) -> bool:
+    """Say whether the desk is to act, so that the clock runs."""
+    waited_enough = ticket.resume_at is not None and ticket.resume_at <= at
+    return ticket.status in ("new", "open", "on_hold") or waited_enough
+
+
+def with_names(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    """Return the names and some more, each once, in order."""
+    return tuple(sorted({*names, *more}))
+
+
+def without_names(names: tuple[str, ...], *fewer: str) -> tuple[str, ...]:
+    """Return the names but some."""
+    return tuple(name for name in names if name not in fewer)
