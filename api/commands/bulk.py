@@ -31,9 +31,10 @@ from api.commands.routes import (
 )
 from api.http.answers import described_headers, json_response
 from api.http.correlation import CurrentCorrelation
+from api.http.preferences import WAIT_SECONDS
 from api.http.problems import Problem, problem_of, problem_responses, status_of
 from api.http.routing import Router
-from api.queries.watermark import WAIT_SECONDS, Views
+from api.queries.watermark import Views
 from domain.errors import CasebookError
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command

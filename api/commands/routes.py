@@ -21,10 +21,11 @@ from api.access.visibility import Sight, Sights
 from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
 from api.http.answers import described_headers
 from api.http.correlation import CurrentCorrelation
+from api.http.preferences import WAIT_SECONDS, return_preference, wait_seconds
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
-from api.queries.watermark import WAIT_SECONDS, Views, return_preference, wait_seconds
+from api.queries.watermark import Views
 from domain.errors import Unacceptable
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command

@@ -6,28 +6,28 @@ dashboard with `after=<ticket>@<version>` shows that version, or is refused; and
 header `Casebook-Views-Age` how many seconds old it is. With `as_of_view=<name>` it shows views that
 were built as of a time instead, which the header `Casebook-Views-As-Of` then tells.
 
-All who wait in a process share one question: while anyone does, the versions of all awaited tickets
-are asked for together, some times a second.
+All who wait in a process share one question: the versions of all awaited tickets are asked for
+together, some times a second.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, NamedTuple, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 from uuid import UUID
 
-from fastapi import Header
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
 from domain.errors import Refusal, Unacceptable
 from domain.values import at_most
 from eventstore.failures import StoreError, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.request_batcher import Together
+from eventstore.recent import Recent
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.replay.generations import Generation, Generations
@@ -38,28 +38,13 @@ T = TypeVar("T")
 
 AGE_HEADER = "Casebook-Views-Age"
 AS_OF_HEADER = "Casebook-Views-As-Of"
-WAIT_SECONDS = 30
-"""The longest that can be waited; who asks for more waits so long."""
-_WAIT_UNASKED_SECONDS = 2
 _LOOK_SECONDS = 0.02
 _AGE_KEPT_SECONDS = 0.25
 _MOST_AWAITED = 20
 
-Prefer = Annotated[
-    str | None,
-    Header(
-        alias="Prefer",
-        max_length=200,
-        description="`wait=2`: how many seconds to wait for what is asked for with `after` "
-        f"({_WAIT_UNASKED_SECONDS} unless given, at most {WAIT_SECONDS}).",
-    ),
-]
 
-
-class AtLeast(BaseModel):
+class AtLeast(BaseModel, extra="forbid"):
     """How new the answer must be. To be extended by what is asked."""
-
-    model_config = ConfigDict(extra="forbid")
 
     after: Annotated[
         list[str],
@@ -82,7 +67,7 @@ class AtLeast(BaseModel):
     ]
 
     def awaited(self) -> dict[UUID, int]:
-        """Give the tickets of `after`, and the version of each. Raises Unacceptable."""
+        """Return the tickets of `after`, and the version of each. Raises Unacceptable."""
         awaited: dict[UUID, int] = {}
         for ticket_id, version in map(_ticket_and_version, self.after):
             awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
@@ -101,12 +86,6 @@ class ViewsBehind(Refusal):
         )
 
 
-class _Awaited(NamedTuple):
-    ticket_id: UUID
-    version: int
-    seen: asyncio.Future[None]
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """Views to be asked, the headers that say of when they are, and which UTC day that is.
@@ -117,12 +96,11 @@ class Shown:
     headers: Mapping[str, str]
     today: date
     kept: Generation | None
-    _ask: Callable[[Callable[[Database], Awaitable[object]]], Awaitable[object]]
+    _views: "Views"
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the database as it is with these views. Raises StoreUnavailable."""
-        async with answering():
-            return cast("T", await self._ask(question))
+        return await self._views.ask(question, self.kept)
 
 
 class Views:
@@ -132,17 +110,23 @@ class Views:
         self._database = database
         self._generations = Generations(database)
         self._reads = Together(self._any_tickets)
-        self._awaited: set[_Awaited] = set()
-        self._looking: asyncio.Task[None] | None = None
-        self._age: tuple[float, str] | None = None
+        self._versions = Together(self._look)
+        self._age = Recent(self._read_age)
 
-    async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
-        """Ask the database as it is with the views of now. Raises StoreUnavailable."""
+    async def ask(
+        self, question: Callable[[Database], Awaitable[T]], kept: Generation | None = None
+    ) -> T:
+        """Ask the database as it is with the views of now, or with those that are kept.
+
+        Raises StoreUnavailable.
+        """
         async with answering():
+            if kept is not None:
+                return await question(kept.of(self._database))
             return await self._generations.ask(question)
 
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
-        """Give a ticket's read document, of whichever views: the log has what it does not show."""
+        """Return a ticket's document in any views: the log has what it does not show."""
         async with answering():
             return await self._reads.get(ticket_id)
 
@@ -159,12 +143,11 @@ class Views:
         if asked.as_of_view is not None:
             return await self._open_as_of(asked.as_of_view, asked.after)
         seconds = wait_seconds(prefer)
-        if not await self.show(
-            asked.awaited(), _WAIT_UNASKED_SECONDS if seconds is None else seconds
-        ):
+        wait = WAIT_UNASKED_SECONDS if seconds is None else seconds
+        if not await self.show(asked.awaited(), wait):
             raise ViewsBehind
-        headers = {AGE_HEADER: await self._age_told()}
-        return Shown(headers, self._database.clock.now().date(), None, self._generations.ask)
+        headers = {AGE_HEADER: await self._age.get(_AGE_KEPT_SECONDS)}
+        return Shown(headers, self._database.clock.now().date(), None, self)
 
     async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
         if after:
@@ -174,96 +157,48 @@ class Views:
         async with answering():
             built = await self._generations.as_of(name)
 
-        def ask(question: Callable[[Database], Awaitable[T]]) -> Awaitable[T]:
-            return question(built.generation.of(self._database))
-
         headers = {AS_OF_HEADER: built.until.isoformat()}
-        return Shown(headers, built.until.date(), built.generation, ask)
+        return Shown(headers, built.until.date(), built.generation, self)
 
-    async def _age_told(self) -> str:
-        """Give the age in seconds, or `unknown`; told again for a moment without looking."""
-        clock = asyncio.get_running_loop().time
-        if self._age is None or clock() - self._age[0] > _AGE_KEPT_SECONDS:
-            state = await self.ask(lambda shown: Checkpoints(shown).read())
-            age = health.age_seconds(state)
-            self._age = (clock(), "unknown" if age is None else f"{age:.1f}")
-        return self._age[1]
+    async def _read_age(self) -> str:
+        """Return the age in seconds, or `unknown`."""
+        state = await self.ask(lambda shown: Checkpoints(shown).read())
+        age = health.age_seconds(state)
+        return "unknown" if age is None else f"{age:.1f}"
 
     async def show(self, versions: Mapping[UUID, int], seconds: float) -> bool:
         """Wait until the tickets are shown at these versions or later; False if time is up."""
-        if not versions or await self._shows(versions):
-            return True
-        loop = asyncio.get_running_loop()
-        mine = {_Awaited(*wanted, loop.create_future()) for wanted in versions.items()}
-        self._awaited |= mine
-        if self._looking is None:
-            # In no request's context: it looks for many.
-            self._looking = asyncio.create_task(self._look(), context=Context())
-        try:
-            async with asyncio.timeout(seconds):
-                for awaited in mine:
-                    await awaited.seen
-        except TimeoutError:
-            return False
-        finally:
-            self._awaited -= mine
-        return True
-
-    async def _shows(self, versions: Mapping[UUID, int]) -> bool:
+        shown: Mapping[UUID, int] = {}
         with suppress(StoreError):
-            shown = await self._versions(list(versions))
-            return all(shown.get(t, 0) >= version for t, version in versions.items())
+            shown = await self._shown(versions) if versions else {}
+        if all(shown.get(ticket_id, 0) >= version for ticket_id, version in versions.items()):
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(self._until(*wanted) for wanted in versions.items()))
+                return True
         return False
 
-    async def _versions(self, ids: Sequence[UUID]) -> dict[UUID, int]:
+    async def _until(self, ticket_id: UUID, version: int) -> None:
+        shown = 0
+        while shown < version:
+            with suppress(StoreError):
+                shown = await self._versions.get(ticket_id) or 0
+
+    async def _look(self, ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """Return what is shown in a moment: while it passes, others gather."""
+        await asyncio.sleep(_LOOK_SECONDS)
+        return await self._shown(ids)
+
+    async def _shown(self, ids: Collection[UUID]) -> Mapping[UUID, int]:
+        """Return the versions of tickets that are shown."""
+
         async def question(shown: Database) -> dict[UUID, int]:
             reads = shown.collection(tickets.COLLECTION)
-            found = reads.find({"_id": {"$in": ids}}, {"version": 1})
+            found = reads.find({"_id": {"$in": [*ids]}}, {"version": 1})
             return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
 
-        async with answering():
-            return await self._generations.ask(question)
-
-    async def _look(self) -> None:
-        """Ask again and again until nobody waits."""
-        try:
-            while self._awaited:
-                with suppress(StoreError):
-                    await self._tell_those_who_can_see()
-                await asyncio.sleep(_LOOK_SECONDS)
-        finally:
-            self._looking = None
-
-    async def _tell_those_who_can_see(self) -> None:
-        shown = await self._versions(list({awaited.ticket_id for awaited in self._awaited}))
-        for awaited in self._awaited:
-            if shown.get(awaited.ticket_id, 0) >= awaited.version and not awaited.seen.done():
-                awaited.seen.set_result(None)
-
-
-def wait_seconds(prefer: str | None) -> int | None:
-    """Read `wait` from a `Prefer` header (RFC 7240), at most WAIT_SECONDS.
-
-    None if it is not there or makes no sense: preferences that are not understood are ignored.
-    """
-    wait = _preference(prefer, "wait", "[0-9]{1,9}")
-    return None if wait is None else min(int(wait), WAIT_SECONDS)
-
-
-def return_preference(prefer: str | None) -> str | None:
-    """Read `return`: minimal, representation, or None."""
-    return _preference(prefer, "return", "minimal|representation")
-
-
-def _preference(prefer: str | None, name: str, values: str) -> str | None:
-    if prefer is None:
-        return None
-    written = re.compile(rf'\s*{name}\s*=\s*("?)({values})\1\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
-    for preference in prefer.split(","):
-        found = written.fullmatch(preference)
-        if found is not None:
-            return found[2].lower()
-    return None
+        return await self.ask(question)
 
 
 def _ticket_and_version(after: str) -> tuple[UUID, int]:

@@ -12,7 +12,8 @@ from bson.decimal128 import Decimal128
 from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
-from api.queries.watermark import WAIT_SECONDS, Views, wait_seconds
+from api.http.preferences import WAIT_SECONDS, wait_seconds
+from api.queries.watermark import Views
 from domain.tickets import COMMANDS
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
@@ -555,10 +556,10 @@ async def test_nobody_waits_longer_than_he_prefers(database):
 async def test_a_database_that_falls_silent_while_one_waits_fails_nothing(client, monkeypatch):
     """L3, L12: the command has been acknowledged by the log; only its visibility is unknown."""
 
-    async def silent(_):
+    async def silent(*_):
         raise ConnectionFailure("silent")
 
-    monkeypatch.setattr(Views, "_tell_those_who_can_see", silent)
+    monkeypatch.setattr(Generations, "ask", silent)
     answer = await client.post("/tickets", json=OPEN, headers={"Prefer": "wait=1"})
     assert answer.status_code == 201
     assert "preference-applied" not in answer.headers

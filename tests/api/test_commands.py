@@ -9,8 +9,8 @@ import pytest
 from api.app import create_app
 from api.commands.bulk import MOST_TICKETS
 from api.http.correlation import outgoing
+from api.http.preferences import return_preference
 from api.queries.representations import Tickets
-from api.queries.watermark import return_preference
 from domain.tickets import COMMANDS
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore

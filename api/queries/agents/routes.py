@@ -8,10 +8,11 @@ from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from api.http.answers import json_response
+from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.dashboard.routes import Times, times
-from api.queries.watermark import AtLeast, Prefer, Views
+from api.queries.watermark import AtLeast, Views
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, Name
 from eventstore.mongo.driver import Database

@@ -14,9 +14,10 @@ from pydantic import BaseModel, Field
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sights
 from api.http.answers import json_response
+from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
-from api.queries.watermark import AtLeast, Prefer, Views
+from api.queries.watermark import AtLeast, Views
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
 from eventstore.mongo.driver import Database

@@ -15,13 +15,14 @@ from pydantic import BaseModel, Field, TypeAdapter
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sights
 from api.http.answers import as_json, described_headers, json_response, next_link
+from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Position, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
-from api.queries.watermark import AtLeast, Prefer, Views
+from api.queries.watermark import AtLeast, Views
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag, at_most

@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
 from api.http.answers import described_headers, json_response
+from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
-from api.queries.watermark import AtLeast, Prefer, Views
+from api.queries.watermark import AtLeast, Views
 from domain.values import JsonObject
 from eventstore.documents import named
 from eventstore.failures import answering
