@@ -4,13 +4,13 @@ A single ticket is its read document with the events behind it folded in by the 
 it always shows every acknowledged change, projector or none (law L9).
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from api.queries.watermark import Views
 from domain.errors import HistoryError, TicketNotFound
@@ -21,7 +21,7 @@ from eventstore.event_document import from_document
 from eventstore.failures import answering
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import Together
-from eventstore.reading import read_events
+from eventstore.reading import Read, read_events
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
@@ -41,10 +41,8 @@ UNREADABLE = (HistoryError, TypeError, ValueError, AttributeError, LookupError, 
 """What folding makes of values that no event has."""
 
 
-class TicketSummary(BaseModel):
+class TicketSummary(BaseModel, extra="forbid"):
     """A ticket as lists show it. Times are UTC; null until it has come to that."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: UUID
     version: int = Field(description="How many events it has had; its ETag is this in quotes.")
@@ -94,16 +92,13 @@ class TicketDetail(TicketSummary):
 
 
 def present(document: Mapping[str, object]) -> JsonObject:
-    """Give a read document as a client sees it."""
-    shown: JsonObject = {"id": document["_id"]}
-    for name, value in document.items():
-        if name not in _NOT_SHOWN:
-            shown[name] = value
-    return shown
+    """Return a read document as a client sees it."""
+    shown = {name: value for name, value in document.items() if name not in _NOT_SHOWN}
+    return {"id": document["_id"], **shown}
 
 
 def readable(document: Mapping[str, object] | None) -> TicketRead | None:
-    """Read a document, or give None: the log has everything."""
+    """Return what a document holds, or None: the log has everything."""
     try:
         return None if document is None else tickets.from_document(document)
     except (KeyError, ValidationError):
@@ -119,29 +114,24 @@ class Tickets:
         self._heads = Together(partial(store.short_heads, most=_SHORT))
 
     async def current(self, ticket_id: UUID) -> TicketRead:
-        """Give a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
+        """Return a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
         if read is not None:
             async with answering():
                 if await self._is_all(ticket_id, read.version):
                     return read
         after = 0 if read is None else read.version
-        async with aclosing(read_events(self._store, ticket_id, after=after)) as events:
-            async for _, event in events:
-                read = tickets.apply(read, from_document(event))
-        if read is None:
-            raise TicketNotFound
-        return read
+        return await folded(read_events(self._store, ticket_id, after=after), read)
 
     async def _is_all(self, ticket_id: UUID, version: int) -> bool:
-        """Say whether the log has nothing behind a version; False as well if it is dear to ask."""
+        """Return whether the log has nothing behind a version; False if it is dear to ask."""
         if version > _SHORT:
             return False
         head = await self._heads.get(ticket_id)
         return head is not None and head <= version
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
-        """Give a ticket as it is, or was before its first event that cannot be read.
+        """Return a ticket as it is, or was before its first event that cannot be read.
 
         Raises TicketNotFound, StoreUnavailable.
         """
@@ -149,9 +139,27 @@ class Tickets:
             return await self.current(ticket_id)
         read: TicketRead | None = None
         with suppress(*UNREADABLE):
-            async with aclosing(read_events(self._store, ticket_id)) as events:
-                async for _, event in events:
-                    read = tickets.apply(read, from_document(event))
+            async for state in states(read_events(self._store, ticket_id)):
+                read = state
         if read is None:
             raise TicketNotFound
         return read
+
+
+async def states(
+    events: AsyncGenerator[Read, None], read: TicketRead | None = None
+) -> AsyncGenerator[TicketRead, None]:
+    """Yield a ticket after each of its next events, behind a state. Raises HistoryError."""
+    async with aclosing(events):
+        async for _, event in events:
+            read = tickets.apply(read, from_document(event))
+            yield read
+
+
+async def folded(events: AsyncGenerator[Read, None], read: TicketRead | None = None) -> TicketRead:
+    """Return a ticket after its next events. Raises TicketNotFound if it has none, HistoryError."""
+    async for state in states(events, read):
+        read = state
+    if read is None:
+        raise TicketNotFound
+    return read

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from api.queries.representations import UNREADABLE
+from api.queries.representations import UNREADABLE, folded, states
 from domain.errors import NotFound, TicketNotFound
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
@@ -73,7 +73,7 @@ class AsOf(NamedTuple):
 async def until(
     store: EventStore, ticket_id: UUID, as_of: AsOf | None
 ) -> AsyncGenerator[Read, None]:
-    """Give a ticket's events in order, to the last or to the first that is later.
+    """Yield a ticket's events in order, to the last or to the first that is later.
 
     Raises StoreUnavailable.
     """
@@ -85,30 +85,23 @@ async def until(
 
 
 async def as_it_was(store: EventStore, ticket_id: UUID, as_of: AsOf) -> TicketRead:
-    """Fold what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
-    read: TicketRead | None = None
-    async with aclosing(until(store, ticket_id, as_of)) as events:
-        async for _, event in events:
-            read = tickets.apply(read, from_document(event))
-    if read is None:
-        raise TicketNotFound
-    return read
+    """Return what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
+    return await folded(until(store, ticket_id, as_of))
 
 
 async def at_versions(
     store: EventStore, ticket_id: UUID, first: int, last: int | None
 ) -> tuple[TicketRead | None, TicketRead]:
-    """Fold a ticket to two versions, in order; before the first event it is None, `last` None: now.
+    """Return a ticket at two versions, in order: None before its first event. `last`: None for now.
 
     Raises TicketNotFound, VersionNotReached, StoreUnavailable, HistoryError.
     """
     read: TicketRead | None = None
     then: TicketRead | None = None
-    async with aclosing(read_events(store, ticket_id, upto=last)) as events:
-        async for _, event in events:
-            read = tickets.apply(read, from_document(event))
-            if read.version == first:
-                then = read
+    async for state in states(read_events(store, ticket_id, upto=last)):
+        read = state
+        if read.version == first:
+            then = read
     if read is None:
         raise TicketNotFound
     for wanted in (first, read.version if last is None else last):
@@ -123,11 +116,9 @@ class Changes:
     def __init__(self) -> None:
         self._read: TicketRead | None = None
         self._is_readable = True
-        self._shown: JsonObject | None = None
 
     def skip(self, event: EventDocument) -> None:
         """Fold an event that is not to be told."""
-        self._shown = None
         if self._is_readable:
             try:
                 self._read = tickets.apply(self._read, from_document(event))
@@ -135,25 +126,21 @@ class Changes:
                 self._is_readable = False
 
     def tell(self, event: EventDocument) -> list[JsonObject] | None:
-        """Fold an event, and say what it has changed; None if that cannot be known any more."""
+        """Fold an event, and return what it has changed; None if that cannot be known any more."""
+        before = self._read
+        self.skip(event)
         try:
-            before = fields(self._read) if self._shown is None else self._shown
-            self.skip(event)
-            if not self._is_readable:
-                return None
-            self._shown = fields(self._read)
+            if self._is_readable:
+                return differences(fields(before), fields(self._read))
         except UNREADABLE:
             self._is_readable = False
-            return None
-        return differences(before, self._shown)
+        return None
 
 
 def fields(read: TicketRead | None) -> JsonObject:
-    """Give the fields whose changes are told, as clients see them; none before it was opened."""
-    if read is None:
-        return {}
-    document = tickets.to_document(read)
-    return {name: document[name] for name in FIELDS}
+    """Return the fields whose changes are told, as clients see them; none before it was opened."""
+    values = {} if read is None else tickets.values(read)
+    return {name: values[name] for name in FIELDS if name in values}
 
 
 def differences(before: JsonObject, after: JsonObject) -> list[JsonObject]:

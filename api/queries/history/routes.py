@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
@@ -28,21 +28,9 @@ from projections.views import tickets
 
 PAGE_BYTES = 2**20
 
-_ETAG: Mapping[str, object] = {
-    "ETag": {"description": "The version shown, in quotes.", "schema": {"type": "string"}}
-}
-_LINK: Mapping[str, object] = {
-    "Link": {
-        "description": "`rel=next`: what comes next, if there is more.",
-        "schema": {"type": "string"},
-    }
-}
 
-
-class PastQuery(BaseModel):
+class PastQuery(BaseModel, extra="forbid"):
     """As of when."""
-
-    model_config = ConfigDict(extra="forbid")
 
     as_of: Moment | None = Field(
         default=None, description="As it was at this time: `2026-03-01T12:00:00Z`."
@@ -74,10 +62,8 @@ class TimelineQuery(PastQuery):
     limit: Annotated[int, Field(ge=1, le=1000)] = 200
 
 
-class DiffQuery(BaseModel):
+class DiffQuery(BaseModel, extra="forbid"):
     """Which two versions."""
-
-    model_config = ConfigDict(extra="forbid")
 
     from_: Annotated[
         int, Field(alias="from", ge=0, lt=2**31, description="0: before it was opened.")
@@ -87,48 +73,38 @@ class DiffQuery(BaseModel):
     )
 
 
-class EventActor(BaseModel):
+class EventActor(BaseModel, extra="forbid"):
     """Who did it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str
     role: Role
 
 
-class EventCommand(BaseModel):
+class EventCommand(BaseModel, extra="forbid"):
     """The command an event came of: its idempotency key, or the id it was given."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str
     fingerprint: str = Field(description="Tells the command's content from another's.")
 
 
-class SealedPart(BaseModel):
+class SealedPart(BaseModel, extra="forbid"):
     """Something personal, as it is stored."""
-
-    model_config = ConfigDict(extra="forbid")
 
     path: str = Field(description="Where in the event: a JSON Pointer.")
     person: UUID = Field(description="Whose it is.")
     text: str = Field(description="Encrypted under that person's key; see docs/personal-data.md.")
 
 
-class FieldChange(BaseModel):
+class FieldChange(BaseModel, extra="forbid"):
     """A field of the ticket, before and after; null where the ticket was not there yet."""
-
-    model_config = ConfigDict(extra="forbid")
 
     field: str = Field(json_schema_extra={"enum": list(past.FIELDS)})
     before: object
     after: object
 
 
-class TimelineEvent(BaseModel):
+class TimelineEvent(BaseModel, extra="forbid"):
     """An event as it is stored, and what it changed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: UUID
     version: int
@@ -151,19 +127,15 @@ class TimelineEvent(BaseModel):
     )
 
 
-class DamagedEvent(BaseModel):
+class DamagedEvent(BaseModel, extra="allow"):
     """What is stored in an event's place and is none any more: shown as it is."""
-
-    model_config = ConfigDict(extra="allow")
 
     version: object
     changes: list[FieldChange] | None
 
 
-class Timeline(BaseModel):
+class Timeline(BaseModel, extra="forbid"):
     """A ticket's events, or some of them, in order."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ticket_id: UUID
     chain: Literal["whole", "broken"] = Field(
@@ -172,10 +144,8 @@ class Timeline(BaseModel):
     events: list[TimelineEvent | DamagedEvent]
 
 
-class Diff(BaseModel):
+class Diff(BaseModel, extra="forbid", populate_by_name=True):
     """What differs between two versions of a ticket."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     ticket_id: UUID
     from_: int = Field(alias="from", description="0: before it was opened.")
@@ -197,7 +167,10 @@ def router(
     @routes.get(
         "/tickets/{ticket_id}",
         response_model=TicketDetail,
-        responses={200: {"headers": _ETAG}, **problem_responses(404, 422, 503)},
+        responses={
+            200: {"headers": _header("ETag", "The version shown, in quotes.")},
+            **problem_responses(404, 422, 503),
+        },
     )
     async def show_ticket(
         ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
@@ -230,7 +203,10 @@ def router(
     @routes.get(
         "/tickets/{ticket_id}/timeline",
         response_model=Timeline,
-        responses={200: {"headers": _LINK}, **problem_responses(404, 422, 503)},
+        responses={
+            200: {"headers": _header("Link", "`rel=next`: what comes next, if there is more.")},
+            **problem_responses(404, 422, 503),
+        },
     )
     async def show_timeline(
         request: Request,
@@ -303,8 +279,12 @@ def router(
     return routes
 
 
+def _header(name: str, description: str) -> dict[str, object]:
+    return {name: {"description": description, "schema": {"type": "string"}}}
+
+
 def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
-    """Give an event as clients see it: hashes in hexadecimal, and its id by that name.
+    """Return an event as clients see it: hashes in hexadecimal, and its id by that name.
 
     `event` is the stored one, opened. What is sealed in it is told as well: the hash is over that.
     """
