@@ -1,4 +1,4 @@
-"""What somebody sees: which tickets, and how much of them.
+"""The visibility policy: which tickets a principal sees, and how much of them.
 
 Requesters see their own tickets, and nothing that is internal: no notes, no missed promises, no
 followers, and no other tickets that theirs has to do with. Agents see the tickets of the groups
@@ -6,13 +6,12 @@ that the desk's set-up puts them into, those of no group yet, and those that the
 follow or have opened for themselves; on a desk without groups, all. Supervisors and auditors see
 all.
 
-What somebody does not see is not there for them: 404, whatever they ask of it. Pure but for
-`Sights`, which looks groups up: in a set-up that may be some seconds old.
+A ticket that a principal does not see does not exist for them: 404, whatever they ask of it. Pure
+but for `Sights`, which looks groups up: in a set-up that may be some seconds old.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 from api.access.rights import Principal, Unseen
@@ -32,6 +31,7 @@ from domain.tickets.relations import (
     TicketMergedInto,
     TicketUnlinked,
 )
+from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from projections.views.filter import AnyOf, Filter, Is, all_of
 
@@ -50,19 +50,6 @@ INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "follower
 _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
 
 
-class Seen(Protocol):
-    """What of a ticket decides who sees it."""
-
-    @property
-    def requester(self) -> str: ...
-    @property
-    def group(self) -> str | None: ...
-    @property
-    def assignee(self) -> str | None: ...
-    @property
-    def followers(self) -> Sequence[str]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What one principal sees. `groups`: whose tickets, for an agent; None: all there are."""
@@ -76,52 +63,49 @@ class Sight:
 
     @property
     def is_of_all(self) -> bool:
-        """Say whether all tickets are seen, as they are and as they were."""
+        """Return whether all tickets are seen, as they are and as they were."""
         return not self.is_of_requester and self.groups is None
 
-    def sees(self, ticket: Seen) -> bool:
-        """Say whether a ticket is there."""
-        own = self.principal.id
+    @property
+    def tickets(self) -> Filter:
+        """Return which tickets are seen."""
+        own = (self.principal.id,)
         if self.is_of_requester:
-            return ticket.requester == own
-        return (
-            self.groups is None
-            or ticket.group is None
-            or ticket.group in self.groups
-            or own in (ticket.assignee, ticket.requester)
-            or own in ticket.followers
-        )
+            return all_of(Is("requester", own))
+        if self.groups is None:
+            return Filter()
+        terms = [Is(name, own) for name in ("assignee", "requester", "followers")]
+        terms.append(Is("group", (None, *sorted(self.groups))))
+        return all_of(AnyOf(tuple(all_of(term) for term in terms)))
 
-    def require(self, ticket: Seen) -> None:
-        """Raise Unseen unless a ticket is there."""
+    def sees(self, ticket: Ticket) -> bool:
+        """Return whether a ticket is seen."""
+        seen = self.tickets
+        return seen.matches({name: getattr(ticket, name) for name in seen.fields()})
+
+    def require(self, ticket: Ticket) -> None:
+        """Raise Unseen unless a ticket is seen."""
         if not self.sees(ticket):
             raise Unseen
 
     def within(self, asked: Filter) -> Filter:
-        """Return a filter for those tickets that are there: the same as `sees`.
+        """Return a filter for those tickets that are seen.
 
         Raises Forbidden for a filter that would tell of what is internal.
         """
-        own = self.principal.id
-        if self.is_of_requester:
-            if not _NOT_ASKED_BY_REQUESTERS.isdisjoint(asked.fields()):
-                raise Forbidden("notes and promises are not for requesters to ask for")
-            return all_of(Is("requester", (own,))) & asked  # first: what is read goes by it
-        if self.groups is None:
-            return asked
-        of_groups = Is("group", (None, *sorted(self.groups)))
-        named = (Is(name, (own,)) for name in ("assignee", "requester", "followers"))
-        return asked & all_of(AnyOf(tuple(all_of(term) for term in (of_groups, *named))))
+        if self.is_of_requester and not _NOT_ASKED_BY_REQUESTERS.isdisjoint(asked.fields()):
+            raise Forbidden("notes and promises are not for requesters to ask for")
+        return self.tickets & asked  # in this order: requesters' lists are read by the first term
 
     def present(self, document: Mapping[str, object]) -> JsonObject:
-        """Give a read document as it is shown."""
+        """Return a read document as it is shown."""
         shown = present(document)
         if self.is_of_requester:
             shown |= dict.fromkeys(INTERNAL_FIELDS)
         return shown
 
     def event(self, told: JsonObject) -> JsonObject:
-        """Give an event of a ticket that is there as it is told."""
+        """Return an event of a ticket that is seen as it is shown."""
         if not self.is_of_requester:
             return told
         # Other people's keys, and other tickets' ids, stand in what an event came of.
@@ -131,23 +115,23 @@ class Sight:
         return told
 
     def is_told(self, event: Mapping[str, object]) -> bool:
-        """Say whether an event of a ticket that is there is told."""
+        """Return whether an event of a ticket that is seen is shown."""
         type_ = event.get("type")  # of a damaged event it may be anything
         return not self.is_of_requester or (isinstance(type_, str) and type_ in PUBLIC_EVENTS)
 
     def changes(self, changes: list[JsonObject]) -> list[JsonObject]:
-        """Give of some changes those that are told."""
+        """Return those of some changes that are shown."""
         if not self.is_of_requester:
             return changes
         return [change for change in changes if change["field"] not in INTERNAL_FIELDS]
 
     def check_group(self, group: str | None) -> None:
-        """Raise Forbidden for figures of a group whose tickets are not there; None: of all."""
+        """Raise Forbidden for figures of a group whose tickets are not seen; None: of all."""
         if self.groups is not None and (group is None or group not in {*self.groups, ""}):
             raise Forbidden("ask for one of your groups: ?group=<name>, or ?group= for none")
 
     def check(self, command: Command) -> None:
-        """Raise Forbidden for a command that says what is not for them to say."""
+        """Raise Forbidden for a command with content that the principal's role does not allow."""
         if (
             self.is_of_requester
             and isinstance(command, OpenTicket)
@@ -157,14 +141,14 @@ class Sight:
 
 
 class Sights:
-    """Knows what everybody sees."""
+    """Finds out what principals see."""
 
     def __init__(self, desks: DeskSource, current_tickets: Tickets) -> None:
         self._desks = desks
         self._tickets = current_tickets
 
     async def of(self, principal: Principal) -> Sight:
-        """Give what somebody sees. Raises StoreUnavailable."""
+        """Return what a principal sees. Raises StoreUnavailable."""
         if principal.role != "agent":
             return Sight(principal)
         groups = (await self._desks.current()).groups
@@ -174,17 +158,17 @@ class Sights:
         return Sight(principal, frozenset(own))
 
     async def require(self, sight: Sight, ticket_id: UUID) -> None:
-        """Raise Unseen for a ticket that is not there, as it is now; TicketNotFound,
+        """Raise Unseen for a ticket that is not seen as it is now; TicketNotFound,
         StoreUnavailable.
         """
         if not sight.is_of_all:
             sight.require((await self._tickets.readable(ticket_id)).ticket)
 
     async def asking(self, principal: Principal, asked: AtLeast) -> Sight:
-        """Give what somebody sees who asks this of the views.
+        """Return what a principal sees who asks this of the views.
 
-        Raises Unseen if they wait for a ticket that is not there for them, Forbidden if they ask
-        for the past, in which it was another's: and what `require` does.
+        Raises Unseen if they wait for a ticket that they do not see, Forbidden if they ask for the
+        past, in which it was another's; and what `require` raises.
         """
         sight = await self.of(principal)
         if not sight.is_of_all:
