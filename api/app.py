@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from api.access import keys
 from api.access import routes as access_routes
 from api.access.access_log import AccessLog
-from api.access.authentication import Access, Gate
+from api.access.authentication import Access
 from api.access.tokens import Tokens
 from api.access.visibility import Sights
 from api.commands import bulk
@@ -23,17 +25,12 @@ from api.desk import routes as desk
 from api.desk.store import Desks
 from api.feed import routes as feed
 from api.feed.feeds import Feeds
-from api.http import problems
-from api.http.answer_headers import AnswerHeaders
-from api.http.bodies import Bodies
-from api.http.correlation import Correlation
 from api.http.openapi import Application
-from api.http.replaced import Replaced
+from api.http.pipeline import Pipeline
+from api.http.problems import to_response
 from api.http.routing import Route
-from api.http.shedding import Shedding
 from api.operations import metrics
 from api.operations import routes as health
-from api.operations.metrics import Measuring
 from api.people import routes as persons
 from api.people.erasure import Forgetting
 from api.queries.agents import routes as agents
@@ -167,18 +164,17 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,  # it and its pages are the console's: theirs load scripts from elsewhere
+        exception_handlers={HTTPException: _problem, RequestValidationError: _problem},
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
     )
     app.router.route_class = Route
-    problems.install(app)
-    app.add_middleware(Replaced, identity=database.identity)  # innermost
-    app.add_middleware(Bodies)
-    app.add_middleware(Gate, access=access)
-    app.add_middleware(Shedding)
-    app.add_middleware(problems.Unexpected)
-    app.add_middleware(Measuring, log_all=log_requests)
-    app.add_middleware(Correlation)
-    app.add_middleware(AnswerHeaders)
+    app.add_middleware(
+        Pipeline,
+        routes=app.routes,
+        access=access,
+        identity=database.identity,
+        log_all=log_requests,
+    )
     desks, views = Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     sights = Sights(desks, tickets)
@@ -202,6 +198,11 @@ def create_app(
     ):
         app.router.routes.extend(router.routes)
     return app
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    """Answer where no route is found."""
+    return to_response(error)
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:

@@ -1,8 +1,8 @@
-"""The gate: who asks is known, or gets nothing; and nobody asks too often.
+"""Authentication: a request's caller is known, or gets nothing; and nobody asks too often.
 
-Every request but those for `OPEN_PATHS` shows a key or a token in `Authorization: Bearer`. `Gate`
-finds out whose it is before anything of the request is read; `Authorisation` holds it to `RIGHTS`
-once the route is known. Both keep the access log.
+Every request but those for `OPEN_PATHS` shows a key or a token in `Authorization: Bearer`. `Access`
+finds out whose it is before anything of the request is read, and holds the request to `RIGHTS` once
+its route is known. Both are put into the access log.
 
 Each key, or principal by token, may ask so many times a second or minute in each process, and each
 principal so many things at once; an address that shows what nobody has is put off in the same way,
@@ -13,15 +13,13 @@ import math
 import time
 from collections import Counter
 from contextlib import suppress
-from http import HTTPStatus
 
 import limits
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter as Metric
 from starlette.datastructures import Headers
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from api.access.access_log import AccessLog, Asking, Outcome
 from api.access.keys import PREFIX, Keys
@@ -30,12 +28,9 @@ from api.access.rights import (
     Right,
     TooManyRequests,
     Unauthenticated,
-    Unseen,
-    is_open,
 )
 from api.access.shares import network_of
-from api.access.tokens import Tokens, TokensUncheckable
-from api.http.problems import answer_to
+from api.access.tokens import Tokens
 from domain.errors import Forbidden, PersonGone
 from eventstore.failures import StoreUnavailable, answering
 
@@ -89,6 +84,23 @@ class Access:
         return self.keys.is_kept(shown) or (
             self._tokens is not None and self._tokens.is_kept(shown)
         )
+
+    async def admit(self, scope: Scope) -> Principal:
+        """Return who sends a request, which is under way until its `end`.
+
+        Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
+        """
+        shown, address = Headers(scope=scope).get("authorization"), _from(scope)
+        try:
+            if not self.is_known(shown):  # to find out costs
+                await self.check_address(address)
+            who = await self.identify(shown)
+        except Unauthenticated as error:
+            await self.count_failure(address)  # what is not recorded is bounded as well
+            await self.note("unknown", scope, error.who)
+            raise
+        await self.begin(who)
+        return who
 
     async def begin(self, who: Principal) -> None:
         """Count a request, and that it is under way until its `end`. Raises TooManyRequests."""
@@ -149,53 +161,3 @@ def _whose(who: Principal) -> str:
 def _from(scope: Scope) -> str:
     """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
     return f"at {network_of(Asking.of(scope).address)}"
-
-
-class Gate:
-    """Lets in whom it knows, and who does not ask too often."""
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
-        self._access = access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"]):
-            await self._app(scope, receive, send)
-            return
-        shown = Headers(scope=scope).get("authorization")
-        try:
-            if not self._access.is_known(shown):  # to find out costs
-                await self._access.check_address(_from(scope))
-            who = await self._access.identify(shown)
-            await self._access.begin(who)
-        except Unauthenticated as error:
-            answer = await self._to_a_stranger(scope, error)
-        except (TooManyRequests, StoreUnavailable, TokensUncheckable) as error:
-            answer = answer_to(error)
-        else:
-            try:
-                scope.setdefault("state", {}).update(access=self._access, principal=who)
-                await self._app(scope, receive, self._noting(scope, who, send))
-            finally:
-                self._access.end(who)
-            return
-        await answer(scope, receive, send)
-
-    async def _to_a_stranger(self, scope: Scope, error: Unauthenticated) -> Response:
-        try:
-            await self._access.count_failure(_from(scope))
-        except TooManyRequests as too_many:
-            return answer_to(too_many)  # and what is not recorded is bounded as well
-        await self._access.note("unknown", scope, error.who)
-        return answer_to(error)
-
-    def _noting(self, scope: Scope, who: Principal, send: Send) -> Send:
-        async def noting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] == HTTPStatus.FORBIDDEN:
-                    await self._access.note("denied", scope, who)
-                elif isinstance(scope["state"].get("error"), Unseen):
-                    await self._access.note("unseen", scope, who)
-            await send(message)
-
-        return noting

@@ -2,7 +2,7 @@
 
 `RIGHTS` says it of every route, and a route that is not there is nobody's: adding one means saying
 here whose it is. Which tickets somebody sees, and how much of them, is said in `sight.py`; how one
-is known and let in, in `gate.py`.
+is known and let in, in `authentication.py`.
 
 A role is what somebody does at the desk:
 

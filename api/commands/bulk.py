@@ -16,6 +16,7 @@ from uuid import UUID
 from fastapi import Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
+from api.access.authentication import Access
 from api.access.rights import CurrentPrincipal, Unseen
 from api.access.shares import Shares
 from api.access.visibility import Sights
@@ -166,7 +167,9 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
             outcomes = await asyncio.gather(*map(one, body.tickets))
         finally:
             under_way.give_back(who.share, count)
-        request.state.error = next((o for o in outcomes if isinstance(o, Unseen)), None)
+        if any(isinstance(outcome, Unseen) for outcome in outcomes):
+            access: Access = request.state.access
+            await access.note("unseen", request.scope, who)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         failed = sum(
             isinstance(outcome, CasebookError)

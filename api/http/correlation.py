@@ -11,10 +11,8 @@ import secrets
 from collections.abc import Iterable
 from typing import Annotated
 
-import structlog
 from fastapi import Depends, Request
 from opentelemetry import trace
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
 from domain.values import JsonObject
@@ -34,33 +32,12 @@ def outgoing(correlation_id: str | None) -> dict[str, str]:
     return {HEADER: correlation_id, **parent}
 
 
-class Correlation:
-    """Finds each request's correlation id and puts it into the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        found = _found(scope["headers"])
-        scope.setdefault("state", {})["correlation_id"] = found
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (_HEADER, found.encode("latin-1"))]
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(correlation_id=found):
-            await self._app(scope, receive, named)
-
-
 def _is_taken(given: str) -> bool:
     return given.isascii() and given.isprintable() and 0 < len(given) <= _MOST_CHARACTERS
 
 
-def _found(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the correlation id that a request's headers name, or a new one."""
     given = parent = ""
     for name, value in headers:
         if name == _HEADER and not given:
@@ -70,10 +47,10 @@ def _found(headers: Iterable[tuple[bytes, bytes]]) -> str:
     if _is_taken(given):
         return given
     own = trace.get_current_span().get_span_context()
-    if own.is_valid:  # of a trace that this server is told to take part in, or to begin
+    if own.is_valid:  # of a trace that this server takes part in, or begins
         return trace.format_trace_id(own.trace_id)
-    told = _TRACEPARENT.fullmatch(parent)
-    return str(uuid7()) if told is None else told[1]
+    trace_id = _TRACEPARENT.fullmatch(parent)
+    return str(uuid7()) if trace_id is None else trace_id[1]
 
 
 def correlation_id(request: Request) -> str:

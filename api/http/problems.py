@@ -10,12 +10,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.answers import described_headers
 from domain.errors import CasebookError, Kind
@@ -43,8 +42,6 @@ _STATUS: Mapping[Kind, HTTPStatus] = {
     "fault": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
-BUSY = ("server_busy", "the server has too much to do; try again")
-_INTERNAL_ERROR = ("internal_error", "the server failed; it has been logged")
 HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
     "bad_json": (
         HTTPStatus.BAD_REQUEST,
@@ -62,8 +59,10 @@ HTTP_PROBLEMS: Mapping[str, tuple[HTTPStatus, str]] = {
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "the body or a parameter is not as it must be; `errors` says where and what",
     ),
-    BUSY[0]: (HTTPStatus.SERVICE_UNAVAILABLE, BUSY[1]),
-    _INTERNAL_ERROR[0]: (HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR[1]),
+    "internal_error": (
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "the server failed; it has been logged",
+    ),
 }
 """The codes of what is no CasebookError."""
 _CODES = {status: code for code, (status, _) in HTTP_PROBLEMS.items()}
@@ -71,6 +70,15 @@ _TITLES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
+
+
+class ServerBusy(CasebookError):
+    """Too much is under way at once: for example in a flood of requests. Nothing was begun."""
+
+    kind = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("server_busy", "the server has too much to do; try again")
 
 
 class Fault(BaseModel, extra="forbid"):
@@ -127,18 +135,6 @@ VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
 """What any question to the views may be answered with, beside what is asked for."""
 
 
-def problem(
-    status: HTTPStatus,
-    code: str,
-    detail: str,
-    errors: Sequence[Fault] = (),
-    *,
-    more_errors: int = 0,
-) -> Response:
-    """Return the response for an error that has no class of Casebook's own."""
-    return _response(_document(status, code, detail, errors, more_errors))
-
-
 def status_of(error: type[CasebookError]) -> HTTPStatus:
     """Return the status that errors of a class are answered with."""
     return _STATUS[error.kind]
@@ -182,74 +178,38 @@ def _response(document: Problem, retry_after_seconds: int | None = None) -> Resp
     return Response(body, document.status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error with a problem document."""
-    app.add_exception_handler(CasebookError, _casebook_error)
-    app.add_exception_handler(PyMongoError, _database_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
+def to_response(error: Exception) -> Response:
+    """Return the response for an error; one that nobody has thought of is logged."""
+    match error:
+        case CasebookError():
+            return _response(problem_of(error), error.retry_after_seconds)
+        case PyMongoError():
+            failure = translated(error)
+            # Another writer was first where none was expected: the same may be tried again.
+            return to_response(
+                StoreUnavailable() if isinstance(failure, VersionConflict) else failure
+            )
+        case RequestValidationError():
+            return _response(_invalid_request(error))
+        case HTTPException():
+            status = HTTPStatus(error.status_code)
+            code = _CODES.get(status, f"http_{status.value}")
+            response = _response(_document(status, code, error.detail))
+            response.headers.update(error.headers or {})
+            return response
+    _log.error("unexpected error", exc_info=error)
+    status, detail = HTTP_PROBLEMS["internal_error"]
+    return _response(_document(status, "internal_error", detail))
 
 
-class Unexpected:
-    """Answers what nobody has thought of, and logs it under the request's correlation id.
-
-    Not as a handler of the application's: that would answer outside all other middleware, and so
-    without that id.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        except Exception as error:
-            if scope["type"] != "http" or started:
-                raise  # too late for an answer: the server ends the connection
-            correlation = scope.get("state", {}).get("correlation_id")
-            _log.error("unexpected error, correlation id %s", correlation, exc_info=error)
-            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, *_INTERNAL_ERROR)
-            await answer(scope, receive, send)
-
-
-def answer_to(error: CasebookError) -> Response:
-    """Return the response for one of Casebook's own errors."""
-    return _response(problem_of(error), error.retry_after_seconds)
-
-
-def _casebook_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, CasebookError):
-        raise TypeError
-    request.state.error = error
-    return answer_to(error)
-
-
-def _database_error(_: Request, error: Exception) -> Response:
-    if not isinstance(error, PyMongoError):
-        raise TypeError
-    failure = translated(error)
-    # Another writer was first where none was expected: the same may be tried again.
-    return answer_to(StoreUnavailable() if isinstance(failure, VersionConflict) else failure)
-
-
-def _invalid_request(_: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise TypeError
+def _invalid_request(error: RequestValidationError) -> Problem:
     found = error.errors()
-    told = found[:MOST_FAULTS]
-    faults = [Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in told]
+    faults = [
+        Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in found[:MOST_FAULTS]
+    ]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
-    more = len(found) - len(told)
-    return problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults, more_errors=more
-    )
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return _document(status, "invalid_request", detail, faults, len(found) - len(faults))
 
 
 def _said(message: object) -> str:
@@ -268,12 +228,3 @@ def _pointer(location: Sequence[str | int]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _POINTER_CHARACTERS else f"{text[:_POINTER_CHARACTERS]}..."
-
-
-def _http_error(_: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise TypeError
-    status = HTTPStatus(error.status_code)
-    response = problem(status, _CODES.get(status, f"http_{status.value}"), error.detail)
-    response.headers.update(error.headers or {})
-    return response

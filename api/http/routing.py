@@ -13,6 +13,7 @@ if an upgrade calls another.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import MISSING, field, make_dataclass
+from http import HTTPStatus
 from inspect import Parameter, signature
 from itertools import chain
 from typing import get_args, get_origin
@@ -21,13 +22,16 @@ from fastapi import APIRouter, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from api.access.authentication import Access
 from api.access.rights import OPEN_PATHS, RIGHTS
+from api.http.bodies import Bodies, Content, most_bytes
 
 Endpoint = Callable[..., Awaitable[Response]]
+_MOST_PARAMETERS = 200  # a list takes some 120
 _DECLARATIONS = (params.Param, params.Depends)
 
 
@@ -45,7 +49,11 @@ class Route(APIRoute):
             if not is_open:
                 access: Access = request.state.access
                 await access.authorise(request.scope, right)
-            return await endpoint(**reader.read(request))
+            if not reader.body_bytes:
+                return await endpoint(**reader.read(request))
+            bodies: Bodies = request.state.bodies
+            async with bodies.read(request, reader.body_bytes) as content:
+                return await endpoint(**reader.read(request, content))
 
         return answer
 
@@ -68,6 +76,8 @@ class Reader:
 
     def __init__(self, endpoint: Endpoint, path: Collection[str]) -> None:
         """`path`: the names of the path's parameters."""
+        self.body_bytes = 0
+        """How large a body may be; 0: none is taken."""
         self._known: dict[str, Callable[[Request], object]] = {}
         self._headers: dict[bytes, str] = {}
         self._query = self._body = ""
@@ -90,7 +100,7 @@ class Reader:
                 case _ if name in path:
                     kind = "path"
                 case _:
-                    self._body = name
+                    self._body, self.body_bytes = name, most_bytes(parameter.annotation)
             self._places[key] = (kind,) if kind in ("query", "body") else (kind, key)
             default = MISSING if parameter.default is Parameter.empty else parameter.default
             found[kind].append((name, parameter.annotation, field(default=default)))
@@ -100,19 +110,22 @@ class Reader:
             make_dataclass("Request", fields, kw_only=True)
         )
 
-    def read(self, request: Request) -> Mapping[str, object]:
+    def read(self, request: Request, content: Content | None = None) -> Mapping[str, object]:
         """Return the arguments of the endpoint. Raises RequestValidationError."""
         given: dict[str, object] = {**request.path_params}
         for name, value in request.scope["headers"]:
             if name in self._headers:
                 given.setdefault(self._headers[name], value.decode("latin-1"))
         if self._query:
+            if request.scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
+                detail = f"a request has at most {_MOST_PARAMETERS} parameters"
+                raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
             query = request.query_params
             given[self._query] = {
                 name: query.getlist(name) if name in self._lists else query[name] for name in query
             }
-        if self._body and request.state.body:
-            given[self._body] = request.state.json
+        if content is not None:
+            given[self._body] = content.value
         try:
             read = self._all.validate_python(given)
         except ValidationError as error:

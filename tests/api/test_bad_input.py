@@ -14,12 +14,14 @@ from tests.callers import ADMIN, REQUESTER, SOMEBODY
 
 
 async def state(database):
-    """Give all that is kept, but for the key that signs cursors and who was not let in."""
+    """Return all that is kept, but for the key that signs cursors, who was not let in, and when
+    this process was last seen.
+    """
     names = sorted(await database.client[database.name].list_collection_names())
     return {
         name: await database.collection(name).find().to_list()
         for name in names
-        if name not in ("secrets", "access_log") and not name.startswith("system.")
+        if name not in ("secrets", "access_log", "processes") and not name.startswith("system.")
     }
 
 

@@ -10,16 +10,19 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import uvicorn
+from fastapi import Request
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access.keys import KeyOrder, Keys
+from api.access.rights import Principal
 from api.app import create_app
 from api.feed import feeds as feed
 from api.http import bodies
 from api.http.bodies import Bodies
-from api.http.shedding import Shedding
+from api.http.pipeline import Pipeline
+from api.http.problems import ServerBusy, to_response
 from api.settings import Settings
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
@@ -248,10 +251,12 @@ def asking(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://casebook")
 
 
-async def test_who_comes_when_too_much_is_under_way_is_told_to_come_again():
+async def test_who_comes_when_too_much_is_under_way_is_told_to_come_again(database):
     """L12: a 503 with Retry-After, and nothing begun."""
     slow = Slow()
-    async with asking(Shedding(slow, most=3)) as one:
+    by = access(database)
+    async with asking(Pipeline(slow, (), by, database.identity, most=3)) as one:
+        one.headers.update(SUPERVISOR)
         under_way = [asyncio.create_task(one.get("/tickets")) for _ in range(3)]
         await until(lambda: asyncio.sleep(0, slow.served == 3))
         late = await one.get("/tickets")
@@ -267,19 +272,27 @@ async def test_who_comes_when_too_much_is_under_way_is_told_to_come_again():
 async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
     """L12"""
     monkeypatch.setattr(bodies, "_MOST_HELD_BYTES", 250)
-    slow, content = Slow(), json.dumps({"body": "x" * 88}).encode()
-    kind = {"Content-Type": "application/json"}
-    async with asking(Bodies(slow)) as one:
+    held = Bodies()
 
-        def post():
-            return one.post("/tickets", content=content, headers=kind)
+    def reading(content):
+        async def receive():
+            return {"type": "http.request", "body": content}
 
-        under_way = [asyncio.create_task(post()) for _ in range(2)]
-        await until(lambda: asyncio.sleep(0, slow.served == 2))
-        is_problem(await post(), 503, "server_busy")
-        slow.go.set()
-        assert [(await task).status_code for task in under_way] == [204] * 2
-        assert (await post()).status_code == 204
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "headers": headers, "state": {"principal": who}}
+        return held.read(Request(scope, receive), 1_000)
+
+    who, content = Principal("sam", "supervisor"), json.dumps({"body": "x" * 88}).encode()
+    async with reading(content) as read, reading(content):
+        assert read.value == {"body": "x" * 88}
+        with pytest.raises(ServerBusy):
+            await reading(content).__aenter__()
+    for _ in range(3):
+        async with reading(content):
+            pass
+    assert held._held.taken == 0
+    answer = to_response(ServerBusy())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 # --- the server itself ----------------------------------------------------------------------------

@@ -82,7 +82,7 @@ async def test_bodies_that_strangers_send_are_not_parsed(database, store, monkey
     def never(_):
         raise AssertionError
 
-    monkeypatch.setattr(bodies, "_checked", never)
+    monkeypatch.setattr(bodies, "read_json", never)
     async with listening(database, store) as (client, *_):
         for path in ("/healthz", "/docs", "/tickets"):
             sent = {"headers": {"Authorization": "", "Content-Type": "application/json"}}

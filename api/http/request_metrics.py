@@ -1,0 +1,64 @@
+"""What is counted and logged of every request.
+
+A line is logged of each request that failed, and of all with `CASEBOOK_LOG_REQUESTS`: with its
+correlation id, like every line that is logged while a request is served.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from http import HTTPStatus
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.types import Scope
+
+from api.access.rights import Principal
+from api.http.paths import kept_path
+
+_REQUESTS = Counter(
+    "casebook_requests", "Requests that were answered.", ["method", "route", "status"]
+)
+_SECONDS = Histogram(
+    "casebook_request_seconds",
+    "From the end of a request's head to its answer's head.",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_requests, _seconds = cache(_REQUESTS.labels), cache(_SECONDS.labels)  # few: paths are of routes
+UNDER_WAY = Gauge("casebook_requests_under_way", "Requests that are being served.")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+_NOWHERE = "none"  # the path is a stranger's, and there may be any number of them
+
+_log = structlog.get_logger(__name__)
+
+
+class RequestLog:
+    """Counts, times and logs requests."""
+
+    def __init__(self, *, log_all: bool) -> None:
+        """`log_all`: those too that did not fail."""
+        self._log_all = log_all
+
+    def note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Note a request that is answered now."""
+        method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
+        if method not in _METHODS:
+            method = _NOWHERE
+        _requests(method, route, status).inc()
+        _seconds(method, route).observe(seconds)
+        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if failed or self._log_all:
+            who = scope["state"].get("principal")
+            noted: Mapping[str, object] = {
+                "method": method,
+                "path": kept_path(scope["path"]),
+                "status": int(status),
+                "milliseconds": round(1000 * seconds, 1),
+                "principal": None if who is None else _named(who),
+            }
+            (_log.warning if failed else _log.info)("request", **noted)
+
+
+def _named(who: Principal) -> str:
+    """Name a caller as a log may: requesters by their key, for a log forgets nobody."""
+    return f"{who.role}:{(who.key or 'token') if who.role == 'requester' else who.id}"
