@@ -20,8 +20,8 @@ from api.access.rights import principal
 from api.access.shares import Shares
 from api.http.json_reader import read_json
 from api.http.problems import ServerBusy
-from domain.tickets.opening import OpenTicket
 from domain.desk import Desk
+from domain.tickets.opening import OpenTicket
 from domain.values import VALUE_CHARACTERS
 
 BODY_SECONDS = 30.0

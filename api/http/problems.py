@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
+from structlog.contextvars import get_contextvars
 
 from api.http.answers import described_headers
 from domain.errors import CasebookError, Kind
@@ -197,7 +198,8 @@ def to_response(error: Exception) -> Response:
             response = _response(_document(status, code, error.detail))
             response.headers.update(error.headers or {})
             return response
-    _log.error("unexpected error", exc_info=error)
+    correlation_id = get_contextvars().get("correlation_id")
+    _log.error("unexpected error, correlation id %s", correlation_id, exc_info=error)
     status, detail = HTTP_PROBLEMS["internal_error"]
     return _response(_document(status, "internal_error", detail))
 
