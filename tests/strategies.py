@@ -1,43 +1,37 @@
 """Random commands, as hypothesis strategies."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from typing import get_args
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from hypothesis import strategies as st
 
 from domain.actors import Actor, Role
 from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
-from domain.sla import SlaTarget
-from domain.tickets.assignment import (
-    AssignTicket,
-    FollowTicket,
-    MoveToGroup,
-    UnassignTicket,
-    UnfollowTicket,
-)
+from domain.tickets import COMMANDS
 from domain.tickets.command import Command
-from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.details import (
-    AddTags,
-    Attach,
-    ChangeRequester,
-    ChangeSubject,
-    RemoveTags,
-    SetField,
+    Tags,
 )
 from domain.tickets.lifecycle import (
-    CloseTicket,
-    RateTicket,
-    ReopenTicket,
-    ResolveTicket,
     UpdateStatus,
 )
 from domain.tickets.opening import OpenTicket
-from domain.tickets.promises import ChangePriority, MarkSlaBreach
-from domain.tickets.relations import LinkRelation, LinkTicket, MergeTicket, UnlinkTicket
-from domain.tickets.ticket import CloseReason, Status
-from domain.values import Priority
+from domain.values import (
+    FieldKey,
+    Line,
+    MediaType,
+    Moment,
+    Name,
+    Priority,
+    Score,
+    Sha256,
+    SizeBytes,
+    Text,
+    TextOrNothing,
+    Value,
+)
 from tests.spec import NOW
 
 # Few values, so that commands meet what others left behind.
@@ -56,58 +50,52 @@ ids = st.sampled_from([UUID(int=n) for n in range(1, 4)])
 priorities = st.sampled_from(get_args(Priority))
 actors = st.builds(Actor, names, st.sampled_from(get_args(Role)))
 
-openings = st.builds(
-    OpenTicket,
-    subject=lines,
-    requester=names,
-    body=texts,
-    priority=priorities,
-    group=st.none() | names,
-    tags=tags,
-    fields=st.dictionaries(keys, st.integers(2, 4)),
+_BY_TYPE = (
+    (Name, names),
+    (Line, lines),
+    (Text, texts),
+    (TextOrNothing, texts),
+    (Tags, tags),
+    (FieldKey, keys),
+    (Value, values),
+    (Moment, times),
+    (UUID, ids),
+    (Score, st.integers(1, 5)),
+    (MediaType, st.just("image/png")),
+    (SizeBytes, st.integers(0, 1)),
+    (Sha256, st.sampled_from(["a" * 64, "b" * 64])),
 )
+
+
+def _of(hint: object) -> st.SearchStrategy[object]:
+    """Values of the type of a command's field."""
+    for known, strategy in _BY_TYPE:
+        if hint == known:
+            return strategy
+    if get_origin(hint) is Literal:
+        return st.sampled_from(get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return st.one_of([_of(part) for part in get_args(hint)])
+    if hint is NoneType:
+        return st.none()
+    raise TypeError(f"say in _BY_TYPE what may be sent as {hint}")
+
+
+def of_command(
+    command: type[Command], **known: st.SearchStrategy[object]
+) -> st.SearchStrategy[Command]:
+    """Commands of a class, with what is said of a field as said, and else by its type."""
+    hints = get_type_hints(command, include_extras=True)
+    fields = {name: known.get(name) or _of(hints[name]) for name in command.model_fields}
+    return st.builds(command, **fields)
+
+
+openings = of_command(OpenTicket, tags=tags, fields=st.dictionaries(keys, st.integers(2, 4)))
 changes: st.SearchStrategy[Command] = st.one_of(
-    st.builds(
-        UpdateStatus,
-        status=st.sampled_from(get_args(Status)),
-        reason=st.none() | lines,
-        resume_at=st.none() | times,
-    ),
-    st.builds(
-        UpdateStatus,
-        status=st.sampled_from(["pending", "on_hold"]),
-        reason=lines,
-        resume_at=st.none() | times,
-    ),
+    # Two that are refused most often, if chance says what belongs together.
+    of_command(UpdateStatus, status=st.sampled_from(["pending", "on_hold"]), reason=lines),
     st.just(UpdateStatus(status="open")),
-    st.builds(ResolveTicket, resolution=texts),
-    st.builds(ReopenTicket, reason=st.none() | lines),
-    st.builds(CloseTicket, reason=st.none() | st.sampled_from(get_args(CloseReason))),
-    st.builds(AssignTicket, assignee=names),
-    st.builds(UnassignTicket),
-    st.builds(MoveToGroup, group=st.none() | names),
-    st.builds(ChangePriority, priority=priorities),
-    st.builds(ChangeSubject, subject=lines),
-    st.builds(Reply, body=texts),
-    st.builds(AddNote, body=texts),
-    st.builds(AddTags, tags=tags),
-    st.builds(RemoveTags, tags=tags),
-    st.builds(SetField, key=keys, value=values),
-    st.builds(ChangeRequester, requester=names),
-    st.builds(FollowTicket, follower=st.none() | names),
-    st.builds(UnfollowTicket, follower=st.none() | names),
-    st.builds(
-        Attach,
-        name=names,
-        media_type=st.just("image/png"),
-        size_bytes=st.integers(0, 1),
-        sha256=st.sampled_from(["a" * 64, "b" * 64]),
-    ),
-    st.builds(LinkTicket, relation=st.sampled_from(get_args(LinkRelation)), ticket=ids),
-    st.builds(UnlinkTicket, relation=st.sampled_from(get_args(LinkRelation)), ticket=ids),
-    st.builds(MergeTicket, into=ids),
-    st.builds(RateTicket, score=st.integers(1, 5), comment=st.none() | texts),
-    st.builds(MarkSlaBreach, target=st.sampled_from(get_args(SlaTarget))),
+    *(of_command(command) for command in COMMANDS.values() if command is not OpenTicket),
 )
 policies = st.builds(
     SlaPolicy,

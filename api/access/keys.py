@@ -37,11 +37,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from api.access.rights import (
     SCOPES,
     Principal,
-    PrincipalRole,
     Scope,
     Unauthenticated,
     is_reserved,
 )
+from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line
 from domain.values import ERASED, JsonObject, Moment, Name, at_most

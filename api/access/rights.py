@@ -21,10 +21,11 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from fastapi import Depends, Request
 
-from domain.actors import Actor
+from domain.actors import EVERYONE, STAFF, Actor, PrincipalRole
 from domain.errors import CasebookError, TicketNotFound
+from domain.tickets import COMMANDS
+from domain.tickets.opening import OpenTicket
 
-PrincipalRole = Literal["requester", "agent", "supervisor", "auditor", "admin"]
 Scope = Literal["read", "write", "feed", "desk", "operate", "keys", "persons"]
 ROLES: tuple[PrincipalRole, ...] = get_args(PrincipalRole)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -117,61 +118,25 @@ class Right(NamedTuple):
     recorded: bool = False
 
 
-_REQUESTER = _Roles(["requester"])
 _SUPERVISOR = _Roles(["supervisor"])
 _AUDITOR = _Roles(["auditor"])
 _ADMIN = _Roles(["admin"])
-_DESK = _Roles(["agent"]) | _SUPERVISOR
-_ALL = _DESK | _REQUESTER
-_READERS = _DESK | _AUDITOR
+_READERS = STAFF | _AUDITOR
 _OVERSEERS = _SUPERVISOR | _AUDITOR
 
-COMMAND_ROLES: Mapping[str, _Roles] = {
-    "open": _ALL,
-    "update_status": _DESK,
-    "resolve": _DESK,
-    "reopen": _ALL,
-    "close": _DESK,
-    "merge": _DESK,
-    "assign": _DESK,
-    "unassign": _DESK,
-    "move_to_group": _DESK,
-    "change_priority": _DESK,
-    "change_subject": _DESK,
-    "change_requester": _DESK,
-    "reply": _ALL,
-    "add_note": _DESK,
-    "add_tags": _DESK,
-    "remove_tags": _DESK,
-    "set_field": _DESK,
-    "follow": _DESK,
-    "unfollow": _DESK,
-    "attach": _ALL,
-    "link": _DESK,
-    "unlink": _DESK,
-    "rate": _REQUESTER,
-    "mark_sla_breach": _DESK,
-}
-
-
-def _command_rights() -> dict[str, Right]:
-    rights = {}
-    for verb, roles in COMMAND_ROLES.items():
-        if verb == "open":
-            rights["POST /tickets"] = Right("write", roles)
-        else:
-            rights[f"POST /tickets/{{ticket_id}}/{verb}"] = Right("write", roles)
-            rights[f"POST /bulk/{verb}"] = Right("write", roles)
-    return rights
-
-
 RIGHTS: Mapping[str, Right] = {
-    **_command_rights(),
-    "GET /me": Right(None, _ALL | _AUDITOR | _ADMIN),
-    "GET /tickets": Right("read", _ALL | _AUDITOR),
-    "GET /tickets/{ticket_id}": Right("read", _ALL | _AUDITOR),
-    "GET /tickets/{ticket_id}/timeline": Right("read", _ALL | _AUDITOR),
-    "GET /tickets/{ticket_id}/diff": Right("read", _ALL | _AUDITOR),
+    "POST /tickets": Right("write", OpenTicket.allowed),
+    **{
+        f"POST /{path}/{verb}": Right("write", command.allowed)
+        for verb, command in COMMANDS.items()
+        if command is not OpenTicket
+        for path in ("tickets/{ticket_id}", "bulk")
+    },
+    "GET /me": Right(None, EVERYONE | _AUDITOR | _ADMIN),
+    "GET /tickets": Right("read", EVERYONE | _AUDITOR),
+    "GET /tickets/{ticket_id}": Right("read", EVERYONE | _AUDITOR),
+    "GET /tickets/{ticket_id}/timeline": Right("read", EVERYONE | _AUDITOR),
+    "GET /tickets/{ticket_id}/diff": Right("read", EVERYONE | _AUDITOR),
     "GET /dashboard": Right("read", _READERS),
     "GET /dashboard/series": Right("read", _READERS),
     "GET /views": Right("read", _READERS),

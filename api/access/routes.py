@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
-from api.access.rights import CurrentPrincipal, PrincipalRole, Scope
+from api.access.rights import CurrentPrincipal, Scope
 from api.http.answers import described_headers, json_response, next_link
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
+from domain.actors import PrincipalRole
 from domain.errors import Forbidden
 from domain.values import JsonObject, Name
 from eventstore.documents import named

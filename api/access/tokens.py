@@ -33,8 +33,9 @@ from pydantic import (
     ValidationError,
 )
 
-from api.access.rights import Principal, PrincipalRole, Unauthenticated, is_reserved
+from api.access.rights import Principal, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback
+from domain.actors import PrincipalRole
 from domain.errors import CasebookError, Unacceptable, faults_of
 from domain.lines import check_line
 from domain.values import Name

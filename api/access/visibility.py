@@ -20,31 +20,16 @@ from api.queries.representations import Tickets, present
 from api.queries.watermark import AtLeast
 from domain.errors import Forbidden
 from domain.tickets import EVENT_TYPES
-from domain.tickets.assignment import FollowerAdded, FollowerRemoved
 from domain.tickets.command import Command
-from domain.tickets.conversation import NoteAdded
 from domain.tickets.opening import OpenTicket
-from domain.tickets.promises import SlaBreached
 from domain.tickets.relations import (
-    TicketLinked,
-    TicketMergedFrom,
     TicketMergedInto,
-    TicketUnlinked,
 )
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from projections.views.filter import AnyOf, Filter, Is, all_of
 
-_INTERNAL_EVENTS = (
-    NoteAdded,
-    SlaBreached,
-    FollowerAdded,
-    FollowerRemoved,
-    TicketLinked,
-    TicketUnlinked,
-    TicketMergedFrom,
-)
-PUBLIC_EVENTS = EVENT_TYPES.keys() - {event.__name__ for event in _INTERNAL_EVENTS}
+PUBLIC_EVENTS = {name for name, event in EVENT_TYPES.items() if not event.internal}
 INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "followers", "links"})
 """Fields of a ticket that are null for requesters, and whose changes they are not told."""
 _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}

@@ -16,7 +16,7 @@ from typing import cast
 
 import orjson
 
-from api.access.rights import PrincipalRole
+from domain.actors import PrincipalRole
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from scripts.console import progress

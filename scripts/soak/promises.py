@@ -12,8 +12,7 @@ from typing import cast
 from uuid import UUID
 
 from api.access.keys import KeyOrder, Keys, new_key
-from api.access.rights import PrincipalRole
-from domain.actors import Actor
+from domain.actors import Actor, PrincipalRole
 from domain.errors import CasebookError
 from domain.tickets.opening import OpenTicket
 from eventstore.event_document import Envelope, chain_is_whole, to_document, utc_now

@@ -15,7 +15,8 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import expect
 
 from api.access.keys import KeyOrder, Keys
-from api.access.rights import PrincipalRole, Scope
+from api.access.rights import Scope
+from domain.actors import PrincipalRole
 from eventstore.event_document import to_document
 from eventstore.mongo.driver import connect
 from scripts.browser import CHROMIUM, chromium
