@@ -86,8 +86,8 @@ def of_command(
 ) -> st.SearchStrategy[Command]:
     """Commands of a class, with what is said of a field as said, and else by its type."""
     hints = get_type_hints(command, include_extras=True)
-    fields = {name: known.get(name) or _of(hints[name]) for name in command.model_fields}
-    return st.builds(command, **fields)
+    by_type = {name: _of(hints[name]) for name in command.model_fields if name not in known}
+    return st.builds(command, **by_type, **known)
 
 
 openings = of_command(OpenTicket, tags=tags, fields=st.dictionaries(keys, st.integers(2, 4)))

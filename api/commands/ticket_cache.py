@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from domain.errors import CasebookError, HistoryError
 from domain.tickets import decode
 from domain.tickets.command import Size
-from domain.tickets.ticket import Ticket, evolve
+from domain.tickets.ticket import Ticket, apply
 from eventstore.event_document import EMPTY, Envelope, Head, from_document
 from eventstore.log import EventStore
 from eventstore.reading import read_events
@@ -70,6 +70,9 @@ class Stream:
 
     def __init__(self, ticket_id: UUID) -> None:
         self.ticket_id = ticket_id
+        self._clear()
+
+    def _clear(self) -> None:
         self.ticket: Ticket | None = None
         self.head: Head = EMPTY
         self.content_bytes = 0
@@ -91,7 +94,9 @@ class Stream:
         return Size(self.head.version, self.content_bytes)
 
     def extend(self, events: Iterable[Envelope]) -> None:
-        """Fold the events that come next. Raises HistoryError."""
+        """Fold the events that come next. Raises HistoryError: the stream is an empty one then, for
+        the ticket may have been changed by half.
+        """
         for envelope in events:
             if envelope.version != self.head.version + 1:
                 raise HistoryError(
@@ -99,9 +104,12 @@ class Stream:
                 ).at(self.ticket_id, envelope.version)
             try:
                 event = decode(*envelope.readable[:3])
-                self.ticket = evolve(self.ticket, event, envelope.occurred_at)
-            except HistoryError as error:
-                raise error.at(self.ticket_id, envelope.version) from error
+                self.ticket = apply(self.ticket, event, envelope.occurred_at)
+            except BaseException as error:
+                self._clear()
+                if isinstance(error, HistoryError):
+                    raise error.at(self.ticket_id, envelope.version) from error
+                raise
             self.head = Head(envelope.version, envelope.hash)
             self.content_bytes += len(orjson.dumps(envelope.data, default=str))
             command = envelope.metadata.command

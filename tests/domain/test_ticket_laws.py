@@ -1,7 +1,8 @@
 """What holds for every ticket, whatever is done to it and to others."""
 
 from contextlib import suppress
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import get_args
 from uuid import UUID, uuid5
@@ -15,6 +16,7 @@ from api.commands.ticket_cache import Stream
 from domain.actors import Actor
 from domain.desk import Desk, SlaPolicy
 from domain.errors import HistoryError, Refusal
+from domain.sla import SlaTargets
 from domain.tickets import COMMANDS, decode, encode
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.command import Command, Context, Decision, decide, lifecycle
@@ -23,7 +25,16 @@ from domain.tickets.lifecycle import CloseTicket, RateTicket, ResolveTicket, Tic
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import MarkSlaBreach
 from domain.tickets.relations import OPPOSITE
-from domain.tickets.ticket import Link, Relation, Status, Ticket, TicketEvent, clock_at, evolve
+from domain.tickets.ticket import (
+    Link,
+    Relation,
+    Status,
+    Ticket,
+    TicketEvent,
+    apply,
+    clock_at,
+    evolve,
+)
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Metadata, chained
 from projections.views import tickets
 from tests.spec import ALICE, NOW, TICKET, folded, opened
@@ -126,7 +137,9 @@ class Tickets(RuleBasedStateMachine):
         for event in events:
             assert decode(*encode(event, "bob")[:3]) == event  # L10
             before = self.tickets.get(ticket_id)
+            kept = deepcopy((before, event))
             after = evolve(before, event, self.now)
+            assert (before, event) == kept  # L6
             assert after != before or isinstance(event, MESSAGES)  # no event is without effect
             self.tickets[ticket_id] = after
             self.streams.setdefault(ticket_id, []).append((event, self.now))
@@ -201,11 +214,11 @@ class Tickets(RuleBasedStateMachine):
 
     @invariant()
     def every_ticket_is_the_fold_of_its_stream(self) -> None:
-        """L6, L7: and a fold of what was stored is the same."""
+        """L6, L7: and a fold of what was stored, in place, is the same."""
         for ticket_id, stream in self.streams.items():
             ticket = None
             for event, at in stream:
-                ticket = evolve(ticket, decode(*encode(event, "bob")[:3]), at)
+                ticket = apply(ticket, decode(*encode(event, "bob")[:3]), at)
             assert ticket == self.tickets[ticket_id]
 
 
@@ -246,6 +259,40 @@ def test_a_history_must_begin_with_the_opening_and_only_once():
     with pytest.raises(HistoryError, match="twice") as again:
         evolve(folded(opened()), opened(), NOW)
     assert again.value.code == "opened_twice"
+
+
+@dataclass(frozen=True, slots=True)
+class Torn(TicketEvent):
+    """Raises when it has changed the ticket by half."""
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.enter("closed")
+        ticket.fields = {**ticket.fields, "floor": 1}
+        raise ArithmeticError
+
+
+@pytest.mark.parametrize("event", [Torn(), opened()])
+def test_a_fold_that_raises_leaves_the_event_and_the_former_state_as_they_were(event):
+    """L6."""
+    ticket = folded(opened(sla=SlaTargets(30, None), fields={"floor": 2}))
+    kept = deepcopy((ticket, event))
+    with pytest.raises((ArithmeticError, HistoryError)):
+        evolve(ticket, event, NOW)
+    assert (ticket, event) == kept
+
+
+def test_a_stream_whose_fold_has_raised_is_read_anew():
+    """L6: what was changed by half is thrown away."""
+    stream = Stream(TICKET)
+    stream.extend(sealed_stream(2))
+    again = encode(opened(), "bob")
+    about = Metadata(ALICE, CommandRef("k", "f"))
+    with pytest.raises(HistoryError):
+        stream.extend(chained(TICKET, stream.head, [again], about, NOW, NOW))
+    assert (stream.ticket, stream.head, stream.content_bytes) == (None, EMPTY, 0)
+    assert stream.done(ALICE.id, "k") is None
+    stream.extend(sealed_stream(2))
+    assert stream.ticket == folded(opened(), NoteAdded("1"), at=NOW)
 
 
 @given(st.permutations(range(4)), st.integers(0, 3))
