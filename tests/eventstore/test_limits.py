@@ -15,7 +15,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from eventstore.mongo.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, make_index
 from scripts.soak.wire import Fate, through, unlimited
-from tests.eventstore.test_store import happened
+from tests.eventstore.test_log import happened
 from tests.projecting import until
 
 pytestmark = pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")

@@ -20,7 +20,7 @@ from tests.api.test_api import is_problem, serving
 from tests.api.test_webhooks import dispatching, hooked, receiving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
 from tests.projecting import caught_up, running, until
-from tests.projections.test_erasing import (  # noqa: F401
+from tests.projections.test_erasure import (  # noqa: F401
     CARLA,
     OF_CARLA,
     OPEN,

@@ -16,7 +16,7 @@ from tests.callers import AGENT, SUPERVISOR
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
 from tests.projecting import caught_up
-from tests.projections.test_erasing import (  # noqa: F401
+from tests.projections.test_erasure import (  # noqa: F401
     CARLA,
     OF_CARLA,
     OPEN,

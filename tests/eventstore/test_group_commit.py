@@ -14,7 +14,7 @@ from eventstore.group_commit import GroupCommit
 from eventstore.log import COLLECTION, EventStore
 from tests.api.test_api import asking
 from tests.callers import access
-from tests.eventstore.test_store import happened
+from tests.eventstore.test_log import happened
 
 
 class Slow:
