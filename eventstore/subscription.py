@@ -147,8 +147,9 @@ class Cuts:
 
 async def present(store: EventStore) -> Position:
     """Return the position behind all that is written now. Raises StoreUnavailable."""
+    at = store.clock.now()  # before the token, for those of others may be a little behind
     with translating():
-        return Position(await store.position(), store.clock.now())
+        return Position(await store.position(), at)
 
 
 async def beginning(store: EventStore) -> Position:

@@ -60,6 +60,7 @@ from eventstore.documents import UnreadableDocument
 from eventstore.failures import StoreUnavailable, describe
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from eventstore.subscription import LateLook
 from projections.projector.projector import member_id
 
 _log = logging.getLogger(__name__)
@@ -380,9 +381,11 @@ class Dispatcher:
         lease_seconds: float = LEASE_SECONDS,
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
+        late: LateLook | None = None,
     ) -> None:
         self._database = database
         self._store = store
+        self._late = late or LateLook()
         self._patience = patience or Patience()
         self._lease_seconds = lease_seconds
         self._resolve = resolve
@@ -410,7 +413,7 @@ class Dispatcher:
 
     async def _work(self, dispatch: Dispatch) -> None:
         news = asyncio.Event()
-        feeder = Feeder(self._database, self._store, dispatch, news)
+        feeder = Feeder(self._database, self._store, dispatch, news, self._late)
         sender = Sender(self._database, self._store, news, self._patience, self._resolve, self._tls)
 
         async def stay() -> None:

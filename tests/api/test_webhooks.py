@@ -20,15 +20,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from api.webhooks import enqueuer as dispatch
 from api.webhooks import sender as sending
 from api.webhooks.sender import Dispatcher, Patience, asked_pause, signature
 from api.webhooks.store import Backfill, Deliveries, Dispatch, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
+from eventstore.subscription import LateLook
 from tests.api.test_api import is_problem, serving
 from tests.callers import REQUESTER, SUPERVISOR
 from tests.projecting import add, open_some, until
+from tests.streams import leaving_out
 
 HASTY = Patience(first_seconds=0.02, longest_seconds=0.1, total_seconds=1.0)
 
@@ -90,8 +91,8 @@ async def receiving(**options):
 
 
 @asynccontextmanager
-async def dispatching(database, patience=HASTY, **options):
-    made = Dispatcher(database, EventStore(database), patience, **options)
+async def dispatching(database, patience=HASTY, store=None, **options):
+    made = Dispatcher(database, store or EventStore(database), patience, **options)
     running = asyncio.create_task(made.run())
     try:
         yield made
@@ -279,18 +280,11 @@ async def test_one_that_dies_is_followed_by_another(database, store, client, rec
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("left_out", [1, 3])
 async def test_what_the_stream_leaves_out_is_told(
-    database, store, client, receiver, monkeypatch, left_out, down
+    database, store, client, receiver, left_out, down
 ):
     """L8: it is not trusted alone, whatever else of a ticket it brings, and after a pause."""
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
-    monkeypatch.setattr(dispatch, "LOOK_BACK", timedelta(seconds=0.3))
+    late = LateLook(0.1, timedelta(seconds=0.2), timedelta(seconds=0.3))
     await hooked(client, receiver)
-    feed = dispatch.Feeder._feed
-
-    async def deaf(self, hooks, batch):
-        await feed(self, hooks, [each for each in batch if each[0]["version"] != left_out])
-
     ids = []
     if down:
         async with dispatching(database):
@@ -298,8 +292,8 @@ async def test_what_the_stream_leaves_out_is_told(
             await arrived(receiver, versions(ids, 1, 2, 3))
         ids += await open_some(store, 1)
         await asyncio.sleep(1.0)
-    monkeypatch.setattr(dispatch.Feeder, "_feed", deaf)
-    async with dispatching(database):
+    leaky = leaving_out(database, lambda event: event["version"] == left_out)
+    async with dispatching(database, store=leaky, late=late):
         ids += await open_some(store, 2)
         await arrived(receiver, versions(ids, 1, 2, 3), in_order=left_out == 3)
 
@@ -338,11 +332,11 @@ async def test_a_stream_that_has_forgotten_loses_nothing(
     watch = EventStore.watch
     lost: list[object] = []
 
-    def forgetful(self, after):
+    def forgetful(self, after, *args):
         if after is not None and not lost:
             lost.append(after)
             raise HistoryLost("gone")
-        return watch(self, after)
+        return watch(self, after, *args)
 
     monkeypatch.setattr(EventStore, "watch", forgetful)
     async with dispatching(database):
@@ -607,22 +601,19 @@ async def looked_through(database, upto):
     return kept and kept.get("looked_at") and kept["looked_at"] > upto
 
 
-async def test_the_only_one_goes_on_from_now_on_after_its_end(
-    database, store, client, receiver, monkeypatch
-):
+async def test_the_only_one_goes_on_from_now_on_after_its_end(database, store, client, receiver):
     """What was recorded meanwhile is not taken for what the stream has left out."""
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(dispatch, "OVERDUE_SECONDS", 0.2)
+    late = LateLook(0.1, timedelta(seconds=0.2))
     path = f"/webhooks/{(await hooked(client, receiver))['id']}"
     receiver.answers = lambda _event: 410
-    async with dispatching(database):
+    async with dispatching(database, late=late):
         await open_some(store, 1)
         await until(lambda: shows(client, path, lambda hook: hook["ended_at"]))
         await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
         await open_some(store, 2)
     seen = receiver.requests
     receiver.answers = lambda _event: 200
-    async with dispatching(database):
+    async with dispatching(database, late=late):
         assert (await client.put(path, json={"url": receiver.url})).status_code == 200
         new = await open_some(store, 1)
         now = await database.server_time()

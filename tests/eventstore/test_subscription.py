@@ -20,6 +20,7 @@ from eventstore.subscription import (
 )
 from scripts.soak.patience import patience
 from tests.projecting import add, open_some
+from tests.streams import leaving_out
 
 SOON = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
 
@@ -40,28 +41,6 @@ async def read(subscription, events):
     return found
 
 
-def leaving_out(left_out):
-    """Make a log whose stream leaves out what `left_out(document)` says."""
-
-    class Leaky(EventStore):
-        @asynccontextmanager
-        async def watch(self, *args):
-            async with super().watch(*args) as whole:
-
-                class Skipping:
-                    @property
-                    def token(_):  # noqa: N805 self is the store
-                        return whole.token
-
-                    async def next(_):  # noqa: N805
-                        change = await whole.next()
-                        return None if change and left_out(change.document) else change
-
-                yield Skipping()
-
-    return Leaky
-
-
 async def test_all_of_the_log_comes_and_then_what_is_written(store):
     """L8: from the beginning, by ticket and version."""
     ids = sorted(await open_some(store, 3))
@@ -75,7 +54,7 @@ async def test_a_consumer_can_stop_anywhere_and_go_on(store, monkeypatch):
     """L8: in the scan, in a gap of the stream, and behind it."""
     monkeypatch.setattr("eventstore.subscription._RANGE_EVENTS", 4)
     ids = sorted(await open_some(store, 3))
-    store = leaving_out(lambda event: event["version"] in (5, 6))(store._database)
+    store = leaving_out(store._database, lambda event: event["version"] in (5, 6))
     log = Subscription(store, await beginning(store))
     found = []
 
@@ -127,7 +106,7 @@ async def test_the_server_finds_a_partition_by_its_bits(store, number):
 
 async def test_what_the_stream_leaves_out_at_the_end_of_a_ticket_is_found_late(store, caplog):
     """L8: nothing comes behind it that would show the gap."""
-    store = leaving_out(lambda event: event["version"] > 1)(store._database)
+    store = leaving_out(store._database, lambda event: event["version"] > 1)
     log = Subscription(store, await present(store), late=SOON)
     [ticket] = await open_some(store, 1)
     assert await read(log, 3) == [(ticket, n) for n in (1, 2, 3)]

@@ -19,7 +19,7 @@ from tests.api.test_api import OPEN, WAIT, is_problem, serving
 from tests.callers import ADMIN, AGENT
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, all_live, caught_up, open_some, running, until
-from tests.projections.test_projector import Deaf
+from tests.streams import leaving_out
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -111,7 +111,7 @@ async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
 ):
     """L8: its stream is silent, its heart beats, and it never counts: the log knows better."""
     monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 1000.0)
-    deaf = Projector(database, Deaf(database))
+    deaf = Projector(database, leaving_out(database, lambda _event: True))
     async with serving(database, project=False) as client, running(deaf):
         await all_live(database)  # a partition that is still being scanned would find it
         await until(partial(ready, client, 200))

@@ -40,8 +40,8 @@ from tests.projecting import (
     until,
     writer,
 )
-from tests.projections.test_projector import Deaf
 from tests.spec import NOW
+from tests.streams import leaving_out
 
 Scenario = Callable[[Database, EventStore], Awaitable[None]]
 DAY = timedelta(days=1)
@@ -163,7 +163,9 @@ async def _crash(database, store, owner, name, *, after):
 
 async def a_stream_brings_nothing(database, store):
     """Whole tickets are missing, and no later event shows it."""
-    async with running(Projector(database, Deaf(database), lease_seconds=0.5)):
+    async with running(
+        Projector(database, leaving_out(database, lambda _event: True), lease_seconds=0.5)
+    ):
         await all_live(database)
         await open_some(store, 3)
         await caught_up(database, store, PATIENCE_SECONDS)
