@@ -90,13 +90,13 @@ class Access:
 
         Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
         """
-        shown, address = Headers(scope=scope).get("authorization"), _from(scope)
+        shown = Headers(scope=scope).get("authorization")
         try:
             if not self.is_known(shown):  # to find out costs
-                await self.check_address(address)
+                await self.check_address(_from(scope))
             who = await self.identify(shown)
         except Unauthenticated as error:
-            await self.count_failure(address)  # what is not recorded is bounded as well
+            await self.count_failure(_from(scope))  # what is not recorded is bounded as well
             await self.note("unknown", scope, error.who)
             raise
         await self.begin(who)
