@@ -76,10 +76,7 @@ def keys_router(keys: Keys) -> Router:
         "",
         status_code=201,
         response_model=KeyMade,
-        responses={
-            201: {"headers": described_headers("Location")},
-            **problem_responses(400, 409, 422, 503),
-        },
+        responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
         """Make a key for somebody, good for no more and no longer than the key or token that is
@@ -92,14 +89,14 @@ def keys_router(keys: Keys) -> Router:
         content = {**_told(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422, 503))
+    @routes.get("", response_model=KeysAnswer, responses=problem_responses(422))
     async def list_keys() -> Response:
         """List all keys, those that are good for nothing any more too."""
         found, unreadable = await keys.all_apart()
         content = {"keys": [_told(key) for key in found], **named(unreadable)}
         return json_response(content, {})
 
-    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
     async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
         """Make a key good for nothing: within five seconds in every process."""
         if asked.with_made:
@@ -164,7 +161,7 @@ def access_log_router(log: AccessLog, database: Database) -> Router:
     @routes.get(
         "/access_log",
         response_model=AccessPage,
-        responses={200: {"headers": described_headers("Link")}, **problem_responses(422, 503)},
+        responses={200: {"headers": described_headers("Link")}},
     )
     async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
         """Show who was let in where it matters, and who was not let in, the last first.

@@ -33,7 +33,7 @@ from api.commands.routes import (
 from api.http.answers import described_headers, json_response
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS
-from api.http.problems import Problem, problem_of, problem_responses, status_of
+from api.http.problems import Problem, problem_of, status_of
 from api.http.routing import Router
 from api.queries.watermark import Views
 from domain.errors import CasebookError
@@ -114,10 +114,7 @@ def router(handler: Handler, views: Views, sights: Sights) -> Router:
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
                 description=f"On up to {MOST_TICKETS} tickets: {getdoc(command)}",
                 response_model=BulkAnswer,
-                responses={
-                    200: {"headers": described_headers("Preference-Applied")},
-                    **problem_responses(400, 422),
-                },
+                responses={200: {"headers": described_headers("Preference-Applied")}},
             )
     return routes
 

@@ -103,7 +103,7 @@ def router(
             path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
             responses: dict[int | str, dict[str, object]] = {
                 201: {"headers": {**headers, **described_headers("Location")}},
-                **problem_responses(400, 409, 422, 503),
+                **problem_responses(409),
             }
         else:
             path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
@@ -111,7 +111,7 @@ def router(
             responses = {
                 200: {"headers": headers},
                 204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
-                **problem_responses(400, 404, 409, 412, 422, 503),
+                **problem_responses(404, 409, 412),
             }
         routes.add_api_route(
             path,

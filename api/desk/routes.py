@@ -41,7 +41,7 @@ def router(desks: Desks) -> Router:
     @routes.get(
         "/desk",
         response_model=DeskAnswer,
-        responses={200: _ETAG, **problem_responses(404, 409, 422, 503)},
+        responses={200: _ETAG, **problem_responses(404, 409)},
     )
     async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
         """Show how the desk is set up: groups, custom fields, SLA policies; or how it was."""
@@ -50,7 +50,7 @@ def router(desks: Desks) -> Router:
     @routes.put(
         "/desk",
         response_model=DeskAnswer,
-        responses={200: _ETAG, **problem_responses(400, 409, 412, 422, 503)},
+        responses={200: _ETAG, **problem_responses(409, 412)},
     )
     async def set_up_desk(desk: Desk, actor: CurrentActor, if_match: IfMatch = None) -> Response:
         """Set the desk up, as a whole. All former set-ups stay to be looked at.

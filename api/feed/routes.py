@@ -22,7 +22,6 @@ from api.access.rights import CurrentPrincipal, Principal
 from api.feed import send_buffer
 from api.feed.feeds import Caller, Feeds, Open
 from api.feed.format import ALIVE
-from api.http.problems import problem_responses
 from api.http.routing import Router
 from domain.tickets import EVENT_TYPES
 from domain.values import at_most
@@ -124,7 +123,6 @@ def router(feeds: Feeds, access: Access) -> Router:
                 "description": "A JSON document a line: an event like `TimelineEvent`, with its "
                 "`ticket_id` and without `changes`; or a `cursor`; or an `error`."
             },
-            **problem_responses(422, 503),
         },
     )
     async def export_events(
@@ -150,7 +148,6 @@ def router(feeds: Feeds, access: Access) -> Router:
         response_class=EventStreamResponse,
         responses={
             200: {"description": "Server-sent events; `id` is a cursor, `data` as in `/events`."},
-            **problem_responses(422, 503),
         },
     )
     async def stream_events(

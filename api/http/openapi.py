@@ -5,9 +5,7 @@ request may be answered and what any with a body, the headers that each request 
 does have, and links from a ticket that was opened to what can be done with it.
 """
 
-from collections.abc import Iterator
-from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
@@ -15,27 +13,30 @@ from pydantic.json_schema import models_json_schema
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http import correlation
 from api.http.problems import Fault, Problem, problem_responses
-from domain.values import JsonObject
-
-_COMPONENTS = "#/components/schemas/{model}"
 
 
 class Application(FastAPI):
     """FastAPI with a document that is right to the last status code."""
 
     def openapi(self) -> dict[str, Any]:
-        """Give the document; made once."""
+        """Return the document; made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = _completed(super().openapi())
+            self.openapi_schema = super().openapi()
+            _complete(self.openapi_schema)
         return self.openapi_schema
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any]) -> None:
+    components = document["components"]
     _, problems = models_json_schema(
-        [(Problem, "serialization"), (Fault, "serialization")], ref_template=_COMPONENTS
+        [(Problem, "serialization"), (Fault, "serialization")],
+        ref_template="#/components/schemas/{model}",
     )
-    document["components"]["schemas"].update(problems["$defs"])
-    document["components"]["securitySchemes"] = {
+    for fastapis_own in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(fastapis_own, None)
+    components["schemas"] |= problems["$defs"]
+    components["parameters"] = correlation.PARAMETERS
+    components["securitySchemes"] = {
         "bearer": {
             "type": "http",
             "scheme": "bearer",
@@ -43,46 +44,37 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         }
     }
     document["security"] = [{"bearer": []}]
-    document["components"]["parameters"] = correlation.PARAMETERS
     of_a_ticket = []
-    for method, path, operation in _operations(document):
-        if _is_of_a_ticket(operation):
-            of_a_ticket.append(cast("str", operation["operationId"]))
-        right = RIGHTS.get(f"{method.upper()} {path}")
-        if right is not None:
-            operation["x-roles"] = sorted(right.roles)
-        parameters = cast("list[JsonObject]", operation.setdefault("parameters", []))
-        parameters += [{"$ref": f"#/components/parameters/{p}"} for p in correlation.PARAMETERS]
-        responses = cast("dict[str, JsonObject]", operation["responses"])
-        if path in OPEN_PATHS:
-            operation["security"] = []
-        else:
-            for status, response in problem_responses(401, 403, 429, 503).items():
-                responses.setdefault(str(status), response)
-        if "requestBody" in operation:
-            for status, response in problem_responses(400, 408, 413, 415).items():
-                responses.setdefault(str(status), response)
-        for response in responses.values():
-            headers = cast("JsonObject", response.setdefault("headers", {}))
-            headers[correlation.HEADER] = {
-                "description": "The request's own, or a new one.",
-                "schema": {"type": "string"},
-            }
-    opened = document["paths"]["/tickets"]["post"]["responses"][str(HTTPStatus.CREATED.value)]
-    opened["links"] = {
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            parameters = operation.setdefault("parameters", [])
+            if any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters):
+                of_a_ticket.append(operation["operationId"])
+            parameters += [{"$ref": f"#/components/parameters/{p}"} for p in correlation.PARAMETERS]
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            else:
+                operation["x-roles"] = sorted(RIGHTS[f"{method.upper()} {path}"].roles)
+            _complete_responses(operation, is_open=path in OPEN_PATHS)
+    document["paths"]["/tickets"]["post"]["responses"]["201"]["links"] = {
         name: {"operationId": name, "parameters": {"ticket_id": "$response.body#/ticket_id"}}
         for name in of_a_ticket
     }
-    return document
 
 
-def _operations(document: JsonObject) -> Iterator[tuple[str, str, JsonObject]]:
-    paths = cast("dict[str, dict[str, JsonObject]]", document["paths"])
-    for path, methods in paths.items():
-        for method, operation in methods.items():
-            yield method, path, operation
-
-
-def _is_of_a_ticket(operation: JsonObject) -> bool:
-    parameters = cast("list[JsonObject]", operation.get("parameters", []))
-    return any((p["in"], p["name"]) == ("path", "ticket_id") for p in parameters)
+def _complete_responses(operation: dict[str, Any], *, is_open: bool) -> None:
+    """Add to the responses of an operation those that many have, as problem documents."""
+    responses = operation["responses"]
+    statuses = [] if is_open else [401, 403, 429, 503]
+    if "requestBody" in operation:
+        statuses += [400, 408, 413, 415]
+    if responses.pop("422", None):  # as FastAPI describes it
+        statuses += [422]
+    for status, response in problem_responses(*statuses).items():
+        responses.setdefault(str(status), response)
+    operation["responses"] = dict(sorted(responses.items()))
+    for response in responses.values():
+        response.setdefault("headers", {})[correlation.HEADER] = {
+            "description": "The request's own, or a new one.",
+            "schema": {"type": "string"},
+        }

@@ -131,7 +131,7 @@ def _described(status: HTTPStatus) -> dict[str, object]:
 
 VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
     200: {"headers": described_headers("Casebook-Views-Age", "Casebook-Views-As-Of")},
-    **problem_responses(404, 409, 412, 422, 503),
+    **problem_responses(404, 409, 412),
 }
 """What any question to the views may be answered with, beside what is asked for."""
 

@@ -231,7 +231,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         report = await health.look(shown)
         return report, await health.lags(shown, report)
 
-    @routes.get("/projections", response_model=ProjectionsAnswer, responses=problem_responses(503))
+    @routes.get("/projections", response_model=ProjectionsAnswer)
     async def show_projections() -> Response:
         """Show how far the views are, by partition, who keeps them so, and what is parked.
 
@@ -265,10 +265,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         "/projections/repairs",
         status_code=202,
         response_model=RepairAsked,
-        responses={
-            202: {"headers": described_headers("Location")},
-            **problem_responses(400, 404, 422, 503),
-        },
+        responses={202: {"headers": described_headers("Location")}, **problem_responses(404)},
     )
     async def repair(asked: Repair) -> Response:
         """Have a ticket's view folded again from its first event: a parked one, or any other.

@@ -84,7 +84,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.post(
         "/persons/find",
         response_model=PersonAnswer,
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def find_person(asked: PersonAsked) -> Response:
         """Find somebody by name, to have the id by which all else is asked for."""
@@ -93,7 +93,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/persons/{person_id}",
         response_model=PersonAnswer,
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def show_person(person_id: UUID) -> Response:
         """Say who it is; or, of somebody who is erased, how far that has come."""
@@ -110,7 +110,7 @@ def router(database: Database, store: EventStore) -> Router:
                 "without `changes`, others' words withheld; `access`, `api_key`, `saved_view`, "
                 "`webhook`; `end` if it is all there is, or `error`."
             },
-            **problem_responses(404, 409, 422, 503),
+            **problem_responses(404, 409),
         },
     )
     async def export_person(person_id: UUID, who: CurrentPrincipal) -> Response:
@@ -128,7 +128,7 @@ def router(database: Database, store: EventStore) -> Router:
         "/persons/{person_id}/erase",
         response_model=PersonAnswer,
         status_code=202,
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal

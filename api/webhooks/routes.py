@@ -239,10 +239,7 @@ def router(database: Database, store: EventStore) -> Router:
         "",
         status_code=201,
         response_model=WebhookMade,
-        responses={
-            201: {"headers": described_headers("Location")},
-            **problem_responses(400, 409, 422, 503),
-        },
+        responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
     )
     async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
         """Have events be sent as they happen, as signed POSTs.
@@ -272,7 +269,7 @@ def router(database: Database, store: EventStore) -> Router:
         content = {**shown(hook, {"pending": 0, "parked": 0}), "secret": hook.secret}
         return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
 
-    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422, 503))
+    @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422))
     async def list_webhooks() -> Response:
         """List all webhooks, with what waits to be sent to each."""
         async with answering():
@@ -283,7 +280,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/{webhook_id}",
         response_model=WebhookAnswer,
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
@@ -294,7 +291,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.put(
         "/{webhook_id}",
         response_model=WebhookChanged,
-        responses=problem_responses(400, 404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
         """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
@@ -321,7 +318,7 @@ def router(database: Database, store: EventStore) -> Router:
             content["secret"] = made
         return json_response(content, {})
 
-    @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404, 422, 503))
+    @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
     async def delete_webhook(webhook_id: UUID) -> Response:
         """Send no more, and forget what was."""
         async with answering():
@@ -331,10 +328,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get(
         "/{webhook_id}/deliveries",
         response_model=DeliveryPage,
-        responses={
-            200: {"headers": described_headers("Link")},
-            **problem_responses(404, 409, 422, 503),
-        },
+        responses={200: {"headers": described_headers("Link")}, **problem_responses(404, 409)},
     )
     async def list_deliveries(
         request: Request,
@@ -361,7 +355,7 @@ def router(database: Database, store: EventStore) -> Router:
         "/{webhook_id}/resume",
         status_code=202,
         response_model=Resumed,
-        responses=problem_responses(404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def resume_webhook(webhook_id: UUID) -> Response:
         """Try now what was parked after too many failures, and what waits after one."""
@@ -374,7 +368,7 @@ def router(database: Database, store: EventStore) -> Router:
         "/{webhook_id}/redeliver",
         status_code=202,
         response_model=WebhookAnswer,
-        responses=problem_responses(400, 404, 409, 422, 503),
+        responses=problem_responses(404, 409),
     )
     async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
         """Send again: one delivery, or everything that was recorded from a time on."""

@@ -169,7 +169,7 @@ def router(
         response_model=TicketDetail,
         responses={
             200: {"headers": _header("ETag", "The version shown, in quotes.")},
-            **problem_responses(404, 422, 503),
+            **problem_responses(404),
         },
     )
     async def show_ticket(
@@ -205,7 +205,7 @@ def router(
         response_model=Timeline,
         responses={
             200: {"headers": _header("Link", "`rel=next`: what comes next, if there is more.")},
-            **problem_responses(404, 422, 503),
+            **problem_responses(404),
         },
     )
     async def show_timeline(
@@ -256,7 +256,7 @@ def router(
     @routes.get(
         "/tickets/{ticket_id}/diff",
         response_model=Diff,
-        responses=problem_responses(404, 422, 503),
+        responses=problem_responses(404),
     )
     async def show_diff(
         ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[DiffQuery, Query()]

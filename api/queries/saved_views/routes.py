@@ -105,7 +105,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
                 "description": "Nothing had the name",
                 "headers": described_headers("Location"),
             },
-            **problem_responses(400, 409, 422, 503),
+            **problem_responses(409),
         },
     )
     async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
@@ -118,7 +118,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 
-    @routes.delete("/{name}", status_code=204, responses=problem_responses(404, 422, 503))
+    @routes.delete("/{name}", status_code=204, responses=problem_responses(404))
     async def delete_view(name: ViewName) -> Response:
         """Forget a saved view. Its tickets are what they were."""
         async with answering():
