@@ -168,7 +168,7 @@ def strictly(kind: Callable[..., T], id_field: str | None = "id") -> Callable[[D
     Each must be of its very type: nothing is taken for a time, say, that only reads like one.
     `id_field` is the document's `_id`. Fields that `kind` does not have are passed over.
     """
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     parameters = inspect.signature(kind).parameters
     fields: dict[str, Any] = {
         name: (hints[name], ... if each.default is inspect.Parameter.empty else each.default)

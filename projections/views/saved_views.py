@@ -25,10 +25,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, NamedTuple, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pymongo import ReturnDocument, UpdateOne
 
 from domain.errors import NotFound, StateConflict
@@ -50,10 +50,8 @@ MOST_VIEWS = 100
 ViewName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
-class TicketFilter(BaseModel):
+class TicketFilter(BaseModel, extra="forbid", frozen=True):
     """Which tickets; all of it must hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Status | None = None
     solved: Annotated[
@@ -83,12 +81,10 @@ def _given(value: T | None) -> tuple[T, ...]:
     return () if value is None else (value,)
 
 
-class _StoredFilter(BaseModel):
+class _StoredFilter(BaseModel, extra="forbid", strict=True):
     """A filter as it is stored: of conditions that are known, or it says nothing; but held to no
     more than their types, for what clients may send has changed and will.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     status: Status | None = None
     solved: bool | None = None
@@ -125,7 +121,7 @@ class SavedView:
 
     name: str
     id: str
-    filter: TicketFilter
+    filter: Annotated[TicketFilter, BeforeValidator(stored_filter)]
     saved_at: datetime
 
 
@@ -143,12 +139,12 @@ class SavedViews:
 
     @staticmethod
     def summed(added: Mapping[str, int]) -> dict[tuple[str, str], int]:
-        """Give the counts that are to be kept, by view id."""
+        """Return the counts that are to be kept, by view id."""
         return {(view, "count"): n for view, n in added.items()}
 
     @staticmethod
     def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
-        """Give the count in one document."""
+        """Return the count in one document."""
         yield (str(document["view"]), "count"), cast("int", document["n"])
 
     def __init__(self, database: Database) -> None:
@@ -221,14 +217,14 @@ class SavedViews:
         await self._counts.delete_many({"view": {"$in": list(ids)}})
 
     async def counts(self) -> Counter[str]:
-        """Give the counts by view id."""
+        """Return the counts by view id."""
         counts: Counter[str] = Counter()
         async for count in self._counts.find():
             counts[str(count["view"])] += cast("int", count["n"])
         return counts
 
     def writes(self, change: Mapping[str, int], shard: int) -> list[Write]:
-        """Give the writes that add a change of counts by view id."""
+        """Return the writes that add a change of counts by view id."""
         return [
             UpdateOne(
                 {"_id": f"{view}/{shard}"},
@@ -253,16 +249,4 @@ def ids_of(documents: Iterable[Document]) -> frozenset[str]:
     return frozenset(id_ for document in documents if isinstance(id_ := document.get("id"), str))
 
 
-class _Stored(NamedTuple):
-    id: str
-    filter: object
-    saved_at: datetime
-
-
-_STORED = strictly(_Stored, id_field=None)
-
-
-def from_document(document: Document) -> SavedView:
-    stored = _STORED(document)
-    filter_ = stored_filter(stored.filter)
-    return SavedView(str(document["_id"]), stored.id, filter_, stored.saved_at)
+from_document = strictly(SavedView, "name")

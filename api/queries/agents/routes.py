@@ -11,9 +11,8 @@ from api.http.answers import json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
-from api.queries.dashboard.routes import Times, times
+from api.queries.dashboard.routes import Times, first_and_last, times
 from api.queries.watermark import AtLeast, Views
-from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, Name
 from eventstore.mongo.driver import Database
 from projections.views import agents, dashboard
@@ -43,16 +42,10 @@ class AgentQuery(AtLeast):
     last: Day | None = Field(default=None, alias="to", description="This week unless given.")
 
     def weeks(self, today: date) -> tuple[date, date]:
-        """Give the first and the last week's Monday. Raises Unacceptable."""
-        try:
-            last = agents.monday(self.last or max(self.first or today, today))
-            first = self.first or last - timedelta(weeks=_DEFAULT_WEEKS - 1)
-            first = agents.monday(first)
-        except OverflowError:
-            first = last = date.max  # a calendar has a beginning
-        if first > last or (last - first).days >= 7 * _MOST_WEEKS or last == date.max:
-            raise Unacceptable("bad_range", f"from..to must be 1 to {_MOST_WEEKS} weeks")
-        return first, last
+        """Return the first and the last week's Monday. Raises Unacceptable."""
+        first = None if self.first is None else agents.monday(self.first)
+        last = agents.monday(self.last or max(self.first or today, today))
+        return first_and_last(first, last, _DEFAULT_WEEKS, _MOST_WEEKS, "weeks")
 
 
 class Work(BaseModel, extra="forbid"):
@@ -146,16 +139,15 @@ def router(views: Views) -> Router:
 
 
 def _done(labels: Mapping[str, int]) -> JsonObject:
+    of = {
+        time: {
+            label.removeprefix(f"{time}_"): n
+            for label, n in labels.items()
+            if label.startswith(f"{time}_")
+        }
+        for time in TIMES
+    }
     return {
         **{name: labels.get(name, 0) for name in _DONE},
-        **{
-            time: times(
-                {
-                    label.removeprefix(f"{time}_"): n
-                    for label, n in labels.items()
-                    if label.startswith(f"{time}_")
-                }
-            )
-            for time in TIMES
-        },
+        **{time: times(labels) for time, labels in of.items()},
     }

@@ -6,7 +6,7 @@ Read from counters alone: no query here looks at a ticket or at an event, whatev
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Literal, get_args
 
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
@@ -23,33 +23,17 @@ from domain.values import Day, JsonObject, NameOrNone
 from eventstore.mongo.driver import Database
 from projections.views import dashboard
 from projections.views.counters import Counters, Figures
-from projections.views.dashboard import STATES, TIMES, Metric
+from projections.views.dashboard import STATES, TIMES, Metric, Time
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 3660
 _ONE_DAY = timedelta(days=1)
 
-Happening = Literal[
-    "created",
-    "resolved",
-    "reopened",
-    "closed",
-    "breached_first_response",
-    "breached_resolution",
-]
+_Breach = Literal["breached_first_response", "breached_resolution"]
+Happening = Literal["created", "resolved", "reopened", "closed", _Breach]
 HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
-SeriesMetric = Literal[
-    "backlog",
-    "status",
-    "priority",
-    "group",
-    "assignee",
-    "sla",
-    "rating",
-    Happening,
-    "first_response",
-    "resolution",
-]
+_Standing = Literal["status", "priority", "group", "assignee", "sla", "rating"]
+SeriesMetric = Literal["backlog", _Standing, Happening, Time]
 Group = Annotated[
     NameOrNone | None, Field(description="This group's tickets only; empty: those of no group.")
 ]
@@ -73,15 +57,23 @@ class SeriesQuery(AtLeast):
     group: Group = None
 
     def days(self, today: date) -> tuple[date, date]:
-        """Give the first and last day. Raises Unacceptable."""
+        """Return the first and last day. Raises Unacceptable."""
         last = self.last or max(self.first or today, today)
-        try:
-            first = self.first or last - timedelta(days=_DEFAULT_DAYS - 1)
-        except OverflowError:
-            first = date.min
-        if not 0 <= (last - first).days < _MOST_DAYS:
-            raise Unacceptable("bad_range", f"from..to must be 1 to {_MOST_DAYS} days")
-        return first, last
+        return first_and_last(self.first, last, _DEFAULT_DAYS, _MOST_DAYS, "days")
+
+
+def first_and_last(
+    first: date | None, last: date, default: int, most: int, unit: Literal["days", "weeks"]
+) -> tuple[date, date]:
+    """Return the ends of a range of so many days or weeks, `default` of them unless `first` is
+    given. Raises Unacceptable.
+    """
+    one = timedelta(**{unit: 1})
+    if first is None:
+        first = last - min(one * (default - 1), last - date.min)
+    if not timedelta() <= last - first < one * most:
+        raise Unacceptable("bad_range", f"from..to must be 1 to {most} {unit}")
+    return first, last
 
 
 class Times(BaseModel, extra="forbid"):
@@ -207,10 +199,15 @@ def router(views: Views, sights: Sights) -> Router:
         first, last = asked.days(opened.today)
         group = _group(asked.group)
         metric: Metric
-        if asked.metric in HAPPENINGS:
-            metric = "happened"
-        else:
-            metric = "priority" if asked.metric == "backlog" else cast("Metric", asked.metric)
+        match asked.metric:
+            case "backlog":
+                metric = "priority"
+            case "status" | "priority" | "group" | "assignee" | "sla" | "rating":
+                metric = asked.metric
+            case "first_response" | "resolution":
+                metric = asked.metric
+            case _:
+                metric = "happened"
 
         async def question(shown: Database) -> tuple[Mapping[str, Counter[str]], Figures]:
             counters = Counters(shown)
@@ -234,7 +231,7 @@ def router(views: Views, sights: Sights) -> Router:
 
 
 def _group(asked: str | None) -> str | None:
-    """Give the group as it is written in counters; None for all."""
+    """Return the group as it is written in counters; None for all."""
     return None if asked is None else dashboard.word(asked or None)
 
 
@@ -273,7 +270,7 @@ def _named(figures: Figures, metric: str) -> dict[str, int]:
 
 
 def _labels(counter: Mapping[str, int]) -> dict[str, int]:
-    """Give the numbers by name, in the order of names; no name at all is written ""."""
+    """Return the numbers by name, in the order of names; no name at all is written ""."""
     named = {dashboard.name(label) or "": n for label, n in counter.items() if n}
     return dict(sorted(named.items()))
 

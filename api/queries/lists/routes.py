@@ -6,7 +6,7 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple, TypeVar, cast
 
 import orjson
 from fastapi import Query, Request, Response
@@ -42,9 +42,13 @@ from projections.views.filter import (
 )
 from projections.views.saved_views import SavedViews, ViewName
 
+T = TypeVar("T")
 _MOST_VALUES = 20
 
 TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
+Several = Annotated[
+    list[T], Field(default_factory=list, max_length=_MOST_VALUES), at_most(_MOST_VALUES)
+]
 FieldText = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}:", max_length=5_100, examples=["floor:3"])
 ]
@@ -65,26 +69,18 @@ class ListQuery(AtLeast):
         "`opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
         examples=["status:open priority>=high printer"],
     )
-    status: Annotated[list[Status], at_most(_MOST_VALUES)] = Field(
-        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
-    )
+    status: Annotated[Several[Status], Field(description="Any of these.")]
     solved: bool | None = Field(
         default=None, description="Resolved and closed tickets, or all others."
     )
-    priority: Annotated[list[Priority], at_most(_MOST_VALUES)] = Field(
-        default_factory=list, max_length=_MOST_VALUES, description="Any of these."
-    )
+    priority: Annotated[Several[Priority], Field(description="Any of these.")]
     group: NameOrNone | None = None
     assignee: NameOrNone | None = None
     requester: Name | None = None
-    tag: Annotated[list[Tag], at_most(_MOST_VALUES)] = Field(
-        default_factory=list, max_length=_MOST_VALUES, description="All of these."
-    )
-    field: Annotated[list[FieldText], at_most(_MOST_VALUES)] = Field(
-        default_factory=list,
-        max_length=_MOST_VALUES,
-        description="`<key>:<value>` of custom fields; all of these.",
-    )
+    tag: Annotated[Several[Tag], Field(description="All of these.")]
+    field: Annotated[
+        Several[FieldText], Field(description="`<key>:<value>` of custom fields; all of these.")
+    ]
     opened_from: TimeText | None = Field(
         default=None, description="A day, or a time with its zone; likewise the others."
     )

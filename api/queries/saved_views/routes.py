@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
-from api.http.answers import described_headers, json_response
+from api.http.answers import described_headers, fields_of, json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
@@ -55,13 +55,14 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         """
         state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
         everywhere = frozenset.intersection(*(p.views for p in state.partitions))
+        seen = everywhere if sight.is_of_all else frozenset()
         return [
-            {
-                "name": view.name,
-                "filter": view.filter.model_dump(exclude_none=True),
-                "saved_at": view.saved_at,
-                "count": counts[view.id] if sight.is_of_all and view.id in everywhere else None,
-            }
+            fields_of(
+                SavedViewAnswer,
+                view,
+                filter=view.filter.model_dump(exclude_none=True),
+                count=counts[view.id] if view.id in seen else None,
+            )
             for view in found
         ]
 
