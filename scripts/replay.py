@@ -8,7 +8,6 @@ are shown, or of which a later version is there: --accept-loss says that this is
 
   --verify            write nothing; compare what is shown with the log, and say what differs
   --ticket ID...      fold single tickets again, in place; that frees parked ones
-  --projection NAME   build one view; ticket_reads brings the others with it, which are its sums
   --until TIME        build views as of a time, beside those of now; ask for them by
                       ?as_of_view=NAME, --list lists them, --drop NAME drops them
   --rollback          show again what was shown before, once it has caught up
@@ -36,7 +35,6 @@ from projections.replay.comparing import Difference
 from projections.replay.generations import Generations
 from projections.replay.rebuild import Progress, Rebuild
 from projections.replay.workers import Workers, workers
-from projections.views import sums, tickets
 from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from scripts.catch_up import projecting
@@ -47,7 +45,6 @@ _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 _MOST_WORKERS = 64
 _DIGITS = 9
-_VIEWS = (tickets.COLLECTION, *sums.COLLECTIONS)
 _NAME: TypeAdapter[str] = TypeAdapter(ViewName)
 
 
@@ -92,7 +89,6 @@ def _options() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare, and write nothing")
     what.add_argument("--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these")
-    what.add_argument("--projection", choices=_VIEWS, metavar="NAME", help=", ".join(_VIEWS))
     what.add_argument("--until", type=_moment, metavar="TIME", help="a day, or a time with zone")
     what.add_argument("--rollback", action="store_true", help="show what was shown before")
     what.add_argument("--list", action="store_true", help="list views as of a time")
@@ -123,8 +119,7 @@ def _options() -> argparse.Namespace:
     if options.until is None and (options.name or options.by):
         parser.error("--name and --by go with --until")
     if (options.keep_old or options.accept_loss) and (
-        options.projection not in (None, tickets.COLLECTION)
-        or any((options.verify, options.ticket, options.until, options.rollback))
+        options.verify or options.ticket or options.until or options.rollback
     ):
         parser.error("--keep-old and --accept-loss go with building all views")
     return options
@@ -167,9 +162,6 @@ async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) 
         name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
         summary = await rebuild.as_of(name, until, options.by or "occurred")
         what = f"ask for them by ?as_of_view={name}"
-    elif options.projection in sums.COLLECTIONS:
-        summary = await rebuild.one(options.projection)
-        what = f"{options.projection} is shown anew"
     else:
         summary = await rebuild.everything(
             keep_former=options.keep_old, accept_loss=options.accept_loss

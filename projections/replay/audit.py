@@ -17,7 +17,6 @@ import asyncio
 from collections import Counter
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Mapping,
     Sequence,
@@ -58,7 +57,7 @@ from projections.replay.comparing import (
 from projections.replay.generations import Generation
 from projections.replay.workers import Workers
 from projections.views import saved_views, sums, tickets
-from projections.views.saved_views import SavedView, SavedViews
+from projections.views.saved_views import SavedViews
 from projections.views.sums import Number
 
 _IDS_AT_ONCE = 1000
@@ -100,8 +99,7 @@ class Auditor:
     """Audits one generation of views.
 
     `tickets` and `numbers` tell how much was compared; `waiting`, how many events wait with which
-    parked tickets, which are compared as far as they are shown; `added`, what all tickets add to
-    the sums, once that has been compared, and `views`, the saved views that are counted in it.
+    parked tickets, which are compared as far as they are shown.
     """
 
     def __init__(
@@ -122,23 +120,19 @@ class Auditor:
         self._asked = Asked(generation, (), (), datetime.max.replace(tzinfo=UTC))
         self._versions: dict[UUID, int] = {}
         self._shown_events: Counter[int] = Counter()
-        self.views: Sequence[SavedView] = ()
-        self.added: dict[str, Counter[str]] = {}
+        self._added: dict[str, Counter[str]] = {}
         self.waiting: Mapping[UUID, int] = {}
         self.tickets = 0
         self.numbers = 0
 
-    async def compare(
-        self, tell: Tell, before_sums: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """Compare everything; `tell` is told what differs. Raises NeverStill, StoreUnavailable.
+    async def compare(self, tell: Tell) -> None:
+        """Compare everything; `tell` is called with what differs.
 
-        `before_sums` is awaited once all documents have been compared.
+        Raises NeverStill, StoreUnavailable.
         """
         state = await Checkpoints(self._shown).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
         views = [v for v in await SavedViews(self._shown).all() if v.id in complete]
-        self.views = views
         recent = state.now - timedelta(seconds=_CLOCKS_DIFFER_SECONDS)
         self._asked = Asked(self._generation, views, (), recent)
         await self._see_parked()
@@ -170,8 +164,6 @@ class Auditor:
             await self._tell_what_stays(differing, tell)
             await self._wait_for(behind, tell)
             await self._tell_unknown_to_the_log(tell)
-            if before_sums is not None:
-                await before_sums()
             await self._compare_sums(appended, tell)
 
     async def _tell_what_stays(self, found: Sequence[Difference], tell: Tell) -> None:
@@ -195,7 +187,7 @@ class Auditor:
     def _take(self, checked: Checked, events: Counter[int]) -> None:
         self._versions |= checked.versions
         self._shown_events.update(events)
-        add(self.added, checked.added, 1)
+        add(self._added, checked.added, 1)
 
     async def _see_parked(self) -> None:
         parked = ParkedTickets(self._shown)
@@ -259,7 +251,7 @@ class Auditor:
         for until, times in ((seen, -1), (version or 0, 1)):
             read = fold(stream[:until])
             if read is not None:
-                add(self.added, contributed(read, self._asked.views), times)
+                add(self._added, contributed(read, self._asked.views), times)
                 self._shown_events[partition_of(ticket_id)] += times * read.version
         self._versions[ticket_id] = version or 0
 
@@ -319,7 +311,7 @@ class Auditor:
     def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:
         expected: Counter[Number] = Counter()
         for view in sums.of(self._shown):
-            for (where, path), n in view.summed(self.added.get(view.field, {})).items():
+            for (where, path), n in view.summed(self._added.get(view.field, {})).items():
                 expected[f"{view.collection} {where}", path] += n
         # Those that are not counted everywhere yet, and those that are gone, are nobody's number.
         names = {f"{saved_views.COUNTS} {v.id}": repr(v.name) for v in self._asked.views}

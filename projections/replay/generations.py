@@ -23,7 +23,7 @@ For those who look by hand, `ticket_reads` and the others are database views of 
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -254,8 +254,8 @@ class Generations:
 
     # --- building --------------------------------------------------------------------------------
 
-    async def begin(self, builder: str, views: Sequence[str] = VIEWS) -> Generation:
-        """Begin to build new collections for some views. Raises BuildRunning.
+    async def begin(self, builder: str) -> Generation:
+        """Begin to build new collections for all views. Raises BuildRunning.
 
         A build that shows no life is given up first. Keep it alive by `beat`.
         """
@@ -265,7 +265,7 @@ class Generations:
         )
         if counted is None:
             raise AssertionError("there is no generation")
-        generation = Generation(dict.fromkeys(views, cast("int", counted["next"])))
+        generation = Generation(dict.fromkeys(VIEWS, cast("int", counted["next"])))
         now = await self._database.server_time()
         try:
             await self._documents.insert_one(
@@ -322,19 +322,14 @@ class Generations:
             built = await self._end_build(builder, session)
             former = await self._active(session)
             await self._fenced(former, projector, session)
-            shown = Generation({**former.numbers, **built.numbers})
-            if built.numbers.keys() >= set(VIEWS):
-                await self._retire_named("former", now, session)
-                drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
-                await self._documents.insert_one(
-                    {"_id": "former", **_to_document(former), "drop_after": drop_after},
-                    session=session,
-                )
-            else:
-                replaced = {view: former.numbers[view] for view in built.numbers}
-                await self._retire(Generation(replaced), now, session)
-            await self._point_to(shown, now, session)
-            return shown
+            await self._retire_named("former", now, session)
+            drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
+            await self._documents.insert_one(
+                {"_id": "former", **_to_document(former), "drop_after": drop_after},
+                session=session,
+            )
+            await self._point_to(built, now, session)
+            return built
 
         shown = await self._database.in_transaction(work)
         await self._show_by_hand()

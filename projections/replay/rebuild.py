@@ -32,8 +32,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
@@ -56,7 +56,6 @@ from projections.replay.comparing import Difference
 from projections.replay.generations import (
     BUILD_LEASE_SECONDS,
     OF_ANOTHER_LOG,
-    VIEWS,
     BuildLost,
     BuildRunning,
     By,
@@ -97,17 +96,6 @@ class NotProved(CasebookError):
         super().__init__(
             "not_proved", f"not shown, for {count} things differ from the log: {told}"
         )  # fmt: skip
-
-
-class DocumentsDiffer(CasebookError):
-    """A sum cannot be built alone: the read documents that it is the sum of are wrong."""
-
-    def __init__(self, tickets_: Sequence[str]) -> None:
-        some = ", ".join(tickets_[:_MOST_TOLD])
-        super().__init__(
-            "documents_differ",
-            f"{len(tickets_)} read documents differ from the log ({some} ...): replay everything",
-        )
 
 
 class EventsVanished(CasebookError):
@@ -193,7 +181,7 @@ class Rebuild:
         CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is shown is
         what was.
         """
-        async with self._building(VIEWS) as generation:
+        async with self._building() as generation:
             active = await self._generations.active()
             if active.shape > SHAPE:
                 raise CannotSwitch("those of a newer version are")
@@ -220,71 +208,9 @@ class Rebuild:
                 await self._hand_over(views, projector)
         return self._summed_up()
 
-    async def one(self, view: str) -> Summary:
-        """Build one view that is a sum over the read documents, and show it with the others.
-
-        The documents are compared with the log on the way: what they add must be what is summed.
-        Raises as `everything` does, and DocumentsDiffer.
-        """
-        active = await self._generations.active()
-        if active.shape != SHAPE:
-            raise CannotSwitch("the others are of another version")
-        # With checkpoints of their own: who holds the old ones cannot write to what is shown then.
-        also = (checkpoints.COLLECTION, checkpoints.MEMBERS)
-        async with self._building((view, *also)) as generation, AsyncExitStack() as fence:
-            views = replace(active, numbers={**active.numbers, **generation.numbers}).of(
-                self._database
-            )
-            [to] = [each for each in sums.of(views) if each.collection == view]
-            await to.prepare()
-            await Checkpoints(views).prepare()
-            shown = Checkpoints(active.of(self._database))
-            wrong: set[str] = set()
-            documents_compared = False
-
-            def tell(difference: Difference) -> None:
-                # A sum that differs is what this mends.
-                if not documents_compared or difference.what.startswith("ticket "):
-                    wrong.add(difference.what)
-
-            async def close() -> None:
-                nonlocal documents_compared
-                documents_compared = True
-                await fence.enter_async_context(self._fenced(shown))
-
-            if view == SavedViews.collection:
-                await self._all_counted(active)
-            self._begin("prove")
-            auditor = self._auditor(active)
-            await auditor.compare(tell, before_sums=close)
-            if wrong:
-                raise DocumentsDiffer(sorted(wrong))
-            if view == SavedViews.collection:
-                saved = {each.id for each in await SavedViews(views).all()}
-                if saved != {each.id for each in auditor.views}:
-                    raise CannotSwitch("the saved views were changed meanwhile; try again")
-            self._begin("switch")
-            await views.write(to.writes(auditor.added.get(to.field, Counter()), 0))
-            state = await shown.read()
-            await Checkpoints(views).write(
-                replace(partition, owner=None, as_of=state.as_of(partition))
-                for partition in state.partitions
-            )
-            self._others = any(state.is_alive(m) for m in state.members if m != self._me)
-            self._ending = True
-            switched = await self._generations.switch(self._me, self._me, keep_former=False)
-            await fence.aclose()
-            self._summary.numbers = switched.numbers
-            self._summary.tickets = auditor.tickets
-            self._summary.checked_documents = auditor.tickets
-            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
-            async with beside(projector.run()):
-                await self._hand_over(views, projector)
-        return self._summed_up()
-
     async def as_of(self, name: str, until: datetime, by: By) -> Summary:
         """Build views as of a time, to be asked for by name. Raises as `everything` does."""
-        async with self._building(VIEWS) as generation:
+        async with self._building() as generation:
             views = generation.of(self._database)
             await prepare(views)
             began = await self._database.server_time()
@@ -346,9 +272,9 @@ class Rebuild:
         return self._summary
 
     @asynccontextmanager
-    async def _building(self, views: Sequence[str]) -> AsyncIterator[Generation]:
+    async def _building(self) -> AsyncIterator[Generation]:
         """Build inside the block; what is not shown or kept at its end is given up."""
-        generation = await self._first_in_line(views)
+        generation = await self._first_in_line()
         try:
             async with beside(self._show_life()):
                 await self._generations.sweep()  # of what a former build has left
@@ -358,12 +284,12 @@ class Rebuild:
                 await asyncio.shield(self._generations.give_up(self._me))
             raise
 
-    async def _first_in_line(self, views: Sequence[str]) -> Generation:
+    async def _first_in_line(self) -> Generation:
         """Begin; wait for a build that was killed to be taken for dead. Raises BuildRunning."""
         patient_until = self._clock() + BUILD_LEASE_SECONDS + 2 * _PAUSE_SECONDS
         while True:
             try:
-                return await self._generations.begin(self._me, views)
+                return await self._generations.begin(self._me)
             except BuildRunning:
                 if self._clock() > patient_until:
                     raise
@@ -414,20 +340,6 @@ class Rebuild:
             await ParkedTickets(views).park(*one, None)
         self._summary.parked = len(stuck)
         return applied
-
-    async def _all_counted(self, shown: Generation) -> None:
-        """Wait until every saved view is counted everywhere. Raises CannotSwitch."""
-        views = shown.of(self._database)
-        if (await SavedViews(views).all_apart())[1]:  # nor can what they count be summed up here
-            raise CannotSwitch("a saved view cannot be read by this version; replay everything")
-        patient_until = self._clock() + _FAILING_SECONDS
-        while self._clock() < patient_until:
-            saved = {view.id for view in await SavedViews(views).all()}
-            state = await Checkpoints(views).read()
-            if all(saved <= partition.views for partition in state.partitions):
-                return
-            await asyncio.sleep(_LOOK_SECONDS)
-        raise CannotSwitch("a saved view is still to be counted; is there a projector?")
 
     async def _catch_up(self, views: Database) -> None:
         """Wait until views show what is shown now. Raises CannotSwitch."""
@@ -524,18 +436,15 @@ class Rebuild:
             if len(some) < _MOST_TOLD:
                 some.append(difference)
 
-        auditor = self._auditor(generation)
+        def progress(done: int, total: int) -> None:
+            self._tell(Progress("prove", done, total))
+
+        auditor = Auditor(self._database, generation, self._workers, progress)
         await auditor.compare(tell)
         if count:
             raise NotProved(count, some)
         self._summary.checked_documents = auditor.tickets
         self._summary.checked_numbers = auditor.numbers
-
-    def _auditor(self, generation: Generation) -> Auditor:
-        def progress(done: int, total: int) -> None:
-            self._tell(Progress("prove", done, total))
-
-        return Auditor(self._database, generation, self._workers, progress)
 
     async def _switch(self, views: Database, point: Callable[[], Awaitable[Generation]]) -> None:
         """Fence who writes to what is shown, and show `views` as soon as they show all of it."""

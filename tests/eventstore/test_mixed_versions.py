@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
-
 from api.access.access_log import AccessLog
 from api.access.keys import KeyOrder, Keys
 from api.operations import stored_documents
@@ -26,8 +24,6 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
 from projections.replay.generations import Generations
-from projections.replay.rebuild import CannotSwitch, Rebuild
-from projections.replay.workers import workers
 from projections.views import saved_views
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.api.test_api import client, is_problem
@@ -148,15 +144,6 @@ async def test_views_built_anew_without_knowing_one_have_it_counted_once_it_is_k
     async with running(older(shown, store)):
         assert await counted(shown, "alices") == 5
     await assert_views_equal_the_log(shown)
-
-
-async def test_counts_alone_are_not_built_anew_while_a_view_cannot_be_read(database, store):
-    """L7: the documents say that it counts them, and nobody here could say how many there are."""
-    await SavedViews(database).save("alices", TicketFilter(assignee="alice"))
-    await of_newer(database, "alices")
-    async with workers(database, 0) as here:
-        with pytest.raises(CannotSwitch, match="cannot be read"):
-            await Rebuild(database, here).one(SavedViews.collection)
 
 
 async def test_a_saved_view_that_is_not_known_is_refused_by_name_and_can_be_replaced(
