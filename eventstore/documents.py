@@ -16,10 +16,11 @@ everything that is stored outside the log and the views holds:
 import inspect
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, get_type_hints
 
+from cachetools import TTLCache
 from pydantic import ConfigDict, ValidationError, create_model
 
 from domain.errors import CasebookError, StateConflict, faults_of
@@ -69,17 +70,16 @@ class Unreadable:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock`: seconds, that only ever go on."""
-        self._clock = clock
-        self._found: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
+        self._found: TTLCache[tuple[str, str], str] = TTLCache(
+            _MOST_REMEMBERED, _REMEMBERED_SECONDS, clock
+        )
 
     def note(self, collection: str, id_: object, why: str) -> None:
         """Note that a document cannot be read; log it the first time."""
         key = collection, _told(id_)
-        known = self._found.pop(key, None)
-        self._found[key] = (why, self._clock())
-        if len(self._found) > _MOST_REMEMBERED:
-            self._found.popitem(last=False)
-        if known is None or known[0] != why:
+        known = self._found.get(key)
+        self._found[key] = why
+        if known != why:
             _log.error("%s in %s cannot be read, and is passed over: %s", key[1], key[0], why)
 
     def clear(self, collection: str, id_: object) -> None:
@@ -92,17 +92,14 @@ class Unreadable:
         if self._found:
             there = {_told(id_) for id_ in ids}
             for key in [k for k in self._found if k[0] == collection and k[1] not in there]:
-                del self._found[key]
+                self._found.pop(key, None)
 
     def all(self) -> dict[str, dict[str, str]]:
         """Return what cannot be read: by collection and id, why."""
-        since = self._clock() - _REMEMBERED_SECONDS
         found: dict[str, dict[str, str]] = {}
-        for key, (why, at) in list(self._found.items()):
-            if at < since:
-                del self._found[key]
-            else:
-                found.setdefault(key[0], {})[key[1]] = why
+        for collection, id_ in list(self._found):
+            if (why := self._found.get((collection, id_))) is not None:
+                found.setdefault(collection, {})[id_] = why
         return found
 
     def counts(self) -> Counter[str]:

@@ -31,13 +31,14 @@ ahead, up to a bound, for consumers that take some time with each batch.
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
+
+from cachetools import LRUCache
 
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable, translating
@@ -108,17 +109,13 @@ class Seen:
     """
 
     def __init__(self, most_tickets: int = SEEN_TICKETS) -> None:
-        self._most = most_tickets
-        self._spans: OrderedDict[UUID, tuple[int, int]] = OrderedDict()
+        self._spans: LRUCache[UUID, tuple[int, int]] = LRUCache(most_tickets)
 
     def add(self, ticket_id: UUID, version: int) -> None:
         """Remember an event; all between it and those that came before it have been delivered."""
         first, last = self._spans.get(ticket_id, (version, version))
         first = version if version == first - 1 else first
         self._spans[ticket_id] = first, max(last, version)
-        self._spans.move_to_end(ticket_id)
-        if len(self._spans) > self._most:
-            self._spans.popitem(last=False)
 
     def includes(self, ticket_id: UUID, version: int) -> bool:
         """Say whether an event is known to have been delivered."""

@@ -25,13 +25,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.access.rights import (
@@ -150,7 +150,7 @@ class Keys:
         self.vault = database.vault
         self._now = now or database.clock.now
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
-        self._kept: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._kept: LRUCache[str, tuple[float, Key]] = LRUCache(_MOST_KEPT)
 
     async def make(
         self, order: KeyOrder, created_by: str, maker: Principal | None = None
@@ -334,9 +334,6 @@ class Keys:
             self._kept.pop(id_, None)
             return None
         self._kept[id_] = (began, key)
-        self._kept.move_to_end(id_)
-        if len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
         return key
 
 

@@ -16,7 +16,6 @@ twice a minute: keys are exchanged, and a stranger must not make this server ask
 import asyncio
 import json
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from typing import Annotated
 
 import httpx
 import jwt
+from cachetools import LRUCache
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -115,7 +115,7 @@ class Tokens:
         self._now = now
         self._set = _JwkSet(issuer.keys) if issuer.kind == "jwks" else None
         self._key = None if issuer.kind == "jwks" else _public_key(issuer.keys)
-        self._kept: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+        self._kept: LRUCache[str, tuple[float, Principal]] = LRUCache(_MOST_KEPT)
 
     async def principal(self, text: str) -> Principal:
         """Say whose a token is. Raises Unauthenticated."""
@@ -131,8 +131,6 @@ class Tokens:
         principal = Principal(claims.sub, claims.role, expires_at=expiry(claims.exp))
         until = min(claims.exp, self._now().timestamp() + _KEPT_SECONDS)
         self._kept[text] = (until, principal)
-        if len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
         return principal
 
     def is_kept(self, text: str) -> bool:

@@ -14,7 +14,6 @@ are what is sent first when the command comes again with its key.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +21,7 @@ from functools import cache
 from typing import NamedTuple, Protocol
 from uuid import UUID, uuid5
 
+from cachetools import LRUCache
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
@@ -189,7 +189,7 @@ class Handler:
         self._streams = Streams(store)
         store.vault.on_erasure(self._streams)
         self._under_way = 0
-        self._unsettled: OrderedDict[_CommandKey, _Unsettled] = OrderedDict()
+        self._unsettled: LRUCache[_CommandKey, _Unsettled] = LRUCache(_UNSETTLED)
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
         """Do what `submission` asks for, once, and say what came of it.
@@ -297,8 +297,6 @@ class Handler:
             if submission.key is not None:  # or nobody can come back to it
                 key = (stream.ticket_id, submission.actor.id, command.id)
                 self._unsettled[key] = _Unsettled(command.fingerprint, decided.sealed)
-                while len(self._unsettled) > _UNSETTLED:
-                    self._unsettled.popitem(last=False)
             raise
         stream.extend(decided.said)
         if decided.other is not None:

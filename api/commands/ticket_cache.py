@@ -6,7 +6,6 @@ Commands for one ticket take turns within a process, so that they do not race ea
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import aclosing
 from functools import cache
@@ -15,6 +14,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 import orjson
+from cachetools import LRUCache
 from prometheus_client import Counter
 
 from domain.errors import CasebookError, HistoryError
@@ -125,8 +125,10 @@ class Streams:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._kept: OrderedDict[UUID, Stream] = OrderedDict()
-        self._kept_bytes = 0
+        # One that is too large to be kept is kept alone.
+        self._kept: LRUCache[UUID, Stream] = LRUCache(
+            KEPT_BYTES, lambda stream: min(stream.weight_bytes, KEPT_BYTES)
+        )
         self._forgotten = 0
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
@@ -152,7 +154,6 @@ class Streams:
     def forget(self) -> None:
         """Forget all tickets: somebody was erased whose words may be in some of them."""
         self._kept.clear()
-        self._kept_bytes = 0
         self._forgotten += 1
 
     async def take(self, ticket_id: UUID) -> "Turn":
@@ -165,25 +166,15 @@ class Streams:
         _asked("miss" if stream is None else "hit").inc()
         if stream is None:
             stream = Stream(ticket_id)
-        self._kept_bytes -= stream.weight_bytes
         return Turn(stream, lock, self._forgotten)
 
     def give_back(self, turn: "Turn") -> None:
         """End a turn; keep what is known of the ticket now."""
         try:
-            if turn.forgotten == self._forgotten:
-                self._keep(turn.stream)
+            if turn.forgotten == self._forgotten and turn.stream.head.version:
+                self._kept[turn.stream.ticket_id] = turn.stream
         finally:
             turn.lock.release()
-
-    def _keep(self, stream: Stream) -> None:
-        if stream.head.version == 0:
-            return
-        self._kept[stream.ticket_id] = stream
-        self._kept_bytes += stream.weight_bytes
-        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.weight_bytes
 
 
 class Turn(NamedTuple):

@@ -13,13 +13,14 @@ While there is no webhook, no stream is followed.
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from math import inf
 from typing import cast
 from uuid import UUID
+
+from cachetools import LRUCache
 
 from api.webhooks.store import Backfill, Deliveries, Dispatch, Wanted, Webhook, Webhooks
 from domain.errors import HistoryError
@@ -62,7 +63,7 @@ class Feeder:
         self._news = news
         self._hooks = Webhooks(database)
         self._deliveries = Deliveries(database)
-        self._reads: OrderedDict[UUID, TicketRead] = OrderedDict()
+        self._reads: LRUCache[UUID, TicketRead] = LRUCache(_KEPT_TICKETS)
         self._owed: set[UUID] = set()  # what cannot be read, and for which that is noted
         store.vault.on_erasure(self)
 
@@ -199,8 +200,6 @@ class Feeder:
         if read is None:
             return True
         self._reads[ticket_id] = read
-        if len(self._reads) > _KEPT_TICKETS:
-            self._reads.popitem(last=False)
         return filter_.where.matches(tickets.values(read))
 
     # --- what was before -------------------------------------------------------------------------

@@ -16,13 +16,13 @@ and if too few of them match, all that do are looked for at once.
 import asyncio
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
 from uuid import UUID
 
+from cachetools import LRUCache
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -133,8 +133,8 @@ class Pager:
         """
         self._begin = begin
         self._begins: dict[tuple[str, bool], datetime] = {}
-        self._histograms: OrderedDict[bytes, Histogram] = OrderedDict()
-        self._looked_at: OrderedDict[bytes, float] = OrderedDict()
+        self._histograms: LRUCache[bytes, Histogram] = LRUCache(_MOST_REMEMBERED)
+        self._looked_at: LRUCache[bytes, float] = LRUCache(_MOST_REMEMBERED)
 
     async def count(self, shown: Database, query: Query, most: int) -> int:
         """Return how many documents match, if they are no more than `most`."""
@@ -165,7 +165,7 @@ class Pager:
                 far = self._histogram(reads).reach(stretch.begin, int(most), forward=query.forward)
                 is_near = found and stretch.until(far).has(reads.key(found[-1]))
                 if looked_at or len(found) < limit or not is_near:
-                    _remember(self._looked_at, name, _EVERYTHING)
+                    self._looked_at[name] = _EVERYTHING
                 return found
             keys, far = await self._keys(shown, reads, stretch, int(look_at))
             n, far = behind(keys, int(look_at), far, forward=query.forward)
@@ -181,7 +181,7 @@ class Pager:
         if rest:
             is_short = position is None and len(found) < limit
             enough = _EVERYTHING if is_short else min(needed * 5 / 4 + 1, most)
-            _remember(self._looked_at, name, enough)
+            self._looked_at[name] = enough
         return found
 
     async def _keys(
@@ -223,9 +223,7 @@ class Pager:
 
     def _histogram(self, reads: "_Reads") -> Histogram:
         name = _name(reads.collection.name, reads.query.by, reads.query.joined)
-        histogram = self._histograms.get(name) or Histogram()
-        _remember(self._histograms, name, histogram)
-        return histogram
+        return self._histograms.setdefault(name, Histogram())
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,13 +331,6 @@ def _with_new(
 ) -> list[JsonObject]:
     known = {document["_id"] for document in found}
     return [*found, *(each for each in more if each["_id"] not in known)][:limit]
-
-
-def _remember(kept: OrderedDict[bytes, T], name: bytes, value: T) -> None:
-    kept[name] = value
-    kept.move_to_end(name)
-    if len(kept) > _MOST_REMEMBERED:
-        kept.popitem(last=False)
 
 
 def _name(*about: object) -> bytes:

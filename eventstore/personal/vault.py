@@ -27,7 +27,6 @@ import hashlib
 import hmac
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 from uuid import UUID, uuid4
 from weakref import WeakSet
 
+from cachetools import LRUCache
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -136,9 +136,9 @@ class Vault:
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
         self._lookup: bytes | None = None
-        self._by_name: OrderedDict[str, PersonKey] = OrderedDict()
-        self._by_id: OrderedDict[UUID, Key] = OrderedDict()
-        self._not_erased: OrderedDict[str, None] = OrderedDict()
+        self._by_name: LRUCache[str, PersonKey] = LRUCache(_MOST_KEPT)
+        self._by_id: LRUCache[UUID, Key] = LRUCache(_MOST_KEPT)
+        self._not_erased: LRUCache[str, None] = LRUCache(_MOST_KEPT)
         self._forgotten = 0
         self._others: WeakSet[Forgetful] = WeakSet()
         self._looking = asyncio.Lock()
@@ -203,7 +203,7 @@ class Vault:
 
     async def _known_or(
         self,
-        known: OrderedDict[T, K],
+        known: LRUCache[T, K],
         wanted: Collection[T],
         fetch: Callable[[Collection[T]], Awaitable[dict[T, K]]],
     ) -> dict[T, K]:
@@ -217,7 +217,7 @@ class Vault:
                 return found
             new = await fetch(missing)
             if times == self._forgotten:  # or any of them may be of somebody who is erased by now
-                _keep(known, new)
+                known.update(new)
                 return found | new
         return {}
 
@@ -565,9 +565,3 @@ def _wrapped(document: Mapping[str, object]) -> Wrapped:
 def _known_by(document: Mapping[str, object]) -> bytes:
     known_by = document.get("known_by")
     return known_by if isinstance(known_by, bytes) else b""
-
-
-def _keep(kept: OrderedDict[T, K], found: Mapping[T, K]) -> None:
-    kept.update(found)
-    while len(kept) > _MOST_KEPT:
-        kept.popitem(last=False)
