@@ -14,6 +14,7 @@ LAYERS = ("domain", "eventstore", "projections", "api", "scripts")
 THIRD_PARTY = {
     "domain": {"pydantic"},
     "eventstore": {
+        "cachetools",
         "bson",
         "cryptography",
         "motor",
@@ -25,6 +26,7 @@ THIRD_PARTY = {
     },
     "projections": {"bson", "opentelemetry", "prometheus_client", "pydantic", "pymongo"},
     "api": {
+        "cachetools",
         "fastapi",
         "httpx",
         "jwt",
