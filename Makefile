@@ -1,6 +1,7 @@
 # make run    serve on http://127.0.0.1:8000, with a database of its own unless told otherwise
 # make demo   load a small real log into it, and say what to try
-# make test   run the tests
+# make test   run the tests, but for fault injection
+# make soak   run fault injection: processes and databases killed, frozen and cut off, for minutes
 # make check  formatting, lint, types
 # make bench  measure
 # make mutants  change the domain's code in a thousand ways, and see which the tests notice
@@ -20,7 +21,7 @@ MUTATION := .venv-mutation
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test check bench mutants client lock clean
+.PHONY: run demo test soak check bench mutants client lock clean
 
 run: $(RUN)
 	@$(BIN)/python -m scripts.serve
@@ -29,8 +30,14 @@ demo: $(RUN)
 	@$(BIN)/python -m scripts.demo
 
 # Hundreds of processes are started, of which each is to find its code compiled, whatever is set here.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+
 test: $(DEV)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+	@echo "Left out, because they take long: tests of fault injection, which \`make soak\` runs."
+	$(PYTEST) -m "not soak"
+
+soak: $(DEV)
+	$(PYTEST) -m soak
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
@@ -53,9 +60,9 @@ client: $(DEV)
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) -o requirements/server.txt
-	$(COMPILE) --extra embedded -o requirements/run.txt
+	$(COMPILE) --extra embedded --group build -o requirements/run.txt
 	$(COMPILE) --extra tracing -o requirements/tracing.txt
-	$(COMPILE) --extra embedded --group bench -o requirements/bench.txt
+	$(COMPILE) --extra embedded --group build --group bench -o requirements/bench.txt
 	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt
 	$(COMPILE) --extra embedded --group mutation -o requirements/mutation.txt
 
@@ -70,14 +77,21 @@ $(MUTATION)/.done: requirements/mutation.txt
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(RUN): requirements/run.txt | $(VENV)/bin/python
+# The command `casebook` is that of this checkout. What installs it is in the requirements.
+INSTALL_CASEBOOK := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	--no-build-isolation --editable .
+
+$(RUN): requirements/run.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(INSTALL_CASEBOOK)
 	@touch $@
 
-$(BENCH): requirements/bench.txt | $(VENV)/bin/python
+$(BENCH): requirements/bench.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(INSTALL_CASEBOOK)
 	@touch $@ $(RUN)
 
-$(DEV): requirements/dev.txt | $(VENV)/bin/python
+$(DEV): requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(INSTALL_CASEBOOK)
 	@touch $@ $(RUN) $(BENCH)

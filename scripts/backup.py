@@ -12,7 +12,6 @@ few of it and for a short time (docs/personal-data.md). Taken while everything r
 whole up to its last event in the file.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -40,7 +39,7 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterK
 from eventstore.transparency import checkpoints as log_checkpoints
 from eventstore.transparency.checkpoints import last_path
 from projections.views import saved_views
-from scripts.console import UsageError, database, fail, progress, run
+from scripts.console import UsageError, arguments, database, fail, progress, run
 
 FORMAT = 1
 MANIFEST, SEALED = "backup.json", "keys.sealed"
@@ -139,11 +138,7 @@ def sha256_of(path: Path) -> str:
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.backup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "backup")
     parser.add_argument("folder", type=Path, help="is made; must not be there")
     parser.add_argument(
         "--passphrase-file",

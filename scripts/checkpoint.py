@@ -5,7 +5,6 @@ What later checkpoints stood for is given up by that, and `scripts.verify` tells
 this by itself where the signing key is at hand.
 """
 
-import argparse
 from pathlib import Path
 
 from api.settings import Settings
@@ -19,15 +18,11 @@ from eventstore.transparency.checkpoints import (
     signing_key,
     write_file,
 )
-from scripts.console import UsageError, database, run
+from scripts.console import UsageError, arguments, database, run
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "checkpoint")
     parser.add_argument(
         "--restored", metavar="WHY", help="the log was restored: sign that, and why"
     )

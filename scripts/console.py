@@ -1,5 +1,6 @@
 """What all command lines share: the database, progress, one-line errors, a clean end on Ctrl-C."""
 
+import argparse
 import asyncio
 import logging
 import os
@@ -51,6 +52,15 @@ class UsageError(CasebookError):
 
 class DatabaseSilent(CasebookError):
     """Nothing answers at the database's address: it is not running, or the address is wrong."""
+
+
+def arguments(about: str | None, name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command line: `about` is its module's docstring, shown as it is."""
+    return argparse.ArgumentParser(
+        prog=f"casebook {name}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def run(main: Callable[[], Awaitable[int]]) -> None:

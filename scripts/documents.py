@@ -8,19 +8,13 @@ new one, with the version in question. Exits 1 if there is something that cannot
 the log, `scripts.verify` reads; the keys of persons, `scripts.persons`.
 """
 
-import argparse
-
 from api.operations.stored_documents import look_through
 from api.settings import Settings
-from scripts.console import database, run
+from scripts.console import arguments, database, run
 
 
 async def main() -> int:
-    argparse.ArgumentParser(
-        prog="python -m scripts.documents",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+    arguments(__doc__, "documents").parse_args()
     async with database(Settings.from_environment()) as db:
         collections = [name async for name in look_through(db, everything=True)]
         found = db.unreadable.all()

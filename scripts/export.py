@@ -4,19 +4,16 @@ The same log gives the same bytes. Events that are added meanwhile may or may no
 ticket is whole up to its last line.
 """
 
-import argparse
 from pathlib import Path
 
 from api.settings import Settings
 from eventstore.archive import Summing, lines, manifest_path
 from eventstore.log import EventStore
-from scripts.console import UsageError, database, progress, run
+from scripts.console import UsageError, arguments, database, progress, run
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.export", description=__doc__.partition("\n")[0]
-    )
+    parser = arguments(__doc__, "export")
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
     path: Path = options.file

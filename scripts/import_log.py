@@ -6,7 +6,6 @@ known, so all is decided for a desk without any. Every command carries a key mad
 running the same import again, or after it was interrupted, adds only what is missing.
 """
 
-import argparse
 import asyncio
 from collections.abc import Callable, Iterator, Sized
 from itertools import islice
@@ -32,7 +31,7 @@ from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
-from scripts.console import UsageError, database, fail, progress, run, screen
+from scripts.console import UsageError, arguments, database, fail, progress, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
 from scripts.logs.gathering import Gathered, readable
 from scripts.logs.table import read_rows, require_columns
@@ -246,9 +245,7 @@ def show_unread(tally: Tally) -> None:
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.import_log", description=__doc__.partition("\n")[0]
-    )
+    parser = arguments(__doc__, "import")
     parser.add_argument("format", choices=sorted(FORMATS))
     parser.add_argument("file", type=Path, help="a csv file; .xz and .gz are unpacked")
     parser.add_argument(

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import ROLES, SCOPES
 from api.settings import Settings
-from scripts.console import UsageError, database, run
+from scripts.console import UsageError, arguments, database, run
 
 _MOST_DAYS = 36_500
 
@@ -48,11 +48,7 @@ async def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.keys",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "keys")
     what = parser.add_subparsers(dest="what", required=True)
     make = what.add_parser("make", help="make a key and print it")
     make.add_argument("principal", help="whose it is to be")

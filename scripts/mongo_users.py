@@ -22,7 +22,6 @@ names so many ahead (--generations). Make again before they run out; a replay ta
 embedded server has no users.
 """
 
-import argparse
 import os
 import re
 import secrets
@@ -47,7 +46,7 @@ from projections.erasure.progress import Erasures
 from projections.replay import generations
 from projections.replay.generations import FIRST, Generations
 from projections.views import saved_views
-from scripts.console import UsageError, run
+from scripts.console import UsageError, arguments, run
 
 API, PROJECTOR, AUDITOR = USERS = ("casebook_api", "casebook_projector", "casebook_auditor")
 _GENERATIONS_AHEAD = 500
@@ -160,11 +159,7 @@ class _NotRefused(Exception):
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.mongo_users",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "mongo-users")
     what = parser.add_subparsers(dest="what", required=True)
     make = what.add_parser("make")
     shown = what.add_parser("print")

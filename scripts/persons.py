@@ -28,7 +28,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
-from scripts.console import UsageError, database, progress, run
+from scripts.console import UsageError, arguments, database, progress, run
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -60,11 +60,7 @@ async def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.persons",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "persons")
     what = parser.add_subparsers(dest="what", required=True)
     for name, help_ in (
         ("show", "who it is, and how far an erasure has come"),

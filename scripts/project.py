@@ -3,7 +3,6 @@
 Any number may run, beside the server's own: they share the work, and take over from each other.
 """
 
-import argparse
 import asyncio
 from contextlib import suppress
 
@@ -13,12 +12,12 @@ from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
 from projections.projector.background import beside
 from projections.replay.generations import Generations
-from scripts.console import database, run, screen, show_metrics
+from scripts.console import arguments, database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 
 
 async def main() -> int:
-    argparse.ArgumentParser(prog="python -m scripts.project", description=__doc__).parse_args()
+    arguments(__doc__, "project").parse_args()
     settings = Settings.from_environment()
     trace_if_asked()
     async with database(settings) as db:

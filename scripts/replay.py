@@ -38,7 +38,7 @@ from projections.replay.workers import Workers, workers
 from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from scripts.catch_up import projecting
-from scripts.console import UsageError, database, fail, run
+from scripts.console import UsageError, arguments, database, fail, run
 from scripts.replaying import Report
 
 _LOOK_SECONDS = 0.1
@@ -81,11 +81,7 @@ async def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.replay",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "replay")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare, and write nothing")
     what.add_argument("--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these")

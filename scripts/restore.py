@@ -14,7 +14,6 @@ After a restore by the database's own tools: --by-database-tools, without PATH. 
 new identity, has the views built anew, folds every ticket and signs.
 """
 
-import argparse
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -51,7 +50,7 @@ from projections.replay.generations import Generations
 from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore
-from scripts.console import UsageError, database, fail, progress, run
+from scripts.console import UsageError, arguments, database, fail, progress, run
 from scripts.verification import Verification
 from scripts.verify import verify_file
 
@@ -126,11 +125,7 @@ class Source:
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.restore",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "restore")
     parser.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
     parser.add_argument("--by-database-tools", action="store_true", help="it is done already")
     parser.add_argument(

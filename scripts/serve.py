@@ -18,7 +18,7 @@ from api.settings import Settings
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from scripts.answerers import answerers, end_with_parent
-from scripts.console import UsageError, check_host, database, run, show_metrics
+from scripts.console import UsageError, arguments, check_host, database, run, show_metrics
 from scripts.server import serve
 from scripts.tracing import trace_if_asked
 
@@ -65,11 +65,7 @@ async def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "serve")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer (1)")
     parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -4,7 +4,6 @@ Runs until it is stopped. The server does it too, unless CASEBOOK_TIMEKEEPER_SEC
 number may run at once.
 """
 
-import argparse
 import asyncio
 from contextlib import suppress
 
@@ -14,11 +13,11 @@ from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore
 from projections.projector.background import beside
 from projections.replay.generations import Generations
-from scripts.console import database, run, screen
+from scripts.console import arguments, database, run, screen
 
 
 async def main() -> int:
-    argparse.ArgumentParser(prog="python -m scripts.timekeeper", description=__doc__).parse_args()
+    arguments(__doc__, "timekeeper").parse_args()
     settings = Settings.from_environment()
     async with database(settings) as db:
         store = EventStore(db)

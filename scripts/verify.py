@@ -28,7 +28,7 @@ from api.settings import Settings
 from domain.errors import CasebookError
 from eventstore.failures import describe
 from eventstore.mongo.driver import Database
-from scripts.console import database, fail, progress, run
+from scripts.console import arguments, database, fail, progress, run
 from scripts.verification import (
     FIELDS,
     Event,
@@ -402,9 +402,7 @@ def read_key(path: Path, *, needed: bool) -> Ed25519PublicKey | None:
 
 
 async def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.verify", description=__doc__.partition("\n")[0]
-    )
+    parser = arguments(__doc__, "verify")
     parser.add_argument("--file", type=Path, help="an exported file, instead of the database")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")

@@ -40,7 +40,7 @@ from scripts.bench.reads import reads
 from scripts.bench.replay import replay
 from scripts.bench.sealing import sealing
 from scripts.bench.services import serve
-from scripts.console import UsageError, run
+from scripts.console import UsageError, arguments, run
 
 _WHAT = (
     "commands",
@@ -61,11 +61,7 @@ async def main() -> int:
     if sys.argv[1:2] == ["_serve"]:
         kind, url, port = sys.argv[2:]
         return await serve(kind, url, int(port))
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "bench")
     parser.add_argument("what", choices=[*_WHAT, "all"])
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")

@@ -26,7 +26,6 @@ the end, prints what it counted and exits 1 if a promise was broken. Short forms
 test suite.
 """
 
-import argparse
 import os
 import sys
 from collections import Counter
@@ -34,7 +33,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from eventstore.personal.master_keys import new_master_key
-from scripts.console import run
+from scripts.console import arguments, run
 from scripts.soak.contract import contract
 from scripts.soak.erase import erase_and_die, kill_erasure
 from scripts.soak.feed import feed
@@ -99,11 +98,7 @@ async def main() -> int:
         return await keep(sys.argv[2])
     if sys.argv[1:2] == ["_dispatch"]:
         return await send(sys.argv[2])
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = arguments(__doc__, "soak")
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database", "overload"])
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     options = parser.parse_args()

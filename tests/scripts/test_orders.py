@@ -14,6 +14,8 @@ from scripts.soak.kill import database_processes
 from tests.projecting import until
 from tests.scripts.test_import import environment, script
 
+pytestmark = pytest.mark.soak
+
 LONG = ("scripts.serve", "scripts.project", "scripts.timekeeper")
 
 

@@ -23,6 +23,8 @@ from scripts.soak.views import come_and_go, freeze_projector, kill_projector
 from scripts.soak.webhooks import webhooks
 from tests.oracle import assert_views_equal_the_log
 
+pytestmark = pytest.mark.soak
+
 
 @pytest.fixture
 def scratch_url(database, server_url):

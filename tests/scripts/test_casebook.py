@@ -1,0 +1,63 @@
+"""`casebook`: one command in front of all command lines."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import casebook
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+NAMES = [name for group in casebook.commands().values() for name in group]
+
+
+def modules():
+    """The modules of scripts/ that can be run: those with a main of their own."""
+    found = {path.stem for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
+    return found | {path.parent.name for path in SCRIPTS.glob("*/__main__.py")}
+
+
+def run(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.casebook", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_each_command_line_is_a_command():
+    named = {casebook._MODULES.get(name, name) for name in NAMES}
+    assert named == modules() - {"casebook"}
+    assert len(NAMES) == len(set(NAMES))
+
+
+def test_help_is_one_page_with_all_commands():
+    answer = run("--help")
+    assert answer.returncode == 0
+    assert set(re.findall(r"^  ([a-z-]+)", answer.stdout, re.MULTILINE)) == set(NAMES)
+    assert len(answer.stdout.splitlines()) < 60
+    assert max(map(len, answer.stdout.splitlines())) < 90
+
+
+@pytest.mark.parametrize("name", ["import", "keys", "soak"])
+def test_a_command_takes_the_words_behind_it(name):
+    answer = run(name, "--help")
+    assert answer.returncode == 0
+    assert answer.stdout.startswith(f"usage: casebook {name} ")
+
+
+def test_a_command_that_is_not_there_is_a_mistake():
+    answer = run("nope")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no command nope" in answer.stderr
+
+
+def test_where_it_is_installed_soak_and_bench_are_no_commands(monkeypatch):
+    """What only a checkout has is left out of a wheel."""
+    monkeypatch.setattr(casebook, "find_spec", lambda _: None)
+    assert not {"soak", "bench"} & {n for group in casebook.commands().values() for n in group}
