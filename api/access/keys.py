@@ -243,19 +243,12 @@ class Keys:
 
         Raises NoSuchKey, StoreUnavailable.
         """
+        not_yet: JsonObject = {"_id": id_, "revoked_at": {"$not": {"$type": "date"}}}
         async with answering():
-            if not await self._revoke({"_id": id_}):
-                found = await self._documents.find_one({"_id": id_}, {"revoked_at": 1})
-                if found is None:
-                    raise NoSuchKey
-                if not isinstance(was := found.get("revoked_at"), datetime):
-                    await self._revoke({"_id": id_}, was)
+            await self._documents.update_one(not_yet, {"$set": {"revoked_at": self._now()}})
+            if await self._documents.find_one({"_id": id_}, {"_id": 1}) is None:
+                raise NoSuchKey
         self._kept.pop(id_, None)
-
-    async def _revoke(self, which: JsonObject, was: object = None) -> int:
-        change = {"$set": {"revoked_at": self._now()}}
-        done = await self._documents.update_many({**which, "revoked_at": was}, change)
-        return done.modified_count
 
     async def revoke_with_made(self, id_: str) -> list[str]:
         """Make a key good for nothing, and with it all that was made with it, with those, and so
@@ -264,15 +257,14 @@ class Keys:
         Raises NoSuchKey, StoreUnavailable.
         """
         await self.revoke(id_)
-        revoked, makers = [id_], [id_]
-        while makers:  # each is revoked before it is asked what was made with it
+        revoked = [id_]
+        for maker in revoked:  # each is revoked before it is asked what was made with it
             async with answering():
-                made = self._documents.find({"made_by_key": {"$in": makers}}, {"_id": 1})
-                found = [str(document["_id"]) for document in await made.to_list()]
-                makers = [each for each in found if each not in revoked]
-            for each in makers:
-                await self.revoke(each)
-            revoked += makers
+                made = await self._documents.find({"made_by_key": maker}, {"_id": 1}).to_list()
+            for each in [str(document["_id"]) for document in made]:
+                if each not in revoked:
+                    await self.revoke(each)
+                    revoked.append(each)
         return revoked
 
     async def forget(self, principal: str) -> None:

@@ -1,7 +1,7 @@
-"""What happens to tickets by itself, when its time has come.
+"""The timekeeper: what happens to tickets without anyone's command, at its time.
 
-A ticket that waits is opened again at its `resume_at`; a promise that was not kept is put on
-record; a resolved ticket is closed after as many days as the desk says.
+A ticket that waits is opened again at its `resume_at`; a missed SLA target is put on record; a
+resolved ticket is closed after as many days as the desk says.
 
 The idea: the views say which tickets have something due, quickly and perhaps a moment late; what is
 done is then decided from the ticket's own events, by ordinary commands of the actor `timekeeper`.
@@ -19,13 +19,11 @@ clock is far from it does nothing: one of the two is wrong, and what is written 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
-
-from pymongo.errors import PyMongoError
 
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
@@ -40,10 +38,11 @@ from domain.values import JsonObject
 from eventstore import failures
 from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import Envelope, from_document
-from eventstore.failures import StoreBusy, StoreUnavailable, answering, describe
+from eventstore.failures import StoreBusy, StoreUnavailable, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
+from projections.projector.background import again_and_again
 from projections.replay.generations import Generations
 from projections.views import tickets
 from projections.views.tickets import TicketRead
@@ -70,7 +69,7 @@ class Act(NamedTuple):
 
 
 def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
-    """Give what a ticket has had due for the longest, if anything."""
+    """Return what a ticket has had due for the longest, if anything."""
     ticket = read.ticket
     acts: list[Act] = []
     if ticket.resume_at is not None:
@@ -118,24 +117,17 @@ class Timekeeper:
 
     async def run(self) -> None:
         """Look again and again until cancelled. A failure is logged, and tried again."""
-        while True:
-            done = 0
-            try:
-                done = await self.look()
-            except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("timekeeping: %s", describe(error))
-            except EssentialUnreadable:
-                pass  # the desk's set-up: it has been logged, and shows in /readyz
-            except Exception:  # noqa: BLE001 as in the projector: never give up
-                _log.exception("timekeeping failed; trying again")
-            # The views need a moment to show what was done; then there may be more.
-            await asyncio.sleep(
-                min(_SOON_SECONDS, self._look_seconds) if done else self._look_seconds
-            )
+        await again_and_again(self._step, "timekeeping", self._look_seconds)
+
+    async def _step(self) -> None:
+        with suppress(EssentialUnreadable):  # the desk's set-up: that is logged, and in /readyz
+            while await self.look():  # noqa: ASYNC110 no event tells when it is time
+                # The views need a moment to show what was done; then there may be more.
+                await asyncio.sleep(min(_SOON_SECONDS, self._look_seconds))
 
     async def look(self) -> int:
-        """Do what the views show as due, one thing for each ticket; give how many things that were.
-        None are done while the process's clock is far from the database's.
+        """Do what the views show as due, one thing for each ticket; return how many that were. None
+        are done while the process's clock is far from the database's.
 
         Raises StoreUnavailable.
         """
@@ -154,7 +146,7 @@ class Timekeeper:
         return sum(worker.result() for worker in workers)
 
     async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
-        """Give a page of tickets that the views show as due."""
+        """Return a page of tickets that the views show as due."""
         questions: list[tuple[str, JsonObject]] = [("next_due_at", {"next_due_at": {"$lte": now}})]
         if desk.close_resolved_after_days is not None:
             before = now - timedelta(days=desk.close_resolved_after_days)
@@ -174,7 +166,9 @@ class Timekeeper:
         return await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
 
     async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
-        """Do what one ticket has had due for the longest; the next look finds what else it has."""
+        """Do what one ticket has had due for the longest; return how much was done. The next look
+        finds what else the ticket has due.
+        """
         try:
             read: TicketRead | None = None
             causes: list[Envelope] = []
@@ -208,7 +202,9 @@ class Timekeeper:
 
 
 def _submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
-    """Ask for an act; `some`: at least those of the ticket's events that may be its cause."""
+    """Return the command for an act; `some`: at least those of the ticket's events that may be
+    its cause.
+    """
     kinds = {kind.__name__ for kind in act.causes}
     causes = [event for event in some if event.type in kinds]
     before = [event for event in causes if event.occurred_at <= act.at]
