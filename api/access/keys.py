@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cachetools import LRUCache
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.rights import (
     SCOPES,
@@ -104,10 +104,8 @@ _STORED = strictly(Key)
 _WORDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
-class KeyOrder(BaseModel):
+class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
     """Whose the key is to be, and what it is good for."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     principal: Name
     role: PrincipalRole

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import Path as PathParameter
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
@@ -54,10 +54,8 @@ class KeysAnswer(BaseModel, extra="forbid"):
     )
 
 
-class Revoking(BaseModel):
+class Revoking(BaseModel, extra="forbid"):
     """What else to revoke."""
-
-    model_config = ConfigDict(extra="forbid")
 
     with_made: bool = Field(
         default=False,
@@ -142,10 +140,8 @@ class AccessPage(BaseModel, extra="forbid"):
     next: str | None = Field(description="The cursor of the next page; null on the last.")
 
 
-class AccessQuery(BaseModel):
+class AccessQuery(BaseModel, extra="forbid"):
     """Which records."""
-
-    model_config = ConfigDict(extra="forbid")
 
     principal: Name | None = None
     outcome: Outcome | None = None

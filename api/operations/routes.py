@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.http.answers import described_headers, fields_of, json_response
 from api.http.problems import problem_responses
@@ -34,10 +34,8 @@ _READY_KEPT_SECONDS = 0.5
 _MOST_PARKED = 100
 
 
-class Repair(BaseModel):
+class Repair(BaseModel, extra="forbid"):
     """A ticket whose view is to be folded again from its first event."""
-
-    model_config = ConfigDict(extra="forbid")
 
     ticket_id: UUID
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from api.access.rights import CurrentPrincipal
@@ -27,18 +27,14 @@ _EXPORTS_AT_ONCE = 8
 _EXPORTS_EACH = 2
 
 
-class PersonAsked(BaseModel):
+class PersonAsked(BaseModel, extra="forbid"):
     """Whom to find. In the body: names have no business in addresses, which many keep."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name = Field(description="As tickets have it: their requester, or who follows them.")
 
 
-class ErasureStep(BaseModel):
+class ErasureStep(BaseModel, extra="forbid"):
     """A step of an erasure, and when it was taken."""
-
-    model_config = ConfigDict(extra="forbid")
 
     step: Literal["PersonErased", "KeyDestroyed", "ErasureCompleted"]
     at: datetime
@@ -46,10 +42,8 @@ class ErasureStep(BaseModel):
     data: JsonObject
 
 
-class PersonAnswer(BaseModel):
+class PersonAnswer(BaseModel, extra="forbid"):
     """What the keys know of somebody."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: UUID
     name: str | None = Field(description="Null once they have been erased.")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from uuid_utils.compat import uuid7
 
 from api.access.rights import CurrentPrincipal
@@ -70,10 +70,8 @@ Url = Annotated[
 ]
 
 
-class WebhookChange(BaseModel):
+class WebhookChange(BaseModel, extra="forbid"):
     """Where to send, and what, and signed with what."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: Url
     types: Annotated[
@@ -105,10 +103,8 @@ class WebhookOrder(WebhookChange):
     )
 
 
-class Redelivery(BaseModel):
+class Redelivery(BaseModel, extra="forbid"):
     """What to send again: one delivery, or all that was recorded from a time on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     delivery: Annotated[str, Field(max_length=100)] | None = None
     since: Moment | None = None
@@ -202,10 +198,8 @@ class Resumed(BaseModel, extra="forbid"):
     resumed: int
 
 
-class DeliveryQuery(BaseModel):
+class DeliveryQuery(BaseModel, extra="forbid"):
     """Which deliveries."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: DeliveryStatus | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
