@@ -84,6 +84,13 @@ class Codec(Generic[E]):
             for name, cls in self._classes.items()
         }
         """The personal fields of each type of event, and whose they are."""
+        self.naming_fields = {
+            field
+            for fields in self.personal_fields.values()
+            for field, whose in fields.items()
+            if whose is Whose.NAMED
+        }
+        """The fields of events that hold a person's name."""
 
     def encode(self, event: E, requester: str | None = None) -> EventData:
         """Return the stored form of `event`, on a ticket of `requester`, unless the event itself

@@ -5,12 +5,12 @@ is lock, order and access path at once. Whoever inserts version n+1 first has wr
 else gets a duplicate key and decides again from the new state (laws L1, L2). Nothing here updates
 or deletes a document of the log.
 
-One event is one insert, and those that are wanted at the same time share a round trip and a sync
-(`commit.py`). Several events of one command are one transaction, all or nothing (L4). Both are
-acknowledged by a majority, on disk (L3).
+One event is one insert, and inserts that wait at the same time share a round trip and a sync
+(`group_commit.py`). Several events of one command are one transaction, all or nothing (L4). Both
+are acknowledged by a majority, on disk (L3).
 
 What is personal in an event is stored sealed, under a key of the person it belongs to
-(`sealing.py`, `vault.py`): `chain` seals it, `open` opens it, and nobody else needs to know. `load`
+(`personal/`): `chain` seals it, `open` opens it, and nobody else needs to know. `load`
 gives events opened; what is called stored is as it is stored.
 
 Order: versions inside a ticket, and the change stream's commit order. There is no global position;
@@ -30,7 +30,8 @@ from collections.abc import (
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise, starmap
+from functools import partial
+from itertools import pairwise, product, starmap
 from typing import NamedTuple, cast
 from uuid import UUID
 
@@ -127,7 +128,7 @@ class Feed:
         return self._stream.resume_token
 
     async def next(self) -> Change | None:
-        """Give the next event, or None if none comes within a moment (some 50 ms)."""
+        """Return the next event, or None if none comes within a moment (some 50 ms)."""
         change = await self._stream.try_next()
         if change is None:
             return None
@@ -136,7 +137,7 @@ class Feed:
 
 
 def stream_order(token: ResumeToken) -> str:
-    """Give what tokens of one server's stream can be compared by: the earlier is the smaller.
+    """Return what tokens of one server's stream can be compared by: the earlier is the smaller.
 
     MongoDB's are hexadecimal strings that sort in the order of the stream (its manual, "Change
     Streams", on resume tokens). Those of the embedded server are BSON documents with a number `s`.
@@ -170,13 +171,11 @@ class EventStore:
         database: Database,
         collection: str = COLLECTION,
         *,
-        group_commit: bool = True,
         sealing: bool = True,
         patience_seconds: float | None = None,
     ) -> None:
-        """`group_commit=False` writes each event by itself, `sealing=False` stores what is personal
-        as it is: there to be measured against. `patience_seconds`: for how long an append is sent
-        until it is known what has become of it; some tries unless given.
+        """`sealing=False` stores personal fields as they are, like versions before sealing did.
+        `patience_seconds`: for how long an append is sent until its outcome is known.
         """
         self._patience_seconds = patience_seconds
         self._database = database
@@ -189,8 +188,7 @@ class EventStore:
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
-        group = GroupCommit(self._events, database.progresses.of("writing to the log"))
-        self._insert = group.insert if group_commit else self._insert_alone
+        self._group = GroupCommit(self._events, database.progresses.of("writing to the log"))
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.
@@ -232,8 +230,8 @@ class EventStore:
     async def open(
         self, documents: Sequence[EventDocument], *, missing: Key | None = None
     ) -> list[EventDocument]:
-        """Give stored documents with what is sealed in them opened, and `ERASED` where whose it was
-        has been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
+        """Return stored documents with their sealed fields opened: `ERASED` where their person has
+        been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
         `missing` opens what a key is missing for.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
@@ -257,23 +255,22 @@ class EventStore:
         await self.vault.of_ids({person for d in documents for person in persons(d)})
 
     async def tickets_of(self, person: UUID) -> list[UUID]:
-        """Give the tickets in whose events something of a person is sealed."""
-        with translating():
-            found = self._events.find({"sealed.person": person}, {"_id": 0, "ticket_id": 1})
-            return list(dict.fromkeys([event["ticket_id"] async for event in found]))
+        """Return the tickets with events in which a field of a person is sealed."""
+        found = await self._find({"sealed.person": person}, ("ticket_id",))
+        return list(dict.fromkeys(event["ticket_id"] for event in found))
 
-    async def plainly_naming(self, name: str, tickets: Iterable[UUID]) -> set[UUID]:
-        """Give those of some tickets that have an event that is older than sealing, and names
-        somebody as requester or follower.
+    async def unsealed_naming(
+        self, name: str, fields: Iterable[str], tickets: Iterable[UUID]
+    ) -> set[UUID]:
+        """Return those of some tickets with an event that has a name, unsealed, in one of some
+        fields of its data: such events are older than sealing.
         """
         found: set[UUID] = set()
         wanted = list(tickets)
-        with translating():
-            for start in range(0, len(wanted), _TICKETS_ASKED):
-                for field in ("data.requester", "data.follower"):
-                    some = {"$in": wanted[start : start + _TICKETS_ASKED]}
-                    events = self._events.find({"ticket_id": some, field: name}, {"ticket_id": 1})
-                    found |= {event["ticket_id"] async for event in events}
+        for field, start in product(fields, range(0, len(wanted), _TICKETS_ASKED)):
+            some = {"$in": wanted[start : start + _TICKETS_ASKED]}
+            events = await self._find({"ticket_id": some, f"data.{field}": name}, ("ticket_id",))
+            found |= {event["ticket_id"] for event in events}
         return found
 
     async def append(self, events: Sequence[Envelope], *, sent_before: bool = False) -> None:
@@ -310,16 +307,14 @@ class EventStore:
         they never will be; None if neither can be seen (yet). Raises StoreUnavailable.
         """
         found: dict[tuple[UUID, int], tuple[UUID, bytes]] = {}
-        wanted = {"_id": 1, "ticket_id": 1, "version": 1, "hash": 1}
         for ticket_id in {document["ticket_id"] for document in documents}:
             versions = [d["version"] for d in documents if d["ticket_id"] == ticket_id]
             span = {"$gte": min(versions), "$lte": max(versions)}
-            with translating():
-                events = self._events.find({"ticket_id": ticket_id, "version": span}, wanted)
-                for event in await events.to_list():
-                    found[event["ticket_id"], event["version"]] = event["_id"], event["hash"]
-        places = [(d["ticket_id"], d["version"], d["_id"], d["hash"]) for d in documents]
-        seen = [found[t, v] == (i, h) for t, v, i, h in places if (t, v) in found]
+            condition = {"ticket_id": ticket_id, "version": span}
+            for event in await self._find(condition, ("_id", "ticket_id", "version", "hash")):
+                found[event["ticket_id"], event["version"]] = event["_id"], event["hash"]
+        own = {(d["ticket_id"], d["version"]): (d["_id"], d["hash"]) for d in documents}
+        seen = [found[place] == event for place, event in own.items() if place in found]
         if all(seen):
             return True if len(seen) == len(documents) else None
         if any(seen):
@@ -328,12 +323,13 @@ class EventStore:
 
     async def _write(self, documents: list[EventDocument]) -> None:
         if len(documents) == 1:
-            await self._insert(documents[0])
+            await self._group.insert(documents[0])
         else:
             with translating():
-                await self._database.in_transaction(
-                    lambda session: self._insert_all(documents, session)
-                )
+                await self._database.in_transaction(partial(self._insert_all, documents))
+
+    async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
+        await self._events.insert_many(documents, session=session)
 
     @property
     def name(self) -> str:
@@ -344,15 +340,30 @@ class EventStore:
         """Raise LogReplaced if this is no longer the log that the process was started on."""
         await self._database.identity.check()
 
-    async def _insert_alone(self, document: EventDocument) -> None:
+    async def _find(
+        self,
+        condition: Mapping[str, object],
+        fields: Collection[str] = (),
+        *,
+        sort: str | None = None,
+        limit: int = 0,
+        session: Session | None = None,
+    ) -> list[EventDocument]:
+        """Return the stored events that meet a condition, whole unless `fields` names some."""
+        wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
         with translating():
-            await self._events.insert_one(document)
+            found = self._events.find(condition, wanted, limit=limit, session=session)
+            return await (found.sort(sort, 1) if sort else found).to_list()
 
-    async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
-        await self._events.insert_many(documents, session=session)
+    def _scan(
+        self, fields: Collection[str] = (), condition: Mapping[str, object] | None = None
+    ) -> AsyncIterator[JsonObject]:
+        """Yield what is stored in the order of storage, whole unless `fields` names some."""
+        wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
+        return self._database.scan(self._name, condition or {}, wanted)
 
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
-        """Give a ticket's events behind version `after`, in order; at most `limit` if not 0.
+        """Return a ticket's events behind version `after`, in order; at most `limit` if not 0.
 
         Raises StoreUnavailable, KeyUnusable, and HistoryError for what cannot be read.
         """
@@ -360,12 +371,19 @@ class EventStore:
         return [from_document(document) for document in await self.open(found)]
 
     async def stored(
-        self, ticket_id: UUID, *, after: int = 0, limit: int = 0
+        self, ticket_id: UUID, *, after: int = 0, upto: int | None = None, limit: int = 0
     ) -> list[EventDocument]:
-        """Give the same as `load` as it is stored, readable or not. Raises StoreUnavailable."""
-        found = self._events.find({"ticket_id": ticket_id, "version": {"$gt": after}})
-        with translating():
-            return await found.sort("version", 1).limit(limit).to_list()
+        """Return the same as `load` as it is stored, readable or not: at most to version `upto`.
+
+        Raises StoreUnavailable.
+        """
+        if upto is None:
+            condition = {"ticket_id": ticket_id, "version": {"$gt": after}}
+            return await self._find(condition, sort="version", limit=limit)
+        # Sorted here: asked for the order, some servers would read on behind `upto`.
+        versions = {"$gt": after, "$lte": upto}
+        found = await self._find({"ticket_id": ticket_id, "version": versions})
+        return sorted(found, key=_place)
 
     async def parts(
         self,
@@ -375,12 +393,12 @@ class EventStore:
         after: int = 0,
         upto: int | None = None,
     ) -> AsyncGenerator[list[EventDocument], None]:
-        """Give a ticket's stored events in order, so many at a time, however long it is: those
+        """Yield a ticket's stored events in order, so many at a time, however long it is: those
         behind version `after`, up to `upto` if given.
         """
         is_short = upto is not None and upto - after <= events_each
-        first = self._span(ticket_id, after, upto or 0) if is_short else None
-        part = await (first or self.stored(ticket_id, after=after, limit=events_each))
+        known = {"upto": upto} if is_short else {"limit": events_each}
+        part = await self.stored(ticket_id, after=after, **known)
         while part:
             if upto is not None and part[-1]["version"] >= upto:
                 yield [event for event in part if event["version"] <= upto]
@@ -390,19 +408,12 @@ class EventStore:
                 return
             # Where no version is missing this is all there is, and no server reads on to sort it.
             after = part[-1]["version"]
-            part = await self._span(ticket_id, after, after + events_each)
+            part = await self.stored(ticket_id, after=after, upto=after + events_each)
             if len(part) < events_each:
                 part = await self.stored(ticket_id, after=after, limit=events_each)
 
-    async def _span(self, ticket_id: UUID, after: int, upto: int) -> list[EventDocument]:
-        """Give the stored events of some versions, in order."""
-        versions = {"$gt": after, "$lte": upto}
-        with translating():
-            found = self._events.find({"ticket_id": ticket_id, "version": versions})
-            return sorted(await found.to_list(), key=lambda event: event["version"])
-
     async def scan(self) -> AsyncIterator[Envelope]:
-        """Give every event once, in the order of storage.
+        """Yield every event once, in the order of storage.
 
         That is the order of writing, more or less: consumers compare versions here too. A sort
         would keep the whole log in memory on a server that does not sort by an index.
@@ -413,12 +424,12 @@ class EventStore:
             yield from_document(document)
 
     async def scan_stored(self) -> AsyncIterator[EventDocument]:
-        """Give the same as `scan` as it is stored, readable or not."""
-        async for document in self._database.scan(self._name):
+        """Yield the same as `scan` as it is stored, readable or not."""
+        async for document in self._scan():
             yield cast("EventDocument", document)
 
     async def heads(self) -> dict[UUID, tuple[int, bytes]]:
-        """Give the last version and hash of every ticket.
+        """Return the last version and hash of every ticket.
 
         Reads the whole log, and keeps some 300 bytes for each ticket. Raises HistoryError for a
         document that is no event: the verifier tells more about it.
@@ -435,8 +446,7 @@ class EventStore:
 
         Raises HistoryError for a document that is no event.
         """
-        wanted = {"ticket_id": 1, "version": 1, "hash": 1}
-        async for event in self._database.scan(self._name, {}, wanted):
+        async for event in self._scan(("_id", "ticket_id", "version", "hash")):
             match event:
                 case {
                     "ticket_id": UUID() as ticket_id,
@@ -448,7 +458,7 @@ class EventStore:
                     raise HistoryError("not_an_event", f"{described(event)} is no event")
 
     async def in_order(self) -> AsyncIterator[EventDocument]:
-        """Give every stored document by ticket id and version.
+        """Yield every stored document by ticket id and version.
 
         Sorted here, some thousand events at a time: a sort of the whole log is beyond some servers.
         """
@@ -471,9 +481,8 @@ class EventStore:
         """
         sample: list[UUID] = []
         every, seen = 1, 0
-        first_events = self._database.scan(self._name, {"version": 1}, {"_id": 0, "ticket_id": 1})
         with translating():
-            async for event in first_events:
+            async for event in self._scan(("ticket_id",), {"version": 1}):
                 ticket_id = event["ticket_id"]
                 if seen % every == 0 and isinstance(ticket_id, UUID):
                     sample.append(ticket_id)
@@ -487,21 +496,16 @@ class EventStore:
         return list(starmap(TicketRange, pairwise(cuts)))
 
     async def of_range(self, tickets: TicketRange) -> list[EventDocument]:
-        """Give the stored events of a range by ticket id and version; what is none is left out."""
+        """Return the stored events of a range by ticket id and version, without damaged ones."""
         # Both ends are always given: an open one makes some servers read on to the end.
         end = {"$lte": _LAST_ID} if tickets.before is None else {"$lt": tickets.before}
-        with translating():
-            found = await self._events.find(
-                {"ticket_id": {"$gte": tickets.first or _FIRST_ID, **end}}
-            ).to_list()
+        found = await self._find({"ticket_id": {"$gte": tickets.first or _FIRST_ID, **end}})
         # Mostly in this order already; asking for it would make some servers sort it again.
-        events = filter(is_event, found)
-        return sorted(events, key=_place)
+        return sorted(filter(is_event, found), key=_place)
 
     async def of_tickets(self, ids: Sequence[UUID]) -> list[EventDocument]:
-        """Give the stored events of some tickets by ticket id and version."""
-        found = await self._events.find({"ticket_id": {"$in": list(ids)}}).to_list()
-        return sorted(found, key=_place)
+        """Return the stored events of some tickets by ticket id and version."""
+        return sorted(await self._find({"ticket_id": {"$in": list(ids)}}), key=_place)
 
     async def restore(self, documents: Sequence[EventDocument]) -> None:
         """Insert stored documents as they are; those that are there already are passed over.
@@ -530,51 +534,43 @@ class EventStore:
         *,
         before: datetime | None = None,
     ) -> list[Recorded]:
-        """Give events recorded at or after `time`, the earliest first; at most `limit` if not 0.
+        """Return events recorded at or after `time`, the earliest first; at most `limit` if not 0.
 
         For looking, not for following: the clocks of those who write are not one clock.
         """
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1, "recorded_at": 1}
-        with translating():
-            span = {"$gte": time} if before is None else {"$gte": time, "$lt": before}
-            found = self._events.find({"recorded_at": span}, wanted, session=session)
-            documents = await found.sort("recorded_at", 1).limit(limit).to_list()
+        condition = _recorded(time, before)
+        found = await self._find(
+            condition, Recorded._fields, sort="recorded_at", limit=limit, session=session
+        )
         return [
-            Recorded(d["ticket_id"], d["version"], d["recorded_at"])
-            for d in documents
-            if is_event(d)
+            Recorded(event["ticket_id"], event["version"], event["recorded_at"])
+            for event in found
+            if is_event(event)
         ]
 
     async def recorded(
         self, since: datetime, limit: int, *, before: datetime | None = None
     ) -> list[EventDocument]:
-        """Give whole stored documents by when they were recorded, as `since` does.
+        """Return whole stored documents by when they were recorded, as `since` does.
 
         Raises StoreUnavailable.
         """
-        span = {"$gte": since} if before is None else {"$gte": since, "$lt": before}
-        with translating():
-            found = self._events.find({"recorded_at": span}).sort("recorded_at", 1).limit(limit)
-            return await found.to_list()
+        return await self._find(_recorded(since, before), sort="recorded_at", limit=limit)
 
     async def versions(self, ids: Collection[UUID]) -> list[tuple[UUID, int]]:
-        """Give the versions that are stored of some tickets, in any order."""
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1}
-        with translating():
-            # By the ticket alone: with another condition some servers read everything.
-            found = await self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).to_list()
+        """Return the versions that are stored of some tickets, in any order."""
+        # By the ticket alone: with another condition some servers read everything.
+        found = await self._find({"ticket_id": {"$in": list(ids)}}, ("ticket_id", "version"))
         stored = ((d["ticket_id"], cast("object", d.get("version"))) for d in found)
         return [(t, version) for t, version in stored if isinstance(version, int) and version > 0]
 
     async def short_heads(self, ids: Collection[UUID], most: int) -> dict[UUID, int]:
-        """Give the last version of some tickets, 0 of one without events: of those of which it can
-        be told. That is of none if they have more than `most` events each.
+        """Return the last version of those of some tickets that have no damaged event, 0 of one
+        without events. Returns nothing if they have more than `most` events each on average.
         """
         limit = most * len(ids) + 1
-        wanted = {"_id": 0, "ticket_id": 1, "version": 1}
-        with translating():
-            found = self._events.find({"ticket_id": {"$in": list(ids)}}, wanted).limit(limit)
-            events = await found.to_list()
+        condition = {"ticket_id": {"$in": list(ids)}}
+        events = await self._find(condition, ("ticket_id", "version"), limit=limit)
         if len(events) == limit:
             return {}
         heads = dict.fromkeys(ids, 0)
@@ -588,7 +584,7 @@ class EventStore:
         return {ticket_id: head for ticket_id, head in heads.items() if ticket_id not in damaged}
 
     async def position(self) -> ResumeToken:
-        """Give the token of now: watching from it brings every event written after this call."""
+        """Return the token of now: watching from it brings every event written after this call."""
         async with self.watch(None) as feed:
             while feed.token is None:
                 await feed.next()
@@ -617,6 +613,11 @@ class EventStore:
             if error.code in _HISTORY_LOST:
                 raise HistoryLost(describe(error)) from error
             raise
+
+
+def _recorded(since: datetime, before: datetime | None) -> Mapping[str, object]:
+    """Return the condition that an event was recorded at or after a time, and before another."""
+    return {"recorded_at": {"$gte": since} | ({} if before is None else {"$lt": before})}
 
 
 def _place(document: EventDocument) -> tuple[int, int]:

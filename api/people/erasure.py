@@ -24,6 +24,7 @@ from api.access.access_log import AccessLog
 from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
 from domain.people import KeyDestroyed, PersonErased
+from domain.tickets import CODEC
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
@@ -99,7 +100,7 @@ class Forgetting:
     async def _plain_tickets(self, name: str) -> set[UUID]:
         """Return the tickets that the views show as a person's, whose events name them plainly."""
         shown = await named_tickets(self._database, name)
-        return await self._store.plainly_naming(name, shown)
+        return await self._store.unsealed_naming(name, CODEC.naming_fields, shown)
 
     async def _unname(self, names: Collection[str]) -> None:
         """Let nothing outside the log and its views name some persons. Safe to repeat."""

@@ -19,7 +19,6 @@ from scripts.soak.promises import HEADERS
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",
-    "alone": "Casebook, each event by itself",
     "group": "Casebook, group commit",
     "two": "Casebook as it is served, two workers",
     "projecting": "Casebook, group commit, projector in the process",

@@ -127,7 +127,7 @@ async def serve(kind: str, url: str, port: int) -> int:
     elif kind == "memory":
         app = service_from_memory(database)
     else:
-        store = EventStore(database, group_commit=kind != "alone", sealing=kind != "unsealed")
+        store = EventStore(database, sealing=kind != "unsealed")
         beside: list[Work] = []
         if kind == "projecting":
             beside.append(partial(project, database, store))

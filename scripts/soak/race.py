@@ -37,7 +37,7 @@ def _race_in_process(
 ) -> None:
     async def race_one(database: Database) -> None:
         # A handler of its own for each writer: they are to race, not to take turns.
-        stores = [EventStore(database, group_commit=writer % 2 == 0) for writer in range(writers)]
+        stores = [EventStore(database) for _ in range(writers)]
         for round_ in range(rounds):
             await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
             done = await asyncio.gather(

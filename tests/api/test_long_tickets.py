@@ -273,13 +273,8 @@ class Counting(EventStore):
 
     read = 0
 
-    async def stored(self, ticket_id, *, after=0, limit=0):
-        found = await super().stored(ticket_id, after=after, limit=limit)
-        self.read += len(found)
-        return found
-
-    async def _span(self, ticket_id, after, upto):
-        found = await super()._span(ticket_id, after, upto)
+    async def stored(self, ticket_id, **asked):
+        found = await super().stored(ticket_id, **asked)
         self.read += len(found)
         return found
 

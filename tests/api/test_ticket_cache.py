@@ -26,9 +26,9 @@ OPEN = OpenTicket(subject="x", requester="bob")
 class Counting(EventStore):
     loads = 0
 
-    async def stored(self, ticket_id, *, after=0, limit=0):
+    async def stored(self, ticket_id, **asked):
         self.loads += 1
-        return await super().stored(ticket_id, after=after, limit=limit)
+        return await super().stored(ticket_id, **asked)
 
 
 def by_alice(command, **more):

@@ -51,7 +51,6 @@ async def test_no_events_are_refused_by_name(database):
     """By whatever way they would be written."""
     for store in (
         EventStore(database),
-        EventStore(database, group_commit=False),
         EventStore(database, "person_events", sealing=False),
     ):
         with pytest.raises(NothingToAppend) as refused:
