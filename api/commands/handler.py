@@ -15,7 +15,7 @@ are what is sent first when the command comes again with its key.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import NamedTuple, Protocol
@@ -25,9 +25,8 @@ from cachetools import LRUCache
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
-from api.commands.ticket_cache import EventRef, Stream, Streams
+from api.commands.ticket_cache import EventRef, Stream, TicketCache
 from domain.actors import Actor
-from domain.codec import EventData
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
 from domain.tickets import encode
@@ -53,7 +52,7 @@ _ROUNDS = 10  # of deciding again because another writer was first
 _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
-_UNSETTLED = 1000  # of the last appends of which nobody knows, how many are kept
+_UNSETTLED = 1000  # how many appends of unknown outcome are kept, the last ones
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
 
 
@@ -101,8 +100,8 @@ class Submission:
 
     `key` is the idempotency key; a ticket that is opened with one gets its id from it.
     `occurred_at` is when it happened in the world, if not now. `expected_version` is the version
-    that the client decided on, if it says so. `require` raises a Refusal for a ticket that is not
-    for who sends it.
+    that the client decided on, if it says so. `require` raises a Refusal for a ticket that the
+    sender may not see.
     """
 
     command: Command
@@ -141,7 +140,7 @@ class EmptyDesk:
 
 
 def new_ticket_id(actor: Actor, key: str | None) -> UUID:
-    """Give the id for a ticket to open: from the key, so that a repeat means the same ticket."""
+    """Return the id for a ticket to open: from the key, so that a repeat means the same ticket."""
     return uuid7() if key is None else uuid5(_TICKETS, f"{actor.id}\n{key}")
 
 
@@ -150,14 +149,19 @@ def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
     return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
 
 
-class _Decided(NamedTuple):
-    """What is to be appended, and what is known once it is."""
+class _Part(NamedTuple):
+    """What is to be appended to one ticket's stream, and what is known once it is."""
 
+    stream: Stream
     sealed: list[Envelope]
-    """The events of both tickets."""
-    said: list[Envelope]
-    other: Stream | None
-    said_elsewhere: list[Envelope]
+    readable: list[Envelope]
+    """The events as they were before they were sealed: as they would be read."""
+
+
+class _Decided(NamedTuple):
+    """What is to be appended, and the outcome once it is."""
+
+    parts: list[_Part]
     outcome: Outcome
 
 
@@ -166,7 +170,7 @@ _CommandKey = tuple[UUID, str, str]
 
 
 class _Unsettled(NamedTuple):
-    """An append of which nobody knows."""
+    """An append whose outcome is unknown."""
 
     fingerprint: str
     events: list[Envelope]
@@ -186,37 +190,34 @@ class Handler:
         self._store = store
         self._most = most
         self._desks = desks or EmptyDesk()
-        self._streams = Streams(store)
-        store.vault.on_erasure(self._streams)
+        self._cache = TicketCache(store)
+        store.vault.on_erasure(self._cache)
         self._under_way = 0
         self._unsettled: LRUCache[_CommandKey, _Unsettled] = LRUCache(_UNSETTLED)
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
-        """Do what `submission` asks for, once, and say what came of it.
+        """Do what `submission` asks for, once, and return what came of it.
 
         Raises Refusal if the domain refuses, KeyReused, VersionMismatch, TooContended, TicketBusy,
         StoreBusy and StoreUnavailable: nothing was written then; and OutcomeUnknown if nobody knows
         that. The command may then be repeated with its key, and will have one effect.
         """
+        command = submission.command
         # Without defaults: a field that a later version adds does not make it another command.
-        command = CommandRef(
+        content = command.model_dump(mode="json", exclude_defaults=True)
+        ref = CommandRef(
             submission.key or str(uuid7()),
-            fingerprint(
-                {
-                    "command": submission.command.verb,
-                    "content": submission.command.model_dump(mode="json", exclude_defaults=True),
-                }
-            ),
+            fingerprint({"command": command.verb, "content": content}),
         )
         if self._under_way >= COMMANDS_AT_ONCE:
             raise StoreBusy
         self._under_way += 1
         became = "failed"
         try:
-            other_id = submission.command.other_ticket()
-            turns = self._streams.turns(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS)
-            async with turns as (stream, other):
-                outcome = await self._settle(stream, other, submission, command)
+            async with self._cache.locked(
+                ticket_id, command.other_ticket(), 2 * failures.PATIENCE_SECONDS
+            ) as (stream, other):
+                outcome = await self._settle(stream, other, submission, ref)
             became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
         except CasebookError as error:
             became = error.code
@@ -225,55 +226,59 @@ class Handler:
             return outcome
         finally:
             self._under_way -= 1
-            _became(submission.command.verb, became).inc()
+            _became(command.verb, became).inc()
 
     async def _settle(
-        self, stream: Stream, other: Stream | None, submission: Submission, command: CommandRef
+        self, stream: Stream, other: Stream | None, submission: Submission, ref: CommandRef
     ) -> Outcome:
-        """Attempt until there is an outcome, others were first too often, or time is up."""
+        """Attempt until there is an outcome, others were first too often, or time is up.
+
+        What is known of the tickets may be old. An append finds that out by itself; a refusal or
+        "no change" does not, so these are taken only if all was just read.
+        """
         clock = asyncio.get_running_loop().time
         deadline = clock() + failures.PATIENCE_SECONDS
         conflicts = 0
-        is_current = await self._settle_earlier((stream.ticket_id, submission.actor.id), command)
+        is_current = await self._settle_earlier(
+            (stream.ticket_id, submission.actor.id, ref.id), ref
+        )
         while True:
             try:
                 if is_current:
-                    await self._streams.refresh(stream)
+                    await self._cache.refresh(stream)
                     if other is not None:
-                        await self._streams.refresh(other)
+                        await self._cache.refresh(other)
                 # Said only after a last look: what stood in the way may have been this command.
-                found = stream.done(submission.actor.id, command.id)
-                if conflicts == _ROUNDS and found is None:
+                if conflicts == _ROUNDS and stream.done(submission.actor.id, ref.id) is None:
                     raise TooContended
                 async with answering():
-                    decided = await self._decide(
-                        stream, other, submission, command, sure=is_current
-                    )
+                    decided = await self._decide(stream, other, submission, ref, sure=is_current)
+                if isinstance(decided, _Decided):
+                    await self._append(decided, submission, ref)
+                    return decided.outcome
+                if is_current or decided.replayed:
+                    return decided
+            except (Refusal, VersionMismatch):
+                if is_current:
+                    raise
+            except VersionConflict:
+                conflicts += 1
+                _CONFLICTS.inc()
+            except OutcomeUnknown:
+                raise
             except StoreUnavailable:
                 # Nothing has been sent, so this may go on to be tried.
                 if clock() > deadline:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                if isinstance(decided, Outcome):
-                    return decided
-                if decided is not None:
-                    try:
-                        await self._append(stream, decided, submission, command)
-                    except VersionConflict:
-                        conflicts += 1
-                        _CONFLICTS.inc()
-                    else:
-                        return decided.outcome
             is_current = True
 
-    async def _settle_earlier(self, of: tuple[UUID, str], command: CommandRef) -> bool:
-        """See an append through that the same command has left behind, of which nobody knows; say
+    async def _settle_earlier(self, key: _CommandKey, ref: CommandRef) -> bool:
+        """See an append through that the same command has left behind with unknown outcome; say
         whether there was one. Raises OutcomeUnknown.
         """
-        key = (*of, command.id)
         earlier = self._unsettled.get(key)
-        if earlier is None or earlier.fingerprint != command.fingerprint:
+        if earlier is None or earlier.fingerprint != ref.fingerprint:
             return False
         try:
             await self._store.append(earlier.events, sent_before=True)
@@ -284,132 +289,111 @@ class Handler:
         self._unsettled.pop(key, None)
         return True
 
-    async def _append(
-        self, stream: Stream, decided: _Decided, submission: Submission, command: CommandRef
-    ) -> None:
-        """Append what was decided, and keep it if nobody knows what has become of it.
+    async def _append(self, decided: _Decided, submission: Submission, ref: CommandRef) -> None:
+        """Append what was decided, and keep it if its outcome is unknown.
 
         Raises VersionConflict, StoreBusy, StoreFailed: nothing was written. OutcomeUnknown.
         """
+        events = [event for part in decided.parts for event in part.sealed]
         try:
-            await self._store.append(decided.sealed)
+            await self._store.append(events)
         except (OutcomeUnknown, asyncio.CancelledError):
             if submission.key is not None:  # or nobody can come back to it
-                key = (stream.ticket_id, submission.actor.id, command.id)
-                self._unsettled[key] = _Unsettled(command.fingerprint, decided.sealed)
+                key = (decided.outcome.ticket_id, submission.actor.id, ref.id)
+                self._unsettled[key] = _Unsettled(ref.fingerprint, events)
             raise
-        stream.extend(decided.said)
-        if decided.other is not None:
-            decided.other.extend(decided.said_elsewhere)
+        for part in decided.parts:
+            part.stream.extend(part.readable)
 
     async def _decide(
         self,
         stream: Stream,
         other: Stream | None,
         submission: Submission,
-        command: CommandRef,
+        ref: CommandRef,
         *,
         sure: bool,
-    ) -> _Decided | Outcome | None:
-        """Decide from what is known of the ticket.
+    ) -> _Decided | Outcome:
+        """Decide from what is known of the tickets; `sure`: they were just read.
 
-        What is known may be old. An append finds that out by itself; a refusal or "no change" does
-        not, so unless all was just read (`sure`), give None instead of either.
+        Returns an outcome if nothing is to be appended. Raises Refusal, KeyReused, VersionMismatch.
         """
         await self._store.check_log()  # what is kept of the ticket would be of another log
-        ticket_id, actor = stream.ticket_id, submission.actor
+        ticket_id, actor, command = stream.ticket_id, submission.actor, submission.command
         follow_up_id = None
-        if isinstance(submission.command, Reply):
-            follow_up_id = id_of_follow_up(ticket_id, actor, command.id)
-        done = stream.done(actor.id, command.id)
+        if isinstance(command, Reply):
+            follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
+        done = stream.done(actor.id, ref.id)
         if done is not None:
-            if done.fingerprint not in (command.fingerprint, ERASED):
+            if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
             return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
         second = None if other is None else other.ticket
         if submission.require is not None:
-            try:
-                if stream.ticket is not None:
-                    submission.require(stream.ticket)
-                elif sure and not isinstance(submission.command, OpenTicket):
-                    # Here, and not by the decision, which a ticket that is not for who asks does
-                    # not come to: nobody is to tell one from the other by the work that it makes.
-                    raise TicketNotFound
-            except Refusal:
-                if not sure:
-                    return None
-                raise
-            try:
-                if second is not None:
+            if stream.ticket is not None:
+                submission.require(stream.ticket)
+            elif not isinstance(command, OpenTicket):
+                # Here, and not by the decision, which a ticket that the caller may not see does
+                # not come to: nobody is to tell one from the other by the work that it makes.
+                raise TicketNotFound
+            if second is not None:
+                try:
                     submission.require(second)
-            except Refusal:
-                if not sure:
-                    return None
-                second = None  # as if it were not there
+                except Refusal:
+                    if not sure:
+                        raise
+                    second = None  # as if it were not there
         now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
-            if sure:
-                raise VersionMismatch("ticket", stream.head.version)
-            return None
+            raise VersionMismatch("ticket", stream.head.version)
         context = Context(
             now=occurred_at,
             actor=actor,
             ticket_id=ticket_id,
-            desk=await self._desks.current(),
+            desk=await self._desks.current(sure=sure),
             other=second,
             follow_up_id=follow_up_id,
             size=stream.size,
             other_size=Size() if other is None else other.size,
             most=self._most,
         )
-        try:
-            decision = decide(stream.ticket, submission.command, context)
-        except Refusal:
-            if not sure:
-                return None
-            context = replace(context, desk=await self._desks.current(sure=True))
-            decision = decide(stream.ticket, submission.command, context)
+        decision = decide(stream.ticket, command, context)
         if not decision.events:
-            return Outcome(ticket_id, stream.head.version, ()) if sure else None
-        about = Metadata(actor, command, submission.correlation_id, submission.causation_id)
-        events = _encoded(decision.events, stream)
-        sealed = await self._store.chain(ticket_id, stream.head, events, about, occurred_at, now)
-        said = _as_said(sealed, events, about)
-        sealed_elsewhere: list[Envelope] = []
-        said_elsewhere: list[Envelope] = []
+            return Outcome(ticket_id, stream.head.version, ())
+        about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
+        parts = [await self._part(stream, decision.events, about, occurred_at, now)]
+        sealed = parts[0].sealed
         if decision.elsewhere:
-            if other is None:
-                other = Stream(follow_up_id or uuid7())
             # Its stream remembers it under a name of its own: a key belongs to one ticket.
-            about_elsewhere = about._replace(
-                command=CommandRef(f"{ticket_id}:{command.id}", command.fingerprint),
+            about = about._replace(
+                command=CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint),
                 causation_id=str(sealed[0].id),
             )
-            events = _encoded(decision.elsewhere, other)
-            sealed_elsewhere = await self._store.chain(
-                other.ticket_id, other.head, events, about_elsewhere, occurred_at, now
-            )
-            said_elsewhere = _as_said(sealed_elsewhere, events, about_elsewhere)
+            other = other or Stream(follow_up_id or uuid7())
+            parts.append(await self._part(other, decision.elsewhere, about, occurred_at, now))
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
-        outcome = _outcome(ticket_id, refs, follow_up_id)
-        return _Decided([*sealed, *sealed_elsewhere], said, other, said_elsewhere, outcome)
+        return _Decided(parts, _outcome(ticket_id, refs, follow_up_id))
 
-
-def _encoded(events: Sequence[TicketEvent], stream: Stream) -> list[EventData]:
-    """Give the stored form of events, and whose they are: the ticket's requester's."""
-    requester = None if stream.ticket is None else stream.ticket.requester
-    return [encode(event, requester) for event in events]
-
-
-def _as_said(
-    sealed: Sequence[Envelope], events: Sequence[EventData], about: Metadata
-) -> list[Envelope]:
-    """Give events as they were before they were sealed, which is what opening them would give."""
-    return [
-        envelope._replace(data=event.data, metadata=about, sealed=())
-        for envelope, event in zip(sealed, events, strict=True)
-    ]
+    async def _part(
+        self,
+        stream: Stream,
+        events: Sequence[TicketEvent],
+        about: Metadata,
+        occurred_at: datetime,
+        now: datetime,
+    ) -> _Part:
+        """Return a ticket's next events as they are to be appended."""
+        requester = None if stream.ticket is None else stream.ticket.requester
+        data = [encode(event, requester) for event in events]
+        sealed = await self._store.chain(
+            stream.ticket_id, stream.head, data, about, occurred_at, now
+        )
+        readable = [
+            envelope._replace(data=event.data, metadata=about, sealed=())
+            for envelope, event in zip(sealed, data, strict=True)
+        ]
+        return _Part(stream, sealed, readable)
 
 
 def _outcome(

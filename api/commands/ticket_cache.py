@@ -6,8 +6,8 @@ Commands for one ticket take turns within a process, so that they do not race ea
 """
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
@@ -34,14 +34,14 @@ _CHARACTER_BYTES = (
 )
 
 
-_ASKED = Counter(
+_LOOKUPS = Counter(
     "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
 )
-_asked = cache(_ASKED.labels)
+_lookups = cache(_LOOKUPS.labels)
 
 
 class TicketBusy(CasebookError):
-    """Others' commands on the ticket do not come to an end in time. Nothing was written."""
+    """Other commands on the ticket do not come to an end in time. Nothing was written."""
 
     kind = "unavailable"
 
@@ -80,7 +80,7 @@ class Stream:
         self._done: dict[tuple[str, str], Done] = {}
 
     def done(self, actor_id: str, command_id: str) -> Done | None:
-        """Give what a command led to, if it is in the stream."""
+        """Return what a command led to, if it is in the stream."""
         return self._done.get((actor_id, command_id))
 
     @property
@@ -120,26 +120,52 @@ class Stream:
             self._done[key] = Done(command.fingerprint, refs)
 
 
-class Streams:
-    """The tickets that were last in use, a bounded number of them."""
+class TicketCache:
+    """The tickets that were last in use, as many as weigh no more than KEPT_BYTES."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        # One that is too large to be kept is kept alone.
+        # One that is heavier is kept as the only one.
         self._kept: LRUCache[UUID, Stream] = LRUCache(
-            KEPT_BYTES, lambda stream: min(stream.weight_bytes, KEPT_BYTES)
+            KEPT_BYTES, getsizeof=lambda stream: min(stream.weight_bytes, KEPT_BYTES)
         )
         self._forgotten = 0
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
-    def turns(
-        self, ticket_id: UUID, other_id: UUID | None = None, patience_seconds: float | None = None
-    ) -> "Turns":
-        """Make a block in which one has one's turn with a ticket and, if named, with another.
+    @asynccontextmanager
+    async def locked(
+        self, ticket_id: UUID, other_id: UUID | None = None, timeout_seconds: float | None = None
+    ) -> AsyncIterator[tuple[Stream, Stream | None]]:
+        """Have a ticket, and another if it is named, to oneself: their streams as far as they are
+        known, maybe empty.
 
-        Entering it raises TicketBusy if others have theirs for too long.
+        Raises TicketBusy if other commands on them take longer than `timeout_seconds`.
         """
-        return Turns(self, ticket_id, None if other_id == ticket_id else other_id, patience_seconds)
+        async with AsyncExitStack() as held:
+            # In one order, or two commands on the same two would wait for each other.
+            ids = sorted({ticket_id, other_id or ticket_id})
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    for each in ids:
+                        lock = self._locks.setdefault(each, asyncio.Lock())
+                        await held.enter_async_context(lock)
+            except TimeoutError:
+                raise TicketBusy from None
+            forgotten = self._forgotten
+            streams = {each: self._take(each) for each in ids}
+            other = None if other_id is None or other_id == ticket_id else streams[other_id]
+            try:
+                yield streams[ticket_id], other
+            finally:
+                if forgotten == self._forgotten:
+                    for stream in streams.values():
+                        if stream.head.version > 0:
+                            self._kept[stream.ticket_id] = stream
+
+    def _take(self, ticket_id: UUID) -> Stream:
+        stream = self._kept.pop(ticket_id, None)
+        _lookups("miss" if stream is None else "hit").inc()
+        return stream or Stream(ticket_id)
 
     async def refresh(self, stream: Stream) -> None:
         """Read what the log has behind the stream's head. Raises StoreUnavailable, HistoryError.
@@ -152,84 +178,6 @@ class Streams:
                 stream.extend([from_document(event)])
 
     def forget(self) -> None:
-        """Forget all tickets: somebody was erased whose words may be in some of them."""
+        """Forget all tickets: a person was erased whose words may be in some of them."""
         self._kept.clear()
         self._forgotten += 1
-
-    async def take(self, ticket_id: UUID) -> "Turn":
-        """Wait for one's turn with a ticket. It ends with `give_back`."""
-        lock = self._locks.get(ticket_id)
-        if lock is None:
-            lock = self._locks[ticket_id] = asyncio.Lock()
-        await lock.acquire()
-        stream = self._kept.pop(ticket_id, None)
-        _asked("miss" if stream is None else "hit").inc()
-        if stream is None:
-            stream = Stream(ticket_id)
-        return Turn(stream, lock, self._forgotten)
-
-    def give_back(self, turn: "Turn") -> None:
-        """End a turn; keep what is known of the ticket now."""
-        try:
-            if turn.forgotten == self._forgotten and turn.stream.head.version:
-                self._kept[turn.stream.ticket_id] = turn.stream
-        finally:
-            turn.lock.release()
-
-
-class Turn(NamedTuple):
-    """Somebody's turn with one ticket."""
-
-    stream: Stream
-    lock: asyncio.Lock
-    forgotten: int
-    """How often all had been forgotten when it began."""
-
-
-class Turns:
-    """A block in which one has one's turn with a ticket, or with two.
-
-    It gives their streams as far as they are known, maybe empty.
-    """
-
-    __slots__ = ("_had", "_other_id", "_patience_seconds", "_streams", "_ticket_id")
-
-    def __init__(
-        self,
-        streams: Streams,
-        ticket_id: UUID,
-        other_id: UUID | None,
-        patience_seconds: float | None,
-    ) -> None:
-        self._streams = streams
-        self._patience_seconds = patience_seconds
-        self._ticket_id = ticket_id
-        self._other_id = other_id
-        self._had: list[Turn] = []
-
-    async def __aenter__(self) -> tuple[Stream, Stream | None]:
-        try:
-            async with asyncio.timeout(self._patience_seconds):
-                if self._other_id is None:
-                    return await self._take(self._ticket_id), None
-                # In this order, or two would wait for each other.
-                first, second = sorted((self._ticket_id, self._other_id))
-                one, two = await self._take(first), await self._take(second)
-                return (one, two) if first == self._ticket_id else (two, one)
-        except BaseException as error:
-            self._give_back()
-            if isinstance(error, TimeoutError):
-                raise TicketBusy from None
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._give_back()
-
-    async def _take(self, ticket_id: UUID) -> Stream:
-        turn = await self._streams.take(ticket_id)
-        self._had.append(turn)
-        return turn.stream
-
-    def _give_back(self) -> None:
-        for turn in reversed(self._had):
-            self._streams.give_back(turn)

@@ -290,6 +290,6 @@ async def test_what_is_kept_of_a_ticket_is_what_its_log_gives(store):
     for ticket in (one, other):
         read = Stream(ticket)
         read.extend(await store.load(ticket))
-        async with handler._streams.turns(ticket) as (kept, _):
+        async with handler._cache.locked(ticket) as (kept, _):
             assert (kept.ticket, kept.head, kept._done) == (read.ticket, read.head, read._done)
             assert kept.head.version > 1

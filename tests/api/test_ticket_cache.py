@@ -7,7 +7,7 @@ import pytest
 
 from api.commands import ticket_cache as streams
 from api.commands.handler import Handler, Submission
-from api.commands.ticket_cache import Streams
+from api.commands.ticket_cache import TicketCache
 from domain.errors import StateConflict
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote
@@ -88,16 +88,16 @@ async def test_a_key_used_elsewhere_is_found(store, database):
 
 async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatch):
     monkeypatch.setattr(streams, "KEPT_BYTES", 10_000)
-    kept = Streams(store)
+    kept = TicketCache(store)
     ids = await open_some(store, 8, versions=3)
     for ticket in ids:
-        async with kept.turns(ticket) as (stream, _):
+        async with kept.locked(ticket) as (stream, _):
             await kept.refresh(stream)
     assert 1 < len(kept._kept) < 8
     assert list(kept._kept) == ids[-len(kept._kept) :]
-    assert sum(stream.weight_bytes for stream in kept._kept.values()) <= 10_000
+    assert kept._kept.currsize == sum(s.weight_bytes for s in kept._kept.values()) <= 10_000
     before = len(kept._kept)
-    async with kept.turns(uuid4()) as (stream, _):
+    async with kept.locked(uuid4()) as (stream, _):
         await kept.refresh(stream)
     assert len(kept._kept) == before, "a ticket that is not there is not kept"
     assert len(kept._locks) == 0
@@ -109,22 +109,22 @@ async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monk
     for _ in range(5):
         huge = OpenTicket(subject="x", requester="bob", body="😀" * 50_000)
         await handler.handle(uuid4(), by_alice(huge))
-    assert len(handler._streams._kept) == 1
+    assert len(handler._cache._kept) == 1
 
 
 async def test_turns_with_two_tickets_are_taken_in_one_order(store):
     """Or two commands, each with the turn that the other waits for, would wait for ever."""
-    kept = Streams(store)
+    kept = TicketCache(store)
     a, b = sorted((uuid4(), uuid4()))
 
     async def both(first, second):
-        async with kept.turns(first, second) as (stream, other):
+        async with kept.locked(first, second) as (stream, other):
             assert other is not None
             assert (stream.ticket_id, other.ticket_id) == (first, second)
             await asyncio.sleep(0)
 
     async with asyncio.timeout(patience(5)):
-        async with kept.turns(a):
+        async with kept.locked(a):
             waiting = [asyncio.create_task(both(*pair)) for pair in ((a, b), (b, a))]
             await asyncio.sleep(0.02)  # both stand in line now
         await asyncio.gather(*waiting)
@@ -132,20 +132,20 @@ async def test_turns_with_two_tickets_are_taken_in_one_order(store):
 
 async def test_who_goes_away_while_waiting_for_a_second_ticket_gives_the_first_one_back(store):
     """Or nobody would ever have a turn with it again."""
-    kept = Streams(store)
+    kept = TicketCache(store)
     a, b = sorted((uuid4(), uuid4()))
 
     async def both():
-        async with kept.turns(a, b):
+        async with kept.locked(a, b):
             raise AssertionError("it is never its turn")
 
     async with asyncio.timeout(patience(5)):
-        async with kept.turns(b):
+        async with kept.locked(b):
             waiting = asyncio.create_task(both())
             await asyncio.sleep(0.02)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        async with kept.turns(a, b) as (stream, other):
+        async with kept.locked(a, b) as (stream, other):
             assert other is not None
             assert (stream.ticket_id, other.ticket_id) == (a, b)
 
