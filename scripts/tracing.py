@@ -10,7 +10,7 @@ import os
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from api.http.paths import kept_path
+from api.access.kept_paths import kept_path
 from scripts.console import UsageError
 
 

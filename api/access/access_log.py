@@ -15,7 +15,7 @@ Records hold no names: the vault has them, so an erasure has nothing to look for
 former versions, also out of a backup, have the name in `principal.id`; `replace_names` puts the
 person in its place. (Former versions read the new form too, with an empty name.)
 
-Of a path only the routes' own words and ids are kept (`paths.py`).
+Of a path only the routes' own words and ids are kept (`kept_paths.py`).
 
 An access that is to be recorded is not granted unless it could be. A failed one fails all the
 same; at most five a second are recorded of one principal, and of unknown callers at one address.
@@ -28,14 +28,13 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Self, cast
+from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
-from starlette.types import Scope
 from uuid_utils.compat import uuid7
 
+from api.access.kept_paths import kept_path
 from api.access.rights import Principal
-from api.http.paths import kept_path
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.documents import Document, Reader, strictly
@@ -63,18 +62,6 @@ class Asking:
     path: str
     address: str | None
     correlation_id: str | None
-
-    @classmethod
-    def of(cls, scope: Scope) -> Self:
-        """Read it from a request's ASGI scope; the route is there once it has been found."""
-        client = scope.get("client")
-        return cls(
-            method=scope["method"],
-            route=getattr(scope.get("route"), "path", None),
-            path=kept_path(scope["path"]),
-            address=client[0][:_ADDRESS_CHARACTERS] if client else None,
-            correlation_id=scope.get("state", {}).get("correlation_id"),
-        )
 
 
 class AccessLog:
@@ -128,6 +115,8 @@ class AccessLog:
                     "principal": who and {"id": "", "role": who.role, "key": who.key},
                     "person": who and await self._person(who.id),
                     **asdict(asking),
+                    "path": kept_path(asking.path),
+                    "address": asking.address and asking.address[:_ADDRESS_CHARACTERS],
                 }
             )
 

@@ -18,8 +18,6 @@ import limits
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter as Metric
-from starlette.datastructures import Headers
-from starlette.types import Scope
 
 from api.access.access_log import AccessLog, Asking, Outcome
 from api.access.keys import PREFIX, Keys
@@ -85,19 +83,18 @@ class Access:
             self._tokens is not None and self._tokens.is_kept(shown)
         )
 
-    async def admit(self, scope: Scope) -> Principal:
+    async def admit(self, asking: Asking, authorization: str | None) -> Principal:
         """Return who sends a request, which is under way until its `end`.
 
         Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
         """
-        shown = Headers(scope=scope).get("authorization")
         try:
-            if not self.is_known(shown):  # to find out costs
-                await self.check_address(_from(scope))
-            who = await self.identify(shown)
+            if not self.is_known(authorization):  # to find out costs
+                await self.check_address(_from(asking))
+            who = await self.identify(authorization)
         except Unauthenticated as error:
-            await self.count_failure(_from(scope))  # what is not recorded is bounded as well
-            await self.note("unknown", scope, error.who)
+            await self.count_failure(_from(asking))  # what is not recorded is bounded as well
+            await self.note("unknown", asking, error.who)
             raise
         await self.begin(who)
         return who
@@ -109,18 +106,17 @@ class Access:
             raise TooManyRequests(1)
         self._under_way[who.share] += 1
 
-    async def authorise(self, scope: Scope, right: Right | None) -> None:
+    async def authorise(self, asking: Asking, who: Principal, right: Right | None) -> None:
         """Hold a request to what is said of its route.
 
         Raises Forbidden; StoreUnavailable if an access that is to be recorded cannot be.
         """
-        who: Principal = scope["state"]["principal"]
         if right is None or who.role not in right.roles:
             raise Forbidden(f"this is not for the role {who.role}")
         if right.scope is not None and right.scope not in who.scopes:
             raise Forbidden(f"this key is not good for the scope {right.scope}")
         if right.recorded:
-            await self.log.granted(Asking.of(scope), who)
+            await self.log.granted(asking, who)
 
     def end(self, who: Principal) -> None:
         """Count that a request is under way no more."""
@@ -140,13 +136,13 @@ class Access:
         await self._limiter.hit(_LOOKED_UP, address)
         await self._count(_FAILURES, address)
 
-    async def note(self, outcome: Outcome, scope: Scope, who: Principal | None) -> None:
+    async def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         """Put on record that somebody was not let in, unless they have been too often."""
         _FAILED.labels(outcome).inc()
         with suppress(TooManyRequests):
             if who is not None:
                 await self._count(_FAILURES, f"denied {_whose(who)}")
-            self.log.note(outcome, Asking.of(scope), who)
+            self.log.note(outcome, asking, who)
 
     async def _count(self, item: limits.RateLimitItem, whose: str) -> None:
         if not await self._limiter.hit(item, whose):
@@ -158,6 +154,6 @@ def _whose(who: Principal) -> str:
     return who.key or f"{who.role}:{who.id}"
 
 
-def _from(scope: Scope) -> str:
+def _from(asking: Asking) -> str:
     """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
-    return f"at {network_of(Asking.of(scope).address)}"
+    return f"at {network_of(asking.address)}"

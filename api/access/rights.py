@@ -17,9 +17,7 @@ A role is what somebody does at the desk:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple, get_args
-
-from fastapi import Depends, Request
+from typing import Literal, NamedTuple, get_args
 
 from domain.actors import EVERYONE, STAFF, Actor, PrincipalRole
 from domain.errors import CasebookError, TicketNotFound
@@ -170,21 +168,3 @@ RIGHTS: Mapping[str, Right] = {
     "POST /persons/{person_id}/erase": Right("persons", _ADMIN, recorded=True),
 }
 """What may be asked for: `<method> <path>`, as routes are declared. The rest is denied."""
-
-
-def principal(request: Request) -> Principal:
-    """Return the caller, as `authentication.py` has found."""
-    found = request.state.principal
-    if not isinstance(found, Principal):
-        raise TypeError
-    return found
-
-
-CurrentPrincipal = Annotated[Principal, Depends(principal)]
-
-
-def _actor(request: Request) -> Actor:
-    return principal(request).actor
-
-
-CurrentActor = Annotated[Actor, Depends(_actor)]

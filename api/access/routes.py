@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
-from api.access.rights import CurrentPrincipal, Scope
+from api.access.rights import Scope
 from api.http.answers import described_headers, json_response, next_link
+from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors

@@ -17,7 +17,7 @@ from fastapi import Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from api.access.authentication import Access
-from api.access.rights import CurrentPrincipal, Unseen
+from api.access.rights import Unseen
 from api.access.shares import Shares
 from api.access.visibility import Sights
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
@@ -31,6 +31,7 @@ from api.commands.routes import (
     waited,
 )
 from api.http.answers import described_headers, json_response
+from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS
 from api.http.problems import Problem, problem_of, status_of
@@ -166,7 +167,7 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
             under_way.give_back(who.share, count)
         if any(isinstance(outcome, Unseen) for outcome in outcomes):
             access: Access = request.state.access
-            await access.note("unseen", request.scope, who)
+            await access.note("unseen", asking_of(request.scope), who)
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         failed = sum(
             isinstance(outcome, CasebookError)

@@ -16,10 +16,10 @@ import orjson
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
-from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
 from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
 from api.http.answers import described_headers
+from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, return_preference, wait_seconds
 from api.http.problems import problem_responses

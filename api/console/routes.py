@@ -15,8 +15,9 @@ from typing import NamedTuple
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from api.access.rights import CONSOLE, CurrentPrincipal, Scope
+from api.access.rights import CONSOLE, Scope
 from api.http.answers import as_json, json_response
+from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
 from domain.actors import PrincipalRole
 from domain.errors import NotFound

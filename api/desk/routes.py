@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from api.access.rights import CurrentActor
 from api.commands.routes import IfMatch, expected_version
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
+from api.http.caller import CurrentActor
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from domain.actors import Actor

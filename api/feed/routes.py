@@ -18,10 +18,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.access.authentication import Access
-from api.access.rights import CurrentPrincipal, Principal
+from api.access.rights import Principal
 from api.feed import send_buffer
 from api.feed.feeds import Caller, Feeds, Open
 from api.feed.format import ALIVE
+from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
 from domain.tickets import EVENT_TYPES
 from domain.values import at_most

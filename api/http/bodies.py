@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api.access.rights import principal
 from api.access.shares import Shares
+from api.http.caller import principal
 from api.http.json_reader import read_json
 from api.http.problems import ServerBusy
 from domain.desk import Desk

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import structlog
 from opentelemetry import trace
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +27,7 @@ from api.access.authentication import Access
 from api.access.rights import Unseen, is_open
 from api.http import correlation
 from api.http.bodies import Bodies
+from api.http.caller import asking_of
 from api.http.problems import ServerBusy, to_response
 from api.http.request_metrics import UNDER_WAY, RequestLog
 from api.http.routing import Table
@@ -89,7 +90,9 @@ class Pipeline:
             raise ServerBusy
         self._under_way += 1
         try:
-            who = await self._access.admit(scope)
+            who = await self._access.admit(
+                asking_of(scope), Headers(scope=scope).get("authorization")
+            )
             try:
                 scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
                 if self._identity.is_replaced and scope["method"] not in _READING:
@@ -114,7 +117,7 @@ class Pipeline:
     async def _note_refusal(self, scope: Scope, error: Exception) -> None:
         if isinstance(error, Forbidden | Unseen):
             outcome: Outcome = "unseen" if isinstance(error, Unseen) else "denied"
-            await self._access.note(outcome, scope, scope["state"]["principal"])
+            await self._access.note(outcome, asking_of(scope), scope["state"]["principal"])
 
 
 class _Exchange:

@@ -12,8 +12,8 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
+from api.access.kept_paths import kept_path
 from api.access.rights import Principal
-from api.http.paths import kept_path
 
 _REQUESTS = Counter(
     "casebook_requests", "Requests that were answered.", ["method", "route", "status"]

@@ -29,6 +29,7 @@ from starlette.types import Scope
 from api.access.authentication import Access
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http.bodies import Bodies, Content, most_bytes
+from api.http.caller import asking_of
 
 Endpoint = Callable[..., Awaitable[Response]]
 _MOST_PARAMETERS = 200  # a list takes some 120
@@ -48,7 +49,7 @@ class Route(APIRoute):
         async def answer(request: Request) -> Response:
             if not is_open:
                 access: Access = request.state.access
-                await access.authorise(request.scope, right)
+                await access.authorise(asking_of(request.scope), request.state.principal, right)
             if not reader.body_bytes:
                 return await endpoint(**reader.read(request))
             bodies: Bodies = request.state.bodies

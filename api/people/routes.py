@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
-from api.access.rights import CurrentPrincipal
 from api.access.shares import Shares
 from api.http.answers import json_response
+from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.people.store import Persons

@@ -12,9 +12,9 @@ from fastapi import Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from uuid_utils.compat import uuid7
 
-from api.access.rights import CurrentPrincipal
 from api.feed.routes import EventType
 from api.http.answers import described_headers, fields_of, json_response, next_link
+from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors

@@ -6,7 +6,7 @@ import pytest
 from pymongo.monitoring import CommandListener, register
 
 from api.access.access_log import AccessLog
-from api.http.paths import kept_path
+from api.access.kept_paths import kept_path
 from api.people.erasure import Forgetting
 from eventstore.log import EventStore
 from tests.api.test_api import NOBODY, OPEN, client, serving

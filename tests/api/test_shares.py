@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from api.access import authentication as gate
+from api.access.access_log import Asking
 from api.access.rights import Principal, TooManyRequests
 from api.access.shares import Shares, ShareTaken
 from api.commands import bulk
@@ -199,7 +200,7 @@ async def test_all_keys_of_a_principal_have_one_share_of_what_is_under_way(datab
 )
 def test_who_has_a_network_of_addresses_is_one(one, other, is_same):
     def place(address):
-        return gate._from({"method": "GET", "path": "/", "client": (address, 1)})
+        return gate._from(Asking("GET", None, "/", address, None))
 
     assert (place(one) == place(other)) == is_same
 

@@ -10,9 +10,9 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
-from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sight, Sights
 from api.http.answers import json_response, next_link
+from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.history import past

@@ -12,9 +12,9 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.access.rights import CurrentPrincipal
 from api.access.visibility import Sights
 from api.http.answers import as_json, described_headers, json_response, next_link
+from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
