@@ -15,6 +15,7 @@ from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, DriverName, connect
 from eventstore.personal.master_keys import new_master_key
 from projections.replay.generations import FIRST, Generations
+from tests.memory import MemoryDatabase
 from tests.scratch import (  # noqa: F401 pytest calls them
     pytest_configure,
     pytest_sessionfinish,
@@ -94,8 +95,15 @@ async def quick_database(server_url: str) -> AsyncIterator[Database]:
 
 @pytest_asyncio.fixture
 async def store(database: Database) -> EventStore:
-    """An empty log; its views are prepared."""
+    """An empty log; its views are prepared, where there are any."""
     made = EventStore(database)
     await made.prepare()
-    await Generations(database).prepare()
+    if isinstance(database, Database):
+        await Generations(database).prepare()
     return made
+
+
+@pytest.fixture
+def memory() -> MemoryDatabase:
+    """An empty database in memory: what a module calls `database` where only logic is tested."""
+    return MemoryDatabase()

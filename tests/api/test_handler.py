@@ -36,6 +36,11 @@ def by(actor, command, **more):
 
 
 @pytest.fixture
+def database(memory):
+    return memory
+
+
+@pytest.fixture
 def handler(store):
     return Handler(store)
 
@@ -253,16 +258,14 @@ async def test_whoever_is_never_first_is_told(store, database, ticket_id):
     assert len(await store.load(ticket_id)) == 2
 
 
-async def test_a_store_that_stays_silent_is_waited_for_only_so_long(
-    store, database, ticket_id, monkeypatch
-):
+async def test_a_store_that_stays_silent_is_waited_for_only_so_long(database, ticket_id):
     class Silent(EventStore):
         async def _write(self, documents):
             raise StoreUnavailable
 
-    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.5)
+    silent = Silent(database, patience_seconds=0.5)
     with pytest.raises(OutcomeUnknown):
-        await Handler(Silent(database)).handle(ticket_id, by(ALICE, AddNote(body="x")))
+        await Handler(silent).handle(ticket_id, by(ALICE, AddNote(body="x")))
 
 
 def test_a_command_is_known_by_what_was_said_and_not_by_defaults():

@@ -23,6 +23,11 @@ from tests.spec import ALICE
 OPEN = OpenTicket(subject="x", requester="bob")
 
 
+@pytest.fixture
+def database(memory):
+    return memory
+
+
 class Counting(EventStore):
     loads = 0
 

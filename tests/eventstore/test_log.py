@@ -1,7 +1,9 @@
-"""The store's contract, on a real database, once by each driver."""
+"""The store's contract: on a real database by each driver, and on the one in memory for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +13,7 @@ from pymongo.monitoring import CommandListener, register
 
 from api.commands.handler import Handler, Submission
 from domain.actors import Actor
-from domain.codec import EventData
+from domain.codec import EventData, Personal
 from domain.errors import CasebookError
 from domain.tickets.assignment import AssignTicket, MoveToGroup
 from domain.tickets.details import AddTags
@@ -19,9 +21,11 @@ from domain.tickets.opening import OpenTicket
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
 from eventstore.log import COLLECTION, Change, EventStore
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.driver import connect
 from projections.replay.generations import Generations
 from scripts.soak.patience import patience
+from tests.conftest import fresh
+from tests.memory import MemoryDatabase
 from tests.projecting import caught_up, open_some, rebuilt, running
 from tests.scripts.test_mongo_users import needed_for_each
 from tests.spec import ALICE
@@ -40,23 +44,34 @@ def head(events: list[Envelope]) -> Head:
     return Head(events[-1].version, events[-1].hash)
 
 
+@pytest.fixture(params=["memory", "motor", "pymongo"])
+def databases(request):
+    """A factory of empty databases that are to keep the contract."""
+    if request.param == "memory":
+        return in_memory
+    return partial(fresh, request.getfixturevalue("server_url"), request.param)
+
+
+async def in_memory():
+    yield MemoryDatabase()
+
+
 @pytest_asyncio.fixture
-async def log(any_database: Database) -> AsyncIterator[EventStore]:
-    made = EventStore(any_database)
-    await made.prepare()
-    yield made
+async def log(databases) -> AsyncIterator[EventStore]:
+    async for database in databases():
+        made = EventStore(database)
+        await made.prepare()
+        yield made
 
 
-async def test_no_events_are_refused_by_name(database):
-    """By whatever way they would be written."""
-    for store in (
-        EventStore(database),
-        EventStore(database, "person_events", sealing=False),
-    ):
-        with pytest.raises(NothingToAppend) as refused:
-            await store.append([])
-        assert refused.value.code == "nothing_to_append"
-    assert await database.collections() == {}
+# --- the contract ---------------------------------------------------------------------------------
+
+
+async def test_no_events_are_refused_by_name(log):
+    with pytest.raises(NothingToAppend) as refused:
+        await log.append([])
+    assert refused.value.code == "nothing_to_append"
+    assert await log.count(exact=True) == 0
 
 
 async def test_what_is_appended_is_read_back_in_order(log):
@@ -162,6 +177,79 @@ async def test_a_token_that_nobody_knows_is_history_lost(log):
             await feed.next()
 
 
+async def test_a_stream_brings_the_partitions_that_it_is_asked_for(log):
+    tickets = [UUID(int=n) for n in range(5, 9)]
+    token = await log.position()
+    for ticket in tickets:
+        await log.append(happened(ticket))
+    async with log.watch(token, [6, 8]) as feed:
+        got = await _take(feed, 2)
+        assert [change.envelope.ticket_id.int for change in got] == [6, 8]
+        assert await feed.next() is None
+
+
+async def test_parts_of_a_stream_are_its_events_in_order_however_long_they_are(log):
+    ticket = uuid4()
+    await log.append(happened(ticket, 11))
+    for after, upto in ((0, None), (3, None), (0, 3), (0, 4), (2, 9), (10, 11), (11, None)):
+        parts = [part async for part in log.parts(ticket, 4, after=after, upto=upto)]
+        versions = [event["version"] for part in parts for event in part]
+        assert versions == list(range(after + 1, (upto or 11) + 1))
+        assert all(len(part) <= 4 for part in parts)
+
+
+async def test_the_log_by_ranges_and_in_order_is_all_of_it(log):
+    for _ in range(9):
+        await log.append(happened(uuid4(), 3))
+    scanned = sorted([(e.ticket_id.int, e.version) async for e in log.scan()])
+    ranges = [e for part in await log.ranges(5) for e in await log.of_range(part)]
+    in_order = [event async for event in log.in_order()]
+    for events in (ranges, in_order):
+        assert [(e["ticket_id"].int, e["version"]) for e in events] == scanned
+    assert {t.int: v for t, (v, _) in (await log.heads()).items()} == dict(scanned)
+
+
+async def test_events_are_found_by_when_they_were_recorded(log):
+    ticket, last = uuid4(), EMPTY
+    for seconds in range(4):
+        at = utc_now().replace(microsecond=0, second=0) + timedelta(seconds=seconds)
+        event = EventData("Happened", 1, {"n": seconds})
+        [envelope] = chained(ticket, last, [event], ABOUT, at, at)
+        await log.append([envelope])
+        last = head([envelope])
+    times = [e["recorded_at"] for e in await log.stored(ticket)]
+    [second, third] = await log.since(times[1], 2)
+    assert (second.version, third.version, third.recorded_at) == (2, 3, times[2])
+    found = await log.recorded(times[1], 9, before=times[3])
+    assert [event["version"] for event in found] == [2, 3]
+    assert sorted(await log.versions([ticket, uuid4()])) == [(ticket, n) for n in (1, 2, 3, 4)]
+
+
+async def test_what_is_personal_is_stored_sealed_and_found_by_its_person(log):
+    """An event that is older than sealing is found by the name that it has."""
+    ticket, old, now = uuid4(), uuid4(), utc_now()
+    event = EventData("Happened", 1, {"who": "bob"}, (Personal("/data/who", "bob"),))
+    await log.append(await log.chain(ticket, EMPTY, [event], ABOUT, now, now))
+    await log.append(chained(old, EMPTY, [event], ABOUT, now, now))
+    [stored] = await log.stored(ticket)
+    assert "bob" not in str(stored)
+    [opened] = await log.load(ticket)
+    assert opened.data == {"who": "bob"}
+    assert await log.tickets_of((await log.vault.find("bob")).id) == [ticket]
+    assert await log.unsealed_naming("bob", ["to", "who"], [ticket, old, uuid4()]) == {old}
+
+
+async def test_what_is_restored_twice_is_there_once(log):
+    ticket = uuid4()
+    await log.append(happened(ticket, 2))
+    stored = await log.stored(ticket)
+    await log.restore(stored)
+    assert await log.stored(ticket) == stored
+
+
+# --- what only databases have ---------------------------------------------------------------------
+
+
 async def test_a_database_that_does_not_answer_is_said_to_be_unavailable(monkeypatch):
     monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
     nobody = connect("mongodb://127.0.0.1:9/")
@@ -240,7 +328,8 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
     assert overheard.about_the_log - reading <= {"insert", "createIndexes"}
 
 
-async def test_the_log_has_no_second_unique_index_to_trip_over(log, any_database):
+async def test_the_log_has_no_second_unique_index_to_trip_over(any_database):
+    await EventStore(any_database).prepare()
     indexes = await any_database.collection(COLLECTION).index_information()
     unique = {name for name, index in indexes.items() if index.get("unique")}
     assert set(indexes) == {"_id_", "ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"}

@@ -25,6 +25,11 @@ from tests.streams import leaving_out
 SOON = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
 
 
+@pytest.fixture
+def database(memory):
+    return memory
+
+
 def which(event):
     return event["ticket_id"], event["version"]
 
@@ -88,20 +93,20 @@ async def test_only_events_of_some_partitions_come(store):
         assert found == {(t, 1) for t in ids if t.int % PARTITIONS in wanted}
 
 
-@pytest.mark.parametrize("number", range(PARTITIONS))
-async def test_the_server_finds_a_partition_by_its_bits(store, number):
+async def test_the_server_finds_a_partition_by_its_bits(quick_database):
     """The last six bits of the id, as `partition_of` reads them."""
-    ids = [UUID(int=(uuid4().int & ~63) | n) for n in (number, number ^ 1, number ^ 32)]
-    async with store.watch(None, {number}) as stream:
-        await stream.next()
-        collection = store._database.collection(store.name)
-        await collection.insert_many([{"ticket_id": each, "version": 1} for each in ids])
-        async with asyncio.timeout(patience(30)):
+    store = EventStore(quick_database)
+    token = await store.position()
+    ids = [UUID(int=(uuid4().int & ~63) | number) for number in range(PARTITIONS)]
+    documents = [{"ticket_id": each, "version": 1} for each in ids]
+    await quick_database.collection(store.name).insert_many(documents)
+    for number in range(PARTITIONS):
+        async with store.watch(token, {number}) as stream, asyncio.timeout(patience(30)):
             while (change := await stream.next()) is None:
                 pass
-        assert change.document["ticket_id"] == ids[0]
-        assert await stream.next() is None
-    assert partition_of(ids[0]) == number
+            assert change.document["ticket_id"] == ids[number]
+            assert await stream.next() is None
+        assert partition_of(ids[number]) == number
 
 
 async def test_what_the_stream_leaves_out_at_the_end_of_a_ticket_is_found_late(store, caplog):
