@@ -31,7 +31,15 @@ ahead, up to a bound, for consumers that take some time with each batch.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,10 +50,11 @@ from cachetools import LRUCache
 
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable, translating
-from eventstore.log import Change, EventStore, ResumeToken, TicketRange
+from eventstore.log import Change, EventStore, Recorded, ResumeToken, TicketRange
 from eventstore.mongo.ending import end
 from eventstore.mongo.progress import Progress
 from eventstore.partition import PARTITIONS, partition_of
+from eventstore.recent import Recent
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +112,9 @@ class LateLook:
     back: timedelta = LOOK_BACK
 
 
+Missing = Callable[[Sequence[Recorded]], Awaitable[Sequence[Recorded]]]
+
+
 class Seen:
     """Which versions of a bounded number of tickets have been delivered: of each, from one on up
     to another.
@@ -127,19 +139,11 @@ class Seen:
         return self._spans[ticket_id][1] if ticket_id in self._spans else None
 
 
-class Cuts:
-    """How tickets are cut into ranges. Old cuts are as good, but for how much is in each."""
-
-    def __init__(self, store: EventStore) -> None:
-        self._store = store
-        self._made: tuple[float, list[TicketRange]] | None = None
-
-    async def ranges(self) -> list[TicketRange]:
-        """Return all tickets in ranges of some hundred events. Raises StoreUnavailable."""
-        clock = asyncio.get_running_loop().time
-        if self._made is None or clock() - self._made[0] > _CUTS_KEPT_SECONDS:
-            self._made = (clock(), await self._store.ranges(_RANGE_EVENTS))
-        return self._made[1]
+def cuts_of(store: EventStore) -> Recent[list[TicketRange]]:
+    """Return the tickets in ranges of some hundred events. Old ranges are as good as new ones, but
+    for how many events are in each.
+    """
+    return Recent(lambda: store.ranges(_RANGE_EVENTS))
 
 
 async def present(store: EventStore) -> Position:
@@ -188,14 +192,16 @@ class Subscription:
         seen: Seen | None = None,
         late_since: datetime | None = None,
         late: LateLook | None = None,
-        cuts: Cuts | None = None,
+        missing: Missing | None = None,
+        cuts: Recent[list[TicketRange]] | None = None,
         progress: Progress | None = None,
     ) -> None:
         """`partitions`: whose events are wanted; unless given, all.
 
         `late_since`: since when what was recorded is looked for; unless given, since the time of
-        the position. `cuts`: for consumers that begin one after the other. `progress` is told when
-        the stream is asked, and when it answers.
+        the position. `missing`: which of some events have not arrived; unless given, those that
+        have not been delivered. `cuts`: for consumers that begin one after the other. `progress`
+        is told when the stream is asked, and when it answers.
         """
         self.position = position
         self.seen = seen or Seen()
@@ -205,8 +211,14 @@ class Subscription:
         self._late = late or LateLook()
         self._looked = (late_since or position.at) + self._late.back
         self._next_look = 0.0
-        self._cuts = cuts or Cuts(store)
+        self._missing = missing or self._unseen
+        self._cuts = cuts or cuts_of(store)
         self._progress = progress or Progress("following the log")
+
+    @property
+    def looked_until(self) -> datetime:
+        """Up to when what was recorded has been looked for."""
+        return self._looked
 
     async def steps(self, retry_seconds: float | None = None) -> AsyncGenerator[Step, None]:
         """Yield all that comes, without end.
@@ -250,7 +262,7 @@ class Subscription:
         if self.position.scanned is None:
             return
         last, young = self.position.scanned, self._store.clock.now() - LOOK_BACK
-        for tickets in await self._cuts.ranges():
+        for tickets in await self._cuts.get(_CUTS_KEPT_SECONDS):
             if tickets.before is not None and tickets.before <= last[0]:
                 continue
             first = last[0] if tickets.first is None else max(tickets.first, last[0])
@@ -339,12 +351,12 @@ class Subscription:
             return []
         since, before = self._looked - self._late.back, self.position.at - self._late.overdue
         found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
+        wanted = [each for each in found if self._is_wanted(each.ticket_id)]
         events: list[EventDocument] = []
-        for ticket_id, version, at in sorted(found):
-            if self._is_wanted(ticket_id) and not self.seen.includes(ticket_id, version):
-                events += await self._store.stored(ticket_id, after=version - 1, limit=1)
-                if at >= self._began:
-                    _log.error("the stream has left out an event of ticket %s", ticket_id)
+        for ticket_id, version, at in sorted(await self._missing(wanted)):
+            events += await self._store.stored(ticket_id, after=version - 1, limit=1)
+            if at >= self._began:
+                _log.error("an event of ticket %s has not arrived; it is delivered late", ticket_id)
         if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
             moment = timedelta(milliseconds=1)
             before = max(found[-1].recorded_at, since + moment) + self._late.back
@@ -353,6 +365,9 @@ class Subscription:
             began + self._late.every_seconds, clock() + (clock() - began) / _LOOK_SHARE
         )
         return [Step(self.position, event) for event in events]
+
+    async def _unseen(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        return [each for each in events if not self.seen.includes(each.ticket_id, each.version)]
 
 
 def recorded_at(event: Mapping[str, object]) -> datetime | None:

@@ -24,7 +24,7 @@ from eventstore.failures import answering, translating
 from eventstore.log import EventStore, stream_order
 from eventstore.mongo.driver import Database
 from eventstore.mongo.ending import end
-from eventstore.subscription import Cuts, Position, Seen, Subscription, beginning
+from eventstore.subscription import Position, Seen, Subscription, beginning, cuts_of
 from projections.projector.background import beside
 
 STREAMS_AT_ONCE = 100
@@ -79,7 +79,7 @@ class Feeds:
         self._writer = Writer(database, store)
         self._hub = Hub(store, self._writer.block)
         store.vault.on_erasure(self._hub)
-        self._cuts = Cuts(store)
+        self._cuts = cuts_of(store)
         self._turns = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._open = {kind: Shares(kind) for kind in ("exports", "streams")}
         self._filling: set[asyncio.Task[None]] = set()

@@ -41,11 +41,11 @@ from eventstore.event_document import Envelope, EventDocument, from_document
 from eventstore.failures import describe
 from eventstore.log import EventStore, Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write
+from eventstore.partition import PARTITIONS, partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
 from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import PARTITIONS, partition_of
 from projections.projector.tracing import told_of_folding
 from projections.views import sums, tickets
 from projections.views.counters import SHARDS

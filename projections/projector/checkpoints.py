@@ -35,14 +35,8 @@ from eventstore.documents import Document, Reader, strictly
 from eventstore.log import Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write
 from eventstore.mongo.limits import make_index
-from projections.projector.partitions import (
-    LEASE_SECONDS,
-    PARTITIONS,
-    Member,
-    Partition,
-    Phase,
-    State,
-)
+from eventstore.partition import PARTITIONS
+from projections.projector.partitions import LEASE_SECONDS, Member, Partition, Phase, State
 
 COLLECTION = "projections"
 MEMBERS = "projectors"

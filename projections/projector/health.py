@@ -13,7 +13,7 @@ anyone says.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,9 +23,10 @@ from uuid import UUID
 from eventstore.failures import UNANSWERED
 from eventstore.log import EventStore, Recorded
 from eventstore.mongo.driver import Database
+from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets
-from projections.projector.partitions import Partition, State, partition_of
+from projections.projector.partitions import Partition, State
 from projections.views import tickets
 
 STUCK_SECONDS = 15.0
@@ -131,6 +132,10 @@ class Health:
         state, asked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
         parked = [ticket for ticket in asked if ticket.version is not None]
         conditions = [condition(state, partition) for partition in state.partitions]
+        stuck = timedelta(seconds=STUCK_SECONDS)
+        lately = await self._store.since(
+            state.now - 2 * stuck, _LOOKED_AT_EVENTS, before=state.now - stuck
+        )
         # Before the log is counted: what is folded or waits is in it then, unless it has vanished.
         behind = await waiting.waiting_events(self._store, parked)
         report = Report(
@@ -140,13 +145,7 @@ class Health:
             await self._store.count(exact=exact),
             parked,
             behind,
-            await self.overdue(
-                database,
-                state,
-                {ticket.ticket_id for ticket in asked},
-                state.now - timedelta(seconds=2 * STUCK_SECONDS),
-                state.now - timedelta(seconds=STUCK_SECONDS),
-            ),
+            await overdue(database, state, asked, lately),
         )
         if report.overdue:
             return replace(report, condition="stuck")
@@ -200,28 +199,6 @@ class Health:
             self._unmoved = (folded, now)
         return now - self._unmoved[1] >= STUCK_SECONDS
 
-    async def overdue(
-        self,
-        database: Database,
-        state: State,
-        parked: Collection[UUID],
-        since: datetime,
-        before: datetime,
-    ) -> list[Recorded]:
-        """Give events recorded in a span of time that are said to be shown and are not.
-
-        Of the first thousands of the span.
-        """
-        claimed = timedelta(seconds=OVERDUE_SECONDS)
-        found = [
-            event
-            for event in await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
-            if event.ticket_id not in parked
-            and (shown := state.as_of(state.partitions[partition_of(event.ticket_id)])) is not None
-            and shown - event.recorded_at > claimed
-        ]
-        return await _not_applied(database, found)
-
     async def lags(self, database: Database, report: Report) -> dict[int, Lag]:
         """Find what of the log is not in the views, by partition; parked tickets left out.
 
@@ -252,6 +229,22 @@ class Health:
             )
             for number in known
         }
+
+
+async def overdue(
+    database: Database, state: State, parked: Iterable[Parked], events: Iterable[Recorded]
+) -> list[Recorded]:
+    """Return those of some events that are said to be shown, and are not."""
+    claimed = timedelta(seconds=OVERDUE_SECONDS)
+    waiting = {ticket.ticket_id for ticket in parked}
+    found = [
+        event
+        for event in events
+        if event.ticket_id not in waiting
+        and (shown := state.as_of(state.partitions[partition_of(event.ticket_id)])) is not None
+        and shown - event.recorded_at > claimed
+    ]
+    return await _not_applied(database, found)
 
 
 async def _not_applied(database: Database, events: Sequence[Recorded]) -> list[Recorded]:

@@ -21,7 +21,7 @@ from eventstore.documents import Reader, strictly
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session
 from eventstore.mongo.limits import make_index
-from projections.projector.partitions import partition_of
+from eventstore.partition import partition_of
 
 COLLECTION = "parked_tickets"
 _ERROR_CHARACTERS = 500

@@ -12,21 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
-from uuid import UUID
 
 from domain.values import JsonObject
 from eventstore.log import ResumeToken
+from eventstore.partition import PARTITIONS
 
-PARTITIONS = 64
 LEASE_SECONDS = 10.0
 
 Phase = Literal["scan", "live"]
 """scan: to be folded from the whole log, what is there is passed over; live: following it."""
-
-
-def partition_of(ticket_id: UUID) -> int:
-    """Give a ticket's partition: the last six bits of its id, which are random in all versions."""
-    return ticket_id.int % PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)

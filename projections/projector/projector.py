@@ -1,18 +1,16 @@
 """The process that keeps the views current: log in, `ticket_reads` and counters out.
 
-Any number may run. They share 64 partitions (`partitions.py`); each follows one change stream,
-takes the events of its own partitions from it and writes them in batches (`batch.py`).
+Any number may run. They share 64 partitions (`partitions.py`); each follows the log of its own and
+writes it in batches (`batch.py`).
 
-The stream is trusted for speed, not for completeness (law L8). An event whose version is not the
-next shows a gap, which is filled from the log. For one that is missing at the end of its ticket the
-log is looked at: every few seconds its events of some seconds ago are looked up in the views, and a
-ticket that misses one is folded again. And the checkpoints count what has been folded: when that
-differs from the log's count while nothing is on its way, everything is scanned again. Scanning is
-always safe: what is there already is passed over.
+The log is followed by a `Subscription` to one's own partitions, which fills gaps and looks for what
+has not come: here, for what is said to be shown and is not. And the checkpoints count what has been
+folded: when that differs from the log's count while nothing is on its way, everything is scanned
+again. Scanning is always safe: what is there already is passed over.
 
 Where to start: from the earliest token of the partitions that one has; doubles cost little. A
-partition without a token, or whose token the database has forgotten, is scanned: the stream's
-present token is taken first, then the log is read, then the stream is followed from that token.
+partition without a token, or whose token the database has forgotten, is scanned: from the beginning
+of the log, and then followed from the token that was taken before.
 Nothing waits for a batch to fill up: while one is written the next one gathers.
 
 A `Projector` keeps one generation of views current; `project` keeps the one that is shown so,
@@ -23,27 +21,36 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterable
-from contextlib import AsyncExitStack, suppress
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import aclosing, suppress
+from datetime import datetime
 from uuid import uuid4
 
 from pydantic import ValidationError
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
-from eventstore.event_document import EventDocument, is_event
+from eventstore.event_document import EventDocument
 from eventstore.failures import UNANSWERED, HistoryLost, describe
-from eventstore.log import EventStore, Feed, stream_order
+from eventstore.log import EventStore, Recorded, stream_order
 from eventstore.mongo.driver import Database
+from eventstore.partition import partition_of
+from eventstore.subscription import (
+    BATCH_EVENTS,
+    Batch,
+    LateLook,
+    Position,
+    Subscription,
+    beginning,
+    gathering,
+)
 from projections.projector import health
 from projections.projector.background import beside
 from projections.projector.batch import BatchWriter, Holding, told
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.event_buffer import BATCH_EVENTS, Batch, gathering
 from projections.projector.health import Health
 from projections.projector.parked import Parked, ParkedTickets
-from projections.projector.partitions import LEASE_SECONDS, Partition, partition_of, plan
+from projections.projector.partitions import LEASE_SECONDS, Partition, plan
 from projections.projector.recounting import Recounting
 from projections.views.saved_views import SavedViews, ids_of
 
@@ -54,7 +61,6 @@ RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 _SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
-_FIRST_LOOK_SECONDS = 60.0
 _FAILURE_CHARACTERS = 500
 _FEWEST_EVENTS = 50
 
@@ -82,6 +88,7 @@ class Projector:
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float | None = None,
         keeps_lost: bool = False,
+        late: LateLook | None = None,
     ) -> None:
         """`database` as it is with these views (`Generation.of`).
 
@@ -100,6 +107,7 @@ class Projector:
         self._mine: dict[int, Partition] = {}
         self._holding = Holding(self._me, {})
         self._keeps_lost = keeps_lost
+        self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(store)
@@ -162,12 +170,7 @@ class Projector:
         if unread:
             await self._scan(unread)
         else:
-            tokens = [p.token for p in self._mine.values() if p.token is not None]
-            async with AsyncExitStack() as stack:
-                with self._progress:
-                    watched = self._store.watch(min(tokens, key=stream_order))
-                    feed = await stack.enter_async_context(watched)
-                await self._follow(feed)
+            await self._follow()
 
     # --- sharing -------------------------------------------------------------------------------
 
@@ -182,7 +185,10 @@ class Projector:
         else:
             shown = None if followed.drained else followed.events[-1]["recorded_at"]
             await self._checkpoints.beat(
-                self._me, followed.token, as_of=shown, progressed=followed.drained or progressed
+                self._me,
+                followed.position.token,
+                as_of=shown,
+                progressed=followed.drained or progressed,
             )
         state = await self._checkpoints.read(self._me)
         if await self._checkpoints.take(self._me, state, plan(state, self._me)):
@@ -202,7 +208,7 @@ class Projector:
         await self._look_after(waiting, new)
         self._recounting.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
-        return bool(new) or not live or not self._mine
+        return had.keys() != self._mine.keys() or bool(new) or not live or not self._mine
 
     async def _forget_views(self, known: Collection[str]) -> None:
         """Remove what is left of saved views that are gone; done by who has the first partition."""
@@ -222,37 +228,59 @@ class Projector:
 
     # --- following -----------------------------------------------------------------------------
 
-    async def _follow(self, feed: Feed) -> None:
-        """Follow the stream until one has other partitions, or they are to be scanned."""
+    async def _follow(self) -> None:
+        """Follow the log until one has other partitions, or they are to be scanned."""
         self._is_quiet = False
         clock = asyncio.get_running_loop().time
         beaten = 0.0
-        async with gathering(feed, self._progress) as inbox, beside(self._see_that_all_came()):
+        log = self._subscribe()
+        async with gathering(log, log.stream()) as buffer, beside(self._count_now_and_then()):
             while True:
-                batch = await inbox.take(self._most_events)
+                batch = await buffer.take(self._most_events)
                 self._is_quiet = False
-                own = self._own(batch.events)
                 new = 0
-                if own:
-                    new = await self._writer.write(self._holding, own, batch.token)
+                if events := batch.events:
+                    new = await self._writer.write(self._holding, events, batch.position.token)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
                     # It was all there was; now it may not be.
-                    batch = batch._replace(drained=batch.drained and inbox.is_empty)
+                    batch = batch._replace(drained=batch.drained and buffer.is_empty)
                 await self._recounting.step(self._holding, self._mine)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
-                    if await self._share(batch, progressed=new > 0 or not own):
+                    if await self._share(batch, progressed=new > 0 or not events):
                         return
-                    if not own:  # or the batch's own transaction has done so
+                    if not events:  # or the batch's own transaction has done so
                         await self._database.clear_abandoned_transactions()
                     beaten = clock()
-                self._is_quiet = batch.drained and not own
+                self._is_quiet = batch.drained and not events
+                self._looked_until = log.looked_until
 
-    def _own(self, events: Iterable[EventDocument]) -> list[EventDocument]:
-        return [event for event in events if partition_of(event["ticket_id"]) in self._mine]
+    def _subscribe(self) -> Subscription:
+        """Go on from the earliest token of the partitions that one has."""
+        tokens = [p.token for p in self._mine.values() if p.token is not None]
+        now = self._store.clock.now()
+        return Subscription(
+            self._store,
+            Position(min(tokens, key=stream_order), now),
+            frozenset(self._mine),
+            late_since=min(now, self._looked_until or now) - self._late.back,
+            late=self._late,
+            missing=self._not_shown,
+            progress=self._progress,
+        )
 
-    async def _see_that_all_came(self) -> None:
-        """Look again and again for what the stream has not brought, until cancelled.
+    async def _not_shown(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Return those of some events that are said to be shown, and are not (law L8).
+
+        However much goes on: a count that always differs by what is on its way would not tell.
+        """
+        if not events:
+            return ()
+        state, parked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
+        return await health.overdue(self._database, state, parked, events)
+
+    async def _count_now_and_then(self) -> None:
+        """Compare what has been folded with the log in quiet moments, until cancelled.
 
         Done by who has the first partition, for all, and beside following: nothing waits for it.
         """
@@ -261,11 +289,8 @@ class Projector:
         pause = SWEEP_SECONDS
         while True:
             await asyncio.sleep(pause)
-            if 0 not in self._mine:
-                continue
             began = clock()
-            await self._look_for_overdue()
-            if self._is_quiet:
+            if 0 in self._mine and self._is_quiet:
                 suspicion = await self._sweep(suspicion)
             pause = max(SWEEP_SECONDS, (clock() - began) / _SWEEP_SHARE)
 
@@ -306,22 +331,6 @@ class Projector:
             raise Unusable(f"the log has lost {folded - stored} events, which the views show")
         return None
 
-    async def _look_for_overdue(self) -> None:
-        """Have tickets folded again that are said to show an event and do not (law L8).
-
-        However much goes on: a count that always differs by what is on its way would not tell.
-        """
-        state, asked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
-        before = state.now - timedelta(seconds=health.OVERDUE_SECONDS)
-        since = self._looked_until or before - timedelta(seconds=_FIRST_LOOK_SECONDS)
-        known = {ticket.ticket_id for ticket in asked}
-        late = await self._health.overdue(self._database, state, known, since, before)
-        missing = {event.ticket_id for event in late}
-        for ticket_id in missing:
-            _log.error("ticket %s misses an event; folding it again", ticket_id)
-            await self._parked.ask(ticket_id)
-        self._looked_until = before - timedelta(seconds=health.OVERDUE_SECONDS)
-
     # --- scanning -----------------------------------------------------------------
 
     async def _scan(self, partitions: Iterable[Partition]) -> None:
@@ -329,27 +338,34 @@ class Projector:
 
         The token comes first: what is written during the scan is then found behind it.
         """
-        numbers = {partition.number for partition in partitions}
-        epochs = {number: self._holding.epochs[number] for number in numbers}
+        epochs = {each.number: self._holding.epochs[each.number] for each in partitions}
         clock = asyncio.get_running_loop().time
         beaten = clock()
         began = await self._database.server_time()
-        token = await self._store.position()
+        log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
+        token = log.position.token
         batch: list[EventDocument] = []
-        async for event in self._store.scan_stored():
-            if is_event(event) and partition_of(event["ticket_id"]) in numbers:
-                batch.append(event)
-            if len(batch) >= self._most_events:
-                await self._writer.write(self._holding, batch)
-                batch = []
-            if clock() - beaten > self._beat_seconds:
-                await self._checkpoints.get_on(self._me)
-                beaten = clock()
-        if batch:
-            await self._writer.write(self._holding, batch)
+        async with beside(self._stay_alive()), aclosing(log.past()) as steps:
+            async for position, event, _ in steps:
+                if event is not None:
+                    batch.append(event)
+                if batch and (len(batch) >= self._most_events or position.is_followed):
+                    await self._writer.write(self._holding, batch)
+                    batch = []
+                if position.is_followed:
+                    break
+                if clock() - beaten > self._beat_seconds:
+                    await self._checkpoints.get_on(self._me)
+                    beaten = clock()
         await self._checkpoints.follow(epochs, token)
         if epochs == self._holding.epochs:
             await self._checkpoints.set_as_of(self._me, began)
+
+    async def _stay_alive(self) -> None:
+        """Show life, for it may take long until the scan brings the first event."""
+        while True:
+            await asyncio.sleep(self._beat_seconds)
+            await self._checkpoints.beat(self._me)
 
 
 def _told(error: Exception) -> str:

@@ -13,9 +13,10 @@ from typing import NamedTuple, cast
 from uuid import UUID
 
 from eventstore.mongo.driver import Database
+from eventstore.partition import partition_of
 from projections.projector.batch import BatchWriter, Holding
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.partitions import Partition, partition_of
+from projections.projector.partitions import Partition
 from projections.views import tickets
 from projections.views.saved_views import SavedView
 

@@ -34,12 +34,12 @@ from eventstore.event_document import EventDocument, is_event
 from eventstore.log import EventStore, Feed
 from eventstore.mongo.driver import Database, Session
 from eventstore.mongo.ending import end
+from eventstore.partition import partition_of
 from projections.erasure.progress import Erasures
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import COLLECTION as PARKED
 from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import partition_of
 from projections.replay.comparing import (
     Asked,
     Checked,

@@ -20,7 +20,7 @@ from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database
-from projections.projector.partitions import partition_of
+from eventstore.partition import partition_of
 from projections.replay.generations import Generation
 from projections.replay.workers import patiently
 from projections.views import saved_views, sums, tickets

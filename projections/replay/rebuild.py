@@ -44,12 +44,13 @@ from domain.errors import CasebookError
 from eventstore.failures import UNANSWERED, describe
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
+from eventstore.partition import PARTITIONS, partition_of
 from projections.projector import checkpoints, health
 from projections.projector.background import beside
 from projections.projector.batch import Stuck, later
 from projections.projector.checkpoints import Applied, Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import PARTITIONS, Partition, partition_of
+from projections.projector.partitions import Partition
 from projections.projector.projector import Projector, member_id
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference

@@ -17,9 +17,9 @@ from domain.values import JsonObject
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database
+from eventstore.partition import partition_of
 from projections.projector.batch import Stuck, later, make
 from projections.projector.checkpoints import Applied
-from projections.projector.partitions import partition_of
 from projections.replay.generations import By, Generation
 from projections.replay.workers import patiently
 from projections.views import sums, tickets

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from eventstore.failures import HistoryLost
+from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.partition import PARTITIONS, partition_of
 from eventstore.subscription import (
@@ -115,7 +115,7 @@ async def test_what_the_stream_leaves_out_at_the_end_of_a_ticket_is_found_late(s
     log = Subscription(store, await present(store), late=SOON)
     [ticket] = await open_some(store, 1)
     assert await read(log, 3) == [(ticket, n) for n in (1, 2, 3)]
-    assert f"left out an event of ticket {ticket}" in caplog.text
+    assert f"an event of ticket {ticket} has not arrived" in caplog.text
     await asyncio.sleep(0.2)
     assert await read(log, 0) == []  # and not again
 
@@ -129,6 +129,23 @@ async def test_nothing_is_late_that_has_come(store, caplog):
         await asyncio.sleep(0.15)
         assert await read(log, 0) == []
     assert not caplog.text
+
+
+async def test_what_is_late_is_not_forgotten_by_a_look_that_is_cut_off(store):
+    """L8: the next look goes on from there."""
+    fails = True
+
+    async def missing(events):
+        if events and fails:
+            raise StoreUnavailable
+        return [event for event in events if event.version == 3]
+
+    log = Subscription(store, await present(store), late=SOON, missing=missing)
+    [ticket] = await open_some(store, 1)
+    with pytest.raises(StoreUnavailable):
+        await read(log, 10)
+    fails = False
+    assert (await read(log, 1))[-1] == (ticket, 3)
 
 
 async def test_a_lost_place_is_said_and_the_log_is_read(store, caplog):

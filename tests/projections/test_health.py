@@ -9,6 +9,7 @@ import pytest
 
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
+from eventstore.subscription import LateLook
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import Health, condition
@@ -128,9 +129,16 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
     """L8: no quiet moment, no count that ever agrees; the event is looked up."""
     monkeypatch.setattr(health, "OVERDUE_SECONDS", 1.0)
     monkeypatch.setattr(health, "STUCK_SECONDS", 1.5)
-    monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.5)
     victim, other = await open_some(store, 2)
-    projector = Projector(database, store, lease_seconds=0.5)
+    late = LateLook(0.5, timedelta(seconds=1))
+
+    class Looking(Projector):
+        looks = True
+
+        async def _not_shown(self, events):
+            return await super()._not_shown(events) if self.looks else ()
+
+    projector = Looking(database, store, lease_seconds=0.5, late=late)
     write = projector._writer.write
     lost: list[EventDocument] = []
 
@@ -147,12 +155,12 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
     async with serving(database, project=False) as client, running(projector):
         await until(partial(ready, client, 200))
         going_on = asyncio.create_task(go_on())
-        with monkeypatch.context() as patch:
-            patch.setattr("projections.projector.projector.Projector._look_for_overdue", _nothing)
-            projector._writer.write = losing  # type: ignore[method-assign]
-            await add(store, victim, "AgentReplied", body="lost")
-            await until(partial(ready, client, 503))
-            assert (await client.get("/projections")).json()["overdue_events"] == 1
+        projector.looks = False
+        projector._writer.write = losing  # type: ignore[method-assign]
+        await add(store, victim, "AgentReplied", body="lost")
+        await until(partial(ready, client, 503))
+        assert (await client.get("/projections")).json()["overdue_events"] == 1
+        projector.looks = True
         # Under another owner it may have come twice.
         assert {(event["ticket_id"], event["version"]) for event in lost} == {(victim, 4)}
         projector._writer.write = write  # type: ignore[method-assign]
@@ -161,10 +169,6 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
         await asyncio.gather(going_on, return_exceptions=True)
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
-
-
-async def _nothing(_):
-    """Do not look."""
 
 
 async def test_slow_is_not_stuck(database, store, monkeypatch):

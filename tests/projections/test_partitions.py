@@ -9,8 +9,9 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventstore.partition import PARTITIONS
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.partitions import PARTITIONS, Member, Partition, State, plan
+from projections.projector.partitions import Member, Partition, State, plan
 from projections.projector.projector import Projector
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, holding_all, open_some, running, stored_events, until

@@ -16,14 +16,13 @@ from domain.sla import SlaClock, SlaTargets
 from domain.tickets.ticket import Attachment, Link, Rating, Ticket
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
-from eventstore.log import EventStore, Recorded, stream_order
+from eventstore.log import EventStore, stream_order
+from eventstore.partition import partition_of
 from projections.projector import projector as module
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.event_buffer import gathering
-from projections.projector.health import OVERDUE_SECONDS, Health
+from projections.projector.health import Health
 from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import partition_of
 from projections.projector.projector import Projector
 from projections.projector.recounting import Recounting
 from projections.views import tickets
@@ -88,7 +87,7 @@ async def test_a_projector_goes_on_where_the_last_one_stopped(database, store, m
     async with running(Projector(database, store)):
         await caught_up(database, store)
         await all_live(database)
-    monkeypatch.delattr(EventStore, "scan_stored")
+    monkeypatch.delattr(EventStore, "of_range")
     for _ in range(3):
         await open_some(store, 5)
         async with running(Projector(database, store)):
@@ -283,35 +282,6 @@ async def test_what_comes_while_something_takes_long_is_not_missing(
         await caught_up(database, store)
     assert scanned == []
     await assert_views_equal_the_log(database)
-
-
-async def test_what_is_overdue_is_not_forgotten_by_a_look_that_is_cut_off(
-    database, store, monkeypatch
-):
-    """L8: whoever looks next looks from there on."""
-    now = (await Checkpoints(database).read()).now
-    late = Recorded(uuid4(), 1, now - timedelta(seconds=OVERDUE_SECONDS + 50))
-    asked: list[UUID] = []
-
-    async def overdue(*about):
-        since, before = about[-2:]
-        return [late] if since <= late.recorded_at < before else []
-
-    async def fails(*_):
-        raise ConnectionError
-
-    async def ask(_, ticket_id):
-        asked.append(ticket_id)
-
-    monkeypatch.setattr(Health, "overdue", overdue)
-    one = Projector(database, store)
-    monkeypatch.setattr(ParkedTickets, "ask", fails)
-    with pytest.raises(ConnectionError):
-        await one._look_for_overdue()
-    monkeypatch.setattr(ParkedTickets, "ask", ask)
-    for _ in range(2):
-        await one._look_for_overdue()
-    assert asked == [late.ticket_id]
 
 
 async def failures_told(database):
@@ -576,22 +546,6 @@ async def test_projectors_write_different_counters(database, store):
     shards = {replace(holding, epochs=half).shard for half in halves}
     assert len(shards) == 2
     assert {replace(holding, epochs={n: 1}).shard for n in range(64)} == set(range(8))
-
-
-async def test_what_gathers_while_a_batch_is_written_is_the_next_batch(store):
-    """Quiet moments in between do not divide it; nor is it said then that there was no more."""
-    [ticket] = await open_some(store, 1, versions=1)
-    async with store.watch(await store.position()) as feed, gathering(feed) as inbox:
-        quiet = await inbox.take()
-        assert (quiet.events, quiet.drained) == ([], True)
-        for n in range(4):
-            await add(store, ticket, "AgentReplied", body=f"{n}")
-            await asyncio.sleep(0.2)  # longer than a stream is waited for
-        assert not inbox.is_empty
-        batch = await inbox.take()
-        assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
-        assert batch.drained
-        assert inbox.is_empty
 
 
 async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(
