@@ -16,12 +16,11 @@ be wrong by more than that, the audit finds a difference in a sum where there is
 import asyncio
 from collections import Counter
 from collections.abc import (
-    AsyncIterator,
     Callable,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NamedTuple, cast
@@ -30,12 +29,13 @@ from uuid import UUID
 from domain.errors import CasebookError
 from domain.people import KeyDestroyed, PersonErased
 from domain.values import JsonObject
-from eventstore.event_document import EventDocument, is_event
-from eventstore.log import EventStore, Feed
+from eventstore.event_document import EventDocument
+from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session
-from eventstore.mongo.ending import end
 from eventstore.partition import partition_of
+from eventstore.subscription import Subscription, present
 from projections.erasure.progress import Erasures
+from projections.projector.background import beside
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import COLLECTION as PARKED
@@ -136,7 +136,9 @@ class Auditor:
         recent = state.now - timedelta(seconds=_CLOCKS_DIFFER_SECONDS)
         self._asked = Asked(self._generation, views, (), recent)
         await self._see_parked()
-        async with self._store.watch(None) as feed, _following(feed) as appended:
+        appended: dict[UUID, int] = {}
+        log = Subscription(self._store, await present(self._store))
+        async with beside(_note(log, appended)):
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}
             differing: list[Difference] = []
@@ -373,23 +375,10 @@ class Auditor:
         return await self._database.in_transaction(work, snapshot=True)
 
 
-@asynccontextmanager
-async def _following(feed: Feed) -> AsyncIterator[Mapping[UUID, int]]:
-    """Give the versions that the log gets while the block runs, by ticket, growing on."""
-    appended: dict[UUID, int] = {}
-
-    async def follow() -> None:
-        while True:
-            change = await feed.next()
-            if change is not None and is_event(change.document):
-                event = change.document
+async def _note(log: Subscription, appended: dict[UUID, int]) -> None:
+    """Note the versions that the log gets, by ticket, until cancelled."""
+    async with aclosing(log.steps()) as steps:
+        async for _, event, _ in steps:
+            if event is not None:
                 known = appended.get(event["ticket_id"], 0)
                 appended[event["ticket_id"]] = max(known, event["version"])
-
-    following = asyncio.create_task(follow())
-    try:
-        yield appended
-    finally:
-        await end(following)
-    if not following.cancelled() and (ended := following.exception()) is not None:
-        raise ended  # the audit has missed something, and cannot say what
