@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +16,7 @@ from api.access.access_log import AccessLog
 from api.access.authentication import Access
 from api.access.tokens import Tokens
 from api.access.visibility import Sights
+from api.background import Work
 from api.commands import bulk
 from api.commands import routes as commands
 from api.commands.handler import Handler
@@ -32,7 +32,6 @@ from api.http.routing import Route
 from api.operations import metrics
 from api.operations import routes as health
 from api.people import routes as persons
-from api.people.erasure import Forgetting
 from api.queries.agents import routes as agents
 from api.queries.dashboard import routes as dashboard
 from api.queries.history import routes as history
@@ -41,17 +40,13 @@ from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
 from api.queries.watermark import Views
 from api.settings import Settings
-from api.timekeeper.timekeeper import Timekeeper
 from api.webhooks import routes as webhooks
-from api.webhooks.sender import Dispatcher
 from api.webhooks.store import Deliveries
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.mongo.ending import end
-from eventstore.transparency.checkpoints import LogCheckpoints, Witness, last_path, signing_key
+from eventstore.transparency.checkpoints import Witness
 from projections.erasure.progress import Erasures
-from projections.erasure.views import Eraser
-from projections.projector import daemon as keeping
 from projections.replay.generations import Generations
 
 _log = logging.getLogger(__name__)
@@ -65,43 +60,8 @@ a moment. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
-Work = Callable[[], Coroutine[None, None, None]]
-"""Something that runs beside the application until it is cancelled."""
-
-
-def timekeeping(database: Database, store: EventStore, settings: Settings) -> list[Work]:
-    """Give what does to tickets what is due, unless it is done elsewhere."""
-    seconds = settings.timekeeper_seconds
-    keeper = Timekeeper(database, store, Desks(database), look_seconds=seconds)
-    return [keeper.run] if seconds else []
-
-
-def sending(database: Database, store: EventStore, settings: Settings) -> list[Work]:
-    """Give what sends to webhooks, unless it is done elsewhere."""
-    return [Dispatcher(database, store).run] if settings.webhooks else []
-
-
-def projecting(database: Database, store: EventStore, settings: Settings) -> list[Work]:
-    """Give what keeps a database's views and log checkpoints current. Raises KeyUnusable."""
-    work: list[Work] = [partial(keeping.project, database, store), Eraser(database, store).run]
-    if settings.mongodb_url is not None and settings.signing_key is None:
-        # A key of each host's own would not do: they sign one chain.
-        _log.info("no checkpoints of the log are taken: CASEBOOK_SIGNING_KEY names no key")
-    elif settings.checkpoint_seconds:
-        key = signing_key(settings.signing_key_path)
-        last = last_path(settings.signing_key_path)
-        notary = LogCheckpoints(database, store, key, last)
-        work.append(partial(notary.keep, settings.checkpoint_seconds))
-    return work
-
-
-def forgetting(database: Database, store: EventStore) -> list[Work]:
-    """Give what erases persons, as far as that is not the views' business."""
-    return [Forgetting(database, store).run]
-
-
 def access_by(database: Database, settings: Settings) -> Access:
-    """Give by what it is known who asks. Raises SettingsError, TokensUnusable."""
+    """Return how callers are identified. Raises SettingsError, TokensUnusable."""
     issuer = settings.issuer()
     return Access(
         keys.Keys(database),
@@ -114,16 +74,16 @@ def access_by(database: Database, settings: Settings) -> Access:
 def create_app(
     database: Database,
     store: EventStore,
-    beside: Sequence[Work] = (),
+    background: Sequence[Work] = (),
     feeds: Feeds | None = None,
     access: Access | None = None,
     *,
     log_requests: bool = False,
 ) -> FastAPI:
-    """Make the application over `database`, and run `beside` for as long as it runs.
+    """Make the application over `database`, and run `background` for as long as it runs.
 
-    `access`: by what it is known who asks; by keys alone unless given. Who serves it ends `feeds`
-    before stopping: a server waits for its responses to end.
+    `access`: how callers are identified; by keys alone unless given. A server ends `feeds` before
+    it stops, since it waits for its responses to end.
     """
     feeds = feeds or Feeds(database, store)
     access = access or Access(keys.Keys(database), AccessLog(database))
@@ -145,7 +105,7 @@ def create_app(
                     asyncio.create_task(work())
                     for work in (database.clock.keep, database.vault.watch, witness.watch)
                 ),
-                *(asyncio.create_task(identity.until_replaced(work)) for work in beside),
+                *(asyncio.create_task(identity.until_replaced(work)) for work in background),
             ]
             for task in running:
                 task.add_done_callback(_tell_failure)
@@ -207,7 +167,7 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 def _tell_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("what runs beside the application has ended", exc_info=error)
+        _log.error("a background task has ended", exc_info=error)
 
 
 def _version() -> str:

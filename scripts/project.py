@@ -6,7 +6,7 @@ Any number may run, beside the server's own: they share the work, and take over 
 import asyncio
 from contextlib import suppress
 
-from api.app import projecting
+from api.background import projecting
 from api.settings import Settings
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures

@@ -11,7 +11,8 @@ import socket
 import sys
 
 from api.access.keys import Keys
-from api.app import Work, access_by, create_app, forgetting, projecting, sending, timekeeping
+from api.app import access_by, create_app
+from api.background import Work, serving
 from api.feed.feeds import Feeds
 from api.feed.send_buffer import STALLED_SECONDS
 from api.settings import Settings
@@ -50,17 +51,14 @@ async def main() -> int:
             await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
             store = EventStore(db)
-            beside = timekeeping(db, store, settings) + sending(db, store, settings)
-            beside += forgetting(db, store)
-            if settings.projecting:
-                beside += projecting(db, store, settings)
+            background = serving(db, store, settings)
             if options.workers > 1:
                 show_metrics(settings)
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             async with answerers(options.workers - 1, listening, db, settings):
                 print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
-                await _serve(db, settings, listening, beside)
+                await _serve(db, settings, listening, background)
     return 0
 
 
@@ -84,12 +82,12 @@ async def _answer(settings: Settings, descriptor: int) -> int:
 
 
 async def _serve(
-    db: Database, settings: Settings, listening: socket.socket, beside: list[Work]
+    db: Database, settings: Settings, listening: socket.socket, background: list[Work]
 ) -> None:
     store = EventStore(db)
     feeds = Feeds(db, store)
     access = access_by(db, settings)
-    app = create_app(db, store, beside, feeds, access, log_requests=settings.log_requests)
+    app = create_app(db, store, background, feeds, access, log_requests=settings.log_requests)
     await serve(app, settings, listening, feeds)
 
 

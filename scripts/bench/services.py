@@ -13,7 +13,8 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.app import Work, access_by, create_app
+from api.app import access_by, create_app
+from api.background import Work
 from api.settings import Settings
 from domain.actors import Actor
 from domain.tickets.opening import OpenTicket
