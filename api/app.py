@@ -29,7 +29,6 @@ from api.http.openapi import Application
 from api.http.pipeline import Pipeline
 from api.http.problems import to_response
 from api.http.routing import Route
-from api.operations import metrics
 from api.operations import routes as health
 from api.people import routes as persons
 from api.queries.agents import routes as agents
@@ -150,7 +149,6 @@ def create_app(
         agents.router(views),
         desk.router(desks),
         health.router(database, store, witness),
-        metrics.router(database, store),
         access_routes.keys_router(access.keys),
         access_routes.access_log_router(access.log, database),
         persons.router(database, store),

@@ -9,11 +9,13 @@ from typing import Literal
 from uuid import UUID
 
 from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from api.http.answers import described_headers, fields_of, json_response
 from api.http.problems import problem_responses
 from api.http.routing import Router
+from api.operations import metrics
 from api.operations.stored_documents import Looking
 from domain.errors import TicketNotFound
 from domain.values import JsonObject
@@ -276,6 +278,22 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
             await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))
         content = {"ticket_id": asked.ticket_id, "repair": True}
         return json_response(content, {"Location": "/projections"}, HTTPStatus.ACCEPTED)
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "Prometheus' text format.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+        },
+    )
+    async def show_metrics() -> Response:
+        """Show what this process counts, and how far the views are behind the log: NaN while the
+        database does not answer.
+        """
+        return Response(await metrics.text(looked), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
