@@ -43,6 +43,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
 
@@ -190,7 +191,7 @@ class Subscription:
         partitions: Collection[int] = range(PARTITIONS),
         *,
         seen: Seen | None = None,
-        late_since: datetime | None = None,
+        look_back: bool = False,
         late: LateLook | None = None,
         missing: Missing | None = None,
         cuts: Recent[list[TicketRange]] | None = None,
@@ -198,10 +199,10 @@ class Subscription:
     ) -> None:
         """`partitions`: whose events are wanted; unless given, all.
 
-        `late_since`: since when what was recorded is looked for; unless given, since the time of
-        the position. `missing`: which of some events have not arrived; unless given, those that
-        have not been delivered. `cuts`: for consumers that begin one after the other. `progress`
-        is told when the stream is asked, and when it answers.
+        `look_back`: late events are looked for that were recorded some time before the position
+        as well, as for a consumer that has been away. `missing`: which of some events have not
+        arrived; unless given, those that have not been delivered. `cuts`: for consumers that begin
+        one after the other. `progress` is told when the stream is asked, and when it answers.
         """
         self.position = position
         self.seen = seen or Seen()
@@ -209,7 +210,7 @@ class Subscription:
         self._partitions = partitions
         self._began = position.at
         self._late = late or LateLook()
-        self._looked = (late_since or position.at) + self._late.back
+        self._looked = position.at if look_back else position.at + self._late.back
         self._next_look = 0.0
         self._missing = missing or self._unseen
         self._cuts = cuts or cuts_of(store)
@@ -353,9 +354,14 @@ class Subscription:
         found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
         wanted = [each for each in found if self._is_wanted(each.ticket_id)]
         events: list[EventDocument] = []
-        for ticket_id, version, at in sorted(await self._missing(wanted)):
-            events += await self._store.stored(ticket_id, after=version - 1, limit=1)
-            if at >= self._began:
+        late = sorted(await self._missing(wanted))
+        for ticket_id, missing in groupby(late, key=lambda event: event.ticket_id):
+            versions = {each.version: each.recorded_at for each in missing}
+            span = await self._store.stored(
+                ticket_id, after=min(versions) - 1, limit=max(versions) - min(versions) + 1
+            )
+            events += [event for event in span if event.get("version") in versions]
+            if max(versions.values()) >= self._began:
                 _log.error("an event of ticket %s has not arrived; it is delivered late", ticket_id)
         if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
             moment = timedelta(milliseconds=1)

@@ -85,10 +85,7 @@ class Feeder:
     async def _follow(self, hooks: list[Webhook]) -> None:
         """Follow the log until there is no webhook, or one that wants older events."""
         clock = asyncio.get_running_loop().time
-        start = self._start(hooks)
-        log = Subscription(
-            self._store, start, late_since=start.at - self._late.back, late=self._late
-        )
+        log = Subscription(self._store, self._start(hooks), look_back=True, late=self._late)
         seen = saved = clock()
         async with gathering(log) as buffer:
             while True:

@@ -261,9 +261,9 @@ class Projector:
         now = self._store.clock.now()
         return Subscription(
             self._store,
-            Position(min(tokens, key=stream_order), now),
+            Position(min(tokens, key=stream_order), min(now, self._looked_until or now)),
             frozenset(self._mine),
-            late_since=min(now, self._looked_until or now) - self._late.back,
+            look_back=True,
             late=self._late,
             missing=self._not_shown,
             progress=self._progress,
