@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
@@ -41,9 +42,9 @@ from api.queries.watermark import Views
 from api.settings import Settings
 from api.webhooks import routes as webhooks
 from api.webhooks.store import Deliveries
+from eventstore.background import end
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from eventstore.mongo.ending import end
 from eventstore.transparency.checkpoints import Witness
 from projections.erasure.progress import Erasures
 from projections.replay.generations import Generations
@@ -102,7 +103,11 @@ def create_app(
             running = [
                 *(
                     asyncio.create_task(work())
-                    for work in (database.clock.keep, database.vault.watch, witness.watch)
+                    for work in (
+                        database.clock.keep,
+                        partial(database.vault.watch, database.supervisor),
+                        witness.watch,
+                    )
                 ),
                 *(asyncio.create_task(identity.until_replaced(work)) for work in background),
             ]

@@ -31,9 +31,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.background import Supervisor, end
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError, answering, translating
-from eventstore.mongo.ending import end
 
 COLLECTION = "log_identity"
 PROCESSES = "processes"
@@ -88,9 +88,13 @@ class LogIdentity:
     """The identity of one database's log, as this process knows it."""
 
     def __init__(
-        self, database: AsyncDatabase[JsonObject], now: Callable[[], datetime] = utc_now
+        self,
+        database: AsyncDatabase[JsonObject],
+        now: Callable[[], datetime] = utc_now,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """`now`: the database's clock."""
+        self._supervisor = supervisor or Supervisor()
         self._now = now
         self._identity = database[COLLECTION]
         self._processes = database[PROCESSES]
@@ -161,7 +165,7 @@ class LogIdentity:
         Raises what `begin` raises.
         """
         await self.begin()
-        await self._bury()
+        await self._remove_expired()
         await self._beat(kind)
         watching = asyncio.create_task(self._watch(kind))
         self._at_work += 1
@@ -225,20 +229,14 @@ class LogIdentity:
             )
 
     async def _watch(self, kind: str) -> None:
-        silent = False
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await self._look()
-                if _now() - self._beaten_at > _BEAT_SECONDS:
-                    await self._beat(kind)
-                silent = False
-            except CasebookError as error:
-                if not silent:
-                    _log.warning("the log's identity cannot be read: %s", error)
-                silent = True
-            except Exception:  # noqa: BLE001 without it a restore would not be noticed
-                _log.exception("the log's identity cannot be read")
+        async def step() -> None:
+            await self._look()
+            if _now() - self._beaten_at > _BEAT_SECONDS:
+                await self._beat(kind)
+
+        # Without it a restore would not be noticed.
+        what = "reading the log's identity"
+        await self._supervisor.keep(step, what, LOOK_SECONDS, LOOK_SECONDS)
 
     async def _look(self) -> None:
         async with answering(_PATIENCE_SECONDS):
@@ -265,7 +263,7 @@ class LogIdentity:
             )
         self._beaten_at = _now()
 
-    async def _bury(self) -> None:
+    async def _remove_expired(self) -> None:
         """Remove what killed processes have left long ago."""
         forgotten = timedelta(seconds=_FORGOTTEN_SECONDS)
         gone = [each["_id"] for each, age in await self._shown() if age > forgotten]

@@ -49,10 +49,10 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
+from eventstore.background import end
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable, translating
 from eventstore.log import Change, EventStore, Recorded, ResumeToken, TicketRange
-from eventstore.mongo.ending import end
 from eventstore.mongo.progress import Progress
 from eventstore.partition import PARTITIONS, partition_of
 from eventstore.recent import Recent

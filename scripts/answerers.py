@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from api.settings import Settings
+from eventstore.background import background
 from eventstore.mongo.driver import Database
 from eventstore.personal.master_keys import MasterKeys
-from projections.projector.background import beside
 
 _AGAIN_SECONDS = 1.0
 _ENDING_SECONDS = 20.0
@@ -32,7 +32,7 @@ async def answerers(
     async with AsyncExitStack() as stack:
         for number in range(1, count + 1):
             environment = _environment(database, settings, number)
-            await stack.enter_async_context(beside(_keep(listening, environment)))
+            await stack.enter_async_context(background(_keep(listening, environment)))
         yield
 
 
@@ -97,5 +97,5 @@ async def end_with_parent() -> AsyncIterator[None]:
         if inside is not None:
             inside.cancel()
 
-    async with beside(watch()):
+    async with background(watch()):
         yield

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from domain.errors import CasebookError
+from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.projector.background import beside
 from projections.projector.daemon import project
 from projections.projector.health import Health
 from projections.replay.generations import Generations
@@ -35,8 +35,8 @@ async def projecting(database: Database, store: EventStore) -> AsyncIterator[Non
     identity = database.identity
     async with (
         identity.at_work("script"),
-        beside(identity.end_when_replaced()),
-        beside(project(database, store)),
+        background(identity.end_when_replaced()),
+        background(project(database, store)),
     ):
         yield
 

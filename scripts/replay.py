@@ -26,9 +26,9 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
+from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.projector.background import beside
 from projections.projector.parked import ParkedTickets
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
@@ -73,7 +73,7 @@ async def main() -> int:
                 raise UsageError(f"{at} has not come yet: nobody knows what will be so")
             async with (
                 db.identity.at_work("replay"),
-                beside(db.identity.end_when_replaced()),
+                background(db.identity.end_when_replaced()),
                 workers(db, options.workers) as processes,
             ):
                 rebuild = Rebuild(db, processes, report.progress)

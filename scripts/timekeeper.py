@@ -10,8 +10,8 @@ from contextlib import suppress
 from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
+from eventstore.background import background
 from eventstore.log import EventStore
-from projections.projector.background import beside
 from projections.replay.generations import Generations
 from scripts.console import arguments, database, run, screen
 
@@ -26,7 +26,10 @@ async def main() -> int:
         seconds = settings.timekeeper_seconds or LOOK_SECONDS
         screen.print("keeping time; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            async with db.identity.at_work("timekeeper"), beside(db.identity.end_when_replaced()):
+            async with (
+                db.identity.at_work("timekeeper"),
+                background(db.identity.end_when_replaced()),
+            ):
                 await Timekeeper(db, store, Desks(db), look_seconds=seconds).run()
     return 0
 

@@ -20,12 +20,11 @@ from api.feed.format import Writer, error_line, nothing
 from api.feed.hub import Hub
 from api.feed.send_buffer import SendBuffer
 from domain.errors import CasebookError
+from eventstore.background import background, end
 from eventstore.failures import answering, translating
 from eventstore.log import EventStore, stream_order
 from eventstore.mongo.driver import Database
-from eventstore.mongo.ending import end
 from eventstore.subscription import Position, Seen, Subscription, beginning, cuts_of
-from projections.projector.background import beside
 
 STREAMS_AT_ONCE = 100
 _STREAMS_EACH = 20
@@ -158,7 +157,7 @@ class Feeds:
 
         async def fill() -> None:
             try:
-                async with beside(_while_known(caller)):
+                async with background(_while_known(caller)):
                     await work()
                 buffer.end()
             except CasebookError as error:

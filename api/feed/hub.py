@@ -20,9 +20,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from domain.errors import CasebookError
+from eventstore.background import end
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, ResumeToken, stream_order
-from eventstore.mongo.ending import end
 from eventstore.subscription import Position, Step, Subscription, present
 
 _log = logging.getLogger(__name__)

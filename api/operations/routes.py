@@ -62,7 +62,8 @@ class ViewsHealth(BaseModel, extra="forbid"):
 
 class Readiness(BaseModel, extra="forbid"):
     """Whether it can be relied on. `views` are not looked at if the database is silent.
-    `held_up`: what in this process has been waiting for the database for too long.
+    `held_up`: what in this process has been waiting for the database for too long. `failing`: what
+    it does in the background that failed within the last minute, and is tried again.
 
     `unreadable`: how many documents of which collections this version cannot read, if there are
     any; each costs only itself. For anybody; so it says no more. The rest is in `/projections`.
@@ -78,6 +79,7 @@ class Readiness(BaseModel, extra="forbid"):
         "it, and this process keeps no time.",
     )
     held_up: list[str] = []
+    failing: list[str] = []
     unreadable: dict[str, int] = {}
 
 
@@ -203,6 +205,8 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         """
         held_up = database.progresses.held_up()
         late: JsonObject = {"held_up": held_up} if held_up else {}
+        if failing := database.supervisor.failing():
+            late["failing"] = failing
         try:
             async with answering(_READY_SECONDS):
                 report: Report | None = await looked.get(_READY_KEPT_SECONDS)

@@ -31,7 +31,6 @@ from eventstore.mongo.driver import Database
 from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.vault import UnknownPerson
 from projections.erasure.progress import Erasures
-from projections.projector.background import again_and_again
 from projections.replay.generations import Generations
 from projections.views import tickets
 from projections.views.saved_views import SavedViews, UnknownView
@@ -64,9 +63,10 @@ class Forgetting:
 
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
+        keep = self._database.supervisor.keep
         await asyncio.gather(
-            again_and_again(self._step, "forgetting a person", _LOOK_SECONDS),
-            again_and_again(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
+            keep(self._step, "forgetting a person", _LOOK_SECONDS),
+            keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
         )
 
     async def _step(self) -> None:

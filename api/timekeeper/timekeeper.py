@@ -36,13 +36,11 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.promises import MarkSlaBreach, PriorityChanged
 from domain.values import JsonObject
 from eventstore import failures
-from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import Envelope, from_document
 from eventstore.failures import StoreBusy, StoreUnavailable, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
-from projections.projector.background import again_and_again
 from projections.replay.generations import Generations
 from projections.views import tickets
 from projections.views.tickets import TicketRead
@@ -107,6 +105,7 @@ class Timekeeper:
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._database_clock = database.clock
+        self._supervisor = database.supervisor
         self._generations = Generations(database)
         self._store = store
         self._desks = desks
@@ -117,7 +116,7 @@ class Timekeeper:
 
     async def run(self) -> None:
         """Look again and again until cancelled. A failure is logged, and tried again."""
-        await again_and_again(self._step, "timekeeping", self._look_seconds)
+        await self._supervisor.keep(self._step, "timekeeping", self._look_seconds)
 
     async def _step(self) -> None:
         with suppress(EssentialUnreadable):  # the desk's set-up: that is logged, and in /readyz

@@ -57,7 +57,6 @@ from api.webhooks.store import (
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.documents import UnreadableDocument
-from eventstore.failures import StoreUnavailable, describe
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.subscription import LateLook
@@ -391,25 +390,21 @@ class Dispatcher:
         self._resolve = resolve
         self._tls = tls
         self._me = member_id()
+        self._prepared = False
 
     async def run(self) -> None:
         """Share in it until cancelled. A failure is logged and tried again."""
-        prepared = False
-        while True:
-            try:
-                if not prepared:
-                    await Deliveries(self._database).prepare()
-                    prepared = True
-                dispatch = Dispatch(self._database)
-                if await dispatch.take(self._me, self._lease_seconds):
-                    await self._work(dispatch)
-            except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("webhooks wait for the database: %s", describe(error))
-            except DispatchLost:
-                _log.info("another process sends to webhooks now")
-            except Exception:  # noqa: BLE001 as in the projector: never give up
-                _log.exception("sending to webhooks failed; trying again")
-            await asyncio.sleep(min(_RETRY_SECONDS, self._lease_seconds))
+        pause_seconds = min(_RETRY_SECONDS, self._lease_seconds)
+        await self._database.supervisor.keep(self._step, "sending to webhooks", pause_seconds)
+
+    async def _step(self) -> None:
+        if not self._prepared:
+            await Deliveries(self._database).prepare()
+            self._prepared = True
+        dispatch = Dispatch(self._database)
+        with suppress(DispatchLost):
+            if await dispatch.take(self._me, self._lease_seconds):
+                await self._work(dispatch)
 
     async def _work(self, dispatch: Dispatch) -> None:
         news = asyncio.Event()

@@ -36,6 +36,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.background import Supervisor
 from eventstore.documents import Unreadable
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.clock import DatabaseClock
@@ -110,6 +111,8 @@ class Database:
     identity: LogIdentity = field(repr=False, compare=False)
     progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
     """What must get on in this process."""
+    supervisor: Supervisor = field(default_factory=Supervisor, repr=False, compare=False)
+    """What does this process's background work."""
     unreadable: Unreadable = field(default_factory=Unreadable, repr=False, compare=False)
     _server: _Server = field(default_factory=_Server, compare=False)
     _kept: _Kept | None = None
@@ -386,9 +389,20 @@ def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None =
 
     clock, unreadable = DatabaseClock(ask_time), Unreadable()
     vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable, scan_keys)
-    identity = LogIdentity(client[name], clock.now)
+    supervisor = Supervisor()
+    identity = LogIdentity(client[name], clock.now, supervisor)
     return Database(
-        client, name, url, driver, masters, scans, vault, clock, identity, unreadable=unreadable
+        client,
+        name,
+        url,
+        driver,
+        masters,
+        scans,
+        vault,
+        clock,
+        identity,
+        supervisor=supervisor,
+        unreadable=unreadable,
     )
 
 

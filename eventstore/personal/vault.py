@@ -41,6 +41,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.values import ERASED, JsonObject
+from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
@@ -509,16 +510,18 @@ class Vault:
         self._by_id.clear()
         self._not_erased.clear()
 
-    async def watch(self) -> None:
+    async def watch(self, supervisor: Supervisor) -> None:
         """Look for erasures until cancelled; forget all keys while the database is silent."""
-        while True:
+
+        async def step() -> None:
             try:
                 async with answering(STALE_SECONDS), self._looking:
                     await self._look()
-            except CasebookError as error:
+            except CasebookError:
                 self.forget()
-                _log.warning("erasures cannot be looked for: %s", error)
-            await asyncio.sleep(_LOOK_SECONDS)
+                raise
+
+        await supervisor.keep(step, "looking for erasures", _LOOK_SECONDS, _LOOK_SECONDS)
 
     async def _look_if_stale(self) -> None:
         clock = asyncio.get_running_loop().time

@@ -31,13 +31,12 @@ import orjson
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.event_document import milliseconds
-from eventstore.failures import describe
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.key_files import KeyUnusable, overwrite, place
@@ -226,6 +225,8 @@ class Witness:
         self._file = file
         self._last: Known | None = None
         self._warned = False
+        self._told: Known | None = None
+        self._supervisor = database.supervisor
         self.missing: Known | None = None
         """The last checkpoint that was seen, if it was found to be gone."""
 
@@ -315,19 +316,17 @@ class Witness:
 
     async def watch(self) -> None:
         """Look now and then until cancelled; say it once when checkpoints are gone."""
-        told: Known | None = None
-        while True:
-            try:
-                await self.look()
-            except CheckpointsGone as gone:
-                if told != self.missing:
-                    _log.error("%s", gone.detail)
-                told = self.missing
-            except (PyMongoError, CasebookError) as error:
-                _log.warning("the log's checkpoints cannot be looked at: %s", describe(error))
-            except Exception:  # noqa: BLE001 whatever stands there, the next look may work
-                _log.exception("the log's checkpoints cannot be looked at")
-            await asyncio.sleep(_LOOK_SECONDS)
+        await self._supervisor.keep(
+            self._look_now, "looking at the log's checkpoints", _LOOK_SECONDS
+        )
+
+    async def _look_now(self) -> None:
+        try:
+            await self.look()
+        except CheckpointsGone as gone:
+            if self._told != self.missing:
+                _log.error("%s", gone.detail)
+            self._told = self.missing
 
 
 class LogCheckpoints:
@@ -492,21 +491,18 @@ class LogCheckpoints:
 
         The first one soon after there are events: until then nothing vouches for them.
         """
-        while True:
-            pause = seconds
-            try:
-                await asyncio.sleep(await self._seconds_until_due(seconds))
-                taken = await self.take()
-                if taken is None and await self._checkpoints.find_one({}, {"_id": 1}) is None:
-                    pause = min(seconds, _FIRST_SECONDS)
-                if taken is not None:
-                    _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
-            except (PyMongoError, CasebookError) as error:
-                _log.error("no checkpoint of the log was taken: %s", describe(error))
-            except Exception:  # noqa: BLE001
-                # Whatever it is, and be it an event that cannot be read: the next one may work.
-                _log.exception("no checkpoint of the log was taken")
-            await asyncio.sleep(pause)
+
+        async def take_when_due() -> None:
+            await asyncio.sleep(await self._seconds_until_due(seconds))
+            taken = await self.take()
+            if taken is not None:
+                _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
+            elif await self._checkpoints.find_one({}, {"_id": 1}) is not None:
+                await asyncio.sleep(seconds)
+
+        await self._database.supervisor.keep(
+            take_when_due, "taking checkpoints of the log", min(seconds, _FIRST_SECONDS), seconds
+        )
 
     async def _seconds_until_due(self, seconds: float) -> float:
         latest = await self._checkpoints.find_one({}, sort=[("_id", -1)])

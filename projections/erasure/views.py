@@ -22,7 +22,6 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.vault import STALE_SECONDS
 from projections.erasure.progress import Erasures
-from projections.projector.background import again_and_again
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
 from projections.replay.generations import Generations
@@ -61,7 +60,7 @@ class Eraser:
 
     async def run(self) -> None:
         """Complete what is begun, until cancelled. A failure is logged and tried again."""
-        await again_and_again(self._step, "an erasure", _LOOK_SECONDS)
+        await self._database.supervisor.keep(self._step, "an erasure", _LOOK_SECONDS)
 
     async def _step(self) -> None:
         for person in await self._erasures.at(KeyDestroyed):

@@ -7,16 +7,11 @@ have vanished from the log: that is said, loudly, and what is shown stays as it 
 
 import asyncio
 import logging
-from contextlib import suppress
-
-from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
-from eventstore.documents import EssentialUnreadable, UnreadableDocument
-from eventstore.failures import StoreUnavailable, describe
+from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.projector.background import beside
 from projections.projector.partitions import LEASE_SECONDS
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
 from projections.replay.generations import (
@@ -48,22 +43,22 @@ async def project(
     """
     generations = Generations(database)
     lost: Generation | None = None  # the views that show what has vanished from the log
-    async with beside(_sweep(generations)):
-        while True:
-            try:
-                reason = await _keep(generations, database, store, lease_seconds, lost)
-                if reason is not None:
-                    _log.warning("%s: building the views anew", reason)
-                    active = await generations.active()
-                    lost = active if await _rebuild(database, active) else lost
-            except (PyMongoError, StoreUnavailable) as error:
-                _log.warning("trying again: %s", describe(error))
-                await asyncio.sleep(RETRY_SECONDS)
-            except EssentialUnreadable:  # which views are shown: it has been logged
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception:  # noqa: BLE001 as in the projector: never give up
-                _log.exception("projecting failed; trying again")
-                await asyncio.sleep(RETRY_SECONDS)
+
+    async def keep() -> None:
+        nonlocal lost
+        reason = await _keep(generations, database, store, lease_seconds, lost)
+        if reason is not None:
+            _log.warning("%s: building the views anew", reason)
+            active = await generations.active()
+            lost = active if await _rebuild(database, active) else lost
+
+    await asyncio.gather(
+        database.supervisor.keep(keep, "projecting", RETRY_SECONDS),
+        database.supervisor.keep(generations.sweep, "dropping former views", _SWEEP_SECONDS),
+        database.supervisor.keep(
+            generations.give_up_the_dead, "looking for dead rebuilds", _DEAD_SECONDS
+        ),
+    )
 
 
 async def _keep(
@@ -87,7 +82,7 @@ async def _keep(
     # Once it is known that they cannot be built anew, they are kept as they are.
     projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
     try:
-        async with beside(projector.run()):
+        async with background(projector.run()):
             while await generations.active() == active:  # noqa: ASYNC110 it is in the database
                 await asyncio.sleep(_LOOK_SECONDS)
     except Unusable as unusable:
@@ -112,19 +107,3 @@ async def _rebuild(database: Database, active: Generation) -> bool:
     else:
         _log.info("views of %d events built anew and proved", summary.events)
     return False
-
-
-async def _sweep(generations: Generations) -> None:
-    """Drop what is left of generations that are no longer shown, now and then; soon give up builds
-    whose process has died.
-    """
-    clock = asyncio.get_running_loop().time
-    swept = float("-inf")
-    while True:
-        with suppress(PyMongoError, UnreadableDocument):
-            if clock() - swept < _SWEEP_SECONDS:
-                await generations.give_up_the_dead()
-            else:
-                swept = clock()
-                await generations.sweep()
-        await asyncio.sleep(min(_DEAD_SECONDS, _SWEEP_SECONDS))

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.background import background
 from eventstore.event_document import EventDocument
 from eventstore.failures import UNANSWERED, HistoryLost, describe
 from eventstore.log import EventStore, Recorded, stream_order
@@ -45,7 +46,6 @@ from eventstore.subscription import (
     gathering,
 )
 from projections.projector import health
-from projections.projector.background import beside
 from projections.projector.batch import BatchWriter, Holding, told
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.health import Health
@@ -234,7 +234,7 @@ class Projector:
         clock = asyncio.get_running_loop().time
         beaten = 0.0
         log = self._subscribe()
-        async with gathering(log, log.stream()) as buffer, beside(self._count_now_and_then()):
+        async with gathering(log, log.stream()) as buffer, background(self._count_now_and_then()):
             while True:
                 batch = await buffer.take(self._most_events)
                 self._is_quiet = False
@@ -345,7 +345,7 @@ class Projector:
         log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
         token = log.position.token
         batch: list[EventDocument] = []
-        async with beside(self._stay_alive()), aclosing(log.past()) as steps:
+        async with background(self._stay_alive()), aclosing(log.past()) as steps:
             async for position, event, _ in steps:
                 if event is not None:
                     batch.append(event)

@@ -29,13 +29,13 @@ from uuid import UUID
 from domain.errors import CasebookError
 from domain.people import KeyDestroyed, PersonErased
 from domain.values import JsonObject
+from eventstore.background import background
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session
 from eventstore.partition import partition_of
 from eventstore.subscription import Subscription, present
 from projections.erasure.progress import Erasures
-from projections.projector.background import beside
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import COLLECTION as PARKED
@@ -138,7 +138,7 @@ class Auditor:
         await self._see_parked()
         appended: dict[UUID, int] = {}
         log = Subscription(self._store, await present(self._store))
-        async with beside(_note(log, appended)):
+        async with background(_note(log, appended)):
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}
             differing: list[Difference] = []

@@ -41,12 +41,12 @@ from uuid import UUID
 from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
+from eventstore.background import background
 from eventstore.failures import UNANSWERED, describe
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
 from eventstore.partition import PARTITIONS, partition_of
 from projections.projector import checkpoints, health
-from projections.projector.background import beside
 from projections.projector.batch import Stuck, later
 from projections.projector.checkpoints import Applied, Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
@@ -196,7 +196,7 @@ class Rebuild:
             applied = await self._scan(Job(generation, saved))
             await Checkpoints(views).write(_partitions(applied, token, began, saved))
             projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
-            async with beside(projector.run()):
+            async with background(projector.run()):
                 await self._catch_up(views)
                 # The views of another log, which a restore has replaced, show what it had.
                 if not accept_loss and active.shape != OF_ANOTHER_LOG:
@@ -235,7 +235,7 @@ class Rebuild:
         views = former.of(self._database)
         projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
         try:
-            async with beside(projector.run()):
+            async with background(projector.run()):
                 await self._catch_up(views)
                 await self._prove(former)
                 await self._switch(views, lambda: self._generations.go_back(former, self._me))
@@ -277,7 +277,7 @@ class Rebuild:
         """Build inside the block; what is not shown or kept at its end is given up."""
         generation = await self._first_in_line()
         try:
-            async with beside(self._show_life()):
+            async with background(self._show_life()):
                 await self._generations.sweep()  # of what a former build has left
                 yield generation
         except BaseException:
@@ -482,7 +482,7 @@ class Rebuild:
 
         await shown.fence(self._me)
         try:
-            async with beside(stay()):
+            async with background(stay()):
                 yield
         finally:
             with suppress(PyMongoError):

@@ -21,9 +21,9 @@ from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
 from domain.values import JsonObject
+from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import DriverName, connect
-from projections.projector.background import beside
 from scripts.console import progress
 from scripts.load import Connection, request
 from scripts.soak.kill import Ledger, command, open_tickets, retry, settle
@@ -208,7 +208,7 @@ class _Server:
             tickets = await open_tickets(port, _TICKETS)
             await _until_well(port)
             clients = _Clients(port, tickets, self.ledger, self.statuses)
-            async with beside(clients.run()):
+            async with background(clients.run()):
                 if kinds is None:
                     self._losing.seen.clear()
                     await asyncio.sleep(_LEARNING_SECONDS)
@@ -237,7 +237,7 @@ class _Server:
             "CASEBOOK_PORT": str(port),
             "CASEBOOK_LOG_REQUESTS": "no",
         }
-        await stack.enter_async_context(beside(_serve_again_and_again(settings)))
+        await stack.enter_async_context(background(_serve_again_and_again(settings)))
         await ready(port)
         await let_in(self.url)
         return port, wire

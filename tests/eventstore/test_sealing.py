@@ -25,6 +25,7 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketMergedFrom
 from domain.tickets.ticket import TicketEvent
 from domain.values import ERASED
+from eventstore.background import Supervisor
 from eventstore.event_document import (
     EMPTY,
     CommandRef,
@@ -300,7 +301,7 @@ async def test_no_other_process_uses_a_key_for_long_after_its_person_was_erased(
 async def test_who_watches_forgets_without_being_asked(database):
     there = another(database)
     await there.of_names(["bob"])
-    watching = asyncio.create_task(there.watch())
+    watching = asyncio.create_task(there.watch(Supervisor()))
     await until(lambda: asyncio.sleep(0, there._seen is not None))
     assert there._by_name
     await erase(database, "bob")

@@ -28,12 +28,12 @@ from domain.tickets.conversation import AddNote
 from domain.tickets.opening import OpenTicket
 from domain.values import ERASED
 from eventstore.archive import Summing, lines
+from eventstore.background import background
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
 from projections.erasure import views as erasing
 from projections.erasure.progress import Erasures
 from projections.erasure.views import Eraser
-from projections.projector.background import beside
 from projections.replay import generations
 from projections.replay.generations import Generations
 from projections.replay.rebuild import Rebuild
@@ -70,7 +70,7 @@ def quick(monkeypatch):
 @asynccontextmanager
 async def erasing_in(database, settled_seconds=0.2):
     """Have erasures be completed, as whoever projects does."""
-    async with beside(Eraser(database, EventStore(database), settled_seconds).run()):
+    async with background(Eraser(database, EventStore(database), settled_seconds).run()):
         yield Generations(database)
 
 
@@ -473,7 +473,7 @@ async def test_what_names_somebody_after_their_erasure_has_begun_does_so_no_more
         await views.save("late", TicketFilter(requester=CARLA))
         records = database.collection("access_log")
         await records.insert_one({"at": utc_now(), "principal": {"id": CARLA, "role": "requester"}})
-        async with beside(Forgetting(database, store, again_seconds=0.1).run()):
+        async with background(Forgetting(database, store, again_seconds=0.1).run()):
             await completed(client, person)
         assert await documents_with(database, "canary") == []
         answer = await client.get("/tickets", headers={"Authorization": f"Bearer {text}"})

@@ -12,11 +12,11 @@ import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from domain.errors import CasebookError
+from eventstore.background import background
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore, TicketRange
 from projections.projector import daemon as keeping
 from projections.projector import health
-from projections.projector.background import beside
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import plan
@@ -678,7 +678,7 @@ async def test_who_is_stopped_while_what_runs_beside_it_fails_stops():
     async def work():
         while True:
             with suppress(RuntimeError):
-                async with beside(fail()):
+                async with background(fail()):
                     await asyncio.sleep(10)
 
     task = asyncio.create_task(work())
@@ -702,7 +702,7 @@ async def test_who_fails_at_the_moment_at_which_what_runs_beside_it_does_goes_on
 
     async def work(turns):
         with suppress(RuntimeError, ValueError):
-            async with beside(fail()):
+            async with background(fail()):
                 now.set()
                 for _ in range(turns):
                     await asyncio.sleep(0)
