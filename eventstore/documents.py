@@ -13,17 +13,21 @@ everything that is stored outside the log and the views holds:
 - A document that cannot be read is passed over, logged once, and counted in `/readyz`.
 """
 
+import dataclasses
 import inspect
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_type_hints
 
 from cachetools import TTLCache
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
 
 from domain.errors import CasebookError, StateConflict, faults_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 Document = Mapping[str, object]
@@ -159,16 +163,23 @@ class Reader(Generic[T]):
         return values, unreadable
 
 
-def strictly(kind: Callable[..., T], id_field: str | None = "id") -> Callable[[Document], T]:
+StoredSet = Annotated[frozenset[str], Strict(False)]
+"""A set, which a document has as a list."""
+
+
+def strictly(
+    kind: Callable[..., T], id_field: str | None = "id", *, complete: bool = False
+) -> Callable[[Document], T]:
     """Return what makes a value of a dataclass or named tuple of a document that has its fields.
 
     Each must be of its very type: nothing is taken for a time, say, that only reads like one.
-    `id_field` is the document's `_id`. Fields that `kind` does not have are passed over.
+    `id_field` is the document's `_id`. Fields that `kind` does not have are passed over; those that
+    have a default may be missing, unless it must be `complete`.
     """
     hints = get_type_hints(kind, include_extras=True)
     parameters = inspect.signature(kind).parameters
     fields: dict[str, Any] = {
-        name: (hints[name], ... if each.default is inspect.Parameter.empty else each.default)
+        name: (hints[name], ... if complete or each.default is each.empty else each.default)
         for name, each in parameters.items()
     }
     model = create_model("Stored", __config__=ConfigDict(strict=True), **fields)
@@ -179,6 +190,26 @@ def strictly(kind: Callable[..., T], id_field: str | None = "id") -> Callable[[D
         return kind(**{name: getattr(found, name) for name in fields})
 
     return read
+
+
+def as_document(value: "DataclassInstance", id_field: str | None = "id") -> dict[str, object]:
+    """Return a dataclass as it is stored: the way back from what `strictly` reads."""
+    return {
+        "_id" if field.name == id_field else field.name: _plain(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+    }
+
+
+def _plain(value: object) -> object:
+    match value:
+        case frozenset():
+            return sorted(value)
+        case BaseModel():
+            return value.model_dump(exclude_none=True)
+        case tuple() if hasattr(value, "_asdict"):
+            return value._asdict()
+        case _:
+            return value
 
 
 class _Critical(CasebookError):
@@ -208,13 +239,14 @@ def keeping_unknown(new: Document, stored: Document, known: Document) -> dict[st
             continue
         inner, of_it = kept.get(name), known[name]
         if all(isinstance(each, Mapping) for each in (inner, value, of_it)):
-            kept[name] = keeping_unknown(_mapping(inner), _mapping(value), _mapping(of_it))
+            kept[name] = keeping_unknown(mapping_of(inner), mapping_of(value), mapping_of(of_it))
         elif name in kept and inner == of_it:
             kept[name] = value  # there may be more to it than was read
     return kept
 
 
-def _mapping(value: object) -> Document:
+def mapping_of(value: object) -> Document:
+    """Return a document inside another. Raises TypeError for anything else."""
     if not isinstance(value, Mapping):
         raise TypeError
     return value

@@ -36,7 +36,15 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.values import JsonObject
-from eventstore.documents import Document, Reader, UnreadableDocument, strictly
+from eventstore.documents import (
+    Document,
+    Reader,
+    StoredSet,
+    UnreadableDocument,
+    as_document,
+    mapping_of,
+    strictly,
+)
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database
 from eventstore.mongo.limits import make_index
@@ -108,7 +116,7 @@ class Webhook:
 
     id: UUID
     url: str
-    types: frozenset[str]
+    types: StoredSet
     filter: TicketFilter
     secret: str
     since: ResumeToken
@@ -197,20 +205,7 @@ class Webhooks:
         """Keep a new one. Raises TooManyWebhooks; OutcomeUnknown, StoreFailed."""
         if await self._hooks.count_documents({}) >= MOST_WEBHOOKS:
             raise TooManyWebhooks
-        await insert(
-            self._hooks,
-            {
-                "_id": hook.id,
-                "url": hook.url,
-                "types": sorted(hook.types),
-                "filter": hook.filter.model_dump(exclude_none=True),
-                "secret": hook.secret,
-                "since": hook.since,
-                "created_at": hook.created_at,
-                "created_by": hook.created_by,
-                "backfill": _backfill_document(hook.backfill),
-            },
-        )
+        await insert(self._hooks, as_document(hook))
 
     async def change(
         self,
@@ -293,7 +288,7 @@ class Webhooks:
         else:
             as_it_was |= {"backfill.since": old.since, "backfill.again": old.again}
         found = await self._hooks.update_one(
-            as_it_was, {"$set": {"backfill": _backfill_document(new)}}
+            as_it_was, {"$set": {"backfill": None if new is None else new._asdict()}}
         )
         return found.matched_count > 0
 
@@ -301,7 +296,7 @@ class Webhooks:
         """Note of one that cannot be read that it was told of nothing recorded from a time on, for
         who can read it.
         """
-        wish: JsonObject = {"backfill": _backfill_document(Backfill(since, again=False))}
+        wish: JsonObject = {"backfill": Backfill(since, again=False)._asdict()}
         none_yet, later = {"backfill": None}, {"backfill.since": {"$gt": since}}
         if not (
             await self._hooks.update_one({"_id": id_, **none_yet}, {"$set": wish})
@@ -559,42 +554,6 @@ class Dispatch:
             raise DispatchLost
 
 
-def _backfill_document(backfill: Backfill | None) -> JsonObject | None:
-    return None if backfill is None else dict(backfill._asdict())
-
-
-class _Stored(NamedTuple):
-    """A webhook as it is stored. `types`: unknown ones too; none of their events comes here."""
-
-    id: UUID
-    url: str
-    types: list[str]
-    filter: object
-    secret: str
-    since: dict[str, object]
-    created_at: datetime
-    created_by: str
-    backfill: dict[str, object] | None = None
-    ended_at: datetime | None = None
-    rests_until: datetime | None = None
-    since_at: datetime | None = None
-
-
-class _StoredDelivery(NamedTuple):
-    id: str
-    webhook: UUID
-    event: UUID
-    ticket_id: UUID
-    version: int
-    type: str
-    status: DeliveryStatus
-    failures: int
-    next_at: datetime
-    made_at: datetime
-    attempts: list[dict[str, object]]
-    failing_since: datetime | None = None
-
-
 class _Lease(NamedTuple):
     owner: str | None
     epoch: int
@@ -603,29 +562,15 @@ class _Lease(NamedTuple):
     looked_at: datetime | None = None
 
 
-_STORED, _STORED_DELIVERY = strictly(_Stored), strictly(_StoredDelivery)
-_BACKFILL = strictly(Backfill, id_field=None)
 lease_of = strictly(_Lease, id_field=None)
+delivery_of = strictly(Delivery)
+_WEBHOOK, _BACKFILL = strictly(Webhook), strictly(Backfill, id_field=None)
 
 
 def webhook_of(document: Document) -> Webhook:
-    stored = _STORED(document)
-    wish = stored.backfill
-    return Webhook(
-        id=stored.id,
-        url=stored.url,
-        types=frozenset(stored.types),
-        filter=stored_filter(stored.filter),
-        secret=stored.secret,
-        since=stored.since,
-        created_at=stored.created_at,
-        created_by=stored.created_by,
-        backfill=None if wish is None else _BACKFILL(wish),
-        ended_at=stored.ended_at,
-        rests_until=stored.rests_until,
-        since_at=stored.since_at,
-    )
-
-
-def delivery_of(document: Document) -> Delivery:
-    return Delivery(*_STORED_DELIVERY(document))
+    wish = document.get("backfill")
+    read = {
+        "filter": stored_filter(document["filter"]),
+        "backfill": None if wish is None else _BACKFILL(mapping_of(wish)),
+    }
+    return _WEBHOOK({**document, **read})

@@ -31,12 +31,12 @@ from pymongo.errors import BulkWriteError
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.documents import Document, Reader, strictly
+from eventstore.documents import Reader, as_document, strictly
 from eventstore.log import Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write
 from eventstore.mongo.limits import make_index
 from eventstore.partition import PARTITIONS
-from projections.projector.partitions import LEASE_SECONDS, Member, Partition, Phase, State
+from projections.projector.partitions import LEASE_SECONDS, Member, Partition, State
 
 COLLECTION = "projections"
 MEMBERS = "projectors"
@@ -72,7 +72,7 @@ class Checkpoints:
         # For conditions on the epoch; the embedded server would look at all 64 each time.
         await make_index(self._partitions, [("_id", 1), ("epoch", 1)])
         there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
-        missing = [_to_document(Partition(n)) for n in range(PARTITIONS) if n not in there]
+        missing = [as_document(Partition(n), "number") for n in range(PARTITIONS) if n not in there]
         if missing:
             with suppress(BulkWriteError):  # someone else was quicker
                 await self._partitions.insert_many(missing, ordered=False)
@@ -314,7 +314,9 @@ class Checkpoints:
 
     async def write(self, partitions: Iterable[Partition]) -> None:
         """Set the checkpoints of views that nobody projects yet."""
-        writes = [ReplaceOne({"_id": p.number}, _to_document(p), upsert=True) for p in partitions]
+        writes = [
+            ReplaceOne({"_id": p.number}, as_document(p, "number"), upsert=True) for p in partitions
+        ]
         await self._partitions.bulk_write(writes, ordered=False)
 
     async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
@@ -341,36 +343,5 @@ def told(event: Recorded) -> JsonObject:
     }
 
 
-def _to_document(partition: Partition) -> JsonObject:
-    return {
-        "_id": partition.number,
-        "epoch": partition.epoch,
-        "owner": partition.owner,
-        "phase": partition.phase,
-        "token": partition.token,
-        "applied": partition.applied,
-        "last": partition.last,
-        "as_of": partition.as_of,
-        "views": sorted(partition.views),
-    }
-
-
-class _Stored(NamedTuple):
-    number: int
-    epoch: int
-    owner: str | None
-    phase: Phase
-    token: dict[str, object] | None
-    applied: int
-    last: dict[str, object] | None
-    as_of: datetime | None
-    views: list[str]
-
-
-_STORED = strictly(_Stored, id_field="number")
+partition_from = strictly(Partition, id_field="number", complete=True)
 member_from = strictly(Member)
-
-
-def partition_from(document: Document) -> Partition:
-    stored = _STORED(document)
-    return Partition(**{**stored._asdict(), "views": frozenset(stored.views)})

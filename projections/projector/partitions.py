@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from domain.values import JsonObject
+from eventstore.documents import StoredSet
 from eventstore.log import ResumeToken
 from eventstore.partition import PARTITIONS
 
@@ -35,7 +36,7 @@ class Partition:
     applied: int = 0
     last: JsonObject | None = None
     as_of: datetime | None = None
-    views: frozenset[str] = frozenset()
+    views: StoredSet = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from eventstore.documents import (
     EssentialUnreadable,
     Reader,
     UnreadableDocument,
+    as_document,
     strictly,
 )
 from eventstore.failures import describe
@@ -171,7 +172,7 @@ class Generations:
                 await self._documents.insert_one(
                     {
                         "_id": "active",
-                        **_to_document(FIRST),
+                        **as_document(FIRST, None),
                         "next": 2,
                         "since": await self._database.server_time(),
                     }
@@ -271,7 +272,7 @@ class Generations:
             await self._documents.insert_one(
                 {
                     "_id": "building",
-                    **_to_document(generation),
+                    **as_document(generation, None),
                     "builder": builder,
                     "began_at": now,
                     "seen_at": now,
@@ -305,7 +306,7 @@ class Generations:
             await self._retire_named(f"as_of/{name}", made_at, session)
             told: JsonObject = {"name": name, "until": until, "by": by, "made_at": made_at}
             await self._documents.insert_one(
-                {"_id": f"as_of/{name}", **_to_document(built), **told}, session=session
+                {"_id": f"as_of/{name}", **as_document(built, None), **told}, session=session
             )
 
         await self._database.in_transaction(work)
@@ -325,7 +326,7 @@ class Generations:
             await self._retire_named("former", now, session)
             drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
             await self._documents.insert_one(
-                {"_id": "former", **_to_document(former), "drop_after": drop_after},
+                {"_id": "former", **as_document(former, None), "drop_after": drop_after},
                 session=session,
             )
             await self._point_to(built, now, session)
@@ -368,7 +369,7 @@ class Generations:
             await self._fenced(active, projector, session)
             await self._documents.update_one(
                 {"_id": "former"},
-                {"$set": {**_to_document(active), "drop_after": None}},
+                {"$set": {**as_document(active, None), "drop_after": None}},
                 session=session,
             )
             await self._point_to(to, now, session)
@@ -400,7 +401,7 @@ class Generations:
             raise Fenced
 
     async def _point_to(self, shown: Generation, now: datetime, session: Session) -> None:
-        change = {"$set": {**_to_document(shown), "since": now}}
+        change = {"$set": {**as_document(shown, None), "since": now}}
         await self._documents.update_one({"_id": "active"}, change, session=session)
 
     async def _retire_named(self, name: str, now: datetime, session: Session) -> bool:
@@ -418,7 +419,7 @@ class Generations:
     async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
         drop_after = now + timedelta(seconds=DROP_SECONDS)
         await self._documents.insert_one(
-            {**_to_document(generation), "drop_after": drop_after}, session=session
+            {**as_document(generation, None), "drop_after": drop_after}, session=session
         )
 
     # --- whatever holds a ticket -----------------------------------------------------------------
@@ -527,28 +528,9 @@ class Generations:
             _log.info("the views cannot be shown by name: %s", describe(error))
 
 
-def _to_document(generation: Generation) -> JsonObject:
-    return {"numbers": dict(generation.numbers), "shape": generation.shape}
-
-
-class _Stored(NamedTuple):
-    numbers: dict[str, int]
-    shape: int
-
-
-class _StoredAsOf(NamedTuple):
-    name: str
-    until: datetime
-    by: By
-    made_at: datetime
-
-
-_STORED, _STORED_AS_OF = strictly(_Stored, id_field=None), strictly(_StoredAsOf, id_field=None)
-
-
-def generation_of(document: Document) -> Generation:
-    return Generation(*_STORED(document))
+generation_of = strictly(Generation, id_field=None, complete=True)
+_AS_OF = strictly(AsOf, id_field=None)
 
 
 def _as_of(document: Document) -> AsOf:
-    return AsOf(*_STORED_AS_OF(document), generation_of(document))
+    return _AS_OF({**document, "generation": generation_of(document)})
