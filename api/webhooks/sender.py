@@ -155,6 +155,7 @@ class Sender:
         Each receiver is sent to by a task of its own: a slow one keeps no other waiting.
         """
         try:
+            await self._end_deliveries()
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._news.clear()
@@ -166,6 +167,12 @@ class Sender:
             raise failed.exceptions[0] from None
         finally:
             await self._close_all_but(())
+
+    async def _end_deliveries(self) -> None:
+        """End what waits for webhooks that have ended: a process may have died between the two."""
+        for hook in await self._hooks.all():
+            if hook.ended_at is not None:
+                await self._deliveries.end(hook.id, hook.ended_at)
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
         """Begin to send what is due, to each receiver that is not being sent to."""

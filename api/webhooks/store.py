@@ -47,7 +47,7 @@ from eventstore.documents import (
 )
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.limits import make_index, until_answered
 from eventstore.mongo.resend import insert
 from projections.views.saved_views import TicketFilter, requester_of, stored_filter
 
@@ -309,7 +309,7 @@ class Webhooks:
         found = await self._hooks.delete_one({"_id": id_})
         if not found.deleted_count:
             raise UnknownWebhook
-        await self._deliveries.delete_many({"webhook": id_})
+        await until_answered(lambda: self._deliveries.delete_many({"webhook": id_}))
 
 
 class Deliveries:
@@ -366,15 +366,13 @@ class Deliveries:
     async def wake(self, webhook: UUID, now: datetime) -> int:
         """Have what waits after a failure be tried now; give how much that is."""
         waiting: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$gt": now}}
-        woken = await self._deliveries.update_many(waiting, {"$set": {"next_at": now}})
-        return woken.modified_count
+        return await self._change_many(waiting, {"next_at": now})
 
     async def end(self, webhook: UUID, now: datetime) -> None:
         """Have nothing more be sent of what waits or is parked; it is kept as what has arrived."""
         for status in ("pending", "parked"):
             which: JsonObject = {"webhook": webhook, "status": status}
-            change: JsonObject = {"status": "ended", "done_at": now}
-            await self._deliveries.update_many(which, {"$set": change})
+            await self._change_many(which, {"status": "ended", "done_at": now})
 
     async def redeliver(self, webhook: UUID, id_: str) -> bool:
         """Have one be sent again; say whether there is one of that id."""
@@ -384,14 +382,20 @@ class Deliveries:
         return found is not None
 
     async def _again(self, which: JsonObject, now: datetime) -> int:
-        fresh = {
+        fresh: JsonObject = {
             "status": "pending",
             "failures": 0,
             "failing_since": None,
             "next_at": now,
             "done_at": None,
         }
-        return (await self._deliveries.update_many(which, {"$set": fresh})).modified_count
+        return await self._change_many(which, fresh)
+
+    async def _change_many(self, which: JsonObject, values: JsonObject) -> int:
+        """Change deliveries, however many; return how many the last answer tells of."""
+        change = {"$set": values}
+        done = await until_answered(lambda: self._deliveries.update_many(which, change))
+        return done.modified_count
 
     async def due(self, webhook: UUID, now: datetime, limit: int) -> list[UUID]:
         """Give tickets of which something is to be sent by now; the longest waiting first."""
@@ -471,11 +475,12 @@ class Deliveries:
 
     async def forget(self, webhook: UUID) -> None:
         """Remove what was made for a webhook that is gone."""
-        await self._deliveries.delete_many({"webhook": webhook})
+        await until_answered(lambda: self._deliveries.delete_many({"webhook": webhook}))
 
     async def forget_all_but(self, webhooks: Sequence[UUID]) -> None:
         """Remove what was made for others, which are gone."""
-        await self._deliveries.delete_many({"webhook": {"$nin": list(webhooks)}})
+        others = {"webhook": {"$nin": list(webhooks)}}
+        await until_answered(lambda: self._deliveries.delete_many(others))
 
     async def counts(self, webhook: UUID) -> dict[str, int]:
         """Count what is pending and what is parked."""

@@ -256,11 +256,17 @@ class BatchWriter:
         Give None, or why it could not be done: then the document stays as it is, and the ticket is
         parked. Raises as `write` does.
         """
+        # Before the transaction: what is read and folded for long must not hold it open.
+        events = await self._read_log(ticket_id)
+        made = await self._make(holding.views, ticket_id, None, events)
 
         async def work(session: Session) -> str | None:
+            nonlocal made
             stored = (await self._read([ticket_id], session)).get(ticket_id)
-            events = await self._read_log(ticket_id)
             if stored is not None:
+                if stored.version > len(events):
+                    events.extend(await self._read_log(ticket_id, after=len(events)))
+                    made = await self._make(holding.views, ticket_id, None, events)
                 if stored.version > len(events):
                     _log.error(
                         "ticket %s was shown at version %d, and the log has %d events of it",
@@ -269,7 +275,7 @@ class BatchWriter:
                         len(events),
                     )
                 stored = await self._undamaged(holding.views, stored, events)
-            change, stuck = await self._make(holding.views, ticket_id, None, events)
+            change, stuck = made
             if change is not None:
                 change = change._replace(before=stored)
             elif stuck is None and stored is not None:

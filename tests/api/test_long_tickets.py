@@ -35,11 +35,12 @@ from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, Unli
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.failures import OutOfTime, StoreUnavailable
 from eventstore.log import EventStore
+from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
 from projections.replay.generations import Generations
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT
-from tests.projecting import holding_all, open_some, writer
+from tests.projecting import add, holding_all, open_some, writer
 from tests.spec import ALICE, BOB, NOW, OTHER, PAST, given, opened
 
 LONG = 5000
@@ -249,6 +250,35 @@ async def test_others_have_their_turn_while_a_long_ticket_is_projected(quick_dat
     found = await quick_database.collection("ticket_reads").find_one({"_id": ticket})
     assert found is not None
     assert found["version"] == LONG
+
+
+async def test_no_transaction_is_open_while_a_ticket_that_is_folded_again_is_read(
+    database, store, monkeypatch
+):
+    """L7: an open one would block others for as long as a long ticket takes to be read."""
+    await Generations(database).prepare()
+    ticket = await lengthened(store, 10)
+    holding, views = await holding_all(database), writer(database, store)
+    assert await views.refold(holding, ticket) is None
+    done: list[str] = []
+    in_transaction, stored = Database.in_transaction, EventStore.parts
+
+    async def noted(self, work, **options):
+        done.append("transaction")
+        return await in_transaction(self, work, **options)
+
+    def read(self, *args, **options):
+        done.append("read")
+        return stored(self, *args, **options)
+
+    monkeypatch.setattr(Database, "in_transaction", noted)
+    monkeypatch.setattr(EventStore, "parts", read)
+    await add(store, ticket, "AgentReplied", body="x")
+    assert await views.refold(holding, ticket) is None
+    assert done == ["read", "transaction"]
+    found = await database.collection("ticket_reads").find_one({"_id": ticket})
+    assert found is not None
+    assert found["version"] == 11
 
 
 async def test_a_reader_who_goes_away_leaves_what_was_read_to_be_gone_on_from(store):

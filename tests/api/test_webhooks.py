@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from cryptography import x509
@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from api.webhooks import sender as sending
 from api.webhooks.sender import Dispatcher, Patience, asked_pause, signature
-from api.webhooks.store import Backfill, Deliveries, Dispatch, Webhooks
+from api.webhooks.store import Backfill, Deliveries, Dispatch, Wanted, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.subscription import LateLook
@@ -516,6 +516,22 @@ async def test_a_receiver_that_is_gone_ends_its_webhook(database, store, client,
         assert receiver.requests == seen + 3
         assert (await client.post(f"{path}/redeliver", json=since)).status_code == 202
         await arrived(receiver, versions([*ids, *later, *new], 1, 2, 3), in_order=False)
+
+
+async def test_what_waits_for_one_that_has_ended_ends_at_the_start(database, client, receiver):
+    """L8: the process that noted the one died before it noted the other."""
+    hook = await hooked(client, receiver)
+    id_, path = UUID(hook["id"]), f"/webhooks/{hook['id']}"
+    wanted = [Wanted(uuid4(), uuid4(), version, "TicketOpened") for version in (1, 2)]
+    await Deliveries(database).make(id_, wanted)
+    hooks = Webhooks(database)
+    assert await hooks.end(await hooks.find(id_), await database.server_time())
+    assert (await client.get(path)).json()["pending"] == 2
+    async with dispatching(database):
+        await until(lambda: shows(client, path, lambda hook: hook["pending"] == 0))
+    kept = (await client.get(f"{path}/deliveries")).json()["deliveries"]
+    assert {delivery["status"] for delivery in kept} == {"ended"}
+    assert receiver.requests == 0
 
 
 async def shows(client, path, wanted):
