@@ -239,14 +239,13 @@ def keeping_unknown(new: Document, stored: Document, known: Document) -> dict[st
             continue
         inner, of_it = kept.get(name), known[name]
         if all(isinstance(each, Mapping) for each in (inner, value, of_it)):
-            kept[name] = keeping_unknown(mapping_of(inner), mapping_of(value), mapping_of(of_it))
+            kept[name] = keeping_unknown(_mapping(inner), _mapping(value), _mapping(of_it))
         elif name in kept and inner == of_it:
             kept[name] = value  # there may be more to it than was read
     return kept
 
 
-def mapping_of(value: object) -> Document:
-    """Return a document inside another. Raises TypeError for anything else."""
+def _mapping(value: object) -> Document:
     if not isinstance(value, Mapping):
         raise TypeError
     return value

@@ -27,9 +27,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 from uuid import UUID
 
+from pydantic import BeforeValidator
 from pymongo import ReturnDocument
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -42,7 +43,6 @@ from eventstore.documents import (
     StoredSet,
     UnreadableDocument,
     as_document,
-    mapping_of,
     strictly,
 )
 from eventstore.log import ResumeToken
@@ -105,6 +105,9 @@ class Backfill(NamedTuple):
     again: bool
 
 
+backfill_of = strictly(Backfill, id_field=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """Who is to be told of what. `types`: of these events, of all if there is none; `filter`: of
@@ -117,12 +120,12 @@ class Webhook:
     id: UUID
     url: str
     types: StoredSet
-    filter: TicketFilter
+    filter: Annotated[TicketFilter, BeforeValidator(stored_filter)]
     secret: str
     since: ResumeToken
     created_at: datetime
     created_by: str
-    backfill: Backfill | None = None
+    backfill: Annotated[Backfill, BeforeValidator(backfill_of)] | None = None
     ended_at: datetime | None = None
     rests_until: datetime | None = None
     since_at: datetime | None = None
@@ -569,13 +572,4 @@ class _Lease(NamedTuple):
 
 lease_of = strictly(_Lease, id_field=None)
 delivery_of = strictly(Delivery)
-_WEBHOOK, _BACKFILL = strictly(Webhook), strictly(Backfill, id_field=None)
-
-
-def webhook_of(document: Document) -> Webhook:
-    wish = document.get("backfill")
-    read = {
-        "filter": stored_filter(document["filter"]),
-        "backfill": None if wish is None else _BACKFILL(mapping_of(wish)),
-    }
-    return _WEBHOOK({**document, **read})
+webhook_of = strictly(Webhook)

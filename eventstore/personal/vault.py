@@ -361,19 +361,18 @@ class Vault:
 
     async def find(self, name: str) -> Person:
         """Return who has a name, or had it. Raises UnknownPerson, UnreadableDocument."""
-        with translating():
-            found = await self._persons.find_one({"known_by": await self.known_by(name)})
-        if found is None:
-            raise UnknownPerson
-        return self._person(found)
+        return self._person(await self._one({"known_by": await self.known_by(name)}))
 
     async def person(self, id_: UUID) -> Person:
         """Return a person by id. Raises UnknownPerson, UnreadableDocument."""
+        return self._person(await self._one({"_id": id_}))
+
+    async def _one(self, condition: JsonObject) -> JsonObject:
         with translating():
-            found = await self._persons.find_one({"_id": id_})
+            found = await self._persons.find_one(condition)
         if found is None:
             raise UnknownPerson
-        return self._person(found)
+        return found
 
     def _person(self, document: Mapping[str, object]) -> Person:
         """Read a person; the name for as long as its key is there, erased or not.
@@ -399,11 +398,9 @@ class Vault:
 
     async def id_of(self, name: str) -> UUID | None:
         """Return the id of who has a name, or had it; None for an unknown one."""
-        with translating():
-            found = await self._persons.find_one(
-                {"known_by": await self.known_by(name)}, {"_id": 1}
-            )
-        return None if found is None else _id(found)
+        with suppress(UnknownPerson):
+            return _id(await self._one({"known_by": await self.known_by(name)}))
+        return None
 
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
         """Return the names of some persons, `ERASED` for who has been erased; those whose keys are
@@ -449,11 +446,7 @@ class Vault:
 
     async def known_as(self, id_: UUID) -> bytes:
         """Give what the name of somebody is known by. Raises UnknownPerson."""
-        with translating():
-            found = await self._persons.find_one({"_id": id_}, {"known_by": 1})
-        if found is None:
-            raise UnknownPerson
-        return _known_by(found)
+        return _known_by(await self._one({"_id": id_}))
 
     # --- master keys ----------------------------------------------------------------------------
 
