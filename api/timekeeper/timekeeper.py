@@ -19,7 +19,7 @@ clock is far from it does nothing: one of the two is wrong, and what is written 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple, cast
@@ -119,10 +119,9 @@ class Timekeeper:
         await self._supervisor.keep(self._step, "timekeeping", self._look_seconds)
 
     async def _step(self) -> None:
-        with suppress(EssentialUnreadable):  # the desk's set-up: that is logged, and in /readyz
-            while await self.look():  # noqa: ASYNC110 no event tells when it is time
-                # The views need a moment to show what was done; then there may be more.
-                await asyncio.sleep(min(_SOON_SECONDS, self._look_seconds))
+        while await self.look():  # noqa: ASYNC110 no event tells when it is time
+            # The views need a moment to show what was done; then there may be more.
+            await asyncio.sleep(min(_SOON_SECONDS, self._look_seconds))
 
     async def look(self) -> int:
         """Do what the views show as due, one thing for each ticket; return how many that were. None
