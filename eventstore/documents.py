@@ -19,15 +19,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, get_type_hints
 
 from cachetools import TTLCache
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, create_model
 
 from domain.errors import CasebookError, StateConflict, faults_of
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 Document = Mapping[str, object]
@@ -163,6 +160,10 @@ class Reader(Generic[T]):
         return values, unreadable
 
 
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
 StoredSet = Annotated[frozenset[str], Strict(False)]
 """A set, which a document has as a list."""
 
@@ -192,7 +193,7 @@ def strictly(
     return read
 
 
-def as_document(value: "DataclassInstance", id_field: str | None = "id") -> dict[str, object]:
+def as_document(value: _Dataclass, id_field: str | None = "id") -> dict[str, object]:
     """Return a dataclass as it is stored: the way back from what `strictly` reads."""
     return {
         "_id" if field.name == id_field else field.name: _plain(getattr(value, field.name))
