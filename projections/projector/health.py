@@ -117,8 +117,10 @@ def worst(conditions: Iterable[Condition]) -> Condition:
 class Health:
     """Looks at the views over one log, and remembers what it saw."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, *, count_seconds: float = _COUNT_SECONDS) -> None:
+        """`count_seconds`: how long a report waits for an exact count of the log."""
         self._store = store
+        self._count_seconds = count_seconds
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
         self._counting: tuple[Database, asyncio.Task[Report]] | None = None
         self._vanished = (float("-inf"), 0)  # when it was counted, and how many events
@@ -184,7 +186,7 @@ class Health:
             looking = asyncio.create_task(self.look(database, exact=True), context=Context())
             self._counting = (database, looking)
         _, looking = self._counting
-        done, _ = await asyncio.wait({looking}, timeout=_COUNT_SECONDS)
+        done, _ = await asyncio.wait({looking}, timeout=self._count_seconds)
         if not done:
             return None
         self._counting = None

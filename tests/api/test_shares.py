@@ -10,7 +10,7 @@ import pytest
 from api.access import authentication as gate
 from api.access.access_log import Asking
 from api.access.rights import Principal, TooManyRequests
-from api.access.shares import Shares, ShareTaken
+from api.access.shares import Shares, ShareTaken, network_of
 from api.commands import bulk
 from api.feed import feeds as feed
 from api.http import bodies
@@ -199,6 +199,9 @@ async def test_all_keys_of_a_principal_have_one_share_of_what_is_under_way(datab
     ],
 )
 def test_who_has_a_network_of_addresses_is_one(one, other, is_same):
+    """By wrong keys, and by connections."""
+    assert (network_of(one) == network_of(other)) == is_same
+
     def place(address):
         return gate._from(Asking("GET", None, "/", address, None))
 
@@ -230,6 +233,20 @@ async def test_one_address_keeps_no_more_than_its_share_of_connections(monkeypat
             await until(lambda: asyncio.sleep(0.05, sum(task.done() for task in silent) == 5))
             slow.go.set()
             assert (await asked).status_code == 204
+        for task in silent:
+            task.cancel()
+
+
+async def test_all_addresses_of_a_network_share_its_connections(monkeypatch):
+    """One client has all addresses of an IPv6 network of 64 bits."""
+    async with run_by(Slow(), lambda _: False) as (serving, port), AsyncExitStack() as open_:
+        silent = await silent_connections(port, 8, open_)
+        connections = serving.server_state.connections
+        await until(lambda: asyncio.sleep(0.01, len(connections) == 8))
+        for number, connection in enumerate(connections):
+            connection.client = (f"2001:db8:1:2::{number}", number)
+        monkeypatch.setattr(server, "_ADDRESSES_CONNECTIONS", 3)
+        await until(lambda: asyncio.sleep(0.05, sum(task.done() for task in silent) == 5))
         for task in silent:
             task.cancel()
 

@@ -7,7 +7,7 @@ import pytest
 
 from api.commands import ticket_cache as streams
 from api.commands.handler import Handler, Submission
-from api.commands.ticket_cache import TicketCache
+from api.commands.ticket_cache import TicketBusy, TicketCache
 from domain.errors import StateConflict
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote
@@ -165,3 +165,16 @@ async def test_after_a_command_on_two_tickets_both_are_warm(store, database):
     for ticket in (a, b):
         await handler.handle(ticket, by_alice(AddNote(body="x")))
     assert counting.loads == 0
+
+
+async def test_whoever_waits_too_long_for_a_ticket_is_told_that_it_is_busy(store):
+    """And has neither it nor the other ticket."""
+    kept, one, other = TicketCache(store), uuid4(), uuid4()
+    async with kept.locked(one):
+        with pytest.raises(TicketBusy, match="try again"):
+            async with kept.locked(one, other, 0.01):
+                raise AssertionError("two have one ticket")
+        async with kept.locked(other, None, 0.01):
+            pass
+    async with kept.locked(one, other, 0.01):
+        pass

@@ -136,3 +136,22 @@ async def test_a_transaction_that_fails_again_and_again_is_given_up(any_database
         await any_database.in_transaction(work)
     assert tries > 1
     assert await any_database.collection("things").find_one({}) is None
+
+
+async def test_a_transaction_comes_to_its_end_however_often_its_task_is_cancelled():
+    """Cut off in the middle, it would leave its locks behind."""
+    may_end, ended = asyncio.Event(), asyncio.Event()
+
+    async def transaction():
+        await may_end.wait()
+        ended.set()
+
+    task = asyncio.create_task(driver._to_its_end(transaction()))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()

@@ -19,8 +19,15 @@ from domain.tickets.assignment import AssignTicket, MoveToGroup
 from domain.tickets.details import AddTags
 from domain.tickets.opening import OpenTicket
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
-from eventstore.failures import HistoryLost, NothingToAppend, StoreUnavailable, VersionConflict
+from eventstore.failures import (
+    HistoryLost,
+    NothingToAppend,
+    OutcomeUnknown,
+    StoreUnavailable,
+    VersionConflict,
+)
 from eventstore.log import COLLECTION, Change, EventStore
+from eventstore.log_identity import LogReplaced
 from eventstore.mongo.driver import connect
 from projections.replay.generations import Generations
 from scripts.soak.patience import patience
@@ -245,6 +252,38 @@ async def test_what_is_restored_twice_is_there_once(log):
     stored = await log.stored(ticket)
     await log.restore(stored)
     assert await log.stored(ticket) == stored
+
+
+async def test_what_was_sent_before_is_written_or_was_or_never_will_be(log):
+    """L5: only whoever sends it for the first time takes it for another's."""
+    ticket = uuid4()
+    mine, theirs = happened(ticket), happened(ticket)
+    for _ in range(2):
+        await log.append(mine, sent_before=True)
+    assert await log.load(ticket) == mine
+    for events, sent_before in ((mine, False), (theirs, True)):
+        with pytest.raises(VersionConflict):
+            await log.append(events, sent_before=sent_before)
+
+
+async def test_nothing_is_sent_again_into_another_log(memory):
+    """L2: the process may have been frozen since it was sent last, and the log been restored."""
+
+    class Replaced(EventStore):
+        writes = 0
+
+        async def check_log(self):
+            if self.writes:
+                raise LogReplaced
+
+        async def _write(self, documents):
+            self.writes += 1
+            raise StoreUnavailable
+
+    replaced = Replaced(memory, patience_seconds=0.5)
+    with pytest.raises((LogReplaced, OutcomeUnknown)):
+        await replaced.append(happened(uuid4()))
+    assert replaced.writes == 1
 
 
 # --- what only databases have ---------------------------------------------------------------------

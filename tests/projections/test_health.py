@@ -375,3 +375,26 @@ async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
         await caught_up(database, store)
     report = await Health(store).look(database)
     assert (report.log_events, report.folded_events, report.missing_events) == (5, 3, 0)
+
+
+async def test_the_log_is_counted_once_however_many_ask_and_nobody_waits_for_long(memory):
+    """Whoever asks while it goes on is answered by the estimate; the next one has the count."""
+
+    class Slow(Health):
+        counts = 0
+        may_end = asyncio.Event()
+
+        async def look(self, database, *, exact=False):
+            assert exact
+            self.counts += 1
+            await self.may_end.wait()
+            return self
+
+    health = Slow(EventStore(memory), count_seconds=0.01)
+    assert await asyncio.gather(*(health._counted(memory) for _ in range(3))) == [None] * 3
+    assert health.counts == 1
+    health.may_end.set()
+    assert await health._counted(memory) is not None
+    assert health.counts == 1
+    assert await health._counted(memory) is not None
+    assert health.counts == 2

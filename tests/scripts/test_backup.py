@@ -6,12 +6,14 @@ import os
 import re
 import signal
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from api.settings import Settings
 from domain.errors import PersonGone
+from eventstore.event_document import utc_now
 from eventstore.log_identity import LogIdentity
 from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.master_keys import MasterKeys, new_master_key
@@ -27,7 +29,13 @@ from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signi
 from projections.erasure.progress import Erasures
 from projections.replay.generations import Generations
 from scripts.backup import back_up
-from scripts.restore import RestoreRefused, open_keys, refuse_while_processes_run, restore
+from scripts.restore import (
+    RestoreRefused,
+    _send_from_now_on,
+    open_keys,
+    refuse_while_processes_run,
+    restore,
+)
 from scripts.restore import read as read_source
 from scripts.soak.promises import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
@@ -428,3 +436,17 @@ def test_documents_keep_their_types_in_a_line():
     assert from_line(b'{"a": {"$numberLong": "1"}}\n') == {"a": 1}
     with pytest.raises(ValueError, match="Expecting"):
         from_line(b"{\n")
+
+
+async def test_a_restored_webhook_is_told_of_what_comes_from_now_on(database, store):
+    """Nor is it told of the past that somebody wished for before the backup."""
+    hooks = database.collection("webhooks")
+    wish = {"since": utc_now(), "again": True}
+    await hooks.insert_one({"_id": uuid4(), "since": None, "backfill": wish})
+    await _send_from_now_on(database, store)
+    [hook] = await hooks.find().to_list()
+    assert hook["backfill"] is None
+    await open_some(store, 1, versions=2)
+    async with store.watch(hook["since"]) as stream:
+        change = await until(stream.next)
+    assert change.envelope.version == 1
