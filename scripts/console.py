@@ -8,10 +8,11 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from io import StringIO
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import structlog
 from prometheus_client import start_http_server
@@ -34,6 +35,8 @@ from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, connect
 from eventstore.personal.key_files import KeyUnusable, place
 from eventstore.personal.master_keys import MasterKeys, new_master_key
+
+T = TypeVar("T")
 
 screen = Console()
 errors = Console(stderr=True)
@@ -281,3 +284,19 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=screen,
     )
+
+
+def with_progress(items: Collection[T], doing: str, unit: str = "") -> Iterator[T]:
+    """Yield items, with a progress bar."""
+    with counting(doing, len(items), unit) as count:
+        for item in items:
+            yield item
+            count()
+
+
+@contextmanager
+def counting(doing: str, total: float | None, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Show a progress bar. Yields what counts one more, or as many as it is called with."""
+    with progress() as bar:
+        task = bar.add_task(doing, total=total, rate=unit)
+        yield partial(bar.advance, task)

@@ -34,7 +34,7 @@ class Connection:
     ) -> None:
         """`headers`: sent with every `post` and `get`."""
         self._port = port
-        self._headers = headers or {}
+        self.headers = headers or {}
         self._timeout_seconds = timeout_seconds
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -67,7 +67,7 @@ class Connection:
     def _request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        return request(method, path, body, {**self._headers, **(headers or {})})
+        return request(method, path, body, {**self.headers, **(headers or {})})
 
     async def send(self, raw: bytes) -> Answer:
         """Send a prepared request. Raises ConnectionError."""

@@ -30,7 +30,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from uuid import UUID
 
 from eventstore.personal.master_keys import new_master_key
 from scripts.console import arguments, run
@@ -79,25 +78,21 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
 }
 
 
+_PROCESSES: dict[str, Callable[..., Awaitable[int]]] = {
+    "_serve": serve_and_die,
+    "_merge": merge_and_die,
+    "_project": project_and_die,
+    "_replay": replay_and_die,
+    "_erase": erase_and_die,
+    "_keep": keep,
+    "_dispatch": send,
+}
+"""What soaks start, with words of their own."""
+
+
 async def main() -> int:
-    if sys.argv[1:2] == ["_serve"]:
-        url, port, point, nth = sys.argv[2:]
-        return await serve_and_die(url, int(port), point, int(nth))
-    if sys.argv[1:2] == ["_merge"]:
-        return await merge_and_die(*sys.argv[2:])
-    if sys.argv[1:2] == ["_project"]:
-        url, point, nth = sys.argv[2:]
-        return await project_and_die(url, point, int(nth))
-    if sys.argv[1:2] == ["_replay"]:
-        url, point, nth = sys.argv[2:]
-        return await replay_and_die(url, point, int(nth))
-    if sys.argv[1:2] == ["_erase"]:
-        url, person, point, nth = sys.argv[2:]
-        return await erase_and_die(url, UUID(person), point, int(nth))
-    if sys.argv[1:2] == ["_keep"]:
-        return await keep(sys.argv[2])
-    if sys.argv[1:2] == ["_dispatch"]:
-        return await send(sys.argv[2])
+    if sys.argv[1:2] and sys.argv[1] in _PROCESSES:
+        return await _PROCESSES[sys.argv[1]](*sys.argv[2:])
     parser = arguments(__doc__, "soak")
     parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database", "overload"])
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")

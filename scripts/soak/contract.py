@@ -18,9 +18,8 @@ import orjson
 
 from domain.actors import PrincipalRole
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from scripts.console import progress
-from scripts.soak.promises import free_port, let_in, process, ready, require
+from scripts.console import counting
+from scripts.soak.promises import connected, let_in, require, service
 from scripts.soak.views import Check, audited, caught_up
 
 CHECKS = (
@@ -49,23 +48,19 @@ async def contract(
     `without`: leave out the paths that this regular expression finds.
     """
     counted: Counter[str] = Counter()
-    port = free_port()
     callers = [await let_in(url, role) for role in _ROLES]
-    async with process("scripts.bench", "_serve", "projecting", url, str(port)):
-        await ready(port)
-        with progress() as bar:
-            task = bar.add_task("asking", total=cases, rate="requests")
+    async with service("projecting", url) as port, connected(url) as database:
+        with counting("asking", cases, "requests") as count:
             while counted["cases"] < cases:
                 counted["runs"] += 1
                 examples = (cases - counted["cases"]) // _CASES_OF_AN_EXAMPLE
                 examples = min(max(examples, 1), _MOST_EXAMPLES)
                 caller = callers[(counted["runs"] - 1) % len(callers)]
-                counted["cases"] += await _run(port, examples, counted["runs"], without, caller)
-                bar.update(task, completed=counted["cases"])
-        database = connect(url)
+                sent = await _run(port, examples, counted["runs"], without, caller)
+                counted["cases"] += sent
+                count(sent)
         await caught_up(database, EventStore(database))
         await check(database)
-        await database.close()
     return counted
 
 

@@ -37,9 +37,8 @@ from projections.erasure.views import Eraser
 from projections.projector.batch import BatchWriter
 from projections.replay.generations import Generations
 from projections.views.saved_views import SavedViews, TicketFilter
-from scripts.console import progress
-from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, process, require
+from scripts.console import with_progress
+from scripts.soak.promises import ACTOR, code_of, process, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 from scripts.verification import Verification
 from scripts.verify import verify_database
@@ -78,29 +77,26 @@ async def kill_erasure(
         await _somebody(store, bystander)
         await caught_up(database, store)
         untouched = _places(await documents_with(database, bystander))
-        with progress() as bar:
-            task = bar.add_task("killing", total=rounds, rate="rounds")
-            for round_ in range(rounds):
-                point = points[round_ % len(points)]
-                word = f"canary{uuid4().hex}"
-                person = await _somebody(store, word)
-                await _known_beside_the_log(database, word)
-                await caught_up(database, store)
-                require(await documents_with(database, word), "the words are to be there at first")
-                nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
-                killed = await _erase(url, person, point, nth)
-                require(killed == -signal.SIGKILL, f"{point}, {nth}: it ended with {killed}")
-                counted["killed"] += 1
-                if await Erasures(database).steps(person):
-                    counted["found_begun"] += 1
-                done = await _erase(url, person, "never", 1)
-                require(done == 0, f"after {point}, {nth}: the next one ended with {done}")
-                left = [name for name, _ in await documents_with(database, word)]
-                require(not left, f"after {point}, {nth}: the words are left in {left}")
-                others = _places(await documents_with(database, bystander))
-                require(others == untouched, f"after {point}, {nth}: others' words have changed")
-                counted["erased"] += 1
-                bar.advance(task)
+        for round_ in with_progress(range(rounds), "killing", "rounds"):
+            point = points[round_ % len(points)]
+            word = f"canary{uuid4().hex}"
+            person = await _somebody(store, word)
+            await _known_beside_the_log(database, word)
+            await caught_up(database, store)
+            require(await documents_with(database, word), "the words are to be there at first")
+            nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
+            killed = await _erase(url, person, point, nth)
+            require(killed == -signal.SIGKILL, f"{point}, {nth}: it ended with {killed}")
+            counted["killed"] += 1
+            if await Erasures(database).steps(person):
+                counted["found_begun"] += 1
+            done = await _erase(url, person, "never", 1)
+            require(done == 0, f"after {point}, {nth}: the next one ended with {done}")
+            left = [name for name, _ in await documents_with(database, word)]
+            require(not left, f"after {point}, {nth}: the words are left in {left}")
+            others = _places(await documents_with(database, bystander))
+            require(others == untouched, f"after {point}, {nth}: others' words have changed")
+            counted["erased"] += 1
         verification = Verification()
         await verify_database(database, verification)
         require(not verification.finish(), "the log is not whole any more")
@@ -140,15 +136,15 @@ async def _somebody(store: EventStore, word: str) -> UUID:
     return (await store.vault.find(name)).id
 
 
-async def _erase(url: str, person: UUID, point: str, nth: int) -> int:
-    arguments = ("_erase", url, str(person), point, str(nth))
-    async with process("scripts.soak", *arguments) as erasing:
-        return await asyncio.wait_for(erasing.wait(), patience(_COMPLETED_SECONDS))
+async def _erase(url: str, person: UUID, point: str, nth: int) -> int | None:
+    words = ("scripts.soak", "_erase", url, str(person), point, str(nth))
+    return await code_of(*words, seconds=_COMPLETED_SECONDS)
 
 
-async def erase_and_die(url: str, person: UUID, point: str, nth: int) -> int:
+async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> int:
     """Erase somebody, or complete it, until a point is reached for the nth time; die there."""
     die_at(STEPS, point, nth)
+    person = UUID(person_id)
     database = connect(url)
     store = EventStore(database)
     await Erasures(database).prepare()

@@ -14,28 +14,23 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import orjson
 
-from api.commands.handler import Handler, Submission, TooContended
-from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from scripts.console import progress
+from scripts.console import counting
 from scripts.soak.patience import patience
 from scripts.soak.promises import (
-    ACTOR,
     HEADERS,
-    OPEN,
     READY_SECONDS,
+    connected,
     free_port,
     let_in,
-    process,
-    ready,
     require,
+    serving,
     streams,
 )
+from scripts.soak.writers import open_tickets, write_notes
 
 _LONGEST_LINE_BYTES = 2**20
 _ROUNDS_A_LIFE = 10  # then the server is stopped, or killed, and started again
@@ -122,68 +117,57 @@ async def cut_off(consumer: Consumer, what: str, seconds: float) -> None:
 
 async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
     """Cut consumers off at random while writers write. Raises PromiseBroken."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    tickets = [uuid4() for _ in range(_TICKETS)]
-    for ticket in tickets:
-        await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
-    await let_in(url)
-    auditor = await let_in(url, "auditor")  # whose streams are nobody else's share
-    port = free_port()
-    follower, exporter = Consumer(port), Consumer(port)
-    counted: Counter[str] = Counter()
-    expected: dict[str, int] = {}
-    remaining = iter(range(events))
-    rounds = 0
+    async with connected(url) as database:
+        store = EventStore(database)
+        tickets = await open_tickets(store, _TICKETS)
+        auditor = await let_in(url, "auditor")  # whose streams are nobody else's share
+        port = free_port()
+        follower, exporter = Consumer(port), Consumer(port)
+        counted: Counter[str] = Counter()
+        expected: dict[str, int] = {}
+        rounds = 0
 
-    async def write() -> None:
-        handler = Handler(store)
-        for n in remaining:
-            # So that they write until the last cut.
+        async def until_the_last_cut(n: int) -> None:
             while n > (rounds + 1) * events // cuts:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-            note = AddNote(body=random.choice("abc") * random.randrange(1, _BODY_CHARACTERS))  # noqa: S311
-            with suppress(TooContended):
-                await handler.handle(
-                    random.choice(tickets),  # noqa: S311
-                    Submission(command=note, actor=ACTOR),
-                )
 
-    with progress() as bar:
-        task = bar.add_task("cutting off", total=cuts, rate="rounds")
-        writing = asyncio.gather(*(write() for _ in range(_WRITERS)))
-        while True:
-            settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
-            async with process("scripts.serve", **settings) as api, AsyncExitStack() as deaf:
-                await ready(port)
-                for _ in range(_DEAF):
-                    await deaf.enter_async_context(not_reading(port, auditor))
-                before = memory_bytes(api.pid)
-                for _ in range(min(_ROUNDS_A_LIFE, cuts - rounds)):
-                    await asyncio.gather(
-                        cut_off(follower, "follow", random.uniform(0.0, 0.4)),  # noqa: S311
-                        cut_off(exporter, "export", random.uniform(0.0, 0.4)),  # noqa: S311
-                    )
-                    rounds += 1
-                    bar.advance(task)
-                if rounds == cuts:
-                    await writing
-                    found = await streams(store)
-                    expected = {str(t): stream[-1].version for t, stream in found.items()}
-                    for consumer, what in ((follower, "follow"), (exporter, "export")):
-                        async with asyncio.timeout(patience(READY_SECONDS)):
-                            while consumer.versions != expected:
-                                await cut_off(consumer, what, 1.0)
-                growth = memory_bytes(api.pid) - before
-                require(growth < _GROWTH_BYTES, f"the server has grown by {growth} bytes")
-                counted["most_growth_mb"] = max(counted["most_growth_mb"], growth // 2**20)
-                api.send_signal(random.choice([signal.SIGTERM, signal.SIGKILL]))  # noqa: S311
-                await asyncio.wait_for(api.wait(), patience(READY_SECONDS))
-                counted["restarts"] += 1
-            if rounds == cuts:
-                break
-    await database.close()
+        def body(_: int) -> str:
+            return random.choice("abc") * random.randrange(1, _BODY_CHARACTERS)  # noqa: S311
+
+        writing = asyncio.create_task(
+            write_notes(store, tickets, events, _WRITERS, until_the_last_cut, body)
+        )
+        with counting("cutting off", cuts, "rounds") as count:
+            while rounds < cuts:
+                settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+                async with (
+                    serving("scripts.serve", port=port, url=url, **settings) as api,
+                    AsyncExitStack() as deaf,
+                ):
+                    for _ in range(_DEAF):
+                        await deaf.enter_async_context(not_reading(port, auditor))
+                    before = memory_bytes(api.pid)
+                    for _ in range(min(_ROUNDS_A_LIFE, cuts - rounds)):
+                        await asyncio.gather(
+                            cut_off(follower, "follow", random.uniform(0.0, 0.4)),  # noqa: S311
+                            cut_off(exporter, "export", random.uniform(0.0, 0.4)),  # noqa: S311
+                        )
+                        rounds += 1
+                        count()
+                    if rounds == cuts:
+                        await writing
+                        found = await streams(store)
+                        expected = {str(t): stream[-1].version for t, stream in found.items()}
+                        for consumer, what in ((follower, "follow"), (exporter, "export")):
+                            async with asyncio.timeout(patience(READY_SECONDS)):
+                                while consumer.versions != expected:
+                                    await cut_off(consumer, what, 1.0)
+                    growth = memory_bytes(api.pid) - before
+                    require(growth < _GROWTH_BYTES, f"the server has grown by {growth} bytes")
+                    counted["most_growth_mb"] = max(counted["most_growth_mb"], growth // 2**20)
+                    api.send_signal(random.choice([signal.SIGTERM, signal.SIGKILL]))  # noqa: S311
+                    await asyncio.wait_for(api.wait(), patience(READY_SECONDS))
+                    counted["restarts"] += 1
     for name, consumer in (("streamed", follower), ("exported", exporter)):
         told, wanted = consumer.counted["events"], sum(expected.values())
         require(told == wanted, f"{told} of {wanted} events were {name}")

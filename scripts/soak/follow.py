@@ -5,16 +5,16 @@ import random
 from collections import Counter
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from api.commands.handler import Handler, Submission, TooContended
-from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from eventstore.subscription import Position, Subscription, beginning
-from scripts.console import progress
+from scripts.console import counting
 from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, OPEN, READY_SECONDS, require, streams
+from scripts.soak.promises import READY_SECONDS, connected, require, streams
+from scripts.soak.writers import open_tickets, write_notes
+
+_TICKETS = 20
 
 
 @dataclass(slots=True)
@@ -43,43 +43,31 @@ class Consumer:
         self.versions[ticket_id] = max(have, version)
 
 
-async def follow(url: str, commands_: int, writers: int = 8) -> Counter[str]:
+async def follow(url: str, commands: int, writers: int = 8) -> Counter[str]:
     """Stop and start a consumer at random while writers write. Raises PromiseBroken."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    tickets = [uuid4() for _ in range(20)]
-    handler = Handler(store)
-    for ticket in tickets:
-        await handler.handle(ticket, Submission(command=OPEN, actor=ACTOR))
-    remaining = iter(range(commands_))
-    consumer, stops = Consumer(store), 0
-    with progress() as bar:
-        task = bar.add_task("following", total=commands_, rate="commands")
+    async with connected(url) as database:
+        store = EventStore(database)
+        tickets = await open_tickets(store, _TICKETS)
+        consumer, stops = Consumer(store), 0
+        with counting("following", commands, "commands") as count:
 
-        async def write() -> None:
-            own = Handler(store)
-            for n in remaining:
-                note = Submission(command=AddNote(body=f"{n}"), actor=ACTOR)
-                with suppress(TooContended):
-                    await own.handle(random.choice(tickets), note)  # noqa: S311
-                bar.advance(task)
+            async def written(_: int) -> None:
+                count()
 
-        writing = asyncio.gather(*(write() for _ in range(writers)))
-        while not writing.done():
-            await _run_for(consumer, random.uniform(0.0, 0.3))  # noqa: S311
-            stops += 1
-            await asyncio.sleep(random.uniform(0.0, 0.1))  # noqa: S311
-        await writing
+            writing = asyncio.create_task(write_notes(store, tickets, commands, writers, written))
+            while not writing.done():
+                await _run_for(consumer, random.uniform(0.0, 0.3))  # noqa: S311
+                stops += 1
+                await asyncio.sleep(random.uniform(0.0, 0.1))  # noqa: S311
+            await writing
         expected = {t: events[-1].version for t, events in (await streams(store)).items()}
         with suppress(TimeoutError):
             async with asyncio.timeout(patience(READY_SECONDS)):
                 while consumer.versions != expected:
                     await _run_for(consumer, 0.5)
-    await database.close()
     require(not consumer.counted["gaps"], f"the subscription left gaps: {consumer.counted}")
     require(consumer.counted["events"] == sum(expected.values()), "some events came not at all")
-    return Counter(commands=commands_, stops=stops) + consumer.counted
+    return Counter(commands=commands, stops=stops) + consumer.counted
 
 
 async def _run_for(consumer: Consumer, seconds: float) -> None:

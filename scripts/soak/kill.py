@@ -6,45 +6,37 @@ import random
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 from uuid import uuid4
 
-import uvicorn
-
-from api.app import access_by, create_app
 from api.commands import routes as commands
-from api.commands.handler import Outcome
-from api.settings import Settings
-from domain.values import JsonObject
-from eventstore.event_document import Envelope
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from scripts.console import progress
+from scripts.bench.services import serve
+from scripts.console import with_progress
 from scripts.load import Answer, Connection
 from scripts.soak.patience import patience
 from scripts.soak.promises import (
     HEADERS,
     OPEN,
     READY_SECONDS,
+    connected,
     free_port,
     let_in,
-    process,
-    ready,
     require,
+    serving,
     streams,
 )
-from scripts.soak.views import Check, audited, caught_up
+from scripts.soak.views import Check, audited, caught_up, die_at
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a
 # minute by default; until then that ticket's commands are answered 503.
 _RETRY_SECONDS = 180
 
-Point = Literal["random", "before_insert", "after_insert", "before_answer"]
-POINTS: tuple[Point, ...] = ("random", "before_insert", "after_insert", "before_answer")
+POINTS = ("random", "before append", "after append", "before told")
 
 
 @dataclass(slots=True)
@@ -76,6 +68,29 @@ class Ledger:
     def unknown(self) -> list[Sent]:
         return [sent for sent in self.sent if sent.answer is None]
 
+    async def send(self, connection: Connection, sent: Sent) -> Answer | None:
+        """Send a command; a 503 says no more about what happened than a lost connection does.
+
+        Return the answer, or None if the connection was lost.
+        """
+        headers = {**sent.headers, "Idempotency-Key": sent.key}
+        try:
+            answer = await connection.post(sent.path, sent.content, headers)
+        except ConnectionError:
+            return None
+        if answer.status != 503:
+            sent.answer = answer
+            self.answers += 1
+        return answer
+
+    async def send_new(self, connection: Connection, tickets: Sequence[str]) -> Answer | None:
+        """Send a command at random, as `send` does."""
+        sent = command(random.choice(tickets))  # noqa: S311 not for secrets
+        # Sent again, it is the same caller's.
+        sent.headers |= connection.headers
+        self.sent.append(sent)
+        return await self.send(connection, sent)
+
     async def grown_by(self, answers: int, clients: Sequence[asyncio.Task[None]]) -> None:
         """Wait until clients have been answered so often, however quick the machine is."""
         wanted = self.answers + answers
@@ -106,25 +121,19 @@ def command(ticket: str) -> Sent:
             return Sent(f"{base}/add_note", key, {"body": key})
 
 
-async def send(connection: Connection, sent: Sent) -> None:
-    """Send a command; a 503 says no more about what happened than a lost connection does."""
-    headers = {**sent.headers, "Idempotency-Key": sent.key}
-    with suppress(ConnectionError):
-        answer = await connection.post(sent.path, sent.content, headers)
-        if answer.status != 503:
-            sent.answer = answer
+def start_clients(
+    port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Event, count: int
+) -> list[asyncio.Task[None]]:
+    """Have clients send commands until told to stop, or until an answer says nothing."""
 
+    async def client() -> None:
+        async with Connection(port, HEADERS) as connection:
+            while not stop.is_set():
+                answer = await ledger.send_new(connection, tickets)
+                if answer is None or answer.status == 503:
+                    return
 
-async def client(port: int, tickets: list[str], ledger: Ledger, stop: asyncio.Event) -> None:
-    """Send commands one after the other until told to stop or the connection is lost."""
-    async with Connection(port, HEADERS) as connection:
-        while not stop.is_set():
-            sent = command(random.choice(tickets))  # noqa: S311
-            ledger.sent.append(sent)
-            await send(connection, sent)
-            if sent.answer is None:
-                return
-            ledger.answers += 1
+    return [asyncio.create_task(client()) for _ in range(count)]
 
 
 async def open_tickets(port: int, count: int) -> list[str]:
@@ -137,7 +146,8 @@ async def open_tickets(port: int, count: int) -> list[str]:
 
 async def check_acknowledged(store: EventStore, ledger: Ledger) -> None:
     """Compare the log with what was answered, before anything is sent again: once, or never."""
-    times = await _times(store)
+    found = await streams(store)
+    times = Counter(e.metadata.command.id for events in found.values() for e in events)
     for sent in ledger.sent:
         if sent.answer is not None:
             told = f"{sent}: {times[sent.key]} events in the log"
@@ -151,11 +161,11 @@ async def retry(port: int, ledger: Ledger) -> None:
             ledger.counted["unknown_then_retried"] += 1
             async with asyncio.timeout(patience(_RETRY_SECONDS)):
                 while sent.answer is None:
-                    await send(connection, sent)
+                    await ledger.send(connection, sent)
         known = [sent for sent in ledger.sent if sent.events()]
         for sent in random.sample(known, min(5, len(known))):
-            again = Sent(sent.path, sent.key, sent.content, sent.headers)
-            await send(connection, again)
+            again = replace(sent, answer=None)
+            await ledger.send(connection, again)
             require(again.answer == sent.answer, f"{sent}: answered otherwise: {again.answer}")
             ledger.counted["known_and_repeated"] += 1
 
@@ -170,35 +180,24 @@ async def settle(store: EventStore, ledger: Ledger) -> Counter[str]:
     return ledger.counted
 
 
-async def _times(store: EventStore) -> Counter[str]:
-    found = await streams(store)
-    return Counter(e.metadata.command.id for events in found.values() for e in events)
-
-
 async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
     """Kill the API process in every round, at random or at a named point. Raises PromiseBroken."""
-    database = connect(url)
-    await let_in(url)
     ledger = Ledger()
     points: Counter[str] = Counter()
-    with progress() as bar:
-        task = bar.add_task("killing", total=rounds, rate="rounds")
-        for round_ in range(rounds + 1):
+    async with connected(url) as database:
+        for round_ in with_progress(range(rounds + 1), "killing", "rounds"):
             last = round_ == rounds
             point = "never" if last else POINTS[round_ % len(POINTS)]
             # Not before the retries and openings with which a round begins are through.
             port, nth = free_port(), random.randrange(2 * clients + 10, 70)  # noqa: S311
-            async with process("scripts.soak", "_serve", url, str(port), point, str(nth)) as api:
-                await ready(port)
+            words = ("scripts.soak", "_serve", url, str(port), point, str(nth))
+            async with serving(*words, port=port, url=url) as api:
                 await check_acknowledged(EventStore(database), ledger)
                 await retry(port, ledger)
                 if last:
                     break
                 tickets = await open_tickets(port, 3)
-                stop = asyncio.Event()
-                busy = [
-                    asyncio.create_task(client(port, tickets, ledger, stop)) for _ in range(clients)
-                ]
+                busy = start_clients(port, tickets, ledger, asyncio.Event(), clients)
                 if point == "random":
                     await ledger.grown_by(random.randrange(20, 200), busy)  # noqa: S311
                     api.kill()
@@ -206,42 +205,13 @@ async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
                 require(code == -signal.SIGKILL, f"the API ended with {code}, and not by a kill")
                 await asyncio.gather(*busy)
             points[f"killed_{point}"] += 1
-            bar.advance(task)
-    counted = await settle(EventStore(database), ledger)
-    await database.close()
-    return points + counted
+        return points + await settle(EventStore(database), ledger)
 
 
-async def serve_and_die(url: str, port: int, point: str, nth: int) -> int:
+async def serve_and_die(url: str, port: str, point: str, nth: str) -> int:
     """Serve until the nth command reaches a point, and die there as by kill -9."""
-    reached = 0
-
-    def reach(name: str) -> None:
-        nonlocal reached
-        if name == point:
-            reached += 1
-            if reached == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    class Mortal(EventStore):
-        async def append(self, events: "list[Envelope]") -> None:  # type: ignore[override]
-            reach("before_insert")
-            await super().append(events)
-            reach("after_insert")
-
-    telling = commands.told
-
-    def told(outcome: Outcome) -> JsonObject:
-        reach("before_answer")
-        return telling(outcome)
-
-    commands.told = told
-    database = connect(url)
-    access = access_by(database, Settings.from_environment())
-    app = create_app(database, Mortal(database), access=access)
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
-    await uvicorn.Server(config).serve()
-    return 0
+    die_at(((EventStore, "append"), (commands, "told")), point, nth)
+    return await serve("group", url, int(port))
 
 
 async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -> Counter[str]:
@@ -249,43 +219,60 @@ async def kill_database(rounds: int, clients: int = 8, check: Check = audited) -
 
     Raises PromiseBroken.
     """
-    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
-        port = free_port()
-        settings = {"CASEBOOK_DATA_DIR": folder, "CASEBOOK_PORT": str(port)}
-        ledger, killed = Ledger(), 0
-        async with process("scripts.serve", **settings) as api:
-            await ready(port)
-            await let_in((Path(folder) / "database.url").read_text())
-            with progress() as bar:
-                task = bar.add_task("killing", total=rounds, rate="rounds")
-                for _ in range(rounds):
-                    tickets = await open_tickets(port, 3)
-                    stop = asyncio.Event()
-                    busy = [
-                        asyncio.create_task(client(port, tickets, ledger, stop))
-                        for _ in range(clients)
-                    ]
-                    await ledger.grown_by(random.randrange(60, 200), busy)  # noqa: S311
-                    for pid in database_processes(Path(folder)):
-                        os.kill(pid, signal.SIGKILL)
-                        killed += 1
-                    await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
-                    stop.set()
-                    await asyncio.gather(*busy)
-                    database = connect((Path(folder) / "database.url").read_text())
-                    await check_acknowledged(EventStore(database), ledger)
-                    await database.close()
-                    await retry(port, ledger)
-                    bar.advance(task)
-            database = connect((Path(folder) / "database.url").read_text())
-            counted = await settle(EventStore(database), ledger)
-            await caught_up(database, EventStore(database))
-            await check(database)
-            await database.close()
-            api.send_signal(signal.SIGTERM)
-            await api.wait()
+    ledger, killed = Ledger(), 0
+    async with embedded_server() as (port, api, folder):
+        for _ in with_progress(range(rounds), "killing", "rounds"):
+            tickets = await open_tickets(port, 3)
+            stop = asyncio.Event()
+            busy = start_clients(port, tickets, ledger, stop, clients)
+            await ledger.grown_by(random.randrange(60, 200), busy)  # noqa: S311
+            killed += kill_database_of(folder)
+            await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
+            stop.set()
+            await asyncio.gather(*busy)
+            async with connected(url_of(folder)) as database:
+                await check_acknowledged(EventStore(database), ledger)
+            await retry(port, ledger)
+        counted = await settled(url_of(folder), ledger, check)
+        api.send_signal(signal.SIGTERM)
+        await api.wait()
     require(killed == rounds, f"{killed} of {rounds} databases could be killed")
     return Counter(killed=killed) + counted
+
+
+@asynccontextmanager
+async def embedded_server(
+    **settings: str,
+) -> AsyncIterator[tuple[int, asyncio.subprocess.Process, Path]]:
+    """Run a server with a database of its own; yield its port, its process and its folder."""
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as name:
+        port, folder = free_port(), Path(name)
+        settings |= {"CASEBOOK_DATA_DIR": name, "CASEBOOK_PORT": str(port)}
+        async with serving("scripts.serve", port=port, **settings) as api:
+            await let_in(url_of(folder))
+            yield port, api, folder
+
+
+def url_of(folder: Path) -> str:
+    """Return the URL of the embedded database in a folder."""
+    return (folder / "database.url").read_text()
+
+
+async def settled(url: str, ledger: Ledger, check: Check) -> Counter[str]:
+    """Compare the log with the ledger, and the views with the log once they have caught up."""
+    async with connected(url) as database:
+        counted = await settle(EventStore(database), ledger)
+        await caught_up(database, EventStore(database))
+        await check(database)
+    return counted
+
+
+def kill_database_of(folder: Path) -> int:
+    """Kill the embedded database of a folder; return how many processes it had."""
+    pids = database_processes(folder)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return len(pids)
 
 
 def database_processes(folder: Path) -> list[int]:

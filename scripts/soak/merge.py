@@ -21,10 +21,11 @@ from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Session, connect
-from scripts.console import progress
-from scripts.soak.kill import database_processes
+from scripts.console import counting, with_progress
+from scripts.soak.kill import kill_database_of
 from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, OPEN, process, require, streams
+from scripts.soak.promises import ACTOR, OPEN, code_of, connected, require, streams
+from scripts.soak.race import race_processes
 
 _ROUND_SECONDS = 120.0
 _HALVES = ("TicketMergedInto", "TicketMergedFrom")
@@ -54,48 +55,36 @@ def _merge_in_process(
     answers: "multiprocessing.queues.Queue[tuple[int, str]]",
 ) -> None:
     async def main() -> None:
-        database = connect(url)
-        handler = Handler(EventStore(database))
-        for round_ in range(rounds):
-            pair = _pair(seed, round_)
-            one, other = pair if direction == 0 else reversed(pair)
-            await _open(handler, one, other)
-            await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
-            try:
-                await handler.handle(one, _merging(other))
-                answers.put((round_, "merged"))
-            except Refusal as refusal:
-                answers.put((round_, refusal.code))
-        await database.close()
+        async with connected(url) as database:
+            handler = Handler(EventStore(database))
+            for round_ in range(rounds):
+                pair = _pair(seed, round_)
+                one, other = pair if direction == 0 else reversed(pair)
+                await _open(handler, one, other)
+                await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
+                try:
+                    await handler.handle(one, _merging(other))
+                    answers.put((round_, "merged"))
+                except Refusal as refusal:
+                    answers.put((round_, refusal.code))
 
     asyncio.run(main())
 
 
 async def opposite_merges(url: str, rounds: int) -> Counter[str]:
     """Merge A into B and B into A at once, from two processes. Raises PromiseBroken."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    spawn = multiprocessing.get_context("spawn")
-    together, queue = spawn.Barrier(2), spawn.Queue()
-    seed = uuid4().hex
-    workers = [
-        spawn.Process(target=_merge_in_process, args=(url, seed, way, rounds, together, queue))
-        for way in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    told: dict[int, list[str]] = {}
-    with progress() as bar:
-        task = bar.add_task("merging", total=2 * rounds, rate="merges")
-        for _ in range(2 * rounds):
-            round_, answer = await asyncio.to_thread(queue.get, timeout=patience(_ROUND_SECONDS))
-            told.setdefault(round_, []).append(answer)
-            bar.advance(task)
-    for worker in workers:
-        worker.join()
-    found = await streams(store)
-    await database.close()
+    async with connected(url) as database:
+        store = EventStore(database)
+        await store.prepare()
+        seed = uuid4().hex
+        told: dict[int, list[str]] = {}
+
+        def took(answer: tuple[int, str]) -> None:
+            told.setdefault(answer[0], []).append(answer[1])
+
+        shares = [(url, seed, way, rounds) for way in (0, 1)]
+        await race_processes(_merge_in_process, shares, rounds, took)
+        found = await streams(store)
     counted: Counter[str] = Counter()
     for round_, answers in told.items():
         halves = [_halves(found[ticket]) for ticket in _pair(seed, round_)]
@@ -113,32 +102,19 @@ async def killed_merges(rounds: int) -> Counter[str]:
     After the restart there is neither half; the merge sent again is completed. Raises
     PromiseBroken.
     """
-    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder, progress() as bar:
-        task = bar.add_task("killing", total=rounds, rate="rounds")
-        async with embedded.run(Path(folder)) as url:
-            database = connect(url)
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        async with embedded.run(Path(folder)) as url, connected(url) as database:
             store = EventStore(database)
             await store.prepare()
             handler = Handler(store)
-            for _ in range(rounds):
-                one, other = uuid4(), uuid4()
-                await _open(handler, one, other)
-                words = ("scripts.soak", "_merge", url, str(one), str(other))
-                async with process(*words) as merging:
-                    code = await asyncio.wait_for(merging.wait(), patience(_ROUND_SECONDS))
-                require(code == -signal.SIGKILL, f"it ended with {code}, and not by a kill")
-                pids = database_processes(Path(folder))
-                require(pids, "no database to kill")
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
+            for _ in with_progress(range(rounds), "killing", "rounds"):
+                one, other = await _killed_merge(url, handler)
+                require(kill_database_of(Path(folder)), "no database to kill")
                 before = await _read(store, one, other)
                 require(before == [[], []], f"one half without the other: {before}")
                 await handler.handle(one, _merging(other))
-                after = await _read(store, one, other)
-                require(after == [[_HALVES[0]], [_HALVES[1]]], f"not completed: {after}")
-                bar.advance(task)
+                await _require_completed(store, one, other)
             await streams(store)
-            await database.close()
     return Counter(killed_and_completed=rounds)
 
 
@@ -148,29 +124,38 @@ async def killed_alone(url: str) -> Counter[str]:
     The database keeps both tickets locked until it ends the transaction, up to a minute or so: a
     merge sent again meanwhile is told that nobody knows, and is sent again. Raises PromiseBroken.
     """
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    one, other = uuid4(), uuid4()
-    await _open(Handler(store), one, other)
-    async with process("scripts.soak", "_merge", url, str(one), str(other)) as merging:
-        await asyncio.wait_for(merging.wait(), patience(_ROUND_SECONDS))
-    require(await _read(store, one, other) == [[], []], "one half without the other")
     told = 0
-    with progress() as bar:
-        task = bar.add_task("waiting for the database to let go", total=None, rate="")
-        async with asyncio.timeout(patience(_ROUND_SECONDS)):
-            while True:
-                try:
-                    await Handler(store).handle(one, _merging(other))
-                    break
-                except StoreUnavailable:
-                    told += 1
-                    bar.advance(task)
+    async with connected(url) as database:
+        store = EventStore(database)
+        await store.prepare()
+        one, other = await _killed_merge(url, Handler(store))
+        require(await _read(store, one, other) == [[], []], "one half without the other")
+        with counting("waiting for the database to let go", None) as count:
+            async with asyncio.timeout(patience(_ROUND_SECONDS)):
+                while True:
+                    try:
+                        await Handler(store).handle(one, _merging(other))
+                        break
+                    except StoreUnavailable:
+                        told += 1
+                        count()
+        await _require_completed(store, one, other)
+    return Counter(killed_alone_and_completed=1, told_nobody_knows=told)
+
+
+async def _killed_merge(url: str, handler: Handler) -> Pair:
+    """Open two tickets, and have a process killed that merges them."""
+    one, other = uuid4(), uuid4()
+    await _open(handler, one, other)
+    words = ("scripts.soak", "_merge", url, str(one), str(other))
+    code = await code_of(*words, seconds=_ROUND_SECONDS)
+    require(code == -signal.SIGKILL, f"it ended with {code}, and not by a kill")
+    return one, other
+
+
+async def _require_completed(store: EventStore, one: UUID, other: UUID) -> None:
     after = await _read(store, one, other)
     require(after == [[_HALVES[0]], [_HALVES[1]]], f"not completed: {after}")
-    await database.close()
-    return Counter(killed_alone_and_completed=1, told_nobody_knows=told)
 
 
 async def merge_and_die(url: str, one: str, other: str) -> int:

@@ -20,27 +20,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 from domain.values import JsonObject
-from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from scripts.console import progress
+from scripts.console import counting
 from scripts.load import Answer, Connection
 from scripts.soak.feed import memory_bytes
-from scripts.soak.kill import Ledger, Sent, command, open_tickets, retry, settle
+from scripts.soak.kill import Ledger, embedded_server, open_tickets, retry, settled, url_of
 from scripts.soak.patience import patience
-from scripts.soak.promises import (
-    HEADERS,
-    free_port,
-    let_in,
-    let_in_many,
-    process,
-    ready,
-    require,
-)
-from scripts.soak.views import Check, audited, caught_up
+from scripts.soak.promises import HEADERS, free_port, let_in_many, require, serving
+from scripts.soak.views import Check, audited
 from scripts.soak.wire import Fate, through
 
 CONNECTIONS = 500
@@ -69,34 +58,27 @@ class _Load(NamedTuple):
         caller = self.callers[number % len(self.callers)]
         async with Connection(self.port, caller) as connection:
             while not stop.is_set():
+                answer: Answer | None = None
                 if random.random() < 0.2:  # noqa: S311 not for secrets
                     with suppress(ConnectionError):
                         path = f"/tickets/{random.choice(self.tickets)}"  # noqa: S311
-                        await self._note(await connection.get(path))
+                        answer = await connection.get(path)
+                else:
+                    answer = await self.ledger.send_new(connection, self.tickets)
+                if answer is None:
+                    self.counted["lost"] += 1
                     continue
-                sent = command(random.choice(self.tickets))  # noqa: S311
-                sent.headers |= caller  # sent again, it is the same caller's
-                self.ledger.sent.append(sent)
-                await self._send(connection, sent)
+                note(answer, self.counted)
+                if answer.status == 503:
+                    require(answer.retry_after, f"no Retry-After: {answer.body[:300]!r}")
+                    await asyncio.sleep(answer.retry_after or 1)
 
-    async def _send(self, connection: Connection, sent: Sent) -> None:
-        headers = {**sent.headers, "Idempotency-Key": sent.key}
-        try:
-            answer = await connection.post(sent.path, sent.content, headers)
-        except ConnectionError:
-            self.counted["lost"] += 1
-            return
-        if answer.status != 503:
-            sent.answer = answer
-        await self._note(answer)
 
-    async def _note(self, answer: Answer) -> None:
-        self.counted[f"answered_{answer.status}"] += 1
-        told = f"{answer.status}: {answer.body[:300]!r}"
-        require(answer.status < 500 or answer.status == 503, told)
-        if answer.status == 503:
-            require(answer.retry_after, f"no Retry-After: {told}")
-            await asyncio.sleep(answer.retry_after or 1)
+def note(answer: Answer, counted: Counter[str]) -> None:
+    """Count an answer by its status. Raises PromiseBroken for a 5xx other than 503 (L12)."""
+    counted[f"answered_{answer.status}"] += 1
+    told = f"{answer.status}: {answer.body[:300]!r}"
+    require(answer.status < 500 or answer.status == 503, told)
 
 
 async def overload(
@@ -105,38 +87,32 @@ async def overload(
     """Send more than can be served. Raises PromiseBroken."""
     _have_files(2 * _BEYOND)
     counted: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
-        port = free_port()
-        settings = {"CASEBOOK_DATA_DIR": folder, "CASEBOOK_PORT": str(port)}
-        async with process("scripts.serve", **settings, CASEBOOK_LOG_REQUESTS="no") as api:
-            await ready(port)
-            url = (Path(folder) / "database.url").read_text()
-            await let_in(url)
-            callers = await let_in_many(url, _CALLERS)
-            load = _Load(port, await open_tickets(port, _TICKETS), callers, Ledger(), counted)
-            before = await _seconds_of_one(port)
-            for connections, stretch in ((clients, seconds), (_BEYOND, _BEYOND_SECONDS)):
-                await _at_once(load, connections, stretch, api.pid)
-            began = time.perf_counter()
-            await _recovered(port, 5 * before + 0.5, _RECOVERY_SECONDS)
-            counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
-            counted += await _settled(url, load, check)
-            api.send_signal(signal.SIGTERM)
-            await api.wait()
+    async with embedded_server(CASEBOOK_LOG_REQUESTS="no") as (port, api, folder):
+        callers = await let_in_many(url_of(folder), _CALLERS)
+        load = _Load(port, await open_tickets(port, _TICKETS), callers, Ledger(), counted)
+        before = await _seconds_of_one(port)
+        for connections, stretch in ((clients, seconds), (_BEYOND, _BEYOND_SECONDS)):
+            await _at_once(load, connections, stretch, api.pid)
+        began = time.perf_counter()
+        await _recovered(port, 5 * before + 0.5, _RECOVERY_SECONDS)
+        counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
+        await retry(port, load.ledger)
+        counted += await settled(url_of(folder), load.ledger, check)
+        api.send_signal(signal.SIGTERM)
+        await api.wait()
     return counted
 
 
 async def _at_once(load: _Load, connections: int, seconds: int, pid: int) -> None:
     """Have so many clients send, and look at the server's memory meanwhile."""
     until, stop = time.perf_counter() + seconds, asyncio.Event()
-    with progress() as bar:
-        task = bar.add_task(f"{connections} connections", total=seconds, rate="seconds")
+    with counting(f"{connections} connections", seconds, "seconds") as count:
         sending = asyncio.gather(*(load.client(n, stop) for n in range(connections)))
         while not sending.done():
             if time.perf_counter() >= until:
                 stop.set()
             await asyncio.wait([sending], timeout=1)
-            bar.advance(task)
+            count()
             held = memory_bytes(pid)
             load.counted["most_mb"] = max(load.counted["most_mb"], held // 2**20)
             require(held < _MOST_BYTES, f"the server holds {held} bytes")
@@ -174,17 +150,6 @@ async def _recovered(port: int, seconds_of_one: float, patience_seconds: float) 
                 if answer.status == 201 and answer.applied and quick:
                     return
             await asyncio.sleep(0.1)
-
-
-async def _settled(url: str, load: _Load, check: Check) -> Counter[str]:
-    """Send again what is unknown; then compare the log with the ledger, and the views with it."""
-    await retry(load.port, load.ledger)
-    database = connect(url)
-    counted = await settle(EventStore(database), load.ledger)
-    await caught_up(database, EventStore(database))
-    await check(database)
-    await database.close()
-    return counted
 
 
 def _have_files(wanted: int) -> None:
@@ -241,36 +206,27 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
         settings = {"CASEBOOK_MONGODB_URL": reached_by, "CASEBOOK_PORT": str(port)}
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="casebook-soak-"))
         settings["CASEBOOK_DATA_DIR"] = folder
-        await stack.enter_async_context(process("scripts.serve", **settings))
-        await ready(port)
-        await let_in(url)
+        await stack.enter_async_context(serving("scripts.serve", port=port, url=url, **settings))
         load = _Load(port, await open_tickets(port, 20), [HEADERS], Ledger(), counted)
         stop = asyncio.Event()
         stack.callback(stop.set)
         sending = asyncio.gather(*(load.client(n, stop) for n in range(_CLIENTS)))
-        with progress() as bar:
-            task = bar.add_task("cutting off", total=3 * seconds, rate="seconds")
-
-            def advance() -> None:
-                bar.advance(task)
-
+        with counting("cutting off, standing still, going on", None, "seconds") as count:
             cutting.active = True
-            await _pause(seconds, sending, advance, lambda: bool(cutting.counted["cut_off"]))
+            await _pause(seconds, sending, count, lambda: bool(cutting.counted["cut_off"]))
             cutting.active = False
-            bar.update(task, description="standing still")
             wire.moving.clear()
-            await _pause(seconds, sending, advance, lambda: bool(counted["answered_503"]))
+            await _pause(seconds, sending, count, lambda: bool(counted["answered_503"]))
             wire.moving.set()
             began = time.perf_counter()
-            bar.update(task, description="going on")
             enough = _ENOUGH + counted["answered_200"]
-            await _pause(1, sending, advance, lambda: counted["answered_200"] >= enough)
+            await _pause(1, sending, count, lambda: counted["answered_200"] >= enough)
             stop.set()
             await sending
             # Lists lag behind clients that send as fast as they can; without them, they catch up.
             await _recovered(port, 1.0, seconds + _RECOVERY_SECONDS)
             counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
-            bar.update(task, completed=3 * seconds)
-        counted += await _settled(url, load, check) + cutting.counted
+        await retry(port, load.ledger)
+        counted += await settled(url, load.ledger, check) + cutting.counted
     require(counted["answered_503"], "the outage was not felt")
     return counted

@@ -14,12 +14,12 @@ from typing import cast
 from uuid import UUID, uuid4
 
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
 from projections.views import tickets
-from scripts.console import progress
+from scripts.console import counting
 from scripts.load import Connection
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
+from scripts.soak.promises import HEADERS, accepted, connected, require, service
 
 _BASE = datetime(2026, 1, 1, tzinfo=UTC)
 _SAME_TIME = 10  # so many tickets are of one time, so that pages end between them
@@ -30,11 +30,7 @@ _PAGE = 200
 async def page_through(url: str, count: int) -> Counter[str]:
     """Page through so many tickets, by each sort; give what was seen. Raises PromiseBroken."""
     counted: Counter[str] = Counter()
-    port = free_port()
-    async with process("scripts.bench", "_serve", "group", url, str(port)):
-        await ready(port)
-        await let_in(url)
-        database = connect(url)
+    async with service("group", url) as port, connected(url) as database:
         shown = await Generations(database).shown()
         ids = [uuid4() for _ in range(count)]
         documents = [_read(id_, n) for n, id_ in enumerate(ids)]
@@ -54,26 +50,22 @@ async def page_through(url: str, count: int) -> Counter[str]:
         finally:
             stop.set()
             await changing
-        await database.close()
     return counted
 
 
 async def _paged(port: int, sort: str, count: int, counted: Counter[str]) -> Counter[UUID]:
     seen: Counter[UUID] = Counter()
     following: object = None
-    with progress() as bar:
-        task = bar.add_task(f"by {sort}", total=count, rate="tickets")
+    with counting(f"by {sort}", count, "tickets") as count_tickets:
         async with Connection(port, HEADERS) as connection:
             while True:
                 path = f"/tickets?sort={sort}&limit={_PAGE}&status=open"
                 path += f"&cursor={following}" if following else ""
-                answer = await connection.get(path)
-                require(answer.status == 200, f"{answer.status}: {answer.body[:200]!r}")
-                page = answer.json()
+                page = accepted(await connection.get(path)).json()
                 listed = cast("list[Mapping[str, object]]", page["tickets"])
                 seen.update(UUID(str(ticket["id"])) for ticket in listed)
                 counted["pages"] += 1
-                bar.update(task, completed=len(seen))
+                count_tickets(len(listed))
                 following = page["next"]
                 if following is None:
                     return seen

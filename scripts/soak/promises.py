@@ -19,8 +19,8 @@ from eventstore.event_document import Envelope, chain_is_whole, to_document, utc
 from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import connect
-from scripts.load import Connection
+from eventstore.mongo.driver import Database, DriverName, connect
+from scripts.load import Answer, Connection
 from scripts.soak.patience import patience
 
 ACTOR = Actor("soak", "agent")
@@ -33,33 +33,36 @@ HEADERS = {"Authorization": f"Bearer {_TEXT}"}
 """By what servers know who asks, once `let_in` has told them."""
 
 
-async def let_in_many(url: str, count: int) -> list[dict[str, str]]:
-    """Return the headers of so many callers, each somebody else: of what is bounded each has a
-    share.
-    """
-    connected = connect(url)
+@asynccontextmanager
+async def connected(url: str, driver: DriverName = "motor") -> AsyncIterator[Database]:
+    """Connect to a database while the block runs."""
+    database = connect(url, driver)
     try:
-        orders = [KeyOrder(principal=f"{ACTOR.id}-{n}", role="supervisor") for n in range(count)]
-        made = [await Keys(connected).make(order, "a soak") for order in orders]
+        yield database
     finally:
-        await connected.close()
-    return [{"Authorization": f"Bearer {text}"} for _, text in made]
+        await database.close()
 
 
 async def let_in(url: str, role: PrincipalRole = "supervisor") -> dict[str, str]:
-    """Make who asks with HEADERS known to servers of a database; or give others, for a role."""
-    connected = connect(url)
-    try:
+    """Make who asks with HEADERS known to servers of a database; or return others, for a role."""
+    async with connected(url) as database:
         if role != "supervisor":
-            _, text = await Keys(connected).make(
-                KeyOrder(principal=f"{ACTOR.id}-{role}", role=role), "a soak"
-            )
-            return {"Authorization": f"Bearer {text}"}
+            return await _headers(database, f"{ACTOR.id}-{role}", role)
         with suppress(VersionConflict):
-            await Keys(connected).add(_KEY)
-        return HEADERS
-    finally:
-        await connected.close()
+            await Keys(database).add(_KEY)
+    return HEADERS
+
+
+async def let_in_many(url: str, count: int) -> list[dict[str, str]]:
+    """Return the headers of so many callers, each another: of what is bounded each has a share."""
+    async with connected(url) as database:
+        names = [f"{ACTOR.id}-{n}" for n in range(count)]
+        return [await _headers(database, name, "supervisor") for name in names]
+
+
+async def _headers(database: Database, principal: str, role: PrincipalRole) -> dict[str, str]:
+    _, text = await Keys(database).make(KeyOrder(principal=principal, role=role), "a soak")
+    return {"Authorization": f"Bearer {text}"}
 
 
 class PromiseBroken(CasebookError):
@@ -72,6 +75,12 @@ class PromiseBroken(CasebookError):
 def require(condition: object, detail: str) -> None:
     if not condition:
         raise PromiseBroken(detail)
+
+
+def accepted(answer: Answer) -> Answer:
+    """Return an answer of 200 or 201. Raises PromiseBroken for any other."""
+    require(answer.status in (200, 201), f"{answer.status}: {answer.body[:300]!r}")
+    return answer
 
 
 @asynccontextmanager
@@ -121,6 +130,34 @@ async def process(*words: str, **environment: str) -> AsyncIterator[asyncio.subp
         if started.returncode is None:
             started.kill()
         await started.wait()
+
+
+async def code_of(*words: str, seconds: float = READY_SECONDS, **environment: str) -> int | None:
+    """Run a script to its end, and return its exit code: None if it takes longer than that."""
+    async with process(*words, **environment) as running:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(running.wait(), patience(seconds))
+        return running.returncode
+
+
+@asynccontextmanager
+async def serving(
+    *words: str, port: int, url: str | None = None, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a server until the block ends, once it answers; HEADERS are known to it, if `url` is."""
+    async with process(*words, **environment) as server:
+        await ready(port)
+        if url is not None:
+            await let_in(url)
+        yield server
+
+
+@asynccontextmanager
+async def service(kind: str, url: str) -> AsyncIterator[int]:
+    """Run one of the services of `scripts.bench.services` on a free port, which is yielded."""
+    port = free_port()
+    async with serving("scripts.bench", "_serve", kind, url, str(port), port=port, url=url):
+        yield port
 
 
 async def ready(port: int) -> None:

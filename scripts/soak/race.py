@@ -3,18 +3,19 @@
 import asyncio
 import multiprocessing
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 from api.commands.handler import Handler, Submission, TooContended
 from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
-from scripts.console import progress
+from scripts.console import with_progress
 from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, OPEN, require, streams
+from scripts.soak.promises import ACTOR, OPEN, connected, require, streams
 
+T = TypeVar("T")
 _ROUND_SECONDS = 120.0  # a round that takes longer means that a process has died
 
 
@@ -35,15 +36,16 @@ def _race_in_process(
     together: "multiprocessing.synchronize.Barrier",
     attempts: "multiprocessing.queues.Queue[list[Attempt]]",
 ) -> None:
-    async def race_one(database: Database) -> None:
-        # A handler of its own for each writer: they are to race, not to take turns.
-        stores = [EventStore(database) for _ in range(writers)]
-        for round_ in range(rounds):
-            await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
-            done = await asyncio.gather(
-                *(write(Handler(store), round_, w) for w, store in enumerate(stores))
-            )
-            attempts.put(done)
+    async def main() -> None:
+        async with connected(url) as database:
+            # A store of its own for each writer: they are to race, not to take turns.
+            stores = [EventStore(database) for _ in range(writers)]
+            for round_ in range(rounds):
+                await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
+                done = await asyncio.gather(
+                    *(write(Handler(store), round_, w) for w, store in enumerate(stores))
+                )
+                attempts.put(done)
 
     async def write(handler: Handler, round_: int, writer: int) -> Attempt:
         key = f"{number}-{writer}-{round_}"
@@ -57,39 +59,42 @@ def _race_in_process(
             return Attempt(ticket, key, (await handler.handle(ticket, note)).version)
         return Attempt(ticket, key, None)
 
-    async def main() -> None:
-        database = connect(url)
-        await race_one(database)
-        await database.close()
-
     asyncio.run(main())
+
+
+async def race_processes(
+    work: Callable[..., None],
+    shares: Sequence[tuple[object, ...]],
+    rounds: int,
+    took: Callable[[T], object],
+) -> None:
+    """Do work in processes, one for each share, which is its arguments, with a barrier for the
+    rounds and a queue for what comes of each of them: `took` is told that.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    together, queue = spawn.Barrier(len(shares)), spawn.Queue()
+    workers = [spawn.Process(target=work, args=(*share, together, queue)) for share in shares]
+    for worker in workers:
+        worker.start()
+    for _ in with_progress(range(rounds * len(shares)), "racing", "rounds x processes"):
+        took(await asyncio.to_thread(queue.get, timeout=patience(_ROUND_SECONDS)))
+    for worker in workers:
+        worker.join()
 
 
 async def race(url: str, rounds: int, writers: int = 50, processes: int = 3) -> Counter[str]:
     """Let writers race for the versions of tickets. Raises PromiseBroken."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
-    spawn = multiprocessing.get_context("spawn")
-    together, queue = spawn.Barrier(processes), spawn.Queue()
-    shares = [writers // processes + (n < writers % processes) for n in range(processes)]
-    seed = uuid4().hex
-    workers = [
-        spawn.Process(target=_race_in_process, args=(url, n, seed, rounds, share, together, queue))
-        for n, share in enumerate(shares)
-    ]
-    for worker in workers:
-        worker.start()
     attempts: list[Attempt] = []
-    with progress() as bar:
-        task = bar.add_task("racing", total=rounds * processes, rate="rounds x processes")
-        for _ in range(rounds * processes):
-            attempts += await asyncio.to_thread(queue.get, timeout=patience(_ROUND_SECONDS))
-            bar.advance(task)
-    for worker in workers:
-        worker.join()
-    found = await streams(store)
-    await database.close()
+    async with connected(url) as database:
+        store = EventStore(database)
+        await store.prepare()
+        seed = uuid4().hex
+        shares = [
+            (url, n, seed, rounds, writers // processes + (n < writers % processes))
+            for n in range(processes)
+        ]
+        await race_processes(_race_in_process, shares, rounds, attempts.extend)
+        found = await streams(store)
     written = Counter(
         Attempt(e.ticket_id, e.metadata.command.id, e.version) for s in found.values() for e in s
     )

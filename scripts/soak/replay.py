@@ -14,7 +14,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
@@ -27,10 +26,10 @@ from projections.replay import rebuild
 from projections.replay.generations import DROP_SECONDS, Generations
 from projections.replay.rebuild import Rebuild
 from projections.replay.workers import workers
-from scripts.console import progress
-from scripts.load import Answer, Connection
+from scripts.console import with_progress
+from scripts.load import Connection
 from scripts.soak.patience import patience
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready, require
+from scripts.soak.promises import HEADERS, accepted, code_of, connected, process, require, service
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
 
 _SENDERS = 4
@@ -68,27 +67,22 @@ async def kill_replay(
         under_load(url, check) as database,
         process("scripts.soak", "_keep", url),
     ):
-        with progress() as bar:
-            task = bar.add_task("killing", total=rounds, rate="rounds")
-            for round_ in range(rounds):
-                point = points[round_ % len(points)]
-                nth = random.randint(1, 3) if "fold_range" in point else 1  # noqa: S311
-                async with process("scripts.soak", "_replay", url, point, str(nth)) as killed:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(killed.wait(), patience(_REPLAY_SECONDS))
-                    code = killed.returncode
-                require(code == -signal.SIGKILL, f"{point}: the replay ended with {code}")
-                counted["killed"] += 1
-                await caught_up(database, EventStore(database))
-                bar.advance(task)
-        async with process("scripts.soak", "_replay", url, "never", "1") as last:
-            require(
-                await asyncio.wait_for(last.wait(), patience(_REPLAY_SECONDS)) == 0,
-                "the last replay",
-            )
+        for round_ in with_progress(range(rounds), "killing", "rounds"):
+            point = points[round_ % len(points)]
+            nth = random.randint(1, 3) if "fold_range" in point else 1  # noqa: S311
+            code = await _replay(url, point, nth)
+            require(code == -signal.SIGKILL, f"{point}: the replay ended with {code}")
+            counted["killed"] += 1
+            await caught_up(database, EventStore(database))
+        require(await _replay(url, "never", 1) == 0, "the last replay")
         if points is POINTS:  # that takes some minutes
             await _swept(database)
     return counted
+
+
+async def _replay(url: str, point: str, nth: int) -> int | None:
+    words = ("scripts.soak", "_replay", url, point, str(nth))
+    return await code_of(*words, seconds=_REPLAY_SECONDS)
 
 
 async def _swept(database: Database) -> None:
@@ -110,7 +104,7 @@ async def keep(url: str) -> int:
     return 0
 
 
-async def replay_and_die(url: str, point: str, nth: int) -> int:
+async def replay_and_die(url: str, point: str, nth: str) -> int:
     """Build everything anew until a point is reached for the nth time, and die as by kill -9."""
     die_at(STEPS, point, nth)
     setattr(EventStore, "ranges", _small_ranges)  # noqa: B010 to die between two
@@ -141,42 +135,30 @@ class _Seen:
 
 async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Counter[str]:
     """Replay again and again under load; give counts, and milliseconds until it was visible."""
-    database = connect(url)
-    port = free_port()
     seen = _Seen()
     stop = asyncio.Event()
     with_, without = [0.0], [0.0]
-    took = 0.0
     async with (
-        process("scripts.bench", "_serve", "projecting", url, str(port)),
+        service("projecting", url) as port,
         process("scripts.soak", "_keep", url),
+        connected(url) as database,
     ):
-        await ready(port)
-        await let_in(url)
         clients = [asyncio.create_task(_send(port, seen, stop)) for _ in range(_SENDERS)]
         clients += [asyncio.create_task(_read(port, seen, stop)) for _ in range(_READERS)]
         try:
             await asyncio.sleep(2)
-            with progress() as bar:
-                task = bar.add_task("replaying", total=rounds, rate="rounds")
-                for _ in range(rounds):
-                    for late, words in ((with_, ("scripts.replay",)), (without, ())):
-                        seen.late_seconds.clear()
-                        began = time.perf_counter()
-                        if words:
-                            environment = {"CASEBOOK_MONGODB_URL": url}
-                            async with process(*words, **environment) as replay:
-                                code = await asyncio.wait_for(
-                                    replay.wait(), patience(_REPLAY_SECONDS)
-                                )
-                            require(code == 0, f"the replay ended with {code}")
-                            took = time.perf_counter() - began
-                        else:
-                            await asyncio.sleep(took)
-                        _none_failed(clients)
-                        late.append(max(seen.late_seconds, default=0.0))
-                    seen.counted["replays"] += 1
-                    bar.advance(task)
+            for _ in with_progress(range(rounds), "replaying", "rounds"):
+                seen.late_seconds.clear()
+                began = time.perf_counter()
+                code = await code_of(
+                    "scripts.replay", seconds=_REPLAY_SECONDS, CASEBOOK_MONGODB_URL=url
+                )
+                require(code == 0, f"the replay ended with {code}")
+                took = time.perf_counter() - began
+                _take_latest(seen, clients, with_)
+                await asyncio.sleep(took)
+                _take_latest(seen, clients, without)
+                seen.counted["replays"] += 1
             stop.set()
             await asyncio.gather(*clients)
         finally:
@@ -185,16 +167,18 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
             await asyncio.gather(*clients, return_exceptions=True)
         await caught_up(database, EventStore(database))
         await check(database)
-    await database.close()
     seen.counted["longest_until_visible_ms"] = round(1000 * max(with_))
     seen.counted["longest_without_replay_ms"] = round(1000 * max(without))
     return seen.counted
 
 
-def _none_failed(clients: Sequence[asyncio.Task[None]]) -> None:
+def _take_latest(seen: _Seen, clients: Sequence[asyncio.Task[None]], latest: list[float]) -> None:
+    """Take how late the latest was, unless a client has failed."""
     for client in clients:
         if client.done():
             client.result()
+    latest.append(max(seen.late_seconds, default=0.0))
+    seen.late_seconds.clear()
 
 
 async def _send(port: int, seen: _Seen, stop: asyncio.Event) -> None:
@@ -208,8 +192,7 @@ async def _send(port: int, seen: _Seen, stop: asyncio.Event) -> None:
             else:
                 path = f"/tickets/{random.choice(mine[-20:])}/add_note"  # noqa: S311
                 answer = await connection.post(path, {"body": "odd"})
-            _require_ok(answer)
-            told = answer.json()
+            told = accepted(answer).json()
             ticket_id, version = str(told["ticket_id"]), cast("int", told["version"])
             if version == 1:
                 mine.append(ticket_id)
@@ -224,8 +207,7 @@ async def _read(port: int, seen: _Seen, stop: asyncio.Event) -> None:
     tickets = 0
     async with Connection(port, HEADERS) as connection:
         while not stop.is_set():
-            answer = await connection.get(f"/tickets?limit={_PAGE}")
-            _require_ok(answer)
+            answer = accepted(await connection.get(f"/tickets?limit={_PAGE}"))
             listed = cast("list[dict[str, object]]", answer.json()["tickets"])
             now = time.perf_counter()
             page = {UUID(str(t["id"])): cast("int", t["version"]) for t in listed}
@@ -239,14 +221,9 @@ async def _read(port: int, seen: _Seen, stop: asyncio.Event) -> None:
             gone = versions.keys() - page.keys()
             require(not gone or len(page) == _PAGE, f"{len(gone)} tickets are gone from the list")
             versions = {**versions, **page} if len(page) < _PAGE else page
-            answer = await connection.get("/dashboard")
-            _require_ok(answer)
+            answer = accepted(await connection.get("/dashboard"))
             shown = sum(cast("dict[str, int]", answer.json()["tickets"]).values())
             require(shown >= max(tickets, len(page)), f"{shown} tickets after {tickets}")
             tickets = shown
             seen.counted["reads"] += 2
             await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _require_ok(answer: Answer) -> None:
-    require(answer.status in (200, 201), f"{answer.status}: {answer.body[:300]!r}")

@@ -25,9 +25,9 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Collection, Database, connect
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS, keys_of
-from scripts.console import progress
+from scripts.console import with_progress
 from scripts.load import Answer, Connection, request
-from scripts.soak.promises import free_port, process, ready, require
+from scripts.soak.promises import free_port, require, serving
 
 GOLDEN = Path(__file__).parent.parent.parent / "tests" / "golden" / "stored.ndjson"
 MASTER_KEY = "Z29sZGVuIHN0b3JlZCBkb2N1bWVudHMga2V5IDAwMDE="
@@ -160,18 +160,16 @@ async def upgrade(url: str, rounds: int) -> Counter[str]:
     }
     counted: Counter[str] = Counter(documents=len(golden()))
     try:
-        async with process("scripts.serve", **settings):
-            await ready(port)
-            async with Connection(port) as connection:
-                await _is_ready(connection)
-                with progress() as bar:
-                    task = bar.add_task("asking", total=rounds, rate="rounds")
-                    for round_ in range(rounds):
-                        await _everything(database, connection, counted, round_)
-                        require(not (wrong := await changed(database)), f"changed: {wrong}")
-                        bar.advance(task)
-                await _revoked(connection, counted)
+        async with (
+            serving("scripts.serve", port=port, **settings),
+            Connection(port) as connection,
+        ):
+            await _is_ready(connection)
+            for round_ in with_progress(range(rounds), "asking", "rounds"):
+                await _everything(database, connection, counted, round_)
                 require(not (wrong := await changed(database)), f"changed: {wrong}")
+            await _revoked(connection, counted)
+            require(not (wrong := await changed(database)), f"changed: {wrong}")
     finally:
         await database.close()
     return counted

@@ -11,7 +11,6 @@ and is in the log once. The views equal the log.
 """
 
 import asyncio
-import random
 import re
 import tempfile
 import time
@@ -23,13 +22,15 @@ from urllib.parse import urlsplit
 from domain.values import JsonObject
 from eventstore.background import background
 from eventstore.log import EventStore
-from eventstore.mongo.driver import DriverName, connect
+from eventstore.mongo.driver import DriverName
 from scripts.console import progress
-from scripts.load import Connection, request
-from scripts.soak.kill import Ledger, command, open_tickets, retry, settle
+from scripts.load import Answer, Connection, request
+from scripts.soak.kill import Ledger, open_tickets, retry, settle
+from scripts.soak.outage import note
 from scripts.soak.promises import (
     HEADERS,
     PromiseBroken,
+    connected,
     free_port,
     let_in,
     process,
@@ -143,14 +144,9 @@ class _Clients:
         async with Connection(self._port, HEADERS) as connection:
             while True:
                 await asyncio.sleep(_PAUSE_SECONDS)
-                sent = command(random.choice(self._tickets))  # noqa: S311 not for secrets
-                self._ledger.sent.append(sent)
-                with suppress(ConnectionError):
-                    headers = {**sent.headers, "Idempotency-Key": sent.key}
-                    answer = await connection.post(sent.path, sent.content, headers)
-                    self._note(answer.status, answer.body)
-                    if answer.status != 503:
-                        sent.answer = answer
+                answer = await self._ledger.send_new(connection, self._tickets)
+                if answer is not None:
+                    note(answer, self._statuses)
 
     async def _read(self) -> None:
         async with Connection(self._port, HEADERS) as connection:
@@ -161,8 +157,7 @@ class _Clients:
                         await self._export()
                         continue
                     with suppress(ConnectionError):
-                        answer = await connection.get(path)
-                        self._note(answer.status, answer.body)
+                        note(await connection.get(path), self._statuses)
 
     async def _export(self) -> None:
         """Read the whole log; it is answered in chunks, until the connection ends."""
@@ -173,13 +168,9 @@ class _Clients:
                 writer.write(request("GET", "/events", b"", headers))
                 status = await reader.readline()
                 rest = await reader.read(-1)
-                self._note(int(status[9:12]), rest)
+                note(Answer(int(status[9:12]), rest), self._statuses)
             finally:
                 writer.close()
-
-    def _note(self, status: int, body: bytes) -> None:
-        self._statuses[f"answered_{status}"] += 1
-        require(status < 500 or status == 503, f"{status}: {body[:300]!r}")
 
 
 class _Server:
@@ -221,8 +212,7 @@ class _Server:
                     with suppress(*rare):  # it was seen once, and may not be again
                         took(kind, await self._back(port, wire, kind))
             await retry(port, self.ledger)
-            database = connect(self.url, self._driver)
-            stack.push_async_callback(database.close)
+            database = await stack.enter_async_context(connected(self.url, self._driver))
             await caught_up(database, EventStore(database))  # while there is a projector
 
     async def _start(self, stack: AsyncExitStack) -> tuple[int, Wire]:
@@ -349,10 +339,9 @@ async def vanish(
             own = parts._replace(path=f"/{name}").geturl()
             server = _Server(own, driver)
             await server.lose(kinds, rounds, lambda kind, s: took(f"{driver}: {kind}", s))
-            database = connect(own, driver)
-            settled = await settle(EventStore(database), server.ledger)
-            await check(database)
-            await database.close()
+            async with connected(own, driver) as database:
+                settled = await settle(EventStore(database), server.ledger)
+                await check(database)
             counted.update(settled + server.statuses)
 
         try:

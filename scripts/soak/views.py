@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from inspect import isawaitable
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission, TooContended
@@ -32,9 +33,9 @@ from projections.replay.generations import Generations
 from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.catch_up import projecting
-from scripts.console import progress
+from scripts.console import with_progress
 from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, OPEN, process, require
+from scripts.soak.promises import ACTOR, OPEN, code_of, process, require
 
 LEASE_SECONDS = 0.5
 _CAUGHT_UP_SECONDS = 120
@@ -70,21 +71,16 @@ async def kill_projector(
     """Kill a projector at one point after the other; each is followed by the next."""
     counted: Counter[str] = Counter()
     async with under_load(url, check) as database:
-        with progress() as bar:
-            task = bar.add_task("killing", total=rounds, rate="rounds")
-            for round_ in range(rounds):
-                point = points[round_ % len(points)]
-                nth = random.randint(1, 3)  # noqa: S311
-                if "recount" in point:
-                    await SavedViews(database).save(f"all-{round_}", TicketFilter())
-                    nth = 1
-                async with process("scripts.soak", "_project", url, point, str(nth)) as killed:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(killed.wait(), patience(30))
-                    code = killed.returncode
-                require(code == -signal.SIGKILL, f"{point}: the projector ended with {code}")
-                counted["killed"] += 1
-                bar.advance(task)
+        for round_ in with_progress(range(rounds), "killing", "rounds"):
+            point = points[round_ % len(points)]
+            nth = random.randint(1, 3)  # noqa: S311
+            if "recount" in point:
+                await SavedViews(database).save(f"all-{round_}", TicketFilter())
+                nth = 1
+            words = ("scripts.soak", "_project", url, point, str(nth))
+            code = await code_of(*words, seconds=30)
+            require(code == -signal.SIGKILL, f"{point}: the projector ended with {code}")
+            counted["killed"] += 1
     return counted
 
 
@@ -97,20 +93,17 @@ async def freeze_projector(url: str, rounds: int, check: Check = audited) -> Cou
         process("scripts.soak", "_project", url, "never", "1") as second,
     ):
         await _shared_by(database, 2)
-        with progress() as bar:
-            task = bar.add_task("freezing", total=rounds, rate="rounds")
-            for _ in range(rounds):
-                frozen = random.choice([first, second])  # noqa: S311
-                await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
-                frozen.send_signal(signal.SIGSTOP)
-                before = await _epochs(database)
-                await _shared_by(database, 1)
-                await asyncio.sleep(random.uniform(0.0, 1.0))  # noqa: S311
-                frozen.send_signal(signal.SIGCONT)
-                counted["frozen"] += 1
-                counted["taken_over"] += (await _epochs(database)) > before
-                await _shared_by(database, 2)
-                bar.advance(task)
+        for _ in with_progress(range(rounds), "freezing", "rounds"):
+            frozen = random.choice([first, second])  # noqa: S311
+            await asyncio.sleep(random.uniform(0.0, 0.5))  # noqa: S311
+            frozen.send_signal(signal.SIGSTOP)
+            before = await _epochs(database)
+            await _shared_by(database, 1)
+            await asyncio.sleep(random.uniform(0.0, 1.0))  # noqa: S311
+            frozen.send_signal(signal.SIGCONT)
+            counted["frozen"] += 1
+            counted["taken_over"] += (await _epochs(database)) > before
+            await _shared_by(database, 2)
     return counted
 
 
@@ -130,11 +123,10 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
                 counted["stopped" if how == signal.SIGTERM else "killed"] += 1
 
     async with under_load(url, check):
-        with progress() as bar:
-            task = bar.add_task("coming and going", total=3, rate="")
-            for going in asyncio.as_completed([one() for _ in range(3)]):
-                await going
-                bar.advance(task)
+        for going in with_progress(
+            [*asyncio.as_completed([one() for _ in range(3)])], "coming and going"
+        ):
+            await going
     return counted
 
 
@@ -218,7 +210,7 @@ async def _epochs(database: Database) -> int:
     return sum(p.epoch for p in (await Checkpoints(database).read()).partitions)
 
 
-async def project_and_die(url: str, point: str, nth: int) -> int:
+async def project_and_die(url: str, point: str, nth: str) -> int:
     """Project until a point is reached for the nth time, and die there as by kill -9."""
     die_at(STEPS, point, nth)
     shown = await Generations(connect(url)).shown()
@@ -226,14 +218,14 @@ async def project_and_die(url: str, point: str, nth: int) -> int:
     return 0
 
 
-def die_at(steps: Sequence[tuple[object, str]], point: str, nth: int) -> None:
+def die_at(steps: Sequence[tuple[object, str]], point: str, nth: str) -> None:
     """Have this process die, as by kill -9, where it comes to a point for the nth time."""
     reached = 0
 
     def reach(name: str) -> None:
         nonlocal reached
         reached += name == point
-        if reached == nth:
+        if reached == int(nth):
             os.kill(os.getpid(), signal.SIGKILL)
 
     for owner, name in steps:
@@ -241,11 +233,18 @@ def die_at(steps: Sequence[tuple[object, str]], point: str, nth: int) -> None:
 
 
 def _telling(
-    step: Callable[..., Awaitable[object]], name: str, reach: Callable[[str], None]
-) -> Callable[..., Awaitable[object]]:
-    async def told(*args: object, **more: object) -> object:
+    step: Callable[..., object], name: str, reach: Callable[[str], None]
+) -> Callable[..., object]:
+    async def finished(result: Awaitable[object]) -> object:
+        done = await result
+        reach(f"after {name}")
+        return done
+
+    def told(*args: object, **more: object) -> object:
         reach(f"before {name}")
-        result = await step(*args, **more)
+        result = step(*args, **more)
+        if isawaitable(result):
+            return finished(result)
         reach(f"after {name}")
         return result
 

@@ -16,15 +16,14 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from api.commands.handler import Handler, Submission
 from api.webhooks.sender import Dispatcher, Patience
 from api.webhooks.store import Webhook, Webhooks
-from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.views.saved_views import TicketFilter
-from scripts.console import progress
-from scripts.soak.promises import ACTOR, OPEN, process, require, streams
+from scripts.console import counting
+from scripts.soak.promises import ACTOR, connected, process, require, streams
+from scripts.soak.writers import open_tickets, write_notes
 
 _TICKETS = 40
 _WRITERS = 4
@@ -75,33 +74,39 @@ class _Receiver:
 
 async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS) -> Counter[str]:
     """Write so many events and see them arrive. Raises PromiseBroken."""
-    database = connect(url)
-    store = EventStore(database)
-    await store.prepare()
     receiver = _Receiver(max(2, events // cuts))
     killed = 0
-    async with _listening(receiver.take) as port, _listening(_silent) as silent:
+    async with (
+        connected(url) as database,
+        _listening(receiver.take) as port,
+        _listening(_silent) as silent,
+    ):
+        store = EventStore(database)
+        await store.prepare()
         for at in (port, silent):
             await _hook(database, store, f"http://127.0.0.1:{at}/")
         writing = asyncio.create_task(_write(store, events))
-        with progress() as bar:
-            task = bar.add_task("arriving", total=events, rate="events")
+        with counting("arriving", kills, "kills") as count:
             while receiver.counted["events"] < events:
                 async with process("scripts.soak", "_dispatch", url) as sender:
                     goal = min(events, events * (killed + 1) // kills)
                     async with asyncio.timeout(_PATIENCE_SECONDS):
-                        while receiver.counted["events"] < goal:
+                        while receiver.counted["events"] < goal:  # noqa: ASYNC110
                             await asyncio.sleep(0.05)
-                            bar.update(task, completed=receiver.counted["events"])
                     sender.send_signal(signal.SIGKILL)
                     killed += 1
+                    count()
         await writing
-    for ticket_id, stream in (await streams(store)).items():
-        expected = [event.version for event in stream]
-        came = receiver.versions.get(ticket_id, [])
-        require(came == expected, f"{ticket_id}: {came} came, of {len(expected)} versions")
-    await database.close()
+        for ticket_id, stream in (await streams(store)).items():
+            expected = [event.version for event in stream]
+            came = receiver.versions.get(ticket_id, [])
+            require(came == expected, f"{ticket_id}: {came} came, of {len(expected)} versions")
     return receiver.counted + Counter(kills=killed)
+
+
+async def _write(store: EventStore, events: int) -> None:
+    tickets = await open_tickets(store, min(_TICKETS, events))
+    await write_notes(store, tickets, events - len(tickets), _WRITERS)
 
 
 async def send(url: str) -> int:
@@ -125,23 +130,6 @@ async def _hook(database: Database, store: EventStore, url: str) -> None:
             created_by=ACTOR.id,
         )
     )
-
-
-async def _write(store: EventStore, events: int) -> None:
-    handler = Handler(store)
-    tickets = [uuid4() for _ in range(min(_TICKETS, events))]
-    for ticket_id in tickets:
-        await handler.handle(ticket_id, Submission(command=OPEN, actor=ACTOR))
-    numbers = iter(range(events - len(tickets)))
-
-    async def write() -> None:
-        for n in numbers:
-            note = Submission(command=AddNote(body=f"{n}"), actor=ACTOR)
-            await handler.handle(random.choice(tickets), note)  # noqa: S311
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_WRITERS):
-            group.create_task(write())
 
 
 async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

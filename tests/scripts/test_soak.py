@@ -72,7 +72,7 @@ async def test_a_merge_killed_between_its_halves():
 
 async def test_a_consumer_that_comes_and_goes(scratch_url):
     """L8: every event of every ticket in version order, under 8 writers."""
-    counted = await follow(scratch_url, commands_=2000)
+    counted = await follow(scratch_url, commands=2000)
     assert counted["events"] >= 2000
     assert counted["stops"] > 3
 
