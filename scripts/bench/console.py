@@ -14,25 +14,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
-import orjson
 from playwright.async_api import Browser, Page, Request
 
-from api.settings import Settings
-from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from projections.replay.generations import Generations
 from scripts.bench.dashboard import DAYS, fill, made_up_lives
 from scripts.bench.found import Table
-from scripts.bench.services import NOTE, OPEN
+from scripts.bench.measuring import prepared, send_at_rate, turns
 from scripts.browser import CHROMIUM, NoChromium, chromium
-from scripts.console import progress
-from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS, service
 
 _COMMANDS_PER_SECOND = 200
-_CONNECTIONS = 16
-_OPENED = 5  # of so many commands one opens a ticket
 _LATE_SECONDS = 60
 _STRETCH = 10  # so many times the seconds of other measurements
 
@@ -70,30 +63,22 @@ async def console(url: str, rounds: int, seconds: float, count: int) -> list[Tab
     """Measure at so many tickets."""
     if CHROMIUM is None:  # rather than once all tickets are there
         raise NoChromium
-    database = connect(url, Settings.from_environment().mongo_driver)
-    await EventStore(database).prepare()
-    lives = made_up_lives(datetime.now(UTC) - timedelta(days=DAYS))
-    await fill((await Generations(database).prepare()).of(database), lives, 0, count)
-    await database.close()
-    port = free_port()
+    async with prepared(url) as database:
+        lives = made_up_lives(datetime.now(UTC) - timedelta(days=DAYS))
+        await fill(await Generations(database).shown(), lives, 0, count)
     of_data: list[float] = []
     of_beginning: list[float] = []
     stretches: list[_Stretch] = []
-    async with process("scripts.bench", "_serve", "projecting", url, str(port)), chromium() as it:
-        await ready(port)
-        await let_in(url)
-        with progress() as bar:
-            task = bar.add_task("the desk", total=rounds + 1, rate="rounds")
-            for round_ in range(rounds + 1):
-                page = await _opened(it, port)
-                painted: list[float] = await page.evaluate(_PAINTED)
-                stretch = await _live(page, port, seconds * _STRETCH)
-                await page.context.close()
-                if round_ > 0:  # the first is for warming up
-                    of_data.append(painted[0])
-                    of_beginning.append(painted[1])
-                    stretches.append(stretch)
-                bar.advance(task)
+    async with service("projecting", url) as port, chromium() as browser:
+        for _, is_counted in turns(["the desk"], rounds, "the desk"):
+            page = await _opened(browser, port)
+            painted: list[float] = await page.evaluate(_PAINTED)
+            stretch = await _live(page, port, seconds * _STRETCH)
+            await page.context.close()
+            if is_counted:
+                of_data.append(painted[0])
+                of_beginning.append(painted[1])
+                stretches.append(stretch)
     rows = [
         ["counted", *_late([each.counted for each in stretches])],
         ["heard of", *_late([each.heard for each in stretches])],
@@ -159,7 +144,6 @@ async def _live(page: Page, port: int, seconds: float) -> _Stretch:
     """Send commands, and watch."""
     base = await _settled(page)
     answered: list[float] = []
-    opened: list[str] = []
     acknowledged: dict[str, float] = {}
     asked: list[tuple[float, str]] = []
 
@@ -168,30 +152,13 @@ async def _live(page: Page, port: int, seconds: float) -> _Stretch:
         if "/dashboard?" in sent.url and after:
             asked.append((time.time(), after))
 
+    def accepted(ticket_id: UUID, version: int) -> None:
+        acknowledged[f"{ticket_id}@{version}"] = time.time()
+        if version == 1:
+            answered.append(time.time())
+
     page.on("request", note)
-    began = time.time()
-    total = int(_COMMANDS_PER_SECOND * seconds)
-    turn = iter(range(total))
-
-    async def send() -> None:
-        async with Connection(port) as connection:
-            for n in turn:
-                await asyncio.sleep(max(0.0, began + n / _COMMANDS_PER_SECOND - time.time()))
-                path, body = "/tickets", OPEN.model_dump_json().encode()
-                if n % _OPENED and opened:
-                    path = f"/tickets/{opened[n % len(opened)]}/add_note"
-                    body = orjson.dumps({"body": NOTE})
-                answer = await connection.send(request("POST", path, body, HEADERS))
-                if answer.status not in (200, 201):
-                    raise RuntimeError(f"{answer.status}: {answer.body!r}")
-                told = answer.json()
-                acknowledged[f"{told['ticket_id']}@{told['version']}"] = time.time()
-                if path == "/tickets":
-                    answered.append(time.time())
-                    opened.append(str(told["ticket_id"]))
-
-    await asyncio.gather(*(send() for _ in range(_CONNECTIONS)))
-    rate = total / (time.time() - began)
+    rate = await send_at_rate(port, _COMMANDS_PER_SECOND, seconds, accepted)
     await _until(page, f"window.seen.counts.at(-1)[1] >= {base + len(answered)}")
     seen = cast("list[tuple[float, int]]", await page.evaluate("window.seen.counts"))
     frames = iter(seen)

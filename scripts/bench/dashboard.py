@@ -7,33 +7,31 @@ of past days, series and response times it knows nothing.
 
 import asyncio
 import random
-import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
+from itertools import pairwise
 from typing import cast
 from uuid import UUID, uuid4
 
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
-from api.settings import Settings
 from domain.codec import EventData
 from domain.values import JsonObject
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
-from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters
 from projections.views.tickets import TicketRead
 from scripts.bench.found import Table, ratio, told
+from scripts.bench.measuring import median, milliseconds, prepared, turns
 from scripts.bench.services import ACTOR
-from scripts.console import progress
+from scripts.console import counting
 from scripts.load import Connection
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS, accepted, service
 
 _LIVES = 500
 _INSERTED_AT_ONCE = 2000
@@ -61,23 +59,14 @@ GROUPED: list[JsonObject] = [
 
 async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> list[Table]:
     """Measure at growing numbers of tickets."""
-    database = connect(url, Settings.from_environment().mongo_driver)
-    store = EventStore(database)
-    await store.prepare()
-    database = (await Generations(database).prepare()).of(database)
     lives = made_up_lives()
-    port = free_port()
     measured: dict[tuple[int, str], list[float]] = defaultdict(list)
-    have = 0
-    async with process("scripts.bench", "_serve", "group", url, str(port)):
-        await ready(port)
-        await let_in(url)
+    async with prepared(url) as log, service("group", url) as port:
+        database = await Generations(log).shown()
 
         async def get(path: str) -> None:
             async with Connection(port, HEADERS) as connection:
-                answer = await connection.get(path)
-            if answer.status != 200:
-                raise RuntimeError(f"{answer.status}: {answer.body!r}")
+                accepted(await connection.get(path))
 
         async def aggregate() -> None:
             # One driver gives the cursor at once, the other as an awaitable.
@@ -93,22 +82,14 @@ async def dashboard(url: str, rounds: int, sizes: Sequence[int]) -> list[Table]:
             ),
             _AGGREGATION: aggregate,
         }
-        for size in sizes:
+        for have, size in pairwise([0, *sizes]):
             await fill(database, lives, have, size)
-            have = size
-            with progress() as bar:
-                task = bar.add_task(f"{size} tickets", total=rounds * len(what), rate="")
-                for _ in range(rounds):
-                    for name, ask in what.items():
-                        began = time.perf_counter()
-                        await ask()
-                        measured[size, name].append(1000 * (time.perf_counter() - began))
-                        bar.advance(task)
-    await database.close()
+            for name, _ in turns(what, rounds, f"{size} tickets", warming_up=False):
+                measured[size, name].append(await milliseconds(what[name]()))
     rows = [
         [
             f"{size:,}",
-            *(f"{statistics.median(measured[size, name]):.1f}" for name in what),
+            *(median(measured[size, name], 1) for name in what),
             told(ratio(measured[size, _AGGREGATION], measured[size, "now"])),
         ]
         for size in sizes
@@ -126,15 +107,14 @@ def made_up_lives(first: datetime = _FIRST_DAY) -> list[TicketRead]:
 async def fill(database: Database, lives: Sequence[TicketRead], have: int, want: int) -> None:
     """Write read documents and counters, as a projector would have."""
     reads, counters = database.collection(tickets.COLLECTION), Counters(database)
-    with progress() as bar:
-        task = bar.add_task("filling", total=want - have, rate="tickets")
+    with counting("filling", want - have, "tickets") as count:
         for start in range(have, want, _INSERTED_AT_ONCE):
             numbers = range(start, min(start + _INSERTED_AT_ONCE, want))
             documents = [
                 tickets.to_document(replace(lives[n % _LIVES], id=uuid4())) for n in numbers
             ]
             await reads.insert_many(documents, ordered=False)
-            bar.advance(task, len(documents))
+            count(len(documents))
             await asyncio.sleep(0)
     change: Counter[str] = Counter()
     times = Counter(n % _LIVES for n in range(have, want))

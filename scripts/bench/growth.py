@@ -1,22 +1,20 @@
 """What a command costs on a long stream, warm and cold, and in a long log."""
 
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import cycle
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
-from api.settings import Settings
 from domain.codec import EventData
 from domain.tickets.conversation import AddNote
 from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from scripts.bench.found import Table, ratio, told
+from scripts.bench.measuring import median, milliseconds, prepared, turns
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
-from scripts.bench.services import ACTOR, NOTE, OPEN
-from scripts.console import progress
+from scripts.bench.services import ACTOR, NOTE, OPEN, database_at
 
 _LENGTHS = (10, 1_000, 10_000)
 _EACH_TIME = 10
@@ -29,85 +27,80 @@ async def growth(url: str, rounds: int, logs: Sequence[int]) -> list[Table]:
 
 
 async def _streams(url: str, rounds: int) -> Table:
-    database = connect(url, Settings.from_environment().mongo_driver)
-    store = EventStore(database)
-    await store.prepare()
-    warm = Handler(store)
-    tickets = {length: await ticket_of(store, warm, length) for length in _LENGTHS}
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    with progress() as bar:
-        task = bar.add_task("long streams", total=rounds, rate="rounds")
-        for _ in range(rounds):
-            for length, ticket in tickets.items():
-                found["warm", length].append(await _milliseconds(warm, ticket))
-                found["cold", length].append(await _milliseconds(Handler(store), ticket))
-                await warm.handle(ticket, _COMMAND)  # it catches up
-            bar.advance(task)
-    await database.close()
-    shortest = found["warm", _LENGTHS[0]]
-    rows = [
-        [
-            f"{length:,}",
-            f"{statistics.median(warm_ms):.2f}",
-            told(ratio(warm_ms, shortest)),
-            f"{statistics.median(cold_ms):.1f}",
-            told(ratio(cold_ms, shortest)),
-        ]
-        for length in _LENGTHS
-        for warm_ms, cold_ms in ((found["warm", length], found["cold", length]),)
-    ]
-    short = f"of warm on {_LENGTHS[0]}"
-    columns = ["events of the ticket", "warm, ms", short, "cold, ms", short]
-    bars = {f"{name}, {length:,} events": each for (name, length), each in found.items()}
-    return Table(
-        "A command on a long stream: its events in memory, or not", columns, rows, "ms", bars
+    async with prepared(url) as database:
+        store = EventStore(database)
+        warm = Handler(store)
+        tickets = {length: await ticket_of(store, warm, length) for length in _LENGTHS}
+        for length, _ in turns(_LENGTHS, rounds, "long streams", warming_up=False):
+            await _measure(store, warm, tickets[length], found, length)
+    return _table(
+        "A command on a long stream: its events in memory, or not",
+        ["events of the ticket", "warm, ms", f"of warm on {_LENGTHS[0]}"],
+        _LENGTHS,
+        found,
     )
 
 
 async def _logs(url: str, rounds: int, logs: Sequence[int]) -> Table:
-    driver = Settings.from_environment().mongo_driver
-    base, _, options = url.partition("?")
-    of: dict[int, Database] = {}
-    for size in logs:
-        own = connect(f"{base.rstrip('/')}/bench_log_{size}?{options}", driver)
-        await EventStore(own).prepare()
-        await make_up(own, size // EVENTS_PER_TICKET)
-        of[size] = own
-    handlers = {size: Handler(EventStore(own)) for size, own in of.items()}
-    tickets = {
-        size: [await ticket_of(EventStore(own), handlers[size], 10) for _ in range(_EACH_TIME)]
-        for size, own in of.items()
-    }
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    with progress() as bar:
-        task = bar.add_task("long logs", total=rounds * _EACH_TIME, rate="rounds")
-        for n in range(rounds * _EACH_TIME):
-            for size, own in of.items():
-                ticket = tickets[size][n % _EACH_TIME]
-                found["warm", size].append(await _milliseconds(handlers[size], ticket))
-                cold = Handler(EventStore(own))
-                found["cold", size].append(await _milliseconds(cold, ticket))
-                await handlers[size].handle(ticket, _COMMAND)
-            bar.advance(task)
-    for own in of.values():
-        await own.close()
+    async with AsyncExitStack() as stack:
+        stores: dict[int, EventStore] = {}
+        for size in logs:
+            database = await stack.enter_async_context(prepared(database_at(url, f"log_{size}")))
+            await make_up(database, size // EVENTS_PER_TICKET)
+            stores[size] = EventStore(database)
+        handlers = {size: Handler(store) for size, store in stores.items()}
+        tickets = {
+            size: cycle([await ticket_of(store, handlers[size], 10) for _ in range(_EACH_TIME)])
+            for size, store in stores.items()
+        }
+        for size, _ in turns(logs, rounds * _EACH_TIME, "long logs", warming_up=False):
+            await _measure(stores[size], handlers[size], next(tickets[size]), found, size)
+    return _table(
+        "The same command in a longer log",
+        ["events of the log", "warm, ms", "of warm in the shortest"],
+        logs,
+        found,
+    )
+
+
+async def _measure(
+    store: EventStore,
+    warm: Handler,
+    ticket: UUID,
+    found: dict[tuple[str, int], list[float]],
+    size: int,
+) -> None:
+    """Measure a command by a handler that knows the ticket, and by one that does not."""
+    found["warm", size].append(await milliseconds(warm.handle(ticket, _COMMAND)))
+    found["cold", size].append(await milliseconds(Handler(store).handle(ticket, _COMMAND)))
+    await warm.handle(ticket, _COMMAND)  # it catches up
+
+
+def _table(
+    about: str,
+    columns: list[str],
+    sizes: Sequence[int],
+    found: dict[tuple[str, int], list[float]],
+) -> Table:
+    shortest = found["warm", sizes[0]]
     rows = [
         [
             f"{size:,}",
             *(
                 text
-                for kind in ("warm", "cold")
+                for kind, digits in (("warm", 2), ("cold", 1))
                 for text in (
-                    f"{statistics.median(found[kind, size]):.2f}",
-                    told(ratio(found[kind, size], found[kind, logs[0]])),
+                    median(found[kind, size], digits),
+                    told(ratio(found[kind, size], shortest)),
                 )
             ),
         ]
-        for size in logs
+        for size in sizes
     ]
-    columns = ["events of the log", "warm, ms", "of the shortest", "cold, ms", "of the shortest"]
     bars = {f"{name}, {size:,} events": each for (name, size), each in found.items()}
-    return Table("The same command in a longer log", columns, rows, "ms", bars)
+    return Table(about, [*columns, "cold, ms", columns[-1]], rows, "ms", bars)
 
 
 async def ticket_of(store: EventStore, handler: Handler, length: int) -> UUID:
@@ -124,9 +117,3 @@ async def ticket_of(store: EventStore, handler: Handler, length: int) -> UUID:
         head = Head(sealed[-1].version, sealed[-1].hash)
     await handler.handle(ticket, _COMMAND)
     return ticket
-
-
-async def _milliseconds(handler: Handler, ticket: UUID) -> float:
-    began = time.perf_counter()
-    await handler.handle(ticket, _COMMAND)
-    return 1000 * (time.perf_counter() - began)

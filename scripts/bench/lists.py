@@ -17,13 +17,9 @@ from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
-import orjson
-
 from api.queries.lists.listing import Sort
-from api.settings import Settings
 from domain.values import JsonObject
-from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters
@@ -31,9 +27,10 @@ from projections.views.dashboard import word
 from projections.views.tickets import TicketRead
 from scripts.bench.dashboard import made_up_lives
 from scripts.bench.found import Table, told
-from scripts.console import progress
+from scripts.bench.measuring import prepared, turns
+from scripts.bench.services import database_at
 from scripts.load import Connection
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS, accepted, service
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _YEAR = timedelta(days=365)
@@ -116,41 +113,28 @@ async def write_history(shown: Database, tickets_: Iterator[TicketRead]) -> None
 
 async def lists(url: str, rounds: int, count: int) -> list[Table]:
     """Measure first pages, and pages behind them, at so many tickets of each shape."""
-    address, _, options = url.partition("?")
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     cold: dict[tuple[str, str], float] = {}
     async with AsyncExitStack() as stack:
         connections: dict[str, Connection] = {}
         for n, shape in enumerate(SHAPES):
-            own = f"{address.rstrip('/')}/lists_{n}?{options}"
-            await _fill(own, shape, count)
-            port = free_port()
-            words = ("scripts.bench", "_serve", "group", own, str(port))
-            await stack.enter_async_context(process(*words))
-            await ready(port)
-            await let_in(own)
-            connection = await stack.enter_async_context(Connection(port, HEADERS))
-            connections[shape] = connection
-        with progress() as bar:
-            total = (rounds * _ASKED_A_ROUND + 1) * len(_LISTS)
-            task = bar.add_task("lists", total=total, rate="")
-            for name, query in _LISTS.items():
-                nexts = dict.fromkeys(SHAPES, "")
-                for asked in range(rounds * _ASKED_A_ROUND + 1):
-                    for shape in random.sample(list(SHAPES), len(SHAPES)):
-                        path = f"/tickets?{query}{nexts[shape]}"
-                        began = time.perf_counter()
-                        answer = await connections[shape].get(path)
-                        took = 1000 * (time.perf_counter() - began)
-                        if answer.status != 200:
-                            raise RuntimeError(f"{answer.status}: {answer.body!r}")
-                        if asked == 0:
-                            cold[name, shape] = took
-                        else:
-                            times[name, shape].append(took)
-                        following = orjson.loads(answer.body)["next"]
-                        nexts[shape] = f"&cursor={following}" if following else ""
-                    bar.advance(task)
+            own = database_at(url, f"lists_{n}")
+            async with prepared(own) as database:
+                await write_history(await Generations(database).shown(), history(shape, count))
+            port = await stack.enter_async_context(service("group", own))
+            connections[shape] = await stack.enter_async_context(Connection(port, HEADERS))
+        for name, query in _LISTS.items():
+            nexts = dict.fromkeys(SHAPES, "")
+            for shape, is_warm in turns(SHAPES, rounds * _ASKED_A_ROUND, name):
+                began = time.perf_counter()
+                answer = await connections[shape].get(f"/tickets?{query}{nexts[shape]}")
+                took = 1000 * (time.perf_counter() - began)
+                if is_warm:
+                    times[name, shape].append(took)
+                else:
+                    cold[name, shape] = took
+                following = accepted(answer).json()["next"]
+                nexts[shape] = f"&cursor={following}" if following else ""
     about = f"{count:,} tickets, pages of 50 one after the other: median ms by history"
     columns = ["", *SHAPES, "slowest to fastest"]
     rows = [_row(name, [statistics.median(times[name, s]) for s in SHAPES]) for name in _LISTS]
@@ -160,13 +144,6 @@ async def lists(url: str, rounds: int, count: int) -> list[Table]:
         Table(about, columns, rows, "ms", bars),
         Table("The first page that a process is asked for, ms", columns, first, "ms"),
     ]
-
-
-async def _fill(url: str, shape: str, count: int) -> None:
-    database = connect(url, Settings.from_environment().mongo_driver)
-    await EventStore(database).prepare()
-    await write_history((await Generations(database).prepare()).of(database), history(shape, count))
-    await database.close()
 
 
 def _row(name: str, found: list[float]) -> list[str]:

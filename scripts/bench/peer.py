@@ -15,7 +15,6 @@ import os
 import pwd
 import random
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from uuid import UUID
 
@@ -34,16 +34,15 @@ from eventsourcing.sqlite import SQLiteTrackingRecorder
 from eventsourcing.utils import Environment
 
 from api.commands.handler import Handler, Submission
-from api.settings import Settings
 from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from projections.replay.generations import Generations
+from eventstore.mongo.driver import Database
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.growth import ticket_of
+from scripts.bench.measuring import median, prepared, turns
 from scripts.bench.projections import fold_backlogs
-from scripts.bench.services import ACTOR, NOTE
-from scripts.console import UsageError, progress
+from scripts.bench.services import ACTOR, NOTE, database_at
+from scripts.console import UsageError
 from scripts.soak.promises import free_port
 
 _EVENTS_EACH = 10
@@ -100,7 +99,8 @@ async def peer(url: str, rounds: int, seconds: float) -> list[Table]:
         kinds = {"eventsourcing, SQLite": _sqlite(Path(folder))}
         if postgres is not None:
             kinds["eventsourcing, PostgreSQL"] = postgres
-        await _all(url, kinds, rounds, seconds, found)
+        async with prepared(database_at(url, "peer")) as database:
+            await _all(database, kinds, rounds, seconds, found)
     projected, _ = await fold_backlogs(url, rounds, receiving=False)
     found["Casebook", _PROJECTED] = projected
     names = ["Casebook", *kinds]
@@ -112,7 +112,7 @@ async def peer(url: str, rounds: int, seconds: float) -> list[Table]:
                 text
                 for what in whats
                 for text in (
-                    f"{statistics.median(found[name, what]):.0f}",
+                    median(found[name, what]),
                     told(ratio(found["Casebook", what], found[name, what])),
                 )
             ),
@@ -128,20 +128,14 @@ async def peer(url: str, rounds: int, seconds: float) -> list[Table]:
 
 
 async def _all(
-    url: str,
+    database: Database,
     kinds: Mapping[str, Mapping[str, str]],
     rounds: int,
     seconds: float,
     found: dict[tuple[str, str], list[float]],
 ) -> None:
-    base, _, options = url.partition("?")
-    own = f"{base.rstrip('/')}/bench_peer?{options}"
-    database = connect(own, Settings.from_environment().mongo_driver)
-    store = EventStore(database)
-    await store.prepare()
-    await Generations(database).prepare()
-    handler = Handler(store)
-    ours = [await ticket_of(store, handler, _EVENTS_EACH) for _ in range(_TICKETS)]
+    handler = Handler(EventStore(database))
+    ours = [await ticket_of(EventStore(database), handler, _EVENTS_EACH) for _ in range(_TICKETS)]
     desks = {
         name: NoteDesk(env={**env, "AGGREGATE_CACHE_MAXSIZE": "1000"})
         for name, env in kinds.items()
@@ -156,22 +150,17 @@ async def _all(
             return await _commits(handler, ours, at_once, seconds)
         return await asyncio.to_thread(_their_commits, desks[name], theirs[name], at_once, seconds)
 
-    with progress() as bar:
-        total = (rounds + 1) * (len(_WAYS) * (1 + len(desks)) + len(desks))
-        task = bar.add_task("peer", total=total, rate="stretches")
-        for round_ in range(rounds + 1):
-            counted = found if round_ > 0 else defaultdict(list)  # the first is for warming up
-            for at_once, way in _WAYS.items():
-                for name in random.sample(["Casebook", *desks], 1 + len(desks)):
-                    counted[name, way].append(await commits(name, at_once))
-                    bar.advance(task)
-            for name in random.sample([*desks], len(desks)):
-                rate = await asyncio.to_thread(_their_projecting, desks[name], kinds[name], seconds)
-                counted[name, _PROJECTED].append(rate)
-                bar.advance(task)
+    ways = [*product(["Casebook", *desks], _WAYS.values()), *product(desks, [_PROJECTED])]
+    at_once = {way: count for count, way in _WAYS.items()}
+    for (name, way), is_counted in turns(ways, rounds, "peer"):
+        if way == _PROJECTED:
+            rate = await asyncio.to_thread(_their_projecting, desks[name], kinds[name], seconds)
+        else:
+            rate = await commits(name, at_once[way])
+        if is_counted:
+            found[name, way].append(rate)
     for desk in desks.values():
         desk.close()
-    await database.close()
 
 
 async def _commits(

@@ -8,32 +8,27 @@ same events from the change stream.
 
 import asyncio
 import random
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from typing import cast
 from uuid import UUID, uuid4
 
-import orjson
-
-from api.settings import Settings
 from domain.codec import EventData
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore, ResumeToken
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.driver import Database
 from projections.replay.generations import Generations
 from projections.views import tickets
 from scripts.bench.found import Table, ratio, told
-from scripts.bench.services import ACTOR, NOTE, OPEN
+from scripts.bench.measuring import median, milliseconds, prepared, send_at_rate, turns
+from scripts.bench.services import ACTOR, NOTE, OPEN, database_at
 from scripts.catch_up import projecting
-from scripts.console import progress
-from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, PromiseBroken, free_port, let_in, process, ready
+from scripts.console import with_progress
+from scripts.soak.promises import PromiseBroken, service
 from scripts.soak.views import caught_up
 
 RATES = (50, 200)
-_CONNECTIONS = 16
 _WARM_UP_SECONDS = 2.0
 _LOOK_SECONDS = 0.005
 _LOOKED_FOR = 40  # commands a second: to look for more would cost more than to project them
@@ -46,36 +41,23 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
     """Measure both."""
     visible: dict[int, list[float]] = {rate: [] for rate in RATES}
     reached: dict[int, list[float]] = {rate: [] for rate in RATES}
-    base, _, options = url.partition("?")
-    own = f"{base.rstrip('/')}/bench_visible?{options}"
-    port = free_port()
-    with progress() as bar:
-        task = bar.add_task("visible", total=rounds * len(RATES), rate="stretches")
-        async with process("scripts.bench", "_serve", "projecting", own, str(port)):
-            await ready(port)
-            await let_in(own)
-            database = connect(own, Settings.from_environment().mongo_driver)
-            database = await Generations(database).shown()
-            await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
-            for _ in range(rounds):
-                for rate in RATES:
-                    began = time.perf_counter()
-                    visible[rate] += await _until_visible(database, port, rate, seconds)
-                    reached[rate].append(int(rate * seconds) / (time.perf_counter() - began))
-                    bar.advance(task)
-            await database.close()
-        folded, received = await fold_backlogs(url, rounds)
+    own = database_at(url, "visible")
+    async with service("projecting", own) as port, prepared(own) as log:
+        database = await Generations(log).shown()
+        await _until_visible(database, port, RATES[-1], _WARM_UP_SECONDS)
+        for rate, _ in turns(RATES, rounds, "visible", warming_up=False):
+            began = time.perf_counter()
+            visible[rate] += await _until_visible(database, port, rate, seconds)
+            reached[rate].append(int(rate * seconds) / (time.perf_counter() - began))
+    folded, received = await fold_backlogs(url, rounds)
     seen = []
     for rate, latencies in visible.items():
         latencies.sort()
         p50, p99 = (1000 * latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
-        really = f"{statistics.median(reached[rate]):.0f}"
+        really = median(reached[rate])
         seen.append([f"{rate}", really, f"{p50:.0f}", f"{p99:.0f}", f"{len(latencies)}"])
     bars = {"received from the stream": received, "folded into views": folded}
-    taken = [
-        [name, f"{statistics.median(rates):.0f}", told(ratio(rates, received))]
-        for name, rates in bars.items()
-    ]
+    taken = [[name, median(rates), told(ratio(rates, received))] for name, rates in bars.items()]
     return [
         Table(
             "From acknowledged to visible",
@@ -110,28 +92,12 @@ async def _until_visible(
                     del awaited[ticket_id, version]
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def answered(ticket_id: UUID, version: int) -> None:
+        if random.random() < _LOOKED_FOR / rate:  # noqa: S311
+            awaited[ticket_id, version] = time.perf_counter()
+
     looking = asyncio.create_task(look())
-    opened: list[UUID] = []
-    began = time.perf_counter()
-    turn = iter(range(int(rate * seconds)))
-
-    async def send() -> None:
-        async with Connection(port) as connection:
-            for n in turn:
-                await asyncio.sleep(max(0.0, began + n / rate - time.perf_counter()))
-                path, body = "/tickets", OPEN.model_dump_json().encode()
-                if n % 5 and opened:
-                    path = f"/tickets/{opened[n % len(opened)]}/add_note"
-                    body = orjson.dumps({"body": NOTE})
-                answer = await connection.send(request("POST", path, body, HEADERS))
-                accepted = answer.json()
-                ticket_id = UUID(str(accepted["ticket_id"]))
-                if random.random() < _LOOKED_FOR / rate:  # noqa: S311
-                    awaited[ticket_id, cast("int", accepted["version"])] = time.perf_counter()
-                if path == "/tickets":
-                    opened.append(ticket_id)
-
-    await asyncio.gather(*(send() for _ in range(_CONNECTIONS)))
+    await send_at_rate(port, rate, seconds, answered)
     done.set()
     await looking
     return latencies
@@ -143,35 +109,24 @@ async def fold_backlogs(
     """Give the rates, round by round, of folding a backlog and of receiving it, unless not."""
     received: list[float] = []
     folded: list[float] = []
-    base, _, options = url.partition("?")
-    with progress() as bar:
-        task = bar.add_task("saturation", total=rounds, rate="rounds")
-        for n in range(rounds):
-            own = f"{base.rstrip('/')}/bench_backlog_{n}?{options}"
-            database = connect(own, Settings.from_environment().mongo_driver)
+    for n in with_progress(range(rounds), "saturation", "rounds"):
+        async with prepared(database_at(url, f"backlog_{n}")) as database:
             store = EventStore(database)
-            await store.prepare()
-            await Generations(database).prepare()
-            async with projecting(database, store):
-                await caught_up(database, store)
+            await _fold_all(database, store)
             token = await store.position()
             await _backlog(store)
-            for measured in (received, folded) if n % 2 else (folded, received):
-                if measured is received and not receiving:
-                    continue
-                began = time.perf_counter()
-                if measured is received:
-                    await _receive(store, token)
-                else:
-                    async with projecting(database, store):
-                        await caught_up(database, store)
-                        measured.append(_EVENTS / (time.perf_counter() - began))
-                        continue
-                measured.append(_EVENTS / (time.perf_counter() - began))
+            ways: list[tuple[list[float], Awaitable[None]]] = [(folded, _fold_all(database, store))]
+            if receiving:
+                ways.append((received, _receive(store, token)))
+            for measured, way in ways[:: -1 if n % 2 else 1]:
+                measured.append(1000 * _EVENTS / await milliseconds(way))
             await database.client.drop_database(database.name)
-            await database.close()
-            bar.advance(task)
     return folded, received
+
+
+async def _fold_all(database: Database, store: EventStore) -> None:
+    async with projecting(database, store):
+        await caught_up(database, store)
 
 
 async def _receive(store: EventStore, token: ResumeToken) -> None:

@@ -12,13 +12,10 @@ import asyncio
 import os
 import random
 import resource
-import statistics
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from api.settings import Settings
 from domain.tickets import decode, encode
 from domain.values import JsonObject
 from eventstore.event_document import (
@@ -30,13 +27,13 @@ from eventstore.event_document import (
     to_document,
 )
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
-from projections.replay.generations import Generations
-from projections.replay.rebuild import Progress, Rebuild
+from eventstore.mongo.driver import Database
+from projections.replay.rebuild import Rebuild
 from projections.replay.workers import workers
 from scripts.bench.found import Table, ratio, told
+from scripts.bench.measuring import median, milliseconds, prepared, turns
 from scripts.bench.services import ACTOR
-from scripts.console import progress
+from scripts.console import counting
 
 SEED = 20_260
 WORKERS = (1, 2)
@@ -50,49 +47,42 @@ _LENGTHS = {1: 8, 2: 18, 3: 4, 4: 110, 5: 200, 6: 95, 7: 22, 8: 9, 9: 6, 11: 5, 
 
 async def replay(url: str, rounds: int, events: int) -> list[Table]:
     """Measure one worker and two in turn, and the scan."""
-    database = connect(url, Settings.from_environment().mongo_driver)
-    store = EventStore(database)
-    await store.prepare()
-    await Generations(database).prepare()
-    await make_up(database, events // EVENTS_PER_TICKET)
-    stored = await store.count(exact=True)
     rates: dict[str, list[float]] = {"scan": []}
     rates |= {f"replay, {n} workers": [] for n in WORKERS}
     proofs: dict[str, list[float]] = {name: [] for name in rates}
     peak: dict[str, float] = dict.fromkeys(rates, 0.0)
-    with progress() as bar:
-        task = bar.add_task("measuring", total=rounds * len(rates), rate="")
-        for _ in range(rounds):
-            began = time.perf_counter()
-            async for _ in store.scan_stored():
-                pass
-            rates["scan"].append(stored / (time.perf_counter() - began))
-            bar.advance(task)
-            for count in WORKERS:
-                name = f"replay, {count} workers"
-
-                def tell(at: Progress, name: str = name) -> None:
-                    told = f" {at.done}/{at.total}" if at.total else ""
-                    bar.update(task, description=f"{name}: {at.phase}{told}")
-
-                async with workers(database, count) as processes:
-                    summary = await Rebuild(database, processes, tell).everything()
-                    peaks: list[tuple[int, float]] = []
-                    await processes.each(_peak, range(4 * count), peaks.append)
-                spent = {k: v for k, v in summary.seconds.items() if k not in ("wait", "prove")}
-                rates[name].append(stored / sum(spent.values()))
-                proofs[name].append(summary.seconds["prove"])
-                peak[name] = max(peak[name], sum(dict([*peaks, await _peak(database, 0)]).values()))
-                bar.advance(task)
-    await database.close()
+    async with prepared(url) as database:
+        store = EventStore(database)
+        await make_up(database, events // EVENTS_PER_TICKET)
+        stored = await store.count(exact=True)
+        for (name, count), _ in turns(
+            zip(rates, (0, *WORKERS), strict=True), rounds, "measuring", warming_up=False
+        ):
+            if name == "scan":
+                took = await milliseconds(_scan(store))
+                rates[name].append(1000 * stored / took)
+                continue
+            async with workers(database, count) as processes:
+                summary = await Rebuild(database, processes).everything()
+                peaks: list[tuple[int, float]] = []
+                await processes.each(_peak, range(4 * count), peaks.append)
+            spent = {k: v for k, v in summary.seconds.items() if k not in ("wait", "prove")}
+            rates[name].append(stored / sum(spent.values()))
+            proofs[name].append(summary.seconds["prove"])
+            peak[name] = max(peak[name], sum(dict([*peaks, await _peak(database, 0)]).values()))
     rows = []
     for name, measured in rates.items():
-        row = [name, f"{statistics.median(measured):.0f}", told(ratio(measured, rates["scan"]))]
-        beside = [f"{statistics.median(proofs[name] or [0]):.0f}", f"{peak[name]:.0f}"]
+        row = [name, median(measured), told(ratio(measured, rates["scan"]))]
+        beside = [median(proofs[name] or [0]), f"{peak[name]:.0f}"]
         rows.append([*row, *(["", ""] if name == "scan" else beside)])
     columns = ["", "events/s", "of the scan", "proof, s", "memory, all processes, MB"]
     about = f"{stored:,} events of {events // EVENTS_PER_TICKET:,} tickets, seed {SEED}"
     return [Table(about, columns, rows, "events/s", rates)]
+
+
+async def _scan(store: EventStore) -> None:
+    async for _ in store.scan_stored():
+        pass
 
 
 async def _peak(_database: Database, _item: int) -> tuple[int, float]:
@@ -107,19 +97,11 @@ async def _peak(_database: Database, _item: int) -> tuple[int, float]:
 
 async def make_up(database: Database, tickets: int, *, sealing: bool = True) -> None:
     """Write a log of so many tickets."""
-    done = 0
-    with progress() as bar:
-        task = bar.add_task("making up a log", total=tickets, rate="tickets")
-
-        def took(made: int) -> None:
-            nonlocal done
-            done += made
-            bar.update(task, completed=done)
-
-        parts = range(0, tickets, _TICKETS_AT_ONCE)
+    parts = range(0, tickets, _TICKETS_AT_ONCE)
+    each = [(n, min(_TICKETS_AT_ONCE, tickets - n), sealing) for n in parts]
+    with counting("making up a log", tickets, "tickets") as count:
         async with workers(database, 2) as two:
-            each = [(n, min(_TICKETS_AT_ONCE, tickets - n), sealing) for n in parts]
-            await two.each(write_tickets, each, took)
+            await two.each(write_tickets, each, count)
 
 
 async def write_tickets(database: Database, part: tuple[int, int, bool]) -> int:

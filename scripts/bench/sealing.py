@@ -1,20 +1,15 @@
 """What it costs that personal data is sealed: commands and replays with it and without."""
 
-import random
-import statistics
 from collections import defaultdict
 
-from api.settings import Settings
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
-from projections.replay.generations import Generations
 from projections.replay.rebuild import Rebuild
 from projections.replay.workers import workers
-from scripts.bench.commands import load
+from scripts.bench.commands import load_notes
 from scripts.bench.found import Table, ratio, told
+from scripts.bench.measuring import median, prepared, turns
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
-from scripts.bench.services import services
-from scripts.console import progress
+from scripts.bench.services import database_at, services
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
 _CONNECTIONS = 32
@@ -28,7 +23,7 @@ async def sealing(url: str, rounds: int, seconds: float, events: int) -> list[Ta
     rows = []
     for what in ("commands/s", "events/s replayed"):
         plain, sealed = (rates[what, kind] for kind in _KINDS)
-        medians = (f"{statistics.median(each):.0f}" for each in (plain, sealed))
+        medians = (median(each) for each in (plain, sealed))
         rows.append([what, *medians, told(ratio(sealed, plain))])
     bars = {f"{what}, {_KINDS[kind]}": found for (what, kind), found in rates.items()}
     about = "Personal data sealed, and as it is"
@@ -39,39 +34,25 @@ async def _commands(
     url: str, rounds: int, seconds: float, rates: dict[tuple[str, str], list[float]]
 ) -> None:
     async with services(dict.fromkeys(_KINDS, url)) as running:
-        with progress() as bar:
-            task = bar.add_task("commands", total=(rounds + 1) * len(_KINDS), rate="stretches")
-            for round_ in range(rounds + 1):
-                for kind in random.sample(list(_KINDS), len(_KINDS)):
-                    service = running[kind]
-                    found = await load(service.port, service.tickets, _CONNECTIONS, seconds)
-                    if round_ > 0:  # the first is for warming up
-                        rates["commands/s", kind].append(found.rate)
-                    bar.advance(task)
+        for kind, is_counted in turns(_KINDS, rounds, "commands"):
+            found = await load_notes(running[kind], _CONNECTIONS, seconds)
+            if is_counted:
+                rates["commands/s", kind].append(found.rate)
 
 
 async def _replays(
     url: str, rounds: int, events: int, rates: dict[tuple[str, str], list[float]]
 ) -> None:
-    driver = Settings.from_environment().mongo_driver
-    base, _, options = url.partition("?")
-    logs = {
-        kind: connect(f"{base.rstrip('/')}/bench_log_{kind}?{options}", driver) for kind in _KINDS
-    }
-    for kind, database in logs.items():
-        await EventStore(database).prepare()
-        await Generations(database).prepare()
-        await make_up(database, events // EVENTS_PER_TICKET, sealing=kind != "unsealed")
-    with progress() as bar:
-        task = bar.add_task("replays", total=rounds * len(logs), rate="replays")
-        for _ in range(rounds):
-            for kind in random.sample(list(_KINDS), len(_KINDS)):
-                database = logs[kind]
-                stored = await EventStore(database).count(exact=True)
-                async with workers(database, 1) as one:
-                    summary = await Rebuild(database, one).everything()
-                spent = sum(v for k, v in summary.seconds.items() if k not in ("wait", "prove"))
-                rates["events/s replayed", kind].append(stored / spent)
-                bar.advance(task)
-    for database in logs.values():
-        await database.close()
+    async with (
+        prepared(database_at(url, "log_unsealed")) as unsealed,
+        prepared(database_at(url, "log_group")) as sealed,
+    ):
+        logs = {"unsealed": unsealed, "group": sealed}
+        for kind, database in logs.items():
+            await make_up(database, events // EVENTS_PER_TICKET, sealing=kind != "unsealed")
+        for kind, _ in turns(logs, rounds, "replays", warming_up=False):
+            stored = await EventStore(logs[kind]).count(exact=True)
+            async with workers(logs[kind], 1) as one:
+                summary = await Rebuild(logs[kind], one).everything()
+            spent = sum(v for k, v in summary.seconds.items() if k not in ("wait", "prove"))
+            rates["events/s replayed", kind].append(stored / spent)

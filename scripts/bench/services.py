@@ -22,7 +22,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.projector.daemon import project
 from scripts.load import Connection
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.soak.promises import HEADERS, accepted, free_port, service, serving
 
 TICKETS = 200
 ANSWERS = "bench_answers"
@@ -140,17 +140,17 @@ async def serve(kind: str, url: str, port: int) -> int:
     return 0
 
 
-def _how_to_serve(kind: str, url: str, port: int) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Give the command line of a service, and what it finds in its environment."""
+@asynccontextmanager
+async def _running(kind: str, url: str) -> AsyncIterator[int]:
     if kind != "two":
-        return ("scripts.bench", "_serve", kind, url, str(port)), {}
-    environment = {
-        "CASEBOOK_MONGODB_URL": url,
-        "CASEBOOK_PORT": str(port),
-        "CASEBOOK_PROJECTING": "no",
-        "CASEBOOK_LOG_REQUESTS": "no",
-    }
-    return ("scripts.serve", "--workers", "2"), environment
+        async with service(kind, url) as port:
+            yield port
+        return
+    port = free_port()
+    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+    settings |= {"CASEBOOK_PROJECTING": "no", "CASEBOOK_LOG_REQUESTS": "no"}
+    async with serving("scripts.serve", "--workers", "2", port=port, url=url, **settings):
+        yield port
 
 
 class Service(NamedTuple):
@@ -166,24 +166,23 @@ async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]
     async with AsyncExitStack() as stack:
         running: dict[str, Service] = {}
         for kind, url in urls.items():
-            port = free_port()
-            base, _, options = url.partition("?")
-            own = f"{base.rstrip('/')}/bench_{kind}?{options}"
-            words, environment = _how_to_serve(kind, own, port)
-            await stack.enter_async_context(process(*words, **environment))
-            await ready(port)
-            await let_in(own)
+            port = await stack.enter_async_context(_running(kind, database_at(url, kind)))
             running[kind] = Service(port, await open_tickets(port))
         yield running
 
 
+def database_at(url: str, name: str) -> str:
+    """Return the URL of another database of the same server."""
+    base, _, options = url.partition("?")
+    return f"{base.rstrip('/')}/bench_{name}?{options}"
+
+
 async def open_tickets(port: int) -> list[str]:
     """Open some tickets, each of another requester's; give their ids."""
+    opening = OPEN.model_dump(mode="json")
     async with Connection(port, HEADERS) as connection:
         answers = [
-            await connection.post(
-                "/tickets", {**OPEN.model_dump(mode="json"), "requester": f"customer {number}"}
-            )
-            for number in range(TICKETS)
+            accepted(await connection.post("/tickets", {**opening, "requester": f"customer {n}"}))
+            for n in range(TICKETS)
         ]
     return [str(answer.json()["ticket_id"]) for answer in answers]
