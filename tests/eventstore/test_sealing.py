@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 from unittest.mock import Mock
 from uuid import UUID, uuid4
 
@@ -54,24 +54,20 @@ TICKET = UUID(int=7)
 CODEC: bson.CodecOptions[dict[str, object]] = bson.CodecOptions(uuid_representation=4)
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 NOT_PERSONAL = {
-    "TicketOpened": {"priority", "group", "tags", "sla"},
-    "StatusUpdated": {"status", "resume_at"},
-    "TicketClosed": {"reason"},  # one of four
+    "TicketOpened": {"group", "tags"},
     "TicketAssigned": {"assignee"},
     "TicketMovedToGroup": {"group"},
-    "PriorityChanged": {"priority", "sla"},
     "TagsAdded": {"tags"},
     "TagsRemoved": {"tags"},
     "FieldSet": {"key"},
-    "FileAttached": {"media_type", "size_bytes"},
-    "TicketLinked": {"relation", "ticket"},
-    "TicketUnlinked": {"relation", "ticket"},
-    "TicketMergedInto": {"ticket"},
-    "TicketMergedFrom": {"ticket"},
-    "TicketRated": {"score"},
-    "SlaBreached": {"target", "due_at"},
+    "FileAttached": {"media_type"},
 }
-"""What stays readable: what an organisation has done, and its own people's names."""
+"""The texts that stay readable: what an organisation has done, and its own people's names."""
+
+
+def text_in(hint):
+    """Whether a field of this type may hold text that was written by somebody."""
+    return hint is str or any(text_in(part) for part in get_args(hint))
 
 
 def keys_of(*names):
@@ -95,9 +91,12 @@ def by_id(keys):
     return {key.person: key for key in keys.values()}
 
 
-def test_every_field_of_every_event_is_personal_or_said_not_to_be():
+def test_every_text_of_every_event_is_personal_or_said_not_to_be():
     for name, cls in EVENT_TYPES.items():
-        fields = get_type_hints(cls).keys() - get_type_hints(TicketEvent).keys()
+        hints = get_type_hints(cls)
+        fields = {
+            name for name in hints.keys() - get_type_hints(TicketEvent) if text_in(hints[name])
+        }
         personal = tickets.CODEC.personal_fields[name].keys()
         assert fields - personal == NOT_PERSONAL.get(name, set()), name
 
