@@ -294,8 +294,6 @@ def _after(read: Document | None, event: Document) -> Document:
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
         new["resume_at"] = _time(resume_at) if resume_at else None
-    elif kind == "WaitExtended":
-        new["resume_at"] = _time(data["resume_at"]) if data["resume_at"] else None
     elif kind == "TagsAdded":
         new["tags"] = sorted(set(new["tags"]) | set(data["tags"]))
     elif kind == "TagsRemoved":

@@ -78,33 +78,6 @@ class UpdateStatus(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class WaitExtended(TicketEvent):
-    """The ticket is opened again later than was said, or no longer by itself."""
-
-    resume_at: datetime | None
-
-    def change(self, ticket: Ticket) -> None:
-        ticket.resume_at = self.resume_at
-
-
-class ExtendWait(Command):
-    """Say anew until when a waiting ticket waits."""
-
-    resume_at: Moment | None
-
-    def decide(self, ticket: Ticket, context: Context) -> Decision:
-        if ticket.waiting_reason is None:
-            return NOTHING
-        if self.resume_at is not None and self.resume_at <= context.now:
-            raise Unacceptable("resume_at_past", "resume_at must lie in the future")
-        return (
-            NOTHING
-            if self.resume_at == ticket.resume_at
-            else Decision((WaitExtended(self.resume_at),))
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class TicketResolved(TicketEvent):
     resolution: Words
 

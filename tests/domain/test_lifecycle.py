@@ -1,6 +1,5 @@
 """What every command does in every state, written out."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,6 @@ from domain.tickets.details import (
 )
 from domain.tickets.lifecycle import (
     CloseTicket,
-    ExtendWait,
     RateTicket,
     ReopenTicket,
     ResolveTicket,
@@ -82,11 +80,6 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
         ["on_hold", "on_hold", "on_hold", "StatusUpdated", "transition_refused", "ticket_closed"],
     ),
     (ALICE, UpdateStatus(status="pending"), [*["needs_reason"] * 5, "ticket_closed"]),
-    (
-        ALICE,
-        ExtendWait(resume_at=datetime(2027, 1, 1, tzinfo=UTC)),
-        ["-", "-", "WaitExtended", "WaitExtended", "-", "ticket_closed"],
-    ),
     (ALICE, UpdateStatus(status="new"), [*["cannot_return_to_new"] * 5, "ticket_closed"]),
     (ALICE, UpdateStatus(status="resolved"), [*["cannot_resolve_by_status"] * 5, "ticket_closed"]),
     (ALICE, UpdateStatus(status="closed"), [*["cannot_close_by_status"] * 5, "ticket_closed"]),
