@@ -58,7 +58,7 @@ class Manifest:
 
 
 def manifest_path(path: Path) -> Path:
-    """Give the place of a file's manifest."""
+    """Return the place of a file's manifest."""
     return path.with_name(f"{path.name}.manifest.json")
 
 
@@ -87,7 +87,7 @@ class Summing:
 
 
 async def lines(store: EventStore, summing: Summing) -> AsyncIterator[bytes]:
-    """Give the log's lines in order, and sum them up.
+    """Return the log's lines in order, and sum them up.
 
     Raises UnreadableArchive or HistoryError for a document that is no event: an export that left it
     out would hide it.
@@ -103,7 +103,7 @@ async def lines(store: EventStore, summing: Summing) -> AsyncIterator[bytes]:
 
 
 def to_line(document: EventDocument) -> bytes:
-    """Give the line of a stored event."""
+    """Return the line of a stored event."""
     content = {**canonical_form(document), "hash": document["hash"].hex()}
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 

@@ -73,7 +73,7 @@ class Envelope(NamedTuple):
 
     @property
     def readable(self) -> EventData:
-        """Give the event. Raises HistoryError if some of it is still sealed."""
+        """Return the event. Raises HistoryError if some of it is still sealed."""
         if self.sealed:
             whose = " or ".join(sorted({str(field["person"]) for field in self.sealed}))
             raise HistoryError(
@@ -133,7 +133,7 @@ def utc_now() -> datetime:
 
 
 def whole_milliseconds(time: datetime) -> datetime:
-    """Give `time` in UTC, cut to the milliseconds that a BSON date holds."""
+    """Return `time` in UTC, cut to the milliseconds that a BSON date holds."""
     utc = time.astimezone(UTC)
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
@@ -185,7 +185,7 @@ def content_hash(document: EventDocument) -> bytes:
 
 
 def canonical_form(document: EventDocument) -> JsonObject:
-    """Give the content that is hashed, as JSON values."""
+    """Return the content that is hashed, as JSON values."""
     previous = document["previous"]
     sealed = {"sealed": document["sealed"]} if "sealed" in document else {}
     return {
@@ -225,7 +225,7 @@ def chain_is_whole(
 
 
 def to_document(envelope: Envelope) -> EventDocument:
-    """Give the stored form."""
+    """Return the stored form."""
     metadata = envelope.metadata
     document: EventDocument = {
         "_id": envelope.id,
@@ -303,11 +303,11 @@ def fingerprint(content: Mapping[str, object]) -> str:
 
 
 def milliseconds(time: datetime) -> int:
-    """Give a UTC time as whole milliseconds since 1970."""
+    """Return a UTC time as whole milliseconds since 1970."""
     delta = time - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
 
 
 def time_of(milliseconds_since_1970: int) -> datetime:
-    """Give the UTC time of whole milliseconds since 1970."""
+    """Return the UTC time of whole milliseconds since 1970."""
     return _EPOCH + timedelta(milliseconds=milliseconds_since_1970)

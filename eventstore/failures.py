@@ -192,7 +192,7 @@ def _refusal(failure: Mapping[str, object]) -> str:
 
 
 def translated(error: PyMongoError) -> StoreError:
-    """Give the store's own error for a driver's."""
+    """Return the store's own error for a driver's."""
     if isinstance(error, BulkWriteError):
         failures = error.details.get("writeErrors", [])
         return write_failure(failures[0]) if failures else StoreUnavailable()
@@ -207,7 +207,7 @@ def translated(error: PyMongoError) -> StoreError:
 
 
 def write_failure(failure: Mapping[str, object]) -> StoreError:
-    """Give the store's own error for one entry of a bulk write's `writeErrors`."""
+    """Return the store's own error for one entry of a bulk write's `writeErrors`."""
     if failure["code"] == _DUPLICATE_KEY:
         return VersionConflict()
     if failure["code"] in _TRANSIENT_CODES:

@@ -206,7 +206,7 @@ class LogIdentity:
         ]
 
     async def replace(self, why: str, restoring: str | None = None) -> UUID:
-        """Give the log a new identity: all processes that run stop writing to it.
+        """Return the log a new identity: all processes that run stop writing to it.
 
         Raises StoreError.
         """

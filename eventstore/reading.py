@@ -35,7 +35,7 @@ async def read_events(
     upto: int | None = None,
     longest_seconds: float = LONGEST_SECONDS,
 ) -> AsyncGenerator[Read, None]:
-    """Give a ticket's events in order: those behind version `after`, up to `upto` if given.
+    """Return a ticket's events in order: those behind version `after`, up to `upto` if given.
 
     Raises StoreUnavailable, KeyUnusable, NoMasterKey; OutOfTime after `longest_seconds`, counting
     what is done with the events.

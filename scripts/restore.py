@@ -44,7 +44,7 @@ from eventstore.transparency.checkpoints import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
 from projections.erasure.progress import Erasures
 from projections.projector import checkpoints
-from projections.projector.batch import make
+from projections.projector.batch import fold_ticket
 from projections.replay.generations import COLLECTION as GENERATIONS
 from projections.replay.generations import Generations
 from projections.views import tickets
@@ -512,7 +512,7 @@ async def check_all(db: Database) -> Checked:
         async for stored in _ranges(store):
             opened = await store.open(stored)
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
-                made = make((), ticket_id, None, list(stream), codec)
+                made = fold_ticket((), ticket_id, None, list(stream), codec)
                 count += 1
                 if made.stuck is not None:
                     found.unreadable[ticket_id] = made.stuck.error

@@ -19,7 +19,7 @@ from eventstore.event_document import (
     utc_now,
 )
 from eventstore.log import EventStore
-from projections.projector.batch import BatchWriter, Holding
+from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.daemon import project
 from projections.projector.health import Health
@@ -134,7 +134,7 @@ async def running(*projectors):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def holding_all(database, me="test") -> Holding:
+async def owning_all(database, me="test") -> OwnedPartitions:
     """Take all partitions, from whoever has them."""
     partitions = Checkpoints(database)
     await partitions.beat(me)
@@ -142,7 +142,7 @@ async def holding_all(database, me="test") -> Holding:
     await partitions.take(me, state, state.partitions)
     mine = (await partitions.read()).of(me)
     assert len(mine) == 64
-    return Holding(me, {p.number: p.epoch for p in mine}, await SavedViews(database).all())
+    return OwnedPartitions(me, {p.number: p.epoch for p in mine}, await SavedViews(database).all())
 
 
 def writer(database, store) -> BatchWriter:

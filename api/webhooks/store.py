@@ -401,7 +401,7 @@ class Deliveries:
         return done.modified_count
 
     async def due(self, webhook: UUID, now: datetime, limit: int) -> list[UUID]:
-        """Give tickets of which something is to be sent by now; the longest waiting first."""
+        """Return tickets of which something is to be sent by now; the longest waiting first."""
         wanted: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$lte": now}}
         found = self._deliveries.find(wanted, {"ticket_id": 1}).sort("next_at", 1).limit(limit)
         documents = await (await self._along(found, _DUE)).to_list()
@@ -551,7 +551,7 @@ class Dispatch:
         await self._change({"$set": change, "$currentDate": {"seen_at": True}})
 
     async def leave(self) -> None:
-        """Give the lease back, if one still has it."""
+        """Return the lease back, if one still has it."""
         await self._documents.update_one(
             {"_id": "dispatch", "epoch": self.epoch}, {"$set": {"owner": None}}
         )

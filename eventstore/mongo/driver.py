@@ -142,11 +142,12 @@ class Database:
         return _all_of(collection, condition, wanted)
 
     def renaming(self, names: Mapping[str, str]) -> "Database":
-        """Give the same database with other collections behind some names."""
+        """Return the same database with other collections behind some names."""
         return replace(self, _names=names)
 
     async def collections(self) -> dict[str, str | None]:
-        """Give the names of what is really there; with each database view's, what it is a view of.
+        """Return the names of what is really there; with each database view's, what it is a view
+        of.
 
         None for a collection.
         """
@@ -225,14 +226,14 @@ class Database:
         return done.inserted_count + done.matched_count + done.upserted_count + done.deleted_count
 
     def keeping_session(self) -> "Database":
-        """Give the same database for one whose transactions come one after the other.
+        """Return the same database for one whose transactions come one after the other.
 
         They are all of one session, whose id others can use to end what it has left open.
         """
         return replace(self, _kept=_Kept())
 
     async def session_id(self) -> bytes | None:
-        """Give the id of the session that is kept; None if none is."""
+        """Return the id of the session that is kept; None if none is."""
         if self._kept is None:
             return None
         return bytes(cast("bytes", (await self._session(self._kept)).session_id["id"]))
@@ -325,7 +326,7 @@ def _all_of(
 
 
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
-    """Give what has gone wrong as a single write would have raised it, without what was written."""
+    """Return what went wrong as a single write would have raised it, without what was written."""
     if not error.details["writeErrors"]:
         return error.error if isinstance(error.error, Exception) else error
     first: Mapping[str, object] = error.details["writeErrors"][0]
@@ -339,7 +340,7 @@ def _of_one_write(error: ClientBulkWriteException) -> Exception:
 
 
 def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:
-    """Give a database for `url`; nothing is sent yet.
+    """Return a database for `url`; nothing is sent yet.
 
     The keys of persons are in another (`keys_of`). `masters`: what wraps them;
     what the environment gives unless given here.

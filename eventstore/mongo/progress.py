@@ -45,7 +45,7 @@ class Progress:
             self._since = None
 
     def unanswered_seconds(self) -> float:
-        """Give for how long it has had no answer; 0 if it asks for none."""
+        """Return for how long it has had no answer; 0 if it asks for none."""
         now = time.monotonic()
         if self._failed_at is not None and now - self._failed_at > FORGOTTEN_SECONDS:
             self._since = self._failed_at = None
@@ -59,7 +59,7 @@ class Progresses:
         self._all: WeakSet[Progress] = WeakSet()
 
     def of(self, what: str) -> Progress:
-        """Give a new one, for as long as who asked for it keeps it."""
+        """Return a new one, for as long as who asked for it keeps it."""
         made = Progress(what)
         self._all.add(made)
         return made

@@ -37,7 +37,7 @@ class Together(Generic[K, V]):
         self._asked: set[asyncio.Task[None]] = set()
 
     async def get(self, key: K) -> V | None:
-        """Give a value, or None if there is none.
+        """Return a value, or None if there is none.
 
         Raises what `ask` raises, and StoreUnavailable if it takes too long.
         """
@@ -96,7 +96,7 @@ class Shared(Generic[K, V]):
         self._asked: WeakValueDictionary[K, Together[None, tuple[V]]] = WeakValueDictionary()
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
-        """Give what `ask` gives, or that of whoever asks the same; `key` says what is the same.
+        """Return what `ask` gives, or that of whoever asks the same; `key` says what is the same.
 
         Raises as `Together.get` does.
         """

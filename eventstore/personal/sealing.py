@@ -78,7 +78,7 @@ class MissingKey:
 def sealed(
     document: EventDocument, personal: Sequence[Personal], keys: Mapping[str, PersonKey]
 ) -> EventDocument:
-    """Give a document with its personal fields sealed; `keys` by the persons' names."""
+    """Return a document with its personal fields sealed; `keys` by the persons' names."""
     fields: list[SealedField] = []
     values: list[tuple[str, object]] = []
     event = _event(document)
@@ -93,7 +93,7 @@ def sealed(
 
 
 def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
-    """Give what of an event is to be sealed: its own, and what tells of it."""
+    """Return what of an event is to be sealed: its own, and what tells of it."""
     found = event.personal
     actor = metadata.actor
     if actor.role == "requester":
@@ -102,7 +102,7 @@ def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
 
 
 def persons(document: Mapping[str, object]) -> Iterator[UUID]:
-    """Give whose fields are sealed in a stored document."""
+    """Return whose fields are sealed in a stored document."""
     fields = document.get("sealed")
     for field in fields if isinstance(fields, list) else ():
         if isinstance(field, dict) and isinstance(person := field.get("person"), UUID):
@@ -110,7 +110,7 @@ def persons(document: Mapping[str, object]) -> Iterator[UUID]:
 
 
 def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
-    """Give a stored document as it was before it was sealed, and as it is if nothing was.
+    """Return a stored document as it was before it was sealed, and as it is if nothing was.
 
     So it is also if a key is missing, or what is sealed was tampered with: then whoever takes it
     for an event is told (`Envelope.readable`).
@@ -144,7 +144,7 @@ def _at(value: object, steps: Sequence[str]) -> object:
 
 
 def _with(document: EventDocument, values: Iterable[tuple[str, object]]) -> JsonObject:
-    """Give a copy of a document with other values in some places of it, which it has."""
+    """Return a copy of a document with other values in some places of it, which it has."""
     shown = cast("JsonObject", {**document})
     copied: dict[str, JsonObject | list[object]] = {"": shown}
     for path, value in values:
@@ -159,7 +159,7 @@ def _with(document: EventDocument, values: Iterable[tuple[str, object]]) -> Json
 
 
 def _copy_in(copied: dict[str, JsonObject | list[object]], path: str) -> JsonObject | list[object]:
-    """Give the copy of what is at a path, made if this is the first value in it."""
+    """Return the copy of what is at a path, made if this is the first value in it."""
     if path not in copied:
         above, _, step = path.rpartition("/")
         outside = _copy_in(copied, above)

@@ -187,7 +187,7 @@ class Vault:
     # --- keys -----------------------------------------------------------------------------------
 
     async def of_names(self, names: Collection[str]) -> dict[str, PersonKey]:
-        """Give the keys of some persons, made where they are new.
+        """Return the keys of some persons, made where they are new.
 
         Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
         """
@@ -196,7 +196,7 @@ class Vault:
         return await self._known_or(self._by_name, set(names), self._find_or_make)
 
     async def of_ids(self, ids: Iterable[UUID]) -> dict[UUID, Key]:
-        """Give the keys of some persons by their ids; those that are missing are left out.
+        """Return the keys of some persons by their ids; those that are missing are left out.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
@@ -208,7 +208,7 @@ class Vault:
         wanted: Collection[T],
         fetch: Callable[[Collection[T]], Awaitable[dict[T, K]]],
     ) -> dict[T, K]:
-        """Give what is in memory, and the rest by `fetch`; all of it as of one moment."""
+        """Return what is in memory, and the rest by `fetch`; all of it as of one moment."""
         while wanted:
             await self._look_if_stale()
             times = self._forgotten
@@ -234,8 +234,8 @@ class Vault:
             raise PersonGone
 
     async def _gone(self, digests: Iterable[bytes]) -> set[bytes]:
-        """Give by what of some names those are known who have been erased, says the log or say the
-        keys.
+        """Return by what of some names those are known who have been erased, says the log or say
+        the keys.
         """
         wanted = list(digests)
         fences: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
@@ -335,7 +335,7 @@ class Vault:
     # --- persons --------------------------------------------------------------------------------
 
     async def known_by(self, name: str) -> bytes:
-        """Give what a name is known by. Raises KeyUnusable, NoMasterKey, StoreUnavailable."""
+        """Return what a name is known by. Raises KeyUnusable, NoMasterKey, StoreUnavailable."""
         return hmac.digest(await self._lookup_secret(), name.encode(), hashlib.sha256)
 
     async def _lookup_secret(self) -> bytes:
@@ -430,22 +430,22 @@ class Vault:
         self._forget_everything()
 
     async def erased(self) -> dict[bytes, UUID]:
-        """Give those whom the keys remember as erased: by what their names were known by."""
+        """Return those whom the keys remember as erased: by what their names were known by."""
         long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
         with translating():
             found = self._scan(PERSONS, {"erased_at": {"$gte": long_ago}})
             return {_known_by(document): _id(document) async for document in found}
 
     async def still_there(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Give those of some names, by what they are known by, whose key is there: as after an old
-        backup was restored.
+        """Return those of some names, by what they are known by, whose key is there: as after an
+        old backup was restored.
         """
         with translating():
             wanted: JsonObject = {"known_by": {"$in": list(digests)}, "key": {"$ne": None}}
             return [_known_by(d) async for d in self._persons.find(wanted, {"known_by": 1})]
 
     async def known_as(self, id_: UUID) -> bytes:
-        """Give what the name of somebody is known by. Raises UnknownPerson."""
+        """Return what the name of somebody is known by. Raises UnknownPerson."""
         return _known_by(await self._one({"_id": id_}))
 
     # --- master keys ----------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class Statement:
     restored: Restored | None = None
 
     def signed_bytes(self) -> bytes:
-        """Give the bytes that are signed and hashed: JSON, sorted keys, no white space."""
+        """Return the bytes that are signed and hashed: JSON, sorted keys, no white space."""
         content: JsonObject = {
             "events": self.events,
             "format": 1,
@@ -143,7 +143,7 @@ class Statement:
         return Known(self.number, self.digest())
 
     def digest(self) -> str:
-        """Give what the next statement holds as its `previous`."""
+        """Return what the next statement holds as its `previous`."""
         return hashlib.sha256(self.signed_bytes()).hexdigest()
 
 
@@ -200,7 +200,9 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def leaf(ticket_id: UUID, version: int, hash_: bytes) -> bytes:
-    """Give a head as a leaf of the tree: 16 bytes of id, 8 of version (big-endian), 32 of hash."""
+    """Return a head as a leaf of the tree: 16 bytes of id, 8 of version (big-endian), 32 of
+    hash.
+    """
     return ticket_id.bytes + version.to_bytes(8, "big") + hash_
 
 
@@ -461,7 +463,7 @@ class LogCheckpoints:
         return LogCheckpoint(statement, signature, heads)
 
     async def latest(self) -> LogCheckpoint | None:
-        """Give the last checkpoint that was taken."""
+        """Return the last checkpoint that was taken."""
         document = await self._checkpoints.find_one({}, sort=[("_id", -1)])
         if document is None:
             return None
@@ -469,7 +471,7 @@ class LogCheckpoints:
         return LogCheckpoint(statement_of(document), signature, await self.heads())
 
     async def heads(self) -> Heads:
-        """Give the heads that the checkpoints so far stand for."""
+        """Return the heads that the checkpoints so far stand for."""
         heads: Heads = {}
         async for checkpoint in self._database.scan(COLLECTION).sort("_id", 1):
             if checkpoint.get("restored") is not None:

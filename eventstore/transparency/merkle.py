@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 def root(leaves: Iterable[bytes]) -> bytes:
-    """Give the root over the leaves; of no leaves, the hash of nothing."""
+    """Return the root over the leaves; of no leaves, the hash of nothing."""
     # The subtrees on the left that are complete, largest first: (size, hash).
     complete: list[tuple[int, bytes]] = []
     for leaf in leaves:

@@ -77,7 +77,7 @@ class TooLarge(CasebookError):
 
 
 @dataclass(slots=True)
-class Holding:
+class OwnedPartitions:
     """What one process holds: its partitions' epochs, and what it must know of their tickets.
 
     `uncounted`: ids of saved views that cannot be read; what it writes is in the count of none.
@@ -119,7 +119,7 @@ class Change(NamedTuple):
     last: Envelope | None
 
 
-class Stuck(NamedTuple):
+class FoldFailure(NamedTuple):
     """A ticket that could not be folded, and the version it stopped at."""
 
     ticket_id: UUID
@@ -127,21 +127,21 @@ class Stuck(NamedTuple):
     error: str
 
 
-class Made(NamedTuple):
+class FoldResult(NamedTuple):
     """What events of one ticket come to: both, if only the later ones could not be taken."""
 
     change: Change | None
-    stuck: Stuck | None
+    stuck: FoldFailure | None
 
 
-def make(
+def fold_ticket(
     views: Sequence[SavedView],
     ticket_id: UUID,
     before: _Stored | None,
     events: Sequence[EventDocument],
     codec: CodecOptions[JsonObject],
     also_in: Collection[str] = (),
-) -> Made:
+) -> FoldResult:
     """Fold events into a ticket's view as far as they can be, ready to be written.
 
     `also_in`: ids of saved views that count it beside those of `views` that it matches.
@@ -176,8 +176,8 @@ class _Folding:
         views: Sequence[SavedView],
         codec: CodecOptions[JsonObject],
         also_in: Collection[str] = (),
-    ) -> Made:
-        """Give what it comes to."""
+    ) -> FoldResult:
+        """Return what it comes to."""
         after, error = self._after, self._error
         change: Change | None = None
         try:
@@ -189,9 +189,11 @@ class _Folding:
         except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
             after, error = None if self._before is None else self._before.read, told(caught)
         if not error:
-            return Made(change, None)
+            return FoldResult(change, None)
         version = 1 if after is None else after.version + 1
-        return Made(change if self._last else None, Stuck(self._ticket_id, version, error))
+        return FoldResult(
+            change if self._last else None, FoldFailure(self._ticket_id, version, error)
+        )
 
 
 def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
@@ -214,7 +216,7 @@ class BatchWriter:
 
     async def write(
         self,
-        holding: Holding,
+        owned: OwnedPartitions,
         batch: Sequence[EventDocument],
         token: ResumeToken | None = None,
     ) -> int:
@@ -225,16 +227,16 @@ class BatchWriter:
         """
         ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
         arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
-        wanted = {t: events for t, events in arrived.items() if t not in holding.parked}
+        wanted = {t: events for t, events in arrived.items() if t not in owned.parked}
         touched = {partition_of(ticket_id) for ticket_id in arrived}
 
-        async def work(session: Session) -> tuple[int, list[Stuck]]:
+        async def work(session: Session) -> tuple[int, list[FoldFailure]]:
             new = await self._opened(wanted)
-            made = await self._fold(holding, new, await self._read(new, session))
+            made = await self._fold(owned, new, await self._read(new, session))
             changes = [m.change for m in made if m.change is not None]
             stuck = [m.stuck for m in made if m.stuck is not None]
             applied = _applied(changes, touched)
-            await self._store_all(holding, changes, applied, session, token)
+            await self._store_all(owned, changes, applied, session, token)
             for one in stuck:
                 await self._parked.park(*one, session)
             return sum(events for events, _ in applied.values()), stuck
@@ -247,10 +249,10 @@ class BatchWriter:
         _FOLDED.inc(events)
         for one in stuck:
             _log.error("ticket %s is parked at version %d: %s", *one)
-        holding.parked.update(one.ticket_id for one in stuck)
+        owned.parked.update(one.ticket_id for one in stuck)
         return events
 
-    async def refold(self, holding: Holding, ticket_id: UUID) -> str | None:
+    async def refold(self, owned: OwnedPartitions, ticket_id: UUID) -> str | None:
         """Fold one ticket again from its first event, whatever its document holds.
 
         Give None, or why it could not be done: then the document stays as it is, and the ticket is
@@ -258,7 +260,7 @@ class BatchWriter:
         """
         # Before the transaction: what is read and folded for long must not hold it open.
         events = await self._read_log(ticket_id)
-        made = await self._make(holding.views, ticket_id, None, events)
+        made = await self._fold_ticket(owned.views, ticket_id, None, events)
 
         async def work(session: Session) -> str | None:
             nonlocal made
@@ -266,7 +268,7 @@ class BatchWriter:
             if stored is not None:
                 if stored.version > len(events):
                     events.extend(await self._read_log(ticket_id, after=len(events)))
-                    made = await self._make(holding.views, ticket_id, None, events)
+                    made = await self._fold_ticket(owned.views, ticket_id, None, events)
                 if stored.version > len(events):
                     _log.error(
                         "ticket %s was shown at version %d, and the log has %d events of it",
@@ -274,7 +276,7 @@ class BatchWriter:
                         stored.version,
                         len(events),
                     )
-                stored = await self._undamaged(holding.views, stored, events)
+                stored = await self._undamaged(owned.views, stored, events)
             change, stuck = made
             if change is not None:
                 change = change._replace(before=stored)
@@ -282,7 +284,7 @@ class BatchWriter:
                 change = Change(ticket_id, stored, None, None, None)  # the log has no such ticket
             changes = [change] if change is not None and stuck is None else []
             applied = _applied(changes, {partition_of(ticket_id)})
-            await self._store_all(holding, changes, applied, session)
+            await self._store_all(owned, changes, applied, session)
             if stuck is None:
                 await self._parked.free(ticket_id, session)
                 return None
@@ -292,9 +294,9 @@ class BatchWriter:
 
         error = await self._in_transaction(work)
         if error is None:
-            holding.parked.discard(ticket_id)
+            owned.parked.discard(ticket_id)
         else:
-            holding.parked.add(ticket_id)
+            owned.parked.add(ticket_id)
         return error
 
     async def renew(
@@ -323,7 +325,7 @@ class BatchWriter:
             # Whoever counts tickets for a new view counts this one: it can only have left others.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
             also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
-            change, stuck = await self._make(counted, ticket_id, None, events, also_in)
+            change, stuck = await self._fold_ticket(counted, ticket_id, None, events, also_in)
             if change is None or stuck is not None or len(events) != stored.version:
                 return False
             changes = [change._replace(before=stored)]
@@ -336,17 +338,17 @@ class BatchWriter:
     async def _undamaged(
         self, views: Sequence[SavedView], stored: _Stored, events: Sequence[EventDocument]
     ) -> _Stored:
-        """Give what a document must have added, where it does not say so itself any more."""
+        """Return what a document must have added, where it does not say so itself any more."""
         if stored.damaged is None:
             return stored
         ticket_id = events[0]["ticket_id"]
-        made = await self._make(views, ticket_id, None, events[: stored.version])
+        made = await self._fold_ticket(views, ticket_id, None, events[: stored.version])
         if made.change is None or made.change.after is None:
             return stored
         ought = sums.contributed(made.change.after)
         return stored._replace(added={**stored.added, stored.damaged: ought[stored.damaged]})
 
-    async def recount(self, holding: Holding, ids: Collection[UUID]) -> None:
+    async def recount(self, owned: OwnedPartitions, ids: Collection[UUID]) -> None:
         """Find anew which saved views count some tickets. Raises as `write` does."""
 
         async def work(session: Session) -> None:
@@ -354,12 +356,12 @@ class BatchWriter:
             for ticket_id, stored in (await self._read(ids, session)).items():
                 if stored.read is None:
                     continue  # it will be folded again, and counted then
-                change, _ = await self._make(holding.views, ticket_id, stored, ())
+                change, _ = await self._fold_ticket(owned.views, ticket_id, stored, ())
                 after = None if change is None else change.after
                 if change and after and after.in_views != stored.read.in_views:
                     changes.append(change)
             applied = _applied(changes, {partition_of(ticket_id) for ticket_id in ids})
-            await self._store_all(holding, changes, applied, session)
+            await self._store_all(owned, changes, applied, session)
 
         await self._in_transaction(work)
 
@@ -376,17 +378,17 @@ class BatchWriter:
     async def _opened(
         self, arrived: Mapping[UUID, Sequence[EventDocument]]
     ) -> dict[UUID, list[EventDocument]]:
-        """Give events opened, by ticket. Each time anew: somebody may be erased meanwhile."""
+        """Return events opened, by ticket. Each time anew: somebody may be erased meanwhile."""
         events = await self._store.open([e for stream in arrived.values() for e in stream])
         return {t: list(stream) for t, stream in groupby(events, key=lambda e: e["ticket_id"])}
 
     async def _fold(
         self,
-        holding: Holding,
+        owned: OwnedPartitions,
         arrived: Mapping[UUID, Sequence[EventDocument]],
         stored: Mapping[UUID, _Stored],
-    ) -> list[Made]:
-        made: list[Made] = []
+    ) -> list[FoldResult]:
+        made: list[FoldResult] = []
         for n, (ticket_id, events) in enumerate(arrived.items(), start=1):
             before = stored.get(ticket_id)
             have = 0 if before is None else before.version
@@ -394,11 +396,11 @@ class BatchWriter:
             if not new:
                 continue
             if before is not None and before.damage is not None:
-                made.append(Made(None, Stuck(ticket_id, have + 1, before.damage)))
+                made.append(FoldResult(None, FoldFailure(ticket_id, have + 1, before.damage)))
                 continue
             if not _is_next(have, new):
                 new = await self._read_log(ticket_id, after=have)
-            made.append(await self._make(holding.views, ticket_id, before, new))
+            made.append(await self._fold_ticket(owned.views, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return made
@@ -412,15 +414,15 @@ class BatchWriter:
         async with aclosing(read) as events:
             return [stored if sealed else event async for stored, event in events]
 
-    async def _make(
+    async def _fold_ticket(
         self,
         views: Sequence[SavedView],
         ticket_id: UUID,
         before: _Stored | None,
         events: Sequence[EventDocument],
         also_in: Collection[str] = (),
-    ) -> Made:
-        """Do as `make`, and let others have their turn."""
+    ) -> FoldResult:
+        """Do as `fold_ticket`, and let others have their turn."""
         folding = _Folding(ticket_id, before)
         for start in range(0, len(events), _FOLDS_AT_A_TIME):
             if start:
@@ -430,17 +432,17 @@ class BatchWriter:
 
     async def _store_all(
         self,
-        holding: Holding,
+        owned: OwnedPartitions,
         changes: Sequence[Change],
         applied: Mapping[int, Applied],
         session: Session,
         token: ResumeToken | None = None,
     ) -> None:
         """Write checkpoints, documents and sums at once. Raises Fenced."""
-        writes = self._checkpoints.moves(holding.me, holding.epochs, applied, token=token)
-        known = {*(view.id for view in holding.views), *holding.uncounted}
-        writes += self._writes(known, holding.shard, changes)
-        await self._write(writes, session, {number: holding.epochs[number] for number in applied})
+        writes = self._checkpoints.moves(owned.me, owned.epochs, applied, token=token)
+        known = {*(view.id for view in owned.views), *owned.uncounted}
+        writes += self._writes(known, owned.shard, changes)
+        await self._write(writes, session, {number: owned.epochs[number] for number in applied})
 
     async def _write(
         self, writes: Sequence[Write], session: Session, epochs: Mapping[int, int]
@@ -451,7 +453,9 @@ class BatchWriter:
             raise AssertionError("a document has changed within a transaction")
 
     def _writes(self, views: Collection[str], shard: int, changes: Sequence[Change]) -> list[Write]:
-        """Give what is to be written of documents and sums. `views`: ids of all that are there."""
+        """Return what is to be written of documents and sums. `views`: ids of all that are
+        there.
+        """
         added: dict[str, Counter[str]] = {view.field: Counter() for view in self._sums}
         for _, before, after, *_ in changes:
             if after is not None:
@@ -496,7 +500,7 @@ def _stored(document: Mapping[str, object]) -> _Stored:
 
 
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
-    """Give what changes do to the checkpoints of partitions."""
+    """Return what changes do to the checkpoints of partitions."""
     applied = {number: Applied(0, None) for number in partitions}
     for ticket_id, before, after, _, last in changes:
         number = partition_of(ticket_id)
@@ -509,7 +513,7 @@ def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, 
 
 
 def later(one: Recorded | None, other: Recorded | Envelope | None) -> Recorded | None:
-    """Give which of two events was recorded later."""
+    """Return which of two events was recorded later."""
     if other is None or (one is not None and one.recorded_at > other.recorded_at):
         return one
     return Recorded(other.ticket_id, other.version, other.recorded_at)

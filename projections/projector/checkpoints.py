@@ -78,7 +78,7 @@ class Checkpoints:
                 await self._partitions.insert_many(missing, ordered=False)
 
     async def read(self, me: str | None = None) -> State:
-        """Give all partitions and members, and the time from before they were read.
+        """Return all partitions and members, and the time from before they were read.
 
         A partition whose document cannot be read is one that nobody has, and nobody can take; a
         member, one that is not there.
@@ -197,7 +197,7 @@ class Checkpoints:
         return taken.modified_count > 0
 
     async def leave(self, me: str) -> None:
-        """Give back all that one still has, and go: others need not wait."""
+        """Return back all that one still has, and go: others need not wait."""
         state = await self.read()
         as_of = state.members[me].as_of if me in state.members else None
         releasing = [
@@ -211,7 +211,7 @@ class Checkpoints:
             await self._partitions.bulk_write(releasing, ordered=False)
         await self._members.delete_one({"_id": me})
 
-    async def bury(self, state: State) -> None:
+    async def remove_expired(self, state: State) -> None:
         """Remove members that are long gone and own nothing."""
         gone = [
             member.id
@@ -230,7 +230,7 @@ class Checkpoints:
         *,
         token: ResumeToken | None = None,
     ) -> list[Write]:
-        """Give the writes that move the checkpoints of some partitions on.
+        """Return the writes that move the checkpoints of some partitions on.
 
         Each is on condition of its epoch: where one finds no document, `require_held` says why.
         """
@@ -335,7 +335,7 @@ def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> 
 
 
 def told(event: Recorded) -> JsonObject:
-    """Give an event as a checkpoint tells it."""
+    """Return an event as a checkpoint tells it."""
     return {
         "ticket_id": event.ticket_id,
         "version": event.version,

@@ -73,23 +73,23 @@ class Report:
 
     @property
     def folded_events(self) -> int:
-        """Give how many events the views contain."""
+        """Return how many events the views contain."""
         return sum(partition.applied for partition in self.state.partitions)
 
     @property
     def missing_events(self) -> int:
-        """Give how many events are not folded yet that could be."""
+        """Return how many events are not folded yet that could be."""
         return self.log_events - self.folded_events - self.waiting.total()
 
 
 def as_of(state: State) -> datetime | None:
-    """Give the time before which everything is in the views; None if that is not known."""
+    """Return the time before which everything is in the views; None if that is not known."""
     times = [state.as_of(partition) for partition in state.partitions]
     return None if None in times else min(cast("list[datetime]", times))
 
 
 def age_seconds(state: State) -> float | None:
-    """Give how old the views are at most; None if that is not known."""
+    """Return how old the views are at most; None if that is not known."""
     shown = as_of(state)
     return None if shown is None else max(0.0, (state.now - shown).total_seconds())
 
@@ -109,7 +109,7 @@ def condition(state: State, partition: Partition) -> Condition:
 
 
 def worst(conditions: Iterable[Condition]) -> Condition:
-    """Give the worst of some conditions."""
+    """Return the worst of some conditions."""
     found = set(conditions)
     return "stuck" if "stuck" in found else "slow" if "slow" in found else "current"
 

@@ -60,13 +60,13 @@ class ParkedTickets:
         return Counter(ticket_id for ticket_id, version in found if version >= stopped[ticket_id])
 
     async def all(self) -> list[Parked]:
-        """Give all of them, the longest parked first."""
+        """Return all of them, the longest parked first."""
         found = await self._parked.find().to_list()
         parked = self._reader.all(found)
         return sorted(parked, key=lambda p: (p.tried_at is None, p.tried_at, p.ticket_id))
 
     async def of(self, partitions: Iterable[int]) -> list[Parked]:
-        """Give those of some partitions."""
+        """Return those of some partitions."""
         found = self._parked.find({"partition": {"$in": list(partitions)}})
         return self._reader.each(await found.to_list())
 

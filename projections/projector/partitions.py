@@ -74,19 +74,19 @@ class State:
         return age < timedelta(seconds=self.lease_seconds)
 
     def as_of(self, partition: Partition) -> datetime | None:
-        """Give the time before which everything is shown; None if that is not known."""
+        """Return the time before which everything is shown; None if that is not known."""
         if partition.phase != "live":
             return None
         owner = self.members.get(partition.owner or "")
         return partition.as_of if owner is None else owner.as_of
 
     def of(self, member: str) -> list[Partition]:
-        """Give the partitions of a member."""
+        """Return the partitions of a member."""
         return [partition for partition in self.partitions if partition.owner == member]
 
 
 def plan(state: State, me: str) -> list[Partition]:
-    """Give what `me` is to take for all partitions to be shared evenly.
+    """Return what `me` is to take for all partitions to be shared evenly.
 
     First what nobody has who is alive and stays, then what others have too much of. They find out
     by its epoch, and go on with it until then: nobody waits for it.

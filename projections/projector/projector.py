@@ -46,7 +46,7 @@ from eventstore.subscription import (
     gathering,
 )
 from projections.projector import health
-from projections.projector.batch import BatchWriter, Holding, told
+from projections.projector.batch import BatchWriter, OwnedPartitions, told
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.health import Health
 from projections.projector.parked import Parked, ParkedTickets
@@ -105,7 +105,7 @@ class Projector:
         self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE
         self.id = self._me = member_id()
         self._mine: dict[int, Partition] = {}
-        self._holding = Holding(self._me, {})
+        self._owned = OwnedPartitions(self._me, {})
         self._keeps_lost = keeps_lost
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
@@ -136,7 +136,7 @@ class Projector:
                 except HistoryLost as error:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
                     with suppress(PyMongoError, Fenced):
-                        await self._checkpoints.scan(self._holding.epochs)
+                        await self._checkpoints.scan(self._owned.epochs)
                 except UNANSWERED as error:
                     _log.warning("trying again: %s", describe(error))
                     # It may be that so many are too many for the time that an operation has.
@@ -193,7 +193,7 @@ class Projector:
         state = await self._checkpoints.read(self._me)
         if await self._checkpoints.take(self._me, state, plan(state, self._me)):
             state = await self._checkpoints.read(self._me)
-        await self._checkpoints.bury(state)
+        await self._checkpoints.remove_expired(state)
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
         (views, unreadable), waiting = await asyncio.gather(
             self._views.all_apart(), self._parked.of(self._mine)
@@ -203,7 +203,7 @@ class Projector:
         marked = {n: p.epoch for n, p in self._mine.items() if not uncounted.isdisjoint(p.views)}
         await self._checkpoints.uncount(marked, uncounted)  # before anything is written without
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
-        self._holding = Holding(self._me, epochs, views, self._holding.parked, uncounted)
+        self._owned = OwnedPartitions(self._me, epochs, views, self._owned.parked, uncounted)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
         await self._look_after(waiting, new)
         self._recounting.see(views, self._mine)
@@ -219,10 +219,10 @@ class Projector:
 
     async def _look_after(self, waiting: Iterable[Parked], new: set[int]) -> None:
         """Fold parked tickets again: those that were asked for, and all of new partitions."""
-        self._holding.parked = {p.ticket_id for p in waiting if p.version is not None}
+        self._owned.parked = {p.ticket_id for p in waiting if p.version is not None}
         for ticket in waiting:
             if ticket.repair or partition_of(ticket.ticket_id) in new:
-                error = await self._writer.refold(self._holding, ticket.ticket_id)
+                error = await self._writer.refold(self._owned, ticket.ticket_id)
                 what = "is folded again" if error is None else f"stays parked: {error}"
                 _log.info("ticket %s %s", ticket.ticket_id, what)
 
@@ -240,11 +240,11 @@ class Projector:
                 self._is_quiet = False
                 new = 0
                 if events := batch.events:
-                    new = await self._writer.write(self._holding, events, batch.position.token)
+                    new = await self._writer.write(self._owned, events, batch.position.token)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
                     # It was all there was; now it may not be.
                     batch = batch._replace(drained=batch.drained and buffer.is_empty)
-                await self._recounting.step(self._holding, self._mine)
+                await self._recounting.step(self._owned, self._mine)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
                     if await self._share(batch, progressed=new > 0 or not events):
@@ -338,7 +338,7 @@ class Projector:
 
         The token comes first: what is written during the scan is then found behind it.
         """
-        epochs = {each.number: self._holding.epochs[each.number] for each in partitions}
+        epochs = {each.number: self._owned.epochs[each.number] for each in partitions}
         clock = asyncio.get_running_loop().time
         beaten = clock()
         began = await self._database.server_time()
@@ -350,7 +350,7 @@ class Projector:
                 if event is not None:
                     batch.append(event)
                 if batch and (len(batch) >= self._most_events or position.is_followed):
-                    await self._writer.write(self._holding, batch)
+                    await self._writer.write(self._owned, batch)
                     batch = []
                 if position.is_followed:
                     break
@@ -358,7 +358,7 @@ class Projector:
                     await self._checkpoints.get_on(self._me)
                     beaten = clock()
         await self._checkpoints.follow(epochs, token)
-        if epochs == self._holding.epochs:
+        if epochs == self._owned.epochs:
             await self._checkpoints.set_as_of(self._me, began)
 
     async def _stay_alive(self) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
-from projections.projector.batch import BatchWriter, Holding
+from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.partitions import Partition
 from projections.views import tickets
@@ -62,7 +62,7 @@ class Recounting:
                 return
         self._current = None
 
-    async def step(self, holding: Holding, mine: dict[int, Partition]) -> None:
+    async def step(self, owned: OwnedPartitions, mine: dict[int, Partition]) -> None:
         """Count some more tickets; note in `mine` what is done. Raises as `BatchWriter` does."""
         recount, self._current = self._current, None  # if it fails now, it begins again
         if recount is None:
@@ -73,7 +73,7 @@ class Recounting:
             if len(ids) == TICKETS_AT_ONCE:
                 break
         if ids:
-            await self._writer.recount(holding, ids)
+            await self._writer.recount(owned, ids)
         if len(ids) == TICKETS_AT_ONCE:
             self._current = recount
             return

@@ -198,7 +198,7 @@ class Auditor:
         self._asked = self._asked._replace(waiting=frozenset(t.ticket_id for t in stopped))
 
     def _seen(self, ticket_id: UUID, stream: Sequence[EventDocument]) -> int:
-        """Give the version at which a ticket is part of the sums."""
+        """Return the version at which a ticket is part of the sums."""
         if ticket_id in self._versions:
             return self._versions[ticket_id]
         return sum(1 for _ in takewhile(lambda e: e["recorded_at"] < self._asked.recent, stream))
@@ -223,7 +223,7 @@ class Auditor:
             tell(difference)
 
     async def _wait_for(self, behind: Mapping[UUID, int], tell: Tell) -> None:
-        """Give those that did not show what the log had some time; tell which still do not."""
+        """Return those that did not show what the log had some time; tell which still do not."""
         clock = asyncio.get_running_loop().time
         patient_until = clock() + _BEHIND_SECONDS
         while behind and clock() < patient_until:
@@ -307,7 +307,7 @@ class Auditor:
         raise NeverStill
 
     def _behind(self, appended: Mapping[UUID, int]) -> list[UUID]:
-        """Give the tickets whose documents may have changed since they were looked at."""
+        """Return the tickets whose documents may have changed since they were looked at."""
         return [t for t, version in appended.items() if self._versions.get(t, 0) < version]
 
     def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:

@@ -194,7 +194,7 @@ async def documents_of(views: Database, ids: Iterable[UUID]) -> dict[UUID, Docum
 
 
 def contiguous(events: Iterable[EventDocument]) -> dict[UUID, list[EventDocument]]:
-    """Give the events of each ticket, as far as they follow each other. They come in order."""
+    """Return the events of each ticket, as far as they follow each other. They come in order."""
     streams: dict[UUID, list[EventDocument]] = {}
     for event in events:
         stream = streams.setdefault(event["ticket_id"], [])

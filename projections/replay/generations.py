@@ -105,12 +105,14 @@ class Generation:
     shape: int = SHAPE
 
     def of(self, database: Database) -> Database:
-        """Give the database as it is with these views: theirs are the collections of that name."""
+        """Return the database as it is with these views: theirs are the collections of that
+        name.
+        """
         return database.renaming(self.names)
 
     @property
     def names(self) -> dict[str, str]:
-        """Give the real name of each view's collection."""
+        """Return the real name of each view's collection."""
         return {view: f"{view}_{number}" for view, number in self.numbers.items()}
 
 
@@ -203,11 +205,11 @@ class Generations:
         return dict.fromkeys(askers, await self.active())
 
     async def shown(self) -> Database:
-        """Give the database as it is with the views that are shown now."""
+        """Return the database as it is with the views that are shown now."""
         return (await self.active()).of(self._database)
 
     async def known(self) -> Generation:
-        """Give the generation that was last seen to be shown, a second ago at most."""
+        """Return the generation that was last seen to be shown, a second ago at most."""
         clock = asyncio.get_running_loop().time
         if self._known is None or clock() - self._seen_at > _KNOWN_SECONDS:
             return await self.active()
@@ -337,7 +339,7 @@ class Generations:
         return shown
 
     async def former(self) -> Generation:
-        """Give what was shown before, if it is still there. Raises NoFormer."""
+        """Return what was shown before, if it is still there. Raises NoFormer."""
         document = await self._documents.find_one({"_id": "former"})
         if document is None:
             raise NoFormer
@@ -434,7 +436,7 @@ class Generations:
         return [generation for generation in found if tickets.COLLECTION in generation.numbers]
 
     async def build(self) -> Build | None:
-        """Give the build that is at work, as it last showed itself; None if none is."""
+        """Return the build that is at work, as it last showed itself; None if none is."""
         building = self._documents.find({"_id": "building"})
         return next(iter(self._build.each(await building.to_list())), None)
 
@@ -486,12 +488,12 @@ class Generations:
                 await self._database.drop(name)
 
     async def _named(self, session: Session) -> set[str]:
-        """Give what any document names, all of them read at one moment."""
+        """Return what any document names, all of them read at one moment."""
         documents = await self._documents.find({}, session=session).to_list()
         return {name for d in documents for name in self._reader.one(d).names.values()}
 
     async def give_up_the_dead(self) -> None:
-        """Give up a build that shows no life, and end what its process has left open.
+        """Return up a build that shows no life, and end what its process has left open.
 
         Some servers let no stream go on behind a transaction that is open: until it ended, what is
         shown would be behind.

@@ -47,7 +47,7 @@ from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
 from eventstore.partition import PARTITIONS, partition_of
 from projections.projector import checkpoints, health
-from projections.projector.batch import Stuck, later
+from projections.projector.batch import FoldFailure, later
 from projections.projector.checkpoints import Applied, Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import Partition
@@ -314,7 +314,7 @@ class Rebuild:
         views = job.generation.of(self._database)
         added: dict[str, Counter[str]] = defaultdict(Counter)
         applied: dict[int, Applied] = {}
-        stuck: list[Stuck] = []
+        stuck: list[FoldFailure] = []
         total = await self._store.count()
 
         read = 0
@@ -510,7 +510,7 @@ def _partitions(
     as_of: datetime,
     saved: Iterable[SavedView],
 ) -> Iterator[Partition]:
-    """Give the checkpoints of what was built; `token` was taken before the log was read."""
+    """Return the checkpoints of what was built; `token` was taken before the log was read."""
     ids = frozenset(view.id for view in saved)
     for number in range(PARTITIONS):
         events, last = applied.get(number, Applied(0, None))
@@ -526,7 +526,7 @@ def _partitions(
 
 
 async def _counted(views: Database) -> frozenset[str]:
-    """Give the saved views that are counted everywhere."""
+    """Return the saved views that are counted everywhere."""
     partitions = (await Checkpoints(views).read()).partitions
     saved = {view.id for view in await SavedViews(views).all()}
     return frozenset.intersection(*(p.views for p in partitions)) & saved

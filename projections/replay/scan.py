@@ -18,7 +18,7 @@ from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
-from projections.projector.batch import Stuck, later, make
+from projections.projector.batch import FoldFailure, fold_ticket, later
 from projections.projector.checkpoints import Applied
 from projections.replay.generations import By, Generation
 from projections.replay.workers import patiently
@@ -46,7 +46,7 @@ class Folded(NamedTuple):
     read: int
     added: Mapping[str, Counter[str]]
     applied: Mapping[int, Applied]
-    stuck: Sequence[Stuck]
+    stuck: Sequence[FoldFailure]
     gaps: Sequence[UUID] = ()
 
 
@@ -60,7 +60,7 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
     documents: list[JsonObject] = []
     added: dict[str, Counter[str]] = defaultdict(Counter)
     applied: dict[int, Applied] = {}
-    stuck: list[Stuck] = []
+    stuck: list[FoldFailure] = []
     gaps: list[UUID] = []
     store = EventStore(database)
     stored = await store.open(await store.of_range(part))
@@ -69,7 +69,9 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
         ticket_id = events[0]["ticket_id"]
         if events[-1]["version"] != len(events):
             gaps.append(ticket_id)
-        change, parked = make(job.views, ticket_id, None, _until(job, events), reads.codec_options)
+        change, parked = fold_ticket(
+            job.views, ticket_id, None, _until(job, events), reads.codec_options
+        )
         if parked is not None:
             stuck.append(parked)
         if change is not None and change.after is not None:
@@ -89,7 +91,7 @@ async def _fold_range(database: Database, job: Job, part: TicketRange, again: bo
 
 
 def _until(job: Job, stream: Sequence[EventDocument]) -> Sequence[EventDocument]:
-    """Give a ticket's events up to the first that is of a later time than asked for."""
+    """Return a ticket's events up to the first that is of a later time than asked for."""
     if job.until is None:
         return stream
     until, time = job.until, "recorded_at" if job.by == "recorded" else "occurred_at"

@@ -48,7 +48,7 @@ Figures = dict[str, Counter[str]]
 
 
 def monday(day: date) -> date:
-    """Give the first day of a day's week."""
+    """Return the first day of a day's week."""
     return day - timedelta(days=day.weekday())
 
 
@@ -61,7 +61,7 @@ def entries(
     opened_at: datetime,
     at: datetime,
 ) -> dict[str, int]:
-    """Give what one event adds; `at`: its time, or that of the event before if that was later."""
+    """Return what one event adds; `at`: its time, or that of the event before if that was later."""
     done = tuple(_work(before, after, event, actor, at - opened_at))
     if not done:
         return {}
@@ -115,13 +115,13 @@ class AgentWeeks:
 
     @staticmethod
     def summed(added: Entries) -> dict[tuple[str, str], int]:
-        """Give what is to be kept for entries, by week and agent, and label."""
+        """Return what is to be kept for entries, by week and agent, and label."""
         parts = ((key.rpartition("|"), n) for key, n in added.items())
         return {(where.replace("|", "/"), label): n for (where, _, label), n in parts}
 
     @staticmethod
     def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
-        """Give the numbers in one document, by the same."""
+        """Return the numbers in one document, by the same."""
         for label, n in cast("dict[str, int]", document["n"]).items():
             yield (f"{document['week']}/{document['agent']}", label), n
 
@@ -134,7 +134,7 @@ class AgentWeeks:
         await make_index(self._weeks, [("agent", 1), ("week", 1)])
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
-        """Give the writes that add a change of entries to one shard."""
+        """Return the writes that add a change of entries to one shard."""
         increments: dict[tuple[str, str], JsonObject] = {}
         for key, n in change.items():
             week, agent, label = key.split("|")
@@ -151,11 +151,11 @@ class AgentWeeks:
         ]
 
     async def in_week(self, week: date) -> Figures:
-        """Give what was done in one week, by agent."""
+        """Return what was done in one week, by agent."""
         return await self._sum({"week": week.isoformat()}, "agent")
 
     async def of(self, agent: str, first: date, last: date) -> Figures:
-        """Give what one agent has done in the weeks that begin in a range of days, by week."""
+        """Return what one agent has done in the weeks that begin in a range of days, by week."""
         weeks = {"$gte": first.isoformat(), "$lte": last.isoformat()}
         return await self._sum({"agent": dashboard.word(agent), "week": weeks}, "week")
 

@@ -37,7 +37,7 @@ class Counters:
 
     @staticmethod
     def summed(added: Entries) -> Counter[tuple[str, str]]:
-        """Give what is to be kept for entries, by counter without shard, and path."""
+        """Return what is to be kept for entries, by counter without shard, and path."""
         total: Counter[tuple[str, str]] = Counter()
         for (metric, _, period, _), paths in dashboard.increments(added).items():
             total.update({(f"{metric}/{period}", path): n for path, n in paths.items()})
@@ -45,7 +45,7 @@ class Counters:
 
     @staticmethod
     def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
-        """Give the numbers in one document, by the same."""
+        """Return the numbers in one document, by the same."""
         where = f"{document['metric']}/{document['period']}"
         for path, n in _numbers(document["n"]):
             yield (where, path), n
@@ -59,7 +59,7 @@ class Counters:
         await make_index(self._counters, [("metric", 1), ("span", 1), ("period", 1)])
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
-        """Give the writes that add a change of entries to one shard."""
+        """Return the writes that add a change of entries to one shard."""
         increments = dashboard.increments({key: n for key, n in change.items() if n})
         return [
             UpdateOne(
@@ -89,14 +89,15 @@ class Counters:
         return {metric: _without_zeros(labels) for metric, labels in total.items()}
 
     async def on(self, day: date, group: str | None = None) -> Figures:
-        """Give what one day has added."""
+        """Return what one day has added."""
         found = await self._sum({"span": "day", "period": day.isoformat()}, group)
         return {metric: _without_zeros(labels) for (metric, _), labels in found.items()}
 
     async def by_day(
         self, metric: Metric, first: date, last: date, group: str | None = None
     ) -> dict[str, Counter[str]]:
-        """Give what each day of a range has added to one metric, by day; days without are left out.
+        """Return what each day of a range has added to one metric, by day; days without are left
+        out.
 
         Days are written YYYY-MM-DD.
         """
@@ -109,11 +110,11 @@ class Counters:
         return {period: _without_zeros(labels) for (_, period), labels in found.items()}
 
     async def last_day(self) -> date | None:
-        """Give the last day on which anything was counted."""
+        """Return the last day on which anything was counted."""
         return await self._outermost("$last")
 
     async def first_day(self) -> date | None:
-        """Give the first one."""
+        """Return the first one."""
         return await self._outermost("$first")
 
     async def _outermost(self, which: Literal["$first", "$last"]) -> date | None:

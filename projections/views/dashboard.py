@@ -85,7 +85,7 @@ _ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 def entries(
     before: Ticket | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
 ) -> dict[str, int]:
-    """Give what one event adds; `at`: its time, or that of the event before if that was later."""
+    """Return what one event adds; `at`: its time, or that of the event before if that was later."""
     change: dict[str, int] = {}
     stood = None if before is None else _standing(before)
     stands = _standing(after)
@@ -107,7 +107,7 @@ def entries(
 
 
 def took(age: timedelta) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Give the labels of a time that something took: its bucket once, and its milliseconds."""
+    """Return the labels of a time that something took: its bucket once, and its milliseconds."""
     milliseconds = max(0, age // _MILLISECOND)
     return (f"b{bisect_left(BOUNDS_MS, milliseconds)}", 1), ("ms", milliseconds)
 
@@ -120,7 +120,7 @@ def _standing(ticket: Ticket) -> _Standing:
 
 @lru_cache(maxsize=8192)
 def _states(standing: _Standing, opened_on: str) -> tuple[str, ...]:
-    """Give the states that a ticket is counted in: as many are alike, each is written once."""
+    """Return the states that a ticket is counted in: as many are alike, each is written once."""
     status, group_name, priority, assignee, rating, sla = standing
     group = word(group_name)
     found = [f"status|{group}|{status}"]
@@ -173,7 +173,7 @@ def _timed(before: Ticket | None, event: TicketEvent) -> Iterator[Time]:
 
 
 def added(one: Entries, other: Entries) -> dict[str, int]:
-    """Give the sum of entries, without zeros; `one` is such a sum, or what a first event adds."""
+    """Return the sum of entries, without zeros; `one` is such a sum, or what a first event adds."""
     total = dict(one)
     for key, n in other.items():
         if more := total.get(key, 0) + n:
@@ -192,7 +192,7 @@ def are_entries(counted: object) -> bool:
 
 
 def happened(counted: Entries, label: str) -> int:
-    """Give how often something has happened to a ticket: `resolved`, `reopened` ..."""
+    """Return how often something has happened to a ticket: `resolved`, `reopened` ..."""
     suffix = f"|{label}"
     return sum(
         n
@@ -213,7 +213,7 @@ CounterKey = tuple[str, Span, str, int]
 
 
 def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
-    """Give what a change of entries adds to which counters, and where: `all.<label>` and
+    """Return what a change of entries adds to which counters, and where: `all.<label>` and
     `groups.<group>.<label>`.
 
     Kept by month and year as well, so that the sum of all days up to one takes some fifty
@@ -230,7 +230,7 @@ def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
 
 
 def _part(path: str) -> int:
-    """Give the part of a counter in which a number is kept: names that are long have others.
+    """Return the part of a counter in which a number is kept: names that are long have others.
 
     So that one document holds some ten thousand groups and assignees, whatever they are called.
     """
@@ -240,7 +240,7 @@ def _part(path: str) -> int:
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:
-    """Give the periods that make up all time until the end of a day: span, from, before."""
+    """Return the periods that make up all time until the end of a day: span, from, before."""
     today = day.isoformat()
     year, month = today[:4], today[:7]
     return [("year", "", year), ("month", year, month), ("day", month, f"{today}~")]
@@ -250,7 +250,7 @@ def until(day: date) -> list[tuple[Span, str, str]]:
 
 
 def quantile_ms(buckets: Mapping[int, int], share: float) -> int | None:
-    """Give a time within which at least this share stayed; None if there is nothing.
+    """Return a time within which at least this share stayed; None if there is nothing.
 
     The upper bound of the bucket in which it lies: at most 19 % above the exact one, for times of
     a second and more.
@@ -275,7 +275,7 @@ _OLDER = "90 days or more"
 
 
 def by_age(opened_on: Iterable[tuple[str, int]], day: date) -> dict[str, int]:
-    """Give how many of the tickets that were opened on certain days are how old on a day."""
+    """Return how many of the tickets that were opened on certain days are how old on a day."""
     ages: Counter[str] = Counter()
     for opened, n in opened_on:
         days = (day - date.fromisoformat(opened)).days

@@ -37,24 +37,24 @@ class SumView(Protocol):
     def field(self) -> str: ...
     @staticmethod
     def summed(added: Entries) -> Mapping[Number, int]:
-        """Give what is to be kept for these entries, without shards."""
+        """Return what is to be kept for these entries, without shards."""
 
     @staticmethod
     def kept(document: JsonObject) -> Iterator[tuple[Number, int]]:
-        """Give the numbers in one document that is kept."""
+        """Return the numbers in one document that is kept."""
 
     async def prepare(self) -> None: ...
     def writes(self, change: Entries, shard: int) -> list[Write]:
-        """Give the writes that add a change of entries to one shard."""
+        """Return the writes that add a change of entries to one shard."""
 
 
 def of(database: Database) -> Sequence[SumView]:
-    """Give all of them."""
+    """Return all of them."""
     return Counters(database), SavedViews(database), AgentWeeks(database)
 
 
 def contributed(read: TicketRead) -> Contributions:
-    """Give what a ticket adds."""
+    """Return what a ticket adds."""
     return {
         Counters.field: read.counted,
         SavedViews.field: dict.fromkeys(read.in_views, 1),
@@ -63,7 +63,7 @@ def contributed(read: TicketRead) -> Contributions:
 
 
 def stored(document: Mapping[str, object]) -> tuple[Contributions, str | None]:
-    """Give what a stored document says that it adds, and the name of a field that is damaged."""
+    """Return what a stored document says that it adds, and the name of a field that is damaged."""
     views = document.get(SavedViews.field)
     are_views = isinstance(views, list) and all(isinstance(view, str) for view in views)
     found = {

@@ -134,7 +134,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
 def _shown(
     read: TicketRead, event: TicketEvent, ticket: Ticket, at: datetime, now: datetime
 ) -> TicketRead:
-    """Give the view with what an event means for it alone; `ticket` is how that has left it."""
+    """Return the view with what an event means for it alone; `ticket` is how that has left it."""
     match event:
         case AgentReplied(body):
             replies, preview = read.agent_replies + 1, _preview(body)
@@ -179,13 +179,13 @@ def _terms(ticket: Ticket) -> tuple[str, ...]:
 
 
 def field_term(key: str, value: FieldValue) -> str:
-    """Give the term of a custom field's value: no word is like it. Values of any kind share one."""
+    """Return the term of a custom field's value, which no word is like; all kinds share one."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{key}={text}"[:_TERM_CHARACTERS]
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Give the different words of a text, without case and accents, as they come: the first
+    """Return the different words of a text, without case and accents, as they come: the first
     thousand.
     """
     plain = text.casefold()
@@ -204,14 +204,14 @@ _READ = TypeAdapter(TicketRead)
 
 
 def next_due_at(ticket: Ticket) -> datetime | None:
-    """Give the next time at which a ticket is to be woken, or a target of its runs out."""
+    """Return the next time at which a ticket is to be woken, or a target of its runs out."""
     promised = ticket.sla.next_due()
     times = (ticket.resume_at, None if promised is None else promised[0])
     return min((time for time in times if time is not None), default=None)
 
 
 def to_document(read: TicketRead) -> JsonObject:
-    """Give the document of `ticket_reads`: the ticket's fields beside the view's own."""
+    """Return the document of `ticket_reads`: the ticket's fields beside the view's own."""
     own: JsonObject = _READ.dump_python(read)
     document = {"_id": own.pop("id"), **cast("JsonObject", own.pop("ticket")), **own}
     return {**document, **_promises(read.ticket), "shape": SHAPE}

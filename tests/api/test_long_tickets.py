@@ -40,7 +40,7 @@ from eventstore.reading import read_events
 from projections.replay.generations import Generations
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT
-from tests.projecting import add, holding_all, open_some, writer
+from tests.projecting import add, open_some, owning_all, writer
 from tests.spec import ALICE, BOB, NOW, OTHER, PAST, given, opened
 
 LONG = 5000
@@ -241,10 +241,10 @@ async def test_others_have_their_turn_while_a_long_ticket_is_projected(quick_dat
     await store.prepare()
     await Generations(quick_database).prepare()
     ticket = await lengthened(store, LONG)
-    holding = await holding_all(quick_database)
+    owned = await owning_all(quick_database)
     views = writer(quick_database, store)
     last = await store.stored(ticket, after=LONG - 1)
-    work = views.refold(holding, ticket) if again else views.write(holding, last)
+    work = views.refold(owned, ticket) if again else views.write(owned, last)
     share, _ = await longest_share(work)
     assert share < 0.2
     found = await quick_database.collection("ticket_reads").find_one({"_id": ticket})
@@ -258,8 +258,8 @@ async def test_no_transaction_is_open_while_a_ticket_that_is_folded_again_is_rea
     """L7: an open one would block others for as long as a long ticket takes to be read."""
     await Generations(database).prepare()
     ticket = await lengthened(store, 10)
-    holding, views = await holding_all(database), writer(database, store)
-    assert await views.refold(holding, ticket) is None
+    owned, views = await owning_all(database), writer(database, store)
+    assert await views.refold(owned, ticket) is None
     done: list[str] = []
     in_transaction, stored = Database.in_transaction, EventStore.parts
 
@@ -274,7 +274,7 @@ async def test_no_transaction_is_open_while_a_ticket_that_is_folded_again_is_rea
     monkeypatch.setattr(Database, "in_transaction", noted)
     monkeypatch.setattr(EventStore, "parts", read)
     await add(store, ticket, "AgentReplied", body="x")
-    assert await views.refold(holding, ticket) is None
+    assert await views.refold(owned, ticket) is None
     assert done == ["read", "transaction"]
     found = await database.collection("ticket_reads").find_one({"_id": ticket})
     assert found is not None

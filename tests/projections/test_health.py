@@ -142,10 +142,10 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
     write = projector._writer.write
     lost: list[EventDocument] = []
 
-    async def losing(holding, batch, token=None):
+    async def losing(owned, batch, token=None):
         kept = [e for e in batch if e["ticket_id"] != victim or e["version"] < 4]
         lost.extend(e for e in batch if e not in kept)
-        return await write(holding, kept, token) if kept else 0
+        return await write(owned, kept, token) if kept else 0
 
     async def go_on():
         while True:
@@ -180,11 +180,11 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
     clock = asyncio.get_running_loop().time
     took: list[float] = []
 
-    async def slowly(holding, batch, token=None):
+    async def slowly(owned, batch, token=None):
         began = clock()
         await asyncio.sleep(3.0)
         try:
-            return await write(holding, batch, token)
+            return await write(owned, batch, token)
         finally:
             took.append(clock() - began)
 

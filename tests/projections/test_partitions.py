@@ -14,7 +14,7 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.partitions import Member, Partition, State, plan
 from projections.projector.projector import Projector
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import add, caught_up, holding_all, open_some, running, stored_events, until
+from tests.projecting import add, caught_up, open_some, owning_all, running, stored_events, until
 from tests.projecting import writer as writer_of
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -122,10 +122,10 @@ async def test_of_two_who_want_a_partition_one_gets_it(database, store):
 async def test_who_takes_partitions_that_are_behind_does_not_say_to_be_up_to_date(database, store):
     """L9: the age of what is shown is that of the oldest part."""
     partitions = Checkpoints(database)
-    holding = await holding_all(database, "dead")
+    owned = await owning_all(database, "dead")
     await open_some(store, 5)
     token = await store.position()
-    await partitions.follow(holding.epochs, token)
+    await partitions.follow(owned.epochs, token)
     await partitions.beat("dead", token, as_of=NOW)
     await partitions.beat("me", token)
     found = await partitions.read()
@@ -177,8 +177,8 @@ async def test_those_who_come_and_go_share_the_work(database, store):
 async def test_a_dead_owner_is_replaced_once_its_lease_has_lapsed(database, store):
     """L7, L8: and what it has not folded is."""
     await open_some(store, 5)
-    holding = await holding_all(database, "dead")
-    await writer_of(database, store).write(holding, (await stored_events(store))[:4])
+    owned = await owning_all(database, "dead")
+    await writer_of(database, store).write(owned, (await stored_events(store))[:4])
     async with running(hasty(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)

@@ -32,8 +32,8 @@ from tests.projecting import (
     add,
     all_live,
     caught_up,
-    holding_all,
     open_some,
+    owning_all,
     rebuilt,
     running,
     stored_events,
@@ -73,9 +73,9 @@ async def redelivered(database, store):
     """Parts of the log come twice, in other orders, in batches of any size."""
     await lives(store)
     events = await stored_events(store)
-    holding = await holding_all(database)
+    owned = await owning_all(database)
     for part in (events[:7], events[:7], events[3:20], events[::-1], events):
-        await writer(database, store).write(holding, part)
+        await writer(database, store).write(owned, part)
     await assert_views_equal_the_log(database)
 
 
@@ -84,9 +84,9 @@ async def with_gaps(database, store):
     [ticket, _] = await lives(store, 2)
     events = [event for event in await stored_events(store) if event["ticket_id"] == ticket]
     await SavedViews(database).save("open", TicketFilter(status="open"))
-    holding = await holding_all(database)
+    owned = await owning_all(database)
     for part in (events[2:3], events[:1], events[6:7], await stored_events(store)):
-        await writer(database, store).write(holding, part)
+        await writer(database, store).write(owned, part)
     await assert_views_equal_the_log(database)
 
 
@@ -94,13 +94,13 @@ async def a_zombie_writes(database, store):
     """Replaced by another, it has a batch in its hands."""
     await lives(store)
     events = await stored_events(store)
-    zombie = await holding_all(database, "zombie")
-    await holding_all(database, "owner")
+    zombie = await owning_all(database, "zombie")
+    await owning_all(database, "owner")
     with suppress(Fenced):
         await writer(database, store).write(zombie, events)
     assert await database.collection("ticket_reads").find_one() is None
-    holding = await holding_all(database, "owner")
-    await writer(database, store).write(holding, events)
+    owned = await owning_all(database, "owner")
+    await writer(database, store).write(owned, events)
     await assert_views_equal_the_log(database)
 
 
@@ -186,9 +186,9 @@ async def partitions_change_hands(database, store):
     collection = database.collection("projections")
     for partition in state.partitions[:32]:
         own = [e for e in await stored_events(store) if e["ticket_id"].int % 64 == partition.number]
-        holding = await holding_all(database)
+        owned = await owning_all(database)
         if own:
-            await writer(database, store).write(holding, own)
+            await writer(database, store).write(owned, own)
         await collection.update_one({"_id": partition.number}, {"$set": {"token": token}})
     await asyncio.sleep(0.6)  # until the lease of who wrote that has lapsed: all are taken at once
     async with running(hasty(database, store)):

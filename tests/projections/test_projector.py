@@ -28,8 +28,8 @@ from tests.projecting import (
     add,
     all_live,
     caught_up,
-    holding_all,
     open_some,
+    owning_all,
     rebuilt,
     running,
     stored_events,
@@ -96,9 +96,9 @@ async def test_an_event_that_comes_twice_counts_once(database, store):
     """L7: any part of the log delivered again, in any batch, changes nothing."""
     await open_some(store, 5)
     events = await stored_events(store)
-    holding = await holding_all(database)
+    owned = await owning_all(database)
     for batch in (events[:7], events[:7], events[3:], events, events[::-1], events + events):
-        await writer(database, store).write(holding, batch)
+        await writer(database, store).write(owned, batch)
     await assert_views_equal_the_log(database)
 
 
@@ -111,11 +111,11 @@ async def test_every_batch_delivered_twice_changes_nothing(database, store):
             super().__init__(*args)
             write_once = self._writer.write
 
-            async def again(holding, batch, token=None):
-                new = await write_once(holding, batch, token)
-                assert await write_once(holding, batch, token) == 0
-                if before and {p["ticket_id"].int % 64 for p in before} <= holding.epochs.keys():
-                    assert await write_once(holding, before) == 0
+            async def again(owned, batch, token=None):
+                new = await write_once(owned, batch, token)
+                assert await write_once(owned, batch, token) == 0
+                if before and {p["ticket_id"].int % 64 for p in before} <= owned.epochs.keys():
+                    assert await write_once(owned, before) == 0
                 before[:] = batch
                 return new
 
@@ -132,9 +132,9 @@ async def test_a_gap_is_filled_from_the_log(database, store):
     """L8: version 3 arrives before 2, or without it."""
     await open_some(store, 1, versions=5)
     first, _, third, _, fifth = await stored_events(store)
-    holding = await holding_all(database)
+    owned = await owning_all(database)
     for batch in ([third], [first], [fifth]):
-        await writer(database, store).write(holding, batch)
+        await writer(database, store).write(owned, batch)
     await assert_views_equal_the_log(database)
 
 
@@ -180,8 +180,8 @@ async def test_a_projector_that_was_replaced_writes_nothing(database, store):
     """L7: its epoch is gone, and its whole batch with it."""
     await open_some(store, 3)
     events = await stored_events(store)
-    zombie = await holding_all(database, "zombie")
-    owner = await holding_all(database, "owner")
+    zombie = await owning_all(database, "zombie")
+    owner = await owning_all(database, "owner")
     with pytest.raises(Fenced):
         await writer(database, store).write(zombie, events)
     assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
@@ -193,12 +193,12 @@ async def test_one_lost_partition_stops_the_whole_batch(database, store):
     """L7: nothing of it is written half."""
     ids = await open_some(store, 40)
     events = await stored_events(store)
-    holding = await holding_all(database, "first")
+    owned = await owning_all(database, "first")
     partitions = Checkpoints(database)
     state = await partitions.read()
     await partitions.take("second", state, [state.partitions[ids[0].int % 64]])
     with pytest.raises(Fenced):
-        await writer(database, store).write(holding, events)
+        await writer(database, store).write(owned, events)
     assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
 
 
@@ -206,12 +206,12 @@ async def test_two_projectors_forced_on_one_partition_count_once(database, store
     """L7: both believe to be the owner, with the same epoch; each event has one effect."""
     await open_some(store, 30)
     events = await stored_events(store)
-    holding = await holding_all(database)
-    other = replace(holding, parked=set())
+    owned = await owning_all(database)
+    other = replace(owned, parked=set())
     first, second = writer(database, store), writer(database, store)
     for start in range(0, len(events), 9):
         batch = events[max(0, start - 4) : start + 9]
-        await asyncio.gather(first.write(holding, batch), second.write(other, batch[::-1]))
+        await asyncio.gather(first.write(owned, batch), second.write(other, batch[::-1]))
     await assert_views_equal_the_log(database)
 
 
@@ -220,7 +220,7 @@ async def test_a_scan_that_was_replaced_writes_nothing(database, store):
     await open_some(store, 3)
     zombie = Projector(database, store)
     await zombie._share()
-    await holding_all(database, "owner")
+    await owning_all(database, "owner")
     with pytest.raises(Fenced):
         await zombie._scan(zombie._mine.values())
     assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
@@ -530,11 +530,11 @@ async def test_names_that_no_command_would_take_are_counted(database, store):
 
 async def test_projectors_write_different_counters(database, store):
     """Or they would wait for each other with every batch."""
-    holding = await holding_all(database)
+    owned = await owning_all(database)
     halves = [{n: 1 for n in range(64) if n // 32 == half} for half in range(2)]
-    shards = {replace(holding, epochs=half).shard for half in halves}
+    shards = {replace(owned, epochs=half).shard for half in halves}
     assert len(shards) == 2
-    assert {replace(holding, epochs={n: 1}).shard for n in range(64)} == set(range(8))
+    assert {replace(owned, epochs={n: 1}).shard for n in range(64)} == set(range(8))
 
 
 async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(
@@ -546,11 +546,11 @@ async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(
     fold = projector._writer.write
     folded = []
 
-    async def too_slow(holding, batch, token=None):
+    async def too_slow(owned, batch, token=None):
         if len(batch) > 120:
             raise NetworkTimeout("timed out")
         folded.append(len(batch))
-        return await fold(holding, batch, token)
+        return await fold(owned, batch, token)
 
     monkeypatch.setattr(projector._writer, "write", too_slow)
     async with running(projector):

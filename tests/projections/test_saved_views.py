@@ -105,7 +105,7 @@ async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_beg
         dying = hasty(database, store)
         await until(partial(_has_all, dying))
         for _ in range(3):
-            await dying._recounting.step(dying._holding, dying._mine)
+            await dying._recounting.step(dying._owned, dying._mine)
         assert dying._recounting.is_due
     async with running(hasty(database, store)):
         assert await counted(database, "all") == 100
