@@ -341,8 +341,9 @@ class Subscription:
         last = self.seen.last(ticket_id)
         if last is None or version <= last + 1:
             return ()
-        found = await self._store.stored(ticket_id, after=last, limit=version - last - 1)
-        return [event for event in found if is_event(event) and event["version"] < version]
+        return [
+            *filter(is_event, await self._store.stored(ticket_id, after=last, upto=version - 1))
+        ]
 
     async def _overdue(self) -> list[Step]:
         """Read what was recorded some seconds ago and has not come; now and then."""
@@ -357,9 +358,8 @@ class Subscription:
         late = sorted(await self._missing(wanted))
         for ticket_id, missing in groupby(late, key=lambda event: event.ticket_id):
             versions = {each.version: each.recorded_at for each in missing}
-            span = await self._store.stored(
-                ticket_id, after=min(versions) - 1, limit=max(versions) - min(versions) + 1
-            )
+            after, upto = min(versions) - 1, max(versions)
+            span = await self._store.stored(ticket_id, after=after, upto=upto)
             events += [event for event in span if event.get("version") in versions]
             if max(versions.values()) >= self._began:
                 _log.error("an event of ticket %s has not arrived; it is delivered late", ticket_id)

@@ -4,7 +4,6 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
-from fastapi.sse import format_sse_event
 from pydantic import TypeAdapter
 
 from api.queries.cursors import Cursors
@@ -43,37 +42,35 @@ class Writer:
         return orjson.dumps({"cursor": await self.cursor(position)}) + b"\n"
 
     async def line(self, event: EventDocument) -> bytes:
-        """Write an event as a line."""
-        return await line(self._store, event)
+        """Write a stored event as a line, opened. Raises StoreUnavailable."""
+        [opened] = await self._store.open([event])
+        return event_line(event, opened)
 
     async def block(self, event: EventDocument, position: Position) -> bytes:
         """Write a server-sent event; `position` is behind it."""
         type_ = str(event.get("type"))
-        written = await line(self._store, event)
-        return format_sse_event(
-            data_str=written.decode().rstrip("\n"),
+        line = await self.line(event)
+        return _block(
             event=type_ if type_.isprintable() else None,
+            data=line.decode().rstrip("\n"),
             id=await self.cursor(position),
         )
 
     async def mark(self, position: Position, retry_milliseconds: int | None = None) -> bytes:
         """Write where a client is and no event: it sends that when it comes back."""
-        return format_sse_event(id=await self.cursor(position), retry=retry_milliseconds)
+        return _block(id=await self.cursor(position), retry=retry_milliseconds)
 
 
-async def line(store: EventStore, stored: EventDocument) -> bytes:
-    """Write a stored event, opened; what somebody else has put into the log is shown as text.
-
-    Raises StoreUnavailable.
-    """
-    [event] = await store.open([stored])
-    return told_line(stored, event)
-
-
-def told_line(stored: EventDocument, event: EventDocument) -> bytes:
-    """Write an event, as it is stored and opened."""
+def event_line(stored: EventDocument, event: EventDocument) -> bytes:
+    """Write an event, as it is stored and opened; what is no JSON is shown as text."""
     told = as_told(stored, event)
     return orjson.dumps(told, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _block(**fields: str | int | None) -> bytes:
+    """Write a server-sent event; no field has a line break."""
+    lines = [f"{name}: {value}\n" for name, value in fields.items() if value is not None]
+    return f"{''.join(lines)}\n".encode()
 
 
 def error_line(code: str, detail: str) -> bytes:

@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from api.access import keys
 from api.access.access_log import AccessLog
 from api.access.rights import Principal
-from api.feed.format import error_line, told_line
+from api.feed.format import error_line, event_line
 from api.people.erasure import Forgetting, named_tickets
 from api.webhooks.store import Webhooks
 from domain import people
@@ -135,7 +135,7 @@ class Persons:
                         if "requester" in event["data"]:
                             is_theirs = event["data"]["requester"] == name
                         if is_theirs or person.id in whose:
-                            yield told_line(stored, event)
+                            yield event_line(stored, event)
             async for record in AccessLog(self._database).of(person.id, name):
                 yield _line({"access": record})
             held = self._database.collection(keys.COLLECTION).find({"principal": name}, {"hash": 0})

@@ -40,7 +40,7 @@ from uuid import UUID
 import httpx
 from pymongo.errors import PyMongoError
 
-from api.feed.format import told_line
+from api.feed.format import event_line
 from api.http.correlation import outgoing
 from api.webhooks.addresses import Resolve, addresses_of, resolve
 from api.webhooks.enqueuer import Feeder
@@ -292,7 +292,7 @@ class Sender:
         [event] = await self._store.open(events)
         if "sealed" in event:  # nulls would be taken for what was said
             return _Answer(None, "a key is missing, and the event cannot be opened")
-        body = told_line(events[0], event).rstrip(b"\n")
+        body = event_line(events[0], event).rstrip(b"\n")
         timestamp = str(int(now.timestamp()))
         headers = {
             "Content-Type": "application/json",
