@@ -122,7 +122,7 @@ class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
 
 
 def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime) -> tuple[Key, str]:
-    """Make a key that is good for all its role may do; give what is kept of it, and its text."""
+    """Make a key with all scopes; return what is kept of it, and its text."""
     id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     key = Key(
         id=id_,
@@ -189,7 +189,7 @@ class Keys:
     async def make_first(self, path: Path) -> tuple[str, Path] | None:
         """Make an administrator's key unless one was made so before; return its text and its file.
 
-        It is kept in a file at `path`, or beside it if one is there. The file comes first: a key
+        It is kept in a file at `path`, or next to it if one is there. The file comes first: a key
         that nobody has would be the only one, and good for nobody. Raises OSError if it cannot be
         kept, and none is made then; StoreUnavailable.
         """
@@ -236,8 +236,8 @@ class Keys:
         return self._reader.all_apart(documents)
 
     async def revoke(self, id_: str) -> None:
-        """Make a key good for nothing; one that is so already stays so. One that cannot be read is
-        revoked as any other.
+        """Make a key invalid; one that is so already stays so. One that cannot be read is revoked
+        as any other.
 
         Raises NoSuchKey, StoreUnavailable.
         """
@@ -249,8 +249,8 @@ class Keys:
         self._kept.pop(id_, None)
 
     async def revoke_with_made(self, id_: str) -> list[str]:
-        """Make a key good for nothing, and with it all that was made with it, with those, and so
-        on; return the ids of all of them, that key's first.
+        """Make a key invalid, and with it all that was made with it, with those, and so on; return
+        the ids of all of them, that key's first.
 
         Raises NoSuchKey, StoreUnavailable.
         """
@@ -266,7 +266,7 @@ class Keys:
         return revoked
 
     async def forget(self, principal: str) -> None:
-        """Revoke somebody's keys, and let none name them."""
+        """Revoke a principal's keys, and let none name them."""
         await self._documents.update_many(
             {"principal": principal, "revoked_at": None}, {"$set": {"revoked_at": self._now()}}
         )
@@ -284,7 +284,7 @@ class Keys:
         }
 
     async def principal(self, text: str) -> Principal:
-        """Say whose a key is. Raises Unauthenticated, StoreUnavailable."""
+        """Return whose a key is. Raises Unauthenticated, StoreUnavailable."""
         shown = _KEY.fullmatch(text)
         if shown is None:
             raise Unauthenticated("this is no key: one reads casebook_<id>_<secret>")
@@ -302,12 +302,12 @@ class Keys:
         return who
 
     def is_kept(self, text: str) -> bool:
-        """Say whether a key of this id is known already: it is looked up now and then at most."""
+        """Return whether a key of this id is known already, so that it is looked up rarely."""
         shown = _KEY.fullmatch(text)
         return shown is not None and shown["id"] in self._kept
 
     async def _known(self, id_: str) -> Key | None:
-        """Give a key as it was some seconds ago at most; None is always of now."""
+        """Return a key as it was some seconds ago at most; None is always of now."""
         clock = asyncio.get_running_loop().time
         kept = self._kept.get(id_)
         if kept is not None and clock() - kept[0] < KEPT_SECONDS:

@@ -1,10 +1,10 @@
-"""Who asks, and what each role may ask for.
+"""Principals, and what each role has a right to.
 
-`RIGHTS` says it of every route, and a route that is not there is nobody's: adding one means saying
-here whose it is. Which tickets somebody sees, and how much of them, is said in `sight.py`; how one
-is known and let in, in `authentication.py`.
+`RIGHTS` has a row for every route, and a route without one is denied to all. Which tickets a
+principal sees, and how much of them, is the visibility policy (`visibility.py`); keys and tokens
+are checked in `authentication.py`.
 
-A role is what somebody does at the desk:
+A role is a part that people have at the desk:
 
     requester    has tickets: sees and answers their own, without what is internal
     agent        works on the tickets of their groups
@@ -33,7 +33,7 @@ TIMEKEEPER = Actor("timekeeper", "system")
 
 
 def is_reserved(id_: str) -> bool:
-    """Say whether an id is the server's own, and nobody's to have."""
+    """Return whether an id is the server's own, which no principal can have."""
     return id_ == TIMEKEEPER.id
 
 
@@ -51,7 +51,7 @@ the page that asks it.
 
 
 def is_open(path: str) -> bool:
-    """Say whether anybody may ask for a path."""
+    """Return whether a path needs no key or token."""
     return path in OPEN_PATHS or path.startswith(CONSOLE)
 
 
@@ -99,7 +99,7 @@ class Principal:
 
     @property
     def actor(self) -> Actor:
-        """Give who acts, as the log knows it: a requester, or somebody who works at the desk."""
+        """Return the actor, as the log knows it: a requester, or an agent for all other roles."""
         return Actor(self.id, "requester" if self.role == "requester" else "agent")
 
 

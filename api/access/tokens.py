@@ -16,6 +16,7 @@ twice a minute: keys are exchanged, and a stranger must not make this server ask
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from typing import Annotated
 
 import httpx
 import jwt
-from cachetools import LRUCache
+from cachetools import TLRUCache
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -115,26 +116,24 @@ class Tokens:
         self._now = now
         self._set = _JwkSet(issuer.keys) if issuer.kind == "jwks" else None
         self._key = None if issuer.kind == "jwks" else _public_key(issuer.keys)
-        self._kept: LRUCache[str, tuple[float, Principal]] = LRUCache(_MOST_KEPT)
+        self._kept: TLRUCache[str, Principal] = TLRUCache(
+            _MOST_KEPT, ttu=_kept_until, timer=lambda: now().timestamp()
+        )
 
     async def principal(self, text: str) -> Principal:
-        """Say whose a token is. Raises Unauthenticated."""
-        kept = self._kept.get(text)
-        if kept is not None:
-            if kept[0] > self._now().timestamp():
-                return kept[1]
-            del self._kept[text]
+        """Return whose a token is. Raises Unauthenticated."""
+        if (kept := self._kept.get(text)) is not None:
+            return kept
         claims = await self._checked(text)
         self._check_times(claims)
         if is_reserved(claims.sub):
             raise Unauthenticated(f"the id {claims.sub} is the server's own")
         principal = Principal(claims.sub, claims.role, expires_at=expiry(claims.exp))
-        until = min(claims.exp, self._now().timestamp() + _KEPT_SECONDS)
-        self._kept[text] = (until, principal)
+        self._kept[text] = principal
         return principal
 
     def is_kept(self, text: str) -> bool:
-        """Say whether a token was checked a moment ago."""
+        """Return whether a token was checked a moment ago."""
         return text in self._kept
 
     async def _checked(self, text: str) -> _Claims:
@@ -184,6 +183,12 @@ class Tokens:
             raise Unauthenticated("the token is not good: it is not valid yet")
 
 
+def _kept_until(_: str, who: Principal, now: float) -> float:
+    """Return until when (seconds since 1970) a token need not be checked again."""
+    end = math.inf if who.expires_at is None else who.expires_at.timestamp()
+    return min(end, now + _KEPT_SECONDS)
+
+
 def _check_type(typ: object) -> None:
     """Raise Unauthenticated for something else that is signed than an access token."""
     name = typ.lower().removeprefix("application/") if isinstance(typ, str) else typ
@@ -206,7 +211,7 @@ class _JwkSet:
         self._reading = asyncio.Lock()
 
     async def key(self, id_: object) -> jwt.PyJWK | None:
-        """Give the key of this id, or None."""
+        """Return the key of this id, or None."""
         if not isinstance(id_, str):
             return None
         if self._is_due(id_) or (id_ not in self._keys and self._reading.locked()):
@@ -242,7 +247,7 @@ class _JwkSet:
                 self._keys[kid] = key
 
     def _usable(self, kid: str, described: Mapping[str, JsonValue]) -> jwt.PyJWK | None:
-        """Give a key that tokens can be checked with; of any other only a line is logged."""
+        """Return a key that tokens can be checked with; any other is logged and left out."""
         try:
             key = jwt.PyJWK(dict(described))
             if _signs(key):

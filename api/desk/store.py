@@ -1,7 +1,7 @@
 """The desk's set-up: where it is kept.
 
 Every set-up there ever was stays, as a document of `desks` with its version as `_id`; the newest
-holds. Whoever inserts version n+1 first has changed it, as with a ticket's events.
+holds. The first process to insert version n+1 has changed it, as with a ticket's events.
 
     {_id: version, desk, changed_at, changed_by: {id, role}, closing_since}
 
@@ -12,7 +12,7 @@ What other versions have stored is read as `eventstore/documents.py` says: unkno
 over, and stay when the set-up is replaced. A field whose kind is not known takes nothing here. The
 newest version is essential: commands and agents' sight go by it, and nothing older stands in for
 one that cannot be read, for it may let in who is no longer to be. Until it can be read they get
-503, and the process is not ready; it is replaced by whoever names it in `If-Match`.
+503, and the process is not ready; it can be replaced by a request that names it in `If-Match`.
 
 A process keeps what it last read for some seconds, so a command may be decided on a set-up that is
 that old. A refusal is not: before one is believed, the set-up is read anew.

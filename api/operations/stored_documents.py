@@ -1,8 +1,8 @@
 """What is stored outside the log and the views, looked through for what this version cannot read.
 
-Whoever reads a document tells what it cannot read (`eventstore/documents.py`). But a process reads
-only what it needs: so what there is little of is looked through now and then for `/readyz`, and all
-of it by `python -m scripts.documents`.
+A document that cannot be read is noted where it is read (`eventstore/documents.py`). But a process
+reads only what it needs: so the small collections are looked through now and then for `/readyz`,
+and all of them by `python -m scripts.documents`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -53,7 +53,7 @@ that they are. The keys of persons are read by who has their master key.
 
 
 async def look_through(database: Database, *, everything: bool = False) -> AsyncIterator[str]:
-    """Look through what there is little of, or through all; what is found is noted in the
+    """Look through the small collections, or through all; what is found is noted in the
     database's `unreadable`. Yields the name of each collection once it has been looked through.
 
     Raises EssentialUnreadable where nothing right can be shown, what the driver raises.

@@ -1,7 +1,7 @@
 """What is held on persons, and how their erasure begins.
 
 An erasure is durable with its first step, and there is no way back. The second follows at once
-(`erasure.py`), the third is that of whoever projects (`projections/erasure/views.py`).
+(`erasure.py`), the third is the projector's (`projections/erasure/views.py`).
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from eventstore.personal.vault import Person, UnknownPerson
 from projections.erasure.progress import Erasures, Step
 from projections.views.saved_views import SavedViews
 
-_TOLD_AT_A_TIME = 25  # then others have a turn
+_EVENTS_AT_A_TIME = 25  # then other tasks have a turn
 
 
 class _Withheld:
-    """Opens nothing: it is somebody else's."""
+    """Stands for the key of another person, whose words are withheld."""
 
     def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
         return "[withheld]"
@@ -62,7 +62,7 @@ class Persons:
         self._forgetting = Forgetting(database, store)
 
     async def find(self, name: str) -> JsonObject:
-        """Say what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
+        """Return what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
         async with answering():
             try:
                 person = await self._vault.find(name)
@@ -72,10 +72,10 @@ class Persons:
                     raise
                 await self._vault.of_names([name])
                 person = await self._vault.find(name)
-            return await self._told(person)
+            return await self._shown(person)
 
     async def _is_named(self, name: str) -> bool:
-        """Say whether anything names somebody."""
+        """Return whether anything names a person."""
         of_keys = self._database.collection(keys.COLLECTION)
         return bool(
             await named_tickets(self._database, name)
@@ -83,9 +83,9 @@ class Persons:
         )
 
     async def show(self, id_: UUID) -> JsonObject:
-        """Say what is known of a person. Raises UnknownPerson, StoreUnavailable."""
+        """Return what is known of a person. Raises UnknownPerson, StoreUnavailable."""
         async with answering():
-            return await self._told(await self._vault.person(id_))
+            return await self._shown(await self._vault.person(id_))
 
     async def erase(self, id_: UUID, command: ErasePerson, by: Principal) -> JsonObject:
         """Erase a person, durably, and go on with that as far as it can be done at once.
@@ -104,7 +104,7 @@ class Persons:
         return await self.show(id_)
 
     async def data(self, id_: UUID) -> AsyncIterator[bytes]:
-        """Give all that is held on a person, line by line.
+        """Return all that is held on a person, line by line.
 
         Raises UnknownPerson, AlreadyErased, StoreUnavailable; what goes wrong later is a line.
         """
@@ -128,7 +128,7 @@ class Persons:
                     if not isinstance(own.get(person.id), sealing.PersonKey):
                         raise AlreadyErased
                     for n, stored in enumerate(part):
-                        if n % _TOLD_AT_A_TIME == 0:
+                        if n % _EVENTS_AT_A_TIME == 0:
                             await asyncio.sleep(0)
                         whose = set(sealing.persons(stored))
                         event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
@@ -150,17 +150,17 @@ class Persons:
             code = error.code if isinstance(error, CasebookError) else "store_unavailable"
             yield error_line(code, "this is not all there is; ask again")
 
-    async def _told(self, person: Person) -> JsonObject:
+    async def _shown(self, person: Person) -> JsonObject:
         steps = await self._erasures.steps(person.id)
         return {
             "id": person.id,
             "name": None if steps else person.name,
             "known_since": person.made_at,
-            "erasure": [_told(step) for step in steps],
+            "erasure": [_shown(step) for step in steps],
         }
 
 
-def _told(step: Step) -> JsonObject:
+def _shown(step: Step) -> JsonObject:
     data = asdict(step.event)
     data.pop("known_by", None)
     return {"step": type(step.event).__name__, "at": step.at, "by": step.by, "data": data}

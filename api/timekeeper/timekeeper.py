@@ -131,7 +131,7 @@ class Timekeeper:
         """
         async with answering():
             now = await self._clock()
-        if self._database_clock.is_far_off:  # it has been told: see eventstore/mongo/clock.py
+        if self._database_clock.is_far_off:  # logged already: see eventstore/mongo/clock.py
             return 0
         set_up = await self._desks.read()
         waiting = iter(await self._find_due(set_up.desk, now))

@@ -3,14 +3,13 @@
     person_events   a stream per person, in the form of the log's events; `ticket_id` is the person
 
       1 PersonErased       durable before anything else is done: from here on there is no way back
-      2 KeyDestroyed       by whoever serves (`api/people/erasure.py`)
-      3 ErasureCompleted   by whoever projects (`erasing.py`)
+      2 KeyDestroyed       by any process that serves (`api/people/erasure.py`)
+      3 ErasureCompleted   by any process that projects (`views.py`)
 
-Each step may be done again, by anyone, after any crash: only who appends first has done it.
+Each step may be done again, by any process, after any crash: the first one to append has done it.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, cast
 from uuid import UUID, uuid4
@@ -39,12 +38,6 @@ class Step(NamedTuple):
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    count: int
-    unfinished: dict[UUID, int]
-
-
 class Erasures:
     """The erasures of one database."""
 
@@ -52,7 +45,7 @@ class Erasures:
         self._database = database
         self._store = EventStore(database, PERSON_EVENTS)
         self._events = database.collection(PERSON_EVENTS)
-        self._seen: _Seen | None = None
+        self._seen: tuple[int, dict[UUID, int]] = (0, {})  # of so many events, what is unfinished
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
@@ -62,7 +55,7 @@ class Erasures:
             await make_index(self._events, [("data.known_by", 1)])
 
     async def steps(self, person: UUID) -> list[Step]:
-        """Give what has been done for a person so far; nothing for one who is not erased.
+        """Return the steps that have been taken for a person; none for one who is not erased.
 
         Raises StoreUnavailable, HistoryError.
         """
@@ -76,14 +69,14 @@ class Erasures:
         return steps
 
     async def known_by(self, person: UUID) -> bytes:
-        """Give what the name of an erased person was known by. Raises HistoryError for another."""
+        """Return the lookup digest of an erased person's name. Raises HistoryError for another."""
         steps = await self.steps(person)
         if not steps or not isinstance(steps[0].event, PersonErased):
             raise HistoryError("not_erased", "the person has not been erased")
         return bytes.fromhex(steps[0].event.known_by)
 
     async def take(self, person: UUID, event: PersonEvent, actor: Actor = SYSTEM) -> bool:
-        """Note that a step has been done; say whether nobody else had noted it.
+        """Record that a step has been taken; return whether no other process had recorded it.
 
         Raises HistoryError if the step before it has not been done, StoreUnavailable.
         """
@@ -104,17 +97,17 @@ class Erasures:
         return False
 
     async def at(self, step: type[PersonEvent]) -> list[UUID]:
-        """Give those whose last step this is. Cheap to ask while nobody is being erased."""
+        """Return those whose last step this is. Cheap while no erasure is under way."""
         count = await self._store.count()
-        if self._seen is None or self._seen.count != count:
+        if self._seen[0] != count:
             heads = await self._store.heads()
             unfinished = {p: version for p, (version, _) in heads.items() if version < len(STEPS)}
-            self._seen = _Seen(count, unfinished)
+            self._seen = count, unfinished
         wanted = STEPS.index(step) + 1
-        return [person for person, version in self._seen.unfinished.items() if version == wanted]
+        return [person for person, version in self._seen[1].items() if version == wanted]
 
     async def fences(self) -> dict[bytes, UUID]:
-        """Give all who have been erased: by what their names were known by."""
+        """Return all who have been erased, by the lookup digests of their names."""
         wanted = {"ticket_id": 1, "data.known_by": 1}
         fences = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
         return {

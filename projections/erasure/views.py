@@ -67,7 +67,7 @@ class Eraser:
             await self.complete(person)
 
     async def complete(self, person: UUID) -> bool:
-        """Do what can be done by now; say whether that was all. The key is to be gone already.
+        """Do what can be done by now; return whether that was all. The key must be gone already.
 
         Raises StoreUnavailable, what the driver raises.
         """
@@ -92,8 +92,8 @@ class Eraser:
         return True
 
     async def _others_may_write(self, gone_at: datetime) -> bool:
-        """Say whether views are built by who may have read before; or are another version's, which
-        cannot be folded anew: they are dropped, unless they are shown.
+        """Return whether views are being built by a process that may have read before, or are of
+        another version, which cannot be folded anew: those are dropped, unless they are shown.
         """
         began = await self._generations.build_began()
         if began is not None and began < gone_at + timedelta(seconds=_STALE_SECONDS):
@@ -102,7 +102,7 @@ class Eraser:
         return any(g.shape != SHAPE for g in await self._generations.holding_tickets())
 
     async def _renew(self, person: UUID) -> int | None:
-        """Fold a person's tickets anew everywhere; say how many, or None if some could not be."""
+        """Fold a person's tickets anew everywhere; return how many, None if some could not be."""
         ids = await self._store.tickets_of(person)
         saved, unreadable = await SavedViews(self._database).all_apart()
         done = True
