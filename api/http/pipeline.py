@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import structlog
 from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -112,7 +112,9 @@ class Pipeline:
         if span.is_recording():
             span.set_attribute("http.route", route.path)
             span.update_name(f"{scope['method']} {route.path}")
-        await route.handle(scope, receive, send)
+        # Not by `handle`: what FastAPI wraps around an answer is for dependencies that it solves.
+        response = await route.answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
     async def _note_refusal(self, scope: Scope, error: Exception) -> None:
         if isinstance(error, Forbidden | Unseen):

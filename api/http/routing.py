@@ -39,6 +39,8 @@ _DECLARATIONS = (params.Param, params.Depends)
 class Route(APIRoute):
     """A route that answers once its caller is known to have the right, and has read the request."""
 
+    answer: Callable[[Request], Coroutine[None, None, Response]]
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """Return what answers a request. It raises Forbidden, RequestValidationError."""
         endpoint: Endpoint = self.endpoint
@@ -56,6 +58,7 @@ class Route(APIRoute):
             async with bodies.read(request, reader.body_bytes) as content:
                 return await endpoint(**reader.read(request, content))
 
+        self.answer = answer
         return answer
 
 
