@@ -16,10 +16,11 @@ and if too few of them match, all that do are looked for at once.
 import asyncio
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TypeVar, cast
+from datetime import datetime
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -31,22 +32,18 @@ from eventstore.mongo.driver import Collection, Database, settled
 from eventstore.mongo.key_histogram import (
     BEGIN,
     END,
+    ID_BITS,
     LAST_ID,
-    MILLISECOND,
     Histogram,
-    Key,
-    Stretch,
     behind,
-    moved,
+    number,
+    time_and_id,
 )
-
-T = TypeVar("T")
 
 _NO_SUCH_INDEX = 2  # BadValue
 _GROWTH = 4
-_FIRST_WIDTH = timedelta(hours=1)
-"""Of a stretch of which nothing is known."""
-_MOST_WIDTH = END.time - BEGIN.time
+_FIRST_WIDTH = 3_600_000 << ID_BITS
+"""Of a stretch of which nothing is known: an hour."""
 _LONG_SECONDS = 1.0
 """A read that fails after so long may have found too many keys."""
 _FIRST_LOOKED_AT = 256
@@ -58,6 +55,13 @@ _FEW = 5_000
 """So many documents are looked at along an index sooner than all there are without one."""
 _EVERYTHING = math.inf
 _MOST_REMEMBERED = 1000
+
+
+class Position(NamedTuple):
+    """Where a document stands in a list."""
+
+    time: datetime
+    id: UUID
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +108,42 @@ class Query:
             return _MOST_LOOKED_AT
         return 0 if self.is_along else _MOST_BESIDE_INDEX
 
-    def stretch(self) -> Stretch:
-        """Return all keys between the bounds."""
-        low, high = (
-            default if time is None else Key(moved(time, -MILLISECOND), LAST_ID)
-            for time, default in ((self.low, BEGIN), (self.high, END))
-        )
-        return Stretch(low, high, self.forward)
+    def key(self, position: Position) -> int:
+        """Return a key as the histogram has it: the smaller, the sooner it is read."""
+        key = number(position.time, position.id.int)
+        return key if self.forward else END - key
+
+    def ends(self) -> tuple[int, int]:
+        """Return the cuts between which the list is."""
+        first = 0 if self.low is None else number(self.low)
+        last = END if self.high is None else number(self.high) - 1
+        return (first - 1, last) if self.forward else (END - last - 1, END - first)
+
+    def ranges(self, low: int, high: int) -> list[JsonObject]:
+        """Return plain ranges of an index over the time and the id, in the order of reading.
+
+        Together they are all behind `low`, up to and with `high`.
+        """
+        low, high = self._in_order(low, high)
+        (begin, begin_id), (end, end_id) = time_and_id(max(low, 0)), time_and_id(high)
+        if begin == end:
+            return [{self.by: begin, "_id": {"$gt": begin_id, "$lte": end_id}}]
+        at_begin, at_end = low >= 0 and begin_id.int != LAST_ID, end_id.int != LAST_ID
+        between = {"$gt" if low >= 0 else "$gte": begin, "$lt" if at_end else "$lte": end}
+        ranges: list[JsonObject] = [{self.by: between}]
+        if at_begin:
+            ranges.insert(0, {self.by: begin, "_id": {"$gt": begin_id}})
+        if at_end:
+            ranges.append({self.by: end, "_id": {"$lte": end_id}})
+        return ranges if self.forward else ranges[::-1]
+
+    def times(self, low: int, high: int) -> JsonObject:
+        """Return a condition that holds for all of a stretch, and for more at its ends."""
+        low, high = self._in_order(low, high)
+        return {self.by: {"$gte": time_and_id(max(low, 0))[0], "$lte": time_and_id(high)[0]}}
+
+    def _in_order(self, low: int, high: int) -> tuple[int, int]:
+        return (low, high) if self.forward else (END - high - 1, END - low - 1)
 
     def filter(self, *more: JsonObject) -> JsonObject:
         """Return the database's filter of all conditions."""
@@ -144,40 +177,36 @@ class Pager:
         return len(await (found.to_list() if is_embedded else _along(query.index, found)))
 
     async def page(
-        self, shown: Database, query: Query, position: Key | None, limit: int
+        self, shown: Database, query: Query, position: Position | None, limit: int
     ) -> list[JsonObject]:
         """Return documents behind a position, or from the beginning."""
         reads = _Reads(shown.collection(query.collection), query)
         if not await shown.is_embedded():
             return await reads.along_index(position, limit)
-        stretch, rest = query.stretch(), query.rest
+        rest, (low, high) = query.rest, query.ends()
         if position is not None:
-            stretch = stretch.behind(position if query.forward else position.before())
+            low = max(low, query.key(position))
         name = _name(reads.collection.name, query)
         most = query.most_looked_at if rest else _EVERYTHING
         # Remembered again by a page that is read to its end: one that took too long begins small.
         look_at = self._looked_at.pop(name, _FIRST_LOOKED_AT) if rest else limit
         found: list[JsonObject] = []
         looked_at, needed = 0, 0.0
-        while len(found) < limit and not stretch.is_empty:
+        while len(found) < limit and low < high:
             if looked_at + look_at > most:
-                found = _with_new(found, await reads.matching(stretch, limit), limit)
-                far = self._histogram(reads).reach(stretch.begin, int(most), forward=query.forward)
-                is_near = found and stretch.until(far).has(reads.key(found[-1]))
-                if looked_at or len(found) < limit or not is_near:
+                found = _with_new(found, await reads.matching(low, high, limit), limit)
+                far = self._histogram(reads).reach(low, int(most))
+                if looked_at or len(found) < limit or reads.key(found[-1]) > far:
                     self._looked_at[name] = _EVERYTHING
                 return found
-            keys, far = await self._keys(shown, reads, stretch, int(look_at))
-            n, far = behind(keys, int(look_at), far, forward=query.forward)
+            keys, far = await self._keys(shown, reads, low, high, int(look_at))
+            n, low_behind = behind(keys, int(look_at), far)
             if n:  # of which some may be of no document any more, or have moved meanwhile
-                more = await reads.documents(stretch.until(far), limit)
+                more = await reads.documents(low, low_behind, limit)
                 found = _with_new(found, more, limit)
-            needed = looked_at + n
-            if len(found) >= limit:
-                last = stretch.until(far).behind(reads.key(found[-1]))
-                needed -= sum(last.has(key) for key in keys)
-            stretch = stretch.behind(far)
-            looked_at, look_at = looked_at + n, look_at * _GROWTH
+            last = reads.key(found[-1]) if len(found) >= limit else END
+            needed = looked_at + min(bisect_right(keys, last), n)
+            low, looked_at, look_at = low_behind, looked_at + n, look_at * _GROWTH
         if rest:
             is_short = position is None and len(found) < limit
             enough = _EVERYTHING if is_short else min(needed * 5 / 4 + 1, most)
@@ -185,44 +214,43 @@ class Pager:
         return found
 
     async def _keys(
-        self, shown: Database, reads: "_Reads", stretch: Stretch, wanted: int
-    ) -> tuple[list[Key], Key]:
+        self, shown: Database, reads: "_Reads", low: int, high: int, wanted: int
+    ) -> tuple[list[int], int]:
         """Return at least so many keys in the order of reading, if there are, and how far it read.
 
         What must hold by `joined` does, and perhaps nothing else that is asked for. What took too
         long is read in small parts when it is asked for again. Raises what the driver raises.
         """
-        histogram, forward = self._histogram(reads), reads.query.forward
+        histogram, query = self._histogram(reads), reads.query
         clock = asyncio.get_running_loop().time
-        keys: list[Key] = []
+        keys: list[int] = []
         width = _FIRST_WIDTH
-        while len(keys) < wanted and not stretch.is_empty:
-            edge = stretch.begin
-            far = histogram.reach(edge, wanted - len(keys), forward=forward)
-            if far == edge:
-                time = edge.time
-                if edge in (BEGIN, END):
-                    which = (reads.collection.name, forward)
+        while len(keys) < wanted and low < high:
+            far = histogram.reach(low, wanted - len(keys))
+            if far == low:
+                start = low
+                if low == BEGIN:
+                    which = (reads.collection.name, query.forward)
                     if which not in self._begins:
-                        self._begins[which] = await self._begin(shown, forward)
-                    time = self._begins[which]
-                far = histogram.into_unknown(edge, time, width, forward=forward)
-                width = min(width * _GROWTH, _MOST_WIDTH)
-            part = stretch.until(far)
+                        self._begins[which] = await self._begin(shown, query.forward)
+                    start = query.key(Position(self._begins[which], UUID(int=0)))
+                far = histogram.into_unknown(low, (start + width) | LAST_ID)
+                width *= _GROWTH
+            far = min(far, high)
             began = clock()
             try:
-                some = await reads.keys(part)
+                some = await reads.keys(low, far)
             except (PyMongoError, asyncio.CancelledError):
                 if clock() - began >= _LONG_SECONDS:  # not where nobody waits for it any more
-                    histogram.part(part.low, part.high)
+                    histogram.part(low, far)
                 raise
-            histogram.learn(part.low, part.high, some)
-            keys += some if forward else reversed(some)
-            stretch = stretch.behind(far)
-        return keys, stretch.begin
+            histogram.learn(low, far, some)
+            keys += some
+            low = far
+        return keys, low
 
     def _histogram(self, reads: "_Reads") -> Histogram:
-        name = _name(reads.collection.name, reads.query.by, reads.query.joined)
+        name = _name(reads.collection.name, reads.query.order, reads.query.joined)
         return self._histograms.setdefault(name, Histogram())
 
 
@@ -233,7 +261,7 @@ class _Reads:
     collection: Collection
     query: Query
 
-    async def along_index(self, position: Key | None, limit: int) -> list[JsonObject]:
+    async def along_index(self, position: Position | None, limit: int) -> list[JsonObject]:
         """Return documents as MongoDB reads them."""
         by, order = self.query.by, [*self.query.order.items()]
         past = "$gt" if self.query.forward else "$lt"
@@ -249,18 +277,18 @@ class _Reads:
                 found += await _along(self.query.index, some)
         return found
 
-    async def keys(self, stretch: Stretch) -> list[Key]:
+    async def keys(self, low: int, high: int) -> list[int]:
         """Return all keys of a stretch, sorted. However few are wanted, the server reads it all."""
-        by, keys = self.query.by, list[Key]()
-        for each in stretch.ranges(by):
+        by, keys = self.query.by, list[int]()
+        for each in self.query.ranges(low, high):
             found = self.collection.find({**self.query.joined, **each}, {by: 1})
             keys += map(self.key, await found.to_list())
         return sorted(keys)
 
-    async def documents(self, stretch: Stretch, limit: int) -> list[JsonObject]:
+    async def documents(self, low: int, high: int, limit: int) -> list[JsonObject]:
         """Return the first documents of a stretch that match."""
         query, found = self.query, list[JsonObject]()
-        for each in stretch.ranges(query.by):
+        for each in query.ranges(low, high):
             first, left = {**query.joined, **each}, limit - len(found)
             if left > 0 and query.rest:
                 found += await self._aggregate(first, query.rest, self._last(left))
@@ -269,7 +297,7 @@ class _Reads:
                 found += await some.limit(left).to_list()
         return found
 
-    async def matching(self, stretch: Stretch, limit: int) -> list[JsonObject]:
+    async def matching(self, low: int, high: int, limit: int) -> list[JsonObject]:
         """Return the first documents of all that match in a stretch: few, or far from its
         beginning.
 
@@ -277,7 +305,7 @@ class _Reads:
         through all documents in a fifth of the time that stages take to look at as many.
         """
         query, keys_only = self.query, {self.query.by: 1}
-        within = [*query.others, stretch.times(query.by)]
+        within = [*query.others, query.times(low, high)]
         conditions = [each for each in (query.narrow, *within) if each]
         some: list[JsonObject] | None = None
         if query.narrow and not (query.is_along and query.others):
@@ -287,12 +315,12 @@ class _Reads:
         elif some is None or query.others:
             some = await self.collection.find({"$and": conditions}, keys_only).to_list()
         timed = (document for document in some if document.get(query.by) is not None)
-        inside = filter(stretch.has, map(self.key, timed))
-        keys = sorted(inside, reverse=not query.forward)
+        ids = {self.key(document): document["_id"] for document in timed}
+        keys = sorted(key for key in ids if low < key <= high)
         found: list[JsonObject] = []
         while keys and len(found) < limit:
             here, keys = keys[:limit], keys[limit:]
-            by_id: JsonObject = {"_id": {"$in": [key.id for key in here]}}
+            by_id: JsonObject = {"_id": {"$in": [ids[key] for key in here]}}
             # Asked again, for they may have changed meanwhile: where they were, and no more.
             more = await self._aggregate(by_id, conditions, self._last(limit))
             found = _with_new(found, more, limit)
@@ -309,9 +337,10 @@ class _Reads:
         cursor = await settled(self.collection.aggregate(stages))
         return await cursor.to_list()
 
-    def key(self, document: JsonObject) -> Key:
-        """Return where a document stands in the order."""
-        return Key(cast("datetime", document[self.query.by]), cast("UUID", document["_id"]))
+    def key(self, document: JsonObject) -> int:
+        """Return where a document stands in the order of reading."""
+        time, id_ = cast("datetime", document[self.query.by]), cast("UUID", document["_id"])
+        return self.query.key(Position(time, id_))
 
 
 async def _along(

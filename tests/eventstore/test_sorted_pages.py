@@ -18,8 +18,7 @@ from api.queries.lists.routes import ListQuery
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo import sorted_pages
 from eventstore.mongo.driver import Database
-from eventstore.mongo.key_histogram import Key
-from eventstore.mongo.sorted_pages import Pager
+from eventstore.mongo.sorted_pages import Pager, Position
 from projections.replay.generations import VIEWS, Generation, Generations
 from projections.views import tickets
 from projections.views.filter import Filter
@@ -72,7 +71,7 @@ async def paged(database, listing, remembered=None):
         found += [document["_id"] for document in page]
         if len(page) < LIMIT:
             return found
-        position = Key(page[-1][listing.by], page[-1]["_id"])
+        position = Position(page[-1][listing.by], page[-1]["_id"])
 
 
 async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
@@ -148,7 +147,7 @@ async def costs(counted, listing, limit, windows):
         found += len(page)
         if len(page) < limit:
             return told, found
-        position = Key(page[-1][listing.by], page[-1]["_id"])
+        position = Position(page[-1][listing.by], page[-1]["_id"])
 
 
 COUNT = 800

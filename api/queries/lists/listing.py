@@ -23,7 +23,7 @@ Sort = Literal[
 ]
 
 
-class Position(NamedTuple):
+class Place(NamedTuple):
     """The last ticket of a page: its time in the sort, and its id."""
 
     list: str

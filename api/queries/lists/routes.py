@@ -19,7 +19,7 @@ from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.cursors import Cursors
-from api.queries.lists.listing import MOST_COUNTED, Position, Sort, begin, query
+from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.watermark import AtLeast, Views
@@ -28,9 +28,8 @@ from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag, at_most
 from eventstore.failures import answering
 from eventstore.mongo.driver import Database
-from eventstore.mongo.key_histogram import Key
 from eventstore.mongo.request_batcher import Shared
-from eventstore.mongo.sorted_pages import Pager
+from eventstore.mongo.sorted_pages import Pager, Position
 from projections.views.filter import (
     Between,
     Filter,
@@ -171,7 +170,7 @@ class _Page(NamedTuple):
     next: str | None
 
 
-_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
+_PLACE: TypeAdapter[Place] = TypeAdapter(Place)
 
 
 def router(database: Database, views: Views, sights: Sights) -> Router:
@@ -206,12 +205,12 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         """
         sight = await sights.asking(who, asked)
         found = asked.filter()
-        behind: Key | None = None
+        behind: Position | None = None
         if asked.cursor is not None:
-            position = _POSITION.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
-            if position.list != asked.fingerprint():
+            place = _PLACE.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
+            if place.list != asked.fingerprint():
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
-            behind = Key(position.time, position.id)
+            behind = Position(place.time, place.id)
         opened = await views.open(asked, prefer)
         if asked.view is not None:
             if sight.is_of_requester:
@@ -227,8 +226,8 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
             following = None
             if len(found) > asked.limit:
                 last = found[asked.limit - 1]
-                place = (asked.fingerprint(), last[how.by], last["_id"])
-                following = await cursors.write(place)
+                at = (asked.fingerprint(), last[how.by], last["_id"])
+                following = await cursors.write(at)
             presented = [sight.present(document) for document in found[: asked.limit]]
             return _Page(orjson.Fragment(as_json(presented)), following)
 
