@@ -1,7 +1,7 @@
 """Pages of a sorted list: so many documents behind a position, in the order of a time and the id.
 
 MongoDB reads them along an index that is named. The embedded server reads all that matches before
-it sorts or stops at a limit, reads every document where it is told which index to take, and takes
+it sorts or stops at a limit, reads every document where the question names an index, and takes
 one by itself only for a plain filter that the index covers. There a page is read in two steps: the
 keys in a stretch of the index, which cost a fraction of the documents and say how many there are,
 and then the documents of as many of them as are wanted. How long a stretch must be is known from
@@ -94,12 +94,12 @@ class Query:
 
     @property
     def joined(self) -> JsonObject:
-        """What must hold by the index that is read along, beside the time."""
+        """What must hold by the index that is read along, besides the time."""
         return self.narrow if (self.by, -1) in self.index else {}
 
     @property
     def rest(self) -> list[JsonObject]:
-        """What must hold beside the bounds and `joined`."""
+        """What must hold besides the bounds and `joined`."""
         return [each for each in (self.narrow, *self.others) if each and each != self.joined]
 
     @property

@@ -2,8 +2,8 @@
 
 Each process looks through the tickets of its own partitions, a little at a time between its
 batches, and says in their checkpoints once it is done. Tickets that change meanwhile may come up or
-not: whoever writes them counts them. If anything goes wrong it begins again, for what is counted is
-found to be so.
+not: the process that writes them counts them. If anything goes wrong it begins again, for what is
+counted is found to be so.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -43,7 +43,7 @@ class Recounting:
 
     @property
     def is_due(self) -> bool:
-        """Say whether there is something to count."""
+        """Return whether there is something to count."""
         return self._current is not None
 
     def see(self, views: Iterable[SavedView], mine: Mapping[int, Partition]) -> None:

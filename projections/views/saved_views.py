@@ -5,7 +5,7 @@ matches, and what changed is added to the views' counts in the same transaction:
 whatever happens, and reading it never counts.
 
 A new view has to find the tickets that are there already (`recounting.py`). Each partition's
-checkpoint says which views it counts; a view's count is told when all partitions say so.
+checkpoint says which views it counts; a view's count is shown when all partitions say so.
 
     saved_views         {_id: name, id, filter, saved_at}
     saved_view_counts   {_id: "<id>/<shard>", view: id, n}
@@ -13,10 +13,10 @@ checkpoint says which views it counts; a view's count is told when all partition
 A view that is saved anew with another filter is another view, with an id of its own.
 
 A view whose filter another version has stored, with a condition that this one does not know, cannot
-be counted here. So that its count is never half of one, whoever writes a ticket without knowing
-whether it matches takes it out of that count, and has said before that its partition does not count
-the view: where the view can be read again the partition's tickets are looked through as for a new
-one. Counts are kept for as long as the view is there, whether it can be read or not.
+be counted here. So that its count is never half of one, a process that writes a ticket without
+knowing whether it matches takes it out of that count, and has said before that its partition does
+not count the view: where the view can be read again the partition's tickets are looked through as
+for a new one. Counts are kept for as long as the view is there, whether it can be read or not.
 """
 
 from collections import Counter
@@ -208,7 +208,7 @@ class SavedViews:
         return {name async for document in found if (name := requester_of(document)) is not None}
 
     async def names_asking_for(self, requester: str) -> list[str]:
-        """Return the names of the views that ask for somebody's tickets, read or not."""
+        """Return the names of the views that ask for a requester's tickets, read or not."""
         found = self._views.find({"filter.requester": requester}, {"_id": 1}).sort("_id", 1)
         return [str(document["_id"]) async for document in found]
 

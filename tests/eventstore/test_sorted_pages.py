@@ -138,11 +138,11 @@ class CountedCollection:
         return self._collection.aggregate(stages)
 
 
-async def costs(counted, listing, limit, windows):
+async def costs(counted, listing, limit, pager):
     """Read a list to its end: give the cost of each page, and how many tickets were found."""
     position, found, told = None, 0, []
     while True:
-        page = await windows.page(counted, listing, position, limit)
+        page = await pager.page(counted, listing, position, limit)
         told.append(await counted.cost())
         found += len(page)
         if len(page) < limit:
@@ -183,12 +183,12 @@ async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
     lists = [*product(get_args(Sort), [{}]), *product(["-opened_at", "updated_at"], filtered)]
     for sort, asked in lists:
         listing = query(ListQuery.model_validate(asked).filter(), sort)
-        windows = Pager(begin)
-        cold, found = await costs(shaped, listing, PAGE, windows)
+        pager = Pager(begin)
+        cold, found = await costs(shaped, listing, PAGE, pager)
         assert found > (0 if asked else COUNT * 3 // 4)
         assert sum(documents for _, documents in cold) < 8 * COUNT, (sort, asked, cold)
         assert max(questions for questions, _ in cold) <= 40, (sort, asked, cold)
-        warm, again = await costs(shaped, listing, PAGE, windows)
+        warm, again = await costs(shaped, listing, PAGE, pager)
         assert again == found
         # In another order than its index has, a filter is looked at in more tickets than a page.
         is_looked_at = bool(asked) and listing.by != "opened_at"
@@ -212,9 +212,9 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
     }
     for sort, (way, asked) in product(get_args(Sort), ways.items()):
         listing = query(ListQuery.model_validate(asked).filter(), sort)
-        windows = Pager(begin)
-        await costs(shaped, listing, PAGE, windows)
-        [(questions, documents)], found = await costs(shaped, listing, PAGE, windows)
+        pager = Pager(begin)
+        await costs(shaped, listing, PAGE, pager)
+        [(questions, documents)], found = await costs(shaped, listing, PAGE, pager)
         assert questions <= 4, (sort, way)
         if way not in ("none", "status") or (way == "status" and listing.by == "opened_at"):
             assert documents <= 4 * RARE, (sort, way, documents)
@@ -226,14 +226,14 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
 @EMBEDDED_ONLY
 async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
     """Tickets that are imported where there were none; and new ones at the end."""
-    counted, windows = Counted(database), Pager(begin)
+    counted, pager = Counted(database), Pager(begin)
     await write_history(database, history("even", 300))
     listing = query(Filter(), "-opened_at")
-    await costs(counted, listing, PAGE, windows)
+    await costs(counted, listing, PAGE, pager)
     for shape in ("gaps of years", "one burst", "dates ahead"):
         await write_history(database, history(shape, 600, seed=2 + len(shape)))
-        _, found = await costs(counted, listing, PAGE, windows)
-        warm, again = await costs(counted, listing, PAGE, windows)
+        _, found = await costs(counted, listing, PAGE, pager)
+        warm, again = await costs(counted, listing, PAGE, pager)
         assert found == again == await database.collection(tickets.COLLECTION).count_documents({})
         assert max(documents for _, documents in warm) <= 8 * PAGE, warm
 
@@ -246,10 +246,10 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
         patch.setattr(sorted_pages, "_MOST_LOOKED_AT", 40)
         patch.setattr(sorted_pages, "_MOST_BESIDE_INDEX", 40)
         listing = query(ListQuery.model_validate({"q": "zebra"}).filter(), "-opened_at")
-        counted, windows = Counted(many), Pager(begin)
+        counted, pager = Counted(many), Pager(begin)
 
         async def asked(database: Any = counted):
-            page = await windows.page(database, listing, None, LIMIT)
+            page = await pager.page(database, listing, None, LIMIT)
             return len(page), (await database.cost())[0]
 
         found, first = await asked()
@@ -283,7 +283,7 @@ async def test_a_page_is_full_though_tickets_leave_the_list_while_it_is_read(
 ):
     """A short page would be taken for the last one."""
     listing = query(ListQuery.model_validate({"status": ["open"]}).filter(), sort)
-    reads, windows = many.collection(tickets.COLLECTION), Pager(begin)
+    reads, pager = many.collection(tickets.COLLECTION), Pager(begin)
     await reads.update_many({}, {"$set": {"status": "open"}})
     every = await paged(many, listing)
     left, read = every[2:6], sorted_pages._Reads.documents
@@ -293,7 +293,7 @@ async def test_a_page_is_full_though_tickets_leave_the_list_while_it_is_read(
         return await read(*about)
 
     monkeypatch.setattr(sorted_pages._Reads, "documents", late)
-    page = await windows.page(many, listing, None, LIMIT)
+    page = await pager.page(many, listing, None, LIMIT)
     assert [document["_id"] for document in page] == [*every[:2], *every[6 : LIMIT + 4]]
 
 
@@ -328,9 +328,9 @@ async def test_a_burst_that_is_too_much_for_one_read_is_read_in_parts(
 
     monkeypatch.setattr(sorted_pages._Reads, "keys", limited)
     monkeypatch.setattr(sorted_pages, "_LONG_SECONDS", 0)
-    for windows in (known, Pager(begin)):
+    for pager in (known, Pager(begin)):
         failed = 0
-        found = await paged(many, listing, Insistent(windows))
+        found = await paged(many, listing, Insistent(pager))
         assert len(found) == len(set(found)) == count
         assert 0 < failed < 40
 

@@ -107,7 +107,7 @@ def router(views: Views) -> Router:
             return done, stood.get("assignee", {})
 
         done, backlog = await opened.ask(question)
-        told = {
+        found = {
             dashboard.name(word) or "": {
                 **_done(done.get(word, {})),
                 "backlog": backlog.get(word, 0),
@@ -115,7 +115,7 @@ def router(views: Views) -> Router:
             for word in done.keys() | backlog.keys()
             if dashboard.name(word) is not None
         }
-        content = {"week": week, "agents": dict(sorted(told.items()))}
+        content = {"week": week, "agents": dict(sorted(found.items()))}
         return json_response(content, opened.headers)
 
     @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)

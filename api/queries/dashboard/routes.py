@@ -284,7 +284,7 @@ def _happened(figures: Figures) -> JsonObject:
 
 
 def times(labels: Mapping[str, int]) -> JsonObject:
-    """Tell of times: how many, their mean, p50 and p90 in seconds; null where there are none."""
+    """Return of times how many, their mean, p50 and p90 in seconds; null where there are none."""
     buckets = {int(label[1:]): n for label, n in labels.items() if label.startswith("b")}
     count = sum(buckets.values())
     return {

@@ -4,8 +4,8 @@ Up to a version, or up to a moment: then the first event that is later ends it, 
 that one is not folded either, whatever its time. So an event that was dated back is there from when
 those before it are; views as of a time (`projections/replay/rebuild.py`) are cut in the same way.
 
-What is told of a change is the ticket's own fields, and what is promised for it. That its version,
-its time of change and its counts of replies move on is told by the event itself.
+A change is shown in the ticket's own fields and in what is promised for it. That its version, its
+time of change and its counts of replies move on is plain from the event itself.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -46,7 +46,7 @@ FIELDS = (
     "resolution_due_at",
     "sla_breached",
 )
-"""The fields of a ticket whose changes are told."""
+"""The fields of a ticket whose changes are shown."""
 
 
 class VersionNotReached(NotFound):
@@ -65,7 +65,7 @@ class AsOf(NamedTuple):
     by: By
 
     def is_before(self, event: Mapping[str, object]) -> bool:
-        """Say whether a stored event is later."""
+        """Return whether a stored event is later."""
         time = event.get("recorded_at" if self.by == "recorded" else "occurred_at")
         return isinstance(time, datetime) and time > self.moment
 
@@ -118,7 +118,7 @@ class Changes:
         self._is_readable = True
 
     def skip(self, event: EventDocument) -> None:
-        """Fold an event that is not to be told."""
+        """Fold an event that is not shown."""
         if self._is_readable:
             try:
                 self._read = tickets.apply(self._read, from_document(event))
@@ -138,13 +138,13 @@ class Changes:
 
 
 def fields(read: TicketRead | None) -> JsonObject:
-    """Return the fields whose changes are told, as clients see them; none before it was opened."""
+    """Return the fields whose changes are shown, as clients see them; none before it was opened."""
     values = {} if read is None else tickets.values(read)
     return {name: values[name] for name in FIELDS if name in values}
 
 
 def differences(before: JsonObject, after: JsonObject) -> list[JsonObject]:
-    """Say which fields differ. Before a ticket was opened all are null, and empty is no change."""
+    """Return which fields differ. Before the opening all are null, and empty is no change."""
     return [
         {"field": name, "before": before.get(name), "after": after.get(name)}
         for name in FIELDS

@@ -226,7 +226,7 @@ def router(
         await sights.require(sight, ticket_id)
         anchor: EventDocument | None = None
         page: list[EventDocument] = []
-        told: list[JsonObject] = []
+        shown: list[JsonObject] = []
         more = False
         changes = Changes()
         room_bytes = page_bytes
@@ -239,7 +239,7 @@ def router(
                     one = {**as_told(stored, event), "changes": changes.tell(event)}
                     room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
-                    told.append(one)
+                    shown.append(one)
                 else:
                     more = True
                     break
@@ -248,7 +248,7 @@ def router(
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [_of_one_ticket(event, sight) for event in told if sight.is_told(event)],
+            "events": [_of_one_ticket(event, sight) for event in shown if sight.is_told(event)],
         }
         headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
@@ -286,17 +286,17 @@ def _header(name: str, description: str) -> dict[str, object]:
 def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
     """Return an event as clients see it: hashes in hexadecimal, and its id by that name.
 
-    `event` is the stored one, opened. What is sealed in it is told as well: the hash is over that.
+    `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that.
     """
-    told = {
+    shown = {
         name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
     }
-    return {"id": told.pop("_id", None), **told, "sealed": stored.get("sealed", [])}
+    return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}
 
 
-def _of_one_ticket(told: JsonObject, sight: Sight) -> JsonObject:
-    changes = told["changes"]
+def _of_one_ticket(shown: JsonObject, sight: Sight) -> JsonObject:
+    changes = shown["changes"]
     return {
-        **{name: value for name, value in sight.event(told).items() if name != "ticket_id"},
+        **{name: value for name, value in sight.event(shown).items() if name != "ticket_id"},
         "changes": sight.changes(changes) if isinstance(changes, list) else None,
     }

@@ -145,7 +145,7 @@ class ListQuery(AtLeast):
             ) from error
 
     def fingerprint(self) -> str:
-        """Say which list this is a page of; the same for all its pages."""
+        """Return what names the list that this is a page of; the same for all its pages."""
         own = self.model_dump(
             mode="json", exclude={"cursor", "limit", "count", "after"}, exclude_defaults=True
         )

@@ -49,9 +49,9 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
     saved = SavedViews(database)
     routes = Router("saved views", prefix="/views")
 
-    async def told(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
-        """Tell views with their counts; null for one that has not been counted everywhere yet, and
-        for who sees not all of what is counted.
+    async def answers(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
+        """Return views with their counts: null for one that has not been counted everywhere yet,
+        and for a caller who does not see all that is counted.
         """
         state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
         everywhere = frozenset.intersection(*(p.views for p in state.partitions))
@@ -78,7 +78,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         opened = await views.open(asked, prefer)
         async with answering():
             found, unreadable = await saved.all_apart()
-        content = await opened.ask(partial(told, found, sight))
+        content = await opened.ask(partial(answers, found, sight))
         return json_response({"views": content, **named(unreadable)}, opened.headers)
 
     @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
@@ -93,7 +93,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         opened = await views.open(asked, prefer)
         async with answering():
             found = [await saved.find(name)]
-        [content] = await opened.ask(partial(told, found, sight))
+        [content] = await opened.ask(partial(answers, found, sight))
         return json_response(content, opened.headers)
 
     @routes.put(
@@ -115,7 +115,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
             if asked.requester is not None:
                 await database.vault.check_name(asked.requester)
             view, is_new = await saved.save(name, asked)
-        [content] = await views.ask(partial(told, [view], await sights.of(who)))
+        [content] = await views.ask(partial(answers, [view], await sights.of(who)))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 
