@@ -1,5 +1,6 @@
 """The OpenAPI document: whole and exact, and good enough to make a client from."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ from tests.scripts.test_import import environment, script
 
 __all__ = ["client"]
 ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "openapi.txt"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,21 @@ def references(node):
     elif isinstance(node, list):
         for value in node:
             yield from references(value)
+
+
+def digests(openapi):
+    """A line for each operation and component, with a digest of it."""
+    parts = dict(operations(openapi))
+    for kind, components in openapi["components"].items():
+        parts |= {f"{kind} {name}": component for name, component in components.items()}
+    for name, part in parts.items():
+        content = json.dumps(part, sort_keys=True).encode()
+        yield f"{name} {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def test_the_document_is_the_one_that_was_agreed(openapi):
+    """Held to the letter: whoever changes it says so by `python -m tests.api.test_openapi`."""
+    assert sorted(digests(openapi)) == GOLDEN.read_text().splitlines()
 
 
 def test_every_reference_leads_somewhere(openapi):
@@ -158,3 +175,7 @@ async def test_a_client_is_made_from_the_document_and_used(database, made):
         shown = await operation("queries", "show_ticket")(accepted.ticket_id, client=caller)
         assert (shown.subject, shown.tags) == ("Printer jam", ["paper"])
         assert shown.opened_at.tzinfo is not None
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text("\n".join(sorted(digests(json.loads(document())))) + "\n")
