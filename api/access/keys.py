@@ -26,7 +26,8 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,7 @@ from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line
 from domain.values import ERASED, JsonObject, Moment, Name, at_most
-from eventstore.documents import Document, Reader, UnreadableDocument, strictly
+from eventstore.documents import Document, Reader, UnreadableDocument, as_document, strictly
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.resend import insert
@@ -180,7 +181,9 @@ class Keys:
         if key.made_by_key is not None:
             # Asked after it is there: who revokes that key with all that it made looks for those
             # after it is revoked, and so has found this one, or it is found out here.
-            with_key = await self._find_or_none(key.made_by_key)
+            with_key = None
+            with suppress(UnreadableDocument):
+                with_key = await self.find(key.made_by_key)
             if with_key is None or with_key.revoked_at is not None:
                 await self.revoke(key.id)
                 raise Unauthenticated("the key has been revoked", maker)
@@ -208,21 +211,13 @@ class Keys:
 
     async def add(self, key: Key) -> None:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
-        document: JsonObject = {**asdict(key), "scopes": sorted(key.scopes)}
-        document["_id"] = document.pop("id")
-        await insert(self._documents, document)
+        await insert(self._documents, as_document(key))
 
     async def find(self, id_: str) -> Key | None:
         """Return a key. Raises StoreUnavailable, UnreadableDocument."""
         async with answering():
             document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
         return None if document is None else self._reader.one(document)
-
-    async def _find_or_none(self, id_: str) -> Key | None:
-        try:
-            return await self.find(id_)
-        except UnreadableDocument:
-            return None
 
     async def all(self) -> list[Key]:
         """Return all keys that can be read, the last made first. Raises StoreUnavailable."""
