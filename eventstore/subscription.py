@@ -199,18 +199,19 @@ class Subscription:
     ) -> None:
         """`partitions`: whose events are wanted; unless given, all.
 
-        `look_back`: late events are looked for that were recorded some time before the position
-        as well, as for a consumer that has been away. `missing`: which of some events have not
-        arrived; unless given, those that have not been delivered. `cuts`: for consumers that begin
-        one after the other. `progress` is told when the stream is asked, and when it answers.
+        `late`: how late events are looked for, for a consumer that follows for long; not at all
+        unless given. `look_back`: those too that were recorded some time before the position, for
+        one that has been away. `missing`: which of some events have not arrived; unless given,
+        those that have not been delivered. `cuts`: for consumers that begin one after the other.
+        `progress` is told when the stream is asked, and when it answers.
         """
         self.position = position
         self.seen = seen or Seen()
         self._store = store
         self._partitions = partitions
         self._began = position.at
-        self._late = late or LateLook()
-        self._looked = position.at if look_back else position.at + self._late.back
+        self._late = late
+        self._looked = position.at if late is None or look_back else position.at + late.back
         self._next_look = 0.0
         self._missing = missing or self._unseen
         self._cuts = cuts or cuts_of(store)
@@ -349,9 +350,9 @@ class Subscription:
         """Read what was recorded some seconds ago and has not come; now and then."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        if began < self._next_look:
+        if (look := self._late) is None or began < self._next_look:
             return []
-        since, before = self._looked - self._late.back, self.position.at - self._late.overdue
+        since, before = self._looked - look.back, self.position.at - look.overdue
         found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
         wanted = [each for each in found if self._is_wanted(each.ticket_id)]
         events: list[EventDocument] = []
@@ -365,11 +366,10 @@ class Subscription:
                 _log.error("an event of ticket %s has not arrived; it is delivered late", ticket_id)
         if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
             moment = timedelta(milliseconds=1)
-            before = max(found[-1].recorded_at, since + moment) + self._late.back
+            before = max(found[-1].recorded_at, since + moment) + look.back
         self._looked = max(self._looked, before)
-        self._next_look = max(
-            began + self._late.every_seconds, clock() + (clock() - began) / _LOOK_SHARE
-        )
+        pause = max(look.every_seconds, (clock() - began) / _LOOK_SHARE)
+        self._next_look = clock() + pause
         return [Step(self.position, event) for event in events]
 
     async def _unseen(self, events: Sequence[Recorded]) -> Sequence[Recorded]:

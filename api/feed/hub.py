@@ -23,7 +23,7 @@ from domain.errors import CasebookError
 from eventstore.background import end
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, ResumeToken, stream_order
-from eventstore.subscription import Position, Step, Subscription, present
+from eventstore.subscription import LateLook, Position, Step, Subscription, present
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Hub:
         return found, found[-1].position if found else self._position
 
     async def _read(self, position: Position) -> None:
-        subscription = Subscription(self._store, position, progress=self._progress)
+        subscription = Subscription(self._store, position, late=LateLook(), progress=self._progress)
         try:
             async with aclosing(subscription.steps(_RETRY_SECONDS)) as steps:
                 async for step in steps:

@@ -34,7 +34,7 @@ from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session
 from eventstore.partition import partition_of
-from eventstore.subscription import Subscription, present
+from eventstore.subscription import LateLook, Subscription, present
 from projections.erasure.progress import Erasures
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
 from projections.projector.checkpoints import Checkpoints
@@ -137,7 +137,7 @@ class Auditor:
         self._asked = Asked(self._generation, views, (), recent)
         await self._see_parked()
         appended: dict[UUID, int] = {}
-        log = Subscription(self._store, await present(self._store))
+        log = Subscription(self._store, await present(self._store), late=LateLook())
         async with background(_note(log, appended)):
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}

@@ -27,7 +27,7 @@ from domain.errors import Unacceptable
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
-from eventstore.subscription import Position
+from eventstore.subscription import LateLook, Position
 from scripts.soak.patience import patience
 from tests.api.test_api import asking, is_problem, serving
 from tests.callers import SOMEBODY, access
@@ -510,6 +510,22 @@ async def test_what_the_shared_stream_leaves_out_is_read_from_the_log(database, 
         async with following(client, last_event_id=seen.ids[1]) as again:
             await until(lambda: reached(again, 4))
             assert again.told == [(ticket, n) for n in (3, 4, 5, 6)]
+
+
+async def test_what_the_shared_stream_leaves_out_at_the_end_comes_late(
+    database, store, monkeypatch
+):
+    """L8: nothing comes behind it that would show the gap; and once is enough."""
+    soon = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
+    monkeypatch.setattr(hub, "LateLook", lambda: soon)
+    async with (
+        listening(database, leaving_out(database, versions_in(2, 3))) as (client, *_),
+        following(client) as seen,
+    ):
+        [ticket] = await open_some(store, 1)
+        await until(lambda: reached(seen, 3))
+        await asyncio.sleep(0.3)
+        assert seen.told == [(ticket, n) for n in (1, 2, 3)]
 
 
 async def test_silence_is_broken_and_moves_the_cursor_on(database, store, monkeypatch):
