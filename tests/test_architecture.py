@@ -151,6 +151,20 @@ def test_only_the_store_writes_to_the_log():
         assert f".{write}" not in verifier, "the verifier only reads"
 
 
+def test_only_routes_and_what_serves_them_know_http():
+    """Stores and background tasks can be used, and tested, without a server."""
+    knowing = {
+        path.relative_to(ROOT)
+        for path in MODULES
+        if "scripts" not in path.parts and imports(path) & {"fastapi", "starlette"}
+    }
+    others = {path for path in knowing if path.name != "routes.py"}
+    assert {path for path in others if path.parts[:2] != ("api", "http")} == {
+        Path("api/app.py"),
+        Path("api/commands/bulk.py"),  # routes, too: of commands on many tickets
+    }
+
+
 def test_the_store_names_no_concrete_event():
     """Neither by class, nor by stored name, nor a field of its data."""
     from domain.tickets import EVENT_TYPES  # noqa: PLC0415
