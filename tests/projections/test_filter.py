@@ -10,7 +10,16 @@ from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, 
 from scripts.bench.dashboard import made_up_lives
 
 SEARCHES = [
-    *("", "printer", "jam*", "-jam*", "printer -status:closed", '"printer jam"', "nothing"),
+    *(
+        "",
+        "printer",
+        "jam*",
+        "prin*",
+        "-prin*",
+        "printer -status:closed",
+        '"printer jam"',
+        "nothing",
+    ),
     *("status:open,pending", "-status:new", "priority>=high", "priority>urgent", "is:solved"),
     *("assignee:none", "-assignee:none", "group:none is:unsolved", "tag:vip", "-tag:vip"),
     *("is:breached", "-is:breached", "has:note", "-has:note", "due<2100-01-01", "-due<2100-01-01"),
