@@ -94,6 +94,7 @@ class Forgetting:
         # By the name, so before the key goes: only that knows it.
         plain = None if name is None else len(await self._plain_tickets(name))
         await self._unname(await self._names({known_by}) if name is None else {name})
+        await self._records.replace_names()
         await self._vault.destroy(person, known_by)
         await self._erasures.take(person, KeyDestroyed(plain))
 
