@@ -28,6 +28,7 @@ DESK_AGENTS = 10_000
 DESK_FIELDS = 100
 FIELD_CHOICES = 200
 
+_TYPES = {"text": str, "integer": int, "boolean": bool}
 FieldType = Literal["text", "integer", "boolean", "choice"]
 Minutes = Annotated[int, Field(ge=1, le=5_256_000, strict=True)]  # ten years
 
@@ -67,27 +68,18 @@ class FieldDefinition(_Part):
 
     def takes(self, value: FieldValue) -> bool:
         """Say whether a value is of the field's kind."""
-        match self.type:
-            case "text":
-                return isinstance(value, str)
-            case "integer":
-                return isinstance(value, int) and not isinstance(value, bool)
-            case "boolean":
-                return isinstance(value, bool)
-            case "choice":
-                return value in self.choices
+        if self.type == "choice":
+            return value in self.choices
+        return type(value) is _TYPES[self.type]
 
     def kind(self) -> str:
         """Say in words what it takes."""
-        match self.type:
-            case "text":
-                return "text"
-            case "integer":
-                return "a whole number"
-            case "boolean":
-                return "true or false"
-            case "choice":
-                return f"one of: {', '.join(self.choices)}"
+        return {
+            "text": "text",
+            "integer": "a whole number",
+            "boolean": "true or false",
+            "choice": f"one of: {', '.join(self.choices)}",
+        }[self.type]
 
 
 class SlaPolicy(_Part):

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from inspect import getdoc
-from typing import Annotated, Protocol, cast
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Header, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from api.access.authentication import Access
 from api.access.rights import Unseen
@@ -25,9 +25,8 @@ from api.commands.routes import (
     AcceptedEvent,
     Endpoint,
     IdempotencyKey,
-    snake,
     taking,
-    told,
+    to_content,
     waited,
 )
 from api.http.answers import described_headers, json_response
@@ -62,8 +61,8 @@ Tickets = Annotated[
 ]
 
 
-class _Body(Protocol):
-    tickets: tuple[UUID, ...]
+class _Body(BaseModel, extra="forbid", frozen=True):
+    tickets: Tickets
     command: Command
 
 
@@ -111,7 +110,7 @@ def router(handler: Handler, views: Views, sights: Sights) -> Router:
                 f"/{verb}",
                 taking(_body(command), _endpoint(handler, views, sights, under_way)),
                 methods=["POST"],
-                name=f"bulk_{snake(command)}",
+                name=f"bulk_{command.operation}",
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
                 description=f"On up to {MOST_TICKETS} tickets: {getdoc(command)}",
                 response_model=BulkAnswer,
@@ -126,9 +125,8 @@ def _body(command: type[Command]) -> type[BaseModel]:
     content = (command, ... if needed else command.model_validate({}))
     return create_model(
         f"Bulk{command.__name__}",
-        __config__=ConfigDict(extra="forbid", frozen=True),
+        __base__=_Body,
         __doc__=f"Tickets, and what is to be done with each: {command.__name__}.",
-        tickets=(Tickets, ...),
         command=content,
     )
 
@@ -136,16 +134,15 @@ def _body(command: type[Command]) -> type[BaseModel]:
 def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares) -> Endpoint:
     async def endpoint(
         request: Request,
-        command: BaseModel,
+        command: _Body,
         who: CurrentPrincipal,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         prefer: BulkPrefer = None,
     ) -> Response:
-        body = cast("_Body", command)
         sight = await sights.of(who)
         submission = Submission(
-            command=body.command,
+            command=command.command,
             actor=who.actor,
             key=idempotency_key,
             correlation_id=correlation_id,
@@ -158,11 +155,11 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
             except CasebookError as refused:
                 return refused
 
-        count = len(body.tickets)
+        count = len(command.tickets)
         if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
             raise StoreBusy
         try:
-            outcomes = await asyncio.gather(*map(one, body.tickets))
+            outcomes = await asyncio.gather(*map(one, command.tickets))
         finally:
             under_way.give_back(who.share, count)
         if any(isinstance(outcome, Unseen) for outcome in outcomes):
@@ -176,7 +173,7 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
         )
         applied = await waited(views, done, prefer)
         content = {
-            "outcomes": [_told(t, o) for t, o in zip(body.tickets, outcomes, strict=True)],
+            "outcomes": [_to_content(t, o) for t, o in zip(command.tickets, outcomes, strict=True)],
             "done": len(done),
             "refused": len(outcomes) - len(done) - failed,
             "failed": failed,
@@ -186,9 +183,9 @@ def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares)
     return endpoint
 
 
-def _told(ticket_id: UUID, outcome: Outcome | CasebookError) -> Mapping[str, object]:
+def _to_content(ticket_id: UUID, outcome: Outcome | CasebookError) -> Mapping[str, object]:
     if isinstance(outcome, Outcome):
-        return {"status": HTTPStatus.OK.value, **told(outcome), "problem": None}
+        return {"status": HTTPStatus.OK.value, **to_content(outcome), "problem": None}
     problem = problem_of(outcome)
     nothing: JsonObject = {"version": None, "events": None, "follow_up": None}
     document = problem.model_dump(exclude_none=True)

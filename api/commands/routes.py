@@ -12,13 +12,12 @@ from inspect import Parameter, getdoc, signature
 from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
 from api.access.visibility import Sight, Sights
 from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
-from api.http.answers import described_headers
+from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, return_preference, wait_seconds
@@ -117,7 +116,7 @@ def router(
             path,
             taking(command, endpoint),
             methods=["POST"],
-            name=snake(command),
+            name=command.operation,
             summary=verb.replace("_", " ").capitalize(),
             description=getdoc(command),
             status_code=status,
@@ -142,7 +141,7 @@ def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
             command=command, actor=who.actor, key=idempotency_key, correlation_id=correlation_id
         )
         outcome = await handler.handle(ticket_id, submission)
-        return await answers.to_open(outcome, prefer, sight)
+        return await answers.to(outcome, prefer, sight, opened=True)
 
     return endpoint
 
@@ -167,7 +166,7 @@ def _change(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
             require=sight.require,
         )
         outcome = await handler.handle(ticket_id, submission)
-        return await answers.to_change(outcome, prefer, sight)
+        return await answers.to(outcome, prefer, sight)
 
     return endpoint
 
@@ -179,43 +178,34 @@ class _Answers:
         self._views = views
         self._tickets = current_tickets
 
-    async def to_open(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
+    async def to(
+        self, outcome: Outcome, prefer: str | None, sight: Sight, *, opened: bool = False
+    ) -> Response:
         applied = await waited(self._views, [outcome], prefer)
-        content, headers = await self._answer(outcome, prefer, applied, sight)
-        headers["Location"] = f"/tickets/{outcome.ticket_id}"
-        return Response(orjson.dumps(content), 201, headers, "application/json")
-
-    async def to_change(self, outcome: Outcome, prefer: str | None, sight: Sight) -> Response:
-        applied = await waited(self._views, [outcome], prefer)
-        if return_preference(prefer) == "minimal":
-            return Response(None, 204, _headers(outcome.version, [*applied, "return=minimal"]))
-        content, headers = await self._answer(outcome, prefer, applied, sight)
-        return Response(orjson.dumps(content), 200, headers, "application/json")
-
-    async def _answer(
-        self, outcome: Outcome, prefer: str | None, applied: list[str], sight: Sight
-    ) -> tuple[JsonObject, dict[str, str]]:
-        content = told(outcome)
-        if return_preference(prefer) == "representation":
+        preferred = return_preference(prefer)
+        content, version = to_content(outcome), outcome.version
+        if preferred == "minimal" and not opened:
+            applied.append("return=minimal")
+        elif preferred == "representation":
             with suppress(StoreUnavailable):
                 current = await self._tickets.current(outcome.ticket_id)
                 # It may have been moved out of sight by this very command.
                 if sight.sees(current.ticket):
                     content["ticket"] = sight.present(tickets.to_document(current))
-                    applied = [*applied, "return=representation"]
-                    return content, _headers(current.version, applied)
-        return content, _headers(outcome.version, applied)
-
-
-def _headers(version: int, applied: list[str]) -> dict[str, str]:
-    headers = {"ETag": f'"{version}"'}
-    if applied:
-        headers["Preference-Applied"] = ", ".join(applied)
-    return headers
+                    version = current.version
+                    applied.append("return=representation")
+        headers = {"ETag": f'"{version}"'}
+        if applied:
+            headers["Preference-Applied"] = ", ".join(applied)
+        if "return=minimal" in applied:
+            return Response(None, 204, headers)
+        if opened:
+            headers["Location"] = f"/tickets/{outcome.ticket_id}"
+        return json_response(content, headers, 201 if opened else 200)
 
 
 async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
-    """Wait for the views if that is preferred; give the preference if they show it all."""
+    """Wait for the views if that is preferred; return the preference if they show it all."""
     seconds = wait_seconds(prefer)
     if seconds is None:
         return []
@@ -224,19 +214,14 @@ async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) 
     return [f"wait={seconds}"] if await views.show(versions, seconds) else []
 
 
-def told(outcome: Outcome) -> JsonObject:
-    """Give what came of a command as its answer tells it."""
+def to_content(outcome: Outcome) -> JsonObject:
+    """Return what came of a command as an answer says it."""
     return {
         "ticket_id": outcome.ticket_id,
         "version": outcome.version,
         "events": [{"version": e.version, "type": e.type} for e in outcome.events],
         "follow_up": outcome.follow_up,
     }
-
-
-def snake(command: type[Command]) -> str:
-    """Give the name of a command's operation: `open_ticket`, `update_status`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", command.__name__).lower()
 
 
 def taking(body_model: type[BaseModel], endpoint: Endpoint) -> Endpoint:
