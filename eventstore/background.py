@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 from cachetools import TTLCache
-from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
-from eventstore.failures import describe
+from eventstore.failures import DriverError, describe
 
 LONGEST_PAUSE_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 3.0
@@ -57,7 +56,7 @@ class Supervisor:
             await asyncio.sleep(min(doubled, max(pause_seconds, longest_seconds)))
 
     def _note(self, what: str, error: Exception) -> None:
-        expected = isinstance(error, PyMongoError | CasebookError)
+        expected = isinstance(error, DriverError | CasebookError)
         why = describe(error) if expected else repr(error)
         if self._failing.get(what) == why:
             pass  # it has been logged

@@ -121,6 +121,8 @@ class HistoryLost(StoreError):
         super().__init__("history_lost", detail)
 
 
+DriverError = PyMongoError
+"""The root of what the driver raises, for modules that need not know which driver it is."""
 UNANSWERED = (ConnectionFailure, ExecutionTimeout, StoreUnavailable)
 """What is raised where nothing is wrong but that the database did not answer, or not in time."""
 

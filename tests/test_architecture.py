@@ -165,6 +165,28 @@ def test_only_routes_and_what_serves_them_know_http():
     }
 
 
+KNOW_THE_DRIVER = {
+    *("api/queries/cursors.py", "api/webhooks/store.py"),
+    *("eventstore/failures.py", "eventstore/group_commit.py", "eventstore/log.py"),
+    *("eventstore/log_identity.py", "eventstore/personal/sealed_file.py"),
+    *("eventstore/personal/vault.py", "eventstore/transparency/checkpoints.py"),
+    *("projections/projector/batch.py", "projections/projector/checkpoints.py"),
+    *("projections/replay/comparing.py", "projections/replay/generations.py"),
+    "projections/views/saved_views.py",
+}
+"""Outside `eventstore/mongo/`. The list is to shrink."""
+
+
+def test_no_other_module_knows_the_driver():
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in MODULES
+        if imports(path) & {"bson", "motor", "pymongo"}
+    }
+    rooms = ("eventstore/mongo/", "scripts/")
+    assert {path for path in found if not path.startswith(rooms)} == KNOW_THE_DRIVER
+
+
 def test_the_store_names_no_concrete_event():
     """Neither by class, nor by stored name, nor a field of its data."""
     from domain.tickets import EVENT_TYPES  # noqa: PLC0415

@@ -13,13 +13,12 @@ from http import HTTPStatus
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from pymongo.errors import PyMongoError
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
 from api.http.answers import described_headers
 from domain.errors import CasebookError, Kind
-from eventstore.failures import StoreUnavailable, VersionConflict, translated
+from eventstore.failures import DriverError, StoreUnavailable, VersionConflict, translated
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +183,7 @@ def to_response(error: Exception) -> Response:
     match error:
         case CasebookError():
             return _response(problem_of(error), error.retry_after_seconds)
-        case PyMongoError():
+        case DriverError():
             failure = translated(error)
             # Another writer was first where none was expected: the same may be tried again.
             return to_response(

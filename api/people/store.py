@@ -11,7 +11,6 @@ from dataclasses import asdict
 from uuid import UUID
 
 import orjson
-from pymongo.errors import PyMongoError
 
 from api.access import keys
 from api.access.access_log import AccessLog
@@ -23,7 +22,7 @@ from domain import people
 from domain.errors import CasebookError, NotFound
 from domain.people import ErasePerson
 from domain.values import JsonObject
-from eventstore.failures import answering
+from eventstore.failures import DriverError, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal import sealing
@@ -98,7 +97,7 @@ class Persons:
             past = await self._erasures.steps(person.id)
             for event in people.erase(len(past), command, known_by):
                 await self._erasures.take(person.id, event, by.actor)
-        with suppress(PyMongoError, CasebookError):  # it is on record, and done in any case
+        with suppress(DriverError, CasebookError):  # it is on record, and done in any case
             async with answering():
                 await self._forgetting.forget(person.id)
         return await self.show(id_)
@@ -146,7 +145,7 @@ class Persons:
             for hook in await Webhooks(self._database).ids_asking_for(name):
                 yield _line({"webhook": hook})
             yield _line({"end": {"tickets": len(ids)}})
-        except (PyMongoError, CasebookError) as error:
+        except (DriverError, CasebookError) as error:
             code = error.code if isinstance(error, CasebookError) else "store_unavailable"
             yield error_line(code, "this is not all there is; ask again")
 

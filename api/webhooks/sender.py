@@ -38,7 +38,6 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
-from pymongo.errors import PyMongoError
 
 from api.feed.format import event_line
 from api.http.correlation import outgoing
@@ -57,6 +56,7 @@ from api.webhooks.store import (
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.documents import UnreadableDocument
+from eventstore.failures import DriverError
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.subscription import LateLook
@@ -430,5 +430,5 @@ class Dispatcher:
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         finally:
-            with suppress(PyMongoError):
+            with suppress(DriverError):
                 await dispatch.leave()

@@ -315,6 +315,16 @@ class Database:
             await settled(await asyncio.to_thread(client.close))
 
 
+def adding(
+    collection: Collection, id_: str, numbers: Mapping[str, int], labels: Mapping[str, str]
+) -> Write:
+    """Return the write that adds to numbers of a document, which is made with these labels if it is
+    not there.
+    """
+    change = {"$inc": dict(numbers), "$setOnInsert": dict(labels)}
+    return UpdateOne({"_id": id_}, change, upsert=True, namespace=collection.full_name)
+
+
 def _all_of(
     collection: Collection,
     condition: Mapping[str, object] | None,

@@ -27,12 +27,11 @@ from datetime import datetime
 from uuid import uuid4
 
 from pydantic import ValidationError
-from pymongo.errors import PyMongoError
 
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.event_document import EventDocument
-from eventstore.failures import UNANSWERED, HistoryLost, describe
+from eventstore.failures import UNANSWERED, DriverError, HistoryLost, describe
 from eventstore.log import EventStore, Recorded, stream_order
 from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
@@ -135,7 +134,7 @@ class Projector:
                     raise
                 except HistoryLost as error:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
-                    with suppress(PyMongoError, Fenced):
+                    with suppress(DriverError, Fenced):
                         await self._checkpoints.scan(self._owned.epochs)
                 except UNANSWERED as error:
                     _log.warning("trying again: %s", describe(error))
@@ -146,17 +145,17 @@ class Projector:
                     # Whatever it is, giving up would leave the views stale for good. The log has
                     # everything, and the checkpoints tell the world that we fail, and why.
                     again, failure = failure == _told(error), _told(error)
-                    with suppress(PyMongoError):
+                    with suppress(DriverError):
                         await self._checkpoints.fail(self._me, failure)
                     _log.error(
                         "projection failed; trying again: %s",
                         failure,
-                        exc_info=None if again or isinstance(error, PyMongoError) else error,
+                        exc_info=None if again or isinstance(error, DriverError) else error,
                     )
                     await asyncio.sleep(RETRY_SECONDS)
                 await self._database.end_session()
         finally:
-            with suppress(PyMongoError):
+            with suppress(DriverError):
                 await self._checkpoints.leave(self._me)
                 await self._database.end_session()
 
@@ -370,7 +369,7 @@ class Projector:
 
 def _told(error: Exception) -> str:
     """Say what went wrong, without the documents that a driver puts into its errors."""
-    if isinstance(error, PyMongoError):
+    if isinstance(error, DriverError):
         return f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, ValidationError):
         return told(error)[:_FAILURE_CHARACTERS]

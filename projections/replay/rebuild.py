@@ -38,11 +38,9 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
-from pymongo.errors import PyMongoError
-
 from domain.errors import CasebookError
 from eventstore.background import background
-from eventstore.failures import UNANSWERED, describe
+from eventstore.failures import UNANSWERED, DriverError, describe
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
 from eventstore.partition import PARTITIONS, partition_of
@@ -242,7 +240,7 @@ class Rebuild:
                 await self._hand_over(views, projector)
         finally:
             if not self.has_switched:
-                with suppress(PyMongoError, NoFormer):
+                with suppress(DriverError, NoFormer):
                     await asyncio.shield(self._generations.keep_former(drop_after))
         return self._summed_up()
 
@@ -281,7 +279,7 @@ class Rebuild:
                 await self._generations.sweep()  # of what a former build has left
                 yield generation
         except BaseException:
-            with suppress(PyMongoError):
+            with suppress(DriverError):
                 await asyncio.shield(self._generations.give_up(self._me))
             raise
 
@@ -485,7 +483,7 @@ class Rebuild:
             async with background(stay()):
                 yield
         finally:
-            with suppress(PyMongoError):
+            with suppress(DriverError):
                 await asyncio.shield(shown.leave(self._me))
             self._summary.fenced_seconds += self._clock() - began
 
@@ -500,7 +498,7 @@ class Rebuild:
                 if not state.of(projector.id):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
-        except PyMongoError as error:  # they are shown: that has been done
+        except DriverError as error:  # they are shown: that has been done
             _log.warning("the new views are shown, but: %s", describe(error))
 
 

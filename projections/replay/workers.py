@@ -17,10 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import cycle, islice
 from typing import BinaryIO, TypeVar, cast
 
-from pymongo.errors import PyMongoError
-
 from domain.errors import CasebookError
-from eventstore.failures import UNANSWERED, describe
+from eventstore.failures import UNANSWERED, DriverError, describe
 from eventstore.garbage import spare_the_collector
 from eventstore.mongo.driver import Database, DriverName, connect
 from eventstore.personal.master_keys import MasterKeys
@@ -205,7 +203,7 @@ async def _answer(database: Database, request: object, answers: BinaryIO) -> Non
 
 
 def _said(error: Exception) -> object:
-    return describe(error) if isinstance(error, PyMongoError) else error
+    return describe(error) if isinstance(error, DriverError) else error
 
 
 if __name__ == "__main__":

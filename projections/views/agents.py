@@ -27,15 +27,13 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import cast
 
-from pymongo import UpdateOne
-
 from domain.actors import Actor
 from domain.tickets.assignment import TicketAssigned
 from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database, Write
+from eventstore.mongo.driver import Database, Write, adding
 from eventstore.mongo.limits import make_index
 from projections.views import dashboard
 from projections.views.dashboard import Entries, Time
@@ -135,18 +133,13 @@ class AgentWeeks:
 
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Return the writes that add a change of entries to one shard."""
-        increments: dict[tuple[str, str], JsonObject] = {}
+        increments: dict[tuple[str, str], dict[str, int]] = {}
         for key, n in change.items():
             week, agent, label = key.split("|")
             if n:
                 increments.setdefault((week, agent), {})[f"n.{label}"] = n
         return [
-            UpdateOne(
-                {"_id": f"{week}/{agent}/{shard}"},
-                {"$inc": paths, "$setOnInsert": {"week": week, "agent": agent}},
-                upsert=True,
-                namespace=self._weeks.full_name,
-            )
+            adding(self._weeks, f"{week}/{agent}/{shard}", paths, {"week": week, "agent": agent})
             for (week, agent), paths in sorted(increments.items())
         ]
 

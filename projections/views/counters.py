@@ -14,10 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Literal, cast
 
-from pymongo import UpdateOne
-
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database, Write
+from eventstore.mongo.driver import Database, Write, adding
 from eventstore.mongo.limits import make_index
 from projections.views import dashboard
 from projections.views.dashboard import Entries, Metric, Span
@@ -62,14 +60,11 @@ class Counters:
         """Return the writes that add a change of entries to one shard."""
         increments = dashboard.increments({key: n for key, n in change.items() if n})
         return [
-            UpdateOne(
-                {"_id": f"{metric}/{period}/{shard}/{part}"},
-                {
-                    "$inc": {f"n.{path}": n for path, n in paths.items()},
-                    "$setOnInsert": {"metric": metric, "span": span, "period": period},
-                },
-                upsert=True,
-                namespace=self._counters.full_name,
+            adding(
+                self._counters,
+                f"{metric}/{period}/{shard}/{part}",
+                {f"n.{path}": n for path, n in paths.items()},
+                {"metric": metric, "span": span, "period": period},
             )
             for (metric, span, period, part), paths in sorted(increments.items())
         ]

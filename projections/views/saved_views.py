@@ -29,13 +29,13 @@ from typing import Annotated, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, Field
-from pymongo import ReturnDocument, UpdateOne
+from pymongo import ReturnDocument
 
 from domain.errors import NotFound, StateConflict
 from domain.tickets.ticket import Status
 from domain.values import JsonObject, Name, NameOrNone, Priority, Tag
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
-from eventstore.mongo.driver import Database, Write
+from eventstore.mongo.driver import Database, Write, adding
 from eventstore.mongo.limits import make_index
 from projections.views import tickets
 from projections.views.filter import Filter, plain
@@ -226,12 +226,7 @@ class SavedViews:
     def writes(self, change: Mapping[str, int], shard: int) -> list[Write]:
         """Return the writes that add a change of counts by view id."""
         return [
-            UpdateOne(
-                {"_id": f"{view}/{shard}"},
-                {"$inc": {"n": n}, "$setOnInsert": {"view": view}},
-                upsert=True,
-                namespace=self._counts.full_name,
-            )
+            adding(self._counts, f"{view}/{shard}", {"n": n}, {"view": view})
             for view, n in sorted(change.items())
             if n
         ]
