@@ -105,7 +105,7 @@ class Desk(_Part):
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
 
     def names(self) -> set[str]:
-        """Give all names in it: of groups and their members, and a field's choices."""
+        """Return all names in it: of groups and their members, and a field's choices."""
         members = (name for names in self.groups.values() for name in names)
         choices = (name for field in self.fields.values() for name in field.choices)
         return {*self.groups, *members, *choices}
@@ -115,7 +115,7 @@ class Desk(_Part):
         return group is None or agent in self.groups.get(group, ())
 
     def targets(self, priority: Priority) -> SlaTargets:
-        """Give what is promised for a ticket of this priority."""
+        """Return what is promised for a ticket of this priority."""
         policy = self.sla.get(priority, SlaPolicy())
         return SlaTargets(policy.first_response_minutes, policy.resolution_minutes)
 
@@ -129,7 +129,7 @@ class Desk(_Part):
             raise Unacceptable("unknown_group", f"the desk has no group {group!r}")
 
     def check_assignee(self, assignee: str, group: str | None) -> None:
-        """Raise Unacceptable for somebody unknown, StateConflict for one outside the group."""
+        """Raise Unacceptable for an unknown agent, StateConflict for one outside the group."""
         if not self.groups:
             return
         if not any(assignee in members for members in self.groups.values()):
@@ -152,7 +152,7 @@ class Desk(_Part):
     def missing(
         self, fields: Mapping[str, FieldValue], *moments: Literal["open", "resolve"]
     ) -> list[str]:
-        """Give the fields that must be filled in by now and are not.
+        """Return the fields that must be filled in by now and are not.
 
         An empty text fills none, nor does a value from before the field was what it is.
         """

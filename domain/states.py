@@ -13,7 +13,7 @@ else:
     State = TypeVar("State")
 
     def replace(state: State, **changes: object) -> State:
-        """Give a copy with some fields changed."""
+        """Return a copy with some fields changed."""
         copy = object.__new__(type(state))
         copy.__dict__.update(state.__dict__, **changes)
         return copy

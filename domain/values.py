@@ -89,7 +89,7 @@ Name = Annotated[
     AfterValidator(_somebodys),
     ONE_LINE,
 ]
-"""Somebody's or something's name. Where it is new, `lines.py` says what it is made of."""
+"""The name of a person or a thing. Where it is new, `lines.py` says what it is made of."""
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
 Line = Annotated[
     str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean, ONE_LINE
