@@ -9,9 +9,9 @@ no date object, so that the bytes an event is hashed over do not depend on a lib
 printing them.
 
 `Words` and `PersonName` mark personal fields. The store keeps each of them sealed, under a key of
-the person it belongs to: what is said on a ticket belongs to the ticket's requester, even if another
-says it, and a name to the person that it names. When that person is erased, `ERASED` is read in its
-place.
+the person it belongs to: what is said on a ticket belongs to the ticket's requester, even if
+another person says it, and a name to the person that it names. When that person is erased,
+`ERASED` is read in its place.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
