@@ -33,6 +33,14 @@ from projections.views.saved_views import SavedViews
 from scripts.soak.patience import patience
 from tests.spec import ALICE, NOW, opened
 
+LEASE_SECONDS = patience(0.5)
+"""A lease that lapses soon; on a busy machine later, or its owner would lose it at work."""
+
+
+def hasty(database, store, **more) -> Projector:
+    """Make a projector whose lease lapses soon."""
+    return Projector(database, store, lease_seconds=LEASE_SECONDS, **more)
+
 
 async def write(store: EventStore, story) -> list[UUID]:
     """Run random commands on some tickets, one of each in turn."""

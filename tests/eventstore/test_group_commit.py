@@ -17,6 +17,11 @@ from tests.callers import access
 from tests.eventstore.test_log import happened
 
 
+@pytest.fixture
+def database(memory):
+    return memory
+
+
 class Slow:
     """The log's collection, slow enough for others to queue; counts its writes, fails on demand."""
 
@@ -139,11 +144,12 @@ async def test_a_full_queue_turns_away_and_writes_nothing(store, database, monke
     "target", ["eventstore.group_commit.QUEUE_DOCUMENTS", "api.commands.handler.COMMANDS_AT_ONCE"]
 )
 async def test_a_full_queue_is_a_503_that_says_when_to_come_back(
-    store, database, monkeypatch, target
+    quick_database, monkeypatch, target
 ):
     """L12: load is shed before memory grows."""
     monkeypatch.setattr(target, 0)
-    app = create_app(database, EventStore(database), access=access(database))
+    store = EventStore(quick_database)
+    app = create_app(quick_database, store, access=access(quick_database))
     async with asking(app) as client:
         answer = await client.post("/tickets", json={"subject": "x", "requester": "bob"})
     assert answer.status_code == 503

@@ -7,8 +7,8 @@ import pytest
 
 from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
-from tests.projecting import add, audited, caught_up, open_some, running, until
-from tests.projections.test_saved_views import counted, hasty
+from tests.projecting import add, audited, caught_up, hasty, open_some, running, until
+from tests.projections.test_saved_views import counted
 from tests.scripts.test_import import environment, script
 
 

@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from eventstore.partition import PARTITIONS
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.partitions import Member, Partition, State, plan
-from projections.projector.projector import Projector
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import add, caught_up, open_some, owning_all, running, stored_events, until
+from tests.projecting import (
+    add,
+    caught_up,
+    hasty,
+    open_some,
+    owning_all,
+    running,
+    stored_events,
+    until,
+)
 from tests.projecting import writer as writer_of
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -132,10 +140,6 @@ async def test_who_takes_partitions_that_are_behind_does_not_say_to_be_up_to_dat
     await partitions.take("me", found, found.partitions)
     after = await partitions.read()
     assert {after.as_of(p) for p in after.partitions} == {NOW}
-
-
-def hasty(database, store):
-    return Projector(database, store, lease_seconds=0.5)
 
 
 async def shares(database):

@@ -29,9 +29,11 @@ from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.soak.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
+    LEASE_SECONDS,
     add,
     all_live,
     caught_up,
+    hasty,
     open_some,
     owning_all,
     rebuilt,
@@ -46,10 +48,6 @@ from tests.streams import leaving_out
 Scenario = Callable[[Database, EventStore], Awaitable[None]]
 DAY = timedelta(days=1)
 PATIENCE_SECONDS = 4
-
-
-def hasty(database, store) -> Projector:
-    return Projector(database, store, lease_seconds=0.5)
 
 
 async def lives(store, tickets_: int = 3):
@@ -164,7 +162,7 @@ async def _crash(database, store, owner, name, *, after):
 async def a_stream_brings_nothing(database, store):
     """Whole tickets are missing, and no later event shows it."""
     async with running(
-        Projector(database, leaving_out(database, lambda _event: True), lease_seconds=0.5)
+        Projector(database, leaving_out(database, lambda _event: True), lease_seconds=LEASE_SECONDS)
     ):
         await all_live(database)
         await open_some(store, 3)
@@ -190,7 +188,8 @@ async def partitions_change_hands(database, store):
         if own:
             await writer(database, store).write(owned, own)
         await collection.update_one({"_id": partition.number}, {"$set": {"token": token}})
-    await asyncio.sleep(0.6)  # until the lease of who wrote that has lapsed: all are taken at once
+    # Until the lease of who wrote that has lapsed: then all are taken at once.
+    await asyncio.sleep(LEASE_SECONDS + 0.1)
     async with running(hasty(database, store)):
         await caught_up(database, store, PATIENCE_SECONDS)
     await assert_views_equal_the_log(database)

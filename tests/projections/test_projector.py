@@ -25,9 +25,11 @@ from projections.projector.recounting import Recounting
 from projections.views import tickets
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
+    LEASE_SECONDS,
     add,
     all_live,
     caught_up,
+    hasty,
     open_some,
     owning_all,
     rebuilt,
@@ -51,11 +53,6 @@ def quick(monkeypatch):
     """Make the projector's patience short, so that tests of it are."""
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.1)
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
-
-
-def hasty(database, store, **more) -> Projector:
-    """Make a projector whose lease lapses soon."""
-    return Projector(database, store, lease_seconds=0.5, **more)
 
 
 @given(story=stories)
@@ -141,7 +138,7 @@ async def test_a_gap_is_filled_from_the_log(database, store):
 async def test_what_the_stream_never_brings_is_found_by_counting(database, store, quick):
     """L8: a stream that silently skips whole tickets, until the count shows it."""
     deaf = leaving_out(database, lambda _event: True)
-    async with running(Projector(database, deaf, lease_seconds=0.5)):
+    async with running(Projector(database, deaf, lease_seconds=LEASE_SECONDS)):
         await caught_up(database, store)
         await open_some(store, 5)
         await caught_up(database, store)
