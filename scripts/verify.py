@@ -46,6 +46,7 @@ OK, TAMPERED, CANNOT_VERIFY = 0, 1, 3
 _STORED = FIELDS - {"id"} | {"_id"}
 _SEALED = "sealed"
 _SHOWN = 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CannotVerify(CasebookError):
@@ -128,7 +129,7 @@ def _field(field: object) -> Plain:
 def _milliseconds(value: object) -> int:
     if not isinstance(value, datetime):
         raise TypeError
-    return (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
 async def verify_database(
@@ -438,12 +439,14 @@ async def _verify(options: argparse.Namespace) -> int:
     key = read_key(key_path, needed=options.key is not None)
     from_file = None if kept is None else expect_checkpoint_file(kept, key, verification)
     signed, said = Signed(), []
+    now = datetime.now(UTC)
     if options.file is not None:
         verify_file(options.file, verification)
     else:
         if settings.mongodb_url is None and not (settings.data_dir / "database").exists():
             raise CannotVerify(f"there is no database in {settings.data_dir}")
         async with database(settings) as db:
+            now = await db.server_time()  # whose clock has dated the events
             # Read first: one that is taken after the scan would be missing from what was scanned.
             known = (from_file, read_last(key_path.with_suffix(".last")))
             signed = await expect_database_checkpoints(db, key, verification)
@@ -461,7 +464,7 @@ async def _verify(options: argparse.Namespace) -> int:
         print(told)
     if from_file is not None:
         print(f"{kept}: checkpoint {from_file[0]}, kept elsewhere, was compared")
-    _say_what_is_signed(verification, signed, key)
+    _say_what_is_signed(verification, signed, key, now)
     of_persons = [fault._replace(ticket=f"(person {fault.ticket})") for fault in persons.finish()]
     code = _say(verification, persons, [*faults, *of_persons], len(signed.digests))
     if code != OK:
@@ -472,14 +475,14 @@ async def _verify(options: argparse.Namespace) -> int:
         )
         return CANNOT_VERIFY
     since = verification.uncovered_since
-    if options.within is not None and since is not None and _age(since) > options.within:
+    if options.within is not None and since is not None and _age(since, now) > options.within:
         fail(f"no checkpoint stands for events since {_time(since)}: more than --within ago")
         return CANNOT_VERIFY
     return OK
 
 
 def _say_what_is_signed(
-    verification: Verification, signed: Signed, key: Ed25519PublicKey | None
+    verification: Verification, signed: Signed, key: Ed25519PublicKey | None, now: datetime
 ) -> None:
     """Say what is vouched for by which signature, and how old that is."""
     for number, restored in signed.restores.items():
@@ -488,7 +491,7 @@ def _say_what_is_signed(
         print(f"checkpoint {number}: restored, going on from {begins}: {restored['why']}")
     if signed.digests and key is not None:
         at = signed.latest["taken_at"]
-        when = f"{_time(at)}, {_age(at):.0f} seconds ago" if isinstance(at, int) else "no time"
+        when = f"{_time(at)}, {_age(at, now):.0f} seconds ago" if isinstance(at, int) else "no time"
         print(f"the last is checkpoint {max(signed.digests)} of {when}, by key {_key_id(key)}")
     covered = verification.events - verification.uncovered
     print(f"checkpoints stand for {covered} of {verification.events} events")
@@ -498,12 +501,11 @@ def _say_what_is_signed(
 
 
 def _time(milliseconds: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)).isoformat()
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat()
 
 
-def _age(milliseconds: int) -> float:
-    then = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
-    return (datetime.now(UTC) - then).total_seconds()
+def _age(milliseconds: int, now: datetime) -> float:
+    return (now - _EPOCH).total_seconds() - milliseconds / 1000
 
 
 def _say(
