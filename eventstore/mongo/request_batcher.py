@@ -1,9 +1,9 @@
 """Questions to the database that many ask: put to it together, or once for all.
 
-The idea is `commit.py`'s, for reading: while one question is under way, whoever asks next waits;
-when it is answered, all that have gathered meanwhile are asked as one. A lone reader waits for
-nobody; the more there are, the less each costs. Every question is put to the database after it was
-asked here, so an answer is never older than its question.
+The idea is `group_commit.py`'s, for reading: while one question is under way, those that come
+next wait; when it is answered, all that have gathered meanwhile are asked as one. A lone reader
+waits for nobody; the more there are, the less each costs. Every question is put to the database
+after it was asked here, so an answer is never older than its question.
 
 What cannot be answered together, for whatever reason, or not soon, is asked one by one and all at
 once: a value that cannot be read, or a shard that is silent, is to hold up nobody else.
