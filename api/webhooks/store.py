@@ -47,7 +47,7 @@ from eventstore.documents import (
 )
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database
-from eventstore.mongo.limits import make_index, until_answered
+from eventstore.mongo.limits import in_parts, make_index
 from eventstore.mongo.resend import insert
 from projections.views.saved_views import TicketFilter, requester_of, stored_filter
 
@@ -312,7 +312,13 @@ class Webhooks:
         found = await self._hooks.delete_one({"_id": id_})
         if not found.deleted_count:
             raise UnknownWebhook
-        await until_answered(lambda: self._deliveries.delete_many({"webhook": id_}))
+        await in_parts(self._deliveries, {"webhook": id_})
+
+
+def _fresh(now: datetime) -> JsonObject:
+    """Return the change after which a delivery is as if it had never been tried."""
+    values = {"status": "pending", "failures": 0, "failing_since": None, "done_at": None}
+    return {"$set": values | {"next_at": now}}
 
 
 class Deliveries:
@@ -358,47 +364,32 @@ class Deliveries:
                 raise
         if again:
             done: JsonObject = {"$in": ["delivered", "ended"]}
-            await self._again({"_id": {"$in": ids}, "status": done}, now)
+            which: JsonObject = {"_id": {"$in": ids}, "status": done}
+            await in_parts(self._deliveries, which, _fresh(now))
 
     async def resume(self, webhook: UUID) -> int:
         """Have what is parked, or waits after a failure, be tried now; give how much that is."""
         now = await self._database.server_time()
-        parked = await self._again({"webhook": webhook, "status": "parked"}, now)
-        return parked + await self.wake(webhook, now)
+        parked: JsonObject = {"webhook": webhook, "status": "parked"}
+        return await in_parts(self._deliveries, parked, _fresh(now)) + await self.wake(webhook, now)
 
     async def wake(self, webhook: UUID, now: datetime) -> int:
         """Have what waits after a failure be tried now; give how much that is."""
         waiting: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$gt": now}}
-        return await self._change_many(waiting, {"next_at": now})
+        return await in_parts(self._deliveries, waiting, {"$set": {"next_at": now}})
 
     async def end(self, webhook: UUID, now: datetime) -> None:
         """Have nothing more be sent of what waits or is parked; it is kept as what has arrived."""
         for status in ("pending", "parked"):
             which: JsonObject = {"webhook": webhook, "status": status}
-            await self._change_many(which, {"status": "ended", "done_at": now})
+            ended: JsonObject = {"$set": {"status": "ended", "done_at": now}}
+            await in_parts(self._deliveries, which, ended)
 
     async def redeliver(self, webhook: UUID, id_: str) -> bool:
         """Have one be sent again; say whether there is one of that id."""
-        found = await self._deliveries.find_one({"_id": id_, "webhook": webhook}, {"_id": 1})
-        if found is not None:
-            await self._again({"_id": id_}, await self._database.server_time())
-        return found is not None
-
-    async def _again(self, which: JsonObject, now: datetime) -> int:
-        fresh: JsonObject = {
-            "status": "pending",
-            "failures": 0,
-            "failing_since": None,
-            "next_at": now,
-            "done_at": None,
-        }
-        return await self._change_many(which, fresh)
-
-    async def _change_many(self, which: JsonObject, values: JsonObject) -> int:
-        """Change deliveries, however many; return how many the last answer tells of."""
-        change = {"$set": values}
-        done = await until_answered(lambda: self._deliveries.update_many(which, change))
-        return done.modified_count
+        fresh = _fresh(await self._database.server_time())
+        done = await self._deliveries.update_one({"_id": id_, "webhook": webhook}, fresh)
+        return done.matched_count > 0
 
     async def due(self, webhook: UUID, now: datetime, limit: int) -> list[UUID]:
         """Return tickets of which something is to be sent by now; the longest waiting first."""
@@ -478,12 +469,12 @@ class Deliveries:
 
     async def forget(self, webhook: UUID) -> None:
         """Remove what was made for a webhook that is gone."""
-        await until_answered(lambda: self._deliveries.delete_many({"webhook": webhook}))
+        await in_parts(self._deliveries, {"webhook": webhook})
 
     async def forget_all_but(self, webhooks: Sequence[UUID]) -> None:
         """Remove what was made for others, which are gone."""
         others = {"webhook": {"$nin": list(webhooks)}}
-        await until_answered(lambda: self._deliveries.delete_many(others))
+        await in_parts(self._deliveries, others)
 
     async def counts(self, webhook: UUID) -> dict[str, int]:
         """Count what is pending and what is parked."""

@@ -20,6 +20,8 @@ from pymongo import IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import NetworkTimeout
 
+from domain.values import JsonObject
+
 T = TypeVar("T")
 D = TypeVar("D", bound=Mapping[str, object])
 
@@ -35,6 +37,7 @@ BUILD_SECONDS = 24 * 3600.0
 """An index."""
 COUNT_SECONDS = 60.0
 """An exact count of a collection. Nothing waits for one but a look at what is missing."""
+_PART = 1_000
 
 
 async def count(collection: AsyncCollection[D]) -> int:
@@ -54,6 +57,24 @@ async def make_index(
     """
     index, limit = IndexModel(keys, **options), int(BUILD_SECONDS * 1000)
     await until_answered(lambda: collection.create_indexes([index], maxTimeMS=limit))
+
+
+async def in_parts(
+    collection: AsyncCollection[D], which: Mapping[str, object], change: JsonObject | None = None
+) -> int:
+    """Change documents, or delete them without `change`, as many at once as an operation may take.
+
+    What has been changed must not be `which` any more. Returns how many were changed or deleted.
+    Raises what the driver raises.
+    """
+    done = 0
+    while found := await collection.find(which, {"_id": 1}).limit(_PART).to_list():
+        part = {**which, "_id": {"$in": [each["_id"] for each in found]}}
+        if change is None:
+            done += (await collection.delete_many(part)).deleted_count
+        else:
+            done += (await collection.update_many(part, change)).modified_count
+    return done
 
 
 async def until_answered(send: Callable[[], Awaitable[T]]) -> T:

@@ -52,13 +52,13 @@ async def project(
             active = await generations.active()
             lost = active if await _rebuild(database, active) else lost
 
-    await asyncio.gather(
-        database.supervisor.keep(keep, "projecting", RETRY_SECONDS),
-        database.supervisor.keep(generations.sweep, "dropping former views", _SWEEP_SECONDS),
-        database.supervisor.keep(
-            generations.give_up_the_dead, "looking for dead rebuilds", _DEAD_SECONDS
-        ),
-    )
+    tend = database.supervisor.keep
+    # Not gathered: a gathering ends with the first that is cancelled, and the projector must leave.
+    async with (
+        background(tend(generations.sweep, "dropping former views", _SWEEP_SECONDS)),
+        background(tend(generations.give_up_the_dead, "looking for dead rebuilds", _DEAD_SECONDS)),
+    ):
+        await tend(keep, "projecting", RETRY_SECONDS)
 
 
 async def _keep(

@@ -117,7 +117,7 @@ async def test_the_tour_can_be_typed_as_it_stands(tmp_path):
     assert streamed == exported
     assert resolved["version"] == 8
     assert {d["status"] for d in deliveries["deliveries"]} <= {"pending"}
-    assert resumed == {"resumed": 0}
+    assert resumed["resumed"] in {0, 1}  # what has failed by now waits, and is tried again
     routes = [record["route"] for record in accesses["records"]]
     assert routes == [
         "/webhooks/{webhook_id}/resume",
