@@ -36,7 +36,7 @@ from scripts.soak.views import Check, audited, caught_up, die_at
 # minute by default; until then that ticket's commands are answered 503.
 _RETRY_SECONDS = 180
 
-POINTS = ("random", "before append", "after append", "before told")
+POINTS = ("random", "before append", "after append", "before to_content")
 
 
 @dataclass(slots=True)
@@ -210,7 +210,7 @@ async def kill_api(url: str, rounds: int, clients: int = 8) -> Counter[str]:
 
 async def serve_and_die(url: str, port: str, point: str, nth: str) -> int:
     """Serve until the nth command reaches a point, and die there as by kill -9."""
-    die_at(((EventStore, "append"), (commands, "told")), point, nth)
+    die_at(((EventStore, "append"), (commands, "to_content")), point, nth)
     return await serve("group", url, int(port))
 
 

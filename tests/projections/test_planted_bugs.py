@@ -382,6 +382,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
                 "events = batch.events if not await self._checkpoints.beat("
                 "self._me, batch.position.token) else []\n            if events:",
             ),
+            BLIND,
         ),
     ),
     "a batch is no transaction": (
