@@ -13,7 +13,13 @@ from pymongo.errors import ConnectionFailure
 from eventstore.failures import UNANSWERED
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
-from eventstore.mongo.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, make_index
+from eventstore.mongo.limits import (
+    ANSWER_SECONDS,
+    OPERATION_SECONDS,
+    count,
+    in_parts,
+    make_index,
+)
 from scripts.soak.wire import Fate, through, unlimited
 from tests.eventstore.test_log import happened
 from tests.projecting import until
@@ -213,4 +219,17 @@ async def test_the_database_is_told_how_long_it_may_work(filled):
             await operation(database)
         assert await count(things(database)) > _DOCUMENTS
         await make_index(things(database), [("n", 1)])
+    assert unlimited(listening.commands) == set()
+
+
+async def test_many_are_changed_and_deleted_in_parts_that_each_have_a_limit(filled):
+    """However many there are, no command is without a limit, and none is left out."""
+    async with losing(filled) as (database, listening):
+        even = {"n": {"$mod": [2, 0]}}
+        assert await in_parts(things(database), {"done": None}, {"$set": {"done": True}}) == 1500
+        assert await in_parts(things(database), even) == 750
+        assert await count(things(database)) == 750
+        assert await things(database).count_documents({"done": True}) == 750
+    sent = [next(iter(command)) for command in listening.commands]
+    assert sent.count("update") == 2
     assert unlimited(listening.commands) == set()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from eventstore.partition import PARTITIONS
 from projections.projector.checkpoints import Checkpoints
+from projections.projector.daemon import project
 from projections.projector.partitions import Member, Partition, State, plan
+from projections.replay.generations import Generations
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,
@@ -186,3 +189,20 @@ async def test_a_dead_owner_is_replaced_once_its_lease_has_lapsed(database, stor
     async with running(hasty(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
+
+
+async def test_who_keeps_the_views_current_gives_back_what_it_has_when_it_ends(database, store):
+    """L7: others need not wait for its lease to lapse."""
+    keeping = asyncio.create_task(project(database, store))
+    checkpoints = Checkpoints(await Generations(database).shown())
+
+    async def owned():
+        return all(p.owner for p in (await checkpoints.read()).partitions)
+
+    await until(owned)
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
+    state = await checkpoints.read()
+    assert not state.members
+    assert not any(p.owner for p in state.partitions)
