@@ -90,7 +90,7 @@ class Settings(BaseModel):
         return self.data_dir / "master-key"
 
     def issuer(self) -> Issuer | None:
-        """Give whose tokens are taken, None for nobody's. Raises SettingsError."""
+        """Return whose tokens are taken, None for nobody's. Raises SettingsError."""
         if self.jwt_key is None and self.jwks is None:
             return None
         if self.jwt_key is not None and self.jwks is not None:

@@ -42,7 +42,7 @@ async def projecting(database: Database, store: EventStore) -> AsyncIterator[Non
 
 
 async def caught_up(database: Database, store: EventStore, doing: str) -> int:
-    """Wait until the log is folded, by whoever does it; give the number of events.
+    """Wait until the log is folded, by whoever does it; return the number of events.
 
     Raises ViewsStuck.
     """

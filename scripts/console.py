@@ -239,7 +239,7 @@ async def _connected(
 
 
 async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
-    """Give what wraps the keys of persons: for an embedded database, of its folder if no other is
+    """Return what wraps the keys of persons: for an embedded database, of its folder if no other is
     named; made with the first database.
 
     Raises KeyUnusable.
@@ -274,7 +274,7 @@ def show_metrics(settings: Settings) -> None:
 
 
 def progress() -> Progress:
-    """Give a progress bar for the terminal."""
+    """Return a progress bar for the terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -52,7 +52,7 @@ class Histories(Sized, Protocol):
 
 
 def id_of(format_: Format, number: str) -> UUID:
-    """Give the id of an imported ticket."""
+    """Return the id of an imported ticket."""
     return new_ticket_id(_IMPORTER, f"{format_.name}:{number}")
 
 

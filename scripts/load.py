@@ -99,7 +99,7 @@ def _text(head: bytes, name: bytes) -> str:
 
 
 def request(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """Give the bytes of a request."""
+    """Return the bytes of a request."""
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
     lines += ["content-type: application/json"] if body else []
     lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -108,7 +108,7 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
 def privileges(
     database: str, first_generation: int, ahead: int = _GENERATIONS_AHEAD
 ) -> dict[str, list[Privilege]]:
-    """Give what each role may do, as `createRole` takes it."""
+    """Return what each role may do, as `createRole` takes it."""
     numbers = range(first_generation, first_generation + ahead)
     numbered = [f"{view}_{n}" for view in FIRST.names for n in numbers]
 
@@ -229,7 +229,7 @@ def _as_user(url: str, database: str, user: str, password: str) -> str:
 
 
 def _url(variable: str, of: str) -> str:
-    """Give a URL that is in no list of processes. Raises UsageError."""
+    """Return a URL that is in no list of processes. Raises UsageError."""
     url = os.environ.get(variable)
     if not url:
         raise UsageError(f"{variable} must hold the URL of {of}")

@@ -10,7 +10,7 @@ from eventstore.mongo.driver import connect
 
 
 def document() -> bytes:
-    """Give the document; no database is asked."""
+    """Return the document; no database is asked."""
     nowhere = connect("mongodb://127.0.0.1:9/")
     return orjson.dumps(
         create_app(nowhere, EventStore(nowhere)).openapi(),

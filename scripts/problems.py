@@ -59,7 +59,7 @@ class Raised(NamedTuple):
 
 
 def page() -> str:
-    """Give the page."""
+    """Return the page."""
     classes = {cls.__name__: cls for cls in _descendants(CasebookError)}
     by_status: dict[HTTPStatus, dict[str, str]] = defaultdict(dict)
     for code, (status, words) in HTTP_PROBLEMS.items():

@@ -52,7 +52,7 @@ async def main() -> int:
 
 @asynccontextmanager
 async def _served() -> AsyncIterator[tuple[int, str, str]]:
-    """Serve the sample log; give the port, a ticket with a life, and one to be busy with."""
+    """Serve the sample log; return the port, a ticket with a life, and one to be busy with."""
     with tempfile.TemporaryDirectory(prefix="casebook-pictures-") as folder:
         async with embedded.run(Path(folder), durable=False) as url:
             port = free_port()

@@ -60,7 +60,7 @@ class Event:
 
 
 def canonical(content: object) -> bytes:
-    """Give the bytes of a JSON value: sorted keys, no white space, UTF-8."""
+    """Return the bytes of a JSON value: sorted keys, no white space, UTF-8."""
     return json.dumps(
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode("utf-8", "surrogatepass")
@@ -178,7 +178,7 @@ class Verification:
             self.heads[ticket] = (stream[-1].version, stream[-1].hash)
 
     def finish(self) -> list[Fault]:
-        """Report what checkpoints expect and nobody has seen; give all faults by ticket."""
+        """Report what checkpoints expect and nobody has seen; return all faults by ticket."""
         for ticket, missing in self.expected.items():
             if missing:
                 version = self.heads.get(ticket, (0, ""))[0] + 1
@@ -196,7 +196,7 @@ class Verification:
 
 
 def root_of(heads: Mapping[str, Head]) -> str:
-    """Give the Merkle root (RFC 6962) over heads, in hex."""
+    """Return the Merkle root (RFC 6962) over heads, in hex."""
     leaves = sorted(
         UUID(ticket).bytes + version.to_bytes(8, "big") + bytes.fromhex(hash_)
         for ticket, (version, hash_) in heads.items()
@@ -215,7 +215,7 @@ def _tree(nodes: Sequence[bytes]) -> bytes:
 
 
 def statement_bytes(checkpoint: Mapping[str, object], number: int) -> bytes:
-    """Give the bytes of a checkpoint that are signed."""
+    """Return the bytes of a checkpoint that are signed."""
     names = ("events", "previous", "root", "taken_at", "tickets")
     content = {**{n: checkpoint[n] for n in names}, "format": 1, "number": number}
     if checkpoint.get("restored") is not None:
@@ -256,7 +256,7 @@ class Signed:
         return number
 
     def _go_back(self, number: int, before: int, restored: object) -> None:
-        """Give up what stands behind the checkpoint from which a restored log goes on."""
+        """Return up what stands behind the checkpoint from which a restored log goes on."""
         if not isinstance(restored, dict):
             raise TypeError("it does not say what was restored")
         last, since = _known(restored["last"]), _known(restored["from"])

@@ -85,7 +85,7 @@ def from_stored(document: Mapping[str, object]) -> Event:
 
 
 def _place(version: object) -> int:
-    """Give where an event stands, or claims to; 0 if that cannot be said."""
+    """Return where an event stands, or claims to; 0 if that cannot be said."""
     if isinstance(version, int | float | str):
         with suppress(ValueError, OverflowError):
             return int(version)

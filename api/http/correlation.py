@@ -24,7 +24,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[
 
 
 def outgoing(correlation_id: str | None) -> dict[str, str]:
-    """Give the headers of a request that goes out in consequence of one that came in."""
+    """Return the headers of a request that goes out in consequence of one that came in."""
     if correlation_id is None or not _is_taken(correlation_id):
         return {}
     traced = re.fullmatch(r"(?!0{32})[0-9a-f]{32}", correlation_id)

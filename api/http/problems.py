@@ -105,7 +105,7 @@ class Problem(BaseModel, extra="forbid"):
 
 
 def title_of(status: HTTPStatus) -> str:
-    """Give the name of a status as RFC 9110 has it; Python's changes with its version."""
+    """Return the name of a status as RFC 9110 has it; Python's changes with its version."""
     return _TITLES.get(status, status.phrase)
 
 

@@ -25,6 +25,7 @@ from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
 from domain.people import KeyDestroyed, PersonErased
 from domain.tickets import CODEC
+from eventstore.background import background
 from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
@@ -64,10 +65,10 @@ class Forgetting:
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
         keep = self._database.supervisor.keep
-        await asyncio.gather(
-            keep(self._step, "forgetting a person", _LOOK_SECONDS),
-            keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
-        )
+        async with background(
+            keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS)
+        ):
+            await keep(self._step, "forgetting a person", _LOOK_SECONDS)
 
     async def _step(self) -> None:
         for person in await self._erasures.at(PersonErased):

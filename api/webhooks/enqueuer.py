@@ -168,7 +168,7 @@ class Feeder:
             self._news.set()
 
     async def _wanted(self, hook: Webhook, events: Sequence[EventDocument]) -> list[Wanted]:
-        """Give those that a webhook is to be told of."""
+        """Return those that a webhook is to be told of."""
         return [
             Wanted(event["_id"], event["ticket_id"], event["version"], event["type"])
             for event in events

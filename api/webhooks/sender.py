@@ -85,7 +85,7 @@ class Patience:
     total_seconds: float = 3 * 24 * 3600.0
 
     def pause(self, failures: int, failing: timedelta) -> timedelta | None:
-        """Give how long to wait after so many failures in so much time, some of it by chance, so
+        """Return how long to wait after so many failures in so much time, some of it by chance, so
         that the last try is at the end of the time; None: no longer.
         """
         left = self.total_seconds - failing.total_seconds()
@@ -316,7 +316,7 @@ class Sender:
         return _Answer(answer.status_code, f"answered with {answer.status_code}", asked)
 
     async def _exchange(self, url: str, headers: dict[str, str], body: bytes) -> httpx.Response:
-        """Send to the first address of a URL's host that can be connected to; give the answer's
+        """Send to the first address of a URL's host that can be connected to; return the answer's
         head. Raises what httpx does, OSError, and AddressRefused.
 
         To the very addresses that were checked, in the name that was given. One that does not even
@@ -350,7 +350,7 @@ class Sender:
         raise AssertionError("the last one has answered or raised")
 
     def _client(self, url: str) -> httpx.AsyncClient:
-        """Give the client of a receiver: connections are shared by nobody of another name, for
+        """Return the client of a receiver: connections are shared by nobody of another name, for
         whose certificate nobody would look again.
         """
         receiver = _receiver(url)

@@ -368,13 +368,13 @@ class Deliveries:
             await in_parts(self._deliveries, which, _fresh(now))
 
     async def resume(self, webhook: UUID) -> int:
-        """Have what is parked, or waits after a failure, be tried now; give how much that is."""
+        """Have what is parked, or waits after a failure, be tried now; return how much that is."""
         now = await self._database.server_time()
         parked: JsonObject = {"webhook": webhook, "status": "parked"}
         return await in_parts(self._deliveries, parked, _fresh(now)) + await self.wake(webhook, now)
 
     async def wake(self, webhook: UUID, now: datetime) -> int:
-        """Have what waits after a failure be tried now; give how much that is."""
+        """Have what waits after a failure be tried now; return how much that is."""
         waiting: JsonObject = {"webhook": webhook, "status": "pending", "next_at": {"$gt": now}}
         return await in_parts(self._deliveries, waiting, {"$set": {"next_at": now}})
 

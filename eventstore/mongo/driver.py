@@ -210,7 +210,7 @@ class Database:
             await session.end_session()
 
     async def write(self, writes: Sequence[Write], session: Session | None = None) -> int:
-        """Do writes to any collections, in no order, in one round trip; give how many documents
+        """Do writes to any collections, in no order, in one round trip; return how many documents
         they have found or made.
 
         In a transaction, only behind something that was read in it: the embedded server takes no

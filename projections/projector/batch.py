@@ -220,7 +220,7 @@ class BatchWriter:
         batch: Sequence[EventDocument],
         token: ResumeToken | None = None,
     ) -> int:
-        """Fold stored events in, of the process's partitions only; give how many were new.
+        """Fold stored events in, of the process's partitions only; return how many were new.
 
         `token` resumes behind them. Raises Fenced, StoreUnavailable and what the driver raises;
         then nothing has been written.

@@ -197,7 +197,7 @@ class Checkpoints:
         return taken.modified_count > 0
 
     async def leave(self, me: str) -> None:
-        """Return back all that one still has, and go: others need not wait."""
+        """Give back all that one still has, and go: others need not wait."""
         state = await self.read()
         as_of = state.members[me].as_of if me in state.members else None
         releasing = [

@@ -166,7 +166,7 @@ class Generations:
         self._still = Together(self._active_for)
 
     async def prepare(self) -> Generation:
-        """Make the first generation, if there is none; give the active one. Safe to repeat."""
+        """Make the first generation, if there is none; return the active one. Safe to repeat."""
         if await self._documents.find_one({"_id": "active"}) is None:
             await self._drop_former_layout()
             await prepare(FIRST.of(self._database))
@@ -314,7 +314,7 @@ class Generations:
         await self._database.in_transaction(work)
 
     async def switch(self, builder: str, projector: str, *, keep_former: bool) -> Generation:
-        """Let what was built be what is shown, from one instant on; give what is shown then.
+        """Let what was built be what is shown, from one instant on; return what is shown then.
 
         On condition that the build is alive, and that `projector` holds all partitions of what has
         been shown: so nobody writes there any more. Raises BuildLost, Fenced.
@@ -346,7 +346,7 @@ class Generations:
         return self._reader.one(document)
 
     async def keep_former(self, drop_after: datetime | None = None) -> datetime | None:
-        """Have the former generation not be dropped, or not before a time; give what was said
+        """Have the former generation not be dropped, or not before a time; return what was said
         before. Raises NoFormer.
         """
         before = await self._documents.find_one_and_update(

@@ -307,7 +307,7 @@ class Rebuild:
             await asyncio.sleep(_SHOW_SECONDS)
 
     async def _scan(self, job: Job) -> Mapping[int, Applied]:
-        """Fold everything; give what that does to the checkpoints."""
+        """Fold everything; return what that does to the checkpoints."""
         self._begin("scan")
         views = job.generation.of(self._database)
         added: dict[str, Counter[str]] = defaultdict(Counter)

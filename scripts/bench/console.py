@@ -115,7 +115,7 @@ class _Stretch(NamedTuple):
 
 
 def _late(stretches: Sequence[Sequence[float]]) -> list[str]:
-    """Give the figures of a row: of all, and of the first and last thirds of each stretch."""
+    """Return the figures of a row: of all, and of the first and last thirds of each stretch."""
     every = sorted(seconds for stretch in stretches for seconds in stretch)
     figures = [every[int(len(every) * share)] for share in (0.5, 0.99)]
     figures.append(_median([_median(each[: len(each) // 3]) for each in stretches]))
@@ -128,7 +128,7 @@ def _median(found: Sequence[float]) -> float:
 
 
 async def _opened(browser: Browser, port: int) -> Page:
-    """Open the desk in a session of its own; give its page once all of it is painted."""
+    """Open the desk in a session of its own; return its page once all of it is painted."""
     context = await browser.new_context(base_url=f"http://127.0.0.1:{port}")
     key = HEADERS["Authorization"].split()[1]
     await context.add_init_script(f"sessionStorage.setItem('casebook-key', '{key}')")
@@ -180,7 +180,7 @@ async def _until(page: Page, condition: str) -> None:
 
 
 async def _settled(page: Page) -> int:
-    """Give how many tickets the desk counts, once that has not changed for a while."""
+    """Return how many tickets the desk counts, once that has not changed for a while."""
     before = -1
     while True:
         now = int(await page.evaluate("window.seen.counts.at(-1)[1]"))

@@ -32,7 +32,7 @@ class Table:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Give the median of the ratios, round by round."""
+    """Return the median of the ratios, round by round."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 

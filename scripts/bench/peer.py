@@ -199,7 +199,7 @@ def _their_commits(desk: NoteDesk, tickets: Sequence[UUID], at_once: int, second
 
 
 def _their_projecting(desk: NoteDesk, env: Mapping[str, str], seconds: float) -> float:
-    """Go on projecting from where it was last, for a while; give events/s."""
+    """Go on projecting from where it was last, for a while; return events/s."""
     view = _view(env)
     position = view.max_tracking_id(desk.name) or 0
     count = 0

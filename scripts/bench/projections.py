@@ -72,7 +72,7 @@ async def projections(url: str, rounds: int, seconds: float) -> list[Table]:
 async def _until_visible(
     database: Database, port: int, rate: int, seconds: float
 ) -> Sequence[float]:
-    """Send commands at a steady rate; give how long after their answers some were visible."""
+    """Send commands at a steady rate; return how long after their answers some were visible."""
     reads = database.collection(tickets.COLLECTION)
     awaited: dict[tuple[UUID, int], float] = {}
     latencies: list[float] = []
@@ -106,7 +106,7 @@ async def _until_visible(
 async def fold_backlogs(
     url: str, rounds: int, *, receiving: bool = True
 ) -> tuple[list[float], list[float]]:
-    """Give the rates, round by round, of folding a backlog and of receiving it, unless not."""
+    """Return the rates, round by round, of folding a backlog and of receiving it, unless not."""
     received: list[float] = []
     folded: list[float] = []
     for n in with_progress(range(rounds), "saturation", "rounds"):

@@ -86,7 +86,7 @@ async def _scan(store: EventStore) -> None:
 
 
 async def _peak(_database: Database, _item: int) -> tuple[int, float]:
-    """Give a process and the most memory that it has had, in MB."""
+    """Return a process and the most memory that it has had, in MB."""
     await asyncio.sleep(0.05)  # so that each process gets one
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return os.getpid(), kilobytes / 1024
@@ -118,7 +118,7 @@ async def write_tickets(database: Database, part: tuple[int, int, bool]) -> int:
 
 
 async def _life(store: EventStore, chance: random.Random, number: int) -> list[EventDocument]:
-    """Give the stored events of one ticket."""
+    """Return the stored events of one ticket."""
     ticket_id = UUID(int=chance.getrandbits(128), version=4)
     [length] = chance.choices([*_LENGTHS], [*_LENGTHS.values()])
     at = _FIRST_DAY + timedelta(seconds=30 * number)

@@ -178,7 +178,7 @@ def database_at(url: str, name: str) -> str:
 
 
 async def open_tickets(port: int) -> list[str]:
-    """Open some tickets, each of another requester's; give their ids."""
+    """Open some tickets, each of another requester's; return their ids."""
     opening = OPEN.model_dump(mode="json")
     async with Connection(port, HEADERS) as connection:
         answers = [

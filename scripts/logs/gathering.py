@@ -63,12 +63,12 @@ class Gathered:
         )
 
     def __len__(self) -> int:
-        """Give the number of tickets."""
+        """Return the number of tickets."""
         [(count,)] = self._kept.execute("SELECT count(*) FROM tickets")
         return int(count)
 
     def __iter__(self) -> Iterator[History]:
-        """Give each ticket's history."""
+        """Yield each ticket's history."""
         found = self._kept.execute(
             "SELECT number, line, cells FROM rows JOIN tickets USING (nth) ORDER BY nth, line"
         )
@@ -76,7 +76,7 @@ class Gathered:
             yield self._format.interpret(number, list(self._named(rows)))
 
     def _named(self, rows: Iterable[tuple[str, int, bytes]]) -> Iterator[Row]:
-        """Give the rows of one ticket, each with a name that no other of them has."""
+        """Yield the rows of one ticket, each with a name that no other of them has."""
         alike: Counter[str] = Counter()
         for _, line, cells in rows:
             read = dict(zip(self._names, orjson.loads(cells), strict=True))
@@ -86,7 +86,7 @@ class Gathered:
 
 
 def readable(format_: Format, rows: Iterable[Row | Finding]) -> Iterator[Row | Finding]:
-    """Give the same, with a finding for each row that names no ticket."""
+    """Yield the same, with a finding for each row that names no ticket."""
     for row in rows:
         if isinstance(row, Row) and not row.cells[format_.number].strip():
             yield Finding(row.line, "no_ticket", f"the column {format_.number} is empty")

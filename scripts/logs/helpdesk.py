@@ -100,7 +100,7 @@ def _open(number: str, cells: Cells) -> Command:
 
 
 def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Command]:
-    """Give what a row changes beside its activity. A move clears the assignee, who stays on."""
+    """Yield what a row changes beside its activity. A move clears the assignee, who stays on."""
     if after["customer"] != before["customer"]:
         yield ChangeRequester(requester=_customer(after))
     for column, key in _FIELDS.items():

@@ -114,7 +114,7 @@ def _difference(before: Cells, after: Cells) -> Iterator[Command]:
 
 
 def _assignment(before: Cells | None, after: Cells) -> Iterator[Command]:
-    """Give group and assignee. A move to a group clears who may not belong there: whoever stays is
+    """Yield group and assignee. A move to a group clears who may not belong there: whoever stays is
     assigned again.
     """
     group, assignee = _name(after["assignment_group"]), _name(after["assigned_to"])
@@ -166,7 +166,7 @@ def _fields(cells: Cells) -> dict[str, FieldValue | None]:
 
 
 def _name(text: str) -> str | None:
-    """Give a value without its stray double blanks; None for the log's null."""
+    """Return a value without its stray double blanks; None for the log's null."""
     text = " ".join(text.split())
     return None if text in ("", _NULL) else text
 

@@ -95,7 +95,7 @@ class _Lines:
         """How many have been taken."""
 
     def ahead(self, n: int) -> str | None:
-        """Give the line behind the next `n`, or None."""
+        """Return the line behind the next `n`, or None."""
         while len(self._ahead) <= n:
             line = next(self._text, None)
             if line is None:
@@ -119,7 +119,7 @@ def _record(lines: _Lines, separator: str, width: int) -> list[str] | str:
 
 
 def _parsed(lines: _Lines, separator: str) -> tuple[int, list[str] | str]:
-    """Give how many lines the next row has, and its cells, or what is wrong; take nothing."""
+    """Return how many lines the next row has, and its cells, or what is wrong; take nothing."""
     taken = characters = 0
 
     def feed() -> Iterator[str]:
@@ -140,7 +140,7 @@ def _parsed(lines: _Lines, separator: str) -> tuple[int, list[str] | str]:
 
 
 def _header(lines: _Lines, path: Path, columns: Collection[str]) -> tuple[str, list[str]]:
-    """Take the header; give what separates its cells, and the columns' names."""
+    """Take the header; return what separates its cells, and the columns' names."""
     separators = _SEPARATORS
     while (first := lines.ahead(0)) is not None:
         if named := re.fullmatch(r"sep=(.)", first.strip("\r\n"), re.IGNORECASE):

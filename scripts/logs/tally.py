@@ -63,12 +63,12 @@ class Tally:
             self.note("assumed", history.number, finding)
 
     def all(self, what: What) -> Iterator[Reported]:
-        """Give findings by ticket and line."""
+        """Yield findings by ticket and line."""
         order = "SELECT ticket, line, kind, detail FROM findings WHERE what = ? ORDER BY 1, 2, 3, 4"
         return (Reported(*row) for row in self._kept.execute(order, (what,)))
 
     def about(self, ticket: str) -> list[Reported]:
-        """Give what was not taken of a ticket, or changed nothing; of "", the rows that could not
+        """Return what was not taken of a ticket, or changed nothing; of "", the rows that could not
         be read.
         """
         wanted = (
@@ -78,15 +78,15 @@ class Tally:
         return [Reported(*row) for row in self._kept.execute(wanted, (ticket,))]
 
     def count(self, what: What) -> int:
-        """Give how many findings there are."""
+        """Return how many findings there are."""
         return sum(n for (each, _), n in self._kinds.items() if each == what)
 
     def kinds(self, what: What) -> Counter[str]:
-        """Give how many findings there are of each kind."""
+        """Return how many findings there are of each kind."""
         return Counter({kind: n for (each, kind), n in self._kinds.items() if each == what})
 
     def rows_not_taken(self) -> int:
-        """Give how many rows were not taken, or in part."""
+        """Return how many rows were not taken, or in part."""
         rows = "SELECT DISTINCT ticket, line FROM findings WHERE what = 'not taken'"
         return sum(1 for _ in self._kept.execute(rows))
 

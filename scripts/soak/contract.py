@@ -43,7 +43,7 @@ _SHOWN_CHARACTERS = 10_000
 async def contract(
     url: str, cases: int, check: Check = audited, without: str = NOTHING
 ) -> Counter[str]:
-    """Send at least so many requests; give how many it were. Raises PromiseBroken.
+    """Send at least so many requests; return how many it were. Raises PromiseBroken.
 
     `without`: leave out the paths that this regular expression finds.
     """
@@ -65,7 +65,7 @@ async def contract(
 
 
 async def _run(port: int, examples: int, seed: int, without: str, caller: Mapping[str, str]) -> int:
-    """Ask once through all phases; give the number of requests."""
+    """Ask once through all phases; return the number of requests."""
     with tempfile.TemporaryDirectory(prefix="casebook-contract-") as folder:
         report = Path(folder) / "report.json"
         words = ["--phases", _PHASES, "--checks", ",".join(CHECKS), "--report", "json"]

@@ -120,7 +120,7 @@ def _name(word: str) -> str:
 
 
 async def _somebody(store: EventStore, word: str) -> UUID:
-    """Have somebody say something on some tickets, and others on theirs; give the person."""
+    """Have somebody say something on some tickets, and others on theirs; return the person."""
     handler, name = Handler(store), _name(word)
     herself = Actor(name, "requester")
     for n in range(_TICKETS):
@@ -159,7 +159,7 @@ async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> int:
 
 
 async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
-    """Give the documents of a log's database, and of its keys', in which a word stands."""
+    """Return the documents of a log's database, and of its keys', in which a word stands."""
     found: list[tuple[str, JsonObject]] = []
     for name in (database.name, keys_of(database.name)):
         own = database.client[name]

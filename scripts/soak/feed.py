@@ -189,6 +189,6 @@ async def not_reading(port: int, caller: Mapping[str, str]) -> AsyncIterator[Non
 
 
 def memory_bytes(pid: int) -> int:
-    """Give what a process has in memory (Linux)."""
+    """Return what a process has in memory (Linux)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024

@@ -51,7 +51,7 @@ class Sent:
     """None: unknown."""
 
     def events(self) -> int:
-        """Give how many events it must have in the log."""
+        """Return how many events it must have in the log."""
         if self.answer is None or self.answer.status != 200:
             return 0
         return len(cast("list[object]", self.answer.json()["events"]))

@@ -172,7 +172,7 @@ async def merge_and_die(url: str, one: str, other: str) -> int:
 
 
 async def _read(store: EventStore, *tickets: UUID) -> list[list[str]]:
-    """Give the merges in each ticket's stream, once the database is there again."""
+    """Return the merges in each ticket's stream, once the database is there again."""
     async with asyncio.timeout(patience(_ROUND_SECONDS)):
         while True:
             try:

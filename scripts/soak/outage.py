@@ -121,7 +121,7 @@ async def _at_once(load: _Load, connections: int, seconds: int, pid: int) -> Non
 
 
 async def _seconds_of_one(port: int) -> float:
-    """Give how long a command takes that nobody is in the way of: the median of some."""
+    """Return how long a command takes that nobody is in the way of: the median of some."""
     [ticket] = await open_tickets(port, 1)
     taken = []
     async with Connection(port, HEADERS) as connection:

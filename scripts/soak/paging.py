@@ -28,7 +28,7 @@ _PAGE = 200
 
 
 async def page_through(url: str, count: int) -> Counter[str]:
-    """Page through so many tickets, by each sort; give what was seen. Raises PromiseBroken."""
+    """Page through so many tickets, by each sort; return what was seen. Raises PromiseBroken."""
     counted: Counter[str] = Counter()
     async with service("group", url) as port, connected(url) as database:
         shown = await Generations(database).shown()

@@ -134,7 +134,7 @@ class _Seen:
 
 
 async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Counter[str]:
-    """Replay again and again under load; give counts, and milliseconds until it was visible."""
+    """Replay again and again under load; return counts, and milliseconds until it was visible."""
     seen = _Seen()
     stop = asyncio.Event()
     with_, without = [0.0], [0.0]

@@ -184,7 +184,7 @@ class _Server:
         self._losing = _Losing()
 
     async def lose_at_start(self, kind: str) -> float:
-        """Start it and lose an answer meanwhile; give how many seconds later it is as it was."""
+        """Start it and lose an answer meanwhile; return how many seconds later it is as it was."""
         self._losing.lose(kind)
         async with AsyncExitStack() as stack:
             port, wire = await self._start(stack)
@@ -287,7 +287,7 @@ async def _until_well(port: int, lacking: list[str] | None = None) -> None:
 
 
 async def _lacking(port: int) -> str:
-    """Give what is not as it should be; nothing if all is."""
+    """Return what is not as it should be; nothing if all is."""
     try:
         async with Connection(port, HEADERS) as connection:
             opening = {"subject": "Soak", "requester": "soak"}

@@ -163,7 +163,7 @@ async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 def decoded(body: bytes) -> JsonObject:
-    """Give a message's command, with the lists that are sent beside it (sections 0 and 1)."""
+    """Return a message's command, with the lists that are sent beside it (sections 0 and 1)."""
     command: JsonObject = {}
     at = 4
     while at < len(body):
@@ -179,7 +179,7 @@ def decoded(body: bytes) -> JsonObject:
 
 
 def unlimited(commands: Iterable[JsonObject]) -> set[str]:
-    """Give the names of commands that do not say how long the database may work for them, of all
+    """Return the names of commands that do not say how long the database may work for them, of all
     that could.
     """
     return {next(iter(c)) for c in commands if "maxTimeMS" not in c} - _WITHOUT_LIMIT

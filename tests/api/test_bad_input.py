@@ -26,7 +26,7 @@ async def state(database):
 
 
 def who(bad):
-    """Give somebody who might ask for this, if it were good."""
+    """Return somebody who might ask for this, if it were good."""
     if bad.path.startswith(("/desk", "/projections", "/keys", "/access_log")):
         return ADMIN
     return REQUESTER if "/rate" in bad.path else SOMEBODY

@@ -24,7 +24,7 @@ MINIMAL = {**AGENT, "Prefer": "return=minimal"}
 
 
 async def opened(client, n=1, **different):
-    """Open tickets; give their ids."""
+    """Open tickets; return their ids."""
     answers = [await client.post("/tickets", json={**OPEN, **different}) for _ in range(n)]
     return [answer.json()["ticket_id"] for answer in answers]
 

@@ -185,7 +185,7 @@ async def test_a_full_ticket_says_what_to_do_and_stays_readable(database, store)
 
 
 async def longest_share(working):
-    """Give how much of the work was done at a stretch at most, in which nobody else had a turn.
+    """Return how much of the work was done at a stretch at most, in which nobody else had a turn.
 
     By this thread's own time: what others do on the machine does not count.
     """

@@ -63,7 +63,7 @@ async def many(database, store):
 
 
 async def paged(database, listing, remembered=None):
-    """Give the ids of all pages, in order."""
+    """Return the ids of all pages, in order."""
     found: list[UUID] = []
     position, remembered = None, remembered or Pager(begin)
     while True:
@@ -113,7 +113,7 @@ class Counted:
         return CountedCollection(self._database.collection(name), self._asked)
 
     async def cost(self):
-        """Give what it cost since this was asked last: questions, and documents."""
+        """Return what it cost since this was asked last: questions, and documents."""
         asked, self._asked[:] = self._asked[:], []
         documents = 0
         for collection, first in asked:

@@ -33,7 +33,7 @@ LEASE = 10.0
 
 
 def state(owners: dict[int, str], members: dict[str, float], leaving: str = "") -> State:
-    """Give a state: owners of partitions, how many seconds ago members were seen, who leaves."""
+    """Return a state: owners of partitions, how many seconds ago members were seen, who leaves."""
     return State(
         NOW,
         [Partition(n, owner=owners.get(n)) for n in range(PARTITIONS)],

@@ -32,7 +32,7 @@ filters = st.builds(
 
 
 async def counted(database, name):
-    """Give a view's count once all partitions keep it."""
+    """Return a view's count once all partitions keep it."""
     saved = SavedViews(database)
 
     async def is_counted():

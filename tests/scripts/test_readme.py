@@ -48,7 +48,7 @@ async def server(tmp_path):
 
 
 async def typed(commands, tmp_path, port):
-    """Type commands into a shell; give what each printed that printed anything."""
+    """Type commands into a shell; return what each printed that printed anything."""
     commands = commands.replace("cat data/", f"cat {tmp_path}/data/")
     shell = await asyncio.create_subprocess_exec(
         "bash",
