@@ -16,9 +16,8 @@ from api.access import routes as access_routes
 from api.access.access_log import AccessLog
 from api.access.authentication import Access
 from api.access.tokens import Tokens
-from api.access.visibility import Sights
 from api.background import Work
-from api.commands import bulk
+from api.bulk import routes as bulk
 from api.commands import routes as commands
 from api.commands.handler import Handler
 from api.console import routes as console
@@ -38,6 +37,7 @@ from api.queries.history import routes as history
 from api.queries.lists import routes as lists
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
+from api.queries.visibility import Sights
 from api.queries.watermark import Views
 from api.settings import Settings
 from api.webhooks import routes as webhooks
@@ -47,7 +47,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import Witness
 from projections.erasure.progress import Erasures
-from projections.replay.generations import Generations
+from projections.generations import Generations
 
 _log = logging.getLogger(__name__)
 

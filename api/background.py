@@ -12,8 +12,8 @@ from api.webhooks.sender import Dispatcher
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
+from projections import daemon
 from projections.erasure.views import Eraser
-from projections.projector import daemon
 
 _log = logging.getLogger(__name__)
 

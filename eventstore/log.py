@@ -65,8 +65,8 @@ from eventstore.failures import (
     write_failure,
 )
 from eventstore.group_commit import GroupCommit
+from eventstore.limits import count, make_index
 from eventstore.mongo.driver import Database, Session
-from eventstore.mongo.limits import count, make_index
 from eventstore.mongo.resend import send_until_known
 from eventstore.partition import PARTITIONS, in_partitions
 from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed

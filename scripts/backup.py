@@ -30,10 +30,10 @@ from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Summing, lines, manifest_path
+from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Collection, Database
 from eventstore.personal import sealed_file
-from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.master_keys import Wrapped
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
 from eventstore.transparency import checkpoints as log_checkpoints

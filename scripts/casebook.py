@@ -46,7 +46,11 @@ _GROUPS = {
     },
 }
 _IN_A_CHECKOUT = "In a checkout"
-_MODULES = {"import": "import_log", "mongo-users": "mongo_users"}
+_MODULES = {
+    "import": "import_log",
+    "mongo-users": "mongo_users",
+    "screenshots": "testbed.screenshots",
+}
 """Of commands that are not named as their modules are."""
 
 

@@ -8,9 +8,9 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.projector.daemon import project
+from projections.daemon import project
+from projections.generations import Generations
 from projections.projector.health import Health
-from projections.replay.generations import Generations
 from scripts.console import progress
 
 _WAIT_SECONDS = 0.25

@@ -31,9 +31,9 @@ from api.settings import Settings, SettingsError, is_loopback
 from domain.errors import CasebookError
 from eventstore.failures import describe
 from eventstore.garbage import spare_the_collector
+from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, connect
-from eventstore.personal.key_files import KeyUnusable, place
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 
 T = TypeVar("T")

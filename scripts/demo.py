@@ -8,7 +8,7 @@ from urllib.request import urlopen
 from api.access.keys import KeyOrder, Keys, keep_in_file
 from api.access.rights import Unauthenticated
 from api.settings import Settings
-from eventstore.personal.key_files import names_for
+from eventstore.key_files import names_for
 from scripts.console import UsageError, database, run, screen
 from scripts.import_log import FORMATS, id_of, import_into, read
 from scripts.logs.tally import Tally, summarise

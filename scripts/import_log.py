@@ -28,7 +28,7 @@ from domain.errors import HistoryError, Refusal
 from domain.tickets.command import UNBOUNDED, Context, decide
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
 from scripts.console import UsageError, arguments, database, fail, progress, run, screen

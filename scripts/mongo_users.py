@@ -42,9 +42,9 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session, connect
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from eventstore.transparency import checkpoints as log_checkpoints
+from projections import generations
 from projections.erasure.progress import Erasures
-from projections.replay import generations
-from projections.replay.generations import FIRST, Generations
+from projections.generations import FIRST, Generations
 from projections.views import saved_views
 from scripts.console import UsageError, arguments, run
 

@@ -11,7 +11,7 @@ from api.settings import Settings
 from eventstore.background import background
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from scripts.console import arguments, database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 

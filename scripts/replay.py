@@ -29,14 +29,14 @@ from api.settings import Settings
 from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
-from projections.replay.generations import Generations
 from projections.replay.rebuild import Progress, Rebuild
-from projections.replay.workers import Workers, workers
 from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
+from projections.workers import Workers, workers
 from scripts.catch_up import projecting
 from scripts.console import UsageError, arguments, database, fail, run
 from scripts.replaying import Report

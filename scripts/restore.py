@@ -32,21 +32,21 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
 from eventstore.event_document import EventDocument
+from eventstore.key_files import KeyUnusable, place
+from eventstore.limits import count, make_index
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
 from eventstore.mongo.driver import Database
-from eventstore.mongo.limits import count, make_index
 from eventstore.personal import sealed_file
-from eventstore.personal.key_files import KeyUnusable, place
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
 from eventstore.transparency.checkpoints import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
 from projections.erasure.progress import Erasures
+from projections.generations import COLLECTION as GENERATIONS
+from projections.generations import Generations
 from projections.projector import checkpoints
 from projections.projector.batch import fold_ticket
-from projections.replay.generations import COLLECTION as GENERATIONS
-from projections.replay.generations import Generations
 from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore

@@ -12,7 +12,7 @@ from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.background import background
 from eventstore.log import EventStore
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from scripts.console import arguments, database, run, screen
 
 

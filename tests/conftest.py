@@ -14,7 +14,7 @@ from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, DriverName, connect
 from eventstore.personal.master_keys import new_master_key
-from projections.replay.generations import FIRST, Generations
+from projections.generations import FIRST, Generations
 from tests.memory import MemoryDatabase
 from tests.scratch import (  # noqa: F401 pytest calls them
     pytest_configure,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from domain.values import JsonObject
 from eventstore.event_document import TICKET_EVENTS
 from eventstore.mongo.driver import Database, DriverName, connect
-from projections.replay.generations import FIRST
+from projections.generations import FIRST
 from scripts.soak.wire import Fate, Heard, Wire, passed, through
 
 

@@ -19,18 +19,18 @@ from eventstore.event_document import (
     utc_now,
 )
 from eventstore.log import EventStore
+from projections.daemon import project
+from projections.generations import Generations
 from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.daemon import project
 from projections.projector.health import Health
 from projections.projector.projector import Projector
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
-from projections.replay.generations import Generations
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews
-from scripts.soak.patience import patience
+from projections.workers import workers
+from scripts.testbed.patience import patience
 from tests.spec import ALICE, NOW, opened
 
 LEASE_SECONDS = patience(0.5)

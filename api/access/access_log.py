@@ -39,9 +39,9 @@ from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.documents import Document, Reader, strictly
 from eventstore.failures import answering
+from eventstore.key_files import KeyUnusable
+from eventstore.limits import make_index
 from eventstore.mongo.driver import Database
-from eventstore.mongo.limits import make_index
-from eventstore.personal.key_files import KeyUnusable
 
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]

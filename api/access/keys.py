@@ -48,9 +48,9 @@ from domain.lines import check_line
 from domain.values import ERASED, JsonObject, Moment, Name, at_most
 from eventstore.documents import Document, Reader, UnreadableDocument, as_document, strictly
 from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.key_files import names_for, place
 from eventstore.mongo.driver import Database
 from eventstore.mongo.resend import insert
-from eventstore.personal.key_files import names_for, place
 
 COLLECTION = "api_keys"
 PREFIX = "casebook_"

@@ -15,7 +15,6 @@ from uuid import UUID
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
-from api.access.visibility import Sight, Sights
 from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
@@ -24,6 +23,7 @@ from api.http.preferences import WAIT_SECONDS, return_preference, wait_seconds
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
+from api.queries.visibility import Sight, Sights
 from api.queries.watermark import Views
 from domain.errors import Unacceptable
 from domain.tickets import COMMANDS

@@ -39,12 +39,7 @@ from domain.desk import (
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.values import JsonObject, Priority
-from eventstore.documents import (
-    EssentialUnreadable,
-    Reader,
-    UnreadableDocument,
-    keeping_unknown,
-)
+from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, keeping_unknown
 from eventstore.failures import VersionConflict, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.resend import insert

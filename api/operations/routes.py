@@ -26,10 +26,10 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.recent import Recent
 from eventstore.transparency.checkpoints import Statement, Witness, last_statement
+from projections.generations import Generations
 from projections.projector.health import Condition, Health, Lag, Report, age_seconds
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Member, Partition, Phase, State
-from projections.replay.generations import Generations
 
 _READY_SECONDS = 5.0
 _READY_KEPT_SECONDS = 0.5

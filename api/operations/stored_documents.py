@@ -16,9 +16,9 @@ from eventstore.documents import Document, EssentialUnreadable, Reader
 from eventstore.mongo.driver import Database
 from eventstore.recent import Recent
 from eventstore.transparency import checkpoints as log_checkpoints
+from projections import generations
+from projections.generations import Generations
 from projections.projector import checkpoints, parked
-from projections.replay import generations
-from projections.replay.generations import Generations
 from projections.views import saved_views
 
 LOOK_SECONDS = 10.0

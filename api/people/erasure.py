@@ -27,12 +27,12 @@ from domain.people import KeyDestroyed, PersonErased
 from domain.tickets import CODEC
 from eventstore.background import background
 from eventstore.documents import UnreadableDocument
+from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.vault import UnknownPerson
 from projections.erasure.progress import Erasures
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from projections.views.saved_views import SavedViews, UnknownView
 

@@ -28,9 +28,9 @@ from eventstore.failures import StoreError, answering
 from eventstore.mongo.driver import Database
 from eventstore.mongo.request_batcher import Together
 from eventstore.recent import Recent
+from projections.generations import Generation, Generations
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
-from projections.replay.generations import Generation, Generations
 from projections.views import tickets
 from projections.views.saved_views import ViewName
 

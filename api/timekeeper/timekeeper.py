@@ -41,7 +41,7 @@ from eventstore.failures import StoreBusy, StoreUnavailable, answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 

@@ -45,9 +45,9 @@ from eventstore.documents import (
     as_document,
     strictly,
 )
+from eventstore.limits import in_parts, make_index
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database
-from eventstore.mongo.limits import in_parts, make_index
 from eventstore.mongo.resend import insert
 from projections.views.saved_views import TicketFilter, requester_of, stored_filter
 

@@ -38,15 +38,15 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.background import Supervisor
 from eventstore.documents import Unreadable
-from eventstore.log_identity import LogIdentity
-from eventstore.mongo.clock import DatabaseClock
-from eventstore.mongo.limits import (
+from eventstore.limits import (
     ANSWER_SECONDS,
     OPERATION_SECONDS,
     SCAN_SECONDS,
     TRANSACTION_SECONDS,
     until_answered,
 )
+from eventstore.log_identity import LogIdentity
+from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.progress import Progresses
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault, keys_of

@@ -46,10 +46,10 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.key_files import place, private_folder
 from eventstore.mongo import embedded_guard
 from eventstore.mongo.embedded_guard import STOP_SECONDS
 from eventstore.mongo.passing_certificate import passing_certificate
-from eventstore.personal.key_files import place, private_folder
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from eventstore.personal.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from domain.values import JsonObject
-from eventstore.personal.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable
 from eventstore.personal.master_keys import MasterKeys
 
 FORMAT = 1

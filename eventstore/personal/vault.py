@@ -45,8 +45,8 @@ from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
 from eventstore.failures import answering, translating
-from eventstore.mongo.limits import make_index
-from eventstore.personal.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable
+from eventstore.limits import make_index
 from eventstore.personal.master_keys import MasterKeys, Wrapped
 from eventstore.personal.sealing import ErasedKey, Key, PersonKey
 

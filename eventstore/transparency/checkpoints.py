@@ -37,9 +37,9 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.event_document import milliseconds
+from eventstore.key_files import KeyUnusable, overwrite, place
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from eventstore.personal.key_files import KeyUnusable, overwrite, place
 from eventstore.transparency import merkle
 
 _log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.personal.vault import STALE_SECONDS
 from projections.erasure.progress import Erasures
+from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
-from projections.replay.generations import Generations
 from projections.views.saved_views import SavedViews, ids_of
 from projections.views.tickets import SHAPE
 

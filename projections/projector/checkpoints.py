@@ -32,9 +32,9 @@ from pymongo.errors import BulkWriteError
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.documents import Reader, as_document, strictly
+from eventstore.limits import make_index
 from eventstore.log import Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write
-from eventstore.mongo.limits import make_index
 from eventstore.partition import PARTITIONS
 from projections.projector.partitions import LEASE_SECONDS, Member, Partition, State
 

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from domain.values import JsonObject
 from eventstore.documents import Reader, strictly
+from eventstore.limits import make_index
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, Session
-from eventstore.mongo.limits import make_index
 from eventstore.partition import partition_of
 
 COLLECTION = "parked_tickets"

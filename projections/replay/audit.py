@@ -36,6 +36,7 @@ from eventstore.mongo.driver import Database, Session
 from eventstore.partition import partition_of
 from eventstore.subscription import LateLook, Subscription, present
 from projections.erasure.progress import Erasures
+from projections.generations import Generation
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import COLLECTION as PARKED
@@ -54,11 +55,10 @@ from projections.replay.comparing import (
     documents_of,
     fold,
 )
-from projections.replay.generations import Generation
-from projections.replay.workers import Workers
 from projections.views import saved_views, sums, tickets
 from projections.views.saved_views import SavedViews
 from projections.views.sums import Number
+from projections.workers import Workers
 
 _IDS_AT_ONCE = 1000
 _MOST_BEHIND = 10_000

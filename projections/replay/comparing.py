@@ -21,11 +21,11 @@ from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
-from projections.replay.generations import Generation
-from projections.replay.workers import patiently
+from projections.generations import Generation
 from projections.views import saved_views, sums, tickets
 from projections.views.saved_views import SavedView, SavedViews
 from projections.views.tickets import TicketRead
+from projections.workers import patiently
 
 Document = Mapping[str, object]
 Streams = Mapping[UUID, Sequence[EventDocument]]

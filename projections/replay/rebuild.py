@@ -44,15 +44,7 @@ from eventstore.failures import UNANSWERED, DriverError, describe
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
 from eventstore.partition import PARTITIONS, partition_of
-from projections.projector import checkpoints, health
-from projections.projector.batch import FoldFailure, later
-from projections.projector.checkpoints import Applied, Checkpoints, Fenced
-from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import Partition
-from projections.projector.projector import Projector, member_id
-from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
-from projections.replay.generations import (
+from projections.generations import (
     BUILD_LEASE_SECONDS,
     OF_ANOTHER_LOG,
     BuildLost,
@@ -63,11 +55,19 @@ from projections.replay.generations import (
     NoFormer,
     prepare,
 )
+from projections.projector import checkpoints, health
+from projections.projector.batch import FoldFailure, later
+from projections.projector.checkpoints import Applied, Checkpoints, Fenced
+from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import Partition
+from projections.projector.projector import Projector, member_id
+from projections.replay.audit import Auditor
+from projections.replay.comparing import Difference
 from projections.replay.scan import Folded, Job, fold_range
-from projections.replay.workers import Workers
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView, SavedViews
 from projections.views.tickets import SHAPE
+from projections.workers import Workers
 
 _log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
+from projections.generations import By, Generation
 from projections.projector.batch import FoldFailure, fold_ticket, later
 from projections.projector.checkpoints import Applied
-from projections.replay.generations import By, Generation
-from projections.replay.workers import patiently
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView
+from projections.workers import patiently
 
 _INSERTED_AT_ONCE = 1000
 

@@ -15,8 +15,8 @@ from datetime import date
 from typing import Literal, cast
 
 from domain.values import JsonObject
+from eventstore.limits import make_index
 from eventstore.mongo.driver import Database, Write, adding
-from eventstore.mongo.limits import make_index
 from projections.views import dashboard
 from projections.views.dashboard import Entries, Metric, Span
 

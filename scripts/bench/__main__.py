@@ -39,8 +39,8 @@ from scripts.bench.projections import projections
 from scripts.bench.reads import reads
 from scripts.bench.replay import replay
 from scripts.bench.sealing import sealing
-from scripts.bench.services import serve
 from scripts.console import UsageError, arguments, run
+from scripts.testbed.services import serve
 
 _WHAT = (
     "commands",

@@ -11,9 +11,9 @@ import orjson
 
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import Measured, load, median, turns
-from scripts.bench.services import NOTE, OPEN, Service, services
-from scripts.load import request
-from scripts.soak.promises import HEADERS
+from scripts.testbed.load import request
+from scripts.testbed.promises import HEADERS
+from scripts.testbed.services import NOTE, OPEN, Service, services
 
 SERVICES = {
     "crud": "CRUD: update_one, find_one, replace_one",

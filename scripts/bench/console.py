@@ -18,12 +18,12 @@ from uuid import UUID
 
 from playwright.async_api import Browser, Page, Request
 
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from scripts.bench.dashboard import DAYS, fill, made_up_lives
 from scripts.bench.found import Table
 from scripts.bench.measuring import prepared, send_at_rate, turns
-from scripts.browser import CHROMIUM, NoChromium, chromium
-from scripts.soak.promises import HEADERS, service
+from scripts.testbed.browser import CHROMIUM, NoChromium, chromium
+from scripts.testbed.promises import HEADERS, service
 
 _COMMANDS_PER_SECOND = 200
 _LATE_SECONDS = 60

@@ -22,16 +22,16 @@ from domain.codec import EventData
 from domain.values import JsonObject
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters
 from projections.views.tickets import TicketRead
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, milliseconds, prepared, turns
-from scripts.bench.services import ACTOR
 from scripts.console import counting
-from scripts.load import Connection
-from scripts.soak.promises import HEADERS, accepted, service
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, accepted, service
+from scripts.testbed.services import ACTOR
 
 _LIVES = 500
 _INSERTED_AT_ONCE = 2000

@@ -14,7 +14,7 @@ from eventstore.log import EventStore
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, milliseconds, prepared, turns
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
-from scripts.bench.services import ACTOR, NOTE, OPEN, database_at
+from scripts.testbed.services import ACTOR, NOTE, OPEN, database_at
 
 _LENGTHS = (10, 1_000, 9_000)  # a ticket takes 10,000 at most
 _EACH_TIME = 10

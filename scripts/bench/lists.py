@@ -20,7 +20,7 @@ from uuid import UUID
 from api.queries.lists.listing import Sort
 from domain.values import JsonObject
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters
 from projections.views.dashboard import word
@@ -28,9 +28,9 @@ from projections.views.tickets import TicketRead
 from scripts.bench.dashboard import made_up_lives
 from scripts.bench.found import Table, told
 from scripts.bench.measuring import prepared, turns
-from scripts.bench.services import database_at
-from scripts.load import Connection
-from scripts.soak.promises import HEADERS, accepted, service
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, accepted, service
+from scripts.testbed.services import database_at
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _YEAR = timedelta(days=365)

@@ -14,11 +14,11 @@ import orjson
 from api.settings import Settings
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
-from scripts.bench.services import NOTE, OPEN
+from projections.generations import Generations
 from scripts.console import counting
-from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, accepted, connected
+from scripts.testbed.load import Connection, request
+from scripts.testbed.promises import HEADERS, accepted, connected
+from scripts.testbed.services import NOTE, OPEN
 
 T = TypeVar("T")
 _RATE_CONNECTIONS = 16

@@ -41,9 +41,9 @@ from scripts.bench.found import Table, ratio, told
 from scripts.bench.growth import ticket_of
 from scripts.bench.measuring import median, prepared, turns
 from scripts.bench.projections import fold_backlogs
-from scripts.bench.services import ACTOR, NOTE, database_at
 from scripts.console import UsageError
-from scripts.soak.promises import free_port
+from scripts.testbed.promises import free_port
+from scripts.testbed.services import ACTOR, NOTE, database_at
 
 _EVENTS_EACH = 10
 _TICKETS = 200

@@ -18,15 +18,15 @@ from domain.codec import EventData
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore, ResumeToken
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, milliseconds, prepared, send_at_rate, turns
-from scripts.bench.services import ACTOR, NOTE, OPEN, database_at
 from scripts.catch_up import projecting
 from scripts.console import with_progress
-from scripts.soak.promises import PromiseBroken, service
 from scripts.soak.views import caught_up
+from scripts.testbed.promises import PromiseBroken, service
+from scripts.testbed.services import ACTOR, NOTE, OPEN, database_at
 
 RATES = (50, 200)
 _WARM_UP_SECONDS = 2.0

@@ -12,14 +12,14 @@ from functools import partial
 from itertools import product
 
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from scripts.bench.dashboard import fill, made_up_lives
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import load, median, prepared, turns
-from scripts.bench.services import ANSWERS
-from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, accepted, service
+from scripts.testbed.load import Connection, request
+from scripts.testbed.promises import HEADERS, accepted, service
+from scripts.testbed.services import ANSWERS
 
 CONNECTIONS = 32
 _ASKED = 200  # tickets

@@ -18,22 +18,15 @@ from uuid import UUID
 
 from domain.tickets import decode, encode
 from domain.values import JsonObject
-from eventstore.event_document import (
-    EMPTY,
-    CommandRef,
-    EventDocument,
-    Head,
-    Metadata,
-    to_document,
-)
+from eventstore.event_document import EMPTY, CommandRef, EventDocument, Head, Metadata, to_document
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
+from projections.workers import workers
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, milliseconds, prepared, turns
-from scripts.bench.services import ACTOR
 from scripts.console import counting
+from scripts.testbed.services import ACTOR
 
 SEED = 20_260
 WORKERS = (1, 2)

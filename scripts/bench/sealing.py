@@ -4,12 +4,12 @@ from collections import defaultdict
 
 from eventstore.log import EventStore
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
+from projections.workers import workers
 from scripts.bench.commands import load_notes
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, prepared, turns
 from scripts.bench.replay import EVENTS_PER_TICKET, make_up
-from scripts.bench.services import database_at, services
+from scripts.testbed.services import database_at, services
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
 _CONNECTIONS = 32

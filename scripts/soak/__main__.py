@@ -41,7 +41,6 @@ from scripts.soak.kill import kill_api, kill_database, serve_and_die
 from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
 from scripts.soak.outage import outage, overload
 from scripts.soak.paging import page_through
-from scripts.soak.promises import scratch
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
@@ -49,6 +48,7 @@ from scripts.soak.upgrade import upgrade
 from scripts.soak.vanish import vanish
 from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
 from scripts.soak.webhooks import send, webhooks
+from scripts.testbed.promises import scratch
 
 
 async def merges(url: str, rounds: int) -> Counter[str]:

@@ -19,8 +19,8 @@ import orjson
 from domain.actors import PrincipalRole
 from eventstore.log import EventStore
 from scripts.console import counting
-from scripts.soak.promises import connected, let_in, require, service
 from scripts.soak.views import Check, audited, caught_up
+from scripts.testbed.promises import connected, let_in, require, service
 
 CHECKS = (
     "not_a_server_error",

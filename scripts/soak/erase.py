@@ -34,12 +34,12 @@ from eventstore.mongo.driver import Database, connect
 from eventstore.personal.vault import Vault, keys_of
 from projections.erasure.progress import Erasures
 from projections.erasure.views import Eraser
+from projections.generations import Generations
 from projections.projector.batch import BatchWriter
-from projections.replay.generations import Generations
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.console import with_progress
-from scripts.soak.promises import ACTOR, code_of, process, require
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+from scripts.testbed.promises import ACTOR, code_of, process, require
 from scripts.verification import Verification
 from scripts.verify import verify_database
 

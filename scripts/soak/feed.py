@@ -19,8 +19,9 @@ import orjson
 
 from eventstore.log import EventStore
 from scripts.console import counting
-from scripts.soak.patience import patience
-from scripts.soak.promises import (
+from scripts.soak.writers import open_tickets, write_notes
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import (
     HEADERS,
     READY_SECONDS,
     connected,
@@ -30,7 +31,6 @@ from scripts.soak.promises import (
     serving,
     streams,
 )
-from scripts.soak.writers import open_tickets, write_notes
 
 _LONGEST_LINE_BYTES = 2**20
 _ROUNDS_A_LIFE = 10  # then the server is stopped, or killed, and started again

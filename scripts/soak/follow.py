@@ -10,9 +10,9 @@ from uuid import UUID
 from eventstore.log import EventStore
 from eventstore.subscription import Position, Subscription, beginning
 from scripts.console import counting
-from scripts.soak.patience import patience
-from scripts.soak.promises import READY_SECONDS, connected, require, streams
 from scripts.soak.writers import open_tickets, write_notes
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import READY_SECONDS, connected, require, streams
 
 _TICKETS = 20
 

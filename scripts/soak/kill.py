@@ -15,11 +15,11 @@ from uuid import uuid4
 
 from api.commands import routes as commands
 from eventstore.log import EventStore
-from scripts.bench.services import serve
 from scripts.console import with_progress
-from scripts.load import Answer, Connection
-from scripts.soak.patience import patience
-from scripts.soak.promises import (
+from scripts.soak.views import Check, audited, caught_up, die_at
+from scripts.testbed.load import Answer, Connection
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import (
     HEADERS,
     OPEN,
     READY_SECONDS,
@@ -30,7 +30,7 @@ from scripts.soak.promises import (
     serving,
     streams,
 )
-from scripts.soak.views import Check, audited, caught_up, die_at
+from scripts.testbed.services import serve
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a
 # minute by default; until then that ticket's commands are answered 503.

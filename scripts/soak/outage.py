@@ -24,13 +24,13 @@ from typing import NamedTuple
 
 from domain.values import JsonObject
 from scripts.console import counting
-from scripts.load import Answer, Connection
 from scripts.soak.feed import memory_bytes
 from scripts.soak.kill import Ledger, embedded_server, open_tickets, retry, settled, url_of
-from scripts.soak.patience import patience
-from scripts.soak.promises import HEADERS, free_port, let_in_many, require, serving
 from scripts.soak.views import Check, audited
 from scripts.soak.wire import Fate, through
+from scripts.testbed.load import Answer, Connection
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import HEADERS, free_port, let_in_many, require, serving
 
 CONNECTIONS = 500
 _BEYOND = 1300  # more than a process serves at once

@@ -15,11 +15,11 @@ from uuid import UUID, uuid4
 
 from domain.values import JsonObject
 from eventstore.mongo.driver import Database
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import tickets
 from scripts.console import counting
-from scripts.load import Connection
-from scripts.soak.promises import HEADERS, accepted, connected, require, service
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, accepted, connected, require, service
 
 _BASE = datetime(2026, 1, 1, tzinfo=UTC)
 _SAME_TIME = 10  # so many tickets are of one time, so that pages end between them

@@ -20,17 +20,25 @@ from uuid import UUID
 
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
+from projections.daemon import project
+from projections.generations import DROP_SECONDS, Generations
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.daemon import project
 from projections.replay import rebuild
-from projections.replay.generations import DROP_SECONDS, Generations
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
+from projections.workers import workers
 from scripts.console import with_progress
-from scripts.load import Connection
-from scripts.soak.patience import patience
-from scripts.soak.promises import HEADERS, accepted, code_of, connected, process, require, service
 from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+from scripts.testbed.load import Connection
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import (
+    HEADERS,
+    accepted,
+    code_of,
+    connected,
+    process,
+    require,
+    service,
+)
 
 _SENDERS = 4
 _READERS = 2

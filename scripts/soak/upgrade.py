@@ -26,8 +26,8 @@ from eventstore.mongo.driver import Collection, Database, connect
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS, keys_of
 from scripts.console import with_progress
-from scripts.load import Answer, Connection, request
-from scripts.soak.promises import free_port, require, serving
+from scripts.testbed.load import Answer, Connection, request
+from scripts.testbed.promises import free_port, require, serving
 
 GOLDEN = Path(__file__).parent.parent.parent / "tests" / "golden" / "stored.ndjson"
 MASTER_KEY = "Z29sZGVuIHN0b3JlZCBkb2N1bWVudHMga2V5IDAwMDE="

@@ -24,10 +24,12 @@ from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import DriverName
 from scripts.console import progress
-from scripts.load import Answer, Connection, request
 from scripts.soak.kill import Ledger, open_tickets, retry, settle
 from scripts.soak.outage import note
-from scripts.soak.promises import (
+from scripts.soak.views import Check, audited, caught_up
+from scripts.soak.wire import Fate, Wire, through
+from scripts.testbed.load import Answer, Connection, request
+from scripts.testbed.promises import (
     HEADERS,
     PromiseBroken,
     connected,
@@ -37,8 +39,6 @@ from scripts.soak.promises import (
     ready,
     require,
 )
-from scripts.soak.views import Check, audited, caught_up
-from scripts.soak.wire import Fate, Wire, through
 
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")

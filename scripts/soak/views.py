@@ -23,19 +23,19 @@ from domain.tickets.promises import ChangePriority
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
+from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import Health
 from projections.projector.projector import Projector
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
-from projections.replay.generations import Generations
-from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews, TicketFilter
+from projections.workers import workers
 from scripts.catch_up import projecting
 from scripts.console import with_progress
-from scripts.soak.patience import patience
-from scripts.soak.promises import ACTOR, OPEN, code_of, process, require
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import ACTOR, OPEN, code_of, process, require
 
 LEASE_SECONDS = 0.5
 _CAUGHT_UP_SECONDS = 120

@@ -22,8 +22,8 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
 from projections.views.saved_views import TicketFilter
 from scripts.console import counting
-from scripts.soak.promises import ACTOR, connected, process, require, streams
 from scripts.soak.writers import open_tickets, write_notes
+from scripts.testbed.promises import ACTOR, connected, process, require, streams
 
 _TICKETS = 40
 _WRITERS = 4

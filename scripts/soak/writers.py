@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from api.commands.handler import Handler, Submission, TooContended
 from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
-from scripts.soak.promises import ACTOR, OPEN
+from scripts.testbed.promises import ACTOR, OPEN
 
 
 async def open_tickets(store: EventStore, count: int) -> list[UUID]:

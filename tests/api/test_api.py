@@ -17,8 +17,8 @@ from api.queries.watermark import Views
 from domain.tickets import COMMANDS
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
+from projections.generations import Generations
 from projections.projector.projector import Projector
-from projections.replay.generations import Generations
 from tests.callers import ADMIN, AGENT, REQUESTER, SOMEBODY, access
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import caught_up, open_some, running

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 from api.http import bodies
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.api.test_api import OPEN, serving
 from tests.api.test_feed import listening
 from tests.bad_input import ALL

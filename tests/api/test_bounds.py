@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator
 
-from api.commands import bulk
+from api.bulk import routes as bulk
 from api.http.bodies import Content, most_bytes
 from api.http.json_reader import read_json
 from api.http.routing import Reader

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.app import create_app
-from api.commands.bulk import MOST_TICKETS
+from api.bulk.routes import MOST_TICKETS
 from api.http.correlation import outgoing
 from api.http.preferences import return_preference
 from api.queries.representations import Tickets

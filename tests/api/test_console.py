@@ -19,9 +19,9 @@ from api.access.rights import Scope
 from domain.actors import PrincipalRole
 from eventstore.event_document import to_document
 from eventstore.mongo.driver import connect
-from scripts.browser import CHROMIUM, chromium
-from scripts.load import Connection, request
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.testbed.browser import CHROMIUM, chromium
+from scripts.testbed.load import Connection, request
+from scripts.testbed.promises import HEADERS, free_port, let_in, process, ready
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
 expect.set_options(timeout=20_000)

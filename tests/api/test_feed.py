@@ -28,7 +28,7 @@ from eventstore.event_document import CommandRef, Head, Metadata, chained, to_do
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from eventstore.subscription import LateLook, Position
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.api.test_api import asking, is_problem, serving
 from tests.callers import SOMEBODY, access
 from tests.projecting import add, open_some, until

@@ -16,7 +16,7 @@ from domain.tickets.ticket import Link, evolve
 from eventstore.event_document import chain_is_whole
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.spec import ALICE, BOB
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob", priority="high")

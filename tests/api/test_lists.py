@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from domain.sla import SlaTargets
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT
 from tests.projecting import add, caught_up, open_some, running

@@ -37,7 +37,7 @@ from eventstore.failures import OutOfTime, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT
 from tests.projecting import add, open_some, owning_all, writer

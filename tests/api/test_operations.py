@@ -28,7 +28,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from scripts import server
 from scripts.server import Server
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.api.test_api import OPEN, client, is_problem
 from tests.api.test_feed import listening
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, access

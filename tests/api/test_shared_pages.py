@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from eventstore.mongo.sorted_pages import Pager
-from projections.replay.generations import VIEWS, AsOf, Generation, Generations
+from projections.generations import VIEWS, AsOf, Generation, Generations
 from tests.api.test_api import OPEN, serving
 from tests.callers import ADMIN, AGENT, AUDITOR, REQUESTER, as_
 from tests.projecting import caught_up, until

@@ -11,7 +11,7 @@ from api.access import authentication as gate
 from api.access.access_log import Asking
 from api.access.rights import Principal, TooManyRequests
 from api.access.shares import Shares, ShareTaken, network_of
-from api.commands import bulk
+from api.bulk import routes as bulk
 from api.feed import feeds as feed
 from api.http import bodies
 from api.people import routes as persons

@@ -16,7 +16,7 @@ from domain.tickets.lifecycle import ResolveTicket
 from domain.tickets.opening import OpenTicket
 from domain.tickets.relations import LinkTicket
 from eventstore.log import EventStore
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.projecting import open_some
 from tests.spec import ALICE
 

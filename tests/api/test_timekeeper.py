@@ -32,11 +32,11 @@ from domain.values import Priority
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.log import EventStore
+from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.projector import Projector
-from projections.replay.generations import Generations
-from scripts.soak.patience import patience
-from scripts.soak.promises import process
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import process
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import caught_up, running, until
 from tests.spec import ALICE, BOB, NOW

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from api.access.rights import RIGHTS, Principal
-from api.access.visibility import INTERNAL_FIELDS, PUBLIC_EVENTS, Sight
+from api.queries.visibility import INTERNAL_FIELDS, PUBLIC_EVENTS, Sight
 from domain.errors import Forbidden
 from domain.tickets import COMMANDS, EVENT_TYPES
 from projections.views import tickets

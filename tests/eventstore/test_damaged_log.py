@@ -6,9 +6,9 @@ import pytest
 
 from domain.errors import HistoryError
 from eventstore.log import EventStore
+from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
-from projections.replay.generations import Generations
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT
 from tests.projecting import caught_up, open_some, running

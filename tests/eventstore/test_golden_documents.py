@@ -10,7 +10,7 @@ from eventstore.documents import Unreadable, UnreadableDocument
 from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from scripts.soak.upgrade import GOLDEN, MASTER_KEY, changed, golden, load
 from tests.scripts.test_import import environment, script
 

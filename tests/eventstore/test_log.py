@@ -29,8 +29,8 @@ from eventstore.failures import (
 from eventstore.log import COLLECTION, Change, EventStore
 from eventstore.log_identity import LogReplaced
 from eventstore.mongo.driver import connect
-from projections.replay.generations import Generations
-from scripts.soak.patience import patience
+from projections.generations import Generations
+from scripts.testbed.patience import patience
 from tests.conftest import fresh
 from tests.memory import MemoryDatabase
 from tests.projecting import caught_up, open_some, rebuilt, running

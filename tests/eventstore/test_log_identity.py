@@ -12,7 +12,7 @@ from eventstore.log_identity import LogIdentity, LogReplaced, RestoreUnderWay
 from eventstore.mongo.driver import connect
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
-from scripts.soak.promises import free_port
+from scripts.testbed.promises import free_port
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import OPEN, is_problem, serving

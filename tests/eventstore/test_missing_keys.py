@@ -12,9 +12,9 @@ from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote, NoteAdded
 from domain.tickets.opening import OpenTicket
 from eventstore.event_document import CommandRef, Head, Metadata, utc_now
-from eventstore.personal.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable
+from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
-from projections.replay.generations import Generations
 from scripts.soak.erase import documents_with
 from tests.api.test_api import is_problem, serving
 from tests.api.test_webhooks import dispatching, hooked, receiving

@@ -20,10 +20,10 @@ from api.webhooks.store import Dispatch, Webhooks
 from eventstore.documents import Reader, Unreadable
 from eventstore.event_document import utc_now
 from projections.erasure.progress import Erasures
+from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
-from projections.replay.generations import Generations
 from projections.views import saved_views
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.api.test_api import client, is_problem

@@ -10,7 +10,7 @@ from eventstore import failures
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo import request_batcher as module
 from eventstore.mongo.request_batcher import MOST_AT_ONCE, Shared, Together
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 
 
 class Asked:

@@ -7,7 +7,7 @@ import pytest
 from api.access.keys import KeyOrder, Keys
 from api.people.erasure import Forgetting
 from domain.errors import PersonGone
-from eventstore.personal.key_files import KeyUnusable
+from eventstore.key_files import KeyUnusable
 from eventstore.personal.sealing import ErasedKey
 from projections.erasure.progress import Erasures
 from scripts.soak.erase import documents_with

@@ -37,10 +37,10 @@ from eventstore.event_document import (
     utc_now,
 )
 from eventstore.failures import StoreUnavailable
+from eventstore.key_files import KeyUnusable
+from eventstore.limits import SCAN_SECONDS
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
-from eventstore.mongo.limits import SCAN_SECONDS
-from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealing import ErasedKey, PersonKey, all_personal, opened, sealed
 from eventstore.personal.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault

@@ -19,7 +19,7 @@ from eventstore.failures import StoreUnavailable
 from eventstore.mongo import sorted_pages
 from eventstore.mongo.driver import Database
 from eventstore.mongo.sorted_pages import Pager, Position
-from projections.replay.generations import VIEWS, Generation, Generations
+from projections.generations import VIEWS, Generation, Generations
 from projections.views import tickets
 from projections.views.filter import Filter
 from scripts.bench.dashboard import made_up_lives

@@ -10,15 +10,8 @@ import pytest
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.partition import PARTITIONS, partition_of
-from eventstore.subscription import (
-    LateLook,
-    Seen,
-    Subscription,
-    beginning,
-    gathering,
-    present,
-)
-from scripts.soak.patience import patience
+from eventstore.subscription import LateLook, Seen, Subscription, beginning, gathering, present
+from scripts.testbed.patience import patience
 from tests.projecting import add, open_some
 from tests.streams import leaving_out
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.codec import EventData
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, content_hash
+from eventstore.key_files import KeyUnusable
 from eventstore.log import COLLECTION, EventStore
-from eventstore.personal.key_files import KeyUnusable
 from eventstore.transparency.checkpoints import LogCheckpoints
 from scripts.verification import Verification
 from scripts.verify import CannotVerify, expect_database_checkpoints, verify_database

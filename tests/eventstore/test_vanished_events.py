@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from eventstore.log import COLLECTION
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.replay.rebuild import EventsVanished
 from tests.api.test_api import serving
 from tests.callers import ADMIN

@@ -10,8 +10,8 @@ import stat
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from eventstore.key_files import KeyUnusable, place
 from eventstore.log import COLLECTION
-from eventstore.personal.key_files import KeyUnusable, place
 from eventstore.transparency.checkpoints import (
     CheckpointsGone,
     LogCheckpoints,

@@ -31,14 +31,14 @@ from eventstore.archive import Summing, lines
 from eventstore.background import background
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
+from projections import generations
 from projections.erasure import views as erasing
 from projections.erasure.progress import Erasures
 from projections.erasure.views import Eraser
-from projections.replay import generations
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews, TicketFilter
+from projections.workers import workers
 from scripts.soak.erase import documents_with
 from scripts.verification import Verification
 from scripts.verify import verify_database

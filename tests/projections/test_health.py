@@ -15,7 +15,7 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import Health, condition
 from projections.projector.partitions import Member, Partition, State
 from projections.projector.projector import Projector
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.api.test_api import OPEN, WAIT, is_problem, serving
 from tests.callers import ADMIN, AGENT
 from tests.oracle import assert_views_equal_the_log

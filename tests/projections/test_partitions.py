@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.partition import PARTITIONS
+from projections.daemon import project
+from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.daemon import project
 from projections.projector.partitions import Member, Partition, State, plan
-from projections.replay.generations import Generations
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,

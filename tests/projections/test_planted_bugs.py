@@ -26,7 +26,7 @@ from projections.replay import audit
 from projections.replay.rebuild import Rebuild
 from projections.views import agents, dashboard, sums, tickets
 from projections.views.saved_views import SavedViews, TicketFilter
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     LEASE_SECONDS,

@@ -13,7 +13,7 @@ import pytest
 from api.queries.lists.listing import Sort, query
 from api.queries.lists.routes import ListQuery
 from eventstore.mongo.sorted_pages import Query
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from projections.views import indexes
 from projections.views.indexes import Index
 

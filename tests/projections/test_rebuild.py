@@ -15,14 +15,9 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore, TicketRange
-from projections.projector import daemon as keeping
-from projections.projector import health
-from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import plan
-from projections.projector.projector import Projector
-from projections.replay import audit, generations, rebuild
-from projections.replay.generations import (
+from projections import daemon as keeping
+from projections import generations
+from projections.generations import (
     VIEWS,
     BuildLost,
     BuildRunning,
@@ -31,12 +26,18 @@ from projections.replay.generations import (
     NoFormer,
     UnknownAsOf,
 )
+from projections.projector import health
+from projections.projector.checkpoints import Checkpoints, Fenced
+from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import plan
+from projections.projector.projector import Projector
+from projections.replay import audit, rebuild
 from projections.replay.rebuild import NotProved, Rebuild
 from projections.replay.scan import fold_range
-from projections.replay.workers import WorkerFailed, workers
 from projections.views.saved_views import SavedViews, TicketFilter
 from projections.views.tickets import SHAPE
-from scripts.soak.patience import patience
+from projections.workers import WorkerFailed, workers
+from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     add,

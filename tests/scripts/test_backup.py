@@ -14,8 +14,8 @@ import pytest
 from api.settings import Settings
 from domain.errors import PersonGone
 from eventstore.event_document import utc_now
+from eventstore.key_files import KeyUnusable
 from eventstore.log_identity import LogIdentity
-from eventstore.personal.key_files import KeyUnusable
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealed_file import (
     Writer,
@@ -27,7 +27,7 @@ from eventstore.personal.sealed_file import (
 )
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
 from projections.erasure.progress import Erasures
-from projections.replay.generations import Generations
+from projections.generations import Generations
 from scripts.backup import back_up
 from scripts.restore import (
     RestoreRefused,
@@ -37,7 +37,7 @@ from scripts.restore import (
     restore,
 )
 from scripts.restore import read as read_source
-from scripts.soak.promises import free_port
+from scripts.testbed.promises import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
 from tests.projecting import caught_up, open_some, running, until

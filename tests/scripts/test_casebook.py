@@ -16,8 +16,10 @@ NAMES = [name for group in casebook.commands().values() for name in group]
 
 def modules():
     """The modules of scripts/ that can be run: those with a main of their own."""
-    found = {path.stem for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
-    return found | {path.parent.name for path in SCRIPTS.glob("*/__main__.py")}
+    found = {path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
+    found |= {path.parent for path in SCRIPTS.glob("*/__main__.py")}
+    found |= {path for path in SCRIPTS.glob("testbed/*.py") if "__main__" in path.read_text()}
+    return {".".join(path.relative_to(SCRIPTS).with_suffix("").parts) for path in found}
 
 
 def run(*words):

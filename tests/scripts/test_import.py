@@ -29,7 +29,7 @@ from scripts.import_log import FORMATS, check, id_of, import_into, read
 from scripts.logs import History, Row, UnreadableLog
 from scripts.logs.table import read_rows
 from scripts.logs.tally import Tally
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.spec import ALICE, BOB, NOW
 

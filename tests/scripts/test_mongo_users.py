@@ -14,11 +14,11 @@ import pytest
 
 from api.access.keys import KeyOrder, Keys
 from eventstore.mongo.driver import connect
-from projections.replay.generations import VIEWS
+from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
-from scripts.soak.patience import patience
-from scripts.soak.promises import free_port
 from scripts.soak.wire import decoded, unlimited, url_at
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import free_port
 from tests.api.test_api import OPEN
 from tests.projecting import until
 from tests.scripts.test_import import script
@@ -229,7 +229,7 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
             process.terminate()
             await process.communicate()
     for heard in (of_api, of_projector, of_auditor):
-        assert heard.unlimited == set()  # see eventstore/mongo/limits.py
+        assert heard.unlimited == set()  # see eventstore/limits.py
     log = "ticket_events"
     assert {a for a, on in of_api if on == log} <= {"find", "insert", "listIndexes", "changeStream"}
     assert {a for a, on in of_projector if on == log} <= {"find", "listIndexes", "changeStream"}

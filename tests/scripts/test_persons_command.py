@@ -7,7 +7,7 @@ import httpx
 
 from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys, new_master_key
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.api.test_operations import listens_at
 from tests.projecting import open_some, until
 from tests.scripts.test_import import environment, script

@@ -11,7 +11,7 @@ import httpx
 
 from api.settings import Settings
 from domain.tickets import COMMANDS
-from scripts.soak.patience import patience
+from scripts.testbed.patience import patience
 from tests.scripts.test_import import environment, script
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from projections.replay.generations import VIEWS, Generations
+from projections.generations import VIEWS, Generations
 from scripts.import_log import FORMATS, check, import_into, read
 from scripts.logs.tally import Tally
 from tests.oracle import assert_views_equal_the_log

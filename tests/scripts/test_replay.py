@@ -9,12 +9,12 @@ import pytest
 from domain.actors import Actor
 from domain.codec import EventData
 from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
+from projections.generations import Generations
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
-from projections.replay.generations import Generations
 from projections.replay.rebuild import Rebuild
-from projections.replay.workers import workers
 from projections.views.saved_views import SavedViews, TicketFilter
+from projections.workers import workers
 from scripts.replay import _verify
 from scripts.replaying import Report
 from tests.api.test_api import serving

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.soak.patience import patience
-from scripts.soak.promises import free_port
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import free_port
 from tests.api.test_api import OPEN
 from tests.api.test_operations import listens_at
 from tests.projecting import until

@@ -11,12 +11,12 @@ from typing import Annotated, Literal, get_args
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from api.access.visibility import Sights
 from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
+from api.queries.visibility import Sights
 from api.queries.watermark import AtLeast, Views
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone

@@ -20,7 +20,7 @@ from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore
 from eventstore.reading import Read, read_events
-from projections.replay.generations import By
+from projections.generations import By
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 

@@ -10,7 +10,6 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
-from api.access.visibility import Sight, Sights
 from api.http.answers import json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
@@ -18,12 +17,13 @@ from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import AsOf, Changes
 from api.queries.representations import TicketDetail, Tickets
+from api.queries.visibility import Sight, Sights
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.values import JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
-from projections.replay.generations import By
+from projections.generations import By
 from projections.views import tickets
 
 PAGE_BYTES = 2**20

@@ -12,7 +12,6 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.access.visibility import Sights
 from api.http.answers import as_json, described_headers, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
@@ -22,6 +21,7 @@ from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
+from api.queries.visibility import Sights
 from api.queries.watermark import AtLeast, Views
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status

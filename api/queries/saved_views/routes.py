@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from api.access.visibility import Sight, Sights
 from api.http.answers import described_headers, fields_of, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
+from api.queries.visibility import Sight, Sights
 from api.queries.watermark import AtLeast, Views
 from domain.values import JsonObject
 from eventstore.documents import named

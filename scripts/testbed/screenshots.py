@@ -1,6 +1,6 @@
 """Take the pictures of docs/console.md: each view of the console, light and dark and on a phone.
 
-    python -m scripts.screenshots
+    python -m scripts.testbed.screenshots
 
 On a database of its own, with the sample log and a ticket's made-up life. Needs Chromium.
 """
@@ -17,10 +17,10 @@ from playwright.async_api import Browser, Page
 
 from eventstore.mongo import embedded
 from eventstore.personal.master_keys import new_master_key
-from scripts.browser import chromium
 from scripts.console import UsageError, run
-from scripts.load import Connection
-from scripts.soak.promises import HEADERS, free_port, let_in, process, ready
+from scripts.testbed.browser import chromium
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, free_port, let_in, process, ready
 
 _FOLDER = Path(__file__).parent.parent / "docs" / "console"
 _DAY = "2016-03-31"

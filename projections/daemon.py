@@ -12,18 +12,12 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.projector.partitions import LEASE_SECONDS
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
-from projections.replay.generations import (
-    OF_ANOTHER_LOG,
-    BuildRunning,
-    Generation,
-    Generations,
-    prepare,
-)
 from projections.replay.rebuild import EventsVanished, Rebuild
-from projections.replay.workers import workers
 from projections.views.tickets import SHAPE
+from projections.workers import workers
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from pydantic import AfterValidator, BaseModel, Field, create_model
 from api.access.authentication import Access
 from api.access.rights import Unseen
 from api.access.shares import Shares
-from api.access.visibility import Sights
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
 from api.commands.routes import (
     AcceptedEvent,
@@ -35,6 +34,7 @@ from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS
 from api.http.problems import Problem, problem_of, status_of
 from api.http.routing import Router
+from api.queries.visibility import Sights
 from api.queries.watermark import Views
 from domain.errors import CasebookError
 from domain.tickets import COMMANDS

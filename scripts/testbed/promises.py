@@ -20,8 +20,8 @@ from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, DriverName, connect
-from scripts.load import Answer, Connection
-from scripts.soak.patience import patience
+from scripts.testbed.load import Answer, Connection
+from scripts.testbed.patience import patience
 
 ACTOR = Actor("soak", "agent")
 OPEN = OpenTicket(subject="Soak", requester="soak")
@@ -154,7 +154,7 @@ async def serving(
 
 @asynccontextmanager
 async def service(kind: str, url: str) -> AsyncIterator[int]:
-    """Run one of the services of `scripts.bench.services` on a free port, which is yielded."""
+    """Run one of the services of `scripts.testbed.services` on a free port, which is yielded."""
     port = free_port()
     async with serving("scripts.bench", "_serve", kind, url, str(port), port=port, url=url):
         yield port

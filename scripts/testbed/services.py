@@ -20,9 +20,9 @@ from domain.actors import Actor
 from domain.tickets.opening import OpenTicket
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
-from projections.projector.daemon import project
-from scripts.load import Connection
-from scripts.soak.promises import HEADERS, accepted, free_port, service, serving
+from projections.daemon import project
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, accepted, free_port, service, serving
 
 TICKETS = 200
 ANSWERS = "bench_answers"

@@ -1,0 +1,1 @@
+"""What soaks and benchmarks work with: processes, clients, a browser. Not installed."""
