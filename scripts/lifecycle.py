@@ -1,5 +1,8 @@
-"""Print the diagram of docs/lifecycle.md, made from the moves of the commands."""
+"""Print the diagram and the table of docs/lifecycle.md, made from the commands."""
 
+from inspect import getdoc
+
+from domain.tickets import COMMANDS
 from domain.tickets.command import lifecycle
 
 
@@ -18,5 +21,15 @@ def diagram() -> str:
     return "\n".join(lines)
 
 
+def table() -> str:
+    """Return a Markdown table: each command's verb, what it does, who may send it."""
+    lines = ["| verb | what it does | who may send it |", "| --- | --- | --- |"]
+    for verb, command in COMMANDS.items():
+        what = (getdoc(command) or "").partition("\n\n")[0].replace("\n", " ")
+        who = ", ".join(sorted(f"{role}s" for role in command.allowed))
+        lines.append(f"| `{verb}` | {what} | {who} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(diagram())
+    print(diagram(), table(), sep="\n\n")

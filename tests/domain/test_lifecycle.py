@@ -41,7 +41,7 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority, MarkSlaBreach
 from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
 from domain.tickets.ticket import evolve
-from scripts.lifecycle import diagram
+from scripts.lifecycle import diagram, table
 from tests.spec import ALICE, BOB, FOLLOW_UP, NOW, OTHER, TICKET, folded, opened
 
 LIFE = (
@@ -268,6 +268,7 @@ def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
     }
 
 
-def test_the_diagram_in_the_docs_is_made_from_the_lifecycle():
-    page = Path(__file__).parents[2] / "docs" / "lifecycle.md"
-    assert diagram() in page.read_text()
+def test_the_page_of_the_lifecycle_is_printed_from_the_commands():
+    page = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
+    assert diagram() in page
+    assert table() in page
