@@ -12,8 +12,8 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from eventstore.mongo.lease import LEASE_SECONDS
 from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
-from projections.projector.partitions import LEASE_SECONDS
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
 from projections.replay.rebuild import EventsVanished, Rebuild
 from projections.views.tickets import SHAPE

@@ -43,6 +43,7 @@ from eventstore.documents import (
 )
 from eventstore.failures import describe
 from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.lease import LeaseLost, is_alive, renew
 from eventstore.mongo.request_batcher import Together
 from projections.projector import checkpoints, parked
 from projections.projector.checkpoints import Checkpoints, Fenced
@@ -287,10 +288,10 @@ class Generations:
     async def beat(self, builder: str, phase: str, done: int, total: int) -> None:
         """Show that a build is alive, and how far it is. Raises BuildLost."""
         far: JsonObject = {"phase": phase, "done": done, "total": total}
-        change = {"$currentDate": {"seen_at": True}, "$set": far}
-        found = await self._documents.update_one({"_id": "building", "builder": builder}, change)
-        if not found.matched_count:
-            raise BuildLost
+        try:
+            await renew(self._documents, {"_id": "building", "builder": builder}, far)
+        except LeaseLost as lost:
+            raise BuildLost from lost
 
     async def give_up(self, builder: str) -> None:
         """End a build; what it has made is dropped a minute later."""
@@ -493,7 +494,7 @@ class Generations:
         return {name for d in documents for name in self._reader.one(d).names.values()}
 
     async def give_up_the_dead(self) -> None:
-        """Return up a build that shows no life, and end what its process has left open.
+        """Give up a build that shows no life, and end what its process has left open.
 
         Some servers let no stream go on behind a transaction that is open: until it ended, what is
         shown would be behind.
@@ -502,8 +503,7 @@ class Generations:
         if building is None:
             return
         seen_at = self._build.one(building).seen_at
-        age = abs(await self._database.server_time() - seen_at)
-        if age > timedelta(seconds=BUILD_LEASE_SECONDS):
+        if not is_alive(seen_at, await self._database.server_time(), BUILD_LEASE_SECONDS):
             await self._give_up({"builder": building["builder"], "seen_at": seen_at})
             views = self._reader.one(building).of(self._database)
             for member in (await Checkpoints(views).read()).members.values():

@@ -72,7 +72,7 @@ class Feeder:
         self._reads.clear()
 
     async def run(self) -> None:
-        """Feed until cancelled. Raises DispatchLost, StoreUnavailable, what the driver raises."""
+        """Feed until cancelled. Raises LeaseLost, StoreUnavailable, what the driver raises."""
         await self._deliveries.forget_all_but(await self._hooks.ids())
         while True:
             now = await self._database.server_time()

@@ -44,11 +44,9 @@ from api.http.correlation import outgoing
 from api.webhooks.addresses import Resolve, addresses_of, resolve
 from api.webhooks.enqueuer import Feeder
 from api.webhooks.store import (
-    LEASE_SECONDS,
     Deliveries,
     Delivery,
     Dispatch,
-    DispatchLost,
     UnknownWebhook,
     Webhook,
     Webhooks,
@@ -59,6 +57,7 @@ from eventstore.documents import UnreadableDocument
 from eventstore.failures import DriverError
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
+from eventstore.mongo.lease import LEASE_SECONDS, LeaseLost
 from eventstore.subscription import LateLook
 from projections.projector.projector import member_id
 
@@ -409,7 +408,7 @@ class Dispatcher:
             await Deliveries(self._database).prepare()
             self._prepared = True
         dispatch = Dispatch(self._database)
-        with suppress(DispatchLost):
+        with suppress(LeaseLost):
             if await dispatch.take(self._me, self._lease_seconds):
                 await self._work(dispatch)
 

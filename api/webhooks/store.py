@@ -25,7 +25,7 @@ and with an epoch that all it writes there is on condition of.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Literal, NamedTuple, cast
 from uuid import UUID
@@ -33,21 +33,21 @@ from uuid import UUID
 from pydantic import BeforeValidator
 from pymongo import ReturnDocument
 from pymongo.asynchronous.cursor import AsyncCursor
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
-from domain.errors import CasebookError, NotFound, StateConflict
+from domain.errors import NotFound, StateConflict
 from domain.values import JsonObject
 from eventstore.documents import (
     Document,
     Reader,
     StoredSet,
-    UnreadableDocument,
     as_document,
     strictly,
 )
 from eventstore.limits import in_parts, make_index
 from eventstore.log import ResumeToken
 from eventstore.mongo.driver import Database
+from eventstore.mongo.lease import LEASE_SECONDS, Lease
 from eventstore.mongo.resend import insert
 from projections.views.saved_views import TicketFilter, requester_of, stored_filter
 
@@ -55,7 +55,6 @@ WEBHOOKS = "webhooks"
 DELIVERIES = "webhook_deliveries"
 DISPATCH = "webhook_dispatch"
 MOST_WEBHOOKS = 50
-LEASE_SECONDS = 10.0
 KEPT_SECONDS = 7 * 24 * 3600
 _ATTEMPTS_KEPT = 20
 _WAITING_AT_ONCE = 100
@@ -89,13 +88,6 @@ class WebhookEnded(StateConflict):
             "webhook_ended",
             "the webhook has ended, for its address said that it is gone; change it to go on",
         )
-
-
-class DispatchLost(CasebookError):
-    """Another process feeds and sends by now: for example because this one was frozen."""
-
-    def __init__(self) -> None:
-        super().__init__("dispatch_lost", "another process sends to webhooks by now")
 
 
 class Backfill(NamedTuple):
@@ -492,65 +484,32 @@ class Dispatch:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._documents = database.collection(DISPATCH)
-        self._reader = Reader(database.unreadable, DISPATCH, lease_of)
-        self.epoch = 0
+        reader = Reader(database.unreadable, DISPATCH, lease_of)
+        self._lease = Lease(database, reader, database.collection(DISPATCH), "dispatch")
         self.token: ResumeToken | None = None
         self.looked_at: datetime | None = None
 
     async def take(self, me: str, lease_seconds: float = LEASE_SECONDS) -> bool:
-        """Take the lease if nobody has it, or who has it shows no life; not one that cannot be
-        read.
-        """
-        now = await self._database.server_time()
-        found = await self._documents.find_one({"_id": "dispatch"})
-        if found is None:
-            try:
-                await self._documents.insert_one(
-                    {"_id": "dispatch", "owner": None, "epoch": 0, "seen_at": now, "token": None}
-                )
-            except DuplicateKeyError:
-                return False
-            found = {"_id": "dispatch", "owner": None, "epoch": 0, "seen_at": now, "token": None}
-        try:
-            lease = self._reader.one(found)
-        except UnreadableDocument:
-            return False
-        age = abs(now - lease.seen_at)
-        if lease.owner not in (None, me) and age < timedelta(seconds=lease_seconds):
-            return False
-        taken = await self._documents.update_one(
-            {"_id": "dispatch", "epoch": lease.epoch, "seen_at": lease.seen_at},
-            {"$set": {"owner": me, "epoch": lease.epoch + 1}, "$currentDate": {"seen_at": True}},
-        )
-        self.epoch = lease.epoch + 1
-        self.token = lease.token
-        self.looked_at = lease.looked_at
-        return taken.matched_count == 1
+        """Take the lease if no process has it, or its owner shows no life."""
+        claim = await self._lease.take(me, {"token": None}, lease_seconds)
+        if claim is not None:
+            self.token, self.looked_at = claim.token, claim.looked_at
+        return claim is not None
 
     async def beat(self) -> None:
-        """Show life. Raises DispatchLost."""
-        await self._change({"$currentDate": {"seen_at": True}})
+        """Show life. Raises LeaseLost."""
+        await self._lease.renew()
 
     async def fed(self, token: ResumeToken | None) -> None:
         """Note how far the log has been fed, and looked through; None: nobody wants anything yet.
-        Raises DispatchLost.
+        Raises LeaseLost.
         """
         self.token = token
-        change = {"token": token, "looked_at": self.looked_at}
-        await self._change({"$set": change, "$currentDate": {"seen_at": True}})
+        await self._lease.renew({"token": token, "looked_at": self.looked_at})
 
     async def leave(self) -> None:
-        """Return the lease back, if one still has it."""
-        await self._documents.update_one(
-            {"_id": "dispatch", "epoch": self.epoch}, {"$set": {"owner": None}}
-        )
-
-    async def _change(self, change: JsonObject) -> None:
-        mine = {"_id": "dispatch", "epoch": self.epoch}
-        if not (await self._documents.update_one(mine, change)).matched_count:
-            raise DispatchLost
+        """Give the lease back, if this process still has it."""
+        await self._lease.release()
 
 
 class _Lease(NamedTuple):

@@ -23,7 +23,7 @@ the saved views that count all of the partition's tickets.
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from pymongo import ReplaceOne, UpdateMany, UpdateOne
@@ -35,8 +35,9 @@ from eventstore.documents import Reader, as_document, strictly
 from eventstore.limits import make_index
 from eventstore.log import Recorded, ResumeToken
 from eventstore.mongo.driver import Database, Session, Write
+from eventstore.mongo.lease import LEASE_SECONDS, is_alive
 from eventstore.partition import PARTITIONS
-from projections.projector.partitions import LEASE_SECONDS, Member, Partition, State
+from projections.projector.partitions import Member, Partition, State
 
 COLLECTION = "projections"
 MEMBERS = "projectors"
@@ -216,7 +217,7 @@ class Checkpoints:
         gone = [
             member.id
             for member in state.members.values()
-            if abs(state.now - member.seen_at) > timedelta(seconds=10 * self._lease_seconds)
+            if not is_alive(member.seen_at, state.now, 10 * self._lease_seconds)
             and not state.of(member.id)
         ]
         if gone:

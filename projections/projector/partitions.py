@@ -10,15 +10,14 @@ the views to be: one that is set back or forward makes partitions change hands, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from domain.values import JsonObject
 from eventstore.documents import StoredSet
 from eventstore.log import ResumeToken
+from eventstore.mongo.lease import LEASE_SECONDS, is_alive
 from eventstore.partition import PARTITIONS
-
-LEASE_SECONDS = 10.0
 
 Phase = Literal["scan", "live"]
 """scan: to be folded from the whole log, what is there is passed over; live: following it."""
@@ -67,11 +66,9 @@ class State:
     lease_seconds: float = LEASE_SECONDS
 
     def is_alive(self, member: str | None) -> bool:
-        """Say whether a member has shown life lately. A time to come is none: a clock was set."""
-        if member is None or member not in self.members:
-            return False
-        age = abs(self.now - self.members[member].seen_at)
-        return age < timedelta(seconds=self.lease_seconds)
+        """Return whether a member has shown life within a lease."""
+        found = self.members.get(member or "")
+        return found is not None and is_alive(found.seen_at, self.now, self.lease_seconds)
 
     def as_of(self, partition: Partition) -> datetime | None:
         """Return the time before which everything is shown; None if that is not known."""

@@ -34,6 +34,7 @@ from eventstore.event_document import EventDocument
 from eventstore.failures import UNANSWERED, DriverError, HistoryLost, describe
 from eventstore.log import EventStore, Recorded, stream_order
 from eventstore.mongo.driver import Database
+from eventstore.mongo.lease import LEASE_SECONDS
 from eventstore.partition import partition_of
 from eventstore.subscription import (
     BATCH_EVENTS,
@@ -49,7 +50,7 @@ from projections.projector.batch import BatchWriter, OwnedPartitions, told
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.health import Health
 from projections.projector.parked import Parked, ParkedTickets
-from projections.projector.partitions import LEASE_SECONDS, Partition, plan
+from projections.projector.partitions import Partition, plan
 from projections.projector.recounting import Recounting
 from projections.views.saved_views import SavedViews, ids_of
 
