@@ -2,20 +2,19 @@
 
 import argparse
 import asyncio
-import logging
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from io import StringIO
-from typing import TextIO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-import structlog
+import orjson
 from prometheus_client import start_http_server
+from pydantic import ValidationError
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError
 from rich.console import Console
 from rich.progress import (
@@ -27,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from api.settings import Settings, SettingsError, is_loopback
+from api.settings import Settings, is_loopback
 from domain.errors import CasebookError
 from eventstore.failures import describe
 from eventstore.garbage import spare_the_collector
@@ -35,13 +34,13 @@ from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, connect
 from eventstore.personal.master_keys import MasterKeys, new_master_key
+from scripts.log_output import log_to_stderr
 
 T = TypeVar("T")
 
 screen = Console()
 errors = Console(stderr=True)
 
-_REPLY = re.compile(r", full error: \{.*\}")
 _INTERRUPTED = 130
 _ENDING_SECONDS = 3.0
 
@@ -66,14 +65,38 @@ def arguments(about: str | None, name: str) -> argparse.ArgumentParser:
     )
 
 
-def run(main: Callable[[], Awaitable[int]]) -> None:
+@contextmanager
+def validating(name: str) -> Iterator[None]:
+    """Raise UsageError if the block finds that what was typed as `name` is not valid."""
+    try:
+        yield
+    except ValidationError as error:
+        raise UsageError(f"{name}: {error.errors()[0]['msg']}") from error
+
+
+def check_range(name: str, number: int, least: int, most: int) -> None:
+    """Raise UsageError unless the number that was typed as `name` is in the range."""
+    if not least <= number <= most:
+        raise UsageError(f"{name} must be {least} to {most}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise UsageError if the block cannot write a file or folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}") from error
+
+
+def run(main: Callable[[], Coroutine[None, None, int]]) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
-    _log_lines()
+    log_to_stderr()
     spare_the_collector()
     code = 1
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            code = runner.run(_until_told(main))
+            code = runner.run(_until_stopped(main))
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except CasebookError as error:
@@ -111,67 +134,6 @@ def _end_soon(code: int) -> None:
     ending.start()
 
 
-def _log_lines() -> None:
-    """Log to standard error: for people at a terminal, as JSON for everything else."""
-    form = None
-    with suppress(SettingsError):  # said later
-        form = Settings.from_environment().log_format
-    for_people = form == "text" or (form is None and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(pad_event_to=0, exception_formatter=_plain_traceback)]
-        if for_people
-        else [
-            # Not the local variables: among them are keys, secrets and what people have written.
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            _without_replies,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[meta, *ending])
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("pymongo", "httpx", "httpcore"):  # these would tell webhooks' addresses
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def _plain_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
-    told = StringIO()
-    structlog.dev.plain_traceback(told, error)
-    out.write(_REPLY.sub("", told.getvalue()))
-
-
-def _without_replies(
-    _logger: object, _name: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Leave out what a driver adds to its errors: the database's whole reply, signature and all."""
-    return {key: _cut(value) for key, value in event.items()}
-
-
-def _cut(value: object) -> object:
-    if isinstance(value, str):
-        return _REPLY.sub("", value)
-    if isinstance(value, dict):
-        return {key: _cut(each) for key, each in value.items()}
-    return [_cut(each) for each in value] if isinstance(value, list) else value
-
-
 def check_host(settings: Settings) -> None:
     """Raise UsageError for an address that others reach, unless that is meant."""
     host = settings.host
@@ -187,25 +149,15 @@ def fail(detail: str) -> None:
     errors.print(f"error: {detail}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-async def _until_told(main: Callable[[], Awaitable[int]]) -> int:
-    """Run `main`; a SIGTERM ends it as Ctrl-C does, with everything tidied up."""
-    task = asyncio.ensure_future(main())
-    loop = asyncio.get_running_loop()
-    told = False
-
-    def stop() -> None:
-        nonlocal told
-        told = True
-        task.cancel()
-
+async def _until_stopped(main: Callable[[], Coroutine[None, None, int]]) -> int:
+    """Run `main`; SIGTERM and Ctrl-C cancel it, so that everything is tidied up."""
+    task = asyncio.create_task(main())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        if told:
-            return _INTERRUPTED
-        raise
+        return _INTERRUPTED
 
 
 @asynccontextmanager
@@ -271,6 +223,11 @@ def show_metrics(settings: Settings) -> None:
         start_http_server(port, settings.host)
     except OSError as error:
         raise UsageError(f"cannot show metrics on {settings.host}:{port}: {error}") from error
+
+
+def print_json(content: object) -> None:
+    """Print a value as JSON on several lines."""
+    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 def progress() -> Progress:
