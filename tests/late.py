@@ -8,7 +8,7 @@ from domain.values import JsonObject
 from eventstore.event_document import TICKET_EVENTS
 from eventstore.mongo.driver import Database, DriverName, connect
 from projections.generations import FIRST
-from scripts.soak.wire import Fate, Heard, Wire, passed, through
+from scripts.testbed.wire import Fate, Heard, Wire, passed, through
 
 
 def hold_appends(command: JsonObject) -> Fate:

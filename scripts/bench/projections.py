@@ -24,7 +24,7 @@ from scripts.bench.found import Table, ratio, told
 from scripts.bench.measuring import median, milliseconds, prepared, send_at_rate, turns
 from scripts.catch_up import projecting
 from scripts.console import with_progress
-from scripts.soak.views import caught_up
+from scripts.testbed.judging import caught_up
 from scripts.testbed.promises import PromiseBroken, service
 from scripts.testbed.services import ACTOR, NOTE, OPEN, database_at
 
@@ -126,7 +126,7 @@ async def fold_backlogs(
 
 async def _fold_all(database: Database, store: EventStore) -> None:
     async with projecting(database, store):
-        await caught_up(database, store)
+        await caught_up(database)
 
 
 async def _receive(store: EventStore, token: ResumeToken) -> None:

@@ -17,9 +17,8 @@ from typing import cast
 import orjson
 
 from domain.actors import PrincipalRole
-from eventstore.log import EventStore
 from scripts.console import counting
-from scripts.soak.views import Check, audited, caught_up
+from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.promises import connected, let_in, require, service
 
 CHECKS = (
@@ -59,7 +58,7 @@ async def contract(
                 sent = await _run(port, examples, counted["runs"], without, caller)
                 counted["cases"] += sent
                 count(sent)
-        await caught_up(database, EventStore(database))
+        await caught_up(database)
         await check(database)
     return counted
 

@@ -13,9 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-import bson
-from bson.codec_options import CodecOptions
-
 from api.access import access_log
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import Principal
@@ -31,14 +28,15 @@ from domain.values import JsonObject
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
-from eventstore.personal.vault import Vault, keys_of
+from eventstore.personal.vault import Vault
 from projections.erasure.progress import Erasures
 from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.console import with_progress
-from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+from scripts.soak.views import die_at, under_load
+from scripts.testbed.judging import Check, audited, caught_up, documents_with
 from scripts.testbed.promises import ACTOR, code_of, process, require
 from scripts.verification import Verification
 from scripts.verify import verify_database
@@ -46,7 +44,6 @@ from scripts.verify import verify_database
 _SETTLED_SECONDS = 1.0
 _COMPLETED_SECONDS = 120
 _TICKETS = 3
-_CODEC: CodecOptions[JsonObject] = CodecOptions(uuid_representation=4)
 
 STEPS: tuple[tuple[object, str], ...] = (
     (Erasures, "take"),
@@ -75,14 +72,14 @@ async def kill_erasure(
     ):
         store = EventStore(database)
         await _somebody(store, bystander)
-        await caught_up(database, store)
+        await caught_up(database)
         untouched = _places(await documents_with(database, bystander))
         for round_ in with_progress(range(rounds), "killing", "rounds"):
             point = points[round_ % len(points)]
             word = f"canary{uuid4().hex}"
             person = await _somebody(store, word)
             await _known_beside_the_log(database, word)
-            await caught_up(database, store)
+            await caught_up(database)
             require(await documents_with(database, word), "the words are to be there at first")
             nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
             killed = await _erase(url, person, point, nth)
@@ -156,19 +153,3 @@ async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> int:
         await asyncio.sleep(0.2)
     await database.close()
     return 0
-
-
-async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
-    """Return the documents of a log's database, and of its keys', in which a word stands."""
-    found: list[tuple[str, JsonObject]] = []
-    for name in (database.name, keys_of(database.name)):
-        own = database.client[name]
-        for collection in await own.list_collection_names():
-            if collection.startswith("system."):
-                continue
-            found += [
-                (collection, document)
-                async for document in own[collection].find()
-                if word.encode() in bson.encode(document, codec_options=_CODEC).lower()
-            ]
-    return found

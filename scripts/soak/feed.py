@@ -20,6 +20,7 @@ import orjson
 from eventstore.log import EventStore
 from scripts.console import counting
 from scripts.soak.writers import open_tickets, write_notes
+from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (
     HEADERS,
@@ -29,7 +30,6 @@ from scripts.testbed.promises import (
     let_in,
     require,
     serving,
-    streams,
 )
 
 _LONGEST_LINE_BYTES = 2**20

@@ -11,8 +11,9 @@ from eventstore.log import EventStore
 from eventstore.subscription import Position, Subscription, beginning
 from scripts.console import counting
 from scripts.soak.writers import open_tickets, write_notes
+from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import READY_SECONDS, connected, require, streams
+from scripts.testbed.promises import READY_SECONDS, connected, require
 
 _TICKETS = 20
 

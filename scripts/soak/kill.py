@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,8 @@ from uuid import uuid4
 from api.commands import routes as commands
 from eventstore.log import EventStore
 from scripts.console import with_progress
-from scripts.soak.views import Check, audited, caught_up, die_at
+from scripts.soak.views import die_at
+from scripts.testbed.judging import Check, audited, caught_up, streams
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (
@@ -24,11 +25,11 @@ from scripts.testbed.promises import (
     OPEN,
     READY_SECONDS,
     connected,
+    database_processes,
     free_port,
     let_in,
     require,
     serving,
-    streams,
 )
 from scripts.testbed.services import serve
 
@@ -262,7 +263,7 @@ async def settled(url: str, ledger: Ledger, check: Check) -> Counter[str]:
     """Compare the log with the ledger, and the views with the log once they have caught up."""
     async with connected(url) as database:
         counted = await settle(EventStore(database), ledger)
-        await caught_up(database, EventStore(database))
+        await caught_up(database)
         await check(database)
     return counted
 
@@ -273,14 +274,3 @@ def kill_database_of(folder: Path) -> int:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return len(pids)
-
-
-def database_processes(folder: Path) -> list[int]:
-    """Find the embedded database's process by its folder (Linux)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if str(folder / "database").encode() in words and words[0].endswith(b"secantusd-rs"):
-                found.append(int(entry.name))
-    return found

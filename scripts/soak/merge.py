@@ -24,8 +24,9 @@ from eventstore.mongo.driver import Session, connect
 from scripts.console import counting, with_progress
 from scripts.soak.kill import kill_database_of
 from scripts.soak.race import race_processes
+from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import ACTOR, OPEN, code_of, connected, require, streams
+from scripts.testbed.promises import ACTOR, OPEN, code_of, connected, require
 
 _ROUND_SECONDS = 120.0
 _HALVES = ("TicketMergedInto", "TicketMergedFrom")

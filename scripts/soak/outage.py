@@ -26,11 +26,11 @@ from domain.values import JsonObject
 from scripts.console import counting
 from scripts.soak.feed import memory_bytes
 from scripts.soak.kill import Ledger, embedded_server, open_tickets, retry, settled, url_of
-from scripts.soak.views import Check, audited
-from scripts.soak.wire import Fate, through
+from scripts.testbed.judging import Check, audited
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import HEADERS, free_port, let_in_many, require, serving
+from scripts.testbed.wire import Fate, through
 
 CONNECTIONS = 500
 _BEYOND = 1300  # more than a process serves at once

@@ -14,8 +14,9 @@ from uuid import UUID
 
 from eventstore.log import EventStore
 from scripts.console import counting
+from scripts.testbed.judging import streams
 from scripts.testbed.load import Answer, Connection
-from scripts.testbed.promises import HEADERS, accepted, connected, require, service, streams
+from scripts.testbed.promises import HEADERS, accepted, connected, require, service
 
 _CLIENTS = 8
 _EATEN = 10  # every so-many-th answer

@@ -12,8 +12,9 @@ from api.commands.handler import Handler, Submission, TooContended
 from domain.tickets.conversation import AddNote
 from eventstore.log import EventStore
 from scripts.console import with_progress
+from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import ACTOR, OPEN, connected, require, streams
+from scripts.testbed.promises import ACTOR, OPEN, connected, require
 
 T = TypeVar("T")
 _ROUND_SECONDS = 120.0  # a round that takes longer means that a process has died

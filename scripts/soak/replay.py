@@ -27,7 +27,8 @@ from projections.replay import rebuild
 from projections.replay.rebuild import Rebuild
 from projections.workers import workers
 from scripts.console import with_progress
-from scripts.soak.views import Check, audited, caught_up, die_at, under_load
+from scripts.soak.views import die_at, under_load
+from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.load import Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (
@@ -81,7 +82,7 @@ async def kill_replay(
             code = await _replay(url, point, nth)
             require(code == -signal.SIGKILL, f"{point}: the replay ended with {code}")
             counted["killed"] += 1
-            await caught_up(database, EventStore(database))
+            await caught_up(database)
         require(await _replay(url, "never", 1) == 0, "the last replay")
         if points is POINTS:  # that takes some minutes
             await _swept(database)
@@ -173,7 +174,7 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
             for client in clients:
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
-        await caught_up(database, EventStore(database))
+        await caught_up(database)
         await check(database)
     seen.counted["longest_until_visible_ms"] = round(1000 * max(with_))
     seen.counted["longest_without_replay_ms"] = round(1000 * max(without))

@@ -26,8 +26,7 @@ from eventstore.mongo.driver import DriverName
 from scripts.console import progress
 from scripts.soak.kill import Ledger, open_tickets, retry, settle
 from scripts.soak.outage import note
-from scripts.soak.views import Check, audited, caught_up
-from scripts.soak.wire import Fate, Wire, through
+from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.load import Answer, Connection, request
 from scripts.testbed.promises import (
     HEADERS,
@@ -39,6 +38,7 @@ from scripts.testbed.promises import (
     ready,
     require,
 )
+from scripts.testbed.wire import Fate, Wire, through
 
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
@@ -213,7 +213,7 @@ class _Server:
                         took(kind, await self._back(port, wire, kind))
             await retry(port, self.ledger)
             database = await stack.enter_async_context(connected(self.url, self._driver))
-            await caught_up(database, EventStore(database))  # while there is a projector
+            await caught_up(database)  # while there is a projector
 
     async def _start(self, stack: AsyncExitStack) -> tuple[int, Wire]:
         own, wire = await stack.enter_async_context(through(self.url, self._losing))

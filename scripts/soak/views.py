@@ -26,14 +26,11 @@ from eventstore.mongo.driver import Database, connect
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.health import Health
 from projections.projector.projector import Projector
-from projections.replay.audit import Auditor
-from projections.replay.comparing import Difference
 from projections.views.saved_views import SavedViews, TicketFilter
-from projections.workers import workers
 from scripts.catch_up import projecting
 from scripts.console import with_progress
+from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import ACTOR, OPEN, code_of, process, require
 
@@ -52,17 +49,6 @@ STEPS: tuple[tuple[type, str], ...] = (
 )
 """What a batch goes through; it can be killed before and after each."""
 POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
-
-Check = Callable[[Database], Awaitable[None]]
-
-
-async def audited(database: Database) -> None:
-    """Compare all views with the log. Raises PromiseBroken."""
-    found: list[Difference] = []
-    async with workers(database, 0) as here:
-        auditor = Auditor(database, await Generations(database).active(), here)
-        await auditor.compare(found.append)
-    require(not found, f"the views differ from the log: {[str(each) for each in found[:5]]}")
 
 
 async def kill_projector(
@@ -146,7 +132,7 @@ async def under_load(url: str, check: Check) -> AsyncIterator[Database]:
         stop.set()
         await asyncio.gather(*writing)
         async with projecting(database, store):
-            await caught_up(database, store)
+            await caught_up(database)
         await check(database)
     finally:
         for task in writing:
@@ -179,19 +165,6 @@ async def _write(store: EventStore, stop: asyncio.Event) -> None:
         with suppress(Refusal, TooContended, StoreUnavailable):
             await handler.handle(ticket, Submission(command=command, actor=ACTOR))
         await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def caught_up(database: Database, store: EventStore) -> None:
-    health = Health(store)
-    async with asyncio.timeout(patience(_CAUGHT_UP_SECONDS)):
-        while True:
-            shown = await Generations(database).shown()
-            report = await health.look(shown)
-            views = await SavedViews(shown).all()
-            counted = all(v.id in p.views for p in report.state.partitions for v in views)
-            if report.missing_events == 0 and counted:
-                return
-            await asyncio.sleep(0.1)
 
 
 async def _shared_by(database: Database, members: int) -> None:

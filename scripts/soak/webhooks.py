@@ -23,7 +23,8 @@ from eventstore.mongo.driver import Database, connect
 from projections.views.saved_views import TicketFilter
 from scripts.console import counting
 from scripts.soak.writers import open_tickets, write_notes
-from scripts.testbed.promises import ACTOR, connected, process, require, streams
+from scripts.testbed.judging import streams
+from scripts.testbed.promises import ACTOR, connected, process, require
 
 _TICKETS = 40
 _WRITERS = 4

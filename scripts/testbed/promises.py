@@ -5,19 +5,17 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
-from uuid import UUID
 
 from api.access.keys import KeyOrder, Keys, new_key
 from domain.actors import Actor, PrincipalRole
 from domain.errors import CasebookError
 from domain.tickets.opening import OpenTicket
-from eventstore.event_document import Envelope, chain_is_whole, to_document, utc_now
+from eventstore.event_document import utc_now
 from eventstore.failures import VersionConflict
-from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Database, DriverName, connect
 from scripts.testbed.load import Answer, Connection
@@ -77,6 +75,22 @@ def require(condition: object, detail: str) -> None:
         raise PromiseBroken(detail)
 
 
+async def until(holds: Callable[[], Awaitable[bool] | bool], seconds: float, what: str) -> None:
+    """Wait until something holds; `what` says it in words.
+
+    Raises PromiseBroken if that takes longer than an idle machine does in so many seconds.
+    """
+    try:
+        async with asyncio.timeout(patience(seconds)):
+            while True:
+                held = holds()
+                if held if isinstance(held, bool) else await held:
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise PromiseBroken(f"not so after {seconds} s: {what}") from None
+
+
 def accepted(answer: Answer) -> Answer:
     """Return an answer of 200 or 201. Raises PromiseBroken for any other."""
     require(answer.status in (200, 201), f"{answer.status}: {answer.body[:300]!r}")
@@ -93,19 +107,6 @@ async def scratch() -> AsyncIterator[str]:
         os.environ["CASEBOOK_DATA_DIR"] = folder
         async with embedded.run(Path(folder)) as url:
             yield url
-
-
-async def streams(store: EventStore) -> dict[UUID, list[Envelope]]:
-    """Read the whole log and check every ticket's stream: versions 1..n, chain whole (L2, L11)."""
-    found: dict[UUID, list[Envelope]] = {}
-    async for event in store.scan():
-        found.setdefault(event.ticket_id, []).append(event)
-    for ticket, events in found.items():
-        events.sort(key=lambda event: event.version)
-        versions = [event.version for event in events]
-        require(versions == list(range(1, len(events) + 1)), f"{ticket}: versions {versions}")
-        require(chain_is_whole(map(to_document, events)), f"{ticket}: the chain is broken")
-    return found
 
 
 def free_port() -> int:
@@ -169,3 +170,14 @@ async def ready(port: int) -> None:
                     await connection.get("/healthz")
                     return
             await asyncio.sleep(0.02)
+
+
+def database_processes(folder: Path) -> list[int]:
+    """Find the embedded database's process by its folder (Linux)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if str(folder / "database").encode() in words and words[0].endswith(b"secantusd-rs"):
+                found.append(int(entry.name))
+    return found

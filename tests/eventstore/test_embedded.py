@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import connect
-from scripts.soak.kill import database_processes
+from scripts.testbed.promises import database_processes
 from tests.projecting import until
 
 HOLD = """

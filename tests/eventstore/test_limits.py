@@ -14,7 +14,7 @@ from eventstore.failures import UNANSWERED
 from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, in_parts, make_index
 from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
-from scripts.soak.wire import Fate, through, unlimited
+from scripts.testbed.wire import Fate, through, unlimited
 from tests.eventstore.test_log import happened
 from tests.projecting import until
 

@@ -15,7 +15,7 @@ from eventstore.event_document import CommandRef, Head, Metadata, utc_now
 from eventstore.key_files import KeyUnusable
 from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
-from scripts.soak.erase import documents_with
+from scripts.testbed.judging import documents_with
 from tests.api.test_api import is_problem, serving
 from tests.api.test_webhooks import dispatching, hooked, receiving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR

@@ -10,7 +10,7 @@ from domain.errors import PersonGone
 from eventstore.key_files import KeyUnusable
 from eventstore.personal.sealing import ErasedKey
 from projections.erasure.progress import Erasures
-from scripts.soak.erase import documents_with
+from scripts.testbed.judging import documents_with
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT, SUPERVISOR
 from tests.eventstore.test_missing_keys import opened_by, persons_of

@@ -45,7 +45,7 @@ from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealing import ErasedKey, PersonKey, all_personal, opened, sealed
 from eventstore.personal.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
 from projections.erasure.progress import Erasures
-from scripts.soak.wire import Fate, through
+from scripts.testbed.wire import Fate, through
 from tests.projecting import until
 from tests.spec import ALICE, BOB, NOW
 from tests.spec import opened as opening

@@ -21,7 +21,7 @@ from domain.tickets.relations import MergeTicket
 from eventstore.event_document import TICKET_EVENTS, chain_is_whole
 from eventstore.failures import OutcomeUnknown
 from eventstore.log import EventStore
-from scripts.soak.wire import passed
+from scripts.testbed.wire import passed
 from tests.api.test_api import asking
 from tests.callers import access
 from tests.late import happens, hold_appends, hold_commits, hold_inserts_into, late_wire

@@ -16,9 +16,9 @@ from api.access.keys import KeyOrder, Keys
 from eventstore.mongo.driver import connect
 from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
-from scripts.soak.wire import decoded, unlimited, url_at
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
+from scripts.testbed.wire import decoded, unlimited, url_at
 from tests.api.test_api import OPEN
 from tests.projecting import until
 from tests.scripts.test_import import script

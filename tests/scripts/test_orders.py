@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.soak.kill import database_processes
+from scripts.testbed.promises import database_processes
 from tests.projecting import until
 from tests.scripts.test_import import environment, script
 
