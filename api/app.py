@@ -37,7 +37,7 @@ from api.queries.history import routes as history
 from api.queries.lists import routes as lists
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
-from api.queries.visibility import Sights
+from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import Views
 from api.settings import Settings
 from api.webhooks import routes as webhooks
@@ -141,16 +141,16 @@ def create_app(
     )
     desks, views = Desks(database), Views(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
-    sights = Sights(desks, tickets)
+    policy = VisibilityPolicy(desks, tickets)
     for router in (
-        commands.router(handler, views, tickets, sights),
-        history.router(store, tickets, sights),
-        lists.router(database, views, sights),
-        bulk.router(handler, views, sights),
+        commands.router(handler, views, tickets, policy),
+        history.router(store, tickets, policy),
+        lists.router(database, views, policy),
+        bulk.router(handler, views, policy),
         feed.router(feeds, access),
         webhooks.router(database, store),
-        saved_views.router(database, views, sights),
-        dashboard.router(views, sights),
+        saved_views.router(database, views, policy),
+        dashboard.router(views, policy),
         agents.router(views),
         desk.router(desks),
         health.router(database, store, witness),

@@ -6,41 +6,33 @@ twice, and what was not is tried.
 """
 
 import asyncio
-from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 from inspect import getdoc
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Header, Request, Response
+from fastapi import Request, Response
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from api.access.authentication import Access
 from api.access.rights import Unseen
 from api.access.shares import Shares
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
-from api.commands.routes import (
-    AcceptedEvent,
-    Endpoint,
-    IdempotencyKey,
-    taking,
-    to_content,
-    waited,
-)
+from api.commands.routes import AcceptedEvent, IdempotencyKey, Taking, to_content, waited
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
-from api.http.preferences import WAIT_SECONDS
-from api.http.problems import Problem, problem_of, status_of
+from api.http.preferences import WAIT_SECONDS, prefer_header
+from api.http.problems import Problem, problem_of
 from api.http.routing import Router
-from api.queries.visibility import Sights
+from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import Views
 from domain.errors import CasebookError
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
-from domain.values import JsonObject, at_most
+from domain.values import at_most
 from eventstore.failures import StoreBusy
 
 MOST_TICKETS = 100
@@ -79,11 +71,9 @@ class Done(BaseModel, extra="forbid"):
 
 BulkPrefer = Annotated[
     str | None,
-    Header(
-        alias="Prefer",
-        max_length=200,
-        description="RFC 7240. `wait=2`: answer once lists and dashboard show it all, or after "
-        f"2 seconds without; at most {WAIT_SECONDS}. `Preference-Applied` says if they do.",
+    prefer_header(
+        "RFC 7240. `wait=2`: answer once lists and dashboard show it all, or after "
+        f"2 seconds without; at most {WAIT_SECONDS}. `Preference-Applied` says if they do."
     ),
 ]
 
@@ -100,15 +90,61 @@ class BulkAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(handler: Handler, views: Views, sights: Sights) -> Router:
+def router(handler: Handler, views: Views, policy: VisibilityPolicy) -> Router:
     """Make a route for each command but `open`."""
     routes = Router("commands on many tickets", prefix="/bulk")
     under_way = Shares("commands on many tickets that are under way")
+
+    async def change_many(
+        request: Request,
+        command: _Body,
+        who: CurrentPrincipal,
+        correlation_id: CurrentCorrelation,
+        idempotency_key: IdempotencyKey = None,
+        prefer: BulkPrefer = None,
+    ) -> Response:
+        submission = Submission(
+            command=command.command,
+            actor=who.actor,
+            key=idempotency_key,
+            correlation_id=correlation_id,
+            require=(await policy.of(who)).require,
+        )
+
+        async def one(ticket_id: UUID) -> Outcome | CasebookError:
+            try:
+                return await handler.handle(ticket_id, submission)
+            except CasebookError as refused:
+                return refused
+
+        count = len(command.tickets)
+        if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
+            raise StoreBusy
+        try:
+            found = await asyncio.gather(*map(one, command.tickets))
+        finally:
+            under_way.give_back(who.share, count)
+        if any(isinstance(outcome, Unseen) for outcome in found):
+            access: Access = request.state.access
+            await access.note("unseen", asking_of(request.scope), who)
+        outcomes = [_to_answer(t, o) for t, o in zip(command.tickets, found, strict=True)]
+        done = [outcome for outcome in found if isinstance(outcome, Outcome)]
+        failed = sum(each.status >= HTTPStatus.INTERNAL_SERVER_ERROR for each in outcomes)
+        applied = await waited(views, done, prefer)
+        answer = BulkAnswer(
+            outcomes=outcomes,
+            done=len(done),
+            refused=len(outcomes) - len(done) - failed,
+            failed=failed,
+        )
+        headers = {"Preference-Applied": applied[0]} if applied else {}
+        return json_response(answer.model_dump(), headers)
+
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:
             routes.add_api_route(
                 f"/{verb}",
-                taking(_body(command), _endpoint(handler, views, sights, under_way)),
+                Taking(_body(command), change_many),
                 methods=["POST"],
                 name=f"bulk_{command.operation}",
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",
@@ -131,62 +167,8 @@ def _body(command: type[Command]) -> type[BaseModel]:
     )
 
 
-def _endpoint(handler: Handler, views: Views, sights: Sights, under_way: Shares) -> Endpoint:
-    async def endpoint(
-        request: Request,
-        command: _Body,
-        who: CurrentPrincipal,
-        correlation_id: CurrentCorrelation,
-        idempotency_key: IdempotencyKey = None,
-        prefer: BulkPrefer = None,
-    ) -> Response:
-        sight = await sights.of(who)
-        submission = Submission(
-            command=command.command,
-            actor=who.actor,
-            key=idempotency_key,
-            correlation_id=correlation_id,
-            require=sight.require,
-        )
-
-        async def one(ticket_id: UUID) -> Outcome | CasebookError:
-            try:
-                return await handler.handle(ticket_id, submission)
-            except CasebookError as refused:
-                return refused
-
-        count = len(command.tickets)
-        if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
-            raise StoreBusy
-        try:
-            outcomes = await asyncio.gather(*map(one, command.tickets))
-        finally:
-            under_way.give_back(who.share, count)
-        if any(isinstance(outcome, Unseen) for outcome in outcomes):
-            access: Access = request.state.access
-            await access.note("unseen", asking_of(request.scope), who)
-        done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-        failed = sum(
-            isinstance(outcome, CasebookError)
-            and status_of(type(outcome)) >= HTTPStatus.INTERNAL_SERVER_ERROR
-            for outcome in outcomes
-        )
-        applied = await waited(views, done, prefer)
-        content = {
-            "outcomes": [_to_content(t, o) for t, o in zip(command.tickets, outcomes, strict=True)],
-            "done": len(done),
-            "refused": len(outcomes) - len(done) - failed,
-            "failed": failed,
-        }
-        return json_response(content, {"Preference-Applied": applied[0]} if applied else {})
-
-    return endpoint
-
-
-def _to_content(ticket_id: UUID, outcome: Outcome | CasebookError) -> Mapping[str, object]:
+def _to_answer(ticket_id: UUID, outcome: Outcome | CasebookError) -> Done:
     if isinstance(outcome, Outcome):
-        return {"status": HTTPStatus.OK.value, **to_content(outcome), "problem": None}
+        return Done.model_validate({"status": HTTPStatus.OK, **to_content(outcome)})
     problem = problem_of(outcome)
-    nothing: JsonObject = {"version": None, "events": None, "follow_up": None}
-    document = problem.model_dump(exclude_none=True)
-    return {"ticket_id": ticket_id, "status": problem.status, **nothing, "problem": document}
+    return Done(ticket_id=ticket_id, status=problem.status, problem=problem)

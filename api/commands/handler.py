@@ -25,7 +25,7 @@ from cachetools import LRUCache
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
-from api.commands.ticket_cache import EventRef, Stream, TicketCache
+from api.commands.ticket_cache import Done, EventRef, Stream, TicketCache
 from domain.actors import Actor
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
@@ -149,31 +149,34 @@ def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
     return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
 
 
+class _Job(NamedTuple):
+    """A command that is under way: what the log will call it, and the streams that it has locked.
+
+    `other`: the stream of the command's other ticket, if it names one.
+    """
+
+    submission: Submission
+    ref: CommandRef
+    stream: Stream
+    other: Stream | None
+
+    @property
+    def done(self) -> Done | None:
+        """What came of the command, if it has been done before."""
+        return self.stream.done(self.submission.actor.id, self.ref.id)
+
+    @property
+    def key(self) -> tuple[UUID, str, CommandRef]:
+        """What tells the command from all others."""
+        return self.stream.ticket_id, self.submission.actor.id, self.ref
+
+
 class _Part(NamedTuple):
-    """What is to be appended to one ticket's stream, and what is known once it is."""
+    """What is to be appended to one ticket's stream, and how it is read back, not sealed."""
 
     stream: Stream
     sealed: list[Envelope]
     readable: list[Envelope]
-    """The events as they were before they were sealed: as they would be read."""
-
-
-class _Decided(NamedTuple):
-    """What is to be appended, and the outcome once it is."""
-
-    parts: list[_Part]
-    outcome: Outcome
-
-
-_CommandKey = tuple[UUID, str, str]
-"""A ticket, an actor's id, and the id of a command of theirs."""
-
-
-class _Unsettled(NamedTuple):
-    """An append whose outcome is unknown."""
-
-    fingerprint: str
-    events: list[Envelope]
 
 
 class Handler:
@@ -193,7 +196,9 @@ class Handler:
         self._cache = TicketCache(store)
         store.vault.on_erasure(self._cache)
         self._under_way = 0
-        self._unsettled: LRUCache[_CommandKey, _Unsettled] = LRUCache(_UNSETTLED)
+        self._unsettled: LRUCache[tuple[UUID, str, CommandRef], list[Envelope]] = LRUCache(
+            _UNSETTLED
+        )
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
         """Do what `submission` asks for, once, and return what came of it.
@@ -217,7 +222,7 @@ class Handler:
             async with self._cache.locked(
                 ticket_id, command.other_ticket(), 2 * failures.PATIENCE_SECONDS
             ) as (stream, other):
-                outcome = await self._settle(stream, other, submission, ref)
+                outcome = await self._settle(_Job(submission, ref, stream, other))
             became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
         except CasebookError as error:
             became = error.code
@@ -228,9 +233,7 @@ class Handler:
             self._under_way -= 1
             _became(command.verb, became).inc()
 
-    async def _settle(
-        self, stream: Stream, other: Stream | None, submission: Submission, ref: CommandRef
-    ) -> Outcome:
+    async def _settle(self, job: _Job) -> Outcome:
         """Attempt until there is an outcome, others were first too often, or time is up.
 
         What is known of the tickets may be old. An append finds that out by itself; a refusal or
@@ -239,25 +242,22 @@ class Handler:
         clock = asyncio.get_running_loop().time
         deadline = clock() + failures.PATIENCE_SECONDS
         conflicts = 0
-        is_current = await self._settle_earlier(
-            (stream.ticket_id, submission.actor.id, ref.id), ref
-        )
+        is_current = await self._settle_earlier(job)
         while True:
             try:
                 if is_current:
-                    await self._cache.refresh(stream)
-                    if other is not None:
-                        await self._cache.refresh(other)
+                    for stream in filter(None, (job.stream, job.other)):
+                        await self._cache.refresh(stream)
                 # Said only after a last look: what stood in the way may have been this command.
-                if conflicts == _ROUNDS and stream.done(submission.actor.id, ref.id) is None:
+                if conflicts == _ROUNDS and job.done is None:
                     raise TooContended
                 async with answering():
-                    decided = await self._decide(stream, other, submission, ref, sure=is_current)
-                if isinstance(decided, _Decided):
-                    await self._append(decided, submission, ref)
-                    return decided.outcome
-                if is_current or decided.replayed:
-                    return decided
+                    outcome, parts = await self._decide(job, sure=is_current)
+                if parts:
+                    await self._append(job, parts)
+                    return outcome
+                if is_current or outcome.replayed:
+                    return outcome
             except (Refusal, VersionMismatch):
                 if is_current:
                     raise
@@ -273,61 +273,53 @@ class Handler:
                 await asyncio.sleep(_PAUSE_SECONDS)
             is_current = True
 
-    async def _settle_earlier(self, key: _CommandKey, ref: CommandRef) -> bool:
+    async def _settle_earlier(self, job: _Job) -> bool:
         """See an append through that the same command has left behind with unknown outcome; say
         whether there was one. Raises OutcomeUnknown.
         """
-        earlier = self._unsettled.get(key)
-        if earlier is None or earlier.fingerprint != ref.fingerprint:
+        earlier = self._unsettled.get(job.key)
+        if earlier is None:
             return False
         try:
-            await self._store.append(earlier.events, sent_before=True)
+            await self._store.append(earlier, sent_before=True)
         except VersionConflict:
             pass  # it never will be written
         except StoreError as error:  # which says nothing of what was sent before
             raise OutcomeUnknown from error
-        self._unsettled.pop(key, None)
+        self._unsettled.pop(job.key, None)
         return True
 
-    async def _append(self, decided: _Decided, submission: Submission, ref: CommandRef) -> None:
+    async def _append(self, job: _Job, parts: Sequence[_Part]) -> None:
         """Append what was decided, and keep it if its outcome is unknown.
 
         Raises VersionConflict, StoreBusy, StoreFailed: nothing was written. OutcomeUnknown.
         """
-        events = [event for part in decided.parts for event in part.sealed]
+        events = [event for part in parts for event in part.sealed]
         try:
             await self._store.append(events)
         except (OutcomeUnknown, asyncio.CancelledError):
-            if submission.key is not None:  # or nobody can come back to it
-                key = (decided.outcome.ticket_id, submission.actor.id, ref.id)
-                self._unsettled[key] = _Unsettled(ref.fingerprint, events)
+            if job.submission.key is not None:  # or nobody can come back to it
+                self._unsettled[job.key] = events
             raise
-        for part in decided.parts:
+        for part in parts:
             part.stream.extend(part.readable)
 
-    async def _decide(
-        self,
-        stream: Stream,
-        other: Stream | None,
-        submission: Submission,
-        ref: CommandRef,
-        *,
-        sure: bool,
-    ) -> _Decided | Outcome:
+    async def _decide(self, job: _Job, *, sure: bool) -> tuple[Outcome, list[_Part]]:
         """Decide from what is known of the tickets; `sure`: they were just read.
 
-        Returns an outcome if nothing is to be appended. Raises Refusal, KeyReused, VersionMismatch.
+        Returns the outcome once the parts, if there are any, have been appended. Raises Refusal,
+        KeyReused, VersionMismatch.
         """
         await self._store.check_log()  # what is kept of the ticket would be of another log
+        submission, ref, stream, other = job
         ticket_id, actor, command = stream.ticket_id, submission.actor, submission.command
         follow_up_id = None
         if isinstance(command, Reply):
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
-        done = stream.done(actor.id, ref.id)
-        if done is not None:
+        if (done := job.done) is not None:
             if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
-            return _outcome(ticket_id, done.events, follow_up_id, replayed=True)
+            return _outcome(ticket_id, done.events, follow_up_id, replayed=True), []
         second = None if other is None else other.ticket
         if submission.require is not None:
             if stream.ticket is not None:
@@ -360,7 +352,7 @@ class Handler:
         )
         decision = decide(stream.ticket, command, context)
         if not decision.events:
-            return Outcome(ticket_id, stream.head.version, ())
+            return Outcome(ticket_id, stream.head.version, ()), []
         about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
         parts = [await self._part(stream, decision.events, about, occurred_at, now)]
         sealed = parts[0].sealed
@@ -373,7 +365,7 @@ class Handler:
             other = other or Stream(follow_up_id or uuid7())
             parts.append(await self._part(other, decision.elsewhere, about, occurred_at, now))
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
-        return _Decided(parts, _outcome(ticket_id, refs, follow_up_id))
+        return _outcome(ticket_id, refs, follow_up_id), parts
 
     async def _part(
         self,

@@ -7,7 +7,6 @@ description its docstring.
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from inspect import Parameter, getdoc, signature
 from typing import Annotated
 from uuid import UUID
@@ -19,11 +18,11 @@ from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
-from api.http.preferences import WAIT_SECONDS, return_preference, wait_seconds
+from api.http.preferences import WAIT_SECONDS, prefer_header, return_preference, wait_seconds
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
-from api.queries.visibility import Sight, Sights
+from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import Views
 from domain.errors import Unacceptable
 from domain.tickets import COMMANDS
@@ -55,13 +54,11 @@ IfMatch = Annotated[
 ]
 Prefer = Annotated[
     str | None,
-    Header(
-        alias="Prefer",
-        max_length=200,
-        description="RFC 7240. `wait=2`: answer once lists and dashboard show the change, or after "
+    prefer_header(
+        "RFC 7240. `wait=2`: answer once lists and dashboard show the change, or after "
         f"2 seconds without; at most {WAIT_SECONDS}. `return=representation`: the answer holds the "
         "ticket as well. `return=minimal`: 204 without a body, for all commands but `open`. "
-        "`Preference-Applied` says what was done.",
+        "`Preference-Applied` says what was done."
     ),
 ]
 
@@ -88,66 +85,40 @@ class Accepted(BaseModel, extra="forbid"):
 
 
 def router(
-    handler: Handler,
-    views: Views,
-    current_tickets: Tickets,
-    sights: Sights,
+    handler: Handler, views: Views, current_tickets: Tickets, policy: VisibilityPolicy
 ) -> Router:
     """Make the routes of all commands."""
     routes = Router("commands")
-    answers = _Answers(views, current_tickets)
     headers = described_headers("ETag", "Preference-Applied")
-    for verb, command in COMMANDS.items():
-        if command is OpenTicket:
-            path, endpoint, status = "/tickets", _open(handler, answers, sights), HTTPStatus.CREATED
-            responses: dict[int | str, dict[str, object]] = {
-                201: {"headers": {**headers, **described_headers("Location")}},
-                **problem_responses(409),
-            }
-        else:
-            path, status = f"/tickets/{{ticket_id}}/{verb}", HTTPStatus.OK
-            endpoint = _change(handler, answers, sights)
-            responses = {
-                200: {"headers": headers},
-                204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
-                **problem_responses(404, 409, 412),
-            }
-        routes.add_api_route(
-            path,
-            taking(command, endpoint),
-            methods=["POST"],
-            name=command.operation,
-            summary=verb.replace("_", " ").capitalize(),
-            description=getdoc(command),
-            status_code=status,
-            response_model=Accepted,
-            responses=responses,
-        )
-    return routes
 
-
-def _open(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
-    async def endpoint(
-        command: Command,
+    @routes.post(
+        "/tickets",
+        name=OpenTicket.operation,
+        summary="Open",
+        description=getdoc(OpenTicket),
+        status_code=201,
+        response_model=Accepted,
+        responses={
+            201: {"headers": {**headers, **described_headers("Location")}},
+            **problem_responses(409),
+        },
+    )
+    async def open_ticket(
+        command: OpenTicket,
         who: CurrentPrincipal,
         correlation_id: CurrentCorrelation,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> Response:
-        sight = await sights.of(who)
-        sight.check(command)
-        ticket_id = new_ticket_id(who.actor, idempotency_key)
+        visible = await policy.of(who)
+        visible.check(command)
         submission = Submission(
             command=command, actor=who.actor, key=idempotency_key, correlation_id=correlation_id
         )
-        outcome = await handler.handle(ticket_id, submission)
-        return await answers.to(outcome, prefer, sight, opened=True)
+        outcome = await handler.handle(new_ticket_id(who.actor, idempotency_key), submission)
+        return await answer(outcome, prefer, visible, opened=True)
 
-    return endpoint
-
-
-def _change(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
-    async def endpoint(
+    async def change(
         ticket_id: UUID,
         command: Command,
         who: CurrentPrincipal,
@@ -156,52 +127,78 @@ def _change(handler: Handler, answers: "_Answers", sights: Sights) -> Endpoint:
         if_match: IfMatch = None,
         prefer: Prefer = None,
     ) -> Response:
-        sight = await sights.of(who)
+        visible = await policy.of(who)
         submission = Submission(
             command=command,
             actor=who.actor,
             key=idempotency_key,
             expected_version=expected_version(if_match),
             correlation_id=correlation_id,
-            require=sight.require,
+            require=visible.require,
         )
-        outcome = await handler.handle(ticket_id, submission)
-        return await answers.to(outcome, prefer, sight)
+        return await answer(await handler.handle(ticket_id, submission), prefer, visible)
 
-    return endpoint
-
-
-class _Answers:
-    """Answers to commands as they are preferred. The command has been done: nothing fails here."""
-
-    def __init__(self, views: Views, current_tickets: Tickets) -> None:
-        self._views = views
-        self._tickets = current_tickets
-
-    async def to(
-        self, outcome: Outcome, prefer: str | None, sight: Sight, *, opened: bool = False
+    async def answer(
+        outcome: Outcome, prefer: str | None, visible: Visibility, *, opened: bool = False
     ) -> Response:
-        applied = await waited(self._views, [outcome], prefer)
-        preferred = return_preference(prefer)
+        """Answer as is preferred. The command has been done: nothing fails here."""
+        applied = await waited(views, [outcome], prefer)
         content, version = to_content(outcome), outcome.version
-        if preferred == "minimal" and not opened:
+        preferred = return_preference(prefer)
+        is_minimal = preferred == "minimal" and not opened
+        if is_minimal:
             applied.append("return=minimal")
         elif preferred == "representation":
             with suppress(StoreUnavailable):
-                current = await self._tickets.current(outcome.ticket_id)
-                # It may have been moved out of sight by this very command.
-                if sight.sees(current.ticket):
-                    content["ticket"] = sight.present(tickets.to_document(current))
+                current = await current_tickets.current(outcome.ticket_id)
+                if visible.sees(current.ticket):  # this very command may have hidden it
+                    content["ticket"] = visible.present(tickets.to_document(current))
                     version = current.version
                     applied.append("return=representation")
         headers = {"ETag": f'"{version}"'}
         if applied:
             headers["Preference-Applied"] = ", ".join(applied)
-        if "return=minimal" in applied:
+        if is_minimal:
             return Response(None, 204, headers)
         if opened:
             headers["Location"] = f"/tickets/{outcome.ticket_id}"
         return json_response(content, headers, 201 if opened else 200)
+
+    for verb, command in COMMANDS.items():
+        if command is not OpenTicket:
+            routes.add_api_route(
+                f"/tickets/{{ticket_id}}/{verb}",
+                Taking(command, change),
+                methods=["POST"],
+                name=command.operation,
+                summary=verb.replace("_", " ").capitalize(),
+                description=getdoc(command),
+                response_model=Accepted,
+                responses={
+                    200: {"headers": headers},
+                    204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},
+                    **problem_responses(404, 409, 412),
+                },
+            )
+    return routes
+
+
+class Taking:
+    """An endpoint that takes one model as its body, `command`: none is needed if no field is."""
+
+    def __init__(self, body_model: type[BaseModel], endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        own = signature(endpoint)
+        body = own.parameters["command"].replace(annotation=body_model)
+        if not any(field.is_required() for field in body_model.model_fields.values()):
+            body = body.replace(default=body_model.model_validate({}))
+        others = [p for p in own.parameters.values() if p.name != "command"]
+        parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
+        self.__signature__ = own.replace(parameters=parameters)
+
+    def __call__(self, **arguments: object) -> Awaitable[Response]:
+        """Answer a request."""
+        return self._endpoint(**arguments)
 
 
 async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
@@ -219,21 +216,9 @@ def to_content(outcome: Outcome) -> JsonObject:
     return {
         "ticket_id": outcome.ticket_id,
         "version": outcome.version,
-        "events": [{"version": e.version, "type": e.type} for e in outcome.events],
+        "events": [event._asdict() for event in outcome.events],
         "follow_up": outcome.follow_up,
     }
-
-
-def taking(body_model: type[BaseModel], endpoint: Endpoint) -> Endpoint:
-    """Make `endpoint` take this very model as its body; none is needed if no field is."""
-    own = signature(endpoint)
-    body = own.parameters["command"].replace(annotation=body_model)
-    if not any(field.is_required() for field in body_model.model_fields.values()):
-        body = body.replace(default=body_model.model_validate({}))
-    others = [p for p in own.parameters.values() if p.name != "command"]
-    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (body, *others)]
-    endpoint.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return endpoint
 
 
 def expected_version(if_match: str | None) -> int | None:

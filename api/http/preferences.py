@@ -9,13 +9,17 @@ WAIT_SECONDS = 30
 """The longest that can be waited; who asks for more waits so long."""
 WAIT_UNASKED_SECONDS = 2
 
+
+def prefer_header(description: str) -> object:
+    """Declare the header, as a route describes it."""
+    return Header(alias="Prefer", max_length=200, description=description)
+
+
 Prefer = Annotated[
     str | None,
-    Header(
-        alias="Prefer",
-        max_length=200,
-        description="`wait=2`: how many seconds to wait for what is asked for with `after` "
-        f"({WAIT_UNASKED_SECONDS} unless given, at most {WAIT_SECONDS}).",
+    prefer_header(
+        "`wait=2`: how many seconds to wait for what is asked for with `after` "
+        f"({WAIT_UNASKED_SECONDS} unless given, at most {WAIT_SECONDS})."
     ),
 ]
 

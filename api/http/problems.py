@@ -9,6 +9,7 @@ more there are.
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from operator import not_
 
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
@@ -97,10 +98,14 @@ class Problem(BaseModel, extra="forbid"):
     detail: str
     code: str
     errors: list[Fault] | None = Field(
-        default=None, description=f"The first {MOST_FAULTS} things wrong in the request."
+        default=None,
+        description=f"The first {MOST_FAULTS} things wrong in the request.",
+        exclude_if=not_,
     )
     more_errors: int | None = Field(
-        default=None, description="How many more there are, if those are not all."
+        default=None,
+        description="How many more there are, if those are not all.",
+        exclude_if=not_,
     )
 
 
@@ -174,7 +179,7 @@ def _response(document: Problem, retry_after_seconds: int | None = None) -> Resp
         headers["Retry-After"] = str(retry_after_seconds)
     if document.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = _CHALLENGE
-    body = document.model_dump_json(exclude_none=True)
+    body = document.model_dump_json()
     return Response(body, document.status, headers, MEDIA_TYPE)
 
 

@@ -7,7 +7,7 @@ follow or have opened for themselves; on a desk without groups, all. Supervisors
 all.
 
 A ticket that a principal does not see does not exist for them: 404, whatever they ask of it. Pure
-but for `Sights`, which looks groups up: in a set-up that may be some seconds old.
+but for `VisibilityPolicy`, which looks groups up: in a set-up that may be some seconds old.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Visibility:
     """What one principal sees. `groups`: whose tickets, for an agent; None: all there are."""
 
     principal: Principal
@@ -125,40 +125,40 @@ class Sight:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
 
 
-class Sights:
+class VisibilityPolicy:
     """Finds out what principals see."""
 
     def __init__(self, desks: DeskSource, current_tickets: Tickets) -> None:
         self._desks = desks
         self._tickets = current_tickets
 
-    async def of(self, principal: Principal) -> Sight:
+    async def of(self, principal: Principal) -> Visibility:
         """Return what a principal sees. Raises StoreUnavailable."""
         if principal.role != "agent":
-            return Sight(principal)
+            return Visibility(principal)
         groups = (await self._desks.current()).groups
         if not groups:
-            return Sight(principal)
+            return Visibility(principal)
         own = (name for name, members in groups.items() if principal.id in members)
-        return Sight(principal, frozenset(own))
+        return Visibility(principal, frozenset(own))
 
-    async def require(self, sight: Sight, ticket_id: UUID) -> None:
+    async def require(self, visibility: Visibility, ticket_id: UUID) -> None:
         """Raise Unseen for a ticket that is not seen as it is now; TicketNotFound,
         StoreUnavailable.
         """
-        if not sight.is_of_all:
-            sight.require((await self._tickets.readable(ticket_id)).ticket)
+        if not visibility.is_of_all:
+            visibility.require((await self._tickets.readable(ticket_id)).ticket)
 
-    async def asking(self, principal: Principal, asked: AtLeast) -> Sight:
+    async def asking(self, principal: Principal, asked: AtLeast) -> Visibility:
         """Return what a principal sees who asks this of the views.
 
         Raises Unseen if they wait for a ticket that they do not see, Forbidden if they ask for the
         past, in which it was another's; and what `require` raises.
         """
-        sight = await self.of(principal)
-        if not sight.is_of_all:
+        visibility = await self.of(principal)
+        if not visibility.is_of_all:
             if asked.as_of_view is not None:
                 raise Forbidden("views of the past are for those who see all tickets")
             for ticket_id in asked.awaited():
-                await self.require(sight, ticket_id)
-        return sight
+                await self.require(visibility, ticket_id)
+        return visibility

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from api.access.rights import RIGHTS, Principal
-from api.queries.visibility import INTERNAL_FIELDS, PUBLIC_EVENTS, Sight
+from api.queries.visibility import INTERNAL_FIELDS, PUBLIC_EVENTS, Visibility
 from domain.errors import Forbidden
 from domain.tickets import COMMANDS, EVENT_TYPES
 from projections.views import tickets
@@ -322,7 +322,7 @@ async def test_of_two_tickets_both_must_be_there(desk):
 
 
 async def test_a_ticket_that_is_moved_away_is_shown_no_more_and_a_repeat_is_answered(desk):
-    """L5: the same key is answered as the first time, though the ticket has gone out of sight."""
+    """L5: the same key is answered as the first time, though the ticket has become hidden."""
     ticket = await opened(desk, group="print")
     headers = {**PAULA, "Idempotency-Key": "move", "Prefer": "return=representation"}
     move = {"group": "network"}
@@ -388,24 +388,24 @@ async def test_lists_hold_exactly_what_is_seen_one_by_one(database):
     some = set()
     for principal in principals():
         for own in (None, frozenset(), frozenset({"print"}), frozenset({"network", "desk"})):
-            sight = Sight(principal, own if principal.role == "agent" else None)
-            found = await reads.find(sight.within(Filter()).condition()).to_list()
-            expected = {d["_id"] for d in documents if is_seen(principal, sight.groups, d)}
+            visibility = Visibility(principal, own if principal.role == "agent" else None)
+            found = await reads.find(visibility.within(Filter()).condition()).to_list()
+            expected = {d["_id"] for d in documents if is_seen(principal, visibility.groups, d)}
             assert {d["_id"] for d in found} == expected
-            assert {d["_id"] for d in documents if sight.tickets.matches(d)} == expected
+            assert {d["_id"] for d in documents if visibility.tickets.matches(d)} == expected
             some.add(len(expected))
     assert len(some) > 5
 
 
 @pytest.mark.parametrize("name", sorted(INTERNAL_FIELDS | {"next_due_at"}))
 def test_a_requester_asks_by_no_internal_field_however_it_is_put(name):
-    sight = Sight(Principal("bob", "requester"))
+    visibility = Visibility(Principal("bob", "requester"))
     internal, plain = Is(name, (True,)), all_of(Is("status", ("open",)))
     hidden = all_of(Not(all_of(internal)))
     for asked in (all_of(internal), hidden, all_of(AnyOf((plain, hidden)))):
         with pytest.raises(Forbidden):
-            sight.within(plain & asked)
-    assert Sight(Principal("al", "agent")).within(all_of(internal)) == all_of(internal)
+            visibility.within(plain & asked)
+    assert Visibility(Principal("al", "agent")).within(all_of(internal)) == all_of(internal)
 
 
 async def test_a_cursor_of_somebody_elses_list_shows_ones_own(desk):

@@ -16,7 +16,7 @@ from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
-from api.queries.visibility import Sights
+from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import AtLeast, Views
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
@@ -147,7 +147,7 @@ class SeriesAnswer(BaseModel, extra="forbid"):
     days: list[DayOfSeries]
 
 
-def router(views: Views, sights: Sights) -> Router:
+def router(views: Views, policy: VisibilityPolicy) -> Router:
     """Make the dashboard's routes."""
     routes = Router("dashboard")
 
@@ -161,7 +161,7 @@ def router(views: Views, sights: Sights) -> Router:
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         Agents of groups ask for one of theirs.
         """
-        (await sights.asking(who, asked)).check_group(asked.group)
+        (await policy.asking(who, asked)).check_group(asked.group)
         opened = await views.open(asked, prefer)
         day = asked.date_ or opened.today
 
@@ -194,7 +194,7 @@ def router(views: Views, sights: Sights) -> Router:
         `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
-        (await sights.asking(who, asked)).check_group(asked.group)
+        (await policy.asking(who, asked)).check_group(asked.group)
         opened = await views.open(asked, prefer)
         first, last = asked.days(opened.today)
         group = _group(asked.group)

@@ -17,7 +17,7 @@ from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import AsOf, Changes
 from api.queries.representations import TicketDetail, Tickets
-from api.queries.visibility import Sight, Sights
+from api.queries.visibility import Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.values import JsonObject, Moment
@@ -156,7 +156,7 @@ class Diff(BaseModel, extra="forbid", populate_by_name=True):
 def router(
     store: EventStore,
     current_tickets: Tickets,
-    sights: Sights,
+    policy: VisibilityPolicy,
     page_bytes: int = PAGE_BYTES,
 ) -> Router:
     """Make the routes over one log. With the event that reaches `page_bytes`, a page of a timeline
@@ -183,21 +183,21 @@ def router(
         then, version = asked.then, asked.version
         if then is not None and version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
-        sight = await sights.of(who)
+        visibility = await policy.of(who)
         if then is None and version is None:
             try:
                 shown = await current_tickets.current(ticket_id)
             except HistoryError:  # which is for those alone for whom it is there
-                await sights.require(sight, ticket_id)
+                await policy.require(visibility, ticket_id)
                 raise
-            sight.require(shown.ticket)
+            visibility.require(shown.ticket)
         else:
-            await sights.require(sight, ticket_id)
+            await policy.require(visibility, ticket_id)
             if then is not None:
                 shown = await past.as_it_was(store, ticket_id, then)
             else:
                 _, shown = await past.at_versions(store, ticket_id, 0, version)
-        content = sight.present(tickets.to_document(shown))
+        content = visibility.present(tickets.to_document(shown))
         return json_response(content, {"ETag": f'"{shown.version}"'})
 
     @routes.get(
@@ -222,8 +222,8 @@ def router(
         A page may be shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says
         whether there is more.
         """
-        sight = await sights.of(who)
-        await sights.require(sight, ticket_id)
+        visibility = await policy.of(who)
+        await policy.require(visibility, ticket_id)
         anchor: EventDocument | None = None
         page: list[EventDocument] = []
         shown: list[JsonObject] = []
@@ -248,7 +248,9 @@ def router(
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [_of_one_ticket(event, sight) for event in shown if sight.is_told(event)],
+            "events": [
+                _of_one_ticket(event, visibility) for event in shown if visibility.is_told(event)
+            ],
         }
         headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
@@ -264,15 +266,15 @@ def router(
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
-        sight = await sights.of(who)
-        await sights.require(sight, ticket_id)
+        visibility = await policy.of(who)
+        await policy.require(visibility, ticket_id)
         then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {
             "ticket_id": ticket_id,
             "from": asked.from_,
             "to": now.version,
-            "changes": sight.changes(found),
+            "changes": visibility.changes(found),
         }
         return json_response(diff, {})
 
@@ -294,9 +296,9 @@ def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonOb
     return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}
 
 
-def _of_one_ticket(shown: JsonObject, sight: Sight) -> JsonObject:
+def _of_one_ticket(shown: JsonObject, visibility: Visibility) -> JsonObject:
     changes = shown["changes"]
     return {
-        **{name: value for name, value in sight.event(shown).items() if name != "ticket_id"},
-        "changes": sight.changes(changes) if isinstance(changes, list) else None,
+        **{name: value for name, value in visibility.event(shown).items() if name != "ticket_id"},
+        "changes": visibility.changes(changes) if isinstance(changes, list) else None,
     }

@@ -21,7 +21,7 @@ from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
-from api.queries.visibility import Sights
+from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import AtLeast, Views
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
@@ -173,7 +173,7 @@ class _Page(NamedTuple):
 _PLACE: TypeAdapter[Place] = TypeAdapter(Place)
 
 
-def router(database: Database, views: Views, sights: Sights) -> Router:
+def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     routes = Router("queries")
     saved = SavedViews(database)
@@ -203,7 +203,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
 
         Listed is what who asks may see: requesters their own tickets, agents those of their groups.
         """
-        sight = await sights.asking(who, asked)
+        visibility = await policy.asking(who, asked)
         found = asked.filter()
         behind: Position | None = None
         if asked.cursor is not None:
@@ -213,13 +213,13 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
             behind = Position(place.time, place.id)
         opened = await views.open(asked, prefer)
         if asked.view is not None:
-            if sight.is_of_requester:
+            if visibility.is_of_requester:
                 raise Forbidden("saved views are not for requesters")
             async with answering():
                 found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
-        along = "requester" if sight.is_of_requester else None
-        how = query(sight.within(found), asked.sort, along)
+        along = "requester" if visibility.is_of_requester else None
+        how = query(visibility.within(found), asked.sort, along)
 
         async def page() -> _Page:
             found = await opened.ask(lambda shown: pager.page(shown, how, behind, asked.limit + 1))
@@ -228,7 +228,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
                 last = found[asked.limit - 1]
                 at = (asked.fingerprint(), last[how.by], last["_id"])
                 following = await cursors.write(at)
-            presented = [sight.present(document) for document in found[: asked.limit]]
+            presented = [visibility.present(document) for document in found[: asked.limit]]
             return _Page(orjson.Fragment(as_json(presented)), following)
 
         about = (opened.kept, how, behind, asked.limit, asked.fingerprint())

@@ -13,7 +13,7 @@ from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
-from api.queries.visibility import Sight, Sights
+from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import AtLeast, Views
 from domain.values import JsonObject
 from eventstore.documents import named
@@ -44,18 +44,20 @@ class SavedViewsAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(database: Database, views: Views, sights: Sights) -> Router:
+def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     saved = SavedViews(database)
     routes = Router("saved views", prefix="/views")
 
-    async def answers(found: list[SavedView], sight: Sight, shown: Database) -> list[JsonObject]:
+    async def answers(
+        found: list[SavedView], visibility: Visibility, shown: Database
+    ) -> list[JsonObject]:
         """Return views with their counts: null for one that has not been counted everywhere yet,
         and for a caller who does not see all that is counted.
         """
         state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
         everywhere = frozenset.intersection(*(p.views for p in state.partitions))
-        seen = everywhere if sight.is_of_all else frozenset()
+        seen = everywhere if visibility.is_of_all else frozenset()
         return [
             fields_of(
                 SavedViewAnswer,
@@ -74,11 +76,11 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
 
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
-        sight = await sights.asking(who, asked)
+        visibility = await policy.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found, unreadable = await saved.all_apart()
-        content = await opened.ask(partial(answers, found, sight))
+        content = await opened.ask(partial(answers, found, visibility))
         return json_response({"views": content, **named(unreadable)}, opened.headers)
 
     @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
@@ -89,11 +91,11 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
         prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
-        sight = await sights.asking(who, asked)
+        visibility = await policy.asking(who, asked)
         opened = await views.open(asked, prefer)
         async with answering():
             found = [await saved.find(name)]
-        [content] = await opened.ask(partial(answers, found, sight))
+        [content] = await opened.ask(partial(answers, found, visibility))
         return json_response(content, opened.headers)
 
     @routes.put(
@@ -115,7 +117,7 @@ def router(database: Database, views: Views, sights: Sights) -> Router:
             if asked.requester is not None:
                 await database.vault.check_name(asked.requester)
             view, is_new = await saved.save(name, asked)
-        [content] = await views.ask(partial(answers, [view], await sights.of(who)))
+        [content] = await views.ask(partial(answers, [view], await policy.of(who)))
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return json_response(content, {"Location": f"/views/{name}"}, status)
 
