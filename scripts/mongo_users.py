@@ -10,6 +10,7 @@
 `make` makes the collections and indexes of the log, three roles and three users, and prints the
 users' URLs, shown this once; made again, it renews roles and passwords. Passwords are made too,
 unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASSWORD give them.
+For a database `casebook`:
 
     casebook_api         reads all; writes what is its own; of the log, finds and inserts (L1)
                          and makes and destroys the keys of persons
@@ -17,9 +18,10 @@ unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASS
                          finds the keys of persons
     casebook_auditor     finds in the log and its checkpoints: all that scripts.verify needs
 
-MongoDB knows no patterns of names, and views are kept in numbered collections: the projector's role
-names so many ahead (--generations). Make again before they run out; a replay takes one each. The
-embedded server has no users.
+Roles and users are made in `admin`, for a role of any other database can say nothing about a second
+one, and the keys of persons are in one of their own. MongoDB knows no patterns of names, and views
+are kept in numbered collections: the projector's role names so many ahead (--generations). Make
+again before they run out; a replay takes one each. The embedded server has no users.
 """
 
 import os
@@ -48,7 +50,10 @@ from projections.generations import FIRST, Generations
 from projections.views import saved_views
 from scripts.console import UsageError, arguments, run
 
-API, PROJECTOR, AUDITOR = USERS = ("casebook_api", "casebook_projector", "casebook_auditor")
+API, PROJECTOR, AUDITOR = USERS = ("api", "projector", "auditor")
+"""What they are called behind the name of the database: `casebook_api`."""
+HOME = "admin"
+"""The database in which roles and users are made."""
 _GENERATIONS_AHEAD = 500
 _MOST_AHEAD = 5_000  # or a role would not fit into a document
 _LOG_CHECKPOINTS = (log_checkpoints.COLLECTION, log_checkpoints.HEADS_COLLECTION)
@@ -176,7 +181,7 @@ async def main() -> int:
         made = privileges(options.name, 1, options.generations)
         print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
         return 0
-    return await _make(_url("CASEBOOK_ADMIN_URL", "an administrator"), options.generations)
+    return await _make(_url("CASEBOOK_ADMIN_URL", "administrator"), options.generations)
 
 
 async def _make(url: str, ahead: int) -> int:
@@ -190,59 +195,63 @@ async def _make(url: str, ahead: int) -> int:
         there = [re.fullmatch(_NUMBERED, name) for name in await database.collections()]
         first = min(int(found[1]) for found in there if found is not None)
         passwords = {user: _password(user) for user in USERS}
-        for name, granted in privileges(database.name, first, ahead).items():
+        for user, granted in privileges(database.name, first, ahead).items():
+            name = f"{database.name}_{user}"
             await _put(database, "Role", name, {"privileges": granted, "roles": []})
-            roles = [{"role": name, "db": database.name}]
-            await _put(database, "User", name, {"pwd": passwords[name], "roles": roles})
+            roles = [{"role": name, "db": HOME}]
+            await _put(database, "User", name, {"pwd": passwords[user], "roles": roles})
     except OperationFailure as error:
         told = (error.details or {}).get("errmsg", error)
         raise UsageError(f"the database refuses: {told}") from error
     finally:
         await database.close()
     for user, password in passwords.items():
-        given = f"{user.upper()}_PASSWORD" in os.environ
-        print(f"{user}: {_as_user(url, database.name, user, '***' if given else password)}")
+        shown = "***" if _variable(user, "PASSWORD") in os.environ else password
+        print(f"{user}: {_as_user(url, database.name, user, shown)}")
     return 0
 
 
 def _password(user: str) -> str:
-    return os.environ.get(f"{user.upper()}_PASSWORD") or secrets.token_urlsafe(24)
+    return os.environ.get(_variable(user, "PASSWORD")) or secrets.token_urlsafe(24)
+
+
+def _variable(user: str, what: str) -> str:
+    return f"CASEBOOK_{user.upper()}_{what}"
 
 
 async def _put(database: Database, kind: str, name: str, content: JsonObject) -> None:
     """Make a role or a user, or change the one that is there."""
-    own = database.client[database.name]
-    found = await own.command(
-        {"usersInfo": name} if kind == "User" else {"rolesInfo": name, "showPrivileges": False}
-    )
-    verb = "update" if found["users" if kind == "User" else "roles"] else "create"
-    await own.command({f"{verb}{kind}": name, **content})
+    home, kinds = database.client[HOME], f"{kind.lower()}s"
+    found = await home.command({f"{kinds}Info": name})
+    verb = "update" if found[kinds] else "create"
+    await home.command({f"{verb}{kind}": name, **content})
 
 
 def _as_user(url: str, database: str, user: str, password: str) -> str:
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2]
-    login = f"{quote(user)}:{quote(password, safe='*')}"
+    login = f"{quote(f'{database}_{user}')}:{quote(password, safe='*')}"
     given = [o for o in parts.query.split("&") if o and not o.lower().startswith("authsource=")]
-    query = "&".join([*given, f"authSource={database}"])
+    query = "&".join([*given, f"authSource={HOME}"])
     return urlunsplit((parts.scheme, f"{login}@{hosts}", f"/{database}", query, ""))
 
 
 def _url(variable: str, of: str) -> str:
-    """Return a URL that is in no list of processes. Raises UsageError."""
+    """Return a URL, which the environment gives: a command line shows in lists of processes.
+
+    Raises UsageError.
+    """
     url = os.environ.get(variable)
     if not url:
-        raise UsageError(f"{variable} must hold the URL of {of}")
+        raise UsageError(f"{variable} must hold the URL of the {of}")
     return url
 
 
 async def _check() -> int:
     """Try what must be refused, and undo it if it is not."""
     wrong = 0
-    for user, variable in zip(
-        USERS, ("CASEBOOK_API_URL", "CASEBOOK_PROJECTOR_URL", "CASEBOOK_AUDITOR_URL"), strict=True
-    ):
-        database = connect(_url(variable, user))
+    for user in USERS:
+        database = connect(_url(_variable(user, "URL"), user))
         try:
             for action, name in REFUSED[user]:
                 refused = await _is_refused(database, action, name)

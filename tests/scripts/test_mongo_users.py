@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import bson
 import httpx
 import pytest
 
@@ -96,13 +97,30 @@ class Heard(set[tuple[str, str]]):
         super().__init__()
         self.unlimited: set[str] = set()
 
+    def hear(self, command):
+        self.unlimited |= unlimited([command])
+        if "bulkWrite" in command:
+            self.update(needed_for_each(command))
+        elif command["$db"] == "admin":
+            assert next(iter(command)) in _OF_EVERYBODY, command
+        else:
+            self.update(needed(command))
+
+
+class HeardOfUsers(list[dict[str, object]]):
+    """The commands that make roles and users."""
+
+    def hear(self, command):
+        if next(iter(command)).endswith(("Role", "User")):
+            self.append(command)
+
 
 @asynccontextmanager
-async def listening_in(url):
+async def listening_in(url, kind=Heard):
     """A way to the database on which everything that is asked of it is heard."""
     parts = urlsplit(url)
     host, port = parts.hostname, parts.port
-    heard = Heard()
+    heard = kind()
 
     async def pass_on(reader, writer):
         try:
@@ -124,14 +142,7 @@ async def listening_in(url):
                 body = await reader.readexactly(length - 16)
                 answering.write(head + body)
                 if opcode == _OP_MSG:
-                    command = decoded(body)
-                    heard.unlimited |= unlimited([command])
-                    if "bulkWrite" in command:
-                        heard.update(needed_for_each(command))
-                    elif command["$db"] == "admin":
-                        assert next(iter(command)) in _OF_EVERYBODY, command
-                    else:
-                        heard.update(needed(command))
+                    heard.hear(decoded(body))
         except (EOFError, OSError):
             pass
         finally:
@@ -328,6 +339,80 @@ def test_what_a_user_must_be_refused_is_in_no_role_of_its():
         assert beyond(set(refused), user, "casebook") == set(refused)
 
 
+_ACTIONS = frozenset(
+    {
+        *("find", "insert", "update", "remove", "bypassDocumentValidation", "changeStream"),
+        *("createCollection", "dropCollection", "createIndex", "dropIndex", "collMod", "compact"),
+        *("listCollections", "listIndexes", "collStats", "dbStats", "indexStats", "validate"),
+        *("killCursors", "killAnyCursor", "killAnySession", "enableSharding", "dropDatabase"),
+    }
+)
+"""Of MongoDB's privilege actions, those that have to do with data. A role that names another word
+is refused by the server."""
+_ON_A_DATABASE = frozenset({"listCollections", "dbStats", "dropDatabase", "enableSharding"})
+_MOST_BYTES = 16 * 2**20
+
+
+def unlawful(home: str, privileges) -> list[str]:
+    """Why MongoDB would refuse a role: the rules of `createRole` in its manual.
+
+    The embedded server takes any role, and enforces none.
+    """
+    found = []
+    for privilege in privileges:
+        resource, actions = privilege["resource"], set(privilege["actions"])
+        if resource.keys() != {"db", "collection"}:
+            found.append(f"{resource} is no resource of a database")
+        elif home != "admin" and resource["db"] != home:
+            found.append(f"a role of {home} can say nothing about {resource['db']}")
+        if not actions or actions - _ACTIONS:
+            found.append(f"{sorted(actions - _ACTIONS)} are no actions")
+        if resource.get("collection") and actions & _ON_A_DATABASE:
+            found.append(f"{sorted(actions & _ON_A_DATABASE)} are of a database as a whole")
+    if len(bson.encode({"privileges": privileges})) > _MOST_BYTES:
+        found.append("a role is a document, which cannot be that large")
+    return found
+
+
+def test_what_mongodb_refuses_in_a_role_is_known():
+    def privilege(db, collection, *actions):
+        return {"resource": {"db": db, "collection": collection}, "actions": list(actions)}
+
+    elsewhere = privilege("desk_keys", "persons", "find")
+    assert unlawful("admin", [elsewhere]) == []
+    assert unlawful("desk", [elsewhere]) == ["a role of desk can say nothing about desk_keys"]
+    assert unlawful("admin", [privilege("desk", "x", "delete")]) == ["['delete'] are no actions"]
+    assert unlawful("admin", [privilege("desk", "x", "listCollections")])
+    assert unlawful("admin", [{"resource": {"db": "desk"}, "actions": ["find"]}])
+    many = [privilege("desk", f"{'x' * 100}{n}", "find") for n in range(120_000)]
+    assert unlawful("admin", many) == ["a role is a document, which cannot be that large"]
+
+
+@pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
+async def test_roles_and_users_are_made_as_mongodb_takes_them(scratch_url, database):
+    async with listening_in(scratch_url, HeardOfUsers) as (url, heard):
+        env = {**os.environ, "CASEBOOK_ADMIN_URL": url, "CASEBOOK_API_PASSWORD": "given"}
+        made = await script("scripts.mongo_users", "make", "--generations", "5000", env=env)
+        out, err = await made.communicate()
+        assert made.returncode == 0, err
+    roles = {c["createRole"]: c for c in heard if "createRole" in c}
+    users = {c["createUser"]: c for c in heard if "createUser" in c}
+    names = {f"{database.name}_{user}" for user in USERS}
+    assert roles.keys() == users.keys() == names
+    assert {command["$db"] for command in heard} == {"admin"}
+    for name in names:
+        assert unlawful("admin", roles[name]["privileges"]) == []
+        assert users[name]["roles"] == [{"role": name, "db": "admin"}]
+    shown = dict(line.split(": ") for line in out.decode().splitlines())
+    assert shown.keys() == set(USERS)
+    for user, address in shown.items():
+        parts = urlsplit(address)
+        assert parts.username == f"{database.name}_{user}"
+        assert parts.path == f"/{database.name}"
+        assert parts.query.endswith("authSource=admin")
+    assert f"_{API}:***@" in shown[API]
+
+
 async def test_the_roles_are_printed_as_they_are_made():
     shown = await script("scripts.mongo_users", "print", "desk", env=dict(os.environ))
     out, _ = await shown.communicate()
@@ -336,7 +421,7 @@ async def test_the_roles_are_printed_as_they_are_made():
 
 async def test_what_is_not_refused_is_said_and_undone(scratch_url, store):
     """The embedded server refuses nothing: a check must change nothing there."""
-    urls = {f"{user.upper()}_URL": scratch_url for user in USERS}
+    urls = {f"CASEBOOK_{user.upper()}_URL": scratch_url for user in USERS}
     tried = await script("scripts.mongo_users", "check", env={**os.environ, **urls})
     out, _ = await tried.communicate()
     assert tried.returncode == 1
