@@ -7,10 +7,9 @@ running the same import again, or after it was interrupted, adds only what is mi
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 from uuid import UUID
 
 from api.commands.handler import (
@@ -31,9 +30,9 @@ from eventstore.mongo.driver import Database
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
-from scripts.console import UsageError, arguments, database, fail, progress, run, screen
+from scripts.console import UsageError, arguments, counting, database, fail, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
-from scripts.logs.gathering import Gathered, readable
+from scripts.logs.gathering import Gathered
 from scripts.logs.table import read_rows, require_columns
 from scripts.logs.tally import Reported, Tally, summarise, write_report
 
@@ -44,11 +43,8 @@ _SHOWN = 10
 _IMPORTER = Actor("import", "system")
 _DECIDES_STATUS = frozenset({"resolve", "close"})
 
-
-class Histories(Sized, Protocol):
-    """Tickets' histories, as often as they are asked for."""
-
-    def __iter__(self) -> Iterator[History]: ...
+Histories = Gathered | Sequence[History]
+"""Tickets' histories, as often as they are iterated."""
 
 
 def id_of(format_: Format, number: str) -> UUID:
@@ -148,10 +144,10 @@ class Importer:
         self._tally.note("not taken", history.number, Finding(step.line, kind, detail))
 
     def _unchanged(self, history: History, step: Step) -> None:
-        word = step.command.verb
-        self._tally.unchanged[word] += 1
-        if word in _DECIDES_STATUS:
-            again = Finding(step.line, f"{word}: unchanged", "happened already")
+        verb = step.command.verb
+        self._tally.unchanged[verb] += 1
+        if verb in _DECIDES_STATUS:
+            again = Finding(step.line, f"{verb}: unchanged", "happened already")
             self._tally.note("changed nothing", history.number, again)
 
 
@@ -161,14 +157,12 @@ async def import_histories(
     """Run all histories, some at once, with a progress bar."""
     importer = Importer(format_, store, tally)
     waiting = iter(histories)
-    with progress() as bar:
-        task = bar.add_task("importing", total=len(histories), rate="")
+    with counting("importing", len(histories), "tickets") as count:
 
         async def work() -> None:
             for history in waiting:
                 await importer.run(history)
-                bar.advance(task)
-                bar.update(task, rate=f"{tally.events} events")
+                count()
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -181,33 +175,26 @@ async def import_histories(
 async def check(format_: Format, expected: Path, db: Database, tally: Tally) -> bool:
     """Compare the views with a table of expected results; say whether all differences are known."""
     reads = (await Generations(db).shown()).collection(tickets.COLLECTION)
-    equal = 0
-    unexplained = 0
+    equal = unexplained = 0
     for row in read_rows(expected, format_.expected_columns):
         if isinstance(row, Finding):
             raise UsageError(f"{expected}, line {row.line}: {row.detail}")
         number = row.cells[format_.expected_number]
         document = await reads.find_one({"_id": id_of(format_, number)})
-        read = None if document is None else tickets.from_document(document)
+        read = document and tickets.from_document(document)
         try:
-            differences = (
-                {"ticket": "not there"} if read is None else format_.compare(row.cells, read)
-            )
+            differences = format_.compare(row.cells, read) if read else {"ticket": "not there"}
         except ValueError as error:
             raise UsageError(f"{expected}, line {row.line}: {error}") from error
         if not differences:
             equal += 1
             continue
-        reasons = [
-            entry
-            for entry in tally.about(number)
-            if any(_explains(format_, entry, point) for point in differences)
-        ]
-        unexplained += not all(
-            any(_explains(format_, entry, point) for entry in reasons) for point in differences
-        )
+        known = tally.about(number)
+        reasons = {point: _reasons(format_, known, point) for point in differences}
+        unexplained += not all(reasons.values())
         said = "; ".join(f"{point}: {how}" for point, how in differences.items())
-        reason = ", ".join(f"line {entry.line}: {entry.kind}" for entry in reasons)
+        because = sorted(set().union(*reasons.values()))
+        reason = ", ".join(f"line {entry.line}: {entry.kind}" for entry in because)
         what = f"{said} ({reason or 'no reason known'})"
         tally.note("differs", number, Finding(row.line, "differs", what))
     explained = tally.count("differs") - unexplained
@@ -215,30 +202,35 @@ async def check(format_: Format, expected: Path, db: Database, tally: Tally) -> 
         f"Against {expected.name}: {equal} tickets are equal; {explained} differ for a reason that "
         f"is reported; {unexplained} differ without one."
     )
-    _show(tally.all("differs"), tally.count("differs"), lambda e: f"{e.ticket}: {e.detail}")
+    _show(
+        (f"{each.ticket}: {each.detail}" for each in tally.all("differs")), tally.count("differs")
+    )
     return unexplained == 0
 
 
-def _explains(format_: Format, entry: Reported, point: str) -> bool:
-    """Say whether a finding can be why a ticket differs in a point."""
-    word, _, code = entry.kind.partition(": ")
-    row_is_unreadable = not code
-    return row_is_unreadable or word in format_.deciders.get(point, ())
+def _reasons(format_: Format, known: Sequence[Reported], point: str) -> set[Reported]:
+    """Return the findings that can be why a ticket differs in a point.
+
+    They are rows that could not be read, and commands that decide the point.
+    """
+    deciders = format_.deciders.get(point, ())
+    verbs = ((entry, *entry.kind.partition(": ")) for entry in known)
+    return {entry for entry, verb, _, code in verbs if not code or verb in deciders}
 
 
-def _show(entries: Iterator[Reported], count: int, say: Callable[[Reported], str]) -> None:
-    for entry in islice(entries, _SHOWN):
-        print(f"  {say(entry)}")
+def _show(lines: Iterator[str], count: int) -> None:
+    for line in islice(lines, _SHOWN):
+        print(f"  {line}")
     if count > _SHOWN:
         print(f"  ... and {count - _SHOWN} more: --report FILE lists them all")
 
 
 def show_unread(tally: Tally) -> None:
     """Say which rows could not be read, and what becomes of the others."""
-    unread = len(tally.about(""))
+    unread = tally.about("")
     if unread:
-        print(f"{unread} rows cannot be read and are left out:")
-        _show(iter(tally.about("")), unread, lambda e: f"line {e.line}: {e.kind}: {e.detail}")
+        print(f"{len(unread)} rows cannot be read and are left out:")
+        _show((f"line {each.line}: {each.kind}: {each.detail}" for each in unread), len(unread))
         print(
             "All others are imported. Mend these and import again: what is there is not repeated."
         )
@@ -284,15 +276,18 @@ async def main() -> int:
 def read(format_: Format, path: Path, tally: Tally, encoding: str | None = None) -> Gathered:
     """Read a log and gather its rows by ticket. Raises UnreadableLog."""
 
-    def counted() -> Iterator[Row]:
-        for row in readable(format_, read_rows(path, format_.columns, encoding)):
+    def rows() -> Iterator[Row]:
+        for row in read_rows(path, format_.columns, encoding):
             tally.rows += 1
-            if isinstance(row, Row):
-                yield row
-            else:
+            if isinstance(row, Finding):
                 tally.note("not taken", "", row)
+            elif not row.cells[format_.number].strip():
+                empty = f"the column {format_.number} is empty"
+                tally.note("not taken", "", Finding(row.line, "no_ticket", empty))
+            else:
+                yield row
 
-    return Gathered(format_, counted())
+    return Gathered(format_, rows())
 
 
 async def import_into(db: Database, format_: Format, histories: Histories, tally: Tally) -> None:

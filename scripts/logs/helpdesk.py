@@ -7,9 +7,7 @@ Every row is an activity. The first row of a case opens the ticket; where it doe
 1"), so the order of the four seriousness values as priorities is a reading, not a fact.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-
-from pydantic import ValidationError
+from collections.abc import Iterator, Mapping
 
 from domain.actors import Actor
 from domain.tickets.assignment import AssignTicket, MoveToGroup
@@ -23,20 +21,19 @@ from domain.values import Priority
 from projections.views.dashboard import happened
 from projections.views.tickets import TicketRead
 from scripts.logs import (
+    RESOLUTION,
     UNKNOWN,
-    BadRow,
+    Act,
     Cells,
-    Finding,
     Format,
     History,
-    Row,
+    chosen,
     one_line,
     read_time,
-    rejected,
 )
 
 _TIME = "%Y/%m/%d %H:%M:%S.%f"
-_RESOLUTION = "Resolved; the log holds no text."
+_OPENS, _TAKES, _RANKS = "Insert ticket", "Take in charge ticket", "Assign seriousness"
 
 _PRIORITIES: Mapping[str, Priority] = {
     "Value 1": "low",
@@ -53,54 +50,39 @@ _FIELDS = {
     "support_section": "support_section",
 }
 _NOTES = ("Schedule intervention", "Create SW anomaly", "Resolve SW anomaly", "VERIFIED")
+_ACTIVITIES: Mapping[str, Command] = {
+    "Wait": UpdateStatus(status="pending", reason="Wait"),
+    "Require upgrade": UpdateStatus(status="on_hold", reason="Require upgrade"),
+    "Resolve ticket": ResolveTicket(resolution=RESOLUTION),
+    "RESOLVED": ResolveTicket(resolution=RESOLUTION),
+    "INVALID": CloseTicket(reason="invalid"),
+    "DUPLICATE": CloseTicket(reason="duplicate"),
+    "Closed": CloseTicket(),
+    **{note: AddNote(body=note) for note in _NOTES},
+}
+"""Those that are the same command for every ticket."""
 
 
-def _interpret(number: str, rows: Sequence[Row]) -> History:
-    history = History(number)
-    before: Cells | None = None
-    assignee: str | None = None
-    resolved = False
-    for row in rows:
-        cells = row.cells
-        try:
-            at = read_time(cells["Complete Timestamp"], _TIME)
-            commands = (
-                [_open(number, cells)]
-                if before is None
-                else list(_changes(before, cells, assignee))
-            )
-            commands += _activity(cells, resolved=resolved)
-        except (BadRow, ValidationError) as error:
-            history.rejected.append(rejected(row, error))
-            continue
-        history.add(row, at, Actor(one_line(cells["Resource"]) or UNKNOWN, "agent"), *commands)
+def _acts(history: History, cells: Cells) -> Iterator[Act]:
+    at = read_time(cells["Complete Timestamp"], _TIME)
+    actor = Actor(one_line(cells["Resource"]) or UNKNOWN, "agent")
+    for commands in (_changes(history, cells), _activity(history, cells)):
         for command in commands:
-            if isinstance(command, AssignTicket):
-                assignee = command.assignee
-        if before is None and cells["Activity"] != "Insert ticket":
-            made = Finding(row.line, "opening", f"opened by its first row, {cells['Activity']!r}")
-            history.assumed.append(made)
-        if any(isinstance(command, ResolveTicket) for command in commands):
-            history.assumed.append(Finding(row.line, "resolution_text", _RESOLUTION))
-            resolved = True
-        elif any(isinstance(command, ReopenTicket | CloseTicket) for command in commands):
-            resolved = False
-        before = cells
-    return history
+            yield Act(at, actor, command)
 
 
-def _open(number: str, cells: Cells) -> Command:
-    fields = {key: cells[column].strip() for column, key in _FIELDS.items()}
-    return OpenTicket(
-        subject=one_line(number),
-        requester=_customer(cells),
-        group=one_line(cells["workgroup"]) or None,
-        fields={"number": number, **{key: value for key, value in fields.items() if value}},
-    )
-
-
-def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Command]:
+def _changes(history: History, after: Cells) -> Iterator[Command]:
     """Yield what a row changes beside its activity. A move clears the assignee, who stays on."""
+    before = history.before
+    if before is None:
+        fields = {key: after[column].strip() for column, key in _FIELDS.items()}
+        yield OpenTicket(
+            subject=one_line(history.number),
+            requester=_customer(after),
+            group=one_line(after["workgroup"]) or None,
+            fields={"number": history.number, **{k: v for k, v in fields.items() if v}},
+        )
+        return
     if after["customer"] != before["customer"]:
         yield ChangeRequester(requester=_customer(after))
     for column, key in _FIELDS.items():
@@ -108,55 +90,36 @@ def _changes(before: Cells, after: Cells, assignee: str | None) -> Iterator[Comm
             yield SetField(key=key, value=after[column].strip() or None)
     if after["workgroup"] != before["workgroup"]:
         yield MoveToGroup(group=one_line(after["workgroup"]) or None)
-        if assignee is not None:
-            yield AssignTicket(assignee=assignee)
+        if (assigned := history.last(AssignTicket)) is not None:
+            yield assigned
 
 
-def _activity(cells: Cells, *, resolved: bool) -> Iterator[Command]:
-    match activity := cells["Activity"]:
-        case "Insert ticket":
-            return  # the opening says it
-        case "Assign seriousness":
-            yield ChangePriority(priority=_priority(cells))
-        case "Take in charge ticket":
-            if resolved:
-                yield ReopenTicket(reason=activity)
-            yield AssignTicket(assignee=one_line(cells["Resource"]) or UNKNOWN)
-        case "Wait":
-            yield UpdateStatus(status="pending", reason=activity)
-        case "Require upgrade":
-            yield UpdateStatus(status="on_hold", reason=activity)
-        case "Resolve ticket" | "RESOLVED":
-            yield ResolveTicket(resolution=_RESOLUTION)
-        case "INVALID":
-            yield CloseTicket(reason="invalid")
-        case "DUPLICATE":
-            yield CloseTicket(reason="duplicate")
-        case "Closed":
-            yield CloseTicket()
-        case _ if activity in _NOTES:
-            yield AddNote(body=activity)
-        case _:
-            raise BadRow("unknown_activity", f"there is no activity {activity!r}")
+def _activity(history: History, cells: Cells) -> Iterator[Command]:
+    activity = cells["Activity"]
+    if activity == _RANKS:
+        yield ChangePriority(priority=chosen(_PRIORITIES, cells["seriousness_2"], "seriousness"))
+    elif activity == _TAKES:
+        if isinstance(history.last(ResolveTicket, ReopenTicket, CloseTicket), ResolveTicket):
+            yield ReopenTicket(reason=activity)
+        yield AssignTicket(assignee=one_line(cells["Resource"]) or UNKNOWN)
+    elif activity != _OPENS:  # which is said by the opening
+        yield chosen(_ACTIVITIES, activity, "activity")
 
 
 def _customer(cells: Cells) -> str:
     return f"customer {cells['customer'].strip() or UNKNOWN}"
 
 
-def _priority(cells: Cells) -> Priority:
-    priority = _PRIORITIES.get(cells["seriousness_2"])
-    if priority is None:
-        raise BadRow("unknown_seriousness", f"there is no value {cells['seriousness_2']!r}")
-    return priority
+def _opening(cells: Cells) -> tuple[str, str] | None:
+    activity = cells["Activity"]
+    return None if activity == _OPENS else ("opening", f"opened by its first row, {activity!r}")
 
 
-def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
-    pairs = {
+def _points(expected: Cells, read: TicketRead) -> Mapping[str, tuple[object, object]]:
+    return {
         "closed": (int(expected["closed_events"]), happened(read.counted, "closed")),
         "resolved": (int(expected["resolve_events"]), happened(read.counted, "resolved")),
     }
-    return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 
 
 FORMAT = Format(
@@ -166,9 +129,10 @@ FORMAT = Format(
         | _FIELDS.keys()
     ),
     number="Case ID",
-    interpret=_interpret,
+    acts=_acts,
+    opening=_opening,
     expected_number="case_id",
     expected_columns=frozenset({"case_id", "closed_events", "resolve_events"}),
-    compare=_compare,
+    points=_points,
     deciders={"closed": frozenset({"close"}), "resolved": frozenset({"resolve"})},
 )

@@ -8,9 +8,7 @@ there. Within a row the state comes last: a ticket is assigned before it is reso
 facts from the future, not used. The log has no subjects and no resolution texts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-
-from pydantic import ValidationError
+from collections.abc import Iterator, Mapping
 
 from domain.actors import Actor
 from domain.tickets.assignment import AssignTicket, MoveToGroup, UnassignTicket
@@ -21,11 +19,10 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority
 from domain.values import FieldValue, Priority
 from projections.views.tickets import TicketRead
-from scripts.logs import UNKNOWN, BadRow, Cells, Finding, Format, History, Row, read_time, rejected
+from scripts.logs import RESOLUTION, UNKNOWN, Act, Cells, Format, History, chosen, read_time
 
 _TIME = "%d/%m/%Y %H:%M"
 _NULL = "?"
-_RESOLUTION = "Resolved; the log holds no text."
 
 _PRIORITIES: Mapping[str, Priority] = {
     "1 - Critical": "urgent",
@@ -34,7 +31,15 @@ _PRIORITIES: Mapping[str, Priority] = {
     "4 - Low": "low",
 }
 _ON_HOLD = ("Awaiting Vendor", "Awaiting Problem", "Awaiting Evidence")
-_STATES = ("New", "Active", "Awaiting User Info", *_ON_HOLD, "Resolved", "Closed")
+_STATES: Mapping[str, tuple[Command, ...]] = {
+    "New": (),  # nothing returns to new; and a new ticket that is assigned is open
+    "Active": (UpdateStatus(status="open"),),
+    "Awaiting User Info": (UpdateStatus(status="pending", reason="Awaiting User Info"),),
+    **{state: (UpdateStatus(status="on_hold", reason=state),) for state in _ON_HOLD},
+    "Resolved": (ResolveTicket(resolution=RESOLUTION),),
+    "Closed": (CloseTicket(),),
+}
+"""Which commands bring a ticket into a state."""
 _TEXT_FIELDS = {
     "number": "number",
     "contact_type": "contact_type",
@@ -58,48 +63,40 @@ _TRUTH_FIELDS = {
 }
 
 
-def _interpret(number: str, rows: Sequence[Row]) -> History:
-    history = History(number)
-    before: Cells | None = None
-    for row in rows:
-        try:
-            commands = list(_open(row) if before is None else _difference(before, row.cells))
-            opened_at = read_time(row.cells["opened_at"], _TIME)
-            at = read_time(row.cells["sys_updated_at"], _TIME)
-        except (BadRow, ValidationError) as error:
-            history.rejected.append(rejected(row, error))
-            continue
-        if before is None:
-            history.add(row, opened_at, _agent(row.cells["opened_by"]), commands.pop(0))
-            made = Finding(row.line, "subject", "made from category and subcategory")
-            history.assumed.append(made)
-        history.add(row, at, _agent(row.cells["sys_updated_by"]), *commands)
-        if any(isinstance(command, ResolveTicket) for command in commands):
-            history.assumed.append(Finding(row.line, "resolution_text", _RESOLUTION))
-        if before is not None and not commands:
-            history.silent_rows += 1
-        before = row.cells
-    return history
+def _acts(history: History, cells: Cells) -> Iterator[Act]:
+    opened_at = read_time(cells["opened_at"], _TIME)
+    at, actor = read_time(cells["sys_updated_at"], _TIME), _agent(cells["sys_updated_by"])
+    if history.before is None:
+        yield Act(opened_at, _agent(cells["opened_by"]), _open(cells))
+        commands = _first(cells)
+    else:
+        commands = _difference(history.before, cells)
+    for command in commands:
+        yield Act(at, actor, command)
 
 
-def _open(row: Row) -> Iterator[Command]:
-    cells = row.cells
+def _open(cells: Cells) -> Command:
     about = [_name(cells[column]) for column in ("category", "subcategory")]
-    yield OpenTicket(
+    return OpenTicket(
         subject=" / ".join(a for a in about if a) or f"Incident {cells['number']}",
         requester=_name(cells["caller_id"]) or UNKNOWN,
         priority=_priority(cells),
         fields={key: value for key, value in _fields(cells).items() if value is not None},
     )
+
+
+def _first(cells: Cells) -> Iterator[Command]:
+    """Yield what leads a new ticket to the state of its first row."""
     yield from _assignment(None, cells)
-    state = _state(cells)
+    state = cells["incident_state"]
     if state == "Closed":
-        yield ResolveTicket(resolution=_RESOLUTION)
-    yield from _enter(state)
+        yield from _STATES["Resolved"]
+    yield from chosen(_STATES, state, "state")
 
 
 def _difference(before: Cells, after: Cells) -> Iterator[Command]:
-    was, now = _state(before), _state(after)
+    was, now = before["incident_state"], after["incident_state"]
+    entering = chosen(_STATES, now, "state")
     if was == "Resolved" and now not in ("Resolved", "Closed"):
         yield ReopenTicket()
     old, new = _fields(before), _fields(after)
@@ -110,12 +107,13 @@ def _difference(before: Cells, after: Cells) -> Iterator[Command]:
         yield ChangePriority(priority=priority)
     yield from _assignment(before, after)
     if was != now and not (was == "Resolved" and now == "Active"):
-        yield from _enter(now)
+        yield from entering
 
 
 def _assignment(before: Cells | None, after: Cells) -> Iterator[Command]:
-    """Yield group and assignee. A move to a group clears who may not belong there: whoever stays is
-    assigned again.
+    """Yield changes of group and assignee.
+
+    A move clears an assignee who may not belong to the group: one who stays is assigned again.
     """
     group, assignee = _name(after["assignment_group"]), _name(after["assigned_to"])
     old_group = None if before is None else _name(before["assignment_group"])
@@ -129,34 +127,8 @@ def _assignment(before: Cells | None, after: Cells) -> Iterator[Command]:
         yield UnassignTicket()
 
 
-def _enter(state: str) -> Iterator[Command]:
-    match state:
-        case "New":
-            return  # nothing returns to new; and who assigns a new ticket opens it
-        case "Active":
-            yield UpdateStatus(status="open")
-        case "Awaiting User Info":
-            yield UpdateStatus(status="pending", reason=state)
-        case "Resolved":
-            yield ResolveTicket(resolution=_RESOLUTION)
-        case "Closed":
-            yield CloseTicket()
-        case _:
-            yield UpdateStatus(status="on_hold", reason=state)
-
-
-def _state(cells: Cells) -> str:
-    state = cells["incident_state"]
-    if state not in _STATES:
-        raise BadRow("unknown_state", f"there is no state {state!r}")
-    return state
-
-
 def _priority(cells: Cells) -> Priority:
-    priority = _PRIORITIES.get(cells["priority"])
-    if priority is None:
-        raise BadRow("unknown_priority", f"there is no priority {cells['priority']!r}")
-    return priority
+    return chosen(_PRIORITIES, cells["priority"], "priority")
 
 
 def _fields(cells: Cells) -> dict[str, FieldValue | None]:
@@ -179,19 +151,21 @@ def _agent(text: str) -> Actor:
     return Actor(_name(text) or UNKNOWN, "agent")
 
 
-def _compare(expected: Cells, read: TicketRead) -> dict[str, str]:
-    ticket = read.ticket
-    status = {"New": "new", "Active": "open", "Awaiting User Info": "pending"}.get(
-        expected["incident_state"], expected["incident_state"].lower()
-    )
-    pairs = {
-        "status": ("on_hold" if expected["incident_state"] in _ON_HOLD else status, ticket.status),
+def _opening(_cells: Cells) -> tuple[str, str]:
+    return "subject", "made from category and subcategory"
+
+
+def _points(expected: Cells, read: TicketRead) -> Mapping[str, tuple[object, object]]:
+    ticket, state = read.ticket, expected["incident_state"]
+    known = {"New": "new", "Active": "open", "Awaiting User Info": "pending"}
+    status = "on_hold" if state in _ON_HOLD else known.get(state, state.lower())
+    return {
+        "status": (status, ticket.status),
         "priority": (_PRIORITIES.get(expected["priority"]), ticket.priority),
         "group": (_name(expected["assignment_group"]), ticket.group),
         "assignee": (_name(expected["assigned_to"]), ticket.assignee),
         "reopened": (int(expected["reopen_count"]), read.reopenings),
     }
-    return {what: f"expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f}
 
 
 FORMAT = Format(
@@ -203,12 +177,13 @@ FORMAT = Format(
         | _TRUTH_FIELDS.keys()
     ),
     number="number",
-    interpret=_interpret,
+    acts=_acts,
+    opening=_opening,
     expected_number="number",
     expected_columns=frozenset(
         {"number", "incident_state", "priority", "assignment_group", "assigned_to", "reopen_count"}
     ),
-    compare=_compare,
+    points=_points,
     deciders={
         "status": frozenset({"resolve", "close", "reopen", "update_status"}),
         "priority": frozenset({"change_priority"}),

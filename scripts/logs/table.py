@@ -12,16 +12,15 @@ never closed spoils its own line: what it takes to its end is believed only if t
 
 import codecs
 import csv
-import gzip
-import lzma
 import re
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from gzip import GzipFile
 from io import BufferedReader, TextIOWrapper
+from lzma import LZMAError, LZMAFile
 from pathlib import Path
-from typing import IO, cast
 
 from scripts.logs import Finding, Row, UnreadableLog
 
@@ -76,8 +75,8 @@ def read_rows(
                     yield _not_text(path, line, encoding)
                 else:
                     yield Row(line, dict(zip(header, map(_with_line_feeds, cells), strict=True)))
-    except (OSError, EOFError, UnicodeError, lzma.LZMAError, zlib.error) as error:
-        raise UnreadableLog("unreadable_log", f"cannot read {path}: {error}") from error
+    except (OSError, EOFError, UnicodeError, LZMAError, zlib.error) as error:
+        raise UnreadableLog(f"cannot read {path}: {error}") from error
 
 
 def require_columns(path: Path, columns: Collection[str], encoding: str | None = None) -> None:
@@ -160,12 +159,10 @@ def _header(lines: _Lines, path: Path, columns: Collection[str]) -> tuple[str, l
     missing = sorted(set(columns) - set(names))
     if missing:
         has = f"; it has: {', '.join(filter(None, names[:40]))}" if names else ""
-        raise UnreadableLog(
-            "unreadable_log", f"{path} lacks the columns: {', '.join(missing)}{has:.500}"
-        )
+        raise UnreadableLog(f"{path} lacks the columns: {', '.join(missing)}{has:.500}")
     twice = sorted(column for column in columns if names.count(column) > 1)
     if twice:
-        raise UnreadableLog("unreadable_log", f"{path} has columns twice: {', '.join(twice)}")
+        raise UnreadableLog(f"{path} has columns twice: {', '.join(twice)}")
     lines.take(taken)
     return separator, names
 
@@ -186,7 +183,6 @@ def _not_text(path: Path, line: int, encoding: str | None) -> Finding:
     if encoding is not None:
         return Finding(line, "not_in_its_encoding", f"there are bytes that are not {encoding}")
     raise UnreadableLog(
-        "unreadable_log",
         f"{path}, line {line}: this is not UTF-8; name its encoding, as --encoding cp1252, which "
         "Excel writes on Windows (with --encoding utf-8, rows that are not are left out)",
     )
@@ -199,13 +195,13 @@ def _with_line_feeds(cell: str) -> str:
 @contextmanager
 def _open(path: Path, encoding: str | None) -> Iterator[TextIOWrapper]:
     with path.open("rb") as stored:
-        unpacked: IO[bytes] = stored
+        unpacked: BufferedReader | LZMAFile | GzipFile = stored
         magic = stored.peek(len(_XZ))
         if path.suffix == ".xz" or magic.startswith(_XZ):
-            unpacked = lzma.open(stored)  # noqa: SIM115 ends with `stored`
+            unpacked = LZMAFile(stored)  # noqa: SIM115 ends with `stored`
         elif path.suffix == ".gz" or magic.startswith(_GZIP):
-            unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=stored))
-        head = cast("BufferedReader", unpacked).peek(_HEAD_BYTES)[:_HEAD_BYTES]
+            unpacked = GzipFile(fileobj=stored)
+        head = unpacked.peek(_HEAD_BYTES)[:_HEAD_BYTES]
         yield TextIOWrapper(
             unpacked, _encoding(path, head, encoding), errors="surrogateescape", newline=_end(head)
         )
@@ -214,7 +210,7 @@ def _open(path: Path, encoding: str | None) -> Iterator[TextIOWrapper]:
 def _encoding(path: Path, head: bytes, given: str | None) -> str:
     for magic, what in _NO_TABLES:
         if head.startswith(magic):
-            raise UnreadableLog("unreadable_log", f"{path} is {what}: export it as a csv file")
+            raise UnreadableLog(f"{path} is {what}: export it as a csv file")
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked is not None:
         return marked
@@ -222,11 +218,10 @@ def _encoding(path: Path, head: bytes, given: str | None) -> str:
         try:
             b" ".decode(given, "replace")
         except LookupError as error:
-            raise UnreadableLog("unreadable_log", f"there is no encoding {given!r}") from error
+            raise UnreadableLog(f"there is no encoding {given!r}") from error
         return given
     if b"\x00" in head:
         raise UnreadableLog(
-            "unreadable_log",
             f"{path} is no text in UTF-8; name its encoding, as --encoding utf-16-le",
         )
     return "utf-8"

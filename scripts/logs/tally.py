@@ -1,12 +1,12 @@
-"""What has come of an import: counts, and findings, which are kept on disk, for there may be as
-many as rows.
+"""What has come of an import: counts, and findings.
+
+Findings are kept on disk, for there may be as many as rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
-from weakref import finalize
+from typing import Literal, NamedTuple, get_args
 
 import orjson
 from rich.table import Table
@@ -16,7 +16,6 @@ from scripts.logs import Finding, History
 from scripts.logs.gathering import temporary
 
 What = Literal["not taken", "changed nothing", "assumed", "differs"]
-WHATS: tuple[What, ...] = ("not taken", "changed nothing", "assumed", "differs")
 
 
 class Reported(NamedTuple):
@@ -43,15 +42,14 @@ class Tally:
         self.accepted = 0
         self.already_there = 0
         self.unchanged: Counter[str] = Counter()
-        self._kinds: Counter[tuple[What, str]] = Counter()
-        self._kept = temporary()
-        finalize(self, self._kept.close)
+        self._kinds: defaultdict[What, Counter[str]] = defaultdict(Counter)
+        self._kept = temporary(self)
         self._kept.execute("CREATE TABLE findings (what, ticket, line, kind, detail)")
         self._kept.execute("CREATE INDEX by_ticket ON findings (ticket)")
 
     def note(self, what: What, ticket: str, finding: Finding) -> None:
         """Note something about a ticket, or, of ticket "", about a row that names none."""
-        self._kinds[what, finding.kind] += 1
+        self._kinds[what][finding.kind] += 1
         self._kept.execute("INSERT INTO findings VALUES (?, ?, ?, ?, ?)", (what, ticket, *finding))
 
     def interpreted(self, history: History) -> None:
@@ -65,12 +63,10 @@ class Tally:
     def all(self, what: What) -> Iterator[Reported]:
         """Yield findings by ticket and line."""
         order = "SELECT ticket, line, kind, detail FROM findings WHERE what = ? ORDER BY 1, 2, 3, 4"
-        return (Reported(*row) for row in self._kept.execute(order, (what,)))
+        return map(Reported._make, self._kept.execute(order, (what,)))
 
     def about(self, ticket: str) -> list[Reported]:
-        """Return what was not taken of a ticket, or changed nothing; of "", the rows that could not
-        be read.
-        """
+        """Return what was not taken of a ticket, or changed nothing; of "", unreadable rows."""
         wanted = (
             "SELECT ticket, line, kind, detail FROM findings WHERE ticket = ? "
             "AND what IN ('not taken', 'changed nothing') ORDER BY 1, 2, 3, 4"
@@ -79,11 +75,11 @@ class Tally:
 
     def count(self, what: What) -> int:
         """Return how many findings there are."""
-        return sum(n for (each, _), n in self._kinds.items() if each == what)
+        return self._kinds[what].total()
 
     def kinds(self, what: What) -> Counter[str]:
         """Return how many findings there are of each kind."""
-        return Counter({kind: n for (each, kind), n in self._kinds.items() if each == what})
+        return self._kinds[what]
 
     def rows_not_taken(self) -> int:
         """Return how many rows were not taken, or in part."""
@@ -92,28 +88,25 @@ class Tally:
 
 
 def summarise(tally: Tally) -> Table:
-    """Show what came of the import."""
-    table = Table("what", "kind", "count", title="Import")
-    table.columns[-1].justify = "right"
-    for what, n in (
-        ("rows read", tally.rows),
-        ("tickets", tally.tickets),
-        ("commands accepted", tally.accepted),
-        ("commands already there", tally.already_there),
-        ("events added", tally.events),
-        ("rows with nothing new", tally.silent_rows),
-    ):
-        table.add_row(what, "", str(n))
-    for what, kinds in (
-        ("changed nothing", tally.unchanged),
-        ("not taken", tally.kinds("not taken")),
-        ("assumed", tally.kinds("assumed")),
-    ):
-        for kind, n in kinds.most_common():
-            table.add_row(what, kind, str(n))
+    """Return what came of the import, as a table."""
     rows = tally.rows_not_taken()
     share = 100 * rows / tally.rows if tally.rows else 0.0
-    table.add_row("rows not taken, or in part", "", f"{rows} ({share:.2f} %)")
+    counts = (
+        ("rows read", "", tally.rows),
+        ("tickets", "", tally.tickets),
+        ("commands accepted", "", tally.accepted),
+        ("commands already there", "", tally.already_there),
+        ("events added", "", tally.events),
+        ("rows with nothing new", "", tally.silent_rows),
+        *(("changed nothing", *kind) for kind in tally.unchanged.most_common()),
+        *(("not taken", *kind) for kind in tally.kinds("not taken").most_common()),
+        *(("assumed", *kind) for kind in tally.kinds("assumed").most_common()),
+        ("rows not taken, or in part", "", f"{rows} ({share:.2f} %)"),
+    )
+    table = Table("what", "kind", "count", title="Import")
+    table.columns[-1].justify = "right"
+    for what, kind, count in counts:
+        table.add_row(what, kind, str(count))
     return table
 
 
@@ -121,7 +114,7 @@ def write_report(path: Path, tally: Tally) -> None:
     """List every finding, one JSON object a line. Raises UsageError."""
     try:
         with path.open("wb") as report:
-            for what in WHATS:
+            for what in get_args(What):
                 for entry in tally.all(what):
                     report.write(orjson.dumps({"what": what, **entry._asdict()}) + b"\n")
     except OSError as error:

@@ -26,7 +26,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys
 from scripts.import_log import FORMATS, check, id_of, import_into, read
-from scripts.logs import History, Row, UnreadableLog
+from scripts.logs import Act, History, Row, UnreadableLog
 from scripts.logs.table import read_rows
 from scripts.logs.tally import Tally
 from scripts.testbed.patience import patience
@@ -179,7 +179,7 @@ async def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up(database)
     history = History("A")
     for line, step in enumerate(steps, start=2):
         row = Row(line, {}, f"row{line}")
-        history.add(row, NOW + timedelta(hours=line), step[1], step[0])
+        history.add(row, [Act(NOW + timedelta(hours=line), step[1], step[0])])
     first, second = Tally(), Tally()
     for each in (first, second):
         await import_into(database, HELPDESK, [history], each)
