@@ -41,7 +41,7 @@ from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import Views
 from api.settings import Settings
 from api.webhooks import routes as webhooks
-from api.webhooks.store import Deliveries
+from api.webhooks.deliveries import Deliveries
 from eventstore.background import end
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database

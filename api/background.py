@@ -8,7 +8,7 @@ from api.desk.store import Desks
 from api.people.erasure import Forgetting
 from api.settings import Settings
 from api.timekeeper.timekeeper import Timekeeper
-from api.webhooks.sender import Dispatcher
+from api.webhooks.sender import WebhookWorker
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
@@ -27,7 +27,7 @@ def serving(database: Database, store: EventStore, settings: Settings) -> list[W
     if seconds := settings.timekeeper_seconds:
         work.append(Timekeeper(database, store, Desks(database), look_seconds=seconds).run)
     if settings.webhooks:
-        work.append(Dispatcher(database, store).run)
+        work.append(WebhookWorker(database, store).run)
     return work + projecting(database, store, settings) if settings.projecting else work
 
 

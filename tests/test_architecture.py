@@ -195,7 +195,7 @@ def test_only_routes_and_what_serves_them_know_http():
 
 
 KNOW_THE_DRIVER = {
-    *("api/queries/cursors.py", "api/webhooks/store.py"),
+    "api/queries/cursors.py",
     *("eventstore/failures.py", "eventstore/group_commit.py", "eventstore/limits.py"),
     "eventstore/log.py",
     *("eventstore/log_identity.py", "eventstore/personal/sealed_file.py"),

@@ -21,12 +21,7 @@ from prometheus_client import Counter as Metric
 
 from api.access.access_log import AccessLog, Asking, Outcome
 from api.access.keys import PREFIX, Keys
-from api.access.rights import (
-    Principal,
-    Right,
-    TooManyRequests,
-    Unauthenticated,
-)
+from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
 from api.access.shares import network_of
 from api.access.tokens import Tokens
 from domain.errors import Forbidden, PersonGone

@@ -35,13 +35,7 @@ from typing import Annotated
 from cachetools import LRUCache
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.access.rights import (
-    SCOPES,
-    Principal,
-    Scope,
-    Unauthenticated,
-    is_reserved,
-)
+from api.access.rights import SCOPES, Principal, Scope, Unauthenticated, is_reserved
 from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line

@@ -40,10 +40,7 @@ def is_reserved(id_: str) -> bool:
 CONSOLE = "/console/"
 """Below which the console's files are."""
 OPEN_PATHS = frozenset(
-    {
-        *("/healthz", "/readyz", "/openapi.json", "/docs"),
-        *("/", f"{CONSOLE}{{name:path}}"),
-    }
+    {*("/healthz", "/readyz", "/openapi.json", "/docs"), *("/", f"{CONSOLE}{{name:path}}")}
 )
 """What anybody may ask for, as routes are declared: is the server there, what can it be asked, and
 the page that asks it.

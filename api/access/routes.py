@@ -59,8 +59,7 @@ class Revoking(BaseModel, extra="forbid"):
     """What else to revoke."""
 
     with_made: bool = Field(
-        default=False,
-        description="Also all keys that were made with it, with those, and so on.",
+        default=False, description="Also all keys that were made with it, with those, and so on."
     )
 
 

@@ -26,13 +26,7 @@ from typing import Annotated
 import httpx
 import jwt
 from cachetools import TLRUCache
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    JsonValue,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
 
 from api.access.rights import Principal, Unauthenticated, is_reserved
 from api.settings import Issuer, is_loopback

@@ -39,18 +39,14 @@ def router(desks: Desks) -> Router:
     routes = Router("desk")
 
     @routes.get(
-        "/desk",
-        response_model=DeskAnswer,
-        responses={200: _ETAG, **problem_responses(404, 409)},
+        "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(404, 409)}
     )
     async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
         """Show how the desk is set up: groups, custom fields, SLA policies; or how it was."""
         return _answer(await desks.read(asked.version))
 
     @routes.put(
-        "/desk",
-        response_model=DeskAnswer,
-        responses={200: _ETAG, **problem_responses(409, 412)},
+        "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(409, 412)}
     )
     async def set_up_desk(desk: Desk, actor: CurrentActor, if_match: IfMatch = None) -> Response:
         """Set the desk up, as a whole. All former set-ups stay to be looked at.

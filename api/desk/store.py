@@ -28,14 +28,7 @@ from pydantic import BaseModel, BeforeValidator, Strict
 
 from api.commands.handler import VersionMismatch
 from domain.actors import Actor, Role
-from domain.desk import (
-    EMPTY_DESK,
-    Desk,
-    FieldDefinition,
-    FieldType,
-    PartlyKnownDesk,
-    SlaPolicy,
-)
+from domain.desk import EMPTY_DESK, Desk, FieldDefinition, FieldType, PartlyKnownDesk, SlaPolicy
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.values import JsonObject, Priority

@@ -290,7 +290,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
             200: {
                 "description": "Prometheus' text format.",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
-            },
+            }
         },
     )
     async def show_metrics() -> Response:

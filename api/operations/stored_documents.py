@@ -11,6 +11,7 @@ from typing import NamedTuple
 from api.access import access_log, keys
 from api.desk import store as desk
 from api.queries import cursors
+from api.webhooks import deliveries
 from api.webhooks import store as webhooks
 from eventstore.documents import Document, EssentialUnreadable, Reader
 from eventstore.mongo.driver import Database
@@ -44,7 +45,7 @@ KINDS = (
     Kind(parked.COLLECTION, parked.parked_from),
     Kind(desk.COLLECTION, desk.from_document, few=False),
     Kind(log_checkpoints.COLLECTION, log_checkpoints.statement_of, few=False),
-    Kind(webhooks.DELIVERIES, webhooks.delivery_of, few=False),
+    Kind(webhooks.DELIVERIES, deliveries.delivery_of, few=False),
     Kind(access_log.COLLECTION, access_log.record_from, few=False),
 )
 """All but the heads of the log's checkpoints, which are bytes, and restores, which say nothing but

@@ -76,18 +76,14 @@ def router(database: Database, store: EventStore) -> Router:
     exports = Shares("exports")
 
     @routes.post(
-        "/persons/find",
-        response_model=PersonAnswer,
-        responses=problem_responses(404, 409),
+        "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
     async def find_person(asked: PersonAsked) -> Response:
         """Find somebody by name, to have the id by which all else is asked for."""
         return json_response(await known.find(asked.name), {})
 
     @routes.get(
-        "/persons/{person_id}",
-        response_model=PersonAnswer,
-        responses=problem_responses(404, 409),
+        "/persons/{person_id}", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
     async def show_person(person_id: UUID) -> Response:
         """Say who it is; or, of somebody who is erased, how far that has come."""

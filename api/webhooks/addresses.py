@@ -71,10 +71,7 @@ _LOOPBACK_AND_PRIVATE = tuple(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214, section 6.1
 _METADATA = frozenset(
-    map(
-        ipaddress.ip_address,
-        ("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"),
-    )
+    map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"))
 )
 """Where clouds tell machines their secrets, beside the link-local address that all have."""
 

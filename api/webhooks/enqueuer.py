@@ -1,9 +1,9 @@
-"""Feeding webhooks: from the log to deliveries that are to be sent. One more consumer of the log.
+"""Enqueuing for webhooks: from the log to deliveries. One more consumer of the log.
 
-The log is followed by a `Subscription` from a position that is kept, by whichever process holds the
-lease (`api/webhooks/store.py`). What comes is made into deliveries first, and the position moved on
-then: so nothing is lost by a kill at any moment, and what is fed twice makes one delivery. Late
-events are fed when they are found, and may come behind later events of their ticket.
+The log is followed by a `Subscription` from a position that is kept with the lease
+(`api/webhooks/store.py`). Events become deliveries first, and the position moves on then: nothing
+is lost by a kill at any moment, and an event that is enqueued twice makes one delivery. Late events
+are enqueued when they are found, and may come behind later events of their ticket.
 
 Which tickets match a webhook's filter is asked of the ticket as it is after the event, folded from
 the log by the views' own fold.
@@ -13,19 +13,20 @@ While there is no webhook, no stream is followed.
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
 from math import inf
-from typing import cast
 from uuid import UUID
 
 from cachetools import LRUCache
 
-from api.webhooks.store import Backfill, Deliveries, Dispatch, Wanted, Webhook, Webhooks
+from api.webhooks.deliveries import Deliveries
+from api.webhooks.store import Backfill, Webhook, WebhookLease, Webhooks
 from domain.errors import HistoryError
+from eventstore.documents import Document
 from eventstore.event_document import EventDocument, from_document
-from eventstore.log import EventStore, ResumeToken, stream_order
+from eventstore.log import EventStore, stream_order
 from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
 from eventstore.subscription import LateLook, Position, Step, Subscription, gathering, recorded
@@ -44,113 +45,83 @@ _KEPT_TICKETS = 2000
 _EVERYTHING = TicketFilter()
 
 
-class Feeder:
-    """Makes deliveries of what the log has for the webhooks, for as long as `dispatch` is held."""
+class Enqueuer:
+    """Makes deliveries of the log's events, for as long as the lease is held."""
 
     def __init__(
-        self,
-        database: Database,
-        store: EventStore,
-        dispatch: Dispatch,
-        news: asyncio.Event,
-        late: LateLook,
+        self, database: Database, store: EventStore, news: asyncio.Event, late: LateLook
     ) -> None:
         """`news` is set whenever something has become due."""
-        self._late = late
         self._database = database
         self._store = store
-        self._dispatch = dispatch
         self._news = news
+        self._late = late
         self._hooks = Webhooks(database)
         self._deliveries = Deliveries(database)
         self._reads: LRUCache[UUID, TicketRead] = LRUCache(_KEPT_TICKETS)
-        self._owed: set[UUID] = set()  # what cannot be read, and for which that is noted
         store.vault.on_erasure(self)
 
     def forget(self) -> None:
-        """Forget tickets: somebody was erased whose words may be in some of them."""
+        """Forget tickets: an erased person's words may be in some of them."""
         self._reads.clear()
 
-    async def run(self) -> None:
-        """Feed until cancelled. Raises LeaseLost, StoreUnavailable, what the driver raises."""
+    async def run(self, lease: WebhookLease) -> None:
+        """Enqueue until cancelled. Raises LeaseLost, StoreUnavailable, what the driver raises."""
         await self._deliveries.forget_all_but(await self._hooks.ids())
         while True:
             now = await self._database.server_time()
-            if hooks := await self._active():
-                await self._follow(hooks)
+            if hooks := await self._active(lease):
+                await self._follow(lease, hooks)
             else:
-                await self._save(None, now)  # nobody is to be told of what was before
+                await lease.enqueued(None, now)  # no webhook is sent what was before it
                 await asyncio.sleep(_IDLE_SECONDS)
 
-    async def _follow(self, hooks: list[Webhook]) -> None:
-        """Follow the log until there is no webhook, or one that wants older events."""
+    async def _follow(self, lease: WebhookLease, hooks: list[Webhook]) -> None:
+        """Follow the log until there is no webhook, or a new one, which may want older events."""
         clock = asyncio.get_running_loop().time
-        log = Subscription(self._store, self._start(hooks), look_back=True, late=self._late)
+        start = _start(lease, hooks)
+        log = Subscription(self._store, start, look_back=True, late=self._late)
         seen = saved = clock()
         async with gathering(log) as buffer:
             while True:
                 batch = await buffer.take(_BATCH_EVENTS)
                 if batch.steps or clock() - seen > _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
-                    hooks, seen = await self._active(known), clock()
-                    await self._feed(hooks, batch.steps)
-                    if not hooks or self._wants_older(hooks, known, batch.position):
+                    hooks, seen = await self._active(lease), clock()
+                    await self._enqueue(hooks, batch.steps)
+                    new = [hook.since for hook in hooks if hook.id not in known]
+                    if new or not hooks:
+                        lease.token = min((*new, batch.position.token), key=stream_order)
                         return
                 if batch.steps or clock() - saved > _SAVE_SECONDS:
-                    await self._save(batch.position.token, batch.position.at)
+                    await lease.enqueued(batch.position.token, batch.position.at)
                     saved = clock()
                     await asyncio.sleep(_GATHER_SECONDS)
 
-    async def _save(self, token: ResumeToken | None, at: datetime) -> None:
-        self._dispatch.looked_at = at
-        await self._dispatch.fed(token)
+    async def _active(self, lease: WebhookLease) -> list[Webhook]:
+        """Return the webhooks that have not ended.
 
-    async def _active(self, known: Collection[UUID] = ()) -> list[Webhook]:
-        """Return the webhooks that want something.
-
-        What was made meanwhile for those of `known` that are gone, or have ended, is taken back. Of
-        one that cannot be read it is noted since when it is told of nothing, before anything is
-        passed over: what was recorded before the last look was fed by who could read it.
+        What those miss that cannot be read is noted before anything is passed over.
         """
         hooks, unreadable = await self._hooks.all_apart()
-        ids = [cast("UUID", document["_id"]) for document in unreadable]
-        for id_, document in zip(ids, unreadable, strict=True):
-            if id_ not in self._owed:
-                made, revived = document.get("created_at"), document.get("since_at")
-                looked_at = self._dispatch.looked_at
-                fed = None if looked_at is None else looked_at - self._late.back
-                times = [time for time in (made, revived, fed) if isinstance(time, datetime)]
-                now = await self._database.server_time()
-                await self._hooks.owe(id_, max(times, default=now))
-        self._owed = {*ids}
-        for gone in {*known} - {*(hook.id for hook in hooks), *ids}:
-            await self._deliveries.forget(gone)
-        for hook in hooks:
-            if hook.ended_at is not None and hook.id in known:
-                await self._deliveries.end(hook.id, hook.ended_at)
+        for document in unreadable:
+            await self._note_missed(lease, document)
         return [hook for hook in hooks if hook.ended_at is None]
 
-    def _start(self, hooks: Sequence[Webhook]) -> Position:
-        """Return the earliest position that is of use: before it nobody wanted anything."""
-        tokens = [min((hook.since for hook in hooks), key=stream_order)]
-        times = [min(hook.told_since for hook in hooks)]
-        if self._dispatch.token is not None:
-            tokens.append(self._dispatch.token)
-        if self._dispatch.looked_at is not None:
-            times.append(self._dispatch.looked_at)
-        return Position(max(tokens, key=stream_order), max(times))
+    async def _note_missed(self, lease: WebhookLease, hook: Document) -> None:
+        """Have all that was not enqueued yet for a webhook that cannot be read be so by a process
+        that can read it: from its own beginning, or from the last look for late events.
+        """
+        id_ = hook["_id"]
+        began = [hook.get("created_at"), hook.get("since_at")]
+        if lease.looked_at is not None:
+            began.append(lease.looked_at - self._late.back)
+        times = [time for time in began if isinstance(time, datetime)]
+        since = max(times, default=None) or await self._database.server_time()
+        if isinstance(id_, UUID):
+            await self._hooks.backfill(id_, Backfill(since, again=False))
 
-    def _wants_older(
-        self, hooks: Sequence[Webhook], known: Collection[UUID], position: Position
-    ) -> bool:
-        """Say whether a webhook is new that wants what has been passed already; begin there."""
-        new = [hook.since for hook in hooks if hook.id not in known]
-        older = [t for t in new if stream_order(t) < stream_order(position.token)]
-        if older:
-            self._dispatch.token = min(older, key=stream_order)
-        return bool(older)
-
-    async def _feed(self, hooks: Sequence[Webhook], steps: Sequence[Step]) -> None:
+    async def _enqueue(self, hooks: Sequence[Webhook], steps: Sequence[Step]) -> None:
         for hook in hooks:
             since = stream_order(hook.since)
             events = [
@@ -160,24 +131,24 @@ class Feeder:
                 and (
                     stream_order(step.position.token) > since
                     if step.from_stream
-                    else step.event["recorded_at"] > hook.told_since
+                    else step.event["recorded_at"] > hook.sent_since
                 )
             ]
             await self._deliveries.make(hook.id, await self._wanted(hook, events))
         if steps:
             self._news.set()
 
-    async def _wanted(self, hook: Webhook, events: Sequence[EventDocument]) -> list[Wanted]:
-        """Return those that a webhook is to be told of."""
+    async def _wanted(self, hook: Webhook, events: Sequence[EventDocument]) -> list[EventDocument]:
+        """Return those events that a webhook is to be sent."""
         return [
-            Wanted(event["_id"], event["ticket_id"], event["version"], event["type"])
+            event
             for event in events
             if (not hook.types or event["type"] in hook.types)
             and (hook.filter == _EVERYTHING or await self._matches(hook.filter, event))
         ]
 
     async def _matches(self, filter_: TicketFilter, event: EventDocument) -> bool:
-        """Say whether the ticket matches after the event; one that cannot be read does."""
+        """Return whether the ticket matches after the event; one that cannot be read does."""
         ticket_id, version = event["ticket_id"], event["version"]
         read = self._reads.pop(ticket_id, None)
         if read is not None and read.version > version:
@@ -192,30 +163,39 @@ class Feeder:
                     async for _, each in past:
                         read = tickets.apply(read, from_document(each))
         except HistoryError as error:
-            _log.warning("ticket %s cannot be read, and is told of: %s", ticket_id, error.detail)
+            _log.warning("ticket %s cannot be read, and is sent: %s", ticket_id, error.detail)
             return True
         if read is None:
             return True
         self._reads[ticket_id] = read
         return filter_.where.matches(tickets.values(read))
 
-    # --- what was before -------------------------------------------------------------------------
+    async def run_backfills(self, lease: WebhookLease) -> None:
+        """Enqueue what webhooks want of the past, until cancelled. Raises as `run` does.
 
-    async def run_backfills(self) -> None:
-        """Feed what webhooks want of the past, until cancelled. Raises as `run` does.
-
-        Beside what is new, so that nobody waits for it; but to its own webhook what is new is sent
-        after it.
+        At the same time as what is new, so that no other webhook waits for it; its own webhook is
+        sent what is new after it.
         """
         while True:
-            for hook in await self._active():
-                if hook.backfill is not None:
-                    await self._backfill(hook, hook.backfill)
+            for hook in await self._active(lease):
+                if (wish := hook.backfill) is None:
+                    continue
+                async for events in recorded(self._store, wish.since):
+                    wanted = await self._wanted(hook, events)
+                    await self._deliveries.make(hook.id, wanted, again=wish.again)
+                if await self._hooks.backfilled(hook.id, wish):
+                    self._news.set()
             await asyncio.sleep(_IDLE_SECONDS)
 
-    async def _backfill(self, hook: Webhook, wish: Backfill) -> None:
-        async for events in recorded(self._store, wish.since):
-            wanted = await self._wanted(hook, events)
-            await self._deliveries.make(hook.id, wanted, again=wish.again)
-        if await self._hooks.backfilled(hook.id, wish):  # or more is wished by now, or it is gone
-            self._news.set()
+
+def _start(lease: WebhookLease, hooks: Sequence[Webhook]) -> Position:
+    """Return where to follow the log from: where it was enqueued up to, or where the first of the
+    webhooks begins if that is later.
+    """
+    tokens = [min((hook.since for hook in hooks), key=stream_order)]
+    times = [min(hook.sent_since for hook in hooks)]
+    if lease.token is not None:
+        tokens.append(lease.token)
+    if lease.looked_at is not None:
+        times.append(lease.looked_at)
+    return Position(max(tokens, key=stream_order), max(times))

@@ -1,6 +1,5 @@
 """The routes of webhooks: where to send which events, and what has become of them."""
 
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
@@ -19,15 +18,8 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.webhooks.addresses import is_refused
-from api.webhooks.store import (
-    Backfill,
-    Deliveries,
-    Delivery,
-    DeliveryStatus,
-    Webhook,
-    WebhookEnded,
-    Webhooks,
-)
+from api.webhooks.deliveries import Deliveries, Delivery, DeliveryStatus
+from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret
 from domain.errors import NotFound, Unacceptable
 from domain.values import JsonObject, Moment, at_most
 from eventstore.documents import named
@@ -35,8 +27,6 @@ from eventstore.failures import answering
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database
 from projections.views.saved_views import TicketFilter
-
-_SECRET_BYTES = 32
 
 
 class NoSuchDelivery(NotFound):
@@ -64,9 +54,7 @@ def _url(text: str) -> str:
 
 
 Url = Annotated[
-    str,
-    Field(max_length=2_000, examples=["http://127.0.0.1:9000/casebook"]),
-    AfterValidator(_url),
+    str, Field(max_length=2_000, examples=["http://127.0.0.1:9000/casebook"]), AfterValidator(_url)
 ]
 
 
@@ -252,7 +240,7 @@ def router(database: Database, store: EventStore) -> Router:
                 url=order.url,
                 types=frozenset(order.types),
                 filter=order.filter,
-                secret=order.secret or secrets.token_urlsafe(_SECRET_BYTES),
+                secret=order.secret or new_secret(),
                 since=since,
                 created_at=await database.server_time(),
                 created_by=who.id,
@@ -272,9 +260,7 @@ def router(database: Database, store: EventStore) -> Router:
         return json_response({"webhooks": content, **named(unreadable)}, {})
 
     @routes.get(
-        "/{webhook_id}",
-        response_model=WebhookAnswer,
-        responses=problem_responses(404, 409),
+        "/{webhook_id}", response_model=WebhookAnswer, responses=problem_responses(404, 409)
     )
     async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
@@ -283,9 +269,7 @@ def router(database: Database, store: EventStore) -> Router:
         return json_response(content, {})
 
     @routes.put(
-        "/{webhook_id}",
-        response_model=WebhookChanged,
-        responses=problem_responses(404, 409),
+        "/{webhook_id}", response_model=WebhookChanged, responses=problem_responses(404, 409)
     )
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
         """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
@@ -297,20 +281,12 @@ def router(database: Database, store: EventStore) -> Router:
         async with answering():
             await check(change.filter)
             counts = await deliveries.counts(webhook_id)
-            hook, is_made = await hooks.change(
-                webhook_id,
-                change.url,
-                change.types,
-                change.filter,
-                secret=change.secret,
-                made=(made := secrets.token_urlsafe(_SECRET_BYTES)),
-                since=await store.position(),
-                since_at=await database.server_time(),
+            wanted = change.model_dump(exclude_none=True)
+            hook, secret = await hooks.change(
+                webhook_id, wanted, await store.position(), await database.server_time()
             )
-        content = shown(hook, counts)
-        if is_made:
-            content["secret"] = made
-        return json_response(content, {})
+        made = {} if secret is None else {"secret": secret}
+        return json_response({**shown(hook, counts), **made}, {})
 
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
     async def delete_webhook(webhook_id: UUID) -> Response:
@@ -325,9 +301,7 @@ def router(database: Database, store: EventStore) -> Router:
         responses={200: {"headers": described_headers("Link")}, **problem_responses(404, 409)},
     )
     async def list_deliveries(
-        request: Request,
-        webhook_id: UUID,
-        asked: Annotated[DeliveryQuery, Query()],
+        request: Request, webhook_id: UUID, asked: Annotated[DeliveryQuery, Query()]
     ) -> Response:
         """Tell what was sent and what is to be, the last events first.
 

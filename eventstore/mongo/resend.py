@@ -6,8 +6,10 @@ is sent again: then it is written now, or was before; or its key is another's, a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+
+from pymongo.errors import BulkWriteError
 
 from domain.values import JsonObject
 from eventstore import failures
@@ -21,6 +23,7 @@ from eventstore.failures import (
 from eventstore.mongo.driver import Collection
 
 _PAUSE_SECONDS = 0.2
+_DUPLICATE_KEY = 11000
 
 
 async def send_until_known(
@@ -90,3 +93,17 @@ async def insert(collection: Collection, document: JsonObject) -> None:
         return None if found is None else found == document
 
     await send_until_known(send, is_written)
+
+
+async def insert_new(collection: Collection, documents: Sequence[JsonObject]) -> bool:
+    """Insert those documents whose unique keys are nobody's yet; return whether all were.
+
+    Raises what the driver raises.
+    """
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+            raise
+        return False
+    return True

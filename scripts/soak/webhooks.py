@@ -16,7 +16,8 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from api.webhooks.sender import Dispatcher, Patience
+from api.webhooks.deliveries import Deliveries
+from api.webhooks.sender import Patience, WebhookWorker
 from api.webhooks.store import Webhook, Webhooks
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Database, connect
@@ -84,6 +85,7 @@ async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS
     ):
         store = EventStore(database)
         await store.prepare()
+        await Deliveries(database).prepare()
         for at in (port, silent):
             await _hook(database, store, f"http://127.0.0.1:{at}/")
         writing = asyncio.create_task(_write(store, events))
@@ -114,7 +116,7 @@ async def send(url: str) -> int:
     """Send to webhooks, until killed."""
     database = connect(url)
     patience = Patience(first_seconds=0.05, longest_seconds=0.5)
-    await Dispatcher(database, EventStore(database), patience, _LEASE_SECONDS).run()
+    await WebhookWorker(database, EventStore(database), patience, _LEASE_SECONDS).run()
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from cryptography import x509
@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from api.webhooks import sender as sending
-from api.webhooks.sender import Dispatcher, Patience, asked_pause, signature
-from api.webhooks.store import Backfill, Deliveries, Dispatch, Wanted, Webhooks
+from api.webhooks.deliveries import Deliveries
+from api.webhooks.posting import asked_pause, signature
+from api.webhooks.sender import Patience, WebhookWorker
+from api.webhooks.store import Backfill, WebhookLease, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.subscription import LateLook
@@ -92,7 +93,7 @@ async def receiving(**options):
 
 @asynccontextmanager
 async def dispatching(database, patience=HASTY, store=None, **options):
-    made = Dispatcher(database, store or EventStore(database), patience, **options)
+    made = WebhookWorker(database, store or EventStore(database), patience, **options)
     running = asyncio.create_task(made.run())
     try:
         yield made
@@ -271,7 +272,7 @@ async def test_one_that_dies_is_followed_by_another(database, store, client, rec
             ids += await open_some(store, 2)
         await arrived(receiver, versions(ids, 1, 2, 3))
     ids += await open_some(store, 2)  # nobody is there
-    dead = Dispatch(database)
+    dead = WebhookLease(database)
     assert await dead.take("dead")
     async with dispatching(database, lease_seconds=1.0):
         await arrived(receiver, versions(ids, 1, 2, 3))
@@ -345,16 +346,15 @@ async def test_a_stream_that_has_forgotten_loses_nothing(
 
 
 async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
-    database, store, client, receiver, monkeypatch
+    database, store, client, receiver
 ):
-    monkeypatch.setattr(sending, "ANSWER_SECONDS", 0.3)
     silent = await asyncio.start_server(lambda *_: asyncio.sleep(3600), "127.0.0.1", 0)
     async with silent:
         port = silent.sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
         made = await client.post("/webhooks", json={"url": url}, headers=SUPERVISOR)
         await hooked(client, receiver)
-        async with dispatching(database):
+        async with dispatching(database, replace(HASTY, answer_seconds=0.3)):
             ids = []
             for _ in range(4):  # while the other one is waited for
                 ids += await open_some(store, 5)
@@ -518,12 +518,14 @@ async def test_a_receiver_that_is_gone_ends_its_webhook(database, store, client,
         await arrived(receiver, versions([*ids, *later, *new], 1, 2, 3), in_order=False)
 
 
-async def test_what_waits_for_one_that_has_ended_ends_at_the_start(database, client, receiver):
+async def test_what_waits_for_one_that_has_ended_ends_at_the_start(
+    database, store, client, receiver
+):
     """L8: the process that noted the one died before it noted the other."""
     hook = await hooked(client, receiver)
     id_, path = UUID(hook["id"]), f"/webhooks/{hook['id']}"
-    wanted = [Wanted(uuid4(), uuid4(), version, "TicketOpened") for version in (1, 2)]
-    await Deliveries(database).make(id_, wanted)
+    [ticket] = await open_some(store, 1)
+    await Deliveries(database).make(id_, (await store.stored(ticket))[:2])
     hooks = Webhooks(database)
     assert await hooks.end(await hooks.find(id_), await database.server_time())
     assert (await client.get(path)).json()["pending"] == 2
@@ -605,10 +607,10 @@ async def test_one_that_ends_while_it_is_changed_goes_on_from_the_change(
 
     monkeypatch.setattr(hooks._hooks, "find_one", overtaken)
     since = {"_data": "8F"}
-    order = {"made": "x" * 16, "since": since, "since_at": now}
-    changed, _ = await hooks.change(id_, before.url, [], before.filter, **order)
+    wanted = {"url": before.url, "types": [], "filter": {}}
+    changed, _ = await hooks.change(id_, wanted, since, now)
     assert ended == [True, False]
-    assert (changed.ended_at, changed.since, changed.told_since) == (None, since, now)
+    assert (changed.ended_at, changed.since, changed.sent_since) == (None, since, now)
 
 
 async def looked_through(database, upto):
@@ -789,10 +791,9 @@ async def test_a_receivers_certificate_is_held_against_its_name(database, store,
 
 
 async def test_an_address_that_stays_silent_leaves_time_for_the_next(
-    database, store, client, tmp_path, monkeypatch
+    database, store, client, tmp_path
 ):
     """As one of a network that leads nowhere does."""
-    monkeypatch.setattr(sending, "ANSWER_SECONDS", 3.0)
     server, believes = certified(tmp_path, "receiver.test")
 
     async def resolve(host, port):
@@ -802,7 +803,7 @@ async def test_an_address_that_stays_silent_leaves_time_for_the_next(
         with socket.create_server(("127.0.0.3", receiver.port)):  # never says a word
             url = f"https://receiver.test:{receiver.port}/hook"
             await client.post("/webhooks", json={"url": url}, headers=SUPERVISOR)
-            patience = replace(HASTY, total_seconds=600.0)
+            patience = replace(HASTY, total_seconds=600.0, answer_seconds=3.0)
             async with dispatching(database, patience, resolve=resolve, tls=believes):
                 ids = await open_some(store, 1)
                 await arrived(receiver, versions(ids, 1, 2, 3))

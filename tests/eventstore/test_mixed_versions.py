@@ -16,7 +16,7 @@ from api.operations import stored_documents
 from api.operations.stored_documents import Looking
 from api.people.erasure import Forgetting
 from api.webhooks import store as webhooks
-from api.webhooks.store import Dispatch, Webhooks
+from api.webhooks.store import WebhookLease, Webhooks
 from eventstore.documents import Reader, Unreadable
 from eventstore.event_document import utc_now
 from projections.erasure.progress import Erasures
@@ -311,13 +311,13 @@ async def test_a_lease_of_a_former_version_is_taken_and_one_that_cannot_be_read_
     leases = database.collection(webhooks.DISPATCH)
     former = {"owner": None, "epoch": 3, "seen_at": utc_now(), "token": None, "fed_at": utc_now()}
     await leases.insert_one({"_id": "dispatch", **former})
-    dispatch = Dispatch(database)
+    dispatch = WebhookLease(database)
     assert await dispatch.take("me")
     assert dispatch.looked_at is None
     taken = await leases.find_one()
     assert (taken["epoch"], taken["fed_at"]) == (4, former["fed_at"])
     await leases.update_one({}, {"$set": {"epoch": "four"}})
-    assert not await Dispatch(database).take("me")
+    assert not await WebhookLease(database).take("me")
     assert database.unreadable.counts() == {webhooks.DISPATCH: 1}
 
 
