@@ -43,8 +43,8 @@ from api.settings import Settings
 from api.webhooks import routes as webhooks
 from api.webhooks.deliveries import Deliveries
 from eventstore.background import end
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import Witness
 from projections.erasure.progress import Erasures
 from projections.generations import Generations

@@ -9,8 +9,8 @@ from api.people.erasure import Forgetting
 from api.settings import Settings
 from api.timekeeper.timekeeper import Timekeeper
 from api.webhooks.sender import WebhookWorker
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
 from projections import daemon
 from projections.erasure.views import Eraser

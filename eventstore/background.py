@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from cachetools import TTLCache
 
 from domain.errors import CasebookError
-from eventstore.failures import DriverError, describe
+from eventstore.mongo.errors import DriverError, describe
 
 LONGEST_PAUSE_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 3.0

@@ -10,7 +10,7 @@ import gc
 _COLLECTED_EVERY = 20_000  # objects made and not freed yet
 
 
-def spare_the_collector() -> None:
+def tune_gc() -> None:
     """Have garbage be looked for less often, and not among what has been imported."""
     gc.collect()
     gc.freeze()

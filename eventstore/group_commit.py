@@ -18,11 +18,11 @@ from contextvars import Context
 from typing import NamedTuple
 
 from prometheus_client import Gauge, Histogram
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, PyMongoError
 
 from eventstore.event_document import EventDocument
-from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable, translated, write_failure
+from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable
+from eventstore.mongo.driver import AsyncCollection
+from eventstore.mongo.errors import BulkWriteError, DriverError, translated, write_failure
 from eventstore.mongo.progress import Progress
 
 GROUP_DOCUMENTS = 500
@@ -97,7 +97,7 @@ class GroupCommit:
             failures = {e["index"]: write_failure(e) for e in details["writeErrors"]}
             if not details["writeConcernErrors"]:
                 rest = None
-        except PyMongoError as error:
+        except DriverError as error:
             rest = translated(error)
         except Exception:  # noqa: BLE001
             # One of them cannot even be sent: for example a number that BSON does not hold. Nothing
@@ -111,7 +111,7 @@ class GroupCommit:
     async def _write_alone(self, document: EventDocument) -> Exception | None:
         try:
             await self._collection.insert_one(document)
-        except PyMongoError as error:
+        except DriverError as error:
             return translated(error)
         except Exception as error:  # noqa: BLE001
             return StoreFailed(f"the event cannot be stored ({type(error).__name__})")

@@ -35,15 +35,10 @@ from itertools import pairwise, product, starmap
 from typing import NamedTuple, cast
 from uuid import UUID
 
-import bson
-from bson.errors import BSONError
-from pymongo.asynchronous.change_stream import AsyncChangeStream
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, OperationFailure
-
 from domain.codec import EventData
 from domain.errors import HistoryError
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import (
     TICKET_EVENTS,
     Envelope,
@@ -56,29 +51,28 @@ from eventstore.event_document import (
     is_event,
     to_document,
 )
-from eventstore.failures import (
-    HistoryLost,
-    NothingToAppend,
-    VersionConflict,
+from eventstore.failures import HistoryLost, NothingToAppend, VersionConflict
+from eventstore.group_commit import GroupCommit
+from eventstore.mongo.driver import AsyncCollection, ChangeStream, Session
+from eventstore.mongo.errors import (
+    BulkWriteError,
+    OperationFailure,
     describe,
     translating,
     write_failure,
 )
-from eventstore.group_commit import GroupCommit
-from eventstore.limits import count, make_index
-from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.limits import count, make_index
 from eventstore.mongo.resend import send_until_known
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, in_partitions
 from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed
 
 COLLECTION = TICKET_EVENTS
-ResumeToken = Mapping[str, object]
 
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
-_BSON = "bson:"
 RANGE_EVENTS = 2000
 """What whoever goes through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
@@ -120,7 +114,7 @@ class Recorded(NamedTuple):
 class Feed:
     """An open change stream over the log."""
 
-    _stream: AsyncChangeStream[JsonObject]
+    _stream: ChangeStream
 
     @property
     def token(self) -> ResumeToken | None:
@@ -134,33 +128,6 @@ class Feed:
             return None
         document = cast("EventDocument", change["fullDocument"])
         return Change(document, cast("ResumeToken", change["_id"]))
-
-
-def stream_order(token: ResumeToken) -> str:
-    """Return what tokens of one server's stream can be compared by: the earlier is the smaller.
-
-    MongoDB's are hexadecimal strings that sort in the order of the stream (its manual, "Change
-    Streams", on resume tokens). Those of the embedded server are BSON documents with a number `s`.
-    """
-    data = str(token["_data"])
-    try:
-        number = bson.decode(bytes.fromhex(data)).get("s")
-    except (BSONError, ValueError):
-        return data
-    return f"{number:020d}" if isinstance(number, int) else data
-
-
-def token_text(token: ResumeToken) -> str:
-    """Write a token as text: mostly it is one, and a server may put more into it."""
-    data = token.get("_data")
-    return data if isinstance(data, str) and len(token) == 1 else _BSON + bson.encode(token).hex()
-
-
-def token_from(text: str) -> ResumeToken:
-    """Read a token that `token_text` has written."""
-    if text.startswith(_BSON):
-        return bson.decode(bytes.fromhex(text.removeprefix(_BSON)))
-    return {"_data": text}
 
 
 class EventStore:

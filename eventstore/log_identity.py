@@ -26,14 +26,13 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 from uuid import UUID, uuid4
 
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError, PyMongoError
-
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.background import Supervisor, end
 from eventstore.event_document import utc_now
-from eventstore.failures import StoreError, answering, translating
+from eventstore.failures import StoreError
+from eventstore.mongo.driver import Namespace
+from eventstore.mongo.errors import DriverError, DuplicateKeyError, time_limit, translating
 
 COLLECTION = "log_identity"
 PROCESSES = "processes"
@@ -89,7 +88,7 @@ class LogIdentity:
 
     def __init__(
         self,
-        database: AsyncDatabase[JsonObject],
+        database: Namespace,
         now: Callable[[], datetime] = utc_now,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -176,7 +175,7 @@ class LogIdentity:
             await end(watching)
             try:
                 await self._processes.delete_one({"_id": self._me})
-            except PyMongoError:
+            except DriverError:
                 _log.info(
                     "the database does not answer; this process counts as running for a while"
                 )
@@ -239,7 +238,7 @@ class LogIdentity:
         await self._supervisor.keep(step, what, LOOK_SECONDS, LOOK_SECONDS)
 
     async def _look(self) -> None:
-        async with answering(_PATIENCE_SECONDS):
+        async with time_limit(_PATIENCE_SECONDS):
             found = await self._identity.find_one({"_id": _LOG}, {"log": 1})
         self._see(None if found is None else found.get("log"))
 
@@ -255,7 +254,7 @@ class LogIdentity:
             )
 
     async def _beat(self, kind: str) -> None:
-        async with answering(_PATIENCE_SECONDS):
+        async with time_limit(_PATIENCE_SECONDS):
             await self._processes.update_one(
                 {"_id": self._me},
                 {"$set": {"kind": kind}, "$currentDate": {"seen_at": True}},

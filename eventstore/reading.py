@@ -12,8 +12,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eventstore.event_document import EventDocument
-from eventstore.failures import OutOfTime, answering
+from eventstore.failures import OutOfTime
 from eventstore.log import EventStore
+from eventstore.mongo.errors import time_limit
 
 LONGEST_SECONDS = 60.0
 _SLICE_EVENTS = 25
@@ -44,13 +45,13 @@ async def read_events(
     until = clock() + longest_seconds
     async with aclosing(store.parts(ticket_id, after=after, upto=upto)) as parts:
         while True:
-            async with answering():
+            async with time_limit():
                 part = await anext(parts, None)
             if part is None:
                 return
             for start in range(0, len(part), _SLICE_EVENTS):
                 some = part[start : start + _SLICE_EVENTS]
-                async with answering():
+                async with time_limit():
                     opened = await store.open(some)
                 for stored, event in zip(some, opened, strict=True):
                     yield Read(stored, event)

@@ -51,9 +51,11 @@ from cachetools import LRUCache
 
 from eventstore.background import end
 from eventstore.event_document import EventDocument, is_event
-from eventstore.failures import HistoryLost, StoreUnavailable, translating
-from eventstore.log import Change, EventStore, Recorded, ResumeToken, TicketRange
+from eventstore.failures import HistoryLost, StoreUnavailable
+from eventstore.log import Change, EventStore, Recorded, TicketRange
+from eventstore.mongo.errors import translating
 from eventstore.mongo.progress import Progress
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, partition_of
 from eventstore.recent import Recent
 

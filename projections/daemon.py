@@ -10,9 +10,9 @@ import logging
 
 from domain.errors import CasebookError
 from eventstore.background import background
+from eventstore.database import Database
+from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
-from eventstore.mongo.lease import LEASE_SECONDS
 from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
 from projections.replay.rebuild import EventsVanished, Rebuild

@@ -29,10 +29,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar, cast
 
-from pymongo.errors import DuplicateKeyError, PyMongoError
-
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import (
     Document,
     EssentialUnreadable,
@@ -41,10 +40,10 @@ from eventstore.documents import (
     as_document,
     strictly,
 )
-from eventstore.failures import describe
-from eventstore.mongo.driver import Database, Session
-from eventstore.mongo.lease import LeaseLost, is_alive, renew
-from eventstore.mongo.request_batcher import Together
+from eventstore.lease import LeaseLost, is_alive, renew
+from eventstore.mongo.driver import Session
+from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
+from eventstore.mongo.request_batcher import RequestBatcher
 from projections.projector import checkpoints, parked
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
@@ -164,7 +163,7 @@ class Generations:
         self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
         self._known: Generation | None = None
         self._seen_at = 0.0
-        self._still = Together(self._active_for)
+        self._still = RequestBatcher(self._active_for)
 
     async def prepare(self) -> Generation:
         """Make the first generation, if there is none; return the active one. Safe to repeat."""
@@ -526,7 +525,7 @@ class Generations:
             for view, collection in active.names.items():
                 if there.get(view) != collection:
                     await self._database.show(view, collection)
-        except PyMongoError as error:  # as where one may not, or two do it at once
+        except DriverError as error:  # as where one may not, or two do it at once
             _log.info("the views cannot be shown by name: %s", describe(error))
 
 

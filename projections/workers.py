@@ -18,9 +18,10 @@ from itertools import cycle, islice
 from typing import BinaryIO, TypeVar, cast
 
 from domain.errors import CasebookError
-from eventstore.failures import UNANSWERED, DriverError, describe
-from eventstore.garbage import spare_the_collector
-from eventstore.mongo.driver import Database, DriverName, connect
+from eventstore.database import Database
+from eventstore.garbage import tune_gc
+from eventstore.mongo.driver import DriverName
+from eventstore.mongo.errors import UNANSWERED, DriverError, describe
 from eventstore.personal.master_keys import MasterKeys
 
 Item = TypeVar("Item")
@@ -177,7 +178,7 @@ async def _work(requests: BinaryIO, answers: BinaryIO) -> None:
     address = await asyncio.to_thread(_read, requests)
     if address is None:
         return
-    database = connect(*cast("tuple[str, DriverName, MasterKeys | None]", address))
+    database = Database(*cast("tuple[str, DriverName, MasterKeys | None]", address))
     async with asyncio.TaskGroup() as group:
         while (request := await asyncio.to_thread(_read, requests)) is not None:
             group.create_task(_answer(database, request, answers))
@@ -209,5 +210,5 @@ def _said(error: Exception) -> object:
 if __name__ == "__main__":
     with os.fdopen(os.dup(1), "wb") as pipe:
         os.dup2(2, 1)  # what anything prints is no answer
-        spare_the_collector()
+        tune_gc()
         asyncio.run(_work(sys.stdin.buffer, pipe))

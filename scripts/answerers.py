@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from api.settings import Settings
 from eventstore.background import background
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from eventstore.personal.master_keys import MasterKeys
 
 _AGAIN_SECONDS = 1.0

@@ -30,9 +30,11 @@ from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Summing, lines, manifest_path
+from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Collection, Database
+from eventstore.mongo import extended_json
+from eventstore.mongo.driver import Collection
 from eventstore.personal import sealed_file
 from eventstore.personal.master_keys import Wrapped
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
@@ -184,8 +186,10 @@ async def back_up(
     documents: Counter[str] = Counter()
     for name in PLAIN:
         with (folder / f"{name}.ndjson").open("wb") as file:
-            async for document in db.scan(name, of_keys=name in KEYS):
-                file.write(sealed_file.to_line(document))
+            async for document in db.scan(
+                name, namespace=keys_of(db.name) if name in KEYS else None
+            ):
+                file.write(extended_json.to_line(document))
                 documents[name] += 1
     documents["events"] = await _export(EventStore(db), folder / LOG)
     header = sealed_file.new_header(db.masters, passphrase)
@@ -200,7 +204,7 @@ async def back_up(
                 damaged += 1
             else:
                 documents[name] += 1
-                writer.add(sealed_file.to_line({"in": name, "document": content}))
+                writer.add(extended_json.to_line({"in": name, "document": content}))
         writer.end()
     documents[PERSON_EVENTS] = await _export(EventStore(db, PERSON_EVENTS), folder / OF_PERSONS)
     identity = await db.identity.read()
@@ -235,7 +239,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
     if db.masters is None:
         raise NoMasterKey
     for name in KEYS:
-        async for document in db.scan(name, of_keys=name in KEYS):
+        async for document in db.scan(name, namespace=keys_of(db.name) if name in KEYS else None):
             if document.get("key") is None:  # of somebody who was erased
                 yield name, document
                 continue
@@ -247,7 +251,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
                 continue
             yield name, {k: v for k, v in document.items() if k != "master"} | {"key": plain}
     for name in SECRET:
-        async for document in db.scan(name, of_keys=name in KEYS):
+        async for document in db.scan(name, namespace=keys_of(db.name) if name in KEYS else None):
             yield name, document
     path = settings.signing_key_path
     for name, each in ((SIGNING_KEY, path), (LAST, last_path(path))):

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from domain.errors import CasebookError
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.daemon import project
 from projections.generations import Generations
 from projections.projector.health import Health

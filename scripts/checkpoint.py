@@ -8,9 +8,9 @@ this by itself where the signing key is at hand.
 from pathlib import Path
 
 from api.settings import Settings
+from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
-from eventstore.mongo.driver import Database
 from eventstore.transparency.checkpoints import (
     LogCheckpoint,
     LogCheckpoints,

@@ -28,11 +28,11 @@ from rich.progress import (
 
 from api.settings import Settings, is_loopback
 from domain.errors import CasebookError
-from eventstore.failures import describe
-from eventstore.garbage import spare_the_collector
+from eventstore.database import Database
+from eventstore.garbage import tune_gc
 from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import Database, connect
+from eventstore.mongo.errors import describe
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from scripts.log_output import log_to_stderr
 
@@ -92,7 +92,7 @@ def writing(path: Path) -> Iterator[None]:
 def run(main: Callable[[], Coroutine[None, None, int]]) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
     log_to_stderr()
-    spare_the_collector()
+    tune_gc()
     code = 1
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
@@ -178,7 +178,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 async def _connected(
     url: str, settings: Settings, masters: MasterKeys | None
 ) -> AsyncIterator[Database]:
-    connected = connect(url, settings.mongo_driver, masters)
+    connected = Database(url, settings.mongo_driver, masters)
     try:
         try:
             await connected.check()

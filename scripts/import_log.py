@@ -25,8 +25,8 @@ from api.settings import Settings
 from domain.actors import Actor
 from domain.errors import HistoryError, Refusal
 from domain.tickets.command import UNBOUNDED, Context, decide
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting

@@ -40,8 +40,9 @@ from api.webhooks import store as webhooks
 from domain.values import JsonObject
 from eventstore import log as store
 from eventstore import log_identity
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, Session, connect
+from eventstore.mongo.driver import Session
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from eventstore.transparency import checkpoints as log_checkpoints
 from projections import generations
@@ -185,7 +186,7 @@ async def main() -> int:
 
 
 async def _make(url: str, ahead: int) -> int:
-    database = connect(url)
+    database = Database(url)
     try:
         await database.server_time()  # at once: a transaction would be tried again for two minutes
         await EventStore(database).prepare()
@@ -251,7 +252,7 @@ async def _check() -> int:
     """Try what must be refused, and undo it if it is not."""
     wrong = 0
     for user in USERS:
-        database = connect(_url(_variable(user, "URL"), user))
+        database = Database(_url(_variable(user, "URL"), user))
         try:
             for action, name in REFUSED[user]:
                 refused = await _is_refused(database, action, name)

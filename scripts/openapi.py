@@ -5,13 +5,13 @@ import sys
 import orjson
 
 from api.app import create_app
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 
 
 def document() -> bytes:
     """Return the document; no database is asked."""
-    nowhere = connect("mongodb://127.0.0.1:9/")
+    nowhere = Database("mongodb://127.0.0.1:9/")
     return orjson.dumps(
         create_app(nowhere, EventStore(nowhere)).openapi(),
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,

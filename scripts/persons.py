@@ -24,8 +24,8 @@ from api.people.store import Persons
 from api.settings import Settings
 from domain.people import ErasePerson
 from domain.values import JsonObject, Name
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
 from scripts.console import UsageError, arguments, database, progress, run

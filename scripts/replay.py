@@ -27,8 +27,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
 from projections.replay.audit import Auditor

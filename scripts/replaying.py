@@ -13,7 +13,7 @@ from rich.progress import TaskID
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.failures import describe
+from eventstore.mongo.errors import describe
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
 from projections.replay.rebuild import Progress, Summary

@@ -31,12 +31,13 @@ from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.key_files import KeyUnusable, place
-from eventstore.limits import count, make_index
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
-from eventstore.mongo.driver import Database
+from eventstore.mongo import extended_json
+from eventstore.mongo.limits import count, make_index
 from eventstore.personal import sealed_file
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
@@ -111,7 +112,7 @@ class Source:
         for name in backup.PLAIN if self.whole else ():
             with (self.path / f"{name}.ndjson").open("rb") as file:
                 for line in file:
-                    yield name, sealed_file.from_line(line)
+                    yield name, extended_json.from_line(line)
 
     def secret(self) -> Iterator[tuple[str, JsonObject]]:
         """Yield the documents that are sealed, if they can be opened. Raises KeyUnusable."""
@@ -120,7 +121,7 @@ class Source:
         with (self.path / backup.SEALED).open("rb") as file:
             header = sealed_file.read_header(file)
             for line in sealed_file.read(file, header, self.key):
-                content = sealed_file.from_line(line)
+                content = extended_json.from_line(line)
                 yield str(content["in"]), cast("JsonObject", content["document"])
 
 
@@ -359,7 +360,7 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
     """Say how many tickets would not read for want of keys: of neither backup nor database."""
     known: set[UUID] = set()
     keyring = await backup.collection_of(db, KEYRING).find_one({}, {"_id": 1}) is not None
-    async for document in db.scan(PERSONS, {}, {"_id": 1}, of_keys=True):
+    async for document in db.scan(PERSONS, {}, {"_id": 1}, namespace=keys_of(db.name)):
         known.add(cast("UUID", document["_id"]))
     for name, document in source.secret():
         keyring = keyring or name == KEYRING

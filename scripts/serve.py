@@ -16,8 +16,8 @@ from api.background import Work, serving
 from api.feed.feeds import Feeds
 from api.feed.send_buffer import STALLED_SECONDS
 from api.settings import Settings
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from scripts.answerers import answerers, end_with_parent
 from scripts.console import UsageError, arguments, check_host, database, run, show_metrics
 from scripts.server import serve

@@ -26,8 +26,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from api.settings import Settings
 from domain.errors import CasebookError
-from eventstore.failures import describe
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
+from eventstore.mongo.errors import describe
 from scripts.console import arguments, database, fail, progress, run
 from scripts.verification import (
     FIELDS,

@@ -9,10 +9,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from eventstore.garbage import spare_the_collector
+from eventstore.database import Database
+from eventstore.garbage import tune_gc
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import Database, DriverName, connect
+from eventstore.mongo.driver import DriverName
 from eventstore.personal.master_keys import new_master_key
 from projections.generations import FIRST, Generations
 from tests.memory import MemoryDatabase
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Look for garbage as a server does: else a tenth of the time goes by in what is imported."""
-    spare_the_collector()
+    tune_gc()
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -61,7 +62,7 @@ async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
     address, _, options = server_url.partition("?")
     name = f"test_{uuid4().hex[:8]}_{next(_numbers)}"
-    database = connect(f"{address.rstrip('/')}/{name}?{options}", driver)
+    database = Database(f"{address.rstrip('/')}/{name}?{options}", driver)
     # As it is with the first generation of views, which is the one that is shown in most tests.
     yield FIRST.of(database)
     if "CASEBOOK_TEST_MONGODB_URL" not in os.environ:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import TICKET_EVENTS
-from eventstore.mongo.driver import Database, DriverName, connect
+from eventstore.mongo.driver import DriverName
 from projections.generations import FIRST
 from scripts.testbed.wire import Fate, Heard, Wire, passed, through
 
@@ -28,7 +29,7 @@ def hold_commits(command: JsonObject) -> Fate:
 async def late_wire(url: str, driver: DriverName) -> AsyncIterator[tuple[Wire, Database]]:
     """Connect to a database once more, over a wire that can hold what is said."""
     async with through(url) as (through_wire, wire):
-        database = connect(through_wire, driver)
+        database = Database(through_wire, driver)
         try:
             yield wire, FIRST.of(database)
         finally:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.views.tickets import SHAPE
 
 Document = dict[str, Any]

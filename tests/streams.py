@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 
 
 def leaving_out(database: Database, left_out: Callable[[EventDocument], bool]) -> EventStore:

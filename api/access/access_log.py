@@ -37,11 +37,11 @@ from api.access.kept_paths import kept_path
 from api.access.rights import Principal
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
+from eventstore.database import Database
 from eventstore.documents import Document, Reader, strictly
-from eventstore.failures import answering
 from eventstore.key_files import KeyUnusable
-from eventstore.limits import make_index
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
+from eventstore.mongo.limits import make_index
 
 COLLECTION = "access_log"
 Outcome = Literal["granted", "denied", "unseen", "unknown"]
@@ -106,7 +106,7 @@ class AccessLog:
             _log.warning("a failed access could not be recorded: %s", error)
 
     async def _record(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
-        async with answering():
+        async with time_limit():
             await self._records.insert_one(
                 {
                     "_id": uuid7(),
@@ -140,7 +140,7 @@ class AccessLog:
             wanted["outcome"] = outcome
         if before is not None:
             wanted["_id"] = {"$lt": before}
-        async with answering():
+        async with time_limit():
             if principal is not None:
                 if (person := await self._known(principal)) is None:
                     return [], None

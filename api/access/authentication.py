@@ -25,7 +25,8 @@ from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
 from api.access.shares import network_of
 from api.access.tokens import Tokens
 from domain.errors import Forbidden, PersonGone
-from eventstore.failures import StoreUnavailable, answering
+from eventstore.failures import StoreUnavailable
+from eventstore.mongo.errors import time_limit
 
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
@@ -63,7 +64,7 @@ class Access:
         # An erased person's keys are revoked. Their tokens are somebody else's to end, and what
         # they ask for would put their name on record here.
         try:
-            async with answering(_LOOK_SECONDS):
+            async with time_limit(_LOOK_SECONDS):
                 await self.keys.vault.check_name(who.id)
         except PersonGone:
             raise Unauthenticated("the token's `sub` has been erased here") from None

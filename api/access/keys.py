@@ -40,10 +40,11 @@ from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line
 from domain.values import ERASED, JsonObject, Moment, Name, at_most
+from eventstore.database import Database
 from eventstore.documents import Document, Reader, UnreadableDocument, as_document, strictly
-from eventstore.failures import StoreUnavailable, VersionConflict, answering
+from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.key_files import names_for, place
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert
 
 COLLECTION = "api_keys"
@@ -190,7 +191,7 @@ class Keys:
         that nobody has would be the only one, and good for nobody. Raises OSError if it cannot be
         kept, and none is made then; StoreUnavailable.
         """
-        async with answering():
+        async with time_limit():
             if await self._documents.find_one({"_id": _FIRST}, {"_id": 1}) is not None:
                 return None
         key, text = new_key("admin", "admin", "the first start", self._now())
@@ -209,7 +210,7 @@ class Keys:
 
     async def find(self, id_: str) -> Key | None:
         """Return a key. Raises StoreUnavailable, UnreadableDocument."""
-        async with answering():
+        async with time_limit():
             document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
         return None if document is None else self._reader.one(document)
 
@@ -219,7 +220,7 @@ class Keys:
 
     async def all_apart(self) -> tuple[list[Key], list[Document]]:
         """Return the same, and the documents of those that cannot. Raises StoreUnavailable."""
-        async with answering():
+        async with time_limit():
             found = self._documents.find().sort([("created_at", -1), ("_id", 1)])
             documents = await found.to_list()
         return self._reader.all_apart(documents)
@@ -231,7 +232,7 @@ class Keys:
         Raises NoSuchKey, StoreUnavailable.
         """
         not_yet: JsonObject = {"_id": id_, "revoked_at": {"$not": {"$type": "date"}}}
-        async with answering():
+        async with time_limit():
             await self._documents.update_one(not_yet, {"$set": {"revoked_at": self._now()}})
             if await self._documents.find_one({"_id": id_}, {"_id": 1}) is None:
                 raise NoSuchKey
@@ -246,7 +247,7 @@ class Keys:
         await self.revoke(id_)
         revoked = [id_]
         for maker in revoked:  # each is revoked before it is asked what was made with it
-            async with answering():
+            async with time_limit():
                 made = await self._documents.find({"made_by_key": maker}, {"_id": 1}).to_list()
             for each in [str(document["_id"]) for document in made]:
                 if each not in revoked:

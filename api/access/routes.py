@@ -21,8 +21,8 @@ from api.queries.cursors import Cursors
 from domain.actors import PrincipalRole
 from domain.errors import Forbidden
 from domain.values import JsonObject, Name
+from eventstore.database import Database
 from eventstore.documents import named
-from eventstore.mongo.driver import Database
 
 
 class KeyAnswer(BaseModel, extra="forbid"):

@@ -32,9 +32,10 @@ from domain.desk import EMPTY_DESK, Desk, FieldDefinition, FieldType, PartlyKnow
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.values import JsonObject, Priority
+from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, keeping_unknown
-from eventstore.failures import VersionConflict, answering
-from eventstore.mongo.driver import Database
+from eventstore.failures import VersionConflict
+from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert
 from eventstore.recent import Recent
 
@@ -117,7 +118,7 @@ class Desks:
     async def _document(self, version: int | None) -> JsonObject | None:
         # At least 1: what is no number would come behind them all.
         which: JsonObject = {"$gte": 1} if version is None else {"$eq": version}
-        async with answering():
+        async with time_limit():
             found = self._documents.find({"_id": which}).sort("_id", -1).limit(1)
             return next(iter(await found.to_list()), None)
 

@@ -21,9 +21,10 @@ from api.feed.hub import Hub
 from api.feed.send_buffer import SendBuffer
 from domain.errors import CasebookError
 from eventstore.background import background, end
-from eventstore.failures import answering, translating
-from eventstore.log import EventStore, stream_order
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
+from eventstore.log import EventStore
+from eventstore.mongo.errors import time_limit, translating
+from eventstore.mongo.resume_tokens import stream_order
 from eventstore.subscription import Position, Seen, Subscription, beginning, cuts_of
 
 STREAMS_AT_ONCE = 100
@@ -90,7 +91,7 @@ class Feeds:
         Raises TooManyStreams, ShareTaken, Unacceptable, StoreUnavailable.
         """
         with self._enter("exports", caller, EXPORTS_AT_ONCE, _EXPORTS_EACH) as entered:
-            async with answering():
+            async with time_limit():
                 position = await self._position(cursor) or await beginning(self._store)
             buffer, log = SendBuffer(), self._subscribe(position)
             work = partial(self._export, buffer, log, caller.is_wanted, limit)
@@ -102,7 +103,7 @@ class Feeds:
         Raises as `export` does.
         """
         with self._enter("streams", caller, STREAMS_AT_ONCE, _STREAMS_EACH) as entered:
-            async with answering():
+            async with time_limit():
                 position = await self._position(cursor)
                 if position is None and from_beginning:
                     position = await beginning(self._store)

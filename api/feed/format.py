@@ -8,9 +8,10 @@ from pydantic import TypeAdapter
 
 from api.queries.cursors import Cursors
 from api.queries.history.routes import as_told
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
-from eventstore.log import EventStore, token_from, token_text
-from eventstore.mongo.driver import Database
+from eventstore.log import EventStore
+from eventstore.mongo.resume_tokens import token_from, token_text
 from eventstore.subscription import Position
 
 _Written = tuple[str, datetime, tuple[UUID, int] | None, bool]

@@ -22,7 +22,8 @@ from uuid import UUID
 from domain.errors import CasebookError
 from eventstore.background import end
 from eventstore.event_document import EventDocument
-from eventstore.log import EventStore, ResumeToken, stream_order
+from eventstore.log import EventStore
+from eventstore.mongo.resume_tokens import ResumeToken, stream_order
 from eventstore.subscription import LateLook, Position, Step, Subscription, present
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from structlog.contextvars import get_contextvars
 
 from api.http.answers import described_headers
 from domain.errors import CasebookError, Kind
-from eventstore.failures import DriverError, StoreUnavailable, VersionConflict, translated
+from eventstore.failures import StoreUnavailable, VersionConflict
+from eventstore.mongo.errors import DriverError, translated
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ CASEBOOK_METRICS_PORT.
 
 from prometheus_client import Gauge, generate_latest
 
-from eventstore.failures import StoreUnavailable, answering
+from eventstore.failures import StoreUnavailable
+from eventstore.mongo.errors import time_limit
 from eventstore.recent import Recent
 from projections.projector.health import Report, age_seconds
 
@@ -27,7 +28,7 @@ async def text(looked: Recent[Report]) -> bytes:
     database does not answer.
     """
     try:
-        async with answering(_LOOK_SECONDS):
+        async with time_limit(_LOOK_SECONDS):
             report = await looked.get(0.0)
     except StoreUnavailable:  # when the rest is wanted most
         for gauge in (_MISSING, _OVERDUE, _AGE, _PARKED):

@@ -19,11 +19,12 @@ from api.operations import metrics
 from api.operations.stored_documents import Looking
 from domain.errors import TicketNotFound
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import time_of
-from eventstore.failures import StoreUnavailable, answering
+from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
 from eventstore.recent import Recent
 from eventstore.transparency.checkpoints import Statement, Witness, last_statement
 from projections.generations import Generations
@@ -208,7 +209,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         if failing := database.supervisor.failing():
             late["failing"] = failing
         try:
-            async with answering(_READY_SECONDS):
+            async with time_limit(_READY_SECONDS):
                 report: Report | None = await looked.get(_READY_KEPT_SECONDS)
                 readable = await stored.look()
         except StoreUnavailable:
@@ -242,7 +243,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         `lag` is what is in the log and not in the views, parked tickets left out; null while it is
         not known how far a partition is.
         """
-        async with answering():
+        async with time_limit():
             report, lags = await generations.ask(looked_at)
             build, statement = await asyncio.gather(generations.build(), last_statement(database))
         state = report.state
@@ -276,7 +277,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
 
         Its projector does so within moments; a ticket that still cannot be folded stays parked.
         """
-        async with answering():
+        async with time_limit():
             if not await store.stored(asked.ticket_id, limit=1):
                 raise TicketNotFound
             await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))

@@ -13,8 +13,8 @@ from api.desk import store as desk
 from api.queries import cursors
 from api.webhooks import deliveries
 from api.webhooks import store as webhooks
+from eventstore.database import Database
 from eventstore.documents import Document, EssentialUnreadable, Reader
-from eventstore.mongo.driver import Database
 from eventstore.recent import Recent
 from eventstore.transparency import checkpoints as log_checkpoints
 from projections import generations

@@ -26,10 +26,10 @@ from api.webhooks.store import UnknownWebhook, Webhooks
 from domain.people import KeyDestroyed, PersonErased
 from domain.tickets import CODEC
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.personal.vault import UnknownPerson
 from projections.erasure.progress import Erasures
 from projections.generations import Generations

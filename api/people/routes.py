@@ -19,9 +19,9 @@ from api.http.routing import Router
 from api.people.store import Persons
 from domain.people import ErasePerson
 from domain.values import JsonObject, Name
+from eventstore.database import Database
 from eventstore.failures import StoreBusy
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 
 _EXPORTS_AT_ONCE = 8
 _EXPORTS_EACH = 2

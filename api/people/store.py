@@ -22,9 +22,9 @@ from domain import people
 from domain.errors import CasebookError, NotFound
 from domain.people import ErasePerson
 from domain.values import JsonObject
-from eventstore.failures import DriverError, answering
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import DriverError, time_limit
 from eventstore.personal import sealing
 from eventstore.personal.vault import Person, UnknownPerson
 from projections.erasure.progress import Erasures, Step
@@ -62,7 +62,7 @@ class Persons:
 
     async def find(self, name: str) -> JsonObject:
         """Return what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
-        async with answering():
+        async with time_limit():
             try:
                 person = await self._vault.find(name)
             except UnknownPerson:
@@ -83,7 +83,7 @@ class Persons:
 
     async def show(self, id_: UUID) -> JsonObject:
         """Return what is known of a person. Raises UnknownPerson, StoreUnavailable."""
-        async with answering():
+        async with time_limit():
             return await self._shown(await self._vault.person(id_))
 
     async def erase(self, id_: UUID, command: ErasePerson, by: Principal) -> JsonObject:
@@ -91,14 +91,14 @@ class Persons:
 
         Raises UnknownPerson, StoreUnavailable.
         """
-        async with answering():
+        async with time_limit():
             person = await self._vault.person(id_)
             known_by = (await self._vault.known_as(person.id)).hex()
             past = await self._erasures.steps(person.id)
             for event in people.erase(len(past), command, known_by):
                 await self._erasures.take(person.id, event, by.actor)
         with suppress(DriverError, CasebookError):  # it is on record, and done in any case
-            async with answering():
+            async with time_limit():
                 await self._forgetting.forget(person.id)
         return await self.show(id_)
 
@@ -107,7 +107,7 @@ class Persons:
 
         Raises UnknownPerson, AlreadyErased, StoreUnavailable; what goes wrong later is a line.
         """
-        async with answering():
+        async with time_limit():
             person = await self._vault.person(id_)
             erased = await self._erasures.steps(id_)
             ids = set(await self._store.tickets_of(id_))

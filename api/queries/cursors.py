@@ -16,13 +16,12 @@ from contextlib import suppress
 from typing import NamedTuple, cast
 
 import orjson
-from pymongo.errors import DuplicateKeyError
 
 from domain.errors import Unacceptable
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
-from eventstore.failures import answering
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import DuplicateKeyError, time_limit
 
 COLLECTION = "secrets"
 _TAG_BYTES = 16
@@ -64,7 +63,7 @@ class Cursors:
 
     async def _known_key(self) -> bytes:
         if self._key is None:
-            async with answering():
+            async with time_limit():
                 self._key = await self._read_key()
         return self._key
 

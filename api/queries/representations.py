@@ -18,9 +18,9 @@ from domain.sla import SlaTarget
 from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
 from domain.values import FieldValue, JsonObject, Priority
 from eventstore.event_document import from_document
-from eventstore.failures import answering
 from eventstore.log import EventStore
-from eventstore.mongo.request_batcher import Together
+from eventstore.mongo.errors import time_limit
+from eventstore.mongo.request_batcher import RequestBatcher
 from eventstore.reading import Read, read_events
 from projections.views import tickets
 from projections.views.tickets import TicketRead
@@ -111,13 +111,13 @@ class Tickets:
     def __init__(self, store: EventStore, views: Views) -> None:
         self._store = store
         self._views = views
-        self._heads = Together(partial(store.short_heads, most=_SHORT))
+        self._heads = RequestBatcher(partial(store.short_heads, most=_SHORT))
 
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
         if read is not None:
-            async with answering():
+            async with time_limit():
                 if await self._is_all(ticket_id, read.version):
                     return read
         after = 0 if read is None else read.version

@@ -24,9 +24,10 @@ from pydantic import BaseModel, Field
 from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
 from domain.errors import Refusal, Unacceptable
 from domain.values import at_most
-from eventstore.failures import StoreError, answering
-from eventstore.mongo.driver import Database
-from eventstore.mongo.request_batcher import Together
+from eventstore.database import Database
+from eventstore.failures import StoreError
+from eventstore.mongo.errors import time_limit
+from eventstore.mongo.request_batcher import RequestBatcher
 from eventstore.recent import Recent
 from projections.generations import Generation, Generations
 from projections.projector import health
@@ -109,8 +110,8 @@ class Views:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._generations = Generations(database)
-        self._reads = Together(self._any_tickets)
-        self._versions = Together(self._look)
+        self._reads = RequestBatcher(self._any_tickets)
+        self._versions = RequestBatcher(self._look)
         self._age = Recent(self._read_age)
 
     async def ask(
@@ -120,14 +121,14 @@ class Views:
 
         Raises StoreUnavailable.
         """
-        async with answering():
+        async with time_limit():
             if kept is not None:
                 return await question(kept.of(self._database))
             return await self._generations.ask(question)
 
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Return a ticket's document in any views: the log has what it does not show."""
-        async with answering():
+        async with time_limit():
             return await self._reads.get(ticket_id)
 
     async def _any_tickets(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
@@ -154,7 +155,7 @@ class Views:
             raise Unacceptable(
                 "bad_after", "after is about the views of now, not those as of a time"
             )
-        async with answering():
+        async with time_limit():
             built = await self._generations.as_of(name)
 
         headers = {AS_OF_HEADER: built.until.isoformat()}

@@ -36,10 +36,11 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.promises import MarkSlaBreach, PriorityChanged
 from domain.values import JsonObject
 from eventstore import failures
+from eventstore.database import Database
 from eventstore.event_document import Envelope, from_document
-from eventstore.failures import StoreBusy, StoreUnavailable, answering
+from eventstore.failures import StoreBusy, StoreUnavailable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
 from eventstore.reading import read_events
 from projections.generations import Generations
 from projections.views import tickets
@@ -129,7 +130,7 @@ class Timekeeper:
 
         Raises StoreUnavailable.
         """
-        async with answering():
+        async with time_limit():
             now = await self._clock()
         if self._database_clock.is_far_off:  # logged already: see eventstore/mongo/clock.py
             return 0
@@ -154,7 +155,7 @@ class Timekeeper:
         self._aside = {t: until for t, until in self._aside.items() if until > clock}
         found: dict[UUID, None] = {}
         for time, question in questions:
-            async with answering():
+            async with time_limit():
                 page = await self._generations.ask(partial(self._matches, question, time))
             found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
         return [ticket_id for ticket_id in found if ticket_id not in self._aside]
@@ -181,7 +182,7 @@ class Timekeeper:
                 self._set_aside(ticket_id, _STALE_SECONDS)
                 return 0
             # Or all would wait for one. What is read of a long ticket until then is kept.
-            async with answering(2 * failures.PATIENCE_SECONDS):
+            async with time_limit(2 * failures.PATIENCE_SECONDS):
                 outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
         except (VersionMismatch, TooContended):
             return 0  # someone is at work on it, or another timekeeper: look again

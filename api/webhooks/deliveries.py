@@ -19,10 +19,10 @@ from uuid import UUID
 
 from api.webhooks.store import DELIVERIES
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import Reader, strictly
 from eventstore.event_document import EventDocument
-from eventstore.limits import in_parts, make_index
-from eventstore.mongo.driver import Database
+from eventstore.mongo.limits import in_parts, make_index
 from eventstore.mongo.resend import insert_new
 
 KEPT_SECONDS = 7 * 24 * 3600

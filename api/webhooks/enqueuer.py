@@ -24,10 +24,11 @@ from cachetools import LRUCache
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.store import Backfill, Webhook, WebhookLease, Webhooks
 from domain.errors import HistoryError
+from eventstore.database import Database
 from eventstore.documents import Document
 from eventstore.event_document import EventDocument, from_document
-from eventstore.log import EventStore, stream_order
-from eventstore.mongo.driver import Database
+from eventstore.log import EventStore
+from eventstore.mongo.resume_tokens import stream_order
 from eventstore.reading import read_events
 from eventstore.subscription import LateLook, Position, Step, Subscription, gathering, recorded
 from projections.views import tickets

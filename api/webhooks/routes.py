@@ -22,10 +22,10 @@ from api.webhooks.deliveries import Deliveries, Delivery, DeliveryStatus
 from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret
 from domain.errors import NotFound, Unacceptable
 from domain.values import JsonObject, Moment, at_most
+from eventstore.database import Database
 from eventstore.documents import named
-from eventstore.failures import answering
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
 from projections.views.saved_views import TicketFilter
 
 
@@ -232,7 +232,7 @@ def router(database: Database, store: EventStore) -> Router:
         `v1=` and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` under the secret, in
         hexadecimal.
         """
-        async with answering():
+        async with time_limit():
             await check(order.filter)
             since = await store.position()
             hook = Webhook(
@@ -254,7 +254,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422))
     async def list_webhooks() -> Response:
         """List all webhooks, with what waits to be sent to each."""
-        async with answering():
+        async with time_limit():
             found, unreadable = await hooks.all_apart()
             content = [await counted(hook) for hook in found]
         return json_response({"webhooks": content, **named(unreadable)}, {})
@@ -264,7 +264,7 @@ def router(database: Database, store: EventStore) -> Router:
     )
     async def show_webhook(webhook_id: UUID) -> Response:
         """Show one webhook."""
-        async with answering():
+        async with time_limit():
             content = await counted(await hooks.find(webhook_id))
         return json_response(content, {})
 
@@ -278,7 +278,7 @@ def router(database: Database, store: EventStore) -> Router:
         Another URL gets another secret, which is in the answer. A webhook that had ended goes on,
         from now on.
         """
-        async with answering():
+        async with time_limit():
             await check(change.filter)
             counts = await deliveries.counts(webhook_id)
             wanted = change.model_dump(exclude_none=True)
@@ -291,7 +291,7 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
     async def delete_webhook(webhook_id: UUID) -> Response:
         """Send no more, and forget what was."""
-        async with answering():
+        async with time_limit():
             await hooks.delete(webhook_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -307,7 +307,7 @@ def router(database: Database, store: EventStore) -> Router:
 
         What has arrived is kept for a week.
         """
-        async with answering():
+        async with time_limit():
             await hooks.find(webhook_id)
             before = None
             if asked.cursor is not None:
@@ -327,7 +327,7 @@ def router(database: Database, store: EventStore) -> Router:
     )
     async def resume_webhook(webhook_id: UUID) -> Response:
         """Try now what was parked after too many failures, and what waits after one."""
-        async with answering():
+        async with time_limit():
             await hooks.wake(webhook_id)
             resumed = await deliveries.resume(webhook_id)
         return json_response({"resumed": resumed}, {}, HTTPStatus.ACCEPTED)
@@ -340,7 +340,7 @@ def router(database: Database, store: EventStore) -> Router:
     )
     async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
         """Send again: one delivery, or everything that was recorded from a time on."""
-        async with answering():
+        async with time_limit():
             if (await hooks.find(webhook_id)).ended_at is not None:
                 raise WebhookEnded
             if asked.delivery is not None:

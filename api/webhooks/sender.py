@@ -34,11 +34,11 @@ from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import Answer, Poster, signature
 from api.webhooks.store import UnknownWebhook, Webhook, WebhookLease, Webhooks
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
-from eventstore.failures import DriverError
+from eventstore.lease import LEASE_SECONDS, LeaseLost
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
-from eventstore.mongo.lease import LEASE_SECONDS, LeaseLost
+from eventstore.mongo.errors import DriverError
 from eventstore.subscription import LateLook
 from projections.projector.projector import member_id
 

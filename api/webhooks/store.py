@@ -21,12 +21,12 @@ from pydantic import BeforeValidator
 
 from domain.errors import NotFound, StateConflict
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import Document, Reader, StoredSet, as_document, strictly
-from eventstore.limits import in_parts
-from eventstore.log import ResumeToken
-from eventstore.mongo.driver import Database
-from eventstore.mongo.lease import LEASE_SECONDS, Lease
+from eventstore.lease import LEASE_SECONDS, Lease
+from eventstore.mongo.limits import in_parts
 from eventstore.mongo.resend import insert
+from eventstore.mongo.resume_tokens import ResumeToken
 from projections.views.saved_views import TicketFilter, requester_of, stored_filter
 
 WEBHOOKS = "webhooks"

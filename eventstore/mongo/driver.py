@@ -10,19 +10,32 @@ All that is asked has a limit in time, which is set here (`limits.py`).
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from copy import copy
 from datetime import datetime
 from inspect import isawaitable
-from typing import Literal, TypeVar, cast, overload
+from typing import Literal, Self, TypeVar, cast, overload
 
 from bson import CodecOptions
+from bson import decode as decode_bson
+from bson import encode as encode_bson
 from bson.binary import UUID_SUBTYPE, Binary
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
+from pymongo import (
+    AsyncMongoClient,
+    DeleteOne,
+    InsertOne,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateMany,
+    UpdateOne,
+)
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     ClientBulkWriteException,
     ConfigurationError,
@@ -36,24 +49,50 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.background import Supervisor
-from eventstore.documents import Unreadable
-from eventstore.limits import (
+from eventstore.mongo.clock import DatabaseClock
+from eventstore.mongo.limits import (
     ANSWER_SECONDS,
     OPERATION_SECONDS,
     SCAN_SECONDS,
     TRANSACTION_SECONDS,
     until_answered,
 )
-from eventstore.log_identity import LogIdentity
-from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.progress import Progresses
-from eventstore.personal.master_keys import MasterKeys
-from eventstore.personal.vault import Vault, keys_of
+
+__all__ = [
+    "AsyncCollection",
+    "BSONError",
+    "ChangeStream",
+    "CodecOptions",
+    "Collection",
+    "Cursor",
+    "DatabaseAddressError",
+    "DatabaseTooOld",
+    "DeleteOne",
+    "DriverName",
+    "InsertOne",
+    "MongoDatabase",
+    "Namespace",
+    "RawBSONDocument",
+    "ReplaceOne",
+    "ReturnDocument",
+    "Session",
+    "UpdateMany",
+    "UpdateOne",
+    "Write",
+    "adding",
+    "decode_bson",
+    "encode_bson",
+    "maybe_await",
+]
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
 Collection = AsyncCollection[JsonObject]
+Cursor = AsyncCursor[JsonObject]
+ChangeStream = AsyncChangeStream[JsonObject]
+Namespace = AsyncDatabase[JsonObject]
+"""The collections of one name: a deployment has many, and Casebook's log and keys have one each."""
 Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | UpdateMany | DeleteOne
 """A write that names its collection: `namespace=collection.full_name`."""
 
@@ -78,45 +117,41 @@ class DatabaseTooOld(CasebookError):
         super().__init__("database_too_old", "MongoDB 8.0 or later is needed, and this is older")
 
 
-@dataclass(slots=True)
-class _Kept:
-    """The session of one who does one transaction after the other."""
+class MongoDatabase:
+    """One database of a deployment. Bound to the event loop in which it is first used.
 
-    session: Session | None = None
-
-
-@dataclass(slots=True)
-class _Server:
-    """What is known of the server, once it has been asked."""
-
-    is_embedded: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A connected database. Bound to the event loop in which it is first used.
-
-    `vault`: the keys of the persons whose words are in it. `clock`: what its events are dated by.
-    `identity`: which log is in it. `unreadable`: what this process could not read of it.
+    Writes wait for a majority, on disk; reads see only what a majority has, so that nothing that
+    was read, or answered from, can be rolled back in a failover.
     """
 
-    client: AsyncMongoClient[JsonObject]
-    name: str
-    url: str = field(repr=False)  # a password is in it
-    driver: DriverName
-    masters: MasterKeys | None = field(repr=False)
-    _scans: AsyncMongoClient[JsonObject] = field(repr=False, compare=False)
-    vault: Vault = field(repr=False, compare=False)
-    clock: DatabaseClock = field(repr=False, compare=False)
-    identity: LogIdentity = field(repr=False, compare=False)
-    progresses: Progresses = field(default_factory=Progresses, repr=False, compare=False)
-    """What must get on in this process."""
-    supervisor: Supervisor = field(default_factory=Supervisor, repr=False, compare=False)
-    """What does this process's background work."""
-    unreadable: Unreadable = field(default_factory=Unreadable, repr=False, compare=False)
-    _server: _Server = field(default_factory=_Server, compare=False)
-    _kept: _Kept | None = None
-    _names: Mapping[str, str] = field(default_factory=dict)
+    def __init__(self, url: str, driver: DriverName = "motor") -> None:
+        """Sends nothing yet. Raises DatabaseAddressError if the URL cannot be read."""
+        try:
+            operation = int(OPERATION_SECONDS * 1000)
+            self.client = _client(url, driver, timeoutMS=operation, socketTimeoutMS=operation)
+            # It connects when it is used.
+            answer = int(ANSWER_SECONDS * 1000)
+            self._scans = _client(url, driver, timeoutMS=None, socketTimeoutMS=answer)
+        except (ConfigurationError, InvalidURI, ValueError) as error:
+            raise DatabaseAddressError(
+                "bad_database_url", f"cannot use the database URL: {error}"
+            ) from error
+        self.name = self.client.get_default_database(_DATABASE_NAME).name
+        self.url = url
+        self.driver: DriverName = driver
+        self.clock = DatabaseClock(self._ask_time)
+        """What its events are dated by."""
+        self.progresses = Progresses()
+        """What must get on in this process."""
+        self._names: Mapping[str, str] = {}
+        self._keeps_session = False
+        self._session: Session | None = None
+        self._is_embedded: bool | None = None
+
+    async def _ask_time(self) -> datetime:
+        admin = self.client.admin
+        hello = await admin.command("hello", codec_options=admin.codec_options)
+        return cast("datetime", hello["localTime"])
 
     def collection(self, name: str) -> Collection:
         return self.client[self.name][self._names.get(name, name)]
@@ -128,22 +163,24 @@ class Database:
         wanted: Mapping[str, object] | None = None,
         codec_options: "CodecOptions[JsonObject] | None" = None,
         *,
-        of_keys: bool = False,
-    ) -> AsyncCursor[JsonObject]:
+        namespace: str | None = None,
+    ) -> Cursor:
         """Return all documents of a collection, or as many as there are, in the order of storage.
 
         That lasts for as long as the next ones come within ANSWER_SECONDS. It can be part of no
-        transaction. `of_keys`: of the database of the keys of persons.
+        transaction. `namespace`: of another database of the deployment.
         """
-        database = keys_of(self.name) if of_keys else self.name
-        collection = self._scans[database][self._names.get(name, name)]
+        collection = self._scans[namespace or self.name][self._names.get(name, name)]
         if codec_options is not None:
             collection = collection.with_options(codec_options=codec_options)
-        return _all_of(collection, condition, wanted)
+        limit = int(SCAN_SECONDS * 1000)
+        return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
 
-    def renaming(self, names: Mapping[str, str]) -> "Database":
+    def renaming(self, names: Mapping[str, str]) -> Self:
         """Return the same database with other collections behind some names."""
-        return replace(self, _names=names)
+        same = copy(self)
+        same._names = names  # noqa: SLF001 it is one of us
+        return same
 
     async def collections(self) -> dict[str, str | None]:
         """Return the names of what is really there; with each database view's, what it is a view
@@ -152,7 +189,7 @@ class Database:
         None for a collection.
         """
         found: dict[str, str | None] = {}
-        async for each in await settled(self.client[self.name].list_collections()):
+        async for each in await maybe_await(self.client[self.name].list_collections()):
             name, options = str(each["name"]), cast("JsonObject", each.get("options") or {})
             if not name.startswith("system."):
                 of = options.get("viewOn") if each.get("type") == "view" else None
@@ -200,10 +237,10 @@ class Database:
                 raise
 
         concern = ReadConcern("snapshot") if snapshot else None
-        if self._kept is not None:
-            session = await self._session(self._kept)
+        if self._keeps_session:
+            session = await self._kept_session()
             return await _to_its_end(session.with_transaction(limited, read_concern=concern))
-        session = await settled(self.client.start_session())
+        session = await maybe_await(self.client.start_session())
         try:
             return await _to_its_end(session.with_transaction(limited, read_concern=concern))
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
@@ -225,28 +262,30 @@ class Database:
             raise _of_one_write(error) from None
         return done.inserted_count + done.matched_count + done.upserted_count + done.deleted_count
 
-    def keeping_session(self) -> "Database":
-        """Return the same database for one whose transactions come one after the other.
+    def keeping_session(self) -> Self:
+        """Return the same database for a user whose transactions come one after the other.
 
         They are all of one session, whose id others can use to end what it has left open.
         """
-        return replace(self, _kept=_Kept())
+        same = copy(self)
+        same._keeps_session, same._session = True, None  # noqa: SLF001 it is one of us
+        return same
 
     async def session_id(self) -> bytes | None:
         """Return the id of the session that is kept; None if none is."""
-        if self._kept is None:
+        if not self._keeps_session:
             return None
-        return bytes(cast("bytes", (await self._session(self._kept)).session_id["id"]))
+        return bytes(cast("bytes", (await self._kept_session()).session_id["id"]))
 
-    async def _session(self, kept: _Kept) -> Session:
-        if kept.session is None:
-            kept.session = await settled(self.client.start_session())
-        return kept.session
+    async def _kept_session(self) -> Session:
+        if self._session is None:
+            self._session = await maybe_await(self.client.start_session())
+        return self._session
 
     async def end_session(self) -> None:
         """End the session that is kept, as after a failure; the next transaction starts another."""
-        if self._kept is not None and self._kept.session is not None:
-            session, self._kept.session = self._kept.session, None
+        if self._session is not None:
+            session, self._session = self._session, None
             await session.end_session()
 
     async def kill_session(self, session_id: bytes) -> None:
@@ -278,12 +317,12 @@ class Database:
         *,
         resume_after: Mapping[str, object] | None,
         wait_milliseconds: int,
-    ) -> AsyncIterator[AsyncChangeStream[JsonObject]]:
+    ) -> AsyncIterator[ChangeStream]:
         """Open a change stream. It is open when the block is entered."""
         opening = collection.watch(
             pipeline, resume_after=resume_after, max_await_time_ms=wait_milliseconds
         )
-        async with await settled(opening) as stream:
+        async with await maybe_await(opening) as stream:
             yield stream
 
     async def server_time(self) -> datetime:
@@ -304,15 +343,14 @@ class Database:
 
     async def is_embedded(self) -> bool:
         """Say whether this is the embedded server: what it does otherwise is in decision 1."""
-        if self._server.is_embedded is None:
-            told = await self.client.admin.command("buildInfo")
-            self._server.is_embedded = "secantusVersion" in told
-        return self._server.is_embedded
+        if self._is_embedded is None:
+            self._is_embedded = "secantusVersion" in await self.client.admin.command("buildInfo")
+        return self._is_embedded
 
     async def close(self) -> None:
         for client in (self._scans, self.client):
             # In a thread: Motor's would stop the event loop until it is answered.
-            await settled(await asyncio.to_thread(client.close))
+            await maybe_await(await asyncio.to_thread(client.close))
 
 
 def adding(
@@ -323,16 +361,6 @@ def adding(
     """
     change = {"$inc": dict(numbers), "$setOnInsert": dict(labels)}
     return UpdateOne({"_id": id_}, change, upsert=True, namespace=collection.full_name)
-
-
-def _all_of(
-    collection: Collection,
-    condition: Mapping[str, object] | None,
-    wanted: Mapping[str, object] | None = None,
-) -> AsyncCursor[JsonObject]:
-    """Return documents for as long as the next ones come, by the scanning client."""
-    limit = int(SCAN_SECONDS * 1000)
-    return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
 
 
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
@@ -349,72 +377,24 @@ def _of_one_write(error: ClientBulkWriteException) -> Exception:
     return OperationFailure(message, code)
 
 
-def connect(url: str, driver: DriverName = "motor", masters: MasterKeys | None = None) -> Database:
-    """Return a database for `url`; nothing is sent yet.
-
-    The keys of persons are in another (`keys_of`). `masters`: what wraps them;
-    what the environment gives unless given here.
-
-    Writes wait for a majority, on disk; reads see only what a majority has, so that nothing that
-    was read, or answered from, can be rolled back in a failover.
-
-    Raises DatabaseAddressError if the URL cannot be read.
-    """
+def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoClient[JsonObject]:
     make: Callable[..., object] = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
-    operation, answer = int(OPERATION_SECONDS * 1000), int(ANSWER_SECONDS * 1000)
-
-    def made(**limits: int | None) -> "AsyncMongoClient[JsonObject]":
-        client = make(
-            url,
-            appname="casebook",
-            connectTimeoutMS=operation,
-            heartbeatFrequencyMS=operation,
-            journal=True,
-            readConcernLevel="majority",
-            serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
-            tz_aware=True,
-            uuidRepresentation="standard",
-            w="majority",
-            waitQueueTimeoutMS=operation,
-            **limits,
-        )
-        return cast("AsyncMongoClient[JsonObject]", client)
-
-    try:
-        client = made(timeoutMS=operation, socketTimeoutMS=operation)
-        scans = made(timeoutMS=None, socketTimeoutMS=answer)  # it connects when it is used
-    except (ConfigurationError, InvalidURI, ValueError) as error:
-        raise DatabaseAddressError(
-            "bad_database_url", f"cannot use the database URL: {error}"
-        ) from error
-    name = client.get_default_database(_DATABASE_NAME).name
-    masters = masters or MasterKeys.given()
-    admin = client.admin
-
-    async def ask_time() -> datetime:
-        hello = await admin.command("hello", codec_options=admin.codec_options)
-        return cast("datetime", hello["localTime"])
-
-    def scan_keys(of: str, condition: JsonObject) -> AsyncCursor[JsonObject]:
-        return _all_of(scans[keys_of(name)][of], condition)
-
-    clock, unreadable = DatabaseClock(ask_time), Unreadable()
-    vault = Vault(client[keys_of(name)], client[name], masters, clock.now, unreadable, scan_keys)
-    supervisor = Supervisor()
-    identity = LogIdentity(client[name], clock.now, supervisor)
-    return Database(
-        client,
-        name,
+    operation = int(OPERATION_SECONDS * 1000)
+    client = make(
         url,
-        driver,
-        masters,
-        scans,
-        vault,
-        clock,
-        identity,
-        supervisor=supervisor,
-        unreadable=unreadable,
+        appname="casebook",
+        connectTimeoutMS=operation,
+        heartbeatFrequencyMS=operation,
+        journal=True,
+        readConcernLevel="majority",
+        serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
+        tz_aware=True,
+        uuidRepresentation="standard",
+        w="majority",
+        waitQueueTimeoutMS=operation,
+        **limits,
     )
+    return cast("AsyncMongoClient[JsonObject]", client)
 
 
 async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
@@ -437,9 +417,9 @@ async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
 
 
 @overload
-async def settled(result: Awaitable[T]) -> T: ...
+async def maybe_await(result: Awaitable[T]) -> T: ...
 @overload
-async def settled(result: T) -> T: ...
-async def settled(result: object) -> object:
+async def maybe_await(result: T) -> T: ...
+async def maybe_await(result: object) -> object:
     """Wait for what one driver gives at once and the other as an awaitable."""
     return await result if isawaitable(result) else result

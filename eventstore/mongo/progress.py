@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
-from eventstore.failures import UNANSWERED
-from eventstore.limits import OPERATION_SECONDS
+from eventstore.mongo.errors import UNANSWERED
+from eventstore.mongo.limits import OPERATION_SECONDS
 
 FORGOTTEN_SECONDS = OPERATION_SECONDS
 """How long after a failure one still counts as without an answer if it does not ask again: who is

@@ -26,7 +26,7 @@ MOST_AT_ONCE = 200
 SOON_SECONDS = 1.0
 
 
-class Together(Generic[K, V]):
+class RequestBatcher(Generic[K, V]):
     """Looks values up by their keys, for many tasks of one event loop."""
 
     def __init__(self, ask: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:
@@ -88,17 +88,17 @@ class Together(Generic[K, V]):
                     answer.set_result(found.get(key))
 
 
-class Shared(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """Has the same question of many asked once for all who wait. Others do not wait for it."""
 
     def __init__(self) -> None:
         # Those who wait, and the task that asks, keep it there.
-        self._asked: WeakValueDictionary[K, Together[None, tuple[V]]] = WeakValueDictionary()
+        self._asked: WeakValueDictionary[K, RequestBatcher[None, tuple[V]]] = WeakValueDictionary()
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
         """Return what `ask` gives, or that of whoever asks the same; `key` says what is the same.
 
-        Raises as `Together.get` does.
+        Raises as `RequestBatcher.get` does.
         """
         same = self._asked.get(key)
         if same is None:
@@ -106,7 +106,7 @@ class Shared(Generic[K, V]):
             async def once(_: Collection[None]) -> dict[None, tuple[V]]:
                 return {None: (await ask(),)}
 
-            same = self._asked[key] = Together(once)
+            same = self._asked[key] = RequestBatcher(once)
         found = await same.get(None)
         if found is None:
             raise AssertionError("it is always answered")

@@ -13,14 +13,9 @@ from pymongo.errors import BulkWriteError
 
 from domain.values import JsonObject
 from eventstore import failures
-from eventstore.failures import (
-    OutcomeUnknown,
-    StoreError,
-    StoreUnavailable,
-    VersionConflict,
-    translating,
-)
+from eventstore.failures import OutcomeUnknown, StoreError, StoreUnavailable, VersionConflict
 from eventstore.mongo.driver import Collection
+from eventstore.mongo.errors import translating
 
 _PAUSE_SECONDS = 0.2
 _DUPLICATE_KEY = 11000

@@ -28,7 +28,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure, PyMongoError
 
 from domain.values import JsonObject
-from eventstore.mongo.driver import Collection, Database, settled
+from eventstore.mongo.driver import Collection, MongoDatabase, maybe_await
 from eventstore.mongo.key_histogram import (
     BEGIN,
     END,
@@ -160,7 +160,7 @@ class Pager:
     a list was found: only to read no more than it must.
     """
 
-    def __init__(self, begin: Callable[[Database, bool], Awaitable[datetime]]) -> None:
+    def __init__(self, begin: Callable[[MongoDatabase, bool], Awaitable[datetime]]) -> None:
         """`begin`: returns a time near which lists begin, forwards if true, of which nothing is
         known yet. Asked of the documents themselves, it would be found by reading them all.
         """
@@ -169,7 +169,7 @@ class Pager:
         self._histograms: LRUCache[bytes, Histogram] = LRUCache(_MOST_REMEMBERED)
         self._looked_at: LRUCache[bytes, float] = LRUCache(_MOST_REMEMBERED)
 
-    async def count(self, shown: Database, query: Query, most: int) -> int:
+    async def count(self, shown: MongoDatabase, query: Query, most: int) -> int:
         """Return how many documents match, if they are no more than `most`."""
         # Not count_documents, which is an aggregation.
         found = shown.collection(query.collection).find(query.filter(), {"_id": 1}).limit(most)
@@ -177,7 +177,7 @@ class Pager:
         return len(await (found.to_list() if is_embedded else _along(query.index, found)))
 
     async def page(
-        self, shown: Database, query: Query, position: Position | None, limit: int
+        self, shown: MongoDatabase, query: Query, position: Position | None, limit: int
     ) -> list[JsonObject]:
         """Return documents behind a position, or from the beginning."""
         reads = _Reads(shown.collection(query.collection), query)
@@ -214,7 +214,7 @@ class Pager:
         return found
 
     async def _keys(
-        self, shown: Database, reads: "_Reads", low: int, high: int, wanted: int
+        self, shown: MongoDatabase, reads: "_Reads", low: int, high: int, wanted: int
     ) -> tuple[list[int], int]:
         """Return at least so many keys in the order of reading, if there are, and how far it read.
 
@@ -334,7 +334,7 @@ class _Reads:
         self, first: JsonObject, rest: Sequence[JsonObject], last: Sequence[JsonObject]
     ) -> list[JsonObject]:
         stages: list[JsonObject] = [{"$match": first}, {"$match": {"$and": [*rest]}}, *last]
-        cursor = await settled(self.collection.aggregate(stages))
+        cursor = await maybe_await(self.collection.aggregate(stages))
         return await cursor.to_list()
 
     def key(self, document: JsonObject) -> int:

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 import orjson
-from bson import json_util
-from bson.binary import UuidRepresentation
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -32,22 +30,6 @@ _CHUNK_BYTES = 2**20
 _MOST_CHUNK_BYTES = 64 * 2**20  # a document has 16 MB at most, and base64 and JSON take their share
 _NONCE_BYTES, _SALT_BYTES = 12, 16
 _SCRYPT_COST, _MOST_COST = 2**16, 2**20
-_FORM = json_util.CANONICAL_JSON_OPTIONS.with_options(
-    tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
-)
-
-
-def to_line(document: JsonObject) -> bytes:
-    """Return a document as a line of extended JSON: types and all."""
-    return json_util.dumps(document, json_options=_FORM).encode() + b"\n"
-
-
-def from_line(line: bytes) -> JsonObject:
-    """Read a line back. Raises ValueError."""
-    try:
-        return cast("JsonObject", json_util.loads(line.decode(), json_options=_FORM))
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"a line is no document: {error!r}") from error
 
 
 def new_header(masters: MasterKeys | None, passphrase: str | None) -> JsonObject:

@@ -35,18 +35,16 @@ from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from cachetools import LRUCache
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from domain.errors import CasebookError, NotFound, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
-from eventstore.failures import answering, translating
 from eventstore.key_files import KeyUnusable
-from eventstore.limits import make_index
+from eventstore.mongo.driver import Namespace
+from eventstore.mongo.errors import BulkWriteError, DuplicateKeyError, time_limit, translating
+from eventstore.mongo.limits import make_index
 from eventstore.personal.master_keys import MasterKeys, Wrapped
 from eventstore.personal.sealing import ErasedKey, Key, PersonKey
 
@@ -117,8 +115,8 @@ class Vault:
 
     def __init__(
         self,
-        keys: AsyncDatabase[JsonObject],
-        database: AsyncDatabase[JsonObject],
+        keys: Namespace,
+        database: Namespace,
         masters: MasterKeys | None,
         now: Callable[[], datetime] = utc_now,
         unreadable: Unreadable | None = None,
@@ -131,8 +129,8 @@ class Vault:
         self._now = now
         self._persons = keys[PERSONS]
         self._keyring = keys[KEYRING]
-        self._log: AsyncCollection[JsonObject] = database[TICKET_EVENTS]
-        self._erasures: AsyncCollection[JsonObject] = database[PERSON_EVENTS]
+        self._log = database[TICKET_EVENTS]
+        self._erasures = database[PERSON_EVENTS]
         self._masters = masters
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
@@ -508,7 +506,7 @@ class Vault:
 
         async def step() -> None:
             try:
-                async with answering(STALE_SECONDS), self._looking:
+                async with time_limit(STALE_SECONDS), self._looking:
                     await self._look()
             except CasebookError:
                 self.forget()
@@ -521,7 +519,7 @@ class Vault:
         # Who watches looks more often than this; other processes do it here.
         if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
             # Bounded: who waits behind one that gets no answer has a patience of his own.
-            async with answering(STALE_SECONDS), self._looking:
+            async with time_limit(STALE_SECONDS), self._looking:
                 if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
                     await self._look()
 

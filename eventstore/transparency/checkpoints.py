@@ -31,15 +31,15 @@ import orjson
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pymongo.errors import DuplicateKeyError
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import CRITICAL, Reader, UnreadableDocument, strictly
 from eventstore.event_document import milliseconds
 from eventstore.key_files import KeyUnusable, overwrite, place
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import DuplicateKeyError
 from eventstore.transparency import merkle
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from domain.actors import Actor
 from domain.errors import HistoryError
 from domain.people import STEPS, PersonErased, PersonEvent
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, fingerprint
 from eventstore.failures import VersionConflict
-from eventstore.limits import make_index
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
+from eventstore.mongo.limits import make_index
 from eventstore.personal.vault import PERSON_EVENTS
 
 _KNOWN_BY = "data.known_by_1"

@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from domain.people import ErasureCompleted, KeyDestroyed
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.personal.vault import STALE_SECONDS
 from projections.erasure.progress import Erasures
 from projections.generations import Generations

@@ -25,22 +25,28 @@ from math import inf
 from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
 
-import bson
-from bson.codec_options import CodecOptions
-from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
 from pydantic import ValidationError
-from pymongo import DeleteOne, InsertOne, ReplaceOne
-from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import Envelope, EventDocument, from_document
-from eventstore.failures import describe
-from eventstore.log import EventStore, Recorded, ResumeToken
-from eventstore.mongo.driver import Database, Session, Write
+from eventstore.log import EventStore, Recorded
+from eventstore.mongo.driver import (
+    BSONError,
+    CodecOptions,
+    DeleteOne,
+    InsertOne,
+    RawBSONDocument,
+    ReplaceOne,
+    Session,
+    Write,
+    encode_bson,
+)
+from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
@@ -197,7 +203,7 @@ class _Folding:
 
 
 def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
-    data = bson.encode(tickets.to_document(read), codec_options=codec)
+    data = encode_bson(tickets.to_document(read), codec_options=codec)
     if len(data) > _MOST_BYTES:
         raise TooLarge(len(data))
     return RawBSONDocument(data)
@@ -529,7 +535,7 @@ def told(error: Exception) -> str:
 
     What others' errors say may be of it: of them, the kind and where it was.
     """
-    if isinstance(error, PyMongoError):
+    if isinstance(error, DriverError):
         detail = describe(error)
     elif isinstance(error, CasebookError | BSONError):
         detail = str(error)

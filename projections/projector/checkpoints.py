@@ -26,16 +26,16 @@ from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
-from pymongo import ReplaceOne, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError
-
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import Reader, as_document, strictly
-from eventstore.limits import make_index
-from eventstore.log import Recorded, ResumeToken
-from eventstore.mongo.driver import Database, Session, Write
-from eventstore.mongo.lease import LEASE_SECONDS, is_alive
+from eventstore.lease import LEASE_SECONDS, is_alive
+from eventstore.log import Recorded
+from eventstore.mongo.driver import ReplaceOne, Session, UpdateMany, UpdateOne, Write
+from eventstore.mongo.errors import BulkWriteError
+from eventstore.mongo.limits import make_index
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
 from projections.projector.partitions import Member, Partition, State
 

@@ -20,9 +20,9 @@ from datetime import datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
-from eventstore.failures import UNANSWERED
+from eventstore.database import Database
 from eventstore.log import EventStore, Recorded
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import UNANSWERED
 from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets

@@ -17,10 +17,11 @@ from datetime import datetime
 from uuid import UUID
 
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import Reader, strictly
-from eventstore.limits import make_index
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.driver import Session
+from eventstore.mongo.limits import make_index
 from eventstore.partition import partition_of
 
 COLLECTION = "parked_tickets"

@@ -15,8 +15,8 @@ from typing import Literal
 
 from domain.values import JsonObject
 from eventstore.documents import StoredSet
-from eventstore.log import ResumeToken
-from eventstore.mongo.lease import LEASE_SECONDS, is_alive
+from eventstore.lease import LEASE_SECONDS, is_alive
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
 
 Phase = Literal["scan", "live"]

@@ -30,11 +30,13 @@ from pydantic import ValidationError
 
 from domain.errors import CasebookError
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
-from eventstore.failures import UNANSWERED, DriverError, HistoryLost, describe
-from eventstore.log import EventStore, Recorded, stream_order
-from eventstore.mongo.driver import Database
-from eventstore.mongo.lease import LEASE_SECONDS
+from eventstore.failures import HistoryLost
+from eventstore.lease import LEASE_SECONDS
+from eventstore.log import EventStore, Recorded
+from eventstore.mongo.errors import UNANSWERED, DriverError, describe
+from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
     BATCH_EVENTS,

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from eventstore.partition import partition_of
 from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints

@@ -30,9 +30,10 @@ from domain.errors import CasebookError
 from domain.people import KeyDestroyed, PersonErased
 from domain.values import JsonObject
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, Session
+from eventstore.mongo.driver import Session
 from eventstore.partition import partition_of
 from eventstore.subscription import LateLook, Subscription, present
 from projections.erasure.progress import Erasures

@@ -14,12 +14,11 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
-import bson
-
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
-from eventstore.mongo.driver import Database
+from eventstore.mongo.driver import CodecOptions, decode_bson, encode_bson
 from eventstore.partition import partition_of
 from projections.generations import Generation
 from projections.views import saved_views, sums, tickets
@@ -124,7 +123,7 @@ def _compare(
     ticket_id: UUID,
     stored: Document,
     stream: Sequence[EventDocument],
-    codec: "bson.CodecOptions[JsonObject]",
+    codec: CodecOptions[JsonObject],
 ) -> None:
     """Compare one document with the fold of as many events as it says that it has."""
     ticket, version = f"ticket {ticket_id}", stored.get("version")
@@ -141,7 +140,7 @@ def _compare(
         raise AssertionError("a fold of events is a ticket")
     add(checked.added, contributed(read, views), 1)
     checked.versions[ticket_id] = version
-    expected = bson.decode(bson.encode(tickets.to_document(read), codec_options=codec), codec)
+    expected = decode_bson(encode_bson(tickets.to_document(read), codec_options=codec), codec)
     checked.differences += [
         Difference(ticket, name, expected.get(name), stored.get(name))
         for name in sorted(expected.keys() | stored.keys())

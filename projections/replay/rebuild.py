@@ -40,9 +40,10 @@ from uuid import UUID
 
 from domain.errors import CasebookError
 from eventstore.background import background
-from eventstore.failures import UNANSWERED, DriverError, describe
-from eventstore.log import EventStore, ResumeToken
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
+from eventstore.log import EventStore
+from eventstore.mongo.errors import UNANSWERED, DriverError, describe
+from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, partition_of
 from projections.generations import (
     BUILD_LEASE_SECONDS,

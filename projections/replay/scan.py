@@ -14,9 +14,9 @@ from typing import NamedTuple, cast
 from uuid import UUID
 
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
-from eventstore.mongo.driver import Database
 from eventstore.partition import partition_of
 from projections.generations import By, Generation
 from projections.projector.batch import FoldFailure, fold_ticket, later

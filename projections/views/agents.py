@@ -33,8 +33,9 @@ from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.values import JsonObject
-from eventstore.limits import make_index
-from eventstore.mongo.driver import Database, Write, adding
+from eventstore.database import Database
+from eventstore.mongo.driver import Write, adding
+from eventstore.mongo.limits import make_index
 from projections.views import dashboard
 from projections.views.dashboard import Entries, Time
 

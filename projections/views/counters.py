@@ -15,8 +15,8 @@ from datetime import date
 from typing import Literal, cast
 
 from domain.values import JsonObject
-from eventstore.limits import make_index
-from eventstore.mongo.driver import Database, Write, adding
+from eventstore.mongo.driver import MongoDatabase, Write, adding
+from eventstore.mongo.limits import make_index
 from projections.views import dashboard
 from projections.views.dashboard import Entries, Metric, Span
 
@@ -48,7 +48,7 @@ class Counters:
         for path, n in _numbers(document["n"]):
             yield (where, path), n
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: MongoDatabase) -> None:
         self._counters = database.collection(COLLECTION)
 
     async def prepare(self) -> None:

@@ -7,8 +7,8 @@ another order than theirs, the tickets are read in that order until there are en
 
 from collections.abc import Collection, Mapping
 
-from eventstore.limits import make_index
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
+from eventstore.mongo.limits import make_index
 from projections.views import tickets
 
 Index = tuple[tuple[str, int], ...]

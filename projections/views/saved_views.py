@@ -29,14 +29,14 @@ from typing import Annotated, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, Field
-from pymongo import ReturnDocument
 
 from domain.errors import NotFound, StateConflict
 from domain.tickets.ticket import Status
 from domain.values import JsonObject, Name, NameOrNone, Priority, Tag
+from eventstore.database import Database
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
-from eventstore.limits import make_index
-from eventstore.mongo.driver import Database, Write, adding
+from eventstore.mongo.driver import ReturnDocument, Write, adding
+from eventstore.mongo.limits import make_index
 from projections.views import tickets
 from projections.views.filter import Filter, plain
 from projections.views.tickets import TicketRead

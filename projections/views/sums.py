@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database, Write
+from eventstore.database import Database
+from eventstore.mongo.driver import Write
 from projections.views import agents, counters, dashboard, saved_views
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters

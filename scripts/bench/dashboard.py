@@ -20,8 +20,8 @@ from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 
 from domain.codec import EventData
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
-from eventstore.mongo.driver import Database
 from projections.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from api.queries.lists.listing import Sort
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.generations import Generations
 from projections.views import tickets
 from projections.views.counters import Counters

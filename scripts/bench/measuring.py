@@ -12,8 +12,8 @@ from uuid import UUID
 import orjson
 
 from api.settings import Settings
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.generations import Generations
 from scripts.console import counting
 from scripts.testbed.load import Connection, request

@@ -35,8 +35,8 @@ from eventsourcing.utils import Environment
 
 from api.commands.handler import Handler, Submission
 from domain.tickets.conversation import AddNote
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from scripts.bench.found import Table, ratio, told
 from scripts.bench.growth import ticket_of
 from scripts.bench.measuring import median, prepared, turns

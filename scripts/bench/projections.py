@@ -15,9 +15,10 @@ from typing import cast
 from uuid import UUID, uuid4
 
 from domain.codec import EventData
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
-from eventstore.log import EventStore, ResumeToken
-from eventstore.mongo.driver import Database
+from eventstore.log import EventStore
+from eventstore.mongo.resume_tokens import ResumeToken
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.bench.found import Table, ratio, told

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.bench.dashboard import fill, made_up_lives

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from domain.tickets import decode, encode
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, EventDocument, Head, Metadata, to_document
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.replay.rebuild import Rebuild
 from projections.workers import workers
 from scripts.bench.found import Table, ratio, told

@@ -25,9 +25,9 @@ from domain.tickets.assignment import AssignTicket, FollowTicket
 from domain.tickets.conversation import AddNote
 from domain.tickets.opening import OpenTicket
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from eventstore.personal.vault import Vault
 from projections.erasure.progress import Erasures
 from projections.erasure.views import Eraser
@@ -142,7 +142,7 @@ async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> int:
     """Erase somebody, or complete it, until a point is reached for the nth time; die there."""
     die_at(STEPS, point, nth)
     person = UUID(person_id)
-    database = connect(url)
+    database = Database(url)
     store = EventStore(database)
     await Erasures(database).prepare()
     admin = Principal("soak", "admin")

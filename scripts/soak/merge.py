@@ -16,11 +16,12 @@ from uuid import UUID, uuid4, uuid5
 from api.commands.handler import Handler, Submission
 from domain.errors import Refusal
 from domain.tickets.relations import MergeTicket
+from eventstore.database import Database
 from eventstore.event_document import Envelope, EventDocument
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import Session, connect
+from eventstore.mongo.driver import Session
 from scripts.console import counting, with_progress
 from scripts.soak.kill import kill_database_of
 from scripts.soak.race import race_processes
@@ -167,7 +168,7 @@ async def merge_and_die(url: str, one: str, other: str) -> int:
             await super()._insert_all(documents[:1], session)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    handler = Handler(Mortal(connect(url)))
+    handler = Handler(Mortal(Database(url)))
     await handler.handle(UUID(one), _merging(UUID(other)))
     return 0
 

@@ -14,7 +14,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 from domain.values import JsonObject
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.console import counting

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
 
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from projections.daemon import project
 from projections.generations import DROP_SECONDS, Generations
 from projections.projector.checkpoints import Checkpoints
@@ -108,7 +108,7 @@ async def _swept(database: Database) -> None:
 
 async def keep(url: str) -> int:
     """Keep what is shown current, until killed."""
-    database = connect(url)
+    database = Database(url)
     await project(database, EventStore(database))
     return 0
 
@@ -117,7 +117,7 @@ async def replay_and_die(url: str, point: str, nth: str) -> int:
     """Build everything anew until a point is reached for the nth time, and die as by kill -9."""
     die_at(STEPS, point, nth)
     setattr(EventStore, "ranges", _small_ranges)  # noqa: B010 to die between two
-    database = connect(url)
+    database = Database(url)
     async with workers(database, 0) as here:
         await Rebuild(database, here).everything()
     return 0

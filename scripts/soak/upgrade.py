@@ -21,8 +21,9 @@ import orjson
 from bson import json_util
 
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Collection, Database, connect
+from eventstore.mongo.driver import Collection
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS, keys_of
 from scripts.console import with_progress
@@ -150,7 +151,7 @@ class Client:
 
 async def upgrade(url: str, rounds: int) -> Counter[str]:
     """Have a server work over golden documents. Raises PromiseBroken."""
-    database = connect(url, masters=MasterKeys.read(MASTER_KEY))
+    database = Database(url, masters=MasterKeys.read(MASTER_KEY))
     await load(database)
     port = free_port()
     settings = {

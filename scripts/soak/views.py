@@ -20,9 +20,9 @@ from domain.tickets.command import Command
 from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.lifecycle import ReopenTicket, ResolveTicket
 from domain.tickets.promises import ChangePriority
+from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
@@ -119,7 +119,7 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
 @asynccontextmanager
 async def under_load(url: str, check: Check) -> AsyncIterator[Database]:
     """Write commands while the block runs; then let the views catch up, and check them."""
-    database = connect(url)
+    database = Database(url)
     store = EventStore(database)
     await store.prepare()
     database = (await Generations(database).prepare()).of(database)
@@ -186,7 +186,7 @@ async def _epochs(database: Database) -> int:
 async def project_and_die(url: str, point: str, nth: str) -> int:
     """Project until a point is reached for the nth time, and die there as by kill -9."""
     die_at(STEPS, point, nth)
-    shown = await Generations(connect(url)).shown()
+    shown = await Generations(Database(url)).shown()
     await Projector(shown, EventStore(shown), lease_seconds=LEASE_SECONDS).run()
     return 0
 

@@ -19,8 +19,8 @@ import orjson
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.sender import Patience, WebhookWorker
 from api.webhooks.store import Webhook, Webhooks
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from projections.views.saved_views import TicketFilter
 from scripts.console import counting
 from scripts.soak.writers import open_tickets, write_notes
@@ -114,7 +114,7 @@ async def _write(store: EventStore, events: int) -> None:
 
 async def send(url: str) -> int:
     """Send to webhooks, until killed."""
-    database = connect(url)
+    database = Database(url)
     patience = Patience(first_seconds=0.05, longest_seconds=0.5)
     await WebhookWorker(database, EventStore(database), patience, _LEASE_SECONDS).run()
     return 0

@@ -7,9 +7,9 @@ import bson
 from bson.codec_options import CodecOptions
 
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.event_document import Envelope, chain_is_whole, to_document
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.personal.vault import keys_of
 from projections.generations import Generations
 from projections.projector.health import Health

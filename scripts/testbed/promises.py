@@ -14,10 +14,11 @@ from api.access.keys import KeyOrder, Keys, new_key
 from domain.actors import Actor, PrincipalRole
 from domain.errors import CasebookError
 from domain.tickets.opening import OpenTicket
+from eventstore.database import Database
 from eventstore.event_document import utc_now
 from eventstore.failures import VersionConflict
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import Database, DriverName, connect
+from eventstore.mongo.driver import DriverName
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 
@@ -34,7 +35,7 @@ HEADERS = {"Authorization": f"Bearer {_TEXT}"}
 @asynccontextmanager
 async def connected(url: str, driver: DriverName = "motor") -> AsyncIterator[Database]:
     """Connect to a database while the block runs."""
-    database = connect(url, driver)
+    database = Database(url, driver)
     try:
         yield database
     finally:

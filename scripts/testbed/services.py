@@ -18,8 +18,8 @@ from api.background import Work
 from api.settings import Settings
 from domain.actors import Actor
 from domain.tickets.opening import OpenTicket
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database, connect
 from projections.daemon import project
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, service, serving
@@ -120,7 +120,7 @@ def service_from_memory(database: Database) -> FastAPI:
 
 async def serve(kind: str, url: str, port: int) -> int:
     settings = Settings.from_environment()
-    database = connect(url, settings.mongo_driver)
+    database = Database(url, settings.mongo_driver)
     if kind == "nothing":
         app = service_without_database()
     elif kind == "crud":

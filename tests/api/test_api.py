@@ -15,8 +15,8 @@ from api.app import create_app
 from api.http.preferences import WAIT_SECONDS, wait_seconds
 from api.queries.watermark import Views
 from domain.tickets import COMMANDS
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from projections.generations import Generations
 from projections.projector.projector import Projector
 from tests.callers import ADMIN, AGENT, REQUESTER, SOMEBODY, access
@@ -342,7 +342,7 @@ async def test_without_a_database_everything_says_so_and_nothing_hangs(monkeypat
     """L12: 503 with Retry-After, never a 500."""
     monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
     monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
-    nobody = connect("mongodb://127.0.0.1:9/")
+    nobody = Database("mongodb://127.0.0.1:9/")
     async with asking(create_app(nobody, EventStore(nobody), access=access(nobody))) as client:
         path = f"/tickets/{uuid4()}"
         lists = ("/tickets", "/dashboard", "/dashboard/series?metric=backlog", "/views")

@@ -12,9 +12,9 @@ from api.http.correlation import outgoing
 from api.http.preferences import return_preference
 from api.queries.representations import Tickets
 from domain.tickets import COMMANDS
+from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from tests.api.test_api import OPEN, asking, client, is_problem, serving, ticket
 from tests.callers import AGENT, AUDITOR, access
 
@@ -226,7 +226,7 @@ async def test_a_bulk_without_a_database_tells_it_for_each_ticket(monkeypatch):
     """L12"""
     monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
     monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", 0.1)
-    nobody = connect("mongodb://127.0.0.1:9/")
+    nobody = Database("mongodb://127.0.0.1:9/")
     async with asking(create_app(nobody, EventStore(nobody), access=access(nobody))) as client:
         body = {"tickets": [str(uuid4()), str(uuid4())]}
         answer = await client.post("/bulk/unassign", json=body)

@@ -17,8 +17,8 @@ from playwright.async_api import expect
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import Scope
 from domain.actors import PrincipalRole
+from eventstore.database import Database
 from eventstore.event_document import to_document
-from eventstore.mongo.driver import connect
 from scripts.testbed.browser import CHROMIUM, chromium
 from scripts.testbed.load import Connection, request
 from scripts.testbed.promises import HEADERS, free_port, let_in, process, ready
@@ -207,7 +207,7 @@ async def test_the_slider_shows_a_ticket_as_it_was_and_each_hash_is_verified(
         await page.get_by_role("button", name="As it is").click()
         await expect(page.locator(".state")).to_contain_text("urgent")
         [*_, last] = await store.load(next(iter([event async for event in store.scan()])).ticket_id)
-        log = connect(store._database.url)
+        log = Database(store._database.url)
         forged = {**to_document(last)["data"], "priority": "low"}
         changed = {"ticket_id": last.ticket_id, "version": 3}
         await log.collection("ticket_events").update_one(changed, {"$set": {"data": forged}})

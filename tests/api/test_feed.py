@@ -24,9 +24,9 @@ from api.feed.format import Writer
 from api.queries.cursors import Cursors
 from domain.codec import EventData
 from domain.errors import Unacceptable
+from eventstore.database import Database
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from eventstore.subscription import LateLook, Position
 from scripts.testbed.patience import patience
 from tests.api.test_api import asking, is_problem, serving
@@ -375,7 +375,7 @@ async def test_more_exports_than_are_served_are_turned_away(client, monkeypatch)
 async def test_without_a_database_the_feed_says_so(monkeypatch):
     """L12: 503 before the first byte."""
     monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
-    nobody = connect("mongodb://127.0.0.1:9/")
+    nobody = Database("mongodb://127.0.0.1:9/")
     app = create_app(nobody, EventStore(nobody), access=access(nobody))
     async with asking(app) as client:
         for path in ("/events", "/events?cursor=AAAA", "/events/stream"):

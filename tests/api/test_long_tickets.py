@@ -32,10 +32,10 @@ from domain.tickets.lifecycle import (
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import MarkSlaBreach
 from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained, utc_now
 from eventstore.failures import OutOfTime, StoreUnavailable
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from eventstore.reading import read_events
 from projections.generations import Generations
 from tests.api.test_api import is_problem, serving

@@ -24,8 +24,8 @@ from api.http.bodies import Bodies
 from api.http.pipeline import Pipeline
 from api.http.problems import ServerBusy, to_response
 from api.settings import Settings
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from scripts import server
 from scripts.server import Server
 from scripts.testbed.patience import patience
@@ -349,7 +349,7 @@ async def test_what_is_under_way_is_answered_when_the_server_is_told_to_stop(tmp
     async with httpx.AsyncClient(headers={"Authorization": bearer}, timeout=patience(30)) as bob:
         post = bob.post(f"{address}/tickets", json=OPEN, headers={"Prefer": "wait=2"})
         asked = asyncio.create_task(post)
-        log = connect((tmp_path / "data" / "database.url").read_text())
+        log = Database((tmp_path / "data" / "database.url").read_text())
         await until(EventStore(log).count)
         await log.close()
         served.terminate()
@@ -415,7 +415,7 @@ async def test_metrics_are_there_while_the_database_is_silent(database, monkeypa
     _, text = await Keys(database).make(KeyOrder(principal="sam", role="supervisor"), "x")
     by = access(database)
     shown = {"Authorization": f"Bearer {text}"}
-    nobody = connect("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100")
+    nobody = Database("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100")
     app = create_app(nobody, EventStore(nobody), access=by)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://casebook") as client:

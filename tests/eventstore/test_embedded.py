@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
+from eventstore.database import Database
 from eventstore.mongo import embedded
-from eventstore.mongo.driver import connect
 from scripts.testbed.promises import database_processes
 from tests.projecting import until
 
@@ -62,7 +62,7 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals | None
 
 async def add(url: str):
     """Write a document, and count what is there."""
-    database = connect(url)
+    database = Database(url)
     try:
         await database.collection("things").insert_one({})
         return await database.collection("things").count_documents({})
@@ -201,7 +201,7 @@ async def test_a_server_is_judged_by_its_answers(tmp_path):
     async with used(tmp_path) as url:
         await add(url)
         [failing] = database_processes(tmp_path)
-        database = connect(url)
+        database = Database(url)
         fail = {"failCommands": ["distinct", "insert"], "errorCode": 1}
         await database.client.admin.command(
             {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": fail}
@@ -228,7 +228,7 @@ async def test_a_full_disk_is_named_and_the_database_serves_again_once_there_is_
     if how == "too_quick":
         monkeypatch.setattr(embedded, "_FREE_TO_RUN_BYTES", 0)
     async with mounted(tmp_path / "disk", 160) as disk, embedded.run(disk / "data") as url:
-        database, written = connect(url), 0
+        database, written = Database(url), 0
         things = database.collection("things")
         await things.insert_one({"x": b""})
         if how == "in_time":
@@ -294,7 +294,7 @@ async def test_nobody_else_can_open_it(tmp_path):
     folder = tmp_path / "data"
     async with used(folder) as url:
         await add(url)
-        others = connect(f"mongodb://{url.rpartition('@')[2]}")
+        others = Database(f"mongodb://{url.rpartition('@')[2]}")
         for attempt in (
             others.collection("things").find_one(),
             others.client.admin.command({"createUser": "me", "pwd": "x", "roles": ["root"]}),
@@ -303,7 +303,7 @@ async def test_nobody_else_can_open_it(tmp_path):
             with pytest.raises(OperationFailure, match="requires authentication"):
                 await attempt
         await others.close()
-        wrong = connect(url.replace("casebook:", "casebook:x"))
+        wrong = Database(url.replace("casebook:", "casebook:x"))
         with pytest.raises(OperationFailure, match="authentication failed"):
             await wrong.collection("things").find_one()
         await wrong.close()

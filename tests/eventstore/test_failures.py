@@ -16,8 +16,9 @@ from pymongo.errors import (
 )
 
 from domain.errors import NotFound
-from eventstore.failures import StoreFailed, StoreUnavailable, describe, translated
-from eventstore.mongo.driver import connect
+from eventstore.database import Database
+from eventstore.failures import StoreFailed, StoreUnavailable
+from eventstore.mongo.errors import describe, translated
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
 from tests.projecting import until
@@ -137,7 +138,7 @@ async def test_the_log_has_nothing_of_the_databases_replies(tmp_path, form):
             pass
     reading = asyncio.create_task(read())
     address = f"http://127.0.0.1:{port}"
-    database = connect((Path(env["CASEBOOK_DATA_DIR"]) / "database.url").read_text())
+    database = Database((Path(env["CASEBOOK_DATA_DIR"]) / "database.url").read_text())
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         headers = {"Authorization": f"Bearer {key}"}
         assert (await client.get("/tickets", headers=headers)).status_code == 200

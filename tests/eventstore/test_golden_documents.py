@@ -6,8 +6,8 @@ import re
 import pytest
 
 from api.operations.stored_documents import KINDS, look_through
+from eventstore.database import Database
 from eventstore.documents import Unreadable, UnreadableDocument
-from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
@@ -59,7 +59,7 @@ async def test_a_golden_document_is_read_as_it_should_be(database, each):
 async def golden_database(database, server_url):
     address, _, options = server_url.partition("?")
     url = f"{address.rstrip('/')}/{database.name}?{options}"
-    connected = connect(url, masters=MasterKeys.read(MASTER_KEY))
+    connected = Database(url, masters=MasterKeys.read(MASTER_KEY))
     await load(connected)
     yield connected
     await connected.close()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from eventstore.documents import Reader, strictly
-from eventstore.mongo.lease import Lease, LeaseLost, is_alive
+from eventstore.lease import Lease, LeaseLost, is_alive
 from tests.spec import NOW
 
 NAME = "webhook_dispatch"

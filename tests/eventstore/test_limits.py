@@ -10,10 +10,10 @@ import pytest
 from pymongo import InsertOne
 from pymongo.errors import ConnectionFailure
 
-from eventstore.failures import UNANSWERED
-from eventstore.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, in_parts, make_index
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
+from eventstore.mongo.errors import UNANSWERED
+from eventstore.mongo.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, in_parts, make_index
 from scripts.testbed.wire import Fate, through, unlimited
 from tests.eventstore.test_log import happened
 from tests.projecting import until
@@ -51,7 +51,7 @@ async def losing(database, *lost):
     """The same database on a way of its own, and what hears all that is asked of it."""
     listening = Losing(*lost)
     async with through(database.url, listening) as (url, _):
-        own = connect(url, database.driver)
+        own = Database(url, database.driver)
         try:
             yield own, listening
         finally:

@@ -18,6 +18,7 @@ from domain.errors import CasebookError
 from domain.tickets.assignment import AssignTicket, MoveToGroup
 from domain.tickets.details import AddTags
 from domain.tickets.opening import OpenTicket
+from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Head, Metadata, chained, utc_now
 from eventstore.failures import (
     HistoryLost,
@@ -28,7 +29,6 @@ from eventstore.failures import (
 )
 from eventstore.log import COLLECTION, Change, EventStore
 from eventstore.log_identity import LogReplaced
-from eventstore.mongo.driver import connect
 from projections.generations import Generations
 from scripts.testbed.patience import patience
 from tests.conftest import fresh
@@ -291,7 +291,7 @@ async def test_nothing_is_sent_again_into_another_log(memory):
 
 async def test_a_database_that_does_not_answer_is_said_to_be_unavailable(monkeypatch):
     monkeypatch.setattr("eventstore.mongo.driver._SERVER_SELECTION_SECONDS", 0.1)
-    nobody = connect("mongodb://127.0.0.1:9/")
+    nobody = Database("mongodb://127.0.0.1:9/")
     log = EventStore(nobody)
     with pytest.raises(StoreUnavailable):
         await log.append(happened(uuid4()))
@@ -304,7 +304,7 @@ async def test_a_database_that_does_not_answer_is_said_to_be_unavailable(monkeyp
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 def test_a_bad_url_is_an_error_that_says_so(url, driver):
     with pytest.raises(CasebookError, match="database URL"):
-        connect(url, driver)
+        Database(url, driver)
 
 
 class Overheard(CommandListener):
@@ -332,7 +332,7 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
     overheard = Overheard()
     register(overheard)
     address, _, options = server_url.partition("?")
-    database = connect(f"{address.rstrip('/')}/test_overheard?{options}")
+    database = Database(f"{address.rstrip('/')}/test_overheard?{options}")
     made = EventStore(database)
     await made.prepare()
     database = (await Generations(database).prepare()).of(database)

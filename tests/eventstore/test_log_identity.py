@@ -7,9 +7,9 @@ import signal
 import httpx
 import pytest
 
+from eventstore.database import Database
 from eventstore.log import COLLECTION
 from eventstore.log_identity import LogIdentity, LogReplaced, RestoreUnderWay
-from eventstore.mongo.driver import connect
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
 from scripts.testbed.promises import free_port
@@ -173,7 +173,7 @@ async def test_processes_of_their_own_stop_when_the_log_is_replaced(scratch_url,
         "CASEBOOK_PORT": str(port),
         "CASEBOOK_DATA_DIR": str(tmp_path),
     }
-    database = connect(scratch_url)
+    database = Database(scratch_url)
     server = await script("scripts.serve", env=env)
     others = [await script(f"scripts.{name}", env=env) for name in ("project", "timekeeper")]
     try:

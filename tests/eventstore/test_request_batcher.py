@@ -9,7 +9,7 @@ from pymongo.errors import AutoReconnect
 from eventstore import failures
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo import request_batcher as module
-from eventstore.mongo.request_batcher import MOST_AT_ONCE, Shared, Together
+from eventstore.mongo.request_batcher import MOST_AT_ONCE, RequestBatcher, SingleFlight
 from scripts.testbed.patience import patience
 
 
@@ -41,7 +41,7 @@ async def waiting_for(together, *keys):
 
 async def test_who_is_alone_waits_for_nobody():
     asked = Asked({"a": 1})
-    together = Together(asked)
+    together = RequestBatcher(asked)
     assert await together.get("a") == 1
     assert await together.get("b") is None
     assert asked.questions == [["a"], ["b"]]
@@ -52,7 +52,7 @@ async def test_who_is_alone_waits_for_nobody():
 async def test_what_gathers_meanwhile_is_asked_as_one():
     asked = Asked({"a": 1, "b": 2, "c": 3})
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     tasks = await waiting_for(together, "a")
     tasks += await waiting_for(together, "b", "c", "b", "d")
     asked.may_answer.set()
@@ -64,7 +64,7 @@ async def test_no_answer_is_older_than_its_question():
     """Law L9: what is acknowledged before a question is asked is in its answer."""
     asked = Asked({"a": 1})
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     [early] = await waiting_for(together, "a")
     asked.values["a"] = 2  # acknowledged now
     [late] = await waiting_for(together, "a")
@@ -77,7 +77,7 @@ async def test_no_answer_is_older_than_its_question():
 async def test_so_many_are_asked_at_once_and_no_more():
     asked = Asked()
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     tasks = await waiting_for(together, *range(2 * MOST_AT_ONCE + 1))
     asked.may_answer.set()
     await asyncio.gather(*tasks)
@@ -88,7 +88,7 @@ async def test_what_cannot_be_read_fails_nobody_else():
     asked = Asked({"a": 1, "b": 2})
     asked.failures["broken"] = ValueError("a year of 20,000")
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     tasks = await waiting_for(together, "a", "b", "broken")
     asked.may_answer.set()
     first, second, third = await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,7 +101,7 @@ async def test_when_the_database_is_away_each_is_told_and_later_answered(failure
     asked = Asked({"a": 1})
     asked.failures = dict.fromkeys(("b", "c"), failure)
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     tasks = await waiting_for(together, "a")
     tasks += await waiting_for(together, "b", "c", "c")
     asked.may_answer.set()
@@ -124,7 +124,7 @@ async def test_a_shard_that_is_silent_holds_up_nobody_else_for_long(monkeypatch)
             await asyncio.Event().wait()
         return await asked(keys)
 
-    together = Together(ask)
+    together = RequestBatcher(ask)
     silent, here = await waiting_for(together, "silent", "here")
     [alone] = await waiting_for(together, "silent")
     assert await here == 1
@@ -141,7 +141,7 @@ async def test_a_question_that_is_never_answered_is_given_up(monkeypatch):
     monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.05)
     asked = Asked({"a": 1})
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     with pytest.raises(StoreUnavailable):
         await together.get("a")
     asked.may_answer.set()
@@ -151,7 +151,7 @@ async def test_a_question_that_is_never_answered_is_given_up(monkeypatch):
 async def test_who_goes_away_takes_nobody_along():
     asked = Asked({"a": 1})
     asked.may_answer.clear()
-    together = Together(asked)
+    together = RequestBatcher(asked)
     gone, stays, later = await waiting_for(together, "a", "b", "a")
     gone.cancel()
     stays.cancel()
@@ -161,7 +161,7 @@ async def test_who_goes_away_takes_nobody_along():
 
 
 async def test_the_same_is_asked_once_for_all_and_others_do_not_wait():
-    shared: Shared[str, str] = Shared()
+    shared: SingleFlight[str, str] = SingleFlight()
     slow, asked = asyncio.Event(), []
 
     async def ask(what, until=None):
@@ -182,7 +182,7 @@ async def test_the_same_is_asked_once_for_all_and_others_do_not_wait():
 
 
 async def test_what_the_same_question_fails_with_each_is_told():
-    shared: Shared[str, str] = Shared()
+    shared: SingleFlight[str, str] = SingleFlight()
 
     async def ask():
         raise ValueError("no")
@@ -196,7 +196,7 @@ async def test_what_the_same_question_fails_with_each_is_told():
 
 
 async def test_nothing_is_kept_of_a_question_that_all_have_turned_away_from():
-    shared: Shared[str, str] = Shared()
+    shared: SingleFlight[str, str] = SingleFlight()
     may_answer = asyncio.Event()
 
     async def ask():

@@ -26,6 +26,7 @@ from domain.tickets.relations import TicketMergedFrom
 from domain.tickets.ticket import TicketEvent
 from domain.values import ERASED
 from eventstore.background import Supervisor
+from eventstore.database import Database
 from eventstore.event_document import (
     EMPTY,
     CommandRef,
@@ -38,9 +39,8 @@ from eventstore.event_document import (
 )
 from eventstore.failures import StoreUnavailable
 from eventstore.key_files import KeyUnusable
-from eventstore.limits import SCAN_SECONDS
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
+from eventstore.mongo.limits import SCAN_SECONDS
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealing import ErasedKey, PersonKey, all_personal, opened, sealed
 from eventstore.personal.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
@@ -397,7 +397,7 @@ async def test_what_may_be_all_keys_is_read_for_longer_than_an_operation_may_las
 
     done: list[int] = []
     async with through(any_database.url, hears) as (url, _):
-        there = connect(url, any_database.driver, MasterKeys.read(f"{second} {first}"))
+        there = Database(url, any_database.driver, MasterKeys.read(f"{second} {first}"))
         try:
             assert await there.vault.to_rewrap() == 1101
             await there.vault.rewrap(lambda: done.append(1))
@@ -423,7 +423,7 @@ async def test_what_is_missing_is_said(database):
     await client[f"{name}_keys"]["keyring"].drop()
     with pytest.raises(KeyUnusable, match="restore"):
         await another(database).of_names(["bob"])
-    nowhere = connect(
+    nowhere = Database(
         "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100", masters=database.masters
     )
     with pytest.raises(StoreUnavailable):

@@ -15,9 +15,9 @@ from pymongo.errors import NetworkTimeout
 
 from api.queries.lists.listing import Sort, begin, query
 from api.queries.lists.routes import ListQuery
+from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo import sorted_pages
-from eventstore.mongo.driver import Database
 from eventstore.mongo.sorted_pages import Pager, Position
 from projections.generations import VIEWS, Generation, Generations
 from projections.views import tickets

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from domain.errors import CasebookError
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import Database
 from projections.projector import batch, projector
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced

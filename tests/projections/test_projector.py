@@ -13,7 +13,8 @@ from pymongo.errors import NetworkTimeout
 
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
-from eventstore.log import EventStore, stream_order
+from eventstore.log import EventStore
+from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from projections.projector import projector as module
 from projections.projector.batch import BatchWriter

@@ -16,10 +16,10 @@ from domain.errors import PersonGone
 from eventstore.event_document import utc_now
 from eventstore.key_files import KeyUnusable
 from eventstore.log_identity import LogIdentity
+from eventstore.mongo.extended_json import from_line
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from eventstore.personal.sealed_file import (
     Writer,
-    from_line,
     key_for,
     new_header,
     read,

@@ -22,8 +22,8 @@ from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.details import ChangeRequester
 from domain.tickets.lifecycle import CloseTicket, ResolveTicket
 from domain.tickets.opening import OpenTicket
+from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.driver import connect
 from eventstore.personal.master_keys import MasterKeys
 from scripts.import_log import FORMATS, check, id_of, import_into, read
 from scripts.logs import Act, History, Row, UnreadableLog
@@ -342,7 +342,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
 
     server = await served()
     importing = await script("scripts.import_log", "servicenow", str(SAMPLE), env=env)
-    database = connect(
+    database = Database(
         (tmp_path / "data" / "database.url").read_text(),
         masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
     )
@@ -367,7 +367,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
     assert "66 tickets are equal; 4 differ for a reason" in out.decode()
     listed = [json.loads(line)["what"] for line in report.read_text().splitlines()]
     assert listed.count("not taken") == 10
-    database = connect(
+    database = Database(
         (tmp_path / "data" / "database.url").read_text(),
         masters=MasterKeys.in_file(tmp_path / "data" / "master-key"),
     )

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from api.access.keys import KeyOrder, Keys
-from eventstore.mongo.driver import connect
+from eventstore.database import Database
 from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
 from scripts.testbed.patience import patience
@@ -184,7 +184,7 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
     clean = without_master_key | {"CASEBOOK_MASTER_KEY": os.environ["CASEBOOK_MASTER_KEY"]}
     clean["CASEBOOK_SIGNING_KEY"] = str(tmp_path / "key.pem")
     name = database.name
-    preparing = connect(scratch_url)
+    preparing = Database(scratch_url)
     keys = {
         role: (await Keys(preparing).make(KeyOrder(principal="x", role=role), "x"))[1]
         for role in ("supervisor", "admin", "auditor")
@@ -240,7 +240,7 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
             process.terminate()
             await process.communicate()
     for heard in (of_api, of_projector, of_auditor):
-        assert heard.unlimited == set()  # see eventstore/limits.py
+        assert heard.unlimited == set()  # see eventstore/mongo/limits.py
     log = "ticket_events"
     assert {a for a, on in of_api if on == log} <= {"find", "insert", "listIndexes", "changeStream"}
     assert {a for a, on in of_projector if on == log} <= {"find", "listIndexes", "changeStream"}

@@ -5,7 +5,7 @@ import os
 
 import httpx
 
-from eventstore.mongo.driver import connect
+from eventstore.database import Database
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from scripts.testbed.patience import patience
 from tests.api.test_operations import listens_at
@@ -65,7 +65,7 @@ async def test_the_master_key_is_changed_at_the_command_line(database, store):
     old = env["CASEBOOK_MASTER_KEY"]
     code, out, _ = await run({**env, "CASEBOOK_MASTER_KEY": f"{new} {old}"}, "rewrap")
     assert (code, "2 wrapped anew; 0 are left" in out) == (0, True)
-    with_new = connect(database.url, masters=MasterKeys.read(new))
+    with_new = Database(database.url, masters=MasterKeys.read(new))
     assert (await with_new.vault.find("bob")).name == "bob"
     await with_new.close()
     code, _, err = await run(env, "show", "bob")

@@ -14,7 +14,7 @@ from api.http.routing import Router
 from api.queries.dashboard.routes import Times, first_and_last, times
 from api.queries.watermark import AtLeast, Views
 from domain.values import Day, JsonObject, Name
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.views import agents, dashboard
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters

@@ -20,7 +20,7 @@ from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import AtLeast, Views
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
-from eventstore.mongo.driver import Database
+from eventstore.database import Database
 from projections.views import dashboard
 from projections.views.counters import Counters, Figures
 from projections.views.dashboard import STATES, TIMES, Metric, Time

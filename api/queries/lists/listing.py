@@ -9,7 +9,7 @@ from uuid import UUID
 
 from api.queries.representations import INTERNAL_FIELDS
 from domain.values import Moment
-from eventstore.mongo.driver import Database
+from eventstore.mongo.driver import MongoDatabase
 from eventstore.mongo.sorted_pages import Query
 from projections.views import indexes, tickets
 from projections.views.counters import Counters
@@ -59,7 +59,7 @@ def query(asked: Filter, sort: Sort, along: str | None = None) -> Query:
     )
 
 
-async def begin(shown: Database, forward: bool) -> datetime:
+async def begin(shown: MongoDatabase, forward: bool) -> datetime:
     """Return a time near which lists begin: the first day of the counters, or the last."""
     counters, now = Counters(shown), shown.clock.now()
     day = await (counters.first_day() if forward else counters.last_day())

@@ -26,9 +26,9 @@ from api.queries.watermark import AtLeast, Views
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag, at_most
-from eventstore.failures import answering
-from eventstore.mongo.driver import Database
-from eventstore.mongo.request_batcher import Shared
+from eventstore.database import Database
+from eventstore.mongo.errors import time_limit
+from eventstore.mongo.request_batcher import SingleFlight
 from eventstore.mongo.sorted_pages import Pager, Position
 from projections.views.filter import (
     Between,
@@ -179,7 +179,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets")
     pager = Pager(begin)
-    pages: Shared[str, _Page] = Shared()  # whenever something changes, all look at once
+    pages: SingleFlight[str, _Page] = SingleFlight()  # whenever something changes, all look at once
     headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
     @routes.get(
@@ -215,7 +215,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
         if asked.view is not None:
             if visibility.is_of_requester:
                 raise Forbidden("saved views are not for requesters")
-            async with answering():
+            async with time_limit():
                 found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
         along = "requester" if visibility.is_of_requester else None
@@ -232,7 +232,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
             return _Page(orjson.Fragment(as_json(presented)), following)
 
         about = (opened.kept, how, behind, asked.limit, asked.fingerprint())
-        async with answering():
+        async with time_limit():
             shown = await pages.get(repr(about), page)
         total = None
         if asked.count:

@@ -16,9 +16,9 @@ from api.http.routing import Router
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import AtLeast, Views
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import named
-from eventstore.failures import answering
-from eventstore.mongo.driver import Database
+from eventstore.mongo.errors import time_limit
 from projections.projector.checkpoints import Checkpoints
 from projections.views.saved_views import SavedView, SavedViews, TicketFilter, ViewName
 
@@ -78,7 +78,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
         """
         visibility = await policy.asking(who, asked)
         opened = await views.open(asked, prefer)
-        async with answering():
+        async with time_limit():
             found, unreadable = await saved.all_apart()
         content = await opened.ask(partial(answers, found, visibility))
         return json_response({"views": content, **named(unreadable)}, opened.headers)
@@ -93,7 +93,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
         visibility = await policy.asking(who, asked)
         opened = await views.open(asked, prefer)
-        async with answering():
+        async with time_limit():
             found = [await saved.find(name)]
         [content] = await opened.ask(partial(answers, found, visibility))
         return json_response(content, opened.headers)
@@ -113,7 +113,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
     )
     async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
         """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
-        async with answering():
+        async with time_limit():
             if asked.requester is not None:
                 await database.vault.check_name(asked.requester)
             view, is_new = await saved.save(name, asked)
@@ -124,7 +124,7 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
     @routes.delete("/{name}", status_code=204, responses=problem_responses(404))
     async def delete_view(name: ViewName) -> Response:
         """Forget a saved view. Its tickets are what they were."""
-        async with answering():
+        async with time_limit():
             await saved.delete(name)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 

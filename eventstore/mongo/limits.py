@@ -3,7 +3,7 @@
 An answer that gets lost on a connection that stays open would be waited for for ever: by a thread
 of Motor's, by the one writer of a group commit, by a projector. So an operation ends after
 OPERATION_SECONDS, here by the drivers' client-side operation timeout (`timeoutMS`) and on the
-server by the `maxTimeMS` that it sends along. `driver.connect` sets that for all that is asked, and
+server by the `maxTimeMS` that it sends along. `MongoDatabase` sets that for all that is asked, and
 nothing that is added later can go without.
 
 What may take longer says so here: an index, a dropped collection, an exact count; and a cursor over

@@ -14,12 +14,12 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
-from pymongo.errors import DuplicateKeyError
-
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.database import Database
 from eventstore.documents import Reader, UnreadableDocument
-from eventstore.mongo.driver import Collection, Database
+from eventstore.mongo.driver import Collection
+from eventstore.mongo.errors import DuplicateKeyError
 
 LEASE_SECONDS = 10.0
 
