@@ -36,8 +36,8 @@ from eventstore.log import EventStore
 from scripts.openapi import document
 from tests.api.test_api import OPEN, asking, client, is_problem
 from tests.callers import ADMIN, AGENT, AUDITOR, EVERYBODY, ISSUER, access, as_, token
+from tests.processes import environment, script
 from tests.projecting import until
-from tests.scripts.test_import import environment, script
 
 __all__ = ["client"]
 

@@ -17,7 +17,7 @@ from scripts.openapi import document
 from scripts.problems import page
 from tests.api.test_api import OPEN, client, serving
 from tests.callers import AGENT
-from tests.scripts.test_import import environment, script
+from tests.processes import environment, script
 
 __all__ = ["client"]
 ROOT = Path(__file__).parents[2]

@@ -32,8 +32,8 @@ from scripts.testbed.patience import patience
 from tests.api.test_api import OPEN, client, is_problem
 from tests.api.test_feed import listening
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, access
+from tests.processes import ROOT, environment, script
 from tests.projecting import until
-from tests.scripts.test_import import ROOT, environment, script
 
 __all__ = ["client"]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

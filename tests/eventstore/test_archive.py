@@ -19,8 +19,9 @@ from scripts.restore import RestoreRefused, read, restore
 from scripts.verification import Verification
 from scripts.verify import CannotVerify, verify_file
 from tests.oracle import assert_views_equal_the_log
+from tests.processes import environment, script
 from tests.projecting import caught_up, open_some, running
-from tests.scripts.test_import import SAMPLE, environment, script
+from tests.scripts.test_import import SAMPLE
 from tests.spec import ALICE, NOW
 
 json_values = st.recursive(

@@ -21,8 +21,8 @@ from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.mongo.errors import describe, translated
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
+from tests.processes import environment, script
 from tests.projecting import until
-from tests.scripts.test_import import environment, script
 
 REPLY = {
     "errmsg": "secret words",

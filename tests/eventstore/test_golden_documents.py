@@ -12,7 +12,7 @@ from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
 from scripts.soak.upgrade import GOLDEN, MASTER_KEY, changed, golden, load
-from tests.scripts.test_import import environment, script
+from tests.processes import environment, script
 
 WRITTEN = 64
 DIGEST = "3c2c5a4236e520447c98c5c56ff6c60ebccebba59f3466c4a2305c1f2824701f"

@@ -17,8 +17,8 @@ from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import ADMIN, AGENT
+from tests.processes import script
 from tests.projecting import open_some, running, until
-from tests.scripts.test_import import script
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]

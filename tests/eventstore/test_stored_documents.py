@@ -10,7 +10,7 @@ from eventstore.event_document import utc_now
 from tests.api.test_access import bearer
 from tests.api.test_api import client, is_problem
 from tests.callers import ADMIN, AGENT, token
-from tests.scripts.test_import import environment, script
+from tests.processes import environment, script
 
 __all__ = ["client"]
 

@@ -9,8 +9,8 @@ from projections.generations import Generations
 from projections.replay.rebuild import EventsVanished
 from tests.api.test_api import serving
 from tests.callers import ADMIN
+from tests.processes import environment, script
 from tests.projecting import caught_up, open_some, rebuilt, running, until
-from tests.scripts.test_import import environment, script
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]

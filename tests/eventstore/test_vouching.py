@@ -25,8 +25,8 @@ from scripts.verify import compare_kept, expect_database_checkpoints, verify_dat
 from tests.api.test_api import serving
 from tests.callers import ADMIN
 from tests.eventstore.test_sealing import erase
+from tests.processes import environment, script
 from tests.projecting import add, caught_up, open_some, running, until
-from tests.scripts.test_import import environment, script
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]

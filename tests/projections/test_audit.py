@@ -7,9 +7,9 @@ import pytest
 
 from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
+from tests.processes import environment, script
 from tests.projecting import add, audited, caught_up, hasty, open_some, running, until
 from tests.projections.test_saved_views import counted
-from tests.scripts.test_import import environment, script
 
 
 async def differences(database):

@@ -40,8 +40,8 @@ from scripts.restore import read as read_source
 from scripts.testbed.promises import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
+from tests.processes import environment, script
 from tests.projecting import caught_up, open_some, running, until
-from tests.scripts.test_import import environment, script
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]

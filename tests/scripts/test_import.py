@@ -4,12 +4,9 @@ import asyncio
 import gzip
 import json
 import lzma
-import os
 import signal
 import socket
-import sys
 from datetime import timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -31,9 +28,9 @@ from scripts.logs.table import read_rows
 from scripts.logs.tally import Tally
 from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
+from tests.processes import ROOT, Process, environment, script
 from tests.spec import ALICE, BOB, NOW
 
-ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "scripts" / "sample" / "servicenow.csv"
 EXPECTED = ROOT / "scripts" / "sample" / "servicenow_expected.csv"
 SERVICENOW = FORMATS["servicenow"]
@@ -287,23 +284,6 @@ def test_packed_logs_are_read_and_broken_ones_refused(tmp_path, suffix, pack):
 # --- as a command ---------------------------------------------------------------------------------
 
 
-def environment(tmp_path: Path, port: int = 0) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
-    return {**clean, "CASEBOOK_DATA_DIR": str(tmp_path / "data"), "CASEBOOK_PORT": str(port)}
-
-
-async def script(*words: str, env: dict[str, str]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *words,
-        cwd=ROOT,
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -329,7 +309,7 @@ async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path
     env = environment(tmp_path, port)
     url = f"http://127.0.0.1:{port}"
 
-    async def served() -> asyncio.subprocess.Process:
+    async def served() -> Process:
         server = await script("scripts.serve", env=env)
         async with httpx.AsyncClient() as client, asyncio.timeout(patience(90)):
             while True:

@@ -21,8 +21,8 @@ from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
 from scripts.testbed.wire import decoded, unlimited, url_at
 from tests.api.test_api import OPEN
+from tests.processes import script
 from tests.projecting import until
-from tests.scripts.test_import import script
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]

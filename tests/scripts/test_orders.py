@@ -11,15 +11,15 @@ import httpx
 import pytest
 
 from scripts.testbed.promises import database_processes
+from tests.processes import Process, environment, script
 from tests.projecting import until
-from tests.scripts.test_import import environment, script
 
 pytestmark = pytest.mark.soak
 
 LONG = ("scripts.serve", "scripts.project", "scripts.timekeeper")
 
 
-async def started(module: str, folder: Path, port: int) -> asyncio.subprocess.Process:
+async def started(module: str, folder: Path, port: int) -> Process:
     """Start a process, and wait until it has said that it is at work."""
     process = await script(module, env=environment(folder, port))
     assert process.stdout is not None

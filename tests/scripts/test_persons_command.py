@@ -9,8 +9,8 @@ from eventstore.database import Database
 from eventstore.personal.master_keys import MasterKeys, new_master_key
 from scripts.testbed.patience import patience
 from tests.api.test_operations import listens_at
+from tests.processes import environment, script
 from tests.projecting import open_some, until
-from tests.scripts.test_import import environment, script
 
 
 async def run(env, *words, module="scripts.persons"):

@@ -11,7 +11,7 @@ import httpx
 
 from api.settings import Settings
 from scripts.testbed.patience import patience
-from tests.scripts.test_import import environment, script
+from tests.processes import environment, script
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -19,8 +19,8 @@ from scripts.replay import _verify
 from scripts.replaying import Report
 from tests.api.test_api import serving
 from tests.oracle import assert_views_equal_the_log
+from tests.processes import script
 from tests.projecting import add, caught_up, open_some, running
-from tests.scripts.test_import import script
 from tests.spec import NOW
 
 DAY = timedelta(days=1)

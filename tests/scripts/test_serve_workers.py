@@ -13,8 +13,8 @@ from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
 from tests.api.test_api import OPEN
 from tests.api.test_operations import listens_at
+from tests.processes import environment, script
 from tests.projecting import until
-from tests.scripts.test_import import environment, script
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks /proc")
 

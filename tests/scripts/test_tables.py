@@ -11,7 +11,8 @@ from scripts.import_log import read
 from scripts.logs import Row, UnreadableLog
 from scripts.logs.table import read_rows, require_columns
 from scripts.logs.tally import Tally
-from tests.scripts.test_import import CASES, HELPDESK, environment, script
+from tests.processes import environment, script
+from tests.scripts.test_import import CASES, HELPDESK
 
 COLUMNS = ("Case ID", "Text")
 
