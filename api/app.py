@@ -38,7 +38,7 @@ from api.queries.lists import routes as lists
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import Views
+from api.queries.watermark import ReadModels
 from api.settings import Settings
 from api.webhooks import routes as webhooks
 from api.webhooks.deliveries import Deliveries
@@ -139,18 +139,18 @@ def create_app(
         identity=database.identity,
         log_all=log_requests,
     )
-    desks, views = Desks(database), Views(database)
+    desks, views = Desks(database), ReadModels(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
-    policy = VisibilityPolicy(desks, tickets)
+    policy = VisibilityPolicy(desks, tickets, views)
     for router in (
         commands.router(handler, views, tickets, policy),
         history.router(store, tickets, policy),
-        lists.router(database, views, policy),
+        lists.router(database, policy),
         bulk.router(handler, views, policy),
         feed.router(feeds, access),
         webhooks.router(database, store),
         saved_views.router(database, views, policy),
-        dashboard.router(views, policy),
+        dashboard.router(policy),
         agents.router(views),
         desk.router(desks),
         health.router(database, store, witness),

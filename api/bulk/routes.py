@@ -27,7 +27,7 @@ from api.http.preferences import WAIT_SECONDS, prefer_header
 from api.http.problems import Problem, problem_of
 from api.http.routing import Router
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import Views
+from api.queries.watermark import ReadModels
 from domain.errors import CasebookError
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
@@ -90,7 +90,7 @@ class BulkAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(handler: Handler, views: Views, policy: VisibilityPolicy) -> Router:
+def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Router:
     """Make a route for each command but `open`."""
     routes = Router("commands on many tickets", prefix="/bulk")
     under_way = Shares("commands on many tickets that are under way")

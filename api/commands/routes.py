@@ -23,7 +23,7 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.representations import TicketDetail, Tickets
 from api.queries.visibility import Visibility, VisibilityPolicy
-from api.queries.watermark import Views
+from api.queries.watermark import ReadModels
 from domain.errors import Unacceptable
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
@@ -85,7 +85,7 @@ class Accepted(BaseModel, extra="forbid"):
 
 
 def router(
-    handler: Handler, views: Views, current_tickets: Tickets, policy: VisibilityPolicy
+    handler: Handler, views: ReadModels, current_tickets: Tickets, policy: VisibilityPolicy
 ) -> Router:
     """Make the routes of all commands."""
     routes = Router("commands")
@@ -111,7 +111,7 @@ def router(
         prefer: Prefer = None,
     ) -> Response:
         visible = await policy.of(who)
-        visible.check(command)
+        visible.check_opening(command)
         submission = Submission(
             command=command, actor=who.actor, key=idempotency_key, correlation_id=correlation_id
         )
@@ -201,7 +201,7 @@ class Taking:
         return self._endpoint(**arguments)
 
 
-async def waited(views: Views, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
+async def waited(views: ReadModels, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
     """Wait for the views if that is preferred; return the preference if they show it all."""
     seconds = wait_seconds(prefer)
     if seconds is None:

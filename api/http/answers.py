@@ -41,6 +41,7 @@ _DESCRIPTIONS = {
 }
 
 
-def described_headers(*names: str) -> dict[str, object]:
-    """Describe headers of an answer, for the `responses` of a route."""
-    return {n: {"description": _DESCRIPTIONS[n], "schema": {"type": "string"}} for n in names}
+def described_headers(*names: str, **others: str) -> dict[str, object]:
+    """Describe headers of an answer, for the `responses` of a route: `others` by its own words."""
+    descriptions = {**{name: _DESCRIPTIONS[name] for name in names}, **others}
+    return {n: {"description": d, "schema": {"type": "string"}} for n, d in descriptions.items()}

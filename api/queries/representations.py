@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
 
-from api.queries.watermark import Views
+from api.queries.watermark import ReadModels
 from domain.errors import HistoryError, TicketNotFound
 from domain.sla import SlaTarget
 from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
@@ -108,7 +108,7 @@ def readable(document: Mapping[str, object] | None) -> TicketRead | None:
 class Tickets:
     """Single tickets, after their last acknowledged event."""
 
-    def __init__(self, store: EventStore, views: Views) -> None:
+    def __init__(self, store: EventStore, views: ReadModels) -> None:
         self._store = store
         self._views = views
         self._heads = RequestBatcher(partial(store.short_heads, most=_SHORT))

@@ -17,14 +17,11 @@ from uuid import UUID
 from api.access.rights import Principal, Unseen
 from api.commands.handler import DeskSource
 from api.queries.representations import Tickets, present
-from api.queries.watermark import AtLeast
+from api.queries.watermark import AtLeast, ReadModels, Snapshot
 from domain.errors import Forbidden
 from domain.tickets import EVENT_TYPES
-from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import (
-    TicketMergedInto,
-)
+from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from projections.views.filter import AnyOf, Filter, Is, all_of
@@ -115,50 +112,52 @@ class Visibility:
         if self.groups is not None and (group is None or group not in {*self.groups, ""}):
             raise Forbidden("ask for one of your groups: ?group=<name>, or ?group= for none")
 
-    def check(self, command: Command) -> None:
-        """Raise Forbidden for a command with content that the principal's role does not allow."""
-        if (
-            self.is_of_requester
-            and isinstance(command, OpenTicket)
-            and command.requester != self.principal.id
-        ):
+    def check_opening(self, command: OpenTicket) -> None:
+        """Raise Forbidden for a ticket that the principal's role does not allow to be opened."""
+        if self.is_of_requester and command.requester != self.principal.id:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
 
 
 class VisibilityPolicy:
     """Finds out what principals see."""
 
-    def __init__(self, desks: DeskSource, current_tickets: Tickets) -> None:
+    def __init__(self, desks: DeskSource, current_tickets: Tickets, views: ReadModels) -> None:
         self._desks = desks
         self._tickets = current_tickets
+        self._views = views
 
     async def of(self, principal: Principal) -> Visibility:
         """Return what a principal sees. Raises StoreUnavailable."""
-        if principal.role != "agent":
-            return Visibility(principal)
-        groups = (await self._desks.current()).groups
-        if not groups:
-            return Visibility(principal)
-        own = (name for name, members in groups.items() if principal.id in members)
-        return Visibility(principal, frozenset(own))
+        if principal.role == "agent" and (groups := (await self._desks.current()).groups):
+            own = (name for name, members in groups.items() if principal.id in members)
+            return Visibility(principal, frozenset(own))
+        return Visibility(principal)
 
-    async def require(self, visibility: Visibility, ticket_id: UUID) -> None:
-        """Raise Unseen for a ticket that is not seen as it is now; TicketNotFound,
-        StoreUnavailable.
+    async def of_ticket(self, principal: Principal, ticket_id: UUID) -> Visibility:
+        """Return the same of a principal who sees a ticket as it is now.
+
+        Raises Unseen for one who does not, TicketNotFound, StoreUnavailable.
         """
-        if not visibility.is_of_all:
-            visibility.require((await self._tickets.readable(ticket_id)).ticket)
+        visible = await self.of(principal)
+        await self._require(visible, ticket_id)
+        return visible
 
-    async def asking(self, principal: Principal, asked: AtLeast) -> Visibility:
-        """Return what a principal sees who asks this of the views.
+    async def open(
+        self, principal: Principal, asked: AtLeast, prefer: str | None
+    ) -> tuple[Visibility, Snapshot]:
+        """Return what a principal sees, and the views that they ask for.
 
         Raises Unseen if they wait for a ticket that they do not see, Forbidden if they ask for the
-        past, in which it was another's; and what `require` raises.
+        past, in which it was another's; and what `ReadModels.open` raises.
         """
-        visibility = await self.of(principal)
-        if not visibility.is_of_all:
+        visible = await self.of(principal)
+        if not visible.is_of_all:
             if asked.as_of_view is not None:
                 raise Forbidden("views of the past are for those who see all tickets")
             for ticket_id in asked.awaited():
-                await self.require(visibility, ticket_id)
-        return visibility
+                await self._require(visible, ticket_id)
+        return visible, await self._views.open(asked, prefer)
+
+    async def _require(self, visible: Visibility, ticket_id: UUID) -> None:
+        if not visible.is_of_all:
+            visible.require((await self._tickets.readable(ticket_id)).ticket)

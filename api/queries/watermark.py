@@ -6,13 +6,13 @@ dashboard with `after=<ticket>@<version>` shows that version, or is refused; and
 header `Casebook-Views-Age` how many seconds old it is. With `as_of_view=<name>` it shows views that
 were built as of a time instead, which the header `Casebook-Views-As-Of` then tells.
 
-All who wait in a process share one question: the versions of all awaited tickets are asked for
-together, some times a second.
+All requests of a process that wait share one question: the versions of all awaited tickets are
+asked for together, some times a second.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -42,6 +42,7 @@ AS_OF_HEADER = "Casebook-Views-As-Of"
 _LOOK_SECONDS = 0.02
 _AGE_KEPT_SECONDS = 0.25
 _MOST_AWAITED = 20
+_AFTER = re.compile(r"((?:-?[0-9a-fA-F]){32})@([1-9][0-9]{0,9})")
 
 
 class AtLeast(BaseModel, extra="forbid"):
@@ -57,20 +58,25 @@ class AtLeast(BaseModel, extra="forbid"):
         ),
         at_most(_MOST_AWAITED),
     ]
-
     as_of_view: Annotated[
         ViewName | None,
         Field(
-            default=None,
             description="Views that were built as of a time, under this name "
             "(`scripts.replay --until`), instead of those of now.",
         ),
-    ]
+    ] = None
 
     def awaited(self) -> dict[UUID, int]:
         """Return the tickets of `after`, and the version of each. Raises Unacceptable."""
         awaited: dict[UUID, int] = {}
-        for ticket_id, version in map(_ticket_and_version, self.after):
+        for each in self.after:
+            named = _AFTER.fullmatch(each)
+            if named is None:
+                raise Unacceptable(
+                    "bad_after",
+                    "after must be <ticket_id>@<version>, as a command's answer tells them",
+                )
+            ticket_id, version = UUID(named[1]), int(named[2])
             awaited[ticket_id] = max(version, awaited.get(ticket_id, 0))
         return awaited
 
@@ -88,7 +94,7 @@ class ViewsBehind(Refusal):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Snapshot:
     """Views to be asked, the headers that say of when they are, and which UTC day that is.
 
     `kept`: which views, if they are as of a time; None for those of now, whichever they are.
@@ -97,20 +103,20 @@ class Shown:
     headers: Mapping[str, str]
     today: date
     kept: Generation | None
-    _views: "Views"
+    _read_models: "ReadModels"
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the database as it is with these views. Raises StoreUnavailable."""
-        return await self._views.ask(question, self.kept)
+        return await self._read_models.ask(question, self.kept)
 
 
-class Views:
-    """What the views of one database show, for those who ask, or wait for it."""
+class ReadModels:
+    """What the views of one database show, for requests that ask, or wait for it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._generations = Generations(database)
-        self._reads = RequestBatcher(self._any_tickets)
+        self._documents = RequestBatcher(self._find_any)
         self._versions = RequestBatcher(self._look)
         self._age = Recent(self._read_age)
 
@@ -129,42 +135,38 @@ class Views:
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Return a ticket's document in any views: the log has what it does not show."""
         async with time_limit():
-            return await self._reads.get(ticket_id)
+            return await self._documents.get(ticket_id)
 
-    async def _any_tickets(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
+    async def _find_any(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
         shown = (await self._generations.known()).of(self._database)
         found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
         return {cast("UUID", document["_id"]): document for document in await found.to_list()}
 
-    async def open(self, asked: AtLeast, prefer: str | None) -> Shown:
+    async def open(self, asked: AtLeast, prefer: str | None) -> Snapshot:
         """Open the views that are asked for, once they show what is asked for.
 
         Raises ViewsBehind, UnknownAsOf, Unacceptable, StoreUnavailable.
         """
         if asked.as_of_view is not None:
-            return await self._open_as_of(asked.as_of_view, asked.after)
+            if asked.after:
+                raise Unacceptable(
+                    "bad_after", "after is about the views of now, not those as of a time"
+                )
+            async with time_limit():
+                built = await self._generations.as_of(asked.as_of_view)
+            headers = {AS_OF_HEADER: built.until.isoformat()}
+            return Snapshot(headers, built.until.date(), built.generation, self)
         seconds = wait_seconds(prefer)
-        wait = WAIT_UNASKED_SECONDS if seconds is None else seconds
-        if not await self.show(asked.awaited(), wait):
+        if not await self.show(
+            asked.awaited(), WAIT_UNASKED_SECONDS if seconds is None else seconds
+        ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age.get(_AGE_KEPT_SECONDS)}
-        return Shown(headers, self._database.clock.now().date(), None, self)
-
-    async def _open_as_of(self, name: str, after: Sequence[str]) -> Shown:
-        if after:
-            raise Unacceptable(
-                "bad_after", "after is about the views of now, not those as of a time"
-            )
-        async with time_limit():
-            built = await self._generations.as_of(name)
-
-        headers = {AS_OF_HEADER: built.until.isoformat()}
-        return Shown(headers, built.until.date(), built.generation, self)
+        return Snapshot(headers, self._database.clock.now().date(), None, self)
 
     async def _read_age(self) -> str:
         """Return the age in seconds, or `unknown`."""
-        state = await self.ask(lambda shown: Checkpoints(shown).read())
-        age = health.age_seconds(state)
+        age = health.age_seconds(await self.ask(lambda shown: Checkpoints(shown).read()))
         return "unknown" if age is None else f"{age:.1f}"
 
     async def show(self, versions: Mapping[UUID, int], seconds: float) -> bool:
@@ -200,13 +202,3 @@ class Views:
             return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
 
         return await self.ask(question)
-
-
-def _ticket_and_version(after: str) -> tuple[UUID, int]:
-    named = re.fullmatch(r"([0-9a-fA-F-]{32,36})@([1-9][0-9]{0,9})", after)
-    with suppress(ValueError):
-        if named is not None:
-            return UUID(named[1]), int(named[2])
-    raise Unacceptable(
-        "bad_after", "after must be <ticket_id>@<version>, as a command's answer tells them"
-    )

@@ -13,7 +13,7 @@ from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
 from api.http.preferences import WAIT_SECONDS, wait_seconds
-from api.queries.watermark import Views
+from api.queries.watermark import ReadModels
 from domain.tickets import COMMANDS
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -373,7 +373,7 @@ async def test_who_waits_is_told_no_error_by_a_database_that_stands_still(
         return await real(generations)
 
     monkeypatch.setattr(Generations, "active", active)
-    views, [ticket] = Views(database), await open_some(store, 1, versions=1)
+    views, [ticket] = ReadModels(database), await open_some(store, 1, versions=1)
     assert not await views.show({ticket: 1}, 0.3)
     waiting = asyncio.create_task(views.show({ticket: 1}, 30))
     await asyncio.sleep(0.5)

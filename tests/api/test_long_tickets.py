@@ -11,6 +11,7 @@ import pytest
 
 from api.commands.handler import Handler, Submission
 from api.queries.history import past
+from api.queries.history.routes import PastQuery
 from domain.codec import EventData
 from domain.errors import StateConflict, TicketNotFound
 from domain.sla import SlaTargets
@@ -320,10 +321,10 @@ async def test_the_past_is_read_no_further_than_it_is_asked_for(database, store)
     [early] = await open_some(store, 1, versions=1)
     await lengthened(store, 1000, ticket_id=(later := uuid4()))
     counting.read = 0
-    as_of = past.AsOf(NOW, "occurred")
-    assert (await past.as_it_was(counting, early, as_of)).version == 1
+    then = PastQuery(as_of=NOW)
+    assert (await past.as_it_was(counting, early, then.is_later)).version == 1
     with pytest.raises(TicketNotFound):
-        await past.as_it_was(counting, later, past.AsOf(PAST, "occurred"))
+        await past.as_it_was(counting, later, PastQuery(as_of=PAST).is_later)
     assert counting.read <= 201
 
 

@@ -11,8 +11,8 @@ from api.http.answers import json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
-from api.queries.dashboard.routes import Times, first_and_last, times
-from api.queries.watermark import AtLeast, Views
+from api.queries.dashboard.routes import Times, days_of_range, times
+from api.queries.watermark import AtLeast, ReadModels
 from domain.values import Day, JsonObject, Name
 from eventstore.database import Database
 from projections.views import agents, dashboard
@@ -41,11 +41,11 @@ class AgentQuery(AtLeast):
     first: Day | None = Field(default=None, alias="from", description="12 weeks unless given.")
     last: Day | None = Field(default=None, alias="to", description="This week unless given.")
 
-    def weeks(self, today: date) -> tuple[date, date]:
-        """Return the first and the last week's Monday. Raises Unacceptable."""
+    def weeks(self, today: date) -> list[date]:
+        """Return the weeks' Mondays. Raises Unacceptable."""
         first = None if self.first is None else agents.monday(self.first)
         last = agents.monday(self.last or max(self.first or today, today))
-        return first_and_last(first, last, _DEFAULT_WEEKS, _MOST_WEEKS, "weeks")
+        return days_of_range(first, last, _DEFAULT_WEEKS, _MOST_WEEKS, "weeks")
 
 
 class Work(BaseModel, extra="forbid"):
@@ -88,7 +88,7 @@ class AgentSeriesAnswer(BaseModel, extra="forbid"):
     weeks: list[WeekOfSeries]
 
 
-def router(views: Views) -> Router:
+def router(views: ReadModels) -> Router:
     """Make the agents' routes."""
     routes = Router("agents", prefix="/agents")
 
@@ -98,56 +98,52 @@ def router(views: Views) -> Router:
 
         Times are from a ticket's opening, as on the dashboard.
         """
-        opened = await views.open(asked, prefer)
-        week = agents.monday(asked.week or opened.today)
+        snapshot = await views.open(asked, prefer)
+        week = agents.monday(asked.week or snapshot.today)
 
         async def question(shown: Database) -> tuple[agents.Figures, Mapping[str, int]]:
             done = await AgentWeeks(shown).in_week(week)
             stood = await Counters(shown).until(min(week, date.max - _SUNDAY) + _SUNDAY)
             return done, stood.get("assignee", {})
 
-        done, backlog = await opened.ask(question)
+        done, backlog = await snapshot.ask(question)
+        named = {word: dashboard.name(word) for word in done.keys() | backlog.keys()}
         found = {
-            dashboard.name(word) or "": {
-                **_done(done.get(word, {})),
-                "backlog": backlog.get(word, 0),
-            }
-            for word in done.keys() | backlog.keys()
-            if dashboard.name(word) is not None
+            name: {**_done(done.get(word, {})), "backlog": backlog.get(word, 0)}
+            for word, name in named.items()
+            if name is not None
         }
         content = {"week": week, "agents": dict(sorted(found.items()))}
-        return json_response(content, opened.headers)
+        return json_response(content, snapshot.headers)
 
     @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)
     async def show_agent_series(
         asked: Annotated[AgentQuery, Query()], prefer: Prefer = None
     ) -> Response:
         """Show what one agent has done week by week."""
-        opened = await views.open(asked, prefer)
-        first, last = asked.weeks(opened.today)
-        done = await opened.ask(lambda shown: AgentWeeks(shown).of(asked.agent, first, last))
-        weeks = [first + timedelta(weeks=n) for n in range((last - first).days // 7 + 1)]
+        snapshot = await views.open(asked, prefer)
+        weeks = asked.weeks(snapshot.today)
+        done = await snapshot.ask(
+            lambda shown: AgentWeeks(shown).of(asked.agent, weeks[0], weeks[-1])
+        )
         content = {
             "agent": asked.agent,
-            "from": first,
-            "to": last,
+            "from": weeks[0],
+            "to": weeks[-1],
             "weeks": [{"week": w, **_done(done.get(w.isoformat(), {}))} for w in weeks],
         }
-        return json_response(content, opened.headers)
+        return json_response(content, snapshot.headers)
 
     return routes
 
 
 def _done(labels: Mapping[str, int]) -> JsonObject:
-    of = {
-        time: {
-            label.removeprefix(f"{time}_"): n
-            for label, n in labels.items()
-            if label.startswith(f"{time}_")
-        }
-        for time in TIMES
-    }
+    of_times: dict[str, dict[str, int]] = {time: {} for time in TIMES}
+    for label, n in labels.items():
+        time, _, rest = label.rpartition("_")
+        if time in of_times:
+            of_times[time][rest] = n
     return {
         **{name: labels.get(name, 0) for name in _DONE},
-        **{time: times(labels) for time, labels in of.items()},
+        **{time: times(labels) for time, labels in of_times.items()},
     }

@@ -4,7 +4,7 @@ Read from counters alone: no query here looks at a ticket or at an event, whatev
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Literal, get_args
 
@@ -17,7 +17,7 @@ from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import AtLeast, Views
+from api.queries.watermark import AtLeast
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
 from eventstore.database import Database
@@ -27,13 +27,17 @@ from projections.views.dashboard import STATES, TIMES, Metric, Time
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 3660
-_ONE_DAY = timedelta(days=1)
 
 _Breach = Literal["breached_first_response", "breached_resolution"]
 Happening = Literal["created", "resolved", "reopened", "closed", _Breach]
 HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
 _Standing = Literal["status", "priority", "group", "assignee", "sla", "rating"]
 SeriesMetric = Literal["backlog", _Standing, Happening, Time]
+_METRICS: Mapping[str, Metric] = {
+    "backlog": "priority",
+    **{name: name for name in (*get_args(_Standing), *TIMES)},
+}
+"""What each metric of a series is read from, but for what happens."""
 Group = Annotated[
     NameOrNone | None, Field(description="This group's tickets only; empty: those of no group.")
 ]
@@ -56,16 +60,16 @@ class SeriesQuery(AtLeast):
     last: Day | None = Field(default=None, alias="to", description="Today unless given.")
     group: Group = None
 
-    def days(self, today: date) -> tuple[date, date]:
-        """Return the first and last day. Raises Unacceptable."""
+    def days(self, today: date) -> list[date]:
+        """Return the days. Raises Unacceptable."""
         last = self.last or max(self.first or today, today)
-        return first_and_last(self.first, last, _DEFAULT_DAYS, _MOST_DAYS, "days")
+        return days_of_range(self.first, last, _DEFAULT_DAYS, _MOST_DAYS, "days")
 
 
-def first_and_last(
+def days_of_range(
     first: date | None, last: date, default: int, most: int, unit: Literal["days", "weeks"]
-) -> tuple[date, date]:
-    """Return the ends of a range of so many days or weeks, `default` of them unless `first` is
+) -> list[date]:
+    """Return the first day of each day or week of a range, `default` of them unless `first` is
     given. Raises Unacceptable.
     """
     one = timedelta(**{unit: 1})
@@ -73,7 +77,7 @@ def first_and_last(
         first = last - min(one * (default - 1), last - date.min)
     if not timedelta() <= last - first < one * most:
         raise Unacceptable("bad_range", f"from..to must be 1 to {most} {unit}")
-    return first, last
+    return [first + one * n for n in range((last - first) // one + 1)]
 
 
 class Times(BaseModel, extra="forbid"):
@@ -147,7 +151,7 @@ class SeriesAnswer(BaseModel, extra="forbid"):
     days: list[DayOfSeries]
 
 
-def router(views: Views, policy: VisibilityPolicy) -> Router:
+def router(policy: VisibilityPolicy) -> Router:
     """Make the dashboard's routes."""
     routes = Router("dashboard")
 
@@ -161,20 +165,18 @@ def router(views: Views, policy: VisibilityPolicy) -> Router:
         opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
         Agents of groups ask for one of theirs.
         """
-        (await policy.asking(who, asked)).check_group(asked.group)
-        opened = await views.open(asked, prefer)
-        day = asked.date_ or opened.today
+        visible, snapshot = await policy.open(who, asked, prefer)
+        visible.check_group(asked.group)
+        day, group = asked.date_ or snapshot.today, _group(asked.group)
 
         async def question(shown: Database) -> tuple[Figures, Figures]:
             counters = Counters(shown)
             # What is dated tomorrow, by a clock that is ahead, is part of today.
-            return (
-                await counters.until(asked.date_ or date.max, _group(asked.group)),
-                await counters.on(day, _group(asked.group)),
-            )
+            stood = await counters.until(asked.date_ or date.max, group)
+            return stood, await counters.on(day, group)
 
-        stood, happened = await opened.ask(question)
-        shown = {
+        stood, happened = await snapshot.ask(question)
+        content = {
             "date": day,
             "group": asked.group,
             "tickets": _named(stood, "status"),
@@ -183,7 +185,7 @@ def router(views: Views, policy: VisibilityPolicy) -> Router:
             "on_date": _happened(happened),
             "until_date": _happened(stood),
         }
-        return json_response(shown, opened.headers)
+        return json_response(content, snapshot.headers)
 
     @routes.get("/dashboard/series", response_model=SeriesAnswer, responses=VIEW_RESPONSES)
     async def show_series(
@@ -194,38 +196,39 @@ def router(views: Views, policy: VisibilityPolicy) -> Router:
         `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
         day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
         """
-        (await policy.asking(who, asked)).check_group(asked.group)
-        opened = await views.open(asked, prefer)
-        first, last = asked.days(opened.today)
-        group = _group(asked.group)
-        metric: Metric
-        match asked.metric:
-            case "backlog":
-                metric = "priority"
-            case "status" | "priority" | "group" | "assignee" | "sla" | "rating":
-                metric = asked.metric
-            case "first_response" | "resolution":
-                metric = asked.metric
-            case _:
-                metric = "happened"
+        visible, snapshot = await policy.open(who, asked, prefer)
+        visible.check_group(asked.group)
+        days, group = asked.days(snapshot.today), _group(asked.group)
+        metric = _METRICS.get(asked.metric, "happened")
+        stands = metric in STATES
 
         async def question(shown: Database) -> tuple[Mapping[str, Counter[str]], Figures]:
             counters = Counters(shown)
-            changes = await counters.by_day(metric, first, last, group)
-            if metric in STATES and first > date.min:
-                return changes, await counters.until(first - _ONE_DAY, group)
+            changes = await counters.by_day(metric, days[0], days[-1], group)
+            if stands and days[0] > date.min:
+                return changes, await counters.until(days[0] - timedelta(days=1), group)
             return changes, {}
 
-        changes, before = await opened.ask(question)
-        days = _series(asked.metric, metric, first, last, before, changes)
-        shown = {
+        changes, before = await snapshot.ask(question)
+        stood = Counter(before.get(metric, Counter()))
+
+        def value(day: date) -> object:
+            change = changes.get(day.isoformat(), Counter[str]())
+            if metric == "happened":
+                return change[asked.metric]
+            if not stands:
+                return times(change)
+            stood.update(change)
+            return stood.total() if asked.metric == "backlog" else _labels(stood)
+
+        content = {
             "metric": asked.metric,
             "group": asked.group,
-            "from": first,
-            "to": last,
-            "days": [{"date": day, "value": value} for day, value in days],
+            "from": days[0],
+            "to": days[-1],
+            "days": [{"date": day, "value": value(day)} for day in days],
         }
-        return json_response(shown, opened.headers)
+        return json_response(content, snapshot.headers)
 
     return routes
 
@@ -233,27 +236,6 @@ def router(views: Views, policy: VisibilityPolicy) -> Router:
 def _group(asked: str | None) -> str | None:
     """Return the group as it is written in counters; None for all."""
     return None if asked is None else dashboard.word(asked or None)
-
-
-def _series(
-    asked: SeriesMetric,
-    metric: Metric,
-    first: date,
-    last: date,
-    before: Figures,
-    changes: Mapping[str, Counter[str]],
-) -> Iterator[tuple[date, object]]:
-    stood = Counter(before.get(metric, Counter()))
-    for n in range((last - first).days + 1):
-        day = first + timedelta(days=n)
-        change = changes.get(day.isoformat(), Counter[str]())
-        if metric == "happened":
-            yield day, change[asked]
-        elif metric in TIMES:
-            yield day, times(change)
-        else:
-            stood.update(change)
-            yield day, stood.total() if asked == "backlog" else _labels(stood)
 
 
 def _backlog(stood: Figures, day: date) -> JsonObject:

@@ -8,43 +8,24 @@ A change is shown in the ticket's own fields and in what is promised for it. Tha
 time of change and its counts of replies move on is plain from the event itself.
 """
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from datetime import datetime
-from typing import NamedTuple
+import dataclasses
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from uuid import UUID
 
 from api.queries.representations import UNREADABLE, folded, states
 from domain.errors import NotFound, TicketNotFound
+from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore
 from eventstore.reading import Read, read_events
-from projections.generations import By
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
 FIELDS = (
-    "subject",
-    "body",
-    "requester",
-    "status",
-    "priority",
-    "group",
-    "assignee",
-    "tags",
-    "fields",
-    "waiting_reason",
-    "resume_at",
-    "resolution",
-    "close_reason",
-    "followers",
-    "attachments",
-    "links",
-    "rating",
-    "first_response_due_at",
-    "resolution_due_at",
-    "sla_breached",
+    *(field.name for field in dataclasses.fields(Ticket) if field.name != "sla"),
+    *("first_response_due_at", "resolution_due_at", "sla_breached"),
 )
 """The fields of a ticket whose changes are shown."""
 
@@ -58,20 +39,12 @@ class VersionNotReached(NotFound):
         )
 
 
-class AsOf(NamedTuple):
-    """A moment; by when things happened, or by when they were recorded."""
-
-    moment: datetime
-    by: By
-
-    def is_before(self, event: Mapping[str, object]) -> bool:
-        """Return whether a stored event is later."""
-        time = event.get("recorded_at" if self.by == "recorded" else "occurred_at")
-        return isinstance(time, datetime) and time > self.moment
+IsLater = Callable[[Mapping[str, object]], bool]
+"""Whether a stored event is later than the moment that is asked about."""
 
 
 async def until(
-    store: EventStore, ticket_id: UUID, as_of: AsOf | None
+    store: EventStore, ticket_id: UUID, is_later: IsLater
 ) -> AsyncGenerator[Read, None]:
     """Yield a ticket's events in order, to the last or to the first that is later.
 
@@ -79,14 +52,14 @@ async def until(
     """
     async with aclosing(read_events(store, ticket_id)) as events:
         async for read in events:
-            if as_of is not None and as_of.is_before(read.stored):
+            if is_later(read.stored):
                 return
             yield read
 
 
-async def as_it_was(store: EventStore, ticket_id: UUID, as_of: AsOf) -> TicketRead:
+async def as_it_was(store: EventStore, ticket_id: UUID, is_later: IsLater) -> TicketRead:
     """Return what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
-    return await folded(until(store, ticket_id, as_of))
+    return await folded(until(store, ticket_id, is_later))
 
 
 async def at_versions(
@@ -119,21 +92,20 @@ class Changes:
 
     def skip(self, event: EventDocument) -> None:
         """Fold an event that is not shown."""
-        if self._is_readable:
-            try:
+        try:
+            if self._is_readable:
                 self._read = tickets.apply(self._read, from_document(event))
-            except UNREADABLE:
-                self._is_readable = False
+        except UNREADABLE:
+            self._is_readable = False
 
     def tell(self, event: EventDocument) -> list[JsonObject] | None:
         """Fold an event, and return what it has changed; None if that cannot be known any more."""
         before = self._read
         self.skip(event)
-        try:
+        with suppress(*UNREADABLE):
             if self._is_readable:
                 return differences(fields(before), fields(self._read))
-        except UNREADABLE:
-            self._is_readable = False
+        self._is_readable = False
         return None
 
 

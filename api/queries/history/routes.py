@@ -10,12 +10,12 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
-from api.http.answers import json_response, next_link
+from api.http.answers import described_headers, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.history import past
-from api.queries.history.past import AsOf, Changes
+from api.queries.history.past import Changes
 from api.queries.representations import TicketDetail, Tickets
 from api.queries.visibility import Visibility, VisibilityPolicy
 from domain.actors import Role
@@ -41,10 +41,10 @@ class PastQuery(BaseModel, extra="forbid"):
         "is, what was known then.",
     )
 
-    @property
-    def then(self) -> AsOf | None:
-        """The time as of which it is asked, if one is."""
-        return None if self.as_of is None else AsOf(self.as_of, self.by)
+    def is_later(self, event: Mapping[str, object]) -> bool:
+        """Return whether a stored event is later than that, by what the event says of itself."""
+        time = event.get(f"{self.by}_at")
+        return self.as_of is not None and isinstance(time, datetime) and time > self.as_of
 
 
 class TicketQuery(PastQuery):
@@ -168,7 +168,7 @@ def router(
         "/tickets/{ticket_id}",
         response_model=TicketDetail,
         responses={
-            200: {"headers": _header("ETag", "The version shown, in quotes.")},
+            200: {"headers": described_headers(ETag="The version shown, in quotes.")},
             **problem_responses(404),
         },
     )
@@ -180,31 +180,32 @@ def router(
         As of a time it is what its events up to the first later one have made of it; 404 if it was
         not there yet.
         """
-        then, version = asked.then, asked.version
-        if then is not None and version is not None:
+        if asked.as_of is not None and asked.version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
-        visibility = await policy.of(who)
-        if then is None and version is None:
+        if asked.as_of is None and asked.version is None:
+            visible = await policy.of(who)
             try:
                 shown = await current_tickets.current(ticket_id)
             except HistoryError:  # which is for those alone for whom it is there
-                await policy.require(visibility, ticket_id)
+                await policy.of_ticket(who, ticket_id)
                 raise
-            visibility.require(shown.ticket)
+            visible.require(shown.ticket)
         else:
-            await policy.require(visibility, ticket_id)
-            if then is not None:
-                shown = await past.as_it_was(store, ticket_id, then)
+            visible = await policy.of_ticket(who, ticket_id)
+            if asked.as_of is not None:
+                shown = await past.as_it_was(store, ticket_id, asked.is_later)
             else:
-                _, shown = await past.at_versions(store, ticket_id, 0, version)
-        content = visibility.present(tickets.to_document(shown))
+                _, shown = await past.at_versions(store, ticket_id, 0, asked.version)
+        content = visible.present(tickets.to_document(shown))
         return json_response(content, {"ETag": f'"{shown.version}"'})
 
     @routes.get(
         "/tickets/{ticket_id}/timeline",
         response_model=Timeline,
         responses={
-            200: {"headers": _header("Link", "`rel=next`: what comes next, if there is more.")},
+            200: {
+                "headers": described_headers(Link="`rel=next`: what comes next, if there is more.")
+            },
             **problem_responses(404),
         },
     )
@@ -222,15 +223,14 @@ def router(
         A page may be shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says
         whether there is more.
         """
-        visibility = await policy.of(who)
-        await policy.require(visibility, ticket_id)
+        visible = await policy.of_ticket(who, ticket_id)
         anchor: EventDocument | None = None
         page: list[EventDocument] = []
         shown: list[JsonObject] = []
         more = False
         changes = Changes()
         room_bytes = page_bytes
-        async with aclosing(past.until(store, ticket_id, asked.then)) as events:
+        async with aclosing(past.until(store, ticket_id, asked.is_later)) as events:
             async for stored, event in events:
                 if stored["version"] <= asked.after:
                     changes.skip(event)
@@ -248,9 +248,7 @@ def router(
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [
-                _of_one_ticket(event, visibility) for event in shown if visibility.is_told(event)
-            ],
+            "events": [_of_one_ticket(event, visible) for event in shown if visible.is_told(event)],
         }
         headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
@@ -266,23 +264,18 @@ def router(
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
-        visibility = await policy.of(who)
-        await policy.require(visibility, ticket_id)
+        visible = await policy.of_ticket(who, ticket_id)
         then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {
             "ticket_id": ticket_id,
             "from": asked.from_,
             "to": now.version,
-            "changes": visibility.changes(found),
+            "changes": visible.changes(found),
         }
         return json_response(diff, {})
 
     return routes
-
-
-def _header(name: str, description: str) -> dict[str, object]:
-    return {name: {"description": description, "schema": {"type": "string"}}}
 
 
 def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
@@ -296,9 +289,9 @@ def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonOb
     return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}
 
 
-def _of_one_ticket(shown: JsonObject, visibility: Visibility) -> JsonObject:
+def _of_one_ticket(shown: JsonObject, visible: Visibility) -> JsonObject:
     changes = shown["changes"]
     return {
-        **{name: value for name, value in visibility.event(shown).items() if name != "ticket_id"},
-        "changes": visibility.changes(changes) if isinstance(changes, list) else None,
+        **{name: value for name, value in visible.event(shown).items() if name != "ticket_id"},
+        "changes": visible.changes(changes) if isinstance(changes, list) else None,
     }

@@ -22,7 +22,7 @@ from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import AtLeast, Views
+from api.queries.watermark import AtLeast
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag, at_most
@@ -173,7 +173,7 @@ class _Page(NamedTuple):
 _PLACE: TypeAdapter[Place] = TypeAdapter(Place)
 
 
-def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router:
+def router(database: Database, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     routes = Router("queries")
     saved = SavedViews(database)
@@ -203,7 +203,6 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
 
         Listed is what who asks may see: requesters their own tickets, agents those of their groups.
         """
-        visibility = await policy.asking(who, asked)
         found = asked.filter()
         behind: Position | None = None
         if asked.cursor is not None:
@@ -211,35 +210,34 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
             if place.list != asked.fingerprint():
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
             behind = Position(place.time, place.id)
-        opened = await views.open(asked, prefer)
+        visible, snapshot = await policy.open(who, asked, prefer)
         if asked.view is not None:
-            if visibility.is_of_requester:
+            if visible.is_of_requester:
                 raise Forbidden("saved views are not for requesters")
             async with time_limit():
                 found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
-        along = "requester" if visibility.is_of_requester else None
-        how = query(visibility.within(found), asked.sort, along)
+        along = "requester" if visible.is_of_requester else None
+        how = query(visible.within(found), asked.sort, along)
+        limit, fingerprint = asked.limit, asked.fingerprint()
 
         async def page() -> _Page:
-            found = await opened.ask(lambda shown: pager.page(shown, how, behind, asked.limit + 1))
+            found = await snapshot.ask(lambda shown: pager.page(shown, how, behind, limit + 1))
             following = None
-            if len(found) > asked.limit:
-                last = found[asked.limit - 1]
-                at = (asked.fingerprint(), last[how.by], last["_id"])
-                following = await cursors.write(at)
-            presented = [visibility.present(document) for document in found[: asked.limit]]
-            return _Page(orjson.Fragment(as_json(presented)), following)
+            if len(found) > limit:
+                last = found[limit - 1]
+                following = await cursors.write((fingerprint, last[how.by], last["_id"]))
+            presented = as_json([visible.present(document) for document in found[:limit]])
+            return _Page(orjson.Fragment(presented), following)
 
-        about = (opened.kept, how, behind, asked.limit, asked.fingerprint())
         async with time_limit():
-            shown = await pages.get(repr(about), page)
+            same = repr((snapshot.kept, how, behind, limit, fingerprint))
+            shown = await pages.get(same, page)
         total = None
         if asked.count:
-            counted = await opened.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
+            counted = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
             total = counted if counted <= MOST_COUNTED else None
         links = next_link(request, cursor=shown.next) if shown.next else {}
-        content = {**shown._asdict(), "total": total}
-        return json_response(content, {**opened.headers, **links})
+        return json_response({**shown._asdict(), "total": total}, {**snapshot.headers, **links})
 
     return routes

@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
-from api.http.answers import described_headers, fields_of, json_response
+from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
 from api.queries.visibility import Visibility, VisibilityPolicy
-from api.queries.watermark import AtLeast, Views
+from api.queries.watermark import AtLeast, ReadModels
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import named
@@ -44,27 +44,26 @@ class SavedViewsAnswer(BaseModel, extra="forbid"):
     )
 
 
-def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router:
+def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     saved = SavedViews(database)
     routes = Router("saved views", prefix="/views")
 
     async def answers(
-        found: list[SavedView], visibility: Visibility, shown: Database
+        found: list[SavedView], visible: Visibility, shown: Database
     ) -> list[JsonObject]:
         """Return views with their counts: null for one that has not been counted everywhere yet,
         and for a caller who does not see all that is counted.
         """
         state, counts = await Checkpoints(shown).read(), await SavedViews(shown).counts()
-        everywhere = frozenset.intersection(*(p.views for p in state.partitions))
-        seen = everywhere if visibility.is_of_all else frozenset()
+        counted = frozenset.intersection(*(p.views for p in state.partitions))
         return [
-            fields_of(
-                SavedViewAnswer,
-                view,
-                filter=view.filter.model_dump(exclude_none=True),
-                count=counts[view.id] if view.id in seen else None,
-            )
+            {
+                "name": view.name,
+                "filter": view.filter.model_dump(exclude_none=True),
+                "saved_at": view.saved_at,
+                "count": counts[view.id] if visible.is_of_all and view.id in counted else None,
+            }
             for view in found
         ]
 
@@ -76,12 +75,11 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
 
         The count is exact, as new as the views are; null for the moment in which it is first made.
         """
-        visibility = await policy.asking(who, asked)
-        opened = await views.open(asked, prefer)
+        visible, snapshot = await policy.open(who, asked, prefer)
         async with time_limit():
             found, unreadable = await saved.all_apart()
-        content = await opened.ask(partial(answers, found, visibility))
-        return json_response({"views": content, **named(unreadable)}, opened.headers)
+        content = await snapshot.ask(partial(answers, found, visible))
+        return json_response({"views": content, **named(unreadable)}, snapshot.headers)
 
     @routes.get("/{name}", response_model=SavedViewAnswer, responses=VIEW_RESPONSES)
     async def show_view(
@@ -91,12 +89,11 @@ def router(database: Database, views: Views, policy: VisibilityPolicy) -> Router
         prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
-        visibility = await policy.asking(who, asked)
-        opened = await views.open(asked, prefer)
+        visible, snapshot = await policy.open(who, asked, prefer)
         async with time_limit():
             found = [await saved.find(name)]
-        [content] = await opened.ask(partial(answers, found, visibility))
-        return json_response(content, opened.headers)
+        [content] = await snapshot.ask(partial(answers, found, visible))
+        return json_response(content, snapshot.headers)
 
     @routes.put(
         "/{name}",
