@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 COLLECTION = "generations"
 DOCUMENTS = (tickets.COLLECTION, parked.COLLECTION, checkpoints.COLLECTION, checkpoints.MEMBERS)
-VIEWS = (*DOCUMENTS, *sums.COLLECTIONS)
+VIEWS = (*DOCUMENTS, *(view.collection for view in sums.VIEWS))
 BUILD_LEASE_SECONDS = 10.0
 _KNOWN_SECONDS = 1.0
 DROP_SECONDS = 75.0

@@ -1,21 +1,22 @@
 """Processes that share a large piece of work on one database.
 
-Each is a Python of its own that reads tasks from a pipe, two at a time, so that it folds one while
-it waits for the database over the other. It ends when the pipe does: nothing is left behind even by
-a parent that is killed.
-
 A task is a module's own coroutine function, `task(database, item)`; items and results are pickled.
+Each process does two tasks at a time, so that it folds one while the database answers the other.
+The processes end when the block does, and when the parent is killed: each waits for the end of a
+pipe whose other end the parent alone has.
 """
 
 import asyncio
+import multiprocessing
 import os
-import pickle
-import struct
-import sys
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from itertools import cycle, islice
-from typing import BinaryIO, TypeVar, cast
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from multiprocessing.connection import Connection
+from threading import Thread
+from typing import TypeVar
 
 from domain.errors import CasebookError
 from eventstore.database import Database
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 Task = Callable[[Database, Item], Awaitable[Result]]
 
 _TASKS_AT_ONCE = 2
-_LENGTH = struct.Struct("!Q")
+_PAUSES_SECONDS = (1, 2, 4, 8)
 
 
 class WorkerFailed(CasebookError):
@@ -42,173 +43,106 @@ class WorkerFailed(CasebookError):
 class Workers:
     """Some processes, or none: then tasks are done here, one after the other."""
 
-    def __init__(self, database: Database, processes: Sequence["_Process"]) -> None:
+    def __init__(self, database: Database, pool: ProcessPoolExecutor | None, count: int) -> None:
         self._database = database
-        self._processes = processes
+        self._pool = pool
+        self._count = count
 
     async def each(
         self, task: Task[Item, Result], items: Iterable[Item], took: Callable[[Result], None]
     ) -> None:
         """Do a task for each item; `took` gets the results, in any order.
 
-        Raises WorkerFailed, or what the task does if it is done here; the rest is then not done.
+        Raises WorkerFailed, or what the task raises if it is done here; the rest is then not done.
         """
+        if self._pool is None:
+            for item in items:
+                took(await task(self._database, item))
+            return
         waiting = iter(items)
-
-        async def lane(process: _Process | None) -> None:
-            for item in waiting:
-                if process is None:
-                    took(await task(self._database, item))
-                else:
-                    took(await process.do(task, item))
-
-        count = _TASKS_AT_ONCE * len(self._processes)
-        lanes: list[_Process | None] = [*islice(cycle(self._processes), count)] or [None]
         try:
             async with asyncio.TaskGroup() as group:
-                for process in lanes:
-                    group.create_task(lane(process))
+                for _ in range(2 * self._count):  # one is waiting when another is done
+                    group.create_task(self._do_some(self._pool, task, waiting, took))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
+
+    async def _do_some(
+        self,
+        pool: ProcessPoolExecutor,
+        task: Task[Item, Result],
+        waiting: Iterable[Item],
+        took: Callable[[Result], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while items := [*islice(waiting, _TASKS_AT_ONCE)]:
+            try:
+                results = await loop.run_in_executor(pool, _do, task, items)
+            except Exception as error:
+                raise WorkerFailed(f"{type(error).__name__}: {error}") from error
+            if isinstance(results, str):
+                raise WorkerFailed(results)
+            for result in results:
+                took(result)
 
 
 async def patiently(work: Callable[[bool], Awaitable[Result]]) -> Result:
     """Do something, again for some time while the database is away; `work` is told if it is."""
-    for seconds in (1, 2, 4, 8, 0):
-        try:
-            return await work(seconds != 1)
-        except UNANSWERED:
-            if not seconds:
-                raise
+    for seconds in _PAUSES_SECONDS:
+        with suppress(*UNANSWERED):
+            return await work(seconds != _PAUSES_SECONDS[0])
         await asyncio.sleep(seconds)
-    raise AssertionError("it has returned or raised")
+    return await work(True)
 
 
 @asynccontextmanager
 async def workers(database: Database, count: int) -> AsyncIterator[Workers]:
     """Have some processes at work inside the block."""
-    async with AsyncExitStack() as stack:
-        started = [await stack.enter_async_context(_process(database)) for _ in range(count)]
-        yield Workers(database, started)
-
-
-class _Process:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._asked: dict[int, asyncio.Future[object]] = {}
-        self._number = 0
-        self._listening = asyncio.create_task(self._listen())
-
-    async def do(self, task: Task[Item, Result], item: Item) -> Result:
-        if self._listening.done():
-            raise WorkerFailed("it has ended")
-        self._number += 1
-        answer = self._asked[self._number] = asyncio.get_running_loop().create_future()
-        await self.send((self._number, task, item))
-        return cast("Result", await answer)
-
-    async def send(self, content: object) -> None:
-        pipe = self._process.stdin
-        if pipe is None:
-            raise AssertionError("it was started with a pipe")
-        with suppress(ConnectionError):  # then it has ended, which whoever waits is told
-            pipe.write(_packed(content))
-            await pipe.drain()
-
-    async def _listen(self) -> None:
-        pipe = self._process.stdout
-        if pipe is None:
-            raise AssertionError("it was started with a pipe")
-        why = "it has ended"
-        try:
-            while True:
-                [length] = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
-                number, done, result = pickle.loads(await pipe.readexactly(length))  # noqa: S301
-                answer = self._asked.pop(number)
-                if answer.cancelled():
-                    continue
-                if done:
-                    answer.set_result(result)
-                else:
-                    answer.set_exception(WorkerFailed(result))
-        except asyncio.IncompleteReadError:
-            pass
-        except Exception as error:  # noqa: BLE001 whoever waits is told
-            why = repr(error)
-        for answer in self._asked.values():
-            if not answer.done():
-                answer.set_exception(WorkerFailed(why))
-
-    async def end(self) -> None:
-        self._listening.cancel()
-        if self._process.returncode is None:
-            self._process.terminate()
-        await self._process.wait()
-
-
-@asynccontextmanager
-async def _process(database: Database) -> AsyncIterator[_Process]:
-    process = _Process(
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            __name__,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends it
-        )
-    )
+    if not count:
+        yield Workers(database, None, 0)
+        return
+    context = multiprocessing.get_context("spawn")
+    ending, end = context.Pipe(duplex=False)
+    address = database.url, database.driver, database.masters
+    pool = ProcessPoolExecutor(count, context, _start, (ending, *address))
     try:
-        await process.send((database.url, database.driver, database.masters))
-        yield process
+        yield Workers(database, pool, count)
     finally:
-        await process.end()
-
-
-def _packed(content: object) -> bytes:
-    data = pickle.dumps(content)
-    return _LENGTH.pack(len(data)) + data
+        end.close()
+        await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        ending.close()
 
 
 # --- in the process -------------------------------------------------------------------------------
 
-
-async def _work(requests: BinaryIO, answers: BinaryIO) -> None:
-    address = await asyncio.to_thread(_read, requests)
-    if address is None:
-        return
-    database = Database(*cast("tuple[str, DriverName, MasterKeys | None]", address))
-    async with asyncio.TaskGroup() as group:
-        while (request := await asyncio.to_thread(_read, requests)) is not None:
-            group.create_task(_answer(database, request, answers))
-    await database.close()
+_mine: tuple[asyncio.Runner, Database] | None = None
 
 
-def _read(requests: BinaryIO) -> object:
-    head = requests.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    return cast("object", pickle.loads(requests.read(*_LENGTH.unpack(head))))  # noqa: S301
+def _start(ending: Connection, url: str, driver: DriverName, masters: MasterKeys | None) -> None:
+    global _mine  # noqa: PLW0603 a pool gives its tasks nothing else of what they share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this
+    Thread(target=_end_with_parent, args=[ending], daemon=True).start()
+    tune_gc()
+    _mine = asyncio.Runner(), Database(url, driver, masters)
 
 
-async def _answer(database: Database, request: object, answers: BinaryIO) -> None:
-    number, task, item = cast("tuple[int, Task[object, object], object]", request)
+def _end_with_parent(ending: Connection) -> None:
+    with suppress(EOFError, OSError):
+        ending.recv()
+    os._exit(0)
+
+
+def _do(task: Task[Item, Result], items: Sequence[Item]) -> list[Result] | str:
+    """Do some tasks at once; return why one failed if one does."""
+    if _mine is None:
+        raise AssertionError("the process was started")
+    runner, database = _mine
+
+    async def do_all() -> list[Result]:
+        return await asyncio.gather(*(task(database, item) for item in items))
+
     try:
-        answer = _packed((number, True, await task(database, item)))
-    except Exception as error:  # noqa: BLE001 whoever asked is told
-        answer = _packed((number, False, f"{type(error).__name__}: {_said(error)}"))
-    with suppress(BrokenPipeError):  # nobody is there any more
-        answers.write(answer)
-        answers.flush()
-
-
-def _said(error: Exception) -> object:
-    return describe(error) if isinstance(error, DriverError) else error
-
-
-if __name__ == "__main__":
-    with os.fdopen(os.dup(1), "wb") as pipe:
-        os.dup2(2, 1)  # what anything prints is no answer
-        tune_gc()
-        asyncio.run(_work(sys.stdin.buffer, pipe))
+        return runner.run(do_all())
+    except BaseException as error:  # noqa: BLE001 the parent is told, as a line: not all errors pickle
+        said = describe(error) if isinstance(error, DriverError) else error
+        return f"{type(error).__name__}: {said}"

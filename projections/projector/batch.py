@@ -54,8 +54,8 @@ from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.tracing import told_of_folding
 from projections.views import sums, tickets
-from projections.views.counters import SHARDS
 from projections.views.saved_views import SavedView, SavedViews, counting
+from projections.views.sum_view import SHARDS
 from projections.views.sums import Contributions
 from projections.views.tickets import TicketRead
 

@@ -58,7 +58,7 @@ from projections.replay.comparing import (
 )
 from projections.views import saved_views, sums, tickets
 from projections.views.saved_views import SavedViews
-from projections.views.sums import Number
+from projections.views.sum_view import Number
 from projections.workers import Workers
 
 _IDS_AT_ONCE = 1000
@@ -315,7 +315,7 @@ class Auditor:
         expected: Counter[Number] = Counter()
         for view in sums.of(self._shown):
             for (where, path), n in view.summed(self._added.get(view.field, {})).items():
-                expected[f"{view.collection} {where}", path] += n
+                expected[Number(f"{view.collection} {where}", path)] += n
         # Those that are not counted everywhere yet, and those that are gone, are nobody's number.
         names = {f"{saved_views.COUNTS} {v.id}": repr(v.name) for v in self._asked.views}
         numbers = {
@@ -329,10 +329,10 @@ class Auditor:
             if version != stops:
                 tell(Difference(f"ticket {ticket_id}", "parked at version", stops, version))
         for where, path in sorted(numbers):
-            is_ = snapshot.numbers.get((where, path), 0)
-            if is_ != expected[where, path]:
+            is_, ought = snapshot.numbers.get(Number(where, path), 0), expected[Number(where, path)]
+            if is_ != ought:
                 what = f"{saved_views.COUNTS} {names[where]}" if where in names else where
-                tell(Difference(what, path, expected[where, path], is_))
+                tell(Difference(what, path or "count", ought, is_))
 
     async def _snapshot(self, ids: Sequence[UUID]) -> _Snapshot:
         """Read sums, checkpoints and versions as of one moment.
@@ -360,7 +360,7 @@ class Auditor:
             for view in sums.of(self._shown):
                 for document in await all_of(view.collection, session):
                     for (where, path), n in view.kept(document):
-                        numbers[f"{view.collection} {where}", path] += n
+                        numbers[Number(f"{view.collection} {where}", path)] += n
             reads = self._shown.collection(tickets.COLLECTION)
             found = reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
             versions = {

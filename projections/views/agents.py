@@ -22,28 +22,17 @@ How many tickets an agent had at the end of a week is the dashboard's to say.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
-from typing import cast
 
 from domain.actors import Actor
 from domain.tickets.assignment import TicketAssigned
 from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
-from domain.values import JsonObject
-from eventstore.database import Database
-from eventstore.mongo.driver import Write, adding
-from eventstore.mongo.limits import make_index
 from projections.views import dashboard
-from projections.views.dashboard import Entries, Time
-
-COLLECTION = "agent_weeks"
-_ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[^|.$\x00]+\|[a-z_]+(b\d+|ms)?")
-
-Figures = dict[str, Counter[str]]
-"""By week or by agent, by label, how many."""
+from projections.views.dashboard import Time
+from projections.views.sum_view import Entries, Figures, Number, SumView
 
 
 def monday(day: date) -> date:
@@ -98,64 +87,30 @@ def _took(agent: str | None, time: Time, age: timedelta) -> Iterator[tuple[str |
         yield agent, f"{time}_{label}", n
 
 
-def are_entries(worked: object) -> bool:
-    """Say whether these are entries as `entries` gives them, and no damage."""
-    return isinstance(worked, dict) and all(
-        isinstance(key, str) and _ENTRY.fullmatch(key) and isinstance(n, int)
-        for key, n in worked.items()
-    )
+class AgentWeeks(SumView):
+    """What the agents have done, as kept in one database."""
 
-
-class AgentWeeks:
-    """What the agents have done, as kept in one database. Shards are as in `counters.py`."""
-
-    collection = COLLECTION
+    collection = "agent_weeks"
     field = "worked"
+    entry = re.compile(r"\d{4}-\d\d-\d\d\|[^|.$\x00]+\|[a-z_]+(b\d+|ms)?")
+    indexes = (("week",), ("agent", "week"))
 
     @staticmethod
-    def summed(added: Entries) -> dict[tuple[str, str], int]:
-        """Return what is to be kept for entries, by week and agent, and label."""
-        parts = ((key.rpartition("|"), n) for key, n in added.items())
-        return {(where.replace("|", "/"), label): n for (where, _, label), n in parts}
-
-    @staticmethod
-    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
-        """Return the numbers in one document, by the same."""
-        for label, n in cast("dict[str, int]", document["n"]).items():
-            yield (f"{document['week']}/{document['agent']}", label), n
-
-    def __init__(self, database: Database) -> None:
-        self._weeks = database.collection(COLLECTION)
-
-    async def prepare(self) -> None:
-        """Make the indexes. Safe to repeat."""
-        await make_index(self._weeks, [("week", 1)])
-        await make_index(self._weeks, [("agent", 1), ("week", 1)])
-
-    def writes(self, change: Entries, shard: int) -> list[Write]:
-        """Return the writes that add a change of entries to one shard."""
-        increments: dict[tuple[str, str], dict[str, int]] = {}
-        for key, n in change.items():
+    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+        for key, n in entries.items():
             week, agent, label = key.split("|")
-            if n:
-                increments.setdefault((week, agent), {})[f"n.{label}"] = n
-        return [
-            adding(self._weeks, f"{week}/{agent}/{shard}", paths, {"week": week, "agent": agent})
-            for (week, agent), paths in sorted(increments.items())
-        ]
+            yield Number(f"{week}/{agent}", label), n
+
+    @staticmethod
+    def labels(where: str) -> Mapping[str, str]:
+        week, _, agent = where.partition("/")
+        return {"week": week, "agent": agent}
 
     async def in_week(self, week: date) -> Figures:
         """Return what was done in one week, by agent."""
-        return await self._sum({"week": week.isoformat()}, "agent")
+        return await self.total("agent", {"week": week.isoformat()})
 
     async def of(self, agent: str, first: date, last: date) -> Figures:
         """Return what one agent has done in the weeks that begin in a range of days, by week."""
         weeks = {"$gte": first.isoformat(), "$lte": last.isoformat()}
-        return await self._sum({"agent": dashboard.word(agent), "week": weeks}, "week")
-
-    async def _sum(self, condition: JsonObject, by: str) -> Figures:
-        found: Figures = {}
-        async for week in self._weeks.find(condition):
-            labels = week["n"] if isinstance(week["n"], dict) else {}
-            found.setdefault(str(week[by]), Counter()).update(labels)
-        return found
+        return await self.total("week", {"agent": dashboard.word(agent), "week": weeks})

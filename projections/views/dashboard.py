@@ -37,7 +37,6 @@ from functools import lru_cache
 from itertools import product
 from typing import Literal, get_args
 from urllib.parse import unquote
-from zlib import crc32
 
 from domain.tickets.conversation import AgentReplied
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
@@ -45,9 +44,7 @@ from domain.tickets.promises import SlaBreached
 from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Status, Ticket, TicketEvent
 from domain.values import Priority
-
-Entries = Mapping[str, int]
-"""Entries by their key `day|metric|group|label`, group and label as `word` writes them."""
+from projections.views.sum_view import Entries, Number
 
 State = Literal["status", "priority", "group", "assignee", "opened_on", "sla", "rating"]
 Time = Literal["first_response", "resolution"]
@@ -77,9 +74,10 @@ _COUNTED = (
     TicketReopened,
     TicketResolved,
 )
-"""The events that `_happened` and `_timed` know."""
+"""The events that `_happened` knows."""
 _QUOTED = re.compile(r"[%.$|\x00]")
-_ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
+ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
+"""Entries' keys `day|metric|group|label`, group and label as `word` writes them."""
 
 
 def entries(
@@ -98,11 +96,8 @@ def entries(
         is_ = _states(stands, opened_on)
         change.update((f"{day}|{state}", -1) for state in was if state not in is_)
         change.update((f"{day}|{state}", 1) for state in is_ if state not in was)
-    for label in _happened(before, event):
-        change[f"{day}|happened|{group}|{label}"] = 1
-    for time in _timed(before, event):
-        for label, n in took(at - opened_at):
-            change[f"{day}|{time}|{group}|{label}"] = n
+    for metric, label, n in _happened(before, event, at - opened_at):
+        change[f"{day}|{metric}|{group}|{label}"] = n
     return change
 
 
@@ -146,28 +141,24 @@ def _sla(ticket: Ticket) -> str:
     return "running" if clock.running else "paused"
 
 
-def _happened(before: Ticket | None, event: TicketEvent) -> Iterator[str]:
+def _happened(
+    before: Ticket | None, event: TicketEvent, age: timedelta
+) -> Iterator[tuple[Metric, str, int]]:
+    """Yield what has happened, and how long it took: metric, label, how many."""
     if before is None:
-        yield "created"
-    match event:
-        case TicketResolved():
-            yield "resolved"
-        case TicketReopened():
-            yield "reopened"
-        case TicketClosed() | TicketMergedInto():
-            yield "closed"
-        case SlaBreached(target):
-            yield f"breached_{target}"
-        case _:
-            return
-
-
-def _timed(before: Ticket | None, event: TicketEvent) -> Iterator[Time]:
+        yield "happened", "created", 1
     match event:
         case AgentReplied() if before is not None and not before.sla.answered:
-            yield "first_response"
+            yield from (("first_response", label, n) for label, n in took(age))
         case TicketResolved():
-            yield "resolution"
+            yield "happened", "resolved", 1
+            yield from (("resolution", label, n) for label, n in took(age))
+        case TicketReopened():
+            yield "happened", "reopened", 1
+        case TicketClosed() | TicketMergedInto():
+            yield "happened", "closed", 1
+        case SlaBreached(target):
+            yield "happened", f"breached_{target}", 1
         case _:
             return
 
@@ -183,14 +174,6 @@ def added(one: Entries, other: Entries) -> dict[str, int]:
     return total
 
 
-def are_entries(counted: object) -> bool:
-    """Say whether these are entries as `entries` gives them, and no damage."""
-    return isinstance(counted, dict) and all(
-        isinstance(key, str) and _ENTRY.fullmatch(key) and isinstance(n, int)
-        for key, n in counted.items()
-    )
-
-
 def happened(counted: Entries, label: str) -> int:
     """Return how often something has happened to a ticket: `resolved`, `reopened` ..."""
     suffix = f"|{label}"
@@ -204,39 +187,20 @@ def happened(counted: Entries, label: str) -> int:
 # --- the counters that are kept: sums by day, month and year --------------------------------------
 
 Span = Literal["day", "month", "year"]
-_SPANS: tuple[tuple[Span, int], ...] = (("day", 10), ("month", 7), ("year", 4))
-_SHORT_CHARACTERS = 60
-_PARTS_FOR_LONG_NAMES = 63
-
-CounterKey = tuple[str, Span, str, int]
-"""Metric, span, period and part: ("status", "month", "2026-01", 0)."""
+SPANS: Mapping[int, Span] = {10: "day", 7: "month", 4: "year"}
+"""By the length of a period as it is written."""
 
 
-def increments(change: Entries) -> dict[CounterKey, dict[str, int]]:
-    """Return what a change of entries adds to which counters, and where: `all.<label>` and
-    `groups.<group>.<label>`.
+def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+    """Yield which counters entries change: `<metric>/<period>`, in all and in their group.
 
     Kept by month and year as well, so that the sum of all days up to one takes some fifty
     counters and not thousands.
     """
-    found: dict[CounterKey, Counter[str]] = {}
-    for (key, n), (span, length) in product(change.items(), _SPANS):
+    for (key, n), length in product(entries.items(), SPANS):
         day, metric, group, label = key.split("|")
         for path in (f"all.{label}", f"groups.{group}.{label}"):
-            counter = (metric, span, day[:length], _part(path))
-            found.setdefault(counter, Counter())[path] += n
-    summed = {key: {path: n for path, n in paths.items() if n} for key, paths in found.items()}
-    return {key: paths for key, paths in summed.items() if paths}
-
-
-def _part(path: str) -> int:
-    """Return the part of a counter in which a number is kept: names that are long have others.
-
-    So that one document holds some ten thousand groups and assignees, whatever they are called.
-    """
-    if len(path) <= _SHORT_CHARACTERS:
-        return 0
-    return 1 + crc32(path.encode()) % _PARTS_FOR_LONG_NAMES
+            yield Number(f"{metric}/{day[:length]}", path), n
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:

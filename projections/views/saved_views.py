@@ -32,13 +32,13 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from domain.errors import NotFound, StateConflict
 from domain.tickets.ticket import Status
-from domain.values import JsonObject, Name, NameOrNone, Priority, Tag
+from domain.values import Name, NameOrNone, Priority, Tag
 from eventstore.database import Database
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
-from eventstore.mongo.driver import ReturnDocument, Write, adding
-from eventstore.mongo.limits import make_index
+from eventstore.mongo.driver import ReturnDocument
 from projections.views import tickets
 from projections.views.filter import Filter, plain
+from projections.views.sum_view import Entries, Number, SumView
 from projections.views.tickets import TicketRead
 
 T = TypeVar("T")
@@ -131,31 +131,32 @@ def counting(views: Collection[SavedView], read: TicketRead) -> tuple[str, ...]:
     return tuple(sorted(view.id for view in views if view.filter.where.matches(document)))
 
 
-class SavedViews:
+class SavedViews(SumView):
     """The saved views of one database."""
 
     collection = COUNTS
     field = "in_views"
+    indexes = (("view",),)
+
+    @classmethod
+    def read(cls, entries: object) -> Entries | None:
+        if isinstance(entries, list) and all(isinstance(view, str) for view in entries):
+            return dict.fromkeys(entries, 1)
+        return None
 
     @staticmethod
-    def summed(added: Mapping[str, int]) -> dict[tuple[str, str], int]:
-        """Return the counts that are to be kept, by view id."""
-        return {(view, "count"): n for view, n in added.items()}
+    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+        for view, n in entries.items():
+            yield Number(view, ""), n
 
     @staticmethod
-    def kept(document: JsonObject) -> Iterator[tuple[tuple[str, str], int]]:
-        """Return the count in one document."""
-        yield (str(document["view"]), "count"), cast("int", document["n"])
+    def labels(where: str) -> Mapping[str, str]:
+        return {"view": where}
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._views = database.collection(COLLECTION)
-        self._counts = database.collection(COUNTS)
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
-
-    async def prepare(self) -> None:
-        """Make the index. Safe to repeat."""
-        await make_index(self._counts, [("view", 1)])
 
     async def all(self) -> list[SavedView]:
         """Return all views that can be read, by name."""
@@ -214,22 +215,14 @@ class SavedViews:
 
     async def forget_counts(self, ids: Sequence[str]) -> None:
         """Remove what was counted for views that are gone."""
-        await self._counts.delete_many({"view": {"$in": list(ids)}})
+        await self._documents.delete_many({"view": {"$in": list(ids)}})
 
     async def counts(self) -> Counter[str]:
         """Return the counts by view id."""
         counts: Counter[str] = Counter()
-        async for count in self._counts.find():
+        async for count in self._documents.find():
             counts[str(count["view"])] += cast("int", count["n"])
         return counts
-
-    def writes(self, change: Mapping[str, int], shard: int) -> list[Write]:
-        """Return the writes that add a change of counts by view id."""
-        return [
-            adding(self._counts, f"{view}/{shard}", {"n": n}, {"view": view})
-            for view, n in sorted(change.items())
-            if n
-        ]
 
 
 def requester_of(document: Document) -> str | None:

@@ -43,6 +43,7 @@ from domain.tickets.ticket import Ticket, TicketEvent, evolve
 from domain.values import FieldValue, JsonObject
 from eventstore.event_document import Envelope
 from projections.views import agents, dashboard
+from projections.views.sum_view import Entries
 
 COLLECTION = "ticket_reads"
 SHAPE = 6
@@ -74,8 +75,8 @@ class TicketRead:
     resolution_seconds: int | None = None
     closed_at: datetime | None = None
     terms: tuple[str, ...] = ()
-    counted: dashboard.Entries = field(default_factory=dict)
-    worked: dashboard.Entries = field(default_factory=dict)
+    counted: Entries = field(default_factory=dict)
+    worked: Entries = field(default_factory=dict)
     in_views: tuple[str, ...] = ()
 
 
@@ -135,18 +136,13 @@ def _shown(
     read: TicketRead, event: TicketEvent, ticket: Ticket, at: datetime, now: datetime
 ) -> TicketRead:
     """Return the view with what an event means for it alone; `ticket` is how that has left it."""
+    seconds = (now - read.opened_at) // _SECOND
     match event:
         case AgentReplied(body):
-            replies, preview = read.agent_replies + 1, _preview(body)
+            read = replace(read, preview=_preview(body), agent_replies=read.agent_replies + 1)
             if read.first_response_at is not None:
-                return replace(read, preview=preview, agent_replies=replies)
-            return replace(
-                read,
-                preview=preview,
-                agent_replies=replies,
-                first_response_at=at,
-                first_response_seconds=(now - read.opened_at) // _SECOND,
-            )
+                return read
+            return replace(read, first_response_at=at, first_response_seconds=seconds)
         case RequesterReplied(body):
             return replace(
                 read, preview=_preview(body), requester_replies=read.requester_replies + 1
@@ -156,7 +152,6 @@ def _shown(
         case SubjectChanged() | FieldSet():
             return replace(read, terms=_terms(ticket))
         case TicketResolved():
-            seconds = (now - read.opened_at) // _SECOND
             return replace(read, resolved_at=at, resolution_seconds=seconds)
         case TicketReopened():
             again = read.reopenings + 1

@@ -19,6 +19,7 @@ from projections.views import agents, dashboard
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters
 from projections.views.dashboard import TIMES
+from projections.views.sum_view import Figures
 
 _DONE = ("assigned", "replies", "notes", "resolved", "reopened")
 _DEFAULT_WEEKS = 12
@@ -101,7 +102,7 @@ def router(views: ReadModels) -> Router:
         snapshot = await views.open(asked, prefer)
         week = agents.monday(asked.week or snapshot.today)
 
-        async def question(shown: Database) -> tuple[agents.Figures, Mapping[str, int]]:
+        async def question(shown: Database) -> tuple[Figures, Mapping[str, int]]:
             done = await AgentWeeks(shown).in_week(week)
             stood = await Counters(shown).until(min(week, date.max - _SUNDAY) + _SUNDAY)
             return done, stood.get("assignee", {})

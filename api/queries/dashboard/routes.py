@@ -22,8 +22,9 @@ from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
 from eventstore.database import Database
 from projections.views import dashboard
-from projections.views.counters import Counters, Figures
+from projections.views.counters import Counters
 from projections.views.dashboard import STATES, TIMES, Metric, Time
+from projections.views.sum_view import Figures
 
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 3660

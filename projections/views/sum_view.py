@@ -1,0 +1,136 @@
+"""A view that is sums over all tickets: how its numbers are kept.
+
+What a ticket adds stands in its read document as entries, `key: n`. A view says which numbers an
+entry changes (`numbers`); here they are added up in documents
+
+    {_id: "<where>/<shard>", n: {...}} and the fields by which they are found (`labels`)
+
+A number is spread over some shards, of which every projector writes one, so that projectors do not
+queue for it; readers add the shards up.
+"""
+
+import asyncio
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import ClassVar, NamedTuple, cast
+
+from domain.values import JsonObject
+from eventstore.mongo.driver import MongoDatabase, Write, adding
+from eventstore.mongo.limits import make_index
+
+SHARDS = 8
+
+Entries = Mapping[str, int]
+"""What a ticket adds, by the keys of one view."""
+Figures = Mapping[str, Counter[str]]
+"""By metric, week, agent ..., by label, how many. Zeros are left out."""
+
+
+class Number(NamedTuple):
+    """One number: in which document, without its shard, and under which path of `n`."""
+
+    where: str
+    path: str
+
+
+class SumView:
+    """One view, as it is kept in one database.
+
+    `collection`: where. `field`: of the read document, with a ticket's entries; `entry` is what
+    their keys look like. `indexes`: the fields of each. `steps_behind`: how many steps of a
+    document's id come behind `where`.
+    """
+
+    collection: ClassVar[str]
+    field: ClassVar[str]
+    entry: ClassVar[re.Pattern[str]]
+    indexes: ClassVar[tuple[tuple[str, ...], ...]]
+    steps_behind: ClassVar[int] = 1
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._documents = database.collection(self.collection)
+
+    @classmethod
+    def read(cls, entries: object) -> Entries | None:
+        """Return the entries that a read document has; None if they are damaged."""
+        if isinstance(entries, dict) and all(
+            isinstance(key, str) and cls.entry.fullmatch(key) and isinstance(n, int)
+            for key, n in entries.items()
+        ):
+            return entries
+        return None
+
+    @staticmethod
+    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+        """Yield the numbers that entries change, and by how much; any of them more than once."""
+        raise NotImplementedError
+
+    @staticmethod
+    def labels(where: str) -> Mapping[str, str]:
+        """Return the fields by which a document is found."""
+        raise NotImplementedError
+
+    @staticmethod
+    def part(path: str) -> str:
+        """Return the end of the id of the document that keeps a path, where one is too few."""
+        del path
+        return ""
+
+    def summed(self, entries: Entries) -> Counter[Number]:
+        """Return what is to be kept for all entries there are."""
+        total: Counter[Number] = Counter()
+        for number, n in self.numbers(entries):
+            total[number] += n
+        return total
+
+    async def prepare(self) -> None:
+        """Make the indexes. Safe to repeat."""
+        for fields in self.indexes:
+            await make_index(self._documents, [(field, 1) for field in fields])
+
+    def writes(self, change: Entries, shard: int) -> list[Write]:
+        """Return the writes that add a change of entries to one shard."""
+        documents: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        for (where, path), n in self.summed(change).items():
+            if n:
+                documents[where, self.part(path)][f"n.{path}" if path else "n"] = n
+        return [
+            adding(self._documents, f"{where}/{shard}{part}", paths, self.labels(where))
+            for (where, part), paths in sorted(documents.items())
+        ]
+
+    def kept(self, document: JsonObject) -> Iterator[tuple[Number, int]]:
+        """Yield the numbers in one document that is kept."""
+        where = str(document["_id"]).rsplit("/", self.steps_behind)[0]
+        for path, n in _leaves(document["n"]):
+            yield Number(where, path), n
+
+    async def total(self, by: str, *conditions: JsonObject, path: str = "n") -> Figures:
+        """Add up the documents of some conditions, by a field of theirs; `path`: what of them."""
+        wanted = {"_id": 0, by: 1, path: 1}
+
+        async def find(condition: JsonObject) -> list[JsonObject]:
+            return await self._documents.find(condition, wanted).to_list()
+
+        # One after the other would be as right; as one $or some servers read everything.
+        found = await asyncio.gather(*map(find, conditions))
+        total: dict[str, Counter[str]] = defaultdict(Counter)
+        for document in chain(*found):
+            inside: object = document
+            for step in path.split("."):
+                inside = inside.get(step) if isinstance(inside, dict) else None
+            total[str(document[by])].update(cast("dict[str, int]", inside or {}))
+        return {
+            key: Counter({label: n for label, n in labels.items() if n})
+            for key, labels in total.items()
+        }
+
+
+def _leaves(inside: object, path: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(inside, dict):
+        for step, deeper in inside.items():
+            yield from _leaves(deeper, f"{path}.{step}" if path else step)
+    else:
+        yield path, cast("int", inside)
