@@ -43,7 +43,6 @@ from pymongo.errors import (
     InvalidURI,
     NetworkTimeout,
     OperationFailure,
-    PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
 
@@ -58,6 +57,7 @@ from eventstore.mongo.limits import (
     until_answered,
 )
 from eventstore.mongo.progress import Progresses
+from eventstore.mongo.transaction import to_its_end, with_transaction
 
 __all__ = [
     "AsyncCollection",
@@ -100,7 +100,6 @@ T = TypeVar("T")
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
-_ENDING_SECONDS = OPERATION_SECONDS
 _SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
@@ -220,29 +219,19 @@ class MongoDatabase:
         run several times. The transaction is always ended: an open one would block others.
         `snapshot`: all that is read is as of one moment, on a sharded cluster too.
 
-        Raises NetworkTimeout if it was begun again and again for too long; nothing is written then.
+        Raises what `work` and `with_transaction` raise.
         """
-        clock = asyncio.get_running_loop().time
-        began = clock()
-
-        async def limited(session: Session) -> T:
-            try:
-                return await work(session)
-            except PyMongoError as error:
-                again = error.has_error_label("TransientTransactionError")
-                if again and clock() - began > TRANSACTION_SECONDS:  # the drivers': two minutes
-                    raise NetworkTimeout(
-                        f"the transaction does not come to its end: {error}"
-                    ) from error
-                raise
-
         concern = ReadConcern("snapshot") if snapshot else None
+
+        def run(session: Session) -> Coroutine[object, object, T]:
+            limit = TRANSACTION_SECONDS
+            return with_transaction(session, work, seconds=limit, read_concern=concern)
+
         if self._keeps_session:
-            session = await self._kept_session()
-            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
+            return await to_its_end(run(await self._kept_session()))
         session = await maybe_await(self.client.start_session())
         try:
-            return await _to_its_end(session.with_transaction(limited, read_concern=concern))
+            return await to_its_end(run(session))
         finally:  # leaving a block of Motor's session would stop the event loop meanwhile
             await session.end_session()
 
@@ -395,25 +384,6 @@ def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoCli
         **limits,
     )
     return cast("AsyncMongoClient[JsonObject]", client)
-
-
-async def _to_its_end(transaction: Coroutine[object, object, T]) -> T:
-    """Run a transaction; who is cancelled meanwhile waits for its end.
-
-    Cut off in the middle of a call, it would be aborted before that call arrives, which would then
-    begin it anew: and its locks would last until the database ends it, after a minute.
-    """
-    running = asyncio.ensure_future(transaction)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        clock = asyncio.get_running_loop().time
-        until = clock() + _ENDING_SECONDS
-        while not running.done() and (left := until - clock()) > 0:
-            with suppress(asyncio.CancelledError):  # who is cancelled again waits all the same
-                await asyncio.wait([running], timeout=left)
-        running.cancel()
-        raise
 
 
 @overload

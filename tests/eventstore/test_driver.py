@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError, NetworkTimeout, OperationFailure
 from api.settings import Settings
 from eventstore.mongo import driver
 from eventstore.mongo.driver import DatabaseTooOld
+from eventstore.mongo.transaction import to_its_end
 from scripts import console
 
 
@@ -146,7 +147,7 @@ async def test_a_transaction_comes_to_its_end_however_often_its_task_is_cancelle
         await may_end.wait()
         ended.set()
 
-    task = asyncio.create_task(driver._to_its_end(transaction()))
+    task = asyncio.create_task(to_its_end(transaction()))
     for _ in range(3):
         await asyncio.sleep(0.01)
         assert not task.done()
