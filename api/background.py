@@ -11,7 +11,8 @@ from api.timekeeper.timekeeper import Timekeeper
 from api.webhooks.sender import WebhookWorker
 from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
+from eventstore.transparency.checkpoints import LogCheckpoints
+from eventstore.transparency.statements import last_path, signing_key
 from projections import daemon
 from projections.erasure.views import Eraser
 

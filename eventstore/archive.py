@@ -18,9 +18,8 @@ import orjson
 
 from domain.errors import CasebookError
 from eventstore.event_document import EventDocument, canonical_form, time_of
-from eventstore.log import EventStore
-from eventstore.transparency import merkle
-from eventstore.transparency.checkpoints import Heads, leaf
+from eventstore.log import EventStore, Heads
+from eventstore.transparency.checkpoints import root_of
 
 FORMAT = 1
 
@@ -76,13 +75,12 @@ class Summing:
         self._events += 1
 
     def manifest(self) -> Manifest:
-        root = merkle.root(leaf(ticket, *head) for ticket, head in sorted(self._heads.items()))
         return Manifest(
             format=FORMAT,
             tickets=len(self._heads),
             events=self._events,
             sha256=self._sha256.hexdigest(),
-            root=root.hex(),
+            root=root_of(self._heads).hex(),
         )
 
 

@@ -73,6 +73,8 @@ COLLECTION = TICKET_EVENTS
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
 _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
+Heads = dict[UUID, tuple[int, bytes]]
+"""The last version and hash of each ticket."""
 RANGE_EVENTS = 2000
 """What whoever goes through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
@@ -395,13 +397,13 @@ class EventStore:
         async for document in self._scan():
             yield cast("EventDocument", document)
 
-    async def heads(self) -> dict[UUID, tuple[int, bytes]]:
+    async def heads(self) -> Heads:
         """Return the last version and hash of every ticket.
 
         Reads the whole log, and keeps some 300 bytes for each ticket. Raises HistoryError for a
         document that is no event: the verifier tells more about it.
         """
-        heads: dict[UUID, tuple[int, bytes]] = {}
+        heads: Heads = {}
         async for ticket_id, version, hash_ in self.hashes():
             known = heads.get(ticket_id)
             if known is None or known[0] < version:

@@ -38,8 +38,8 @@ from eventstore.mongo.driver import Collection
 from eventstore.personal import sealed_file
 from eventstore.personal.master_keys import Wrapped
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
-from eventstore.transparency import checkpoints as log_checkpoints
-from eventstore.transparency.checkpoints import last_path
+from eventstore.transparency import statements as log_checkpoints
+from eventstore.transparency.statements import last_path
 from projections.views import saved_views
 from scripts.console import UsageError, arguments, database, fail, progress, run
 

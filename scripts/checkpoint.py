@@ -11,13 +11,8 @@ from api.settings import Settings
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
-from eventstore.transparency.checkpoints import (
-    LogCheckpoint,
-    LogCheckpoints,
-    last_path,
-    signing_key,
-    write_file,
-)
+from eventstore.transparency.checkpoints import LogCheckpoint, LogCheckpoints, write_file
+from eventstore.transparency.statements import last_path, signing_key
 from scripts.console import UsageError, arguments, database, run
 
 

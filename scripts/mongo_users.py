@@ -44,7 +44,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
-from eventstore.transparency import checkpoints as log_checkpoints
+from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.erasure.progress import Erasures
 from projections.generations import FIRST, Generations

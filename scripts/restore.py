@@ -41,8 +41,9 @@ from eventstore.mongo.limits import count, make_index
 from eventstore.personal import sealed_file
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
-from eventstore.transparency.checkpoints import COLLECTION as LOG_CHECKPOINTS
-from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
+from eventstore.transparency.checkpoints import LogCheckpoints
+from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
+from eventstore.transparency.statements import last_path, signing_key
 from projections.erasure.progress import Erasures
 from projections.generations import COLLECTION as GENERATIONS
 from projections.generations import Generations

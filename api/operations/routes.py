@@ -26,7 +26,8 @@ from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.errors import time_limit
 from eventstore.recent import Recent
-from eventstore.transparency.checkpoints import Statement, Witness, last_statement
+from eventstore.transparency.checkpoints import Witness, last_statement
+from eventstore.transparency.statements import Statement
 from projections.generations import Generations
 from projections.projector.health import Condition, Health, Lag, Report, age_seconds
 from projections.projector.parked import Parked, ParkedTickets

@@ -16,7 +16,7 @@ from api.webhooks import store as webhooks
 from eventstore.database import Database
 from eventstore.documents import Document, EssentialUnreadable, Reader
 from eventstore.recent import Recent
-from eventstore.transparency import checkpoints as log_checkpoints
+from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.generations import Generations
 from projections.projector import checkpoints, parked

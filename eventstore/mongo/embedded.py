@@ -162,6 +162,8 @@ class _Server:
         self._log_path = folder / "database.log"
         self._lock_path = folder / "database.lock"
         self._url_path = folder / "database.url"
+        self._users_path = folder / "database.users"
+        self._secret_path = folder / "database.secret"
         self._guarded: asyncio.StreamReader | None = None  # at its end when our guard is
 
     # --- coming and going --------------------------------------------------------------------
@@ -171,7 +173,7 @@ class _Server:
 
         While one is being stopped, wait for that. Raises EmbeddedError, OSError.
         """
-        users = _open(self.folder / "database.users")
+        users = _open(self._users_path)
         deadline = _clock() + 2 * STOP_SECONDS
         told = False
         while not _is_free(users, fcntl.LOCK_SH):
@@ -278,22 +280,21 @@ class _Server:
 
         Raises EmbeddedError.
         """
-        users = self.folder / "database.users"
         try:
             if self.free_bytes() < _FREE_TO_START_BYTES:
                 raise self._no_space()
-            secret = self.folder / "database.secret"
-            if place(secret, secrets.token_urlsafe(32).encode()):
+            if place(self._secret_path, secrets.token_urlsafe(32).encode()):
                 await self._make_user(lock)
-            port = await self._launch(lock, port, users)
+            port = await self._launch(lock, port, self._users_path)
             if not await self._lets_in(lock, port):  # files of another version, or from elsewhere
                 await self._end(lock)
                 await self._make_user(lock)
-                await self._launch(lock, port, users)
+                await self._launch(lock, port, self._users_path)
                 if not await self._lets_in(lock, port):
                     await self._end(lock)
                     raise EmbeddedError(
-                        "database_refuses", f"the embedded database refuses the password {secret}"
+                        "database_refuses",
+                        f"the embedded database refuses the password {self._secret_path}",
                     )
             return self._url(port)
         except OSError as error:
@@ -315,46 +316,40 @@ class _Server:
         return admits
 
     async def _make_user(self, lock: int) -> None:
-        """Make the one user, by a server that lets in whoever has a certificate: only this process.
+        """Make the one user, by a server that only a process with its certificate can talk to.
 
         Raises EmbeddedError, OSError.
         """
         with tempfile.TemporaryDirectory(prefix="database.setup-", dir=self.folder) as folder:
-            authority, own, key = (Path(folder) / name for name in ("authority", "own", "key"))
-            passing_certificate(authority, own, key)
-            users = Path(folder) / "users"
+            certificate, users = Path(folder) / "certificate", Path(folder) / "users"
+            passing_certificate(certificate)
             mine = _open(users)  # if this process is killed, the server ends
             try:
                 fcntl.flock(mine, fcntl.LOCK_SH)
-                options = ["--tls-cert-file", str(own), "--tls-key-file", str(key)]
-                options += ["--tls-ca-file", str(authority), "--tls-require-client-cert"]
-                port = await self._launch(lock, 0, users, options)
+                options = [f"--tls-{what}-file={certificate}" for what in ("cert", "key", "ca")]
+                port = await self._launch(lock, 0, users, [*options, "--tls-require-client-cert"])
                 try:
-                    await self._make_user_at(port, authority, own)
+                    await self._make_user_at(port, quote_plus(str(certificate)))
                 finally:
                     await self._end(lock)
             finally:
                 os.close(mine)
 
-    async def _make_user_at(self, port: int, authority: Path, own: Path) -> None:
-        client = _client(
-            f"mongodb://127.0.0.1:{port}/?retryWrites=false&tls=true"
-            f"&tlsCAFile={quote_plus(str(authority))}"
-            f"&tlsCertificateKeyFile={quote_plus(str(own))}"
-        )
+    async def _make_user_at(self, port: int, certificate: str) -> None:
+        options = f"tls=true&tlsCAFile={certificate}&tlsCertificateKeyFile={certificate}"
+        url = f"mongodb://127.0.0.1:{port}/?retryWrites=false&{options}"
         try:
-            with suppress(OperationFailure):  # there is none
-                await client.admin.command({"dropUser": _USER})
-            roles = [{"role": "root", "db": "admin"}]
-            order = {"createUser": _USER, "pwd": self._secret(), "roles": roles}
-            await client.admin.command(order)
+            async with _client(url) as client:
+                with suppress(OperationFailure):  # there is none
+                    await client.admin.command({"dropUser": _USER})
+                roles = [{"role": "root", "db": "admin"}]
+                user = {"createUser": _USER, "pwd": self._secret(), "roles": roles}
+                await client.admin.command(user)
         except PyMongoError as error:
             raise EmbeddedError(
                 "database_refuses",
                 f"the embedded database takes no user: {type(error).__name__}",
             ) from error
-        finally:
-            await client.close()
 
     async def _launch(
         self, lock: int, port: int, users: Path, access: Sequence[str] = ("--auth",)
@@ -446,7 +441,7 @@ class _Server:
         return f"mongodb://{_USER}:{self._secret()}@127.0.0.1:{port}/?{options}"
 
     def _secret(self) -> str:
-        return (self.folder / "database.secret").read_text().strip()
+        return self._secret_path.read_text().strip()
 
     def _address(self) -> str | None:
         try:
@@ -460,15 +455,13 @@ class _Server:
 
     async def _admits(self, url: str) -> bool | None:
         """Say whether a server takes the password at this address; None if it does not answer."""
-        client = _client(url)
         try:
-            await client.admin.command("ping")
+            async with _client(url) as client:
+                await client.admin.command("ping")
         except OperationFailure as error:
             return False if error.code == _NOT_LET_IN else None
         except PyMongoError:
             return None
-        finally:
-            await client.close()
         return True
 
     def _broken(self) -> bool:
@@ -616,8 +609,8 @@ def _clock() -> float:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
     except PermissionError:
         return True
+    except ProcessLookupError:
+        return False
     return True

@@ -12,13 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from eventstore.key_files import KeyUnusable, place
 from eventstore.log import COLLECTION
-from eventstore.transparency.checkpoints import (
-    CheckpointsGone,
-    LogCheckpoints,
-    Witness,
-    last_path,
-    signing_key,
-)
+from eventstore.transparency.checkpoints import CheckpointsGone, LogCheckpoints, Witness
+from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
 from scripts.verification import Verification
 from scripts.verify import compare_kept, expect_database_checkpoints, verify_database

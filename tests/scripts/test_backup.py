@@ -25,7 +25,8 @@ from eventstore.personal.sealed_file import (
     read,
     read_header,
 )
-from eventstore.transparency.checkpoints import LogCheckpoints, last_path, signing_key
+from eventstore.transparency.checkpoints import LogCheckpoints
+from eventstore.transparency.statements import last_path, signing_key
 from projections.erasure.progress import Erasures
 from projections.generations import Generations
 from scripts.backup import back_up
