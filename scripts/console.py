@@ -28,6 +28,7 @@ from rich.progress import (
 
 from api.settings import Settings, is_loopback
 from domain.errors import CasebookError
+from eventstore.background import background
 from eventstore.database import Database
 from eventstore.garbage import tune_gc
 from eventstore.key_files import KeyUnusable, place
@@ -211,6 +212,16 @@ async def _master_keys(url: str, settings: Settings) -> MasterKeys | None:
         except OSError as error:
             raise KeyUnusable(f"cannot write the master key {path}: {error}") from error
     return MasterKeys.in_file(path)
+
+
+@asynccontextmanager
+async def at_work(db: Database, what: str) -> AsyncIterator[None]:
+    """Count as a process at work on the log inside the block, and end it if the log is replaced.
+
+    Raises RestoreUnderWay, LogReplaced, StoreError.
+    """
+    async with db.identity.at_work(what), background(db.identity.end_when_replaced()):
+        yield
 
 
 def show_metrics(settings: Settings) -> None:

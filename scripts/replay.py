@@ -19,14 +19,15 @@ options make no sense; 130: stopped by Ctrl-C.
 import argparse
 import asyncio
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
+from typing import Annotated, TypeVar
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from api.settings import Settings
-from eventstore.background import background
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
@@ -38,19 +39,20 @@ from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from projections.workers import Workers, workers
 from scripts.catch_up import projecting
-from scripts.console import UsageError, arguments, database, fail, run
-from scripts.replaying import Report
+from scripts.console import UsageError, arguments, at_work, database, fail, run
+from scripts.replaying import Report, reporting
 
+T = TypeVar("T")
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 _MOST_WORKERS = 64
-_DIGITS = 9
 _NAME: TypeAdapter[str] = TypeAdapter(ViewName)
+_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, lt=10**9)])
 
 
 async def main() -> int:
     options = _options()
-    with Report(json=options.json) as report:
+    with reporting(json=options.json) as report:
         async with database(Settings.from_environment()) as db:
             if options.verify:
                 async with workers(db, options.workers) as processes:
@@ -61,23 +63,14 @@ async def main() -> int:
             if options.list:
                 for built in await generations.all_as_of():
                     report.say(f"{built.name}: as of {built.until.isoformat()}, by {built.by}_at")
-                return 0
-            if options.drop is not None:
+            elif options.drop is not None:
                 await generations.drop_as_of(options.drop)
                 report.say(f"{options.drop} dropped")
-                return 0
-            if options.ticket:
+            elif options.ticket:
                 return await _repair(db, options.ticket, report)
-            if options.until is not None and options.until > db.clock.now():
-                at = options.until.isoformat()
-                raise UsageError(f"{at} has not come yet: nobody knows what will be so")
-            async with (
-                db.identity.at_work("replay"),
-                background(db.identity.end_when_replaced()),
-                workers(db, options.workers) as processes,
-            ):
-                rebuild = Rebuild(db, processes, report.progress)
-                return await _told_if_stopped(rebuild, options, report)
+            else:
+                await _build(db, options, report)
+    return 0
 
 
 def _options() -> argparse.Namespace:
@@ -89,7 +82,8 @@ def _options() -> argparse.Namespace:
     what.add_argument("--rollback", action="store_true", help="show what was shown before")
     what.add_argument("--list", action="store_true", help="list views as of a time")
     what.add_argument("--drop", metavar="NAME", help="drop views as of a time")
-    parser.add_argument("--name", type=_name, help="with --until: what to ask for them by")
+    name = _reader(_NAME, "must be letters a-z, digits, - and _, at most 64")
+    parser.add_argument("--name", type=name, help="with --until: what to ask for them by")
     parser.add_argument(
         "--by",
         choices=("occurred", "recorded"),
@@ -107,8 +101,9 @@ def _options() -> argparse.Namespace:
         metavar="N",
         help="processes to fold with, up to 64; 0: this one (as many as processors, at most 4)",
     )
+    most = _reader(_COUNT, "is no number of differences")
     parser.add_argument(
-        "--most", type=_count, default=50, metavar="N", help="differences to show (50)"
+        "--most", type=most, default=50, metavar="N", help="differences to show (50)"
     )
     parser.add_argument("--json", action="store_true", help="a JSON document a line, for machines")
     options = parser.parse_args()
@@ -121,18 +116,16 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > _DIGITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of differences")
-    return int(text)
+def _reader(as_type: TypeAdapter[T], refusal: str) -> Callable[[str], T]:
+    """Return what reads an option, and says this of what is not valid."""
 
+    def read(text: str) -> T:
+        try:
+            return as_type.validate_python(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {refusal}") from error
 
-def _name(text: str) -> str:
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        told = f"{text!r} must be letters a-z, digits, - and _, at most 64"
-        raise argparse.ArgumentTypeError(told) from error
+    return read
 
 
 def _moment(text: str) -> datetime:
@@ -149,45 +142,31 @@ def _moment(text: str) -> datetime:
     )
 
 
-async def _build(rebuild: Rebuild, options: argparse.Namespace, report: Report) -> int:
-    if options.rollback:
-        summary = await rebuild.go_back()
-        what = "what was shown before is shown again"
-    elif options.until is not None:
-        until: datetime = options.until
-        name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
-        summary = await rebuild.as_of(name, until, options.by or "occurred")
-        what = f"ask for them by ?as_of_view={name}"
-    else:
-        summary = await rebuild.everything(
-            keep_former=options.keep_old, accept_loss=options.accept_loss
-        )
-        what = "the new views are shown"
-    report.summary(summary, what)
-    return 0
-
-
-async def _told_if_stopped(rebuild: Rebuild, options: argparse.Namespace, report: Report) -> int:
-    try:
-        return await _build(rebuild, options, report)
-    except asyncio.CancelledError:
-        done = "it had just been done" if rebuild.has_switched else "what is shown is what was"
-        fail(f"stopped: {done}")
-        raise
-
-
-class Differences:
-    """How many differences were found, and the first of them."""
-
-    def __init__(self, most: int) -> None:
-        self.first: list[Difference] = []
-        self.count = 0
-        self._most = most
-
-    def take(self, difference: Difference) -> None:
-        self.count += 1
-        if self.count <= self._most:
-            self.first.append(difference)
+async def _build(db: Database, options: argparse.Namespace, report: Report) -> None:
+    """Build all views, or those as of a time, or go back to what was shown before."""
+    until: datetime | None = options.until
+    if until is not None and until > db.clock.now():
+        raise UsageError(f"{until.isoformat()} has not come yet: nobody knows what will be so")
+    async with at_work(db, "replay"), workers(db, options.workers) as processes:
+        rebuild = Rebuild(db, processes, report.progress)
+        try:
+            if options.rollback:
+                summary = await rebuild.go_back()
+                outcome = "what was shown before is shown again"
+            elif until is not None:
+                name = options.name or f"{until:%Y%m%dt%H%M%Sz}"
+                summary = await rebuild.as_of(name, until, options.by or "occurred")
+                outcome = f"ask for them by ?as_of_view={name}"
+            else:
+                summary = await rebuild.everything(
+                    keep_former=options.keep_old, accept_loss=options.accept_loss
+                )
+                outcome = "the new views are shown"
+        except asyncio.CancelledError:
+            done = "it had just been done" if rebuild.has_switched else "what is shown is what was"
+            fail(f"stopped: {done}")
+            raise
+    report.summary(summary, outcome)
 
 
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:
@@ -203,43 +182,55 @@ async def _verify(db: Database, processes: Workers, report: Report, most: int) -
             processes,
             lambda done, total: report.progress(Progress("verify", done, total)),
         )
-        found = Differences(most)
-        await auditor.compare(found.take)
+        count, first = await _compare(auditor, most)
         if await generations.active() == active:
-            break
+            report.verified(auditor, count, first)
+            return 1 if count else 0
         report.say("other views are shown by now: comparing those")
-    for difference in found.first:
-        report.difference(difference)
-    report.verified(auditor, found.count, most)
-    return 1 if found.count else 0
 
 
-async def _repair(db: Database, ids: list[UUID], report: Report) -> int:
-    store = EventStore(db)
-    generations = Generations(db)
+async def _compare(auditor: Auditor, most: int) -> tuple[int, list[Difference]]:
+    """Return how many differences there are, and the first of them."""
+    first: list[Difference] = []
+    count = 0
+
+    def found(difference: Difference) -> None:
+        nonlocal count
+        count += 1
+        if count <= most:
+            first.append(difference)
+
+    await auditor.compare(found)
+    return count, first
+
+
+async def _repair(db: Database, ids: Sequence[UUID], report: Report) -> int:
+    """Have single tickets folded again, each by the projector of its partition."""
+    store, generations = EventStore(db), Generations(db)
     for ticket_id in ids:
         if not await store.stored(ticket_id, limit=1):
             raise UsageError(f"there is no ticket {ticket_id}")
+
+    async def parked() -> ParkedTickets:
+        return ParkedTickets(await generations.shown())
+
+    async def failure(ticket_id: UUID) -> str | None:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while await (await parked()).is_asked(ticket_id):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            return f"ticket {ticket_id}: the projector of its partition does not get to it"
+        still = [each for each in await (await parked()).all() if each.ticket_id == ticket_id]
+        return f"ticket {ticket_id} stays parked: {still[0].error}" if still else None
+
     code = 0
     async with projecting(db, store):
         for ticket_id in ids:
-            await ParkedTickets(await generations.shown()).ask(ticket_id)
+            await (await parked()).ask(ticket_id)
         for ticket_id in ids:
-            try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    # Done by whoever has its partition.
-                    while await ParkedTickets(  # noqa: ASYNC110
-                        await generations.shown()
-                    ).is_asked(ticket_id):
-                        await asyncio.sleep(_LOOK_SECONDS)
-            except TimeoutError:
-                fail(f"ticket {ticket_id}: the projector of its partition does not get to it")
-                code = 1
-                continue
-            parked = ParkedTickets(await generations.shown())
-            still = [p for p in await parked.all() if p.ticket_id == ticket_id]
-            if still:
-                fail(f"ticket {ticket_id} stays parked: {still[0].error}")
+            if why := await failure(ticket_id):
+                fail(why)
                 code = 1
             else:
                 report.say(f"ticket {ticket_id} replayed")

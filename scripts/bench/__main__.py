@@ -18,28 +18,18 @@ Machines are noisy: what is compared takes turns, round by round, and the median
 ratios mean more than the numbers. `--record` puts what was found into docs/performance.md.
 """
 
-import argparse
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from importlib import import_module
 
 from api.settings import Settings
-from eventstore.mongo import embedded
 from eventstore.personal.master_keys import new_master_key
-from scripts.bench.commands import commands, durability
-from scripts.bench.dashboard import dashboard
 from scripts.bench.found import Table, record
-from scripts.bench.growth import growth
-from scripts.bench.lists import lists
-from scripts.bench.projections import projections
-from scripts.bench.reads import reads
-from scripts.bench.replay import replay
-from scripts.bench.sealing import sealing
+from scripts.bench.measuring import Options
 from scripts.console import UsageError, arguments, run
+from scripts.testbed.promises import scratch
 from scripts.testbed.services import serve
 
 _WHAT = (
@@ -55,6 +45,7 @@ _WHAT = (
     "peer",
     "console",
 )
+"""Measurements, each the `measure` of the module that has its name."""
 
 
 async def main() -> int:
@@ -78,7 +69,8 @@ async def main() -> int:
     parser.add_argument(
         "--record", action="store_true", help="put what is found into docs/performance.md"
     )
-    options = parser.parse_args()
+    words = parser.parse_args()
+    options = Options(words.rounds, words.seconds, sorted(words.tickets), words.events)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     driver = Settings.from_environment().mongo_driver
     machine = (
@@ -86,59 +78,22 @@ async def main() -> int:
         f"{driver}; the database, the service and the load share them; {options.rounds} rounds"
     )
     print(machine)
-    for what in _WHAT if options.what == "all" else (options.what,):
+    for what in _WHAT if words.what == "all" else (words.what,):
         try:
-            tables = await _measure(what, options)
+            # Imported by name: servers of the benchmark need none of them, and may not have what
+            # some of them need.
+            measure: Callable[[str, Options], Awaitable[list[Table]]] = import_module(
+                f"scripts.bench.{what}"
+            ).measure
+            async with scratch() as url:
+                tables = await measure(url, options)
+            for table in tables:
+                print(f"\n{table.about}\n\n{table.markdown()}")
+            if words.record:
+                record(what, f"{machine}.", tables)
         except ImportError as error:
             raise UsageError(f"{error}: `make bench` sets up what is needed") from error
-        for table in tables:
-            print(f"\n{table.about}\n\n{table.markdown()}")
-        if options.record:
-            record(what, f"{machine}.", tables)
     return 0
-
-
-async def _measure(what: str, options: argparse.Namespace) -> list[Table]:
-    rounds, seconds = options.rounds, options.seconds
-    sizes, events = sorted(options.tickets), options.events
-    async with _database() as url:
-        match what:
-            case "commands":
-                return await commands(url, rounds + 1, seconds)
-            case "durability":
-                async with _database(durable=False) as unsynced:
-                    return await durability(url, unsynced, rounds, seconds)
-            case "reads":
-                return await reads(url, rounds, seconds, sizes[:2][-1])
-            case "lists":
-                return await lists(url, rounds, sizes[:2][-1])
-            case "growth":
-                return await growth(url, rounds, (events // 100, events // 10))
-            case "projections":
-                return await projections(url, rounds, seconds)
-            case "replay":
-                return await replay(url, rounds, events)
-            case "sealing":
-                return await sealing(url, rounds, seconds, events // 10)
-            # Imported here, because servers of the benchmark need none of it, and may not have it.
-            case "peer":
-                from scripts.bench.peer import peer  # noqa: PLC0415
-
-                return await peer(url, rounds, seconds)
-            case "console":
-                from scripts.bench.console import console  # noqa: PLC0415
-
-                return await console(url, rounds, seconds, sizes[:2][-1])
-            case _:
-                return await dashboard(url, rounds, sizes)
-
-
-@asynccontextmanager
-async def _database(*, durable: bool = True) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
-        os.environ["CASEBOOK_DATA_DIR"] = folder  # for all it starts
-        async with embedded.run(Path(folder), durable=durable) as url:
-            yield url
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ looked. If it fell behind, the last third of a stretch would be later than the f
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from statistics import median
 from typing import NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -19,10 +20,10 @@ from uuid import UUID
 from playwright.async_api import Browser, Page, Request
 
 from projections.generations import Generations
-from scripts.bench.dashboard import DAYS, fill, made_up_lives
 from scripts.bench.found import Table
-from scripts.bench.measuring import prepared, send_at_rate, turns
-from scripts.testbed.browser import CHROMIUM, NoChromium, chromium
+from scripts.bench.made_up_views import DAYS, copies, made_up_lives, write_views
+from scripts.bench.measuring import Options, in_turns, percentiles, prepared, send_at_rate
+from scripts.testbed.browser import chromium
 from scripts.testbed.promises import HEADERS, service
 
 _COMMANDS_PER_SECOND = 200
@@ -59,76 +60,66 @@ _PAINTED = """() => {
 }"""
 
 
-async def console(url: str, rounds: int, seconds: float, count: int) -> list[Table]:
-    """Measure at so many tickets."""
-    if CHROMIUM is None:  # rather than once all tickets are there
-        raise NoChromium
-    async with prepared(url) as database:
-        lives = made_up_lives(datetime.now(UTC) - timedelta(days=DAYS))
-        await fill(await Generations(database).shown(), lives, 0, count)
-    of_data: list[float] = []
-    of_beginning: list[float] = []
-    stretches: list[_Stretch] = []
-    async with service("projecting", url) as port, chromium() as browser:
-        for _, is_counted in turns(["the desk"], rounds, "the desk"):
-            page = await _opened(browser, port)
-            painted: list[float] = await page.evaluate(_PAINTED)
-            stretch = await _live(page, port, seconds * _STRETCH)
-            await page.context.close()
-            if is_counted:
-                of_data.append(painted[0])
-                of_beginning.append(painted[1])
-                stretches.append(stretch)
-    rows = [
-        ["counted", *_late([each.counted for each in stretches])],
-        ["heard of", *_late([each.heard for each in stretches])],
-    ]
-    rate = _median([each.rate for each in stretches])
-    return [
-        Table(
-            f"The desk painted, {count:,} tickets",
-            ["from", "median ms", "longest ms"],
-            [
-                [name, f"{_median(found):.0f}", f"{max(found):.0f}"]
-                for name, found in (("its data", of_data), ("the beginning", of_beginning))
-            ],
-            "ms",
-            {"from its data": of_data, "from the beginning": of_beginning},
-        ),
-        Table(
-            f"The desk live, {rate:.0f} commands/s for {seconds * _STRETCH:.0f} s",
-            ["late", "p50 s", "p99 s", "first third s", "last third s", "measured"],
-            rows,
-            "s",
-        ),
-    ]
-
-
-class _Stretch(NamedTuple):
-    """Some seconds of load: commands/s, and in order how late opened tickets were counted, and the
-    last event was that the desk had heard of when it looked; in seconds.
+class Session(NamedTuple):
+    """The desk in one browser session: when it was painted, in milliseconds from its data and from
+    the beginning; commands/s; and, in order, how late opened tickets were counted, and the last
+    event was that the desk had heard of when it looked, in seconds.
     """
 
+    of_data: float
+    of_beginning: float
     rate: float
     counted: list[float]
     heard: list[float]
 
 
+async def measure(url: str, options: Options) -> list[Table]:
+    """Measure at so many tickets, of which the last was opened now."""
+    seconds = options.seconds * _STRETCH
+    async with chromium() as browser:
+        async with prepared(url) as database:
+            lives = made_up_lives(datetime.now(UTC) - timedelta(days=DAYS))
+            shown = await Generations(database).shown()
+            await write_views(shown, copies(lives, options.tickets))
+        async with service("projecting", url) as port:
+            ways = {"the desk": partial(_session, browser, port, seconds)}
+            found = await in_turns(ways, options.rounds, "the desk")
+    sessions = found["the desk"]
+    painted = {
+        "its data": [each.of_data for each in sessions],
+        "the beginning": [each.of_beginning for each in sessions],
+    }
+    rate = median(each.rate for each in sessions)
+    return [
+        Table(
+            f"The desk painted, {options.tickets:,} tickets",
+            ["from", "median ms", "longest ms"],
+            [[name, f"{median(ms):.0f}", f"{max(ms):.0f}"] for name, ms in painted.items()],
+            "ms",
+            {f"from {name}": ms for name, ms in painted.items()},
+        ),
+        Table(
+            f"The desk live, {rate:.0f} commands/s for {seconds:.0f} s",
+            ["late", "p50 s", "p99 s", "first third s", "last third s", "measured"],
+            [
+                ["counted", *_late([each.counted for each in sessions])],
+                ["heard of", *_late([each.heard for each in sessions])],
+            ],
+            "s",
+        ),
+    ]
+
+
 def _late(stretches: Sequence[Sequence[float]]) -> list[str]:
     """Return the figures of a row: of all, and of the first and last thirds of each stretch."""
-    every = sorted(seconds for stretch in stretches for seconds in stretch)
-    figures = [every[int(len(every) * share)] for share in (0.5, 0.99)]
-    figures.append(_median([_median(each[: len(each) // 3]) for each in stretches]))
-    figures.append(_median([_median(each[-(len(each) // 3) :]) for each in stretches]))
-    return [*(f"{each:.2f}" for each in figures), f"{len(every)}"]
+    every = [seconds for stretch in stretches for seconds in stretch]
+    first = median(median(each[: len(each) // 3]) for each in stretches)
+    last = median(median(each[-(len(each) // 3) :]) for each in stretches)
+    return [*(f"{each:.2f}" for each in (*percentiles(every), first, last)), f"{len(every)}"]
 
 
-def _median(found: Sequence[float]) -> float:
-    return statistics.median(found)
-
-
-async def _opened(browser: Browser, port: int) -> Page:
-    """Open the desk in a session of its own; return its page once all of it is painted."""
+async def _session(browser: Browser, port: int, seconds: float) -> Session:
+    """Open the desk in a session of its own, and watch it under load once all of it is painted."""
     context = await browser.new_context(base_url=f"http://127.0.0.1:{port}")
     key = HEADERS["Authorization"].split()[1]
     await context.add_init_script(f"sessionStorage.setItem('casebook-key', '{key}')")
@@ -137,13 +128,16 @@ async def _opened(browser: Browser, port: int) -> Page:
     await page.goto("/#/desk")
     await _until(page, "Number.isFinite(window.seen.painted ?? Infinity)")
     await page.get_by_text("live", exact=True).wait_for()
-    return page
+    of_data, of_beginning = cast("tuple[float, float]", await page.evaluate(_PAINTED))
+    live = await _live(page, port, seconds)
+    await context.close()
+    return Session(of_data, of_beginning, *live)
 
 
-async def _live(page: Page, port: int, seconds: float) -> _Stretch:
-    """Send commands, and watch."""
+async def _live(page: Page, port: int, seconds: float) -> tuple[float, list[float], list[float]]:
+    """Send commands, and watch; return what a `Session` has of it."""
     base = await _settled(page)
-    answered: list[float] = []
+    opened: list[float] = []
     acknowledged: dict[str, float] = {}
     asked: list[tuple[float, str]] = []
 
@@ -152,24 +146,23 @@ async def _live(page: Page, port: int, seconds: float) -> _Stretch:
         if "/dashboard?" in sent.url and after:
             asked.append((time.time(), after))
 
-    def accepted(ticket_id: UUID, version: int) -> None:
+    def answered(ticket_id: UUID, version: int) -> None:
         acknowledged[f"{ticket_id}@{version}"] = time.time()
         if version == 1:
-            answered.append(time.time())
+            opened.append(time.time())
 
     page.on("request", note)
-    rate = await send_at_rate(port, _COMMANDS_PER_SECOND, seconds, accepted)
-    await _until(page, f"window.seen.counts.at(-1)[1] >= {base + len(answered)}")
-    seen = cast("list[tuple[float, int]]", await page.evaluate("window.seen.counts"))
-    frames = iter(seen)
+    rate = await send_at_rate(port, _COMMANDS_PER_SECOND, seconds, answered)
+    await _until(page, f"window.seen.counts.at(-1)[1] >= {base + len(opened)}")
+    frames = iter(cast("list[tuple[float, int]]", await page.evaluate("window.seen.counts")))
     at, shown = next(frames)
     counted = []
-    for n, answer_at in enumerate(sorted(answered), start=1):
+    for n, answer_at in enumerate(opened, start=1):
         while shown < base + n:
             at, shown = next(frames)
         counted.append(max(0.0, at - answer_at))
     heard = [max(0.0, at - acknowledged[one]) for at, one in asked if one in acknowledged]
-    return _Stretch(rate, counted, heard)
+    return rate, counted, heard
 
 
 async def _until(page: Page, condition: str) -> None:

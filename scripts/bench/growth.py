@@ -1,119 +1,83 @@
-"""What a command costs on a long stream, warm and cold, and in a long log."""
+"""What a command costs on a long stream, warm and cold, and in a long log.
 
-from collections import defaultdict
-from collections.abc import Sequence
+*Warm*: by a handler that has the ticket in memory; *cold*: by one that has not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from itertools import cycle
-from uuid import UUID, uuid4
+from functools import partial
+from itertools import cycle, repeat
+from uuid import UUID
 
-from api.commands.handler import Handler, Submission
-from domain.codec import EventData
-from domain.tickets.conversation import AddNote
-from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
+from api.commands.handler import Handler
 from eventstore.log import EventStore
-from scripts.bench.found import Table, ratio, told
-from scripts.bench.measuring import median, milliseconds, prepared, turns
-from scripts.bench.replay import EVENTS_PER_TICKET, make_up
-from scripts.testbed.services import ACTOR, NOTE, OPEN, database_at
+from scripts.bench.found import Table, median, ratio
+from scripts.bench.made_up_log import COMMAND, EVENTS_PER_TICKET, make_up, ticket_of
+from scripts.bench.measuring import Options, in_turns, milliseconds, prepared
+from scripts.testbed.services import database_at
 
 _LENGTHS = (10, 1_000, 9_000)  # a ticket takes 10,000 at most
 _EACH_TIME = 10
-_COMMAND = Submission(command=AddNote(body=NOTE), actor=ACTOR)
 
 
-async def growth(url: str, rounds: int, logs: Sequence[int]) -> list[Table]:
+async def measure(url: str, options: Options) -> list[Table]:
     """Measure a command on streams of different length, and in logs of different size."""
-    return [await _streams(url, rounds * _EACH_TIME), await _logs(url, rounds, logs)]
+    rounds = options.rounds * _EACH_TIME
+    logs = (options.events // 100, options.events // 10)
+    return [await _streams(url, rounds), await _logs(url, rounds, logs)]
 
 
 async def _streams(url: str, rounds: int) -> Table:
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
     async with prepared(url) as database:
         store = EventStore(database)
         warm = Handler(store)
         tickets = {length: await ticket_of(store, warm, length) for length in _LENGTHS}
-        for length, _ in turns(_LENGTHS, rounds, "long streams", warming_up=False):
-            await _measure(store, warm, tickets[length], found, length)
-    return _table(
-        "A command on a long stream: its events in memory, or not",
-        ["events of the ticket", "warm, ms", f"of warm on {_LENGTHS[0]}"],
-        _LENGTHS,
-        found,
-    )
+        ways = {
+            length: partial(_warm_and_cold, store, warm, repeat(ticket))
+            for length, ticket in tickets.items()
+        }
+        found = await in_turns(ways, rounds, "long streams", warming_up=False)
+    about = "A command on a long stream: its events in memory, or not"
+    return _table(about, "events of the ticket", f"of warm on {_LENGTHS[0]}", found)
 
 
-async def _logs(url: str, rounds: int, logs: Sequence[int]) -> Table:
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+async def _logs(url: str, rounds: int, sizes: Sequence[int]) -> Table:
     async with AsyncExitStack() as stack:
-        stores: dict[int, EventStore] = {}
-        for size in logs:
+        ways = {}
+        for size in sizes:
             database = await stack.enter_async_context(prepared(database_at(url, f"log_{size}")))
             await make_up(database, size // EVENTS_PER_TICKET)
-            stores[size] = EventStore(database)
-        handlers = {size: Handler(store) for size, store in stores.items()}
-        tickets = {
-            size: cycle([await ticket_of(store, handlers[size], 10) for _ in range(_EACH_TIME)])
-            for size, store in stores.items()
-        }
-        for size, _ in turns(logs, rounds * _EACH_TIME, "long logs", warming_up=False):
-            await _measure(stores[size], handlers[size], next(tickets[size]), found, size)
-    return _table(
-        "The same command in a longer log",
-        ["events of the log", "warm, ms", "of warm in the shortest"],
-        logs,
-        found,
-    )
+            store = EventStore(database)
+            warm = Handler(store)
+            tickets = cycle([await ticket_of(store, warm, 10) for _ in range(_EACH_TIME)])
+            ways[size] = partial(_warm_and_cold, store, warm, tickets)
+        found = await in_turns(ways, rounds, "long logs", warming_up=False)
+    about = "The same command in a longer log"
+    return _table(about, "events of the log", "of warm in the shortest", found)
 
 
-async def _measure(
-    store: EventStore,
-    warm: Handler,
-    ticket: UUID,
-    found: dict[tuple[str, int], list[float]],
-    size: int,
-) -> None:
-    """Measure a command by a handler that knows the ticket, and by one that does not."""
-    found["warm", size].append(await milliseconds(warm.handle(ticket, _COMMAND)))
-    found["cold", size].append(await milliseconds(Handler(store).handle(ticket, _COMMAND)))
-    await warm.handle(ticket, _COMMAND)  # it catches up
+async def _warm_and_cold(
+    store: EventStore, warm: Handler, tickets: Iterator[UUID]
+) -> tuple[float, float]:
+    """Return how long a command takes by a handler that knows the ticket, and by one that does
+    not, in milliseconds.
+    """
+    ticket = next(tickets)
+    took = await milliseconds(warm.handle(ticket, COMMAND))
+    cold = await milliseconds(Handler(store).handle(ticket, COMMAND))
+    await warm.handle(ticket, COMMAND)  # it catches up
+    return took, cold
 
 
 def _table(
-    about: str,
-    columns: list[str],
-    sizes: Sequence[int],
-    found: dict[tuple[str, int], list[float]],
+    about: str, column: str, of_first: str, found: Mapping[int, Sequence[tuple[float, float]]]
 ) -> Table:
-    shortest = found["warm", sizes[0]]
-    rows = [
-        [
-            f"{size:,}",
-            *(
-                text
-                for kind, digits in (("warm", 2), ("cold", 1))
-                for text in (
-                    median(found[kind, size], digits),
-                    told(ratio(found[kind, size], shortest)),
-                )
-            ),
-        ]
-        for size in sizes
-    ]
-    bars = {f"{name}, {size:,} events": each for (name, size), each in found.items()}
-    return Table(about, [*columns, "cold, ms", columns[-1]], rows, "ms", bars)
-
-
-async def ticket_of(store: EventStore, handler: Handler, length: int) -> UUID:
-    """Make a ticket of so many events that a handler knows."""
-    ticket = uuid4()
-    await handler.handle(ticket, Submission(command=OPEN, actor=ACTOR))
-    [opening] = await store.load(ticket)
-    head = Head(1, opening.hash)
-    for start in range(1, length, 1000):
-        notes = [EventData("NoteAdded", 1, {"body": NOTE})] * min(1000, length - start)
-        about = Metadata(ACTOR, CommandRef(f"{start}", "f"))
-        sealed = chained(ticket, head, notes, about, utc_now(), utc_now())
-        await store.append(sealed)
-        head = Head(sealed[-1].version, sealed[-1].hash)
-    await handler.handle(ticket, _COMMAND)
-    return ticket
+    first = [took for took, _ in next(iter(found.values()))]
+    rows: list[list[str]] = []
+    bars: dict[str, list[float]] = {}
+    for size, each in found.items():
+        warm, cold = ([took[n] for took in each] for n in (0, 1))
+        warmth = [median(warm, 2), ratio(warm, first), median(cold, 1), ratio(cold, first)]
+        rows.append([f"{size:,}", *warmth])
+        bars |= {f"warm, {size:,} events": warm, f"cold, {size:,} events": cold}
+    return Table(about, [column, "warm, ms", of_first, "cold, ms", of_first], rows, "ms", bars)

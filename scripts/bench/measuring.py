@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -20,9 +19,26 @@ from scripts.testbed.load import Connection, request
 from scripts.testbed.promises import HEADERS, accepted, connected
 from scripts.testbed.services import NOTE, OPEN
 
+Key = TypeVar("Key")
 T = TypeVar("T")
 _RATE_CONNECTIONS = 16
 _OPENED = 5  # of so many commands at a steady rate one opens a ticket
+
+
+class Options(NamedTuple):
+    """How much is measured: counted rounds, seconds of load at a time, numbers of tickets in
+    ascending order, events of the log that is replayed.
+    """
+
+    rounds: int
+    seconds: float
+    sizes: Sequence[int]
+    events: int
+
+    @property
+    def tickets(self) -> int:
+        """How many tickets there are where their number is not what is measured."""
+        return self.sizes[:2][-1]
 
 
 @asynccontextmanager
@@ -34,25 +50,26 @@ async def prepared(url: str) -> AsyncIterator[Database]:
         yield database
 
 
-def turns(
-    kinds: Iterable[T], rounds: int, doing: str, *, warming_up: bool = True
-) -> Iterator[tuple[T, bool]]:
-    """Yield each kind in each round, in an order at random, and whether the round is counted.
+async def in_turns(
+    ways: Mapping[Key, Callable[[], Awaitable[T]]],
+    rounds: int,
+    doing: str,
+    *,
+    warming_up: bool = True,
+) -> dict[Key, list[T]]:
+    """Run all ways in each round, in an order at random; return what each has given, by round.
 
-    Not counted is a round before the others, for warming up.
+    Before the rounds is one that is not counted, for warming up.
     """
-    all_ = list(kinds)
-    rounds += warming_up
-    with counting(doing, rounds * len(all_), "stretches") as count:
-        for round_ in range(rounds):
-            for kind in random.sample(all_, len(all_)):
-                yield kind, round_ > 0 or not warming_up
+    found: dict[Key, list[T]] = {key: [] for key in ways}
+    with counting(doing, (rounds + warming_up) * len(ways), "stretches") as count:
+        for round_ in range(-1 if warming_up else 0, rounds):
+            for key in random.sample([*ways], len(ways)):
+                figure = await ways[key]()
+                if round_ >= 0:
+                    found[key].append(figure)
                 count()
-
-
-def median(found: Sequence[float], digits: int = 0) -> str:
-    """Return the median, as a cell of a table."""
-    return f"{statistics.median(found):.{digits}f}"
+    return found
 
 
 async def milliseconds(done: Awaitable[object]) -> float:
@@ -85,13 +102,14 @@ async def load(
                 latencies.append(time.perf_counter() - asked)
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    taken = time.perf_counter() - began
-    latencies.sort()
-    return Measured(
-        rate=len(latencies) / taken,
-        p50=1000 * latencies[len(latencies) // 2],
-        p99=1000 * latencies[int(len(latencies) * 0.99)],
-    )
+    rate = len(latencies) / (time.perf_counter() - began)
+    return Measured(rate, *(1000 * each for each in percentiles(latencies)))
+
+
+def percentiles(found: Sequence[float]) -> tuple[float, float]:
+    """Return p50 and p99."""
+    ordered = sorted(found)
+    return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
 
 
 async def send_at_rate(
@@ -115,9 +133,9 @@ async def send_at_rate(
                     path = f"/tickets/{opened[n % len(opened)]}/add_note"
                     body = orjson.dumps({"body": NOTE})
                 answer = accepted(await connection.send(request("POST", path, body, HEADERS)))
-                told = answer.json()
-                ticket_id = UUID(str(told["ticket_id"]))
-                answered(ticket_id, cast("int", told["version"]))
+                content = answer.json()
+                ticket_id = UUID(str(content["ticket_id"]))
+                answered(ticket_id, cast("int", content["version"]))
                 if path == "/tickets":
                     opened.append(ticket_id)
 

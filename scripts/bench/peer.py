@@ -19,11 +19,10 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from itertools import product
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -33,25 +32,22 @@ from eventsourcing.persistence import InfrastructureFactory, Tracking, TrackingR
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 from eventsourcing.utils import Environment
 
-from api.commands.handler import Handler, Submission
-from domain.tickets.conversation import AddNote
-from eventstore.database import Database
+from api.commands.handler import Handler
 from eventstore.log import EventStore
-from scripts.bench.found import Table, ratio, told
-from scripts.bench.growth import ticket_of
-from scripts.bench.measuring import median, prepared, turns
+from scripts.bench.found import Table, median, ratio
+from scripts.bench.made_up_log import COMMAND, ticket_of
+from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.bench.projections import fold_backlogs
-from scripts.console import UsageError
 from scripts.testbed.promises import free_port
-from scripts.testbed.services import ACTOR, NOTE, database_at
+from scripts.testbed.services import NOTE, database_at
 
 _EVENTS_EACH = 10
 _TICKETS = 200
 _AT_ONCE = 32
 _BATCH = 500
-_COMMAND = Submission(command=AddNote(body=NOTE), actor=ACTOR)
 _WAYS = {1: "commits/s, one after the other", _AT_ONCE: f"commits/s, {_AT_ONCE} at once"}
 _PROJECTED = "events/s projected"
+_OURS = "Casebook"
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS ticket_reads "
     "(id TEXT PRIMARY KEY, notes INTEGER NOT NULL, preview TEXT NOT NULL)"
@@ -92,75 +88,45 @@ class NoteDesk(Application[UUID]):
         self.save(ticket)
 
 
-async def peer(url: str, rounds: int, seconds: float) -> list[Table]:
+async def measure(url: str, options: Options) -> list[Table]:
     """Measure all in turn."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder, _postgres() as postgres:
-        kinds = {"eventsourcing, SQLite": _sqlite(Path(folder))}
-        if postgres is not None:
-            kinds["eventsourcing, PostgreSQL"] = postgres
-        async with prepared(database_at(url, "peer")) as database:
-            await _all(database, kinds, rounds, seconds, found)
-    projected, _ = await fold_backlogs(url, rounds, receiving=False)
-    found["Casebook", _PROJECTED] = projected
-    names = ["Casebook", *kinds]
-    whats = [*_WAYS.values(), _PROJECTED]
-    rows = [
-        [
-            name,
-            *(
-                text
-                for what in whats
-                for text in (
-                    median(found[name, what]),
-                    told(ratio(found["Casebook", what], found[name, what])),
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="casebook-bench-"))
+        sqlite = {
+            "PERSISTENCE_MODULE": "eventsourcing.sqlite",
+            "SQLITE_DBNAME": f"{folder}/desk.db",
+        }
+        kinds = {"eventsourcing, SQLite": sqlite, **stack.enter_context(_postgres())}
+        ways: dict[tuple[str, str], Callable[[], Awaitable[float]]] = {}
+        for name, env in kinds.items():
+            desk = NoteDesk(env={**env, "AGGREGATE_CACHE_MAXSIZE": "1000"})
+            stack.callback(desk.close)
+            theirs = [await asyncio.to_thread(desk.open) for _ in range(_TICKETS)]
+            for at_once, what in _WAYS.items():
+                ways[name, what] = partial(
+                    asyncio.to_thread, _their_commits, desk, theirs, at_once, options.seconds
                 )
-            ),
-        ]
-        for name in names
-    ]
+            ways[name, _PROJECTED] = partial(
+                asyncio.to_thread, _their_projecting, desk, env, options.seconds
+            )
+        async with prepared(database_at(url, "peer")) as database:
+            store = EventStore(database)
+            handler = Handler(store)
+            ours = [await ticket_of(store, handler, _EVENTS_EACH) for _ in range(_TICKETS)]
+            for at_once, what in _WAYS.items():
+                ways[_OURS, what] = partial(_commits, handler, ours, at_once, options.seconds)
+            found = await in_turns(ways, options.rounds, "peer")
+    found[_OURS, _PROJECTED], _ = await fold_backlogs(url, options.rounds)
     columns = [""]
-    for what in whats:
+    rows = [[name] for name in (_OURS, *kinds)]
+    for what in (*_WAYS.values(), _PROJECTED):
         columns += [what, "Casebook is"]
+        for row in rows:
+            rates = found[row[0], what]
+            row += [median(rates), ratio(found[_OURS, what], rates)]
     bars = {f"{name}: {what}": rates for (name, what), rates in found.items()}
     about = f"One-event commands on aggregates of {_EVENTS_EACH} events, and projecting"
     return [Table(about, columns, rows, "per second", bars)]
-
-
-async def _all(
-    database: Database,
-    kinds: Mapping[str, Mapping[str, str]],
-    rounds: int,
-    seconds: float,
-    found: dict[tuple[str, str], list[float]],
-) -> None:
-    handler = Handler(EventStore(database))
-    ours = [await ticket_of(EventStore(database), handler, _EVENTS_EACH) for _ in range(_TICKETS)]
-    desks = {
-        name: NoteDesk(env={**env, "AGGREGATE_CACHE_MAXSIZE": "1000"})
-        for name, env in kinds.items()
-    }
-    theirs = {
-        name: [await asyncio.to_thread(desk.open) for _ in range(_TICKETS)]
-        for name, desk in desks.items()
-    }
-
-    async def commits(name: str, at_once: int) -> float:
-        if name == "Casebook":
-            return await _commits(handler, ours, at_once, seconds)
-        return await asyncio.to_thread(_their_commits, desks[name], theirs[name], at_once, seconds)
-
-    ways = [*product(["Casebook", *desks], _WAYS.values()), *product(desks, [_PROJECTED])]
-    at_once = {way: count for count, way in _WAYS.items()}
-    for (name, way), is_counted in turns(ways, rounds, "peer"):
-        if way == _PROJECTED:
-            rate = await asyncio.to_thread(_their_projecting, desks[name], kinds[name], seconds)
-        else:
-            rate = await commits(name, at_once[way])
-        if is_counted:
-            found[name, way].append(rate)
-    for desk in desks.values():
-        desk.close()
 
 
 async def _commits(
@@ -172,7 +138,7 @@ async def _commits(
     async def one() -> None:
         nonlocal count
         while time.perf_counter() - began < seconds:
-            await handler.handle(random.choice(tickets), _COMMAND)  # noqa: S311
+            await handler.handle(random.choice(tickets), COMMAND)  # noqa: S311
             count += 1
 
     await asyncio.gather(*(one() for _ in range(at_once)))
@@ -183,7 +149,7 @@ def _their_commits(desk: NoteDesk, tickets: Sequence[UUID], at_once: int, second
     began = time.perf_counter()
 
     def one(number: int) -> int:
-        # Each thread has tickets of its own: who is second there is refused, and would try again.
+        # Each thread has tickets of its own: of two on one ticket the second would be refused.
         mine = tickets[number::at_once]
         count = 0
         while time.perf_counter() - began < seconds:
@@ -191,8 +157,6 @@ def _their_commits(desk: NoteDesk, tickets: Sequence[UUID], at_once: int, second
             count += 1
         return count
 
-    if at_once == 1:
-        return one(0) / (time.perf_counter() - began)
     with ThreadPoolExecutor(at_once) as threads:
         count = sum(threads.map(one, range(at_once)))
     return count / (time.perf_counter() - began)
@@ -204,18 +168,15 @@ def _their_projecting(desk: NoteDesk, env: Mapping[str, str], seconds: float) ->
     position = view.max_tracking_id(desk.name) or 0
     count = 0
     began = time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        some = desk.recorder.select_notifications(start=position + 1, limit=_BATCH)
-        if not some:
-            break
+    while time.perf_counter() - began < seconds and (
+        some := desk.recorder.select_notifications(start=position + 1, limit=_BATCH)
+    ):
         for notification in some:
             happened = desk.mapper.to_domain_event(notification)
             body = getattr(happened, "body", "")
             view.note(happened.originator_id, body, Tracking(desk.name, notification.id))
-            position = notification.id
-            count += 1
-            if time.perf_counter() - began >= seconds:
-                break
+        position = some[-1].id
+        count += len(some)
     return count / (time.perf_counter() - began)
 
 
@@ -265,37 +226,36 @@ def _postgres_view() -> type[TrackingRecorder]:
     return PostgresView
 
 
-def _sqlite(folder: Path) -> dict[str, str]:
-    return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(folder / "desk.db")}
-
-
 @contextmanager
-def _postgres() -> Iterator[dict[str, str] | None]:
-    """Run PostgreSQL with its defaults on a free port; None where it is not at hand."""
-    initdb, server = shutil.which("initdb"), shutil.which("postgres")
+def _postgres() -> Iterator[dict[str, dict[str, str]]]:
+    """Run PostgreSQL with its defaults on a free port; yields nothing where it is not at hand."""
+    programs = shutil.which("initdb"), shutil.which("pg_ctl")
     try:
         _postgres_view()
     except ImportError:
-        initdb = None
-    if initdb is None or server is None:
-        yield None
+        programs = None, None
+    initdb, pg_ctl = programs
+    if initdb is None or pg_ctl is None:
+        yield {}
         return
     # It refuses to run as root.
     user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="casebook-bench-") as folder:
+
+        def run(*words: str) -> None:
+            null = subprocess.DEVNULL
+            subprocess.run(words, check=True, user=user, cwd=folder, stdout=null, stderr=null)
+
         os.chmod(folder, 0o755)  # noqa: PTH101, S103
-        data = Path(folder) / "data"
-        data.mkdir(mode=0o700)
+        data = f"{folder}/data"
+        Path(data).mkdir(mode=0o700)
         shutil.chown(data, user)
-        null = subprocess.DEVNULL
-        words = [initdb, "-D", str(data), "-U", "bench", "--auth=trust"]
-        subprocess.run(words, check=True, user=user, cwd=folder, stdout=null, stderr=null)
-        port = free_port()
-        words = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(data)]
-        with subprocess.Popen(words, user=user, cwd=folder, stdout=null, stderr=null) as running:
-            try:
-                _await_postgres(port)
-                yield {
+        run(initdb, "-D", data, "-U", "bench", "--auth=trust")
+        run(pg_ctl, "-D", data, "-w", "-o", f"-p {port} -h 127.0.0.1 -k {data}", "start")
+        try:
+            yield {
+                "eventsourcing, PostgreSQL": {
                     "PERSISTENCE_MODULE": "eventsourcing.postgres",
                     "POSTGRES_DBNAME": "postgres",
                     "POSTGRES_HOST": "127.0.0.1",
@@ -304,16 +264,6 @@ def _postgres() -> Iterator[dict[str, str] | None]:
                     "POSTGRES_PASSWORD": "bench",
                     "POSTGRES_MAX_OVERFLOW": str(_AT_ONCE),
                 }
-            finally:
-                running.terminate()
-
-
-def _await_postgres(port: int) -> None:
-    import psycopg  # noqa: PLC0415
-
-    for _ in range(100):
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(host="127.0.0.1", port=port, user="bench", dbname="postgres").close()
-            return
-        time.sleep(0.1)
-    raise UsageError("PostgreSQL does not come up")
+            }
+        finally:
+            run(pg_ctl, "-D", data, "-w", "-m", "fast", "stop")

@@ -6,7 +6,6 @@ is asked for once, and kept by a service that does nothing but send it again.
 """
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -14,9 +13,9 @@ from itertools import product
 from eventstore.database import Database
 from projections.generations import Generations
 from projections.views import tickets
-from scripts.bench.dashboard import fill, made_up_lives
-from scripts.bench.found import Table, ratio, told
-from scripts.bench.measuring import load, median, prepared, turns
+from scripts.bench.found import Table, median, ratio
+from scripts.bench.made_up_views import copies, made_up_lives, write_views
+from scripts.bench.measuring import Measured, Options, in_turns, load, prepared
 from scripts.testbed.load import Connection, request
 from scripts.testbed.promises import HEADERS, accepted, service
 from scripts.testbed.services import ANSWERS
@@ -32,38 +31,40 @@ _LISTS = {
 }
 
 
-async def reads(url: str, rounds: int, seconds: float, count: int) -> list[Table]:
-    """Measure each kind of read at so many tickets, both services in turn."""
-    rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    p99s: dict[tuple[str, str], list[float]] = defaultdict(list)
+async def measure(url: str, options: Options) -> list[Table]:
+    """Measure each kind of read, both services in turn."""
+    count = options.tickets
     async with prepared(url) as database, service("group", url) as port:
-        views = await Generations(database).shown()
-        await fill(views, made_up_lives(), 0, count)
-        some = views.collection(tickets.COLLECTION).find({}, {"_id": 1}).limit(count)
+        shown = await Generations(database).shown()
+        await write_views(shown, copies(made_up_lives(), count))
+        some = shown.collection(tickets.COLLECTION).find({}, {"_id": 1}).limit(count)
         ids = random.sample([str(d["_id"]) async for d in some], min(_ASKED, count))
-        asked = {"a ticket": [f"/tickets/{id_}" for id_ in ids]}
-        asked |= {name: [path] for name, path in _LISTS.items()}
-        await _keep_answers(database, port, [p for each in asked.values() for p in each])
+        paths = {"a ticket": [f"/tickets/{id_}" for id_ in ids]}
+        paths |= {name: [path] for name, path in _LISTS.items()}
+        await _keep_answers(database, port, [p for each in paths.values() for p in each])
         async with service("memory", url) as memory:
             ports = {"group": port, "memory": memory}
-            for (name, kind), is_counted in turns(product(asked, _KINDS), rounds, "reads"):
-                asks = [request("GET", path, b"", HEADERS) for path in asked[name]]
-                found = await load(ports[kind], partial(random.choice, asks), CONNECTIONS, seconds)
-                if is_counted:
-                    rates[name, kind].append(found.rate)
-                    p99s[name, kind].append(found.p99)
+
+            async def read(name: str, kind: str) -> Measured:
+                asked = [request("GET", path, b"", HEADERS) for path in paths[name]]
+                next_request = partial(random.choice, asked)
+                return await load(ports[kind], next_request, CONNECTIONS, options.seconds)
+
+            ways = {way: partial(read, *way) for way in product(paths, _KINDS)}
+            found = await in_turns(ways, options.rounds, "reads")
+    rates = {way: [each.rate for each in stretches] for way, stretches in found.items()}
     rows = [
         [
             name,
             *(median(rates[name, kind]) for kind in _KINDS),
-            told(ratio(rates[name, "group"], rates[name, "memory"])),
-            *(median(p99s[name, kind], 1) for kind in _KINDS),
+            ratio(rates[name, "group"], rates[name, "memory"]),
+            *(median([each.p99 for each in found[name, kind]], 1) for kind in _KINDS),
         ]
-        for name in asked
+        for name in paths
     ]
     columns = ["", *(f"{kind}, reads/s" for kind in _KINDS.values()), "ratio"]
     columns += [f"{kind}, p99 ms" for kind in _KINDS.values()]
-    bars = {f"{name}, {_KINDS[kind]}": found for (name, kind), found in rates.items()}
+    bars = {f"{name}, {_KINDS[kind]}": each for (name, kind), each in rates.items()}
     return [Table(f"{count:,} tickets, {CONNECTIONS} connections", columns, rows, "reads/s", bars)]
 
 

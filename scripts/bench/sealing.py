@@ -1,58 +1,46 @@
 """What it costs that personal data is sealed: commands and replays with it and without."""
 
-from collections import defaultdict
+from functools import partial
 
-from eventstore.log import EventStore
-from projections.replay.rebuild import Rebuild
-from projections.workers import workers
 from scripts.bench.commands import load_notes
-from scripts.bench.found import Table, ratio, told
-from scripts.bench.measuring import median, prepared, turns
-from scripts.bench.replay import EVENTS_PER_TICKET, make_up
+from scripts.bench.found import Table, median, ratio
+from scripts.bench.made_up_log import EVENTS_PER_TICKET, make_up
+from scripts.bench.measuring import Options, in_turns, prepared
+from scripts.bench.replay import replay
 from scripts.testbed.services import database_at, services
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
 _CONNECTIONS = 32
 
 
-async def sealing(url: str, rounds: int, seconds: float, events: int) -> list[Table]:
+async def measure(url: str, options: Options) -> list[Table]:
     """Measure both in turn."""
-    rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    await _commands(url, rounds, seconds, rates)
-    await _replays(url, rounds, events, rates)
-    rows = []
-    for what in ("commands/s", "events/s replayed"):
-        plain, sealed = (rates[what, kind] for kind in _KINDS)
-        medians = (median(each) for each in (plain, sealed))
-        rows.append([what, *medians, told(ratio(sealed, plain))])
-    bars = {f"{what}, {_KINDS[kind]}": found for (what, kind), found in rates.items()}
-    about = "Personal data sealed, and as it is"
-    return [Table(about, ["", "as it is", "sealed", "ratio"], rows, "per second", bars)]
-
-
-async def _commands(
-    url: str, rounds: int, seconds: float, rates: dict[tuple[str, str], list[float]]
-) -> None:
     async with services(dict.fromkeys(_KINDS, url)) as running:
-        for kind, is_counted in turns(_KINDS, rounds, "commands"):
-            found = await load_notes(running[kind], _CONNECTIONS, seconds)
-            if is_counted:
-                rates["commands/s", kind].append(found.rate)
-
-
-async def _replays(
-    url: str, rounds: int, events: int, rates: dict[tuple[str, str], list[float]]
-) -> None:
+        commands = {
+            kind: partial(load_notes, running[kind], _CONNECTIONS, options.seconds)
+            for kind in _KINDS
+        }
+        answered = await in_turns(commands, options.rounds, "commands")
     async with (
         prepared(database_at(url, "log_unsealed")) as unsealed,
         prepared(database_at(url, "log_group")) as sealed,
     ):
         logs = {"unsealed": unsealed, "group": sealed}
         for kind, database in logs.items():
-            await make_up(database, events // EVENTS_PER_TICKET, sealing=kind != "unsealed")
-        for kind, _ in turns(logs, rounds, "replays", warming_up=False):
-            stored = await EventStore(logs[kind]).count(exact=True)
-            async with workers(logs[kind], 1) as one:
-                summary = await Rebuild(logs[kind], one).everything()
-            spent = sum(v for k, v in summary.seconds.items() if k not in ("wait", "prove"))
-            rates["events/s replayed", kind].append(stored / spent)
+            tickets = options.events // 10 // EVENTS_PER_TICKET
+            await make_up(database, tickets, sealing=kind == "group")
+        replays = {kind: partial(replay, database, 1) for kind, database in logs.items()}
+        replayed = await in_turns(replays, options.rounds, "replays", warming_up=False)
+    rates = {
+        "commands/s": {kind: [each.rate for each in answered[kind]] for kind in _KINDS},
+        "events/s replayed": {kind: [each.rate for each in replayed[kind]] for kind in _KINDS},
+    }
+    rows = [
+        [what, *(median(of[kind]) for kind in _KINDS), ratio(of["group"], of["unsealed"])]
+        for what, of in rates.items()
+    ]
+    bars = {
+        f"{what}, {name}": of[kind] for what, of in rates.items() for kind, name in _KINDS.items()
+    }
+    about = "Personal data sealed, and as it is"
+    return [Table(about, ["", *_KINDS.values(), "ratio"], rows, "per second", bars)]

@@ -99,14 +99,14 @@ def accepted(answer: Answer) -> Answer:
 
 
 @asynccontextmanager
-async def scratch() -> AsyncIterator[str]:
+async def scratch(*, durable: bool = True) -> AsyncIterator[str]:
     """Run an embedded database in a temporary folder and give its URL.
 
     What is started meanwhile keeps its files there as well, unless told otherwise.
     """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         os.environ["CASEBOOK_DATA_DIR"] = folder
-        async with embedded.run(Path(folder)) as url:
+        async with embedded.run(Path(folder), durable=durable) as url:
             yield url
 
 

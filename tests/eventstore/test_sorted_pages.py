@@ -22,8 +22,7 @@ from eventstore.mongo.sorted_pages import Pager, Position
 from projections.generations import VIEWS, Generation, Generations
 from projections.views import tickets
 from projections.views.filter import Filter
-from scripts.bench.dashboard import made_up_lives
-from scripts.bench.lists import SHAPES, history, write_history
+from scripts.bench.made_up_views import SHAPES, history, made_up_lives, write_views
 
 LIMIT = 11
 REQUESTER = made_up_lives()[0].ticket.requester
@@ -162,7 +161,7 @@ async def shaped(quick_database, request):
     """A history of some shape, with few tickets that some filters find."""
     database = quick_database
     await Generations(database).prepare()
-    await write_history(database, history(request.param, COUNT))
+    await write_views(database, history(request.param, COUNT))
     reads = database.collection(tickets.COLLECTION)
     some = [d["_id"] for d in await reads.find({}, {"_id": 1}).limit(COUNT).to_list()]
     rare = {"group": "rare", "assignee": "rare", "requester": "rare", "status": "pending"}
@@ -227,11 +226,11 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
 async def test_what_is_written_meanwhile_is_found_and_costs_more_only_once(database, store):
     """Tickets that are imported where there were none; and new ones at the end."""
     counted, pager = Counted(database), Pager(begin)
-    await write_history(database, history("even", 300))
+    await write_views(database, history("even", 300))
     listing = query(Filter(), "-opened_at")
     await costs(counted, listing, PAGE, pager)
     for shape in ("gaps of years", "one burst", "dates ahead"):
-        await write_history(database, history(shape, 600, seed=2 + len(shape)))
+        await write_views(database, history(shape, 600, seed=2 + len(shape)))
         _, found = await costs(counted, listing, PAGE, pager)
         warm, again = await costs(counted, listing, PAGE, pager)
         assert found == again == await database.collection(tickets.COLLECTION).count_documents({})

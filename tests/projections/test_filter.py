@@ -7,7 +7,7 @@ from uuid import UUID
 from api.queries.lists.search import search
 from projections.views import tickets
 from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, plain
-from scripts.bench.dashboard import made_up_lives
+from scripts.bench.made_up_views import made_up_lives
 
 SEARCHES = [
     *(

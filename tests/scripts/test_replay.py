@@ -16,7 +16,7 @@ from projections.replay.rebuild import Rebuild
 from projections.views.saved_views import SavedViews, TicketFilter
 from projections.workers import workers
 from scripts.replay import _verify
-from scripts.replaying import Report
+from scripts.replaying import reporting
 from tests.api.test_api import serving
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import script
@@ -81,7 +81,7 @@ async def test_views_that_were_replaced_while_they_were_compared_are_no_damage(
     async with running(database):
         await caught_up(database, store)
         async with workers(database, 0) as here:
-            with Report(json=True) as report:
+            with reporting(json=True) as report:
                 assert await _verify(database, here, report, 50) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (replaced, last["differences"]) == (True, 0)
@@ -219,7 +219,7 @@ async def test_what_agents_do_is_told_week_by_week(database, store):
 def test_lines_are_not_told_more_often_than_anyone_reads(capsys):
     from projections.replay.rebuild import Progress  # noqa: PLC0415
 
-    with Report(json=False) as report:
+    with reporting(json=False) as report:
         for done in range(1000):
             report.progress(Progress("scan", done, 1000))
         report.progress(Progress("scan", 1000, 1000))
