@@ -514,10 +514,10 @@ async def check_all(db: Database) -> Checked:
         async for stored in _ranges(store):
             opened = await store.open(stored)
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
-                made = fold_ticket((), ticket_id, None, list(stream), codec)
+                result = await fold_ticket((), ticket_id, None, list(stream), codec)
                 count += 1
-                if made.stuck is not None:
-                    found.unreadable[ticket_id] = made.stuck.error
+                if result.failure is not None:
+                    found.unreadable[ticket_id] = result.failure.error
             events += len(stored)
             bar.advance(task, len(stored))
     return found._replace(tickets=count, events=events)

@@ -2,21 +2,22 @@
 
 A command on a ticket that is kept costs one insert, however long the ticket's stream. What is kept
 is never trusted: another process may have gone on, and the unique key of the insert decides.
-Commands for one ticket take turns within a process (`ticket_locks.py`), so that they do not race.
+Commands for one ticket take turns within a process, so that they do not race each other.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import orjson
 from cachetools import LRUCache
 from prometheus_client import Counter
 
-from api.commands.ticket_locks import TicketLocks
-from domain.errors import HistoryError
+from domain.errors import CasebookError, HistoryError
 from domain.tickets import decode
 from domain.tickets.command import Size
 from domain.tickets.ticket import Ticket, apply
@@ -28,13 +29,24 @@ KEPT_BYTES = 64 * 2**20
 """What kept tickets may weigh in all, by a generous estimate of their memory."""
 
 _EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
-_CHARACTER_BYTES = 4  # at most: texts of the state; UTF-8 has as many bytes of them, or more
+_CHARACTER_BYTES = (
+    4  # at most: texts of the ticket's state; of them UTF-8 has as many bytes or more
+)
 
 
 _LOOKUPS = Counter(
     "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
 )
 _lookups = cache(_LOOKUPS.labels)
+
+
+class TicketBusy(CasebookError):
+    """Other commands on the ticket do not come to an end in time. Nothing was written."""
+
+    kind = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("ticket_busy", "other commands on this ticket take too long; try again")
 
 
 class EventRef(NamedTuple):
@@ -118,7 +130,7 @@ class TicketCache:
             KEPT_BYTES, getsizeof=lambda stream: min(stream.weight_bytes, KEPT_BYTES)
         )
         self._forgotten = 0
-        self._locks = TicketLocks()
+        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def locked(
@@ -129,8 +141,16 @@ class TicketCache:
 
         Raises TicketBusy if other commands on them take longer than `timeout_seconds`.
         """
-        ids = {ticket_id, other_id or ticket_id}
-        async with self._locks.hold(ids, timeout_seconds):
+        async with AsyncExitStack() as held:
+            # In one order, or two commands on the same two would wait for each other.
+            ids = sorted({ticket_id, other_id or ticket_id})
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    for each in ids:
+                        lock = self._locks.setdefault(each, asyncio.Lock())
+                        await held.enter_async_context(lock)
+            except TimeoutError:
+                raise TicketBusy from None
             forgotten = self._forgotten
             streams = {each: self._take(each) for each in ids}
             other = None if other_id is None or other_id == ticket_id else streams[other_id]
@@ -138,8 +158,9 @@ class TicketCache:
                 yield streams[ticket_id], other
             finally:
                 if forgotten == self._forgotten:
-                    kept = (stream for stream in streams.values() if stream.head.version > 0)
-                    self._kept.update({stream.ticket_id: stream for stream in kept})
+                    for stream in streams.values():
+                        if stream.head.version > 0:
+                            self._kept[stream.ticket_id] = stream
 
     def _take(self, ticket_id: UUID) -> Stream:
         stream = self._kept.pop(ticket_id, None)
@@ -156,7 +177,7 @@ class TicketCache:
             async for _, event in events:
                 stream.extend([from_document(event)])
 
-    def invalidate(self) -> None:
+    def forget(self) -> None:
         """Forget all tickets: a person was erased whose words may be in some of them."""
         self._kept.clear()
         self._forgotten += 1

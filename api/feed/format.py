@@ -7,7 +7,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from api.queries.cursors import Cursors
-from api.queries.history.routes import to_answer
+from api.queries.history.routes import as_told
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
@@ -64,8 +64,8 @@ class Writer:
 
 def event_line(stored: EventDocument, event: EventDocument) -> bytes:
     """Write an event, as it is stored and opened; what is no JSON is shown as text."""
-    shown = to_answer(stored, event)
-    return orjson.dumps(shown, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    told = as_told(stored, event)
+    return orjson.dumps(told, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _block(**fields: str | int | None) -> bytes:
@@ -77,3 +77,8 @@ def _block(**fields: str | int | None) -> bytes:
 def error_line(code: str, detail: str) -> bytes:
     """Write that an export is not all there is, and why."""
     return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
+
+
+def nothing(_code: str, _detail: str) -> bytes:
+    """Write nothing: a client goes on with a stream that has ended, and is answered then."""
+    return b""

@@ -4,7 +4,7 @@ In this order a request gets a correlation id and is counted; is turned away if 
 way; has its caller identified, who may not ask too often; is refused if it could change something
 and the log has been replaced, for what the process knows is of the former log; and goes to its
 route, which holds it to its caller's rights and reads it. Every error on the way becomes a problem
-document here. Requests for open paths are neither bounded nor identified.
+document here. What anybody may ask for is neither bounded nor identified.
 
 Each answer names its correlation id. Answers tell of tickets and of people, refusals too, so no
 cache and no browser is to have a copy (`Cache-Control: no-store`) unless an answer says otherwise,
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.access_log import Outcome
 from api.access.authentication import Access
-from api.access.rights import Principal, Unseen, is_open
+from api.access.rights import Unseen, is_open
 from api.http import correlation
 from api.http.bodies import Bodies
 from api.http.caller import asking_of
@@ -75,7 +75,7 @@ class Pipeline:
             try:
                 await self._serve(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
-                pass  # the client has gone
+                pass  # nobody is there to be answered
             except Exception as error:
                 if exchange.status:
                     raise  # too late for an answer: the server ends the connection
@@ -89,17 +89,18 @@ class Pipeline:
         if self._under_way >= self._most:
             raise ServerBusy
         self._under_way += 1
-        who: Principal | None = None
         try:
-            authorization = Headers(scope=scope).get("authorization")
-            who = await self._access.admit(asking_of(scope), authorization)
-            scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
-            if self._identity.is_replaced and scope["method"] not in _READING:
-                raise LogReplaced
-            await self._route(scope, receive, send)
-        finally:
-            if who is not None:
+            who = await self._access.admit(
+                asking_of(scope), Headers(scope=scope).get("authorization")
+            )
+            try:
+                scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
+                if self._identity.is_replaced and scope["method"] not in _READING:
+                    raise LogReplaced
+                await self._route(scope, receive, send)
+            finally:
                 self._access.end(who)
+        finally:
             self._under_way -= 1
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +130,7 @@ class _Exchange:
         self._began = time.perf_counter()
         self._is_unread = any(_announces_body(*header) for header in scope["headers"])
         self.status = 0
-        self.correlation_id = correlation.of(scope)
+        self.correlation_id = correlation.of(scope["headers"])
         scope.setdefault("state", {})["correlation_id"] = self.correlation_id
 
     async def receive(self) -> Message:

@@ -1,5 +1,7 @@
 """Who works on a ticket, and who follows it."""
 
+from dataclasses import dataclass
+
 from domain.codec import PersonName
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
 from domain.tickets.ticket import (
@@ -12,6 +14,7 @@ from domain.tickets.ticket import (
 from domain.values import Name
 
 
+@dataclass(frozen=True, slots=True)
 class TicketAssigned(TicketEvent):
     """Takes a new ticket to open."""
 
@@ -38,6 +41,7 @@ class AssignTicket(Command):
         return ticket.assignee is None
 
 
+@dataclass(frozen=True, slots=True)
 class TicketUnassigned(TicketEvent):
     def change(self, ticket: Ticket) -> None:
         ticket.assignee = None
@@ -50,6 +54,7 @@ class UnassignTicket(Command):
         return NOTHING if ticket.assignee is None else Decision((TicketUnassigned(),))
 
 
+@dataclass(frozen=True, slots=True)
 class TicketMovedToGroup(TicketEvent):
     group: str | None
 
@@ -74,6 +79,7 @@ class MoveToGroup(Command):
         return Decision((moved, TicketUnassigned()))
 
 
+@dataclass(frozen=True, slots=True)
 class FollowerAdded(TicketEvent):
     internal = True
     follower: PersonName
@@ -95,6 +101,7 @@ class FollowTicket(Command):
         return Decision((FollowerAdded(follower),))
 
 
+@dataclass(frozen=True, slots=True)
 class FollowerRemoved(TicketEvent):
     internal = True
     follower: PersonName

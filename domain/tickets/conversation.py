@@ -2,6 +2,8 @@
 follow-up ticket.
 """
 
+from dataclasses import dataclass
+
 from domain.actors import EVERYONE
 from domain.codec import Words
 from domain.errors import Unacceptable
@@ -13,6 +15,7 @@ from domain.tickets.ticket import TICKET_LINKS, Ticket, TicketEvent
 from domain.values import Text
 
 
+@dataclass(frozen=True, slots=True)
 class AgentReplied(TicketEvent):
     """Public. Takes a new ticket to open."""
 
@@ -23,6 +26,7 @@ class AgentReplied(TicketEvent):
         ticket.sla = ticket.sla.with_answer()
 
 
+@dataclass(frozen=True, slots=True)
 class RequesterReplied(TicketEvent):
     """Public. A pending or resolved ticket is opened by an event of its own, right after this."""
 
@@ -90,6 +94,7 @@ class Reply(Command):
         return ticket.status == "closed"
 
 
+@dataclass(frozen=True, slots=True)
 class NoteAdded(TicketEvent):
     """Internal: never shown to requesters."""
 

@@ -1,5 +1,6 @@
 """What a ticket is about: its subject, requester, tags, custom fields and files."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -33,6 +34,7 @@ from domain.values import (
 Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS), at_most(TICKET_TAGS)]
 
 
+@dataclass(frozen=True, slots=True)
 class SubjectChanged(TicketEvent):
     subject: Words
 
@@ -51,6 +53,7 @@ class ChangeSubject(Command):
         return Decision((SubjectChanged(self.subject),))
 
 
+@dataclass(frozen=True, slots=True)
 class RequesterChanged(TicketEvent):
     requester: PersonName
 
@@ -69,6 +72,7 @@ class ChangeRequester(Command):
         return Decision((RequesterChanged(self.requester),))
 
 
+@dataclass(frozen=True, slots=True)
 class TagsAdded(TicketEvent):
     tags: tuple[str, ...]
 
@@ -88,6 +92,7 @@ class AddTags(Command):
         return Decision((TagsAdded(missing),)) if missing else NOTHING
 
 
+@dataclass(frozen=True, slots=True)
 class TagsRemoved(TicketEvent):
     tags: tuple[str, ...]
 
@@ -106,6 +111,7 @@ class RemoveTags(Command):
         return Decision((TagsRemoved(present),)) if present else NOTHING
 
 
+@dataclass(frozen=True, slots=True)
 class FieldSet(TicketEvent):
     """A custom field's new value; null takes the field away."""
 
@@ -137,6 +143,7 @@ class SetField(Command):
         return Decision((FieldSet(key, value),))
 
 
+@dataclass(frozen=True, slots=True)
 class FileAttached(TicketEvent):
     """A file that is kept elsewhere. `sha256` is hexadecimal, and tells who has the file."""
 

@@ -33,7 +33,7 @@ from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import Envelope, EventDocument, from_document
-from eventstore.log import EventStore, Recorded
+from eventstore.log import EventStore
 from eventstore.mongo.driver import (
     BSONError,
     CodecOptions,
@@ -52,7 +52,7 @@ from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
 from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
-from projections.projector.tracing import told_of_folding
+from projections.projector.tracing import trace_folding
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView, SavedViews, counting
 from projections.views.sum_view import SHARDS
@@ -101,8 +101,8 @@ class OwnedPartitions:
         return min(self.epochs, default=0) * SHARDS // PARTITIONS
 
 
-class _Stored(NamedTuple):
-    """A read document as it is: what stands in it, and what it has added to the counters.
+class Stored(NamedTuple):
+    """A read document as it is: what stands in it, and what it has added to the sums.
 
     `read` is None if it cannot be read: then `damage` says why. `damaged`: the field that no longer
     says what was added, if one does not.
@@ -119,7 +119,7 @@ class Change(NamedTuple):
     """What becomes of one ticket's read document; `document` is None if it is to go."""
 
     ticket_id: UUID
-    before: _Stored | None
+    before: Stored | None
     after: TicketRead | None
     document: RawBSONDocument | None
     last: Envelope | None
@@ -137,13 +137,13 @@ class FoldResult(NamedTuple):
     """What events of one ticket come to: both, if only the later ones could not be taken."""
 
     change: Change | None
-    stuck: FoldFailure | None
+    failure: FoldFailure | None
 
 
-def fold_ticket(
+async def fold_ticket(
     views: Sequence[SavedView],
     ticket_id: UUID,
-    before: _Stored | None,
+    before: Stored | None,
     events: Sequence[EventDocument],
     codec: CodecOptions[JsonObject],
     also_in: Collection[str] = (),
@@ -153,53 +153,25 @@ def fold_ticket(
     `also_in`: ids of saved views that count it beside those of `views` that it matches.
     Whatever goes wrong with one ticket is no reason to keep the others waiting.
     """
-    folding = _Folding(ticket_id, before)
-    folding.take(events)
-    return folding.made(views, codec, also_in)
-
-
-class _Folding:
-    """A ticket's view while events are folded into it, all at once or some at a time."""
-
-    def __init__(self, ticket_id: UUID, before: _Stored | None) -> None:
-        self._ticket_id = ticket_id
-        self._before = before
-        self._after = None if before is None else before.read
-        self._last: Envelope | None = None
-        self._error = ""
-
-    def take(self, events: Iterable[EventDocument]) -> None:
-        """Fold the next events, unless one could not be folded."""
+    after = read = None if before is None else before.read
+    last, error, change = None, "", None
+    try:
+        for n, event in enumerate(events, start=1):
+            envelope = from_document(event)
+            after, last = tickets.apply(after, envelope), envelope
+            if n % _FOLDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+    except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
+        error = describe_error(caught)
+    if after is not None and (last is not None or not error):
         try:
-            for event in () if self._error else events:
-                envelope = from_document(event)
-                self._after, self._last = tickets.apply(self._after, envelope), envelope
-        except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
-            self._error = told(caught)
-
-    def made(
-        self,
-        views: Sequence[SavedView],
-        codec: CodecOptions[JsonObject],
-        also_in: Collection[str] = (),
-    ) -> FoldResult:
-        """Return what it comes to."""
-        after, error = self._after, self._error
-        change: Change | None = None
-        try:
-            if after is not None:
-                in_views = {*counting(views, after), *also_in}
-                after = replace(after, in_views=tuple(sorted(in_views)))
-                document = _encoded(after, codec)
-                change = Change(self._ticket_id, self._before, after, document, self._last)
+            in_views = {*counting(views, after), *also_in}
+            after = replace(after, in_views=tuple(sorted(in_views)))
+            change = Change(ticket_id, before, after, _encoded(after, codec), last)
         except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
-            after, error = None if self._before is None else self._before.read, told(caught)
-        if not error:
-            return FoldResult(change, None)
-        version = 1 if after is None else after.version + 1
-        return FoldResult(
-            change if self._last else None, FoldFailure(self._ticket_id, version, error)
-        )
+            after, error = read, describe_error(caught)
+    version = 1 if after is None else after.version + 1
+    return FoldResult(change, FoldFailure(ticket_id, version, error) if error else None)
 
 
 def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
@@ -238,65 +210,61 @@ class BatchWriter:
 
         async def work(session: Session) -> tuple[int, list[FoldFailure]]:
             new = await self._opened(wanted)
-            made = await self._fold(owned, new, await self._read(new, session))
-            changes = [m.change for m in made if m.change is not None]
-            stuck = [m.stuck for m in made if m.stuck is not None]
+            results = await self._fold(owned, new, await self._read(new, session))
+            changes = [each.change for each in results if each.change is not None]
+            failures = [each.failure for each in results if each.failure is not None]
             applied = _applied(changes, touched)
             await self._store_all(owned, changes, applied, session, token)
-            for one in stuck:
-                await self._parked.park(*one, session)
-            return sum(events for events, _ in applied.values()), stuck
+            for failure in failures:
+                await self._parked.park(*failure, session)
+            return sum(each.events for each in applied.values()), failures
 
         began_ns = time.time_ns()
-        events, stuck = await self._in_transaction(work)
+        events, failures = await self._in_transaction(work)
         if events:
-            told_of_folding(batch, began_ns)
+            trace_folding(batch, began_ns)
         _BATCHES.observe(len(batch))
         _FOLDED.inc(events)
-        for one in stuck:
-            _log.error("ticket %s is parked at version %d: %s", *one)
-        owned.parked.update(one.ticket_id for one in stuck)
+        for failure in failures:
+            _log.error("ticket %s is parked at version %d: %s", *failure)
+        owned.parked.update(failure.ticket_id for failure in failures)
         return events
 
     async def refold(self, owned: OwnedPartitions, ticket_id: UUID) -> str | None:
         """Fold one ticket again from its first event, whatever its document holds.
 
-        Give None, or why it could not be done: then the document stays as it is, and the ticket is
-        parked. Raises as `write` does.
+        Return None, or why it could not be done: then the document stays as it is, and the ticket
+        is parked. Raises as `write` does.
         """
         # Before the transaction: what is read and folded for long must not hold it open.
         events = await self._read_log(ticket_id)
-        made = await self._fold_ticket(owned.views, ticket_id, None, events)
+        result = await self._fold_ticket(owned.views, ticket_id, None, events)
 
         async def work(session: Session) -> str | None:
-            nonlocal made
+            nonlocal result
             stored = (await self._read([ticket_id], session)).get(ticket_id)
             if stored is not None:
                 if stored.version > len(events):
                     events.extend(await self._read_log(ticket_id, after=len(events)))
-                    made = await self._fold_ticket(owned.views, ticket_id, None, events)
+                    result = await self._fold_ticket(owned.views, ticket_id, None, events)
                 if stored.version > len(events):
-                    _log.error(
-                        "ticket %s was shown at version %d, and the log has %d events of it",
-                        ticket_id,
-                        stored.version,
-                        len(events),
-                    )
+                    what = "ticket %s was shown at version %d, and the log has %d events of it"
+                    _log.error(what, ticket_id, stored.version, len(events))
                 stored = await self._undamaged(owned.views, stored, events)
-            change, stuck = made
-            if change is not None:
-                change = change._replace(before=stored)
-            elif stuck is None and stored is not None:
-                change = Change(ticket_id, stored, None, None, None)  # the log has no such ticket
-            changes = [change] if change is not None and stuck is None else []
+            change, failure = result
+            # Without events the log has no such ticket: a document of it goes.
+            change = change or Change(ticket_id, None, None, None, None)
+            changes = [change._replace(before=stored)]
+            if failure is not None or (stored is None and change.after is None):
+                changes = []
             applied = _applied(changes, {partition_of(ticket_id)})
             await self._store_all(owned, changes, applied, session)
-            if stuck is None:
+            if failure is None:
                 await self._parked.free(ticket_id, session)
                 return None
             version = 1 if stored is None else stored.version + 1
-            await self._parked.park(ticket_id, version, stuck.error, session)
-            return stuck.error
+            await self._parked.park(ticket_id, version, failure.error, session)
+            return failure.error
 
         error = await self._in_transaction(work)
         if error is None:
@@ -328,11 +296,11 @@ class BatchWriter:
                 events = await self._store.open(sealed, missing=MissingKey())
                 await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
             stored = await self._undamaged(views, stored, events)
-            # Whoever counts tickets for a new view counts this one: it can only have left others.
+            # Only views that count it already: a new one's is counted by those that project.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
             also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
-            change, stuck = await self._fold_ticket(counted, ticket_id, None, events, also_in)
-            if change is None or stuck is not None or len(events) != stored.version:
+            change, failure = await self._fold_ticket(counted, ticket_id, None, events, also_in)
+            if change is None or failure is not None or len(events) != stored.version:
                 return False
             changes = [change._replace(before=stored)]
             known = {view.id for view in views}
@@ -342,16 +310,16 @@ class BatchWriter:
         return await self._in_transaction(work)
 
     async def _undamaged(
-        self, views: Sequence[SavedView], stored: _Stored, events: Sequence[EventDocument]
-    ) -> _Stored:
+        self, views: Sequence[SavedView], stored: Stored, events: Sequence[EventDocument]
+    ) -> Stored:
         """Return what a document must have added, where it does not say so itself any more."""
         if stored.damaged is None:
             return stored
         ticket_id = events[0]["ticket_id"]
-        made = await self._fold_ticket(views, ticket_id, None, events[: stored.version])
-        if made.change is None or made.change.after is None:
+        change, _ = await self._fold_ticket(views, ticket_id, None, events[: stored.version])
+        if change is None or change.after is None:
             return stored
-        ought = sums.contributed(made.change.after)
+        ought = sums.contributed(change.after)
         return stored._replace(added={**stored.added, stored.damaged: ought[stored.damaged]})
 
     async def recount(self, owned: OwnedPartitions, ids: Collection[UUID]) -> None:
@@ -377,7 +345,7 @@ class BatchWriter:
         # Two have made the same document at the same time; now it is there.
         return await self._database.in_transaction(work)
 
-    async def _read(self, ids: Collection[UUID], session: Session) -> dict[UUID, _Stored]:
+    async def _read(self, ids: Collection[UUID], session: Session) -> dict[UUID, Stored]:
         found = self._reads.find({"_id": {"$in": list(ids)}}, session=session)
         return {cast("UUID", document["_id"]): _stored(document) async for document in found}
 
@@ -392,9 +360,9 @@ class BatchWriter:
         self,
         owned: OwnedPartitions,
         arrived: Mapping[UUID, Sequence[EventDocument]],
-        stored: Mapping[UUID, _Stored],
+        stored: Mapping[UUID, Stored],
     ) -> list[FoldResult]:
-        made: list[FoldResult] = []
+        results: list[FoldResult] = []
         for n, (ticket_id, events) in enumerate(arrived.items(), start=1):
             before = stored.get(ticket_id)
             have = 0 if before is None else before.version
@@ -402,14 +370,15 @@ class BatchWriter:
             if not new:
                 continue
             if before is not None and before.damage is not None:
-                made.append(FoldResult(None, FoldFailure(ticket_id, have + 1, before.damage)))
+                failure = FoldFailure(ticket_id, have + 1, before.damage)
+                results.append(FoldResult(None, failure))
                 continue
             if not _is_next(have, new):
                 new = await self._read_log(ticket_id, after=have)
-            made.append(await self._fold_ticket(owned.views, ticket_id, before, new))
+            results.append(await self._fold_ticket(owned.views, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
-        return made
+        return results
 
     async def _read_log(
         self, ticket_id: UUID, *, after: int = 0, upto: int | None = None, sealed: bool = False
@@ -424,17 +393,12 @@ class BatchWriter:
         self,
         views: Sequence[SavedView],
         ticket_id: UUID,
-        before: _Stored | None,
+        before: Stored | None,
         events: Sequence[EventDocument],
         also_in: Collection[str] = (),
     ) -> FoldResult:
-        """Do as `fold_ticket`, and let others have their turn."""
-        folding = _Folding(ticket_id, before)
-        for start in range(0, len(events), _FOLDS_AT_A_TIME):
-            if start:
-                await asyncio.sleep(0)
-            folding.take(events[start : start + _FOLDS_AT_A_TIME])
-        return folding.made(views, self._reads.codec_options, also_in)
+        codec = self._reads.codec_options
+        return await fold_ticket(views, ticket_id, before, events, codec, also_in)
 
     async def _store_all(
         self,
@@ -488,10 +452,9 @@ def _write_of(change: Change, namespace: str) -> Write:
     return ReplaceOne(gate, document, namespace=namespace)
 
 
-def _stored(document: Mapping[str, object]) -> _Stored:
+def _stored(document: Mapping[str, object]) -> Stored:
     """Read a document as far as it can be read."""
-    version = document.get("version")
-    read, damage = None, None
+    version, read, damage = document.get("version"), None, None
     added, damaged = sums.stored(document)
     try:
         read = tickets.from_document(document)
@@ -500,29 +463,20 @@ def _stored(document: Mapping[str, object]) -> _Stored:
         elif damaged is not None:
             read, damage = None, f"the read document is damaged: {damaged}"
     except (KeyError, ValidationError) as error:
-        damage = f"the read document is damaged: {told(error)}"
-    version = version if isinstance(version, int) else 0
-    return _Stored(read, damage, version, added, damaged)
+        damage = f"the read document is damaged: {describe_error(error)}"
+    return Stored(read, damage, version if isinstance(version, int) else 0, added, damaged)
 
 
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
     """Return what changes do to the checkpoints of partitions."""
-    applied = {number: Applied(0, None) for number in partitions}
+    applied = dict.fromkeys(partitions, Applied())
     for ticket_id, before, after, _, last in changes:
-        number = partition_of(ticket_id)
-        events, former = applied[number]
-        events += 0 if after is None else after.version
+        events = 0 if after is None else after.version
         if before is not None:  # one that was changed by hand may say anything
             events -= before.version if after is None else min(before.version, after.version)
-        applied[number] = Applied(events, later(former, last))
+        number = partition_of(ticket_id)
+        applied[number] = applied[number].and_more(events, last)
     return applied
-
-
-def later(one: Recorded | None, other: Recorded | Envelope | None) -> Recorded | None:
-    """Return which of two events was recorded later."""
-    if other is None or (one is not None and one.recorded_at > other.recorded_at):
-        return one
-    return Recorded(other.ticket_id, other.version, other.recorded_at)
 
 
 def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
@@ -530,7 +484,7 @@ def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
     return all(e["version"] == have + n for n, e in enumerate(events, start=1))
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Say what went wrong, and what kind of error it was; nothing of what is in a ticket.
 
     What others' errors say may be of it: of them, the kind and where it was.

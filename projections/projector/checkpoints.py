@@ -30,6 +30,7 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import Reader, as_document, strictly
+from eventstore.event_document import Envelope
 from eventstore.lease import LEASE_SECONDS, is_alive
 from eventstore.log import Recorded
 from eventstore.mongo.driver import ReplaceOne, Session, UpdateMany, UpdateOne, Write
@@ -51,10 +52,17 @@ class Fenced(CasebookError):
 
 
 class Applied(NamedTuple):
-    """What a batch does to one partition."""
+    """What events do to one partition: how many are new, and which was recorded last."""
 
-    events: int
-    last: Recorded | None
+    events: int = 0
+    last: Recorded | None = None
+
+    def and_more(self, events: int, last: Recorded | Envelope | None) -> "Applied":
+        """Return the same with more events."""
+        if last is None or (self.last is not None and self.last.recorded_at > last.recorded_at):
+            return Applied(self.events + events, self.last)
+        last = Recorded(last.ticket_id, last.version, last.recorded_at)
+        return Applied(self.events + events, last)
 
 
 class Checkpoints:
@@ -92,10 +100,9 @@ class Checkpoints:
             self._partitions.find().to_list(), self._members.find().to_list()
         )
         # What a former version kept here has a name for an id.
-        numbered, _ = self._partition.all_apart(d for d in partitions if isinstance(d["_id"], int))
-        alive, _ = self._member.all_apart(members)
+        numbered = self._partition.all(d for d in partitions if isinstance(d["_id"], int))
         found = {partition.number: partition for partition in numbered}
-        known = {member.id: member for member in alive}
+        known = {member.id: member for member in self._member.all(members)}
         if now is None and me in known:
             now = known[me].seen_at
         if now is None:  # somebody has removed it
@@ -332,17 +339,8 @@ class Checkpoints:
 def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> JsonObject:
     kept: JsonObject = {} if token is None else {"token": token}
     if last is not None:
-        kept["last"] = told(last)
+        kept["last"] = last._asdict()
     return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
-
-
-def told(event: Recorded) -> JsonObject:
-    """Return an event as a checkpoint tells it."""
-    return {
-        "ticket_id": event.ticket_id,
-        "version": event.version,
-        "recorded_at": event.recorded_at,
-    }
 
 
 partition_from = strictly(Partition, id_field="number", complete=True)

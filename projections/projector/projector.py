@@ -48,7 +48,7 @@ from eventstore.subscription import (
     gathering,
 )
 from projections.projector import health
-from projections.projector.batch import BatchWriter, OwnedPartitions, told
+from projections.projector.batch import BatchWriter, OwnedPartitions, describe_error
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.health import Health
 from projections.projector.parked import Parked, ParkedTickets
@@ -375,6 +375,6 @@ def _told(error: Exception) -> str:
     if isinstance(error, DriverError):
         return f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, ValidationError):
-        return told(error)[:_FAILURE_CHARACTERS]
+        return describe_error(error)[:_FAILURE_CHARACTERS]
     # Of no ticket, and gone with the next success: said as it is.
     return f"{type(error).__name__}: {error}"[:_FAILURE_CHARACTERS]

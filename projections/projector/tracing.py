@@ -15,7 +15,7 @@ _TRACE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-def told_of_folding(events: Iterable[Mapping[str, object]], began_ns: int) -> None:
+def trace_folding(events: Iterable[Mapping[str, object]], began_ns: int) -> None:
     """Put a span into the trace of each stored event that has been folded since `began_ns`."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, ProxyTracerProvider):

@@ -22,7 +22,7 @@ with the log.
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -35,7 +35,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, cast
+from typing import Literal
 from uuid import UUID
 
 from domain.errors import CasebookError
@@ -56,8 +56,7 @@ from projections.generations import (
     NoFormer,
     prepare,
 )
-from projections.projector import checkpoints, health
-from projections.projector.batch import FoldFailure, later
+from projections.projector import health
 from projections.projector.checkpoints import Applied, Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import Partition
@@ -65,8 +64,9 @@ from projections.projector.projector import Projector, member_id
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
 from projections.replay.scan import Folded, Job, fold_range
-from projections.views import sums, tickets
+from projections.views import sums
 from projections.views.saved_views import SavedView, SavedViews
+from projections.views.shown import all_versions, versions_of
 from projections.views.tickets import SHAPE
 from projections.workers import Workers
 
@@ -84,7 +84,6 @@ _RECENT_SECONDS = 15.0
 _HAND_OVER_SECONDS = 15.0
 _FAILING_SECONDS = 30.0
 _MOST_TOLD = 5
-_TICKETS_AT_ONCE = 1000
 
 
 class NotProved(CasebookError):
@@ -185,38 +184,22 @@ class Rebuild:
             active = await self._generations.active()
             if active.shape > SHAPE:
                 raise CannotSwitch("those of a newer version are")
-            if instead_of not in (None, active):  # somebody else has just built them
+            if instead_of not in (None, active):  # another process has just built them
                 raise BuildRunning
-            views = generation.of(self._database)
-            await prepare(views)
-            began = await self._database.server_time()
-            token = await self._store.position()
-            saved = await SavedViews(views).all()
-            applied = await self._scan(Job(generation, saved))
-            await Checkpoints(views).write(_partitions(applied, token, began, saved))
-            projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
-            async with background(projector.run()):
-                await self._catch_up(views)
-                # The views of another log, which a restore has replaced, show what it had.
-                if not accept_loss and active.shape != OF_ANOTHER_LOG:
-                    await self._require_all_that_is_shown(active, views)
-                await self._prove(generation)
-                await self._switch(
-                    views,
-                    lambda: self._generations.switch(self._me, self._me, keep_former=keep_former),
-                )
-                await self._hand_over(views, projector)
+            await self._fold_log(Job(generation))
+            # The views of another log, which a restore has replaced, show what it had.
+            holds = None if accept_loss or active.shape == OF_ANOTHER_LOG else active
+            await self._show(
+                generation,
+                lambda: self._generations.switch(self._me, self._me, keep_former=keep_former),
+                holds,
+            )
         return self._summed_up()
 
     async def as_of(self, name: str, until: datetime, by: By) -> Summary:
         """Build views as of a time, to be asked for by name. Raises as `everything` does."""
         async with self._building() as generation:
-            views = generation.of(self._database)
-            await prepare(views)
-            began = await self._database.server_time()
-            saved = await SavedViews(views).all()
-            applied = await self._scan(Job(generation, saved, until, by))
-            await Checkpoints(views).write(_partitions(applied, None, began, saved))
+            await self._fold_log(Job(generation, until, by))
             self._ending = True
             await self._generations.keep_as_of(self._me, name, until, by)
             self._summary.numbers = generation.numbers
@@ -231,19 +214,44 @@ class Rebuild:
         if former.shape != SHAPE:
             raise CannotSwitch("the former ones were folded by another version")
         drop_after = await self._generations.keep_former()
-        views = former.of(self._database)
-        projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
         try:
-            async with background(projector.run()):
-                await self._catch_up(views)
-                await self._prove(former)
-                await self._switch(views, lambda: self._generations.go_back(former, self._me))
-                await self._hand_over(views, projector)
+            await self._show(former, lambda: self._generations.go_back(former, self._me))
         finally:
             if not self.has_switched:
                 with suppress(DriverError, NoFormer):
                     await asyncio.shield(self._generations.keep_former(drop_after))
         return self._summed_up()
+
+    async def _fold_log(self, job: Job) -> None:
+        """Fold the log into new views, and set their checkpoints."""
+        views = job.generation.of(self._database)
+        await prepare(views)
+        began = await self._database.server_time()
+        # Before the scan; what is of a time is followed by nothing.
+        token = await self._store.position() if job.until is None else None
+        saved = await SavedViews(views).all()
+        applied = await self._scan(job, saved)
+        await Checkpoints(views).write(_partitions(applied, token, began, saved))
+
+    async def _show(
+        self,
+        generation: Generation,
+        point: Callable[[], Awaitable[Generation]],
+        holds: Generation | None = None,
+    ) -> None:
+        """Keep views current, prove them, and show them as soon as they show all that is shown.
+
+        `holds`: views of which the log must have all that they show.
+        """
+        views = generation.of(self._database)
+        projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS)
+        async with background(projector.run()):
+            await self._catch_up(views)
+            if holds is not None:
+                await self._require_all_that_is_shown(holds, views)
+            await self._prove(generation)
+            await self._switch(views, point)
+            await self._hand_over(views, projector)
 
     # --- one after the other -------------------------------------------------------------------
 
@@ -307,39 +315,28 @@ class Rebuild:
                     raise
             await asyncio.sleep(_SHOW_SECONDS)
 
-    async def _scan(self, job: Job) -> Mapping[int, Applied]:
+    async def _scan(self, job: Job, saved: Sequence[SavedView]) -> Mapping[int, Applied]:
         """Fold everything; return what that does to the checkpoints."""
         self._begin("scan")
         views = job.generation.of(self._database)
-        added: dict[str, Counter[str]] = defaultdict(Counter)
-        applied: dict[int, Applied] = {}
-        stuck: list[FoldFailure] = []
         total = await self._store.count()
+        folded = Folded()
 
-        read = 0
-
-        def took(folded: Folded) -> None:
-            nonlocal read
-            read += folded.read
-            self._summary.tickets += folded.tickets
-            for name, entries in folded.added.items():
-                added[name].update(entries)
-            for number, more in folded.applied.items():
-                events, last = applied.get(number, Applied(0, None))
-                applied[number] = Applied(events + more.events, later(last, more.last))
-                self._summary.events += more.events
-            stuck.extend(folded.stuck)
-            self._gaps.extend(folded.gaps)
-            self._tell(Progress("scan", read, max(read, total)))
+        def took(more: Folded) -> None:
+            folded.add(more)
+            self._tell(Progress("scan", folded.read, max(folded.read, total)))
 
         ranges = await self._store.ranges()
-        await self._workers.each(fold_range, [(job, part) for part in ranges], took)
+        await self._workers.each(fold_range, [(job, saved, part) for part in ranges], took)
         for view in sums.of(views):
-            await views.write(view.writes(added[view.field], 0))
-        for one in stuck:
-            await ParkedTickets(views).park(*one, None)
-        self._summary.parked = len(stuck)
-        return applied
+            await views.write(view.writes(folded.added[view.field], 0))
+        for failure in folded.failures:
+            await ParkedTickets(views).park(*failure, None)
+        self._gaps = folded.gaps
+        self._summary.tickets = folded.tickets
+        self._summary.events = sum(each.events for each in folded.applied.values())
+        self._summary.parked = len(folded.failures)
+        return folded.applied
 
     async def _catch_up(self, views: Database) -> None:
         """Wait until views show what is shown now. Raises CannotSwitch."""
@@ -369,16 +366,16 @@ class Rebuild:
         if not await _counted(shown) <= await _counted(views):
             return False
         now = await self._database.server_time()
-        newest: dict[object, int] = {}
+        newest: Counter[UUID] = Counter()
         for event in await self._store.since(now - timedelta(seconds=_RECENT_SECONDS), 0):
-            newest[event.ticket_id] = max(event.version, newest.get(event.ticket_id, 0))
-        parked = {ticket.ticket_id for ticket in await ParkedTickets(views).all()}
-        there, here = await asyncio.gather(_versions(shown, newest), _versions(views, newest))
+            newest[event.ticket_id] = max(event.version, newest[event.ticket_id])
+        for parked in await ParkedTickets(views).all():
+            newest.pop(parked.ticket_id, None)
+        there, here = await asyncio.gather(versions_of(shown, newest), versions_of(views, newest))
         # No more than the log has: what is shown now may be damaged.
         return all(
             here.get(ticket_id, 0) >= min(there.get(ticket_id, 0), version)
             for ticket_id, version in newest.items()
-            if ticket_id not in parked
         )
 
     async def _require_all_that_is_shown(self, active: Generation, views: Database) -> None:
@@ -391,16 +388,10 @@ class Rebuild:
         before = (await Checkpoints(shown).read()).partitions
         suspects: list[UUID] = []
         totals: Counter[int] = Counter()
-        some: dict[UUID, int] = {}
-        async for document in shown.scan(tickets.COLLECTION, {}, {"version": 1}):
-            ticket_id, version = cast("UUID", document["_id"]), document.get("version")
-            if isinstance(version, int):
-                some[ticket_id] = version
+        async for versions in all_versions(shown):
+            for ticket_id, version in versions.items():
                 totals[partition_of(ticket_id)] += version
-            if len(some) >= _TICKETS_AT_ONCE:
-                suspects += await self._ahead(some, views)
-                some = {}
-        suspects += await self._ahead(some, views)
+            suspects += await self._ahead(versions, views)
         after = (await Checkpoints(shown).read()).partitions
         vanished = dict.fromkeys(self._gaps)
         for ticket_id in suspects:
@@ -416,14 +407,11 @@ class Rebuild:
 
     async def _ahead(self, shown: Mapping[UUID, int], views: Database) -> list[UUID]:
         """Return the tickets of which the log has not all versions that are shown."""
-        here = await _versions(views, shown)
+        here = await versions_of(views, shown)
         suspects = {ticket for ticket, version in shown.items() if here.get(ticket, 0) < version}
-        if not suspects:
-            return []
-        stored: dict[UUID, set[int]] = defaultdict(set)
-        for ticket, version in await self._store.versions(suspects):
-            stored[ticket].add(version)
-        return [t for t in sorted(suspects) if not stored[t] >= set(range(1, shown[t] + 1))]
+        stored = await self._store.versions(suspects) if suspects else []
+        known = Counter(ticket for ticket, version in stored if version <= shown[ticket])
+        return [ticket for ticket in sorted(suspects) if known[ticket] < shown[ticket]]
 
     async def _prove(self, generation: Generation) -> None:
         self._begin("prove")
@@ -512,13 +500,13 @@ def _partitions(
     """Return the checkpoints of what was built; `token` was taken before the log was read."""
     ids = frozenset(view.id for view in saved)
     for number in range(PARTITIONS):
-        events, last = applied.get(number, Applied(0, None))
+        events, last = applied.get(number, Applied())
         yield Partition(
             number,
             phase="live",
             token=token,
             applied=events,
-            last=None if last is None else checkpoints.told(last),
+            last=None if last is None else last._asdict(),
             as_of=as_of,
             views=ids,
         )
@@ -529,9 +517,3 @@ async def _counted(views: Database) -> frozenset[str]:
     partitions = (await Checkpoints(views).read()).partitions
     saved = {view.id for view in await SavedViews(views).all()}
     return frozenset.intersection(*(p.views for p in partitions)) & saved
-
-
-async def _versions(views: Database, ids: Iterable[object]) -> dict[object, int]:
-    reads = views.collection(tickets.COLLECTION)
-    found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
-    return {d["_id"]: v async for d in found if isinstance(v := d.get("version"), int)}

@@ -7,6 +7,7 @@ range's events and documents.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby, takewhile
@@ -17,9 +18,10 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
+from eventstore.mongo.driver import RawBSONDocument
 from eventstore.partition import partition_of
 from projections.generations import By, Generation
-from projections.projector.batch import FoldFailure, fold_ticket, later
+from projections.projector.batch import FoldFailure, fold_ticket
 from projections.projector.checkpoints import Applied
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView
@@ -32,62 +34,77 @@ class Job(NamedTuple):
     """What is to be folded into which views: all, or what was so at a time."""
 
     generation: Generation
-    views: Sequence[SavedView]
     until: datetime | None = None
     by: By = "occurred"
 
 
-class Folded(NamedTuple):
-    """What a range of tickets came to; `read`: how many events were; `gaps`: tickets without all
-    versions from 1 on.
+@dataclass(slots=True)
+class Folded:
+    """What tickets came to, or some of them; `read`: how many events were; `gaps`: tickets without
+    all versions from 1 on.
     """
 
-    tickets: int
-    read: int
-    added: Mapping[str, Counter[str]]
-    applied: Mapping[int, Applied]
-    stuck: Sequence[FoldFailure]
-    gaps: Sequence[UUID] = ()
+    tickets: int = 0
+    read: int = 0
+    added: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    applied: dict[int, Applied] = field(default_factory=lambda: defaultdict(Applied))
+    failures: list[FoldFailure] = field(default_factory=list)
+    gaps: list[UUID] = field(default_factory=list)
+
+    def add(self, more: "Folded") -> None:
+        """Add what other tickets came to."""
+        self.tickets += more.tickets
+        self.read += more.read
+        self.failures += more.failures
+        self.gaps += more.gaps
+        for name, entries in more.added.items():
+            self.added[name].update(entries)
+        for number, applied in more.applied.items():
+            self.applied[number] = self.applied[number].and_more(*applied)
 
 
-async def fold_range(database: Database, asked: tuple[Job, TicketRange]) -> Folded:
+async def fold_range(
+    database: Database, asked: tuple[Job, Sequence[SavedView], TicketRange]
+) -> Folded:
     """Fold the tickets of a range and write their documents; again if the database was away."""
     return await patiently(partial(_fold_range, database, *asked))
 
 
-async def _fold_range(database: Database, job: Job, part: TicketRange, again: bool) -> Folded:
+async def _fold_range(
+    database: Database, job: Job, views: Sequence[SavedView], part: TicketRange, again: bool
+) -> Folded:
     reads = job.generation.of(database).collection(tickets.COLLECTION)
-    documents: list[JsonObject] = []
-    added: dict[str, Counter[str]] = defaultdict(Counter)
-    applied: dict[int, Applied] = {}
-    stuck: list[FoldFailure] = []
-    gaps: list[UUID] = []
+    documents: list[RawBSONDocument] = []
     store = EventStore(database)
     stored = await store.open(await store.of_range(part))
-    for _, stream in groupby(stored, key=lambda e: e["ticket_id"].int):
+    folded = Folded(read=len(stored))
+    ids: list[UUID] = []
+    for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):
+        ids.append(ticket_id)
         events = list(stream)
-        ticket_id = events[0]["ticket_id"]
         if events[-1]["version"] != len(events):
-            gaps.append(ticket_id)
-        change, parked = fold_ticket(
-            job.views, ticket_id, None, _until(job, events), reads.codec_options
+            folded.gaps.append(ticket_id)
+        change, failure = await fold_ticket(
+            views, ticket_id, None, _until(job, events), reads.codec_options
         )
-        if parked is not None:
-            stuck.append(parked)
-        if change is not None and change.after is not None:
-            documents.append(cast("JsonObject", change.document))  # the driver takes raw ones too
+        if failure is not None:
+            folded.failures.append(failure)
+        if change is not None and change.after is not None and change.document is not None:
+            documents.append(change.document)
             for name, entries in sums.contributed(change.after).items():
-                added[name].update(entries)
-            count, last = applied.get(partition_of(ticket_id), (0, None))
-            count += change.after.version
-            applied[partition_of(ticket_id)] = Applied(count, later(last, change.last))
+                folded.added[name].update(entries)
+            number = partition_of(ticket_id)
+            folded.applied[number] = folded.applied[number].and_more(
+                change.after.version, change.last
+            )
         await asyncio.sleep(0)
+    folded.tickets = len(documents)
     if again:
-        ids = [key for key, _ in groupby(stored, key=lambda e: e["ticket_id"])]
         await reads.delete_many({"_id": {"$in": ids}})
     for start in range(0, len(documents), _INSERTED_AT_ONCE):
-        await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE], ordered=False)
-    return Folded(len(documents), len(stored), dict(added), applied, stuck, gaps)
+        some = cast("list[JsonObject]", documents[start : start + _INSERTED_AT_ONCE])
+        await reads.insert_many(some, ordered=False)  # the driver takes raw ones too
+    return folded
 
 
 def _until(job: Job, stream: Sequence[EventDocument]) -> Sequence[EventDocument]:

@@ -447,10 +447,10 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         poisoned,
         (
             Line(
-                batch._Folding,
-                "take",
-                "self._error = told(caught)",
-                "self._error = ''",
+                batch,
+                "fold_ticket",
+                " error = describe_error(caught)",
+                " error = ''",
             ),
         ),
     ),
@@ -471,12 +471,24 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     ),
     "a rebuild does not write the sums": (
         rebuilds,
-        (Line(Rebuild, "_scan", "await views.write(view.writes(added[view.field], 0))", "pass"),),
+        (
+            Line(
+                Rebuild,
+                "_scan",
+                "await views.write(view.writes(folded.added[view.field], 0))",
+                "pass",
+            ),
+        ),
     ),
     "a rebuild does not write the sums, and proves nothing": (
         rebuilds,
         (
-            Line(Rebuild, "_scan", "await views.write(view.writes(added[view.field], 0))", "pass"),
+            Line(
+                Rebuild,
+                "_scan",
+                "await views.write(view.writes(folded.added[view.field], 0))",
+                "pass",
+            ),
             Line(Rebuild, "_prove", "await auditor.compare(tell)", "pass"),
         ),
     ),
@@ -485,7 +497,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
         (
             Line(
                 Rebuild,
-                "everything",
+                "_fold_log",
                 "(applied, token, began, saved)",
                 "(applied, await self._store.position(), began, saved)",
             ),

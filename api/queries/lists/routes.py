@@ -4,17 +4,18 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, cast
 
 import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.http.answers import as_json, json_response, next_link
+from api.http.answers import as_json, described_headers, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
-from api.http.problems import view_responses
+from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
@@ -34,8 +35,9 @@ from projections.views.filter import (
     Filter,
     all_of,
     has_field,
+    is_breached,
     is_due_before,
-    named,
+    plain,
 )
 from projections.views.saved_views import SavedViews, ViewName
 
@@ -111,7 +113,15 @@ class ListQuery(AtLeast):
 
     def filter(self) -> Filter:
         """Return the filter of all parameters but the saved view. Raises Unacceptable."""
-        found = named(self.model_dump())
+        found = plain(
+            status=self.status,
+            solved=self.solved,
+            priority=self.priority,
+            group=self.group,
+            assignee=self.assignee,
+            requester=self.requester,
+            tags=self.tag,
+        )
         if self.q is not None:
             found &= search(self.q)
         for key, _, text in (each.partition(":") for each in self.field):
@@ -120,6 +130,8 @@ class ListQuery(AtLeast):
             low, high = self._time(f"{name}_from"), self._time(f"{name}_before")
             if low is not None or high is not None:
                 found &= all_of(Between(f"{name}_at", low, high))
+        if self.breached is not None:
+            found &= all_of(is_breached(self.breached))
         due_before = self._time("due_before")
         return found if due_before is None else found & is_due_before(due_before)
 
@@ -168,8 +180,13 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     cursors = Cursors(database, "tickets")
     pager = Pager(begin)
     pages: SingleFlight[str, _Page] = SingleFlight()  # whenever something changes, all look at once
+    headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
-    @routes.get("/tickets", response_model=TicketPage, responses=view_responses("Link"))
+    @routes.get(
+        "/tickets",
+        response_model=TicketPage,
+        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
+    )
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
