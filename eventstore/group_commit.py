@@ -23,7 +23,7 @@ from eventstore.event_document import EventDocument
 from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable
 from eventstore.mongo.driver import AsyncCollection
 from eventstore.mongo.errors import BulkWriteError, DriverError, translated, write_failure
-from eventstore.mongo.progress import Progress
+from eventstore.mongo.watchdog import Watched
 
 GROUP_DOCUMENTS = 500
 QUEUE_DOCUMENTS = 10_000
@@ -46,11 +46,11 @@ class GroupCommit:
     """Inserts documents into one collection for many tasks of one event loop."""
 
     def __init__(
-        self, collection: AsyncCollection[EventDocument], progress: Progress | None = None
+        self, collection: AsyncCollection[EventDocument], watched: Watched | None = None
     ) -> None:
-        """`progress` is told when a group is written, and when that is answered."""
+        """`watched` is told when a group is written, and when that is answered."""
         self._collection = collection
-        self._progress = progress or Progress("writing")
+        self._watched = watched or Watched("writing")
         self._waiting: deque[_Waiting] = deque()
         self._writer: asyncio.Task[None] | None = None
 
@@ -89,7 +89,7 @@ class GroupCommit:
         failures: dict[int, Exception] = {}
         rest: Exception | None = StoreUnavailable()  # unless we learn better
         try:
-            with self._progress:
+            with self._watched:
                 await self._collection.insert_many([w.document for w in group], ordered=False)
             rest = None
         except BulkWriteError as error:

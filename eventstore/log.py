@@ -148,7 +148,7 @@ class EventStore:
         """
         self._patience_seconds = patience_seconds
         self._database = database
-        self.progresses = database.progresses
+        self.watchdog = database.watchdog
         """What must get on in this process."""
         self.vault = database.vault
         """The keys of the persons whose words are in the log."""
@@ -157,7 +157,7 @@ class EventStore:
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))
-        self._group = GroupCommit(self._events, database.progresses.of("writing to the log"))
+        self._group = GroupCommit(self._events, database.watchdog.watch("writing to the log"))
 
     async def prepare(self) -> None:
         """Make the collection's indexes, if they are not there. Safe to repeat.

@@ -50,14 +50,14 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from eventstore.background import end
+from eventstore.cached_value import CachedValue
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import Change, EventStore, Recorded, TicketRange
 from eventstore.mongo.errors import translating
-from eventstore.mongo.progress import Progress
 from eventstore.mongo.resume_tokens import ResumeToken
+from eventstore.mongo.watchdog import Watched
 from eventstore.partition import PARTITIONS, partition_of
-from eventstore.recent import Recent
 
 _log = logging.getLogger(__name__)
 
@@ -142,11 +142,11 @@ class Seen:
         return self._spans[ticket_id][1] if ticket_id in self._spans else None
 
 
-def cuts_of(store: EventStore) -> Recent[list[TicketRange]]:
+def cuts_of(store: EventStore) -> CachedValue[list[TicketRange]]:
     """Return the tickets in ranges of some hundred events. Old ranges are as good as new ones, but
     for how many events are in each.
     """
-    return Recent(lambda: store.ranges(_RANGE_EVENTS))
+    return CachedValue(lambda: store.ranges(_RANGE_EVENTS))
 
 
 async def present(store: EventStore) -> Position:
@@ -196,8 +196,8 @@ class Subscription:
         look_back: bool = False,
         late: LateLook | None = None,
         missing: Missing | None = None,
-        cuts: Recent[list[TicketRange]] | None = None,
-        progress: Progress | None = None,
+        cuts: CachedValue[list[TicketRange]] | None = None,
+        watched: Watched | None = None,
     ) -> None:
         """`partitions`: whose events are wanted; unless given, all.
 
@@ -205,7 +205,7 @@ class Subscription:
         unless given. `look_back`: those too that were recorded some time before the position, for
         one that has been away. `missing`: which of some events have not arrived; unless given,
         those that have not been delivered. `cuts`: for consumers that begin one after the other.
-        `progress` is told when the stream is asked, and when it answers.
+        `watched` is told when the stream is asked, and when it answers.
         """
         self.position = position
         self.seen = seen or Seen()
@@ -217,7 +217,7 @@ class Subscription:
         self._next_look = 0.0
         self._missing = missing or self._unseen
         self._cuts = cuts or cuts_of(store)
-        self._progress = progress or Progress("following the log")
+        self._watched = watched or Watched("following the log")
 
     @property
     def looked_until(self) -> datetime:
@@ -310,11 +310,11 @@ class Subscription:
         """
         with translating():
             async with AsyncExitStack() as stack:
-                with self._progress:
+                with self._watched:
                     watched = self._store.watch(self.position.token, self._partitions)
                     feed = await stack.enter_async_context(watched)
                 while True:
-                    with self._progress:
+                    with self._watched:
                         change = await feed.next()
                     if change is None:
                         token = feed.token or self.position.token

@@ -20,7 +20,7 @@ from domain.values import JsonObject
 from eventstore.event_document import utc_now
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.clock import DatabaseClock
-from eventstore.mongo.progress import Progresses
+from eventstore.mongo.watchdog import Watchdog
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault
 
@@ -41,7 +41,7 @@ class MemoryDatabase:
     def __init__(self) -> None:
         self._collections, keys = _collections(), _collections()
         self._committing = asyncio.Lock()
-        self.progresses = Progresses()
+        self.watchdog = Watchdog()
         self.clock = DatabaseClock(_now)
         self.vault = _vault(keys, self._collections, self.clock)
         self.identity = _identity(self._collections, self.clock)

@@ -32,12 +32,12 @@ from domain.desk import EMPTY_DESK, Desk, FieldDefinition, FieldType, PartlyKnow
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.values import JsonObject, Priority
+from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, keeping_unknown
 from eventstore.failures import VersionConflict
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert
-from eventstore.recent import Recent
 
 COLLECTION = "desks"
 KEPT_SECONDS = 5.0
@@ -88,7 +88,7 @@ class Desks:
         self._now = now or database.clock.now
         self._documents = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
-        self._recent = Recent(self.read)
+        self._recent = CachedValue(self.read)
 
     async def current(self, *, sure: bool = False) -> Desk:
         """Return the set-up that holds, at most some seconds old; as of now if `sure`.

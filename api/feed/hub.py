@@ -61,7 +61,7 @@ class Hub:
     def __init__(self, store: EventStore, write: Write) -> None:
         self._store = store
         self._write = write
-        self._progress = store.progresses.of("following the log for readers")
+        self._watched = store.watchdog.watch("following the log for readers")
         self._clients = 0
         self._reading: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -135,7 +135,7 @@ class Hub:
         return found, found[-1].position if found else self._position
 
     async def _read(self, position: Position) -> None:
-        subscription = Subscription(self._store, position, late=LateLook(), progress=self._progress)
+        subscription = Subscription(self._store, position, late=LateLook(), watched=self._watched)
         try:
             async with aclosing(subscription.steps(_RETRY_SECONDS)) as steps:
                 async for step in steps:

@@ -8,9 +8,9 @@ CASEBOOK_METRICS_PORT.
 
 from prometheus_client import Gauge, generate_latest
 
+from eventstore.cached_value import CachedValue
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo.errors import time_limit
-from eventstore.recent import Recent
 from projections.projector.health import Report, age_seconds
 
 _MISSING = Gauge("casebook_projection_missing_events", "Events of the log that are in no view.")
@@ -23,7 +23,7 @@ _UNKNOWN = float("nan")
 _LOOK_SECONDS = 5.0
 
 
-async def text(looked: Recent[Report]) -> bytes:
+async def text(looked: CachedValue[Report]) -> bytes:
     """Return what this process counts, and how far the views are behind the log: NaN while the
     database does not answer.
     """

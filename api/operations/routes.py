@@ -19,13 +19,13 @@ from api.operations import metrics
 from api.operations.stored_documents import Looking
 from domain.errors import TicketNotFound
 from domain.values import JsonObject
+from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable
 from eventstore.event_document import time_of
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.errors import time_limit
-from eventstore.recent import Recent
 from eventstore.transparency.checkpoints import Witness, last_statement
 from eventstore.transparency.statements import Statement
 from projections.generations import Generations
@@ -177,7 +177,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
     generations = Generations(database)
     health = Health(store)
     stored = Looking(database)
-    looked = Recent(partial(generations.ask, health.look))  # any caller may ask, and it costs
+    looked = CachedValue(partial(generations.ask, health.look))  # any caller may ask, and it costs
     routes = Router("health")
 
     @routes.get("/healthz", response_model=Alive)
@@ -205,7 +205,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         makes it not ready only where nothing right can be done without: the newest set-up of the
         desk, and which views are shown.
         """
-        held_up = database.progresses.held_up()
+        held_up = database.watchdog.held_up()
         late: JsonObject = {"held_up": held_up} if held_up else {}
         if failing := database.supervisor.failing():
             late["failing"] = failing

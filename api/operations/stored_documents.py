@@ -13,9 +13,9 @@ from api.desk import store as desk
 from api.queries import cursors
 from api.webhooks import deliveries
 from api.webhooks import store as webhooks
+from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.documents import Document, EssentialUnreadable, Reader
-from eventstore.recent import Recent
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.generations import Generations
@@ -79,7 +79,7 @@ class Looking:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._desks = desk.Desks(database)
-        self._looked = Recent(self._look_through)
+        self._looked = CachedValue(self._look_through)
 
     async def look(self) -> bool:
         """Look if it is time; say whether everything essential can be read.

@@ -24,11 +24,11 @@ from pydantic import BaseModel, Field
 from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
 from domain.errors import Refusal, Unacceptable
 from domain.values import at_most
+from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.failures import StoreError
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.request_batcher import RequestBatcher
-from eventstore.recent import Recent
 from projections.generations import Generation, Generations
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
@@ -118,7 +118,7 @@ class ReadModels:
         self._generations = Generations(database)
         self._documents = RequestBatcher(self._find_any)
         self._versions = RequestBatcher(self._look)
-        self._age = Recent(self._read_age)
+        self._age = CachedValue(self._read_age)
 
     async def ask(
         self, question: Callable[[Database], Awaitable[T]], kept: Generation | None = None

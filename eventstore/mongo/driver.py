@@ -15,25 +15,16 @@ from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, Self, TypeVar, cast, overload
 
-from bson import CodecOptions
-from bson import decode as decode_bson
-from bson import encode as encode_bson
+import bson
+import bson.errors
+import bson.raw_bson
+import pymongo
+import pymongo.asynchronous.collection
 from bson.binary import UUID_SUBTYPE, Binary
-from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import (
-    AsyncMongoClient,
-    DeleteOne,
-    InsertOne,
-    ReplaceOne,
-    ReturnDocument,
-    UpdateMany,
-    UpdateOne,
-)
+from pymongo import AsyncMongoClient
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
@@ -56,35 +47,21 @@ from eventstore.mongo.limits import (
     TRANSACTION_SECONDS,
     until_answered,
 )
-from eventstore.mongo.progress import Progresses
 from eventstore.mongo.transaction import to_its_end, with_transaction
+from eventstore.mongo.watchdog import Watchdog
 
-__all__ = [
-    "AsyncCollection",
-    "BSONError",
-    "ChangeStream",
-    "CodecOptions",
-    "Collection",
-    "Cursor",
-    "DatabaseAddressError",
-    "DatabaseTooOld",
-    "DeleteOne",
-    "DriverName",
-    "InsertOne",
-    "MongoDatabase",
-    "Namespace",
-    "RawBSONDocument",
-    "ReplaceOne",
-    "ReturnDocument",
-    "Session",
-    "UpdateMany",
-    "UpdateOne",
-    "Write",
-    "adding",
-    "decode_bson",
-    "encode_bson",
-    "maybe_await",
-]
+# What other rooms use of the driver, whichever it is.
+BSONError = bson.errors.BSONError
+CodecOptions = bson.CodecOptions[JsonObject]
+DeleteOne = pymongo.DeleteOne
+InsertOne = pymongo.InsertOne
+RawBSONDocument = bson.raw_bson.RawBSONDocument
+ReplaceOne = pymongo.ReplaceOne
+AsyncCollection = pymongo.asynchronous.collection.AsyncCollection
+ReturnDocument = pymongo.ReturnDocument
+UpdateMany = pymongo.UpdateMany
+UpdateOne = pymongo.UpdateOne
+encode_bson, decode_bson = bson.encode, bson.decode
 
 DriverName = Literal["motor", "pymongo"]
 Session = AsyncClientSession
@@ -140,7 +117,7 @@ class MongoDatabase:
         self.driver: DriverName = driver
         self.clock = DatabaseClock(self._ask_time)
         """What its events are dated by."""
-        self.progresses = Progresses()
+        self.watchdog = Watchdog()
         """What must get on in this process."""
         self._names: Mapping[str, str] = {}
         self._keeps_session = False
@@ -160,7 +137,7 @@ class MongoDatabase:
         name: str,
         condition: Mapping[str, object] | None = None,
         wanted: Mapping[str, object] | None = None,
-        codec_options: "CodecOptions[JsonObject] | None" = None,
+        codec_options: CodecOptions | None = None,
         *,
         namespace: str | None = None,
     ) -> Cursor:

@@ -5,32 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    DuplicateKeyError,
-    ExecutionTimeout,
-    OperationFailure,
-    PyMongoError,
-    WriteConcernError,
-)
+from pymongo import errors
 
 from domain.errors import CasebookError
 from eventstore import failures
 from eventstore.failures import StoreError, StoreFailed, StoreUnavailable, VersionConflict
-
-__all__ = [
-    "UNANSWERED",
-    "BulkWriteError",
-    "DriverError",
-    "DuplicateKeyError",
-    "OperationFailure",
-    "describe",
-    "time_limit",
-    "translated",
-    "translating",
-    "write_failure",
-]
 
 _DUPLICATE_KEY = 11000
 _TRANSIENT_LABELS = (
@@ -49,9 +28,12 @@ _TRANSIENT_CODES |= {11600, 11602, 13435, 13436}
 # for, and somebody must look after the database. Of the embedded one that is its keeper.
 _TRANSIENT_CODES |= {1, 8, 264, 14031}
 
-DriverError = PyMongoError
+BulkWriteError = errors.BulkWriteError
+DuplicateKeyError = errors.DuplicateKeyError
+OperationFailure = errors.OperationFailure
+DriverError = errors.PyMongoError
 """The root of what the driver raises, for modules that need not know which driver it is."""
-UNANSWERED = (ConnectionFailure, ExecutionTimeout, StoreUnavailable)
+UNANSWERED = (errors.ConnectionFailure, errors.ExecutionTimeout, StoreUnavailable)
 """What is raised where nothing is wrong but that the database did not answer, or not in time."""
 
 
@@ -60,7 +42,7 @@ def translating() -> Iterator[None]:
     """Raise the store's own errors for the drivers' in this block."""
     try:
         yield
-    except PyMongoError as error:
+    except DriverError as error:
         raise translated(error) from error
 
 
@@ -91,7 +73,7 @@ class time_limit:  # noqa: N801 it is used as a word
             raise StoreUnavailable from late
         if isinstance(error, TimeoutError):
             raise StoreUnavailable from error
-        if isinstance(error, PyMongoError):
+        if isinstance(error, DriverError):
             raise translated(error) from error
 
 
@@ -103,14 +85,14 @@ def describe(error: Exception) -> str:
     """
     if isinstance(error, CasebookError):
         return error.detail
-    if not isinstance(error, PyMongoError):
+    if not isinstance(error, DriverError):
         return type(error).__name__
     if isinstance(error, BulkWriteError):
         refused = error.details.get("writeErrors") or [{"code": error.code}]
         return _refusal(refused[0])
     if isinstance(error, OperationFailure):
         return _refusal({**(error.details or {}), "code": error.code})
-    if isinstance(error, ConnectionFailure):
+    if isinstance(error, errors.ConnectionFailure):
         return f"the database does not answer ({type(error).__name__})"
     return f"the driver fails ({type(error).__name__})"
 
@@ -121,14 +103,14 @@ def _refusal(failure: Mapping[str, object]) -> str:
     return f"the database refuses ({said})"
 
 
-def translated(error: PyMongoError) -> StoreError:
+def translated(error: DriverError) -> StoreError:
     """Return the store's own error for a driver's."""
     if isinstance(error, BulkWriteError):
         refused = error.details.get("writeErrors", [])
         return write_failure(refused[0]) if refused else StoreUnavailable()
     if isinstance(error, DuplicateKeyError):
         return VersionConflict()
-    unsure = ConnectionFailure | ExecutionTimeout | WriteConcernError
+    unsure = errors.ConnectionFailure | errors.ExecutionTimeout | errors.WriteConcernError
     code = getattr(error, "code", None)
     labelled = any(error.has_error_label(label) for label in _TRANSIENT_LABELS)
     if isinstance(error, unsure) or labelled or code in _TRANSIENT_CODES:

@@ -145,7 +145,7 @@ async def fold_ticket(
     ticket_id: UUID,
     before: Stored | None,
     events: Sequence[EventDocument],
-    codec: CodecOptions[JsonObject],
+    codec: CodecOptions,
     also_in: Collection[str] = (),
 ) -> FoldResult:
     """Fold events into a ticket's view as far as they can be, ready to be written.
@@ -174,7 +174,7 @@ async def fold_ticket(
     return FoldResult(change, FoldFailure(ticket_id, version, error) if error else None)
 
 
-def _encoded(read: TicketRead, codec: CodecOptions[JsonObject]) -> RawBSONDocument:
+def _encoded(read: TicketRead, codec: CodecOptions) -> RawBSONDocument:
     data = encode_bson(tickets.to_document(read), codec_options=codec)
     if len(data) > _MOST_BYTES:
         raise TooLarge(len(data))

@@ -113,7 +113,7 @@ class Projector:
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
         self._health = Health(store)
-        self._progress = database.progresses.of("following the log for the views")
+        self._watched = database.watchdog.watch("following the log for the views")
         self._looked_until: datetime | None = None
         self._is_quiet = False
         self._most_events = BATCH_EVENTS
@@ -268,7 +268,7 @@ class Projector:
             look_back=True,
             late=self._late,
             missing=self._not_shown,
-            progress=self._progress,
+            watched=self._watched,
         )
 
     async def _not_shown(self, events: Sequence[Recorded]) -> Sequence[Recorded]:

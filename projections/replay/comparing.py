@@ -14,7 +14,6 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
-from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
@@ -123,7 +122,7 @@ def _compare(
     ticket_id: UUID,
     stored: Document,
     stream: Sequence[EventDocument],
-    codec: CodecOptions[JsonObject],
+    codec: CodecOptions,
 ) -> None:
     """Compare one document with the fold of as many events as it says that it has."""
     ticket, version = f"ticket {ticket_id}", stored.get("version")

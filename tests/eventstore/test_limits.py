@@ -197,14 +197,14 @@ async def test_the_one_writer_goes_on_behind_an_answer_that_is_lost(filled):
         behind = asyncio.create_task(store.append(happened(known)))  # it waits for the writer
 
         async def told():
-            return database.progresses.held_up() == ["writing to the log"] or behind.done()
+            return database.watchdog.held_up() == ["writing to the log"] or behind.done()
 
         async with asyncio.timeout(OPERATION_SECONDS + _SLACK_SECONDS):
             await until(told)
             await lost  # it was sent again
             await behind
         assert [len(await store.load(ticket)) for ticket in (unknown, known)] == [1, 1]
-        assert database.progresses.held_up() == []
+        assert database.watchdog.held_up() == []
 
 
 async def test_the_database_is_told_how_long_it_may_work(filled):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from eventstore.recent import Recent
+from eventstore.cached_value import CachedValue
 
 
 class Reading:
@@ -23,7 +23,7 @@ class Reading:
 
 async def test_all_who_ask_at_once_share_one_read():
     reading = Reading()
-    recent = Recent(reading)
+    recent = CachedValue(reading)
     asking = [asyncio.create_task(recent.get(60.0)) for _ in range(5)]
     await asyncio.sleep(0)
     reading.may_go_on.set()
@@ -33,7 +33,7 @@ async def test_all_who_ask_at_once_share_one_read():
 
 async def test_what_must_be_of_now_was_not_read_before_it_was_asked_for():
     reading = Reading()
-    recent = Recent(reading)
+    recent = CachedValue(reading)
     first = asyncio.create_task(recent.get(0.0))
     await asyncio.sleep(0)
     later = [asyncio.create_task(recent.get(0.0)) for _ in range(3)]
@@ -44,7 +44,7 @@ async def test_what_must_be_of_now_was_not_read_before_it_was_asked_for():
 
 async def test_what_is_put_is_not_replaced_by_what_was_read_before():
     reading = Reading()
-    recent = Recent(reading)
+    recent = CachedValue(reading)
     asking = asyncio.create_task(recent.get(60.0))
     await asyncio.sleep(0.001)
     recent.put(7)
@@ -57,7 +57,7 @@ async def test_a_failure_is_not_kept():
     async def fail():
         raise ConnectionResetError
 
-    recent = Recent(fail)
+    recent = CachedValue(fail)
     for _ in range(2):
         with pytest.raises(ConnectionResetError):
             await recent.get(60.0)

@@ -1,8 +1,8 @@
-"""Whether what must not stop gets on: the one writer of the log, the one stream of a projector.
+"""A watchdog for what must not stop: the one writer of the log, the one stream of a projector.
 
-Many wait for each of them, and when it waits itself nothing else shows it: the process lives, and
-the database answers whoever asks it on another connection. So each notes when it asks and when it
-is answered, and readiness is judged by that (`/readyz`).
+Many tasks wait for each of them, and when it waits itself nothing else shows it: the process lives,
+and the database answers on other connections. So each notes when it asks and when it is answered,
+and readiness is judged by that (`/readyz`).
 """
 
 import time
@@ -14,12 +14,12 @@ from eventstore.mongo.errors import UNANSWERED
 from eventstore.mongo.limits import OPERATION_SECONDS
 
 FORGOTTEN_SECONDS = OPERATION_SECONDS
-"""How long after a failure one still counts as without an answer if it does not ask again: who is
-sent nothing because he is not ready would never be it again."""
+"""For how long after a failure a task counts as unanswered if it does not ask again: a process that
+gets no requests because it is not ready would never be ready again."""
 
 
-class Progress:
-    """Since when one thing has asked and had no answer. A block is one question."""
+class Watched:
+    """A task that asks the database: since when it has had no answer. A block is one question."""
 
     def __init__(self, what: str) -> None:
         """`what` is for those who operate the process."""
@@ -41,7 +41,7 @@ class Progress:
     ) -> None:
         if isinstance(error, UNANSWERED):
             self._failed_at = time.monotonic()
-        else:  # a refusal is an answer; and who is cancelled asks no more
+        else:  # a refusal is an answer; and a cancelled task asks no more
             self._since = None
 
     def unanswered_seconds(self) -> float:
@@ -52,15 +52,15 @@ class Progress:
         return 0.0 if self._since is None else now - self._since
 
 
-class Progresses:
-    """All that must get on in a process, as far as one database is concerned."""
+class Watchdog:
+    """All that is watched in a process, as far as one database is concerned."""
 
     def __init__(self) -> None:
-        self._all: WeakSet[Progress] = WeakSet()
+        self._all: WeakSet[Watched] = WeakSet()
 
-    def of(self, what: str) -> Progress:
-        """Return a new one, for as long as who asked for it keeps it."""
-        made = Progress(what)
+    def watch(self, what: str) -> Watched:
+        """Watch a new task, for as long as the caller keeps what this returns."""
+        made = Watched(what)
         self._all.add(made)
         return made
 

@@ -1,4 +1,4 @@
-"""A value that costs something to read, kept for some seconds and read once for all who ask."""
+"""A value that is expensive to read: cached for some seconds, and read once for all callers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Recent(Generic[T]):
+class CachedValue(Generic[T]):
     """The last value that was read. Bound to the event loop in which it is used."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
