@@ -170,15 +170,9 @@ class Generations:
         if await self._documents.find_one({"_id": "active"}) is None:
             await self._drop_former_layout()
             await prepare(FIRST.of(self._database))
-            with suppress(DuplicateKeyError):  # someone else was quicker
-                await self._documents.insert_one(
-                    {
-                        "_id": "active",
-                        **as_document(FIRST, None),
-                        "next": 2,
-                        "since": await self._database.server_time(),
-                    }
-                )
+            now = await self._database.server_time()
+            with suppress(DuplicateKeyError):  # another process was quicker
+                await self._put(FIRST, _id="active", next=2, since=now)
         await self._show_by_hand()
         return await self.active()
 
@@ -247,13 +241,8 @@ class Generations:
 
     async def drop_as_of(self, name: str) -> None:
         """Forget views as of a time, and have them dropped soon. Raises UnknownAsOf."""
-        now = await self._database.server_time()
-
-        async def work(session: Session) -> None:
-            if not await self._retire_named(f"as_of/{name}", now, session):
-                raise UnknownAsOf(name)
-
-        await self._database.in_transaction(work)
+        if not await self._retire({"_id": f"as_of/{name}"}):
+            raise UnknownAsOf(name)
 
     # --- building --------------------------------------------------------------------------------
 
@@ -271,15 +260,7 @@ class Generations:
         generation = Generation(dict.fromkeys(VIEWS, cast("int", counted["next"])))
         now = await self._database.server_time()
         try:
-            await self._documents.insert_one(
-                {
-                    "_id": "building",
-                    **as_document(generation, None),
-                    "builder": builder,
-                    "began_at": now,
-                    "seen_at": now,
-                }
-            )
+            await self._put(generation, _id="building", builder=builder, began_at=now, seen_at=now)
         except DuplicateKeyError as error:
             raise BuildRunning from error
         return generation
@@ -294,22 +275,20 @@ class Generations:
 
     async def give_up(self, builder: str) -> None:
         """End a build; what it has made is dropped a minute later."""
-        await self._give_up({"builder": builder})
+        await self._retire({"_id": "building", "builder": builder})
 
     async def keep_as_of(self, builder: str, name: str, until: datetime, by: By) -> None:
         """Let what was built be views as of a time, in the place of what had the name.
 
         Raises BuildLost.
         """
-        made_at = await self._database.server_time()
+        now = await self._database.server_time()
+        id_ = f"as_of/{name}"
 
         async def work(session: Session) -> None:
             built = await self._end_build(builder, session)
-            await self._retire_named(f"as_of/{name}", made_at, session)
-            told: JsonObject = {"name": name, "until": until, "by": by, "made_at": made_at}
-            await self._documents.insert_one(
-                {"_id": f"as_of/{name}", **as_document(built, None), **told}, session=session
-            )
+            await self._retire_in({"_id": id_}, now, session)
+            await self._put(built, session, _id=id_, name=name, until=until, by=by, made_at=now)
 
         await self._database.in_transaction(work)
 
@@ -319,20 +298,49 @@ class Generations:
         On condition that the build is alive, and that `projector` holds all partitions of what has
         been shown: so nobody writes there any more. Raises BuildLost, Fenced.
         """
+
+        async def take(session: Session, now: datetime) -> Generation:
+            built = await self._end_build(builder, session)
+            await self._retire_in({"_id": "former"}, now, session)
+            return built
+
+        return await self._point_to(take, projector, keep_former=keep_former)
+
+    async def go_back(self, to: Generation, projector: str) -> Generation:
+        """Show the former generation again, and what is shown now no more: it is kept as former.
+
+        Raises NoFormer, if another is by now; Fenced.
+        """
+
+        async def take(session: Session, _now: datetime) -> Generation:
+            if await self._take({"_id": "former"}, session) != to:
+                raise NoFormer
+            return to
+
+        return await self._point_to(take, projector, keep_former=True)
+
+    async def _point_to(
+        self,
+        take: Callable[[Session, datetime], Awaitable[Generation]],
+        projector: str,
+        *,
+        keep_former: bool,
+    ) -> Generation:
+        """Show what `take` returns, and keep what was shown as the former, for a while at least."""
         now = await self._database.server_time()
+        drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
 
         async def work(session: Session) -> Generation:
-            built = await self._end_build(builder, session)
-            former = await self._active(session)
-            await self._fenced(former, projector, session)
-            await self._retire_named("former", now, session)
-            drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
-            await self._documents.insert_one(
-                {"_id": "former", **as_document(former, None), "drop_after": drop_after},
-                session=session,
-            )
-            await self._point_to(built, now, session)
-            return built
+            active = await self._documents.find_one({"_id": "active"}, session=session)
+            if active is None:
+                raise AssertionError("there is no generation")
+            former, to = self._reader.one(active), await take(session, now)
+            if not await Checkpoints(former.of(self._database)).hold_all(projector, session):
+                raise Fenced
+            await self._put(former, session, _id="former", drop_after=drop_after)
+            change = {"$set": {**as_document(to, None), "since": now}}
+            await self._documents.update_one({"_id": "active"}, change, session=session)
+            return to
 
         shown = await self._database.in_transaction(work)
         await self._show_by_hand()
@@ -356,73 +364,43 @@ class Generations:
             raise NoFormer
         return cast("datetime | None", before.get("drop_after"))
 
-    async def go_back(self, to: Generation, projector: str) -> Generation:
-        """Show the former generation again, and what is shown now no more: it is kept as former.
-
-        Raises NoFormer, if another is by now; Fenced.
-        """
-        now = await self._database.server_time()
-
-        async def work(session: Session) -> None:
-            found = await self._documents.find_one({"_id": "former"}, session=session)
-            if found is None or self._reader.one(found) != to:
-                raise NoFormer
-            active = await self._active(session)
-            await self._fenced(active, projector, session)
-            await self._documents.update_one(
-                {"_id": "former"},
-                {"$set": {**as_document(active, None), "drop_after": None}},
-                session=session,
-            )
-            await self._point_to(to, now, session)
-
-        await self._database.in_transaction(work)
-        await self._show_by_hand()
-        return to
-
     async def discredit(self) -> None:
         """Have what is shown built anew: it was folded from a log that was replaced since."""
         await self._documents.update_many({}, {"$set": {"shape": OF_ANOTHER_LOG}})
 
-    async def _active(self, session: Session) -> Generation:
-        document = await self._documents.find_one({"_id": "active"}, session=session)
-        if document is None:
-            raise AssertionError("there is no generation")
-        return self._reader.one(document)
+    async def _put(
+        self, generation: Generation, session: Session | None = None, **about: object
+    ) -> None:
+        document = {**as_document(generation, None), **about}
+        await self._documents.insert_one(document, session=session)
 
-    async def _end_build(self, builder: str, session: Session) -> Generation:
-        mine = {"_id": "building", "builder": builder}
-        found = await self._documents.find_one(mine, session=session)
-        if found is None:
-            raise BuildLost
-        await self._documents.delete_one(mine, session=session)
-        return self._reader.one(found)
-
-    async def _fenced(self, shown: Generation, projector: str, session: Session) -> None:
-        if not await Checkpoints(shown.of(self._database)).hold_all(projector, session):
-            raise Fenced
-
-    async def _point_to(self, shown: Generation, now: datetime, session: Session) -> None:
-        change = {"$set": {**as_document(shown, None), "since": now}}
-        await self._documents.update_one({"_id": "active"}, change, session=session)
-
-    async def _retire_named(self, name: str, now: datetime, session: Session) -> bool:
-        """Have what a document names be dropped soon; say whether there is one."""
-        return await self._retire_one({"_id": name}, now, session)
-
-    async def _retire_one(self, which: JsonObject, now: datetime, session: Session) -> bool:
+    async def _take(self, which: JsonObject, session: Session) -> Generation | None:
+        """Remove a document; return the generation that it named, None if there is none."""
         found = await self._documents.find_one(which, session=session)
         if found is None:
-            return False
+            return None
         await self._documents.delete_one({"_id": found["_id"]}, session=session)
-        await self._retire(self._reader.one(found), now, session)
-        return True
+        return self._reader.one(found)
 
-    async def _retire(self, generation: Generation, now: datetime, session: Session) -> None:
-        drop_after = now + timedelta(seconds=DROP_SECONDS)
-        await self._documents.insert_one(
-            {**as_document(generation, None), "drop_after": drop_after}, session=session
+    async def _end_build(self, builder: str, session: Session) -> Generation:
+        built = await self._take({"_id": "building", "builder": builder}, session)
+        if built is None:
+            raise BuildLost
+        return built
+
+    async def _retire(self, which: JsonObject) -> bool:
+        """Have what a document names be dropped soon; return whether there is one."""
+        now = await self._database.server_time()
+        return await self._database.in_transaction(
+            lambda session: self._retire_in(which, now, session)
         )
+
+    async def _retire_in(self, which: JsonObject, now: datetime, session: Session) -> bool:
+        generation = await self._take(which, session)
+        if generation is not None:
+            drop_after = now + timedelta(seconds=DROP_SECONDS)
+            await self._put(generation, session, drop_after=drop_after)
+        return generation is not None
 
     # --- whatever holds a ticket -----------------------------------------------------------------
 
@@ -450,23 +428,14 @@ class Generations:
 
     async def drop_foreign(self) -> None:
         """Have what another version has folded, and nobody is shown, be dropped soon."""
-        now = await self._database.server_time()
-        foreign: JsonObject = {
-            "shape": {"$ne": SHAPE},
-            "_id": {"$nin": ["active", "building"]},
-        }
-
-        async def work(session: Session) -> None:
-            await self._retire_one({**foreign, "drop_after": None}, now, session)
-
-        while await self._documents.find_one({**foreign, "drop_after": None}) is not None:
-            await self._database.in_transaction(work)
+        ids = {"$nin": ["active", "building"]}
+        foreign: JsonObject = {"shape": {"$ne": SHAPE}, "_id": ids, "drop_after": None}
+        while await self._documents.find_one(foreign) is not None:
+            await self._retire(foreign)
 
     async def leftovers(self) -> bool:
-        """Say whether read documents are there that are of no generation, or soon of none."""
-        there = await self._database.collections()
-        named = await self._database.in_transaction(self._named, snapshot=True)
-        return any(re.fullmatch(rf"{tickets.COLLECTION}_\d+", n) and n not in named for n in there)
+        """Return whether read documents are there that are of no generation, or soon of none."""
+        return any(name.startswith(f"{tickets.COLLECTION}_") for name in await self._unnamed())
 
     # --- sweeping --------------------------------------------------------------------------------
 
@@ -479,18 +448,21 @@ class Generations:
         now = await self._database.server_time()
         gone: JsonObject = {"drop_after": {"$lt": now}}
         await self._documents.delete_many(gone)
+        for name in await self._unnamed():
+            await self._database.drop(name)
+
+    async def _unnamed(self) -> list[str]:
+        """Return the collections of views that no document names."""
         # What is there comes first: what is begun after this is not in it.
         there = await self._database.collections()
-        named = await self._database.in_transaction(self._named, snapshot=True)
-        ours = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
-        for name in sorted(there):
-            if ours.fullmatch(name) and name not in named:
-                await self._database.drop(name)
 
-    async def _named(self, session: Session) -> set[str]:
-        """Return what any document names, all of them read at one moment."""
-        documents = await self._documents.find({}, session=session).to_list()
-        return {name for d in documents for name in self._reader.one(d).names.values()}
+        async def read(session: Session) -> set[str]:
+            documents = await self._documents.find({}, session=session).to_list()
+            return {name for d in documents for name in self._reader.one(d).names.values()}
+
+        named = await self._database.in_transaction(read, snapshot=True)
+        ours = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
+        return sorted(name for name in there if ours.fullmatch(name) and name not in named)
 
     async def give_up_the_dead(self) -> None:
         """Give up a build that shows no life, and end what its process has left open.
@@ -503,19 +475,12 @@ class Generations:
             return
         seen_at = self._build.one(building).seen_at
         if not is_alive(seen_at, await self._database.server_time(), BUILD_LEASE_SECONDS):
-            await self._give_up({"builder": building["builder"], "seen_at": seen_at})
+            builder = building["builder"]
+            await self._retire({"_id": "building", "builder": builder, "seen_at": seen_at})
             views = self._reader.one(building).of(self._database)
             for member in (await Checkpoints(views).read()).members.values():
                 if member.session is not None:
                     await self._database.kill_session(member.session)
-
-    async def _give_up(self, which: JsonObject) -> None:
-        now = await self._database.server_time()
-
-        async def work(session: Session) -> None:
-            await self._retire_one({"_id": "building", **which}, now, session)
-
-        await self._database.in_transaction(work)
 
     async def _show_by_hand(self) -> None:
         """Have the views' own names show what is active, for those who look by hand."""
