@@ -31,6 +31,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
+from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
 from api.access.kept_paths import kept_path
@@ -38,7 +39,7 @@ from api.access.rights import Principal
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.database import Database
-from eventstore.documents import Document, Reader, strictly
+from eventstore.documents import Reader, strictly
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.limits import make_index
@@ -142,22 +143,17 @@ class AccessLog:
             wanted["_id"] = {"$lt": before}
         async with time_limit():
             if principal is not None:
-                if (person := await self._known(principal)) is None:
+                with suppress(PersonGone):
+                    await self._vault.check_name(principal)
+                    wanted["person"] = await self._vault.id_of(principal)
+                if wanted.get("person") is None:
                     return [], None
-                wanted["person"] = person
             found = self._records.find(wanted).sort("_id", -1).limit(limit + 1)
             documents = await found.to_list()
             page = self._reader.each(documents[:limit])
             names = await self._vault.names({each.person for each in page if each.person})
         following = cast("UUID", documents[limit - 1]["_id"]) if documents[limit:] else None
         return [_named(each, names) for each in page], following
-
-    async def _known(self, name: str) -> UUID | None:
-        """Return the id of the person of a name; None if there is none, or has been erased."""
-        with suppress(PersonGone):
-            await self._vault.check_name(name)
-            return await self._vault.id_of(name)
-        return None
 
     async def of(self, person: UUID, name: str) -> AsyncIterator[JsonObject]:
         """Yield the documents of a person's accesses, with their name."""
@@ -212,13 +208,19 @@ class AccessLog:
         await self._records.update_many(theirs, {"$set": {"correlation_id": ERASED}})
 
 
+class _StoredPrincipal(BaseModel):
+    id: str
+    role: str
+    key: str | None = None
+
+
 class _Stored(NamedTuple):
     """A record as it is stored. Its words may be those of another version."""
 
     id: UUID
     at: datetime
     outcome: str
-    principal: dict[str, object] | None
+    principal: _StoredPrincipal | None
     method: str
     route: str | None
     path: str
@@ -227,28 +229,14 @@ class _Stored(NamedTuple):
     person: UUID | None = None
 
 
-class _StoredPrincipal(NamedTuple):
-    id: str
-    role: str
-    key: str | None = None
-
-
-_STORED = strictly(_Stored)
-_PRINCIPAL = strictly(_StoredPrincipal, id_field=None)
-
-
-def record_from(document: Document) -> _Stored:
-    """Read a record. Raises ValidationError."""
-    stored = _STORED(document)
-    who = None if stored.principal is None else _PRINCIPAL(stored.principal)._asdict()
-    return stored._replace(principal=who)
+record_from = strictly(_Stored)
 
 
 def _named(record: _Stored, names: Mapping[UUID, str]) -> JsonObject:
     """Return a record as it is shown. A person whose name cannot be read is shown by id."""
     shown = record._asdict()
     person = shown.pop("person")
-    if record.principal is not None and not record.principal["id"]:
+    if (who := record.principal) is not None:
         name = ERASED if person is None else names.get(person, str(person))
-        shown["principal"] = {**record.principal, "id": name}
+        shown["principal"] = {**who.model_dump(), "id": who.id or name}
     return shown

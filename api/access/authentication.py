@@ -72,8 +72,8 @@ class Access:
             pass  # metrics are wanted most when the database is silent; nothing else is served then
         return who
 
-    def is_known(self, authorization: str | None) -> bool:
-        """Say whether who shows this may be known already, so that `identify` costs little."""
+    def _is_known(self, authorization: str | None) -> bool:
+        """Return whether a key or token may be known already, so that `identify` costs little."""
         shown = (authorization or "").partition(" ")[2].strip()
         return self.keys.is_kept(shown) or (
             self._tokens is not None and self._tokens.is_kept(shown)
@@ -84,12 +84,15 @@ class Access:
 
         Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
         """
+        address = _from(asking)
         try:
-            if not self.is_known(authorization):  # to find out costs
-                await self.check_address(_from(asking))
+            is_known = self._is_known(authorization)  # or to find out costs
+            if not (is_known or await self._limiter.test(_LOOKED_UP, address)):
+                raise TooManyRequests(1)
             who = await self.identify(authorization)
         except Unauthenticated as error:
-            await self.count_failure(_from(asking))  # what is not recorded is bounded as well
+            await self._limiter.hit(_LOOKED_UP, address)
+            await self._count(_FAILURES, address)  # what is not recorded is bounded as well
             await self.note("unknown", asking, error.who)
             raise
         await self.begin(who)
@@ -120,18 +123,6 @@ class Access:
         if not self._under_way[who.share]:
             del self._under_way[who.share]
 
-    async def check_address(self, address: str) -> None:
-        """Raise TooManyRequests if so much that is unknown has come from there that nothing more
-        that is not known already is looked up.
-        """
-        if not await self._limiter.test(_LOOKED_UP, address):
-            raise TooManyRequests(1)
-
-    async def count_failure(self, address: str) -> None:
-        """Count something unknown. Raises TooManyRequests."""
-        await self._limiter.hit(_LOOKED_UP, address)
-        await self._count(_FAILURES, address)
-
     async def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         """Put on record that somebody was not let in, unless they have been too often."""
         _FAILED.labels(outcome).inc()
@@ -147,9 +138,8 @@ class Access:
 
 
 def _whose(who: Principal) -> str:
-    return who.key or f"{who.role}:{who.id}"
+    return who.key or who.share
 
 
 def _from(asking: Asking) -> str:
-    """Return from where it is asked: of IPv6, from which network, for one has all its addresses."""
     return f"at {network_of(asking.address)}"

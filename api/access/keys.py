@@ -25,8 +25,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -117,20 +116,13 @@ class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
     )
 
 
-def new_key(principal: str, role: PrincipalRole, created_by: str, now: datetime) -> tuple[Key, str]:
+def new_key(
+    principal: str, role: PrincipalRole, created_by: str, now: datetime, id_: str | None = None
+) -> tuple[Key, str]:
     """Make a key with all scopes; return what is kept of it, and its text."""
-    id_, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
-    key = Key(
-        id=id_,
-        hash=_hash(secret),
-        principal=principal,
-        role=role,
-        scopes=frozenset(SCOPES),
-        created_at=now,
-        created_by=created_by,
-        expires_at=None,
-        revoked_at=None,
-    )
+    id_, secret = id_ or secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
+    scopes = frozenset(SCOPES)
+    key = Key(id_, _hash(secret), principal, role, scopes, now, created_by, None, None)
     return key, f"{PREFIX}{id_}_{secret}"
 
 
@@ -176,10 +168,10 @@ class Keys:
         if key.made_by_key is not None:
             # Asked after it is there: who revokes that key with all that it made looks for those
             # after it is revoked, and so has found this one, or it is found out here.
-            with_key = None
-            with suppress(UnreadableDocument):
-                with_key = await self.find(key.made_by_key)
-            if with_key is None or with_key.revoked_at is not None:
+            async with answering():
+                good: JsonObject = {"_id": key.made_by_key, "revoked_at": None}
+                is_good = await self._documents.find_one(good, {"_id": 1}) is not None
+            if not is_good:
                 await self.revoke(key.id)
                 raise Unauthenticated("the key has been revoked", maker)
         return key, text
@@ -194,11 +186,10 @@ class Keys:
         async with time_limit():
             if await self._documents.find_one({"_id": _FIRST}, {"_id": 1}) is not None:
                 return None
-        key, text = new_key("admin", "admin", "the first start", self._now())
-        text = text.replace(key.id, _FIRST)
+        key, text = new_key("admin", "admin", "the first start", self._now(), _FIRST)
         kept = keep_in_file(text, path, self._name)
         try:
-            await self.add(replace(key, id=_FIRST))
+            await self.add(key)
         except VersionConflict:  # by another process, meanwhile
             kept.unlink()
             return None
@@ -208,10 +199,10 @@ class Keys:
         """Keep a key that has been made. Raises StoreUnavailable, VersionConflict if it is kept."""
         await insert(self._documents, as_document(key))
 
-    async def find(self, id_: str) -> Key | None:
+    async def _find(self, id_: str) -> Key | None:
         """Return a key. Raises StoreUnavailable, UnreadableDocument."""
         async with time_limit():
-            document: Mapping[str, object] | None = await self._documents.find_one({"_id": id_})
+            document = await self._documents.find_one({"_id": id_})
         return None if document is None else self._reader.one(document)
 
     async def all(self) -> list[Key]:
@@ -249,10 +240,9 @@ class Keys:
         for maker in revoked:  # each is revoked before it is asked what was made with it
             async with time_limit():
                 made = await self._documents.find({"made_by_key": maker}, {"_id": 1}).to_list()
-            for each in [str(document["_id"]) for document in made]:
-                if each not in revoked:
-                    await self.revoke(each)
-                    revoked.append(each)
+            for each in sorted({str(document["_id"]) for document in made}.difference(revoked)):
+                await self.revoke(each)
+                revoked.append(each)
         return revoked
 
     async def forget(self, principal: str) -> None:
@@ -304,7 +294,7 @@ class Keys:
             return kept[1]
         began = clock()
         try:
-            key = await self.find(id_)
+            key = await self._find(id_)
         except StoreUnavailable:
             # Metrics are wanted most when the database is silent; then nothing else is served.
             if kept is not None and clock() - kept[0] < _KEPT_IN_SILENCE_SECONDS:
@@ -312,8 +302,8 @@ class Keys:
             raise
         if key is None:
             self._kept.pop(id_, None)
-            return None
-        self._kept[id_] = (began, key)
+        else:
+            self._kept[id_] = (began, key)
         return key
 
 

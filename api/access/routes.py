@@ -1,6 +1,5 @@
 """The routes of API keys and of the access log."""
 
-from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
@@ -13,7 +12,7 @@ from pydantic import BaseModel, Field
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
 from api.access.rights import Scope
-from api.http.answers import described_headers, json_response, next_link
+from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
@@ -84,14 +83,14 @@ def keys_router(keys: Keys) -> Router:
         if beyond:
             raise Forbidden(f"this key is not good for {', '.join(sorted(beyond))} itself")
         key, text = await keys.make(order, who.id, who)
-        content = {**_told(key), "key": text}
+        content = {**_shown(key), "key": text}
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
     @routes.get("", response_model=KeysAnswer, responses=problem_responses(422))
     async def list_keys() -> Response:
         """List all keys, those that are good for nothing any more too."""
         found, unreadable = await keys.all_apart()
-        content = {"keys": [_told(key) for key in found], **named(unreadable)}
+        content = {"keys": [_shown(key) for key in found], **named(unreadable)}
         return json_response(content, {})
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
@@ -106,9 +105,8 @@ def keys_router(keys: Keys) -> Router:
     return routes
 
 
-def _told(key: Key) -> JsonObject:
-    told = {name: value for name, value in asdict(key).items() if name != "hash"}
-    return {**told, "scopes": sorted(key.scopes)}
+def _shown(key: Key) -> JsonObject:
+    return fields_of(KeyAnswer, key, scopes=sorted(key.scopes))
 
 
 class Known(BaseModel, extra="forbid"):

@@ -17,7 +17,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,10 @@ class TokensUnusable(CasebookError):
         super().__init__("tokens_unusable", detail)
 
 
+class UnusableKey(Exception):
+    """Tokens are not checked with this key: for example an RSA key of 1024 bits."""
+
+
 class TokensUncheckable(CasebookError):
     """The JWK Set has not been read yet: for example while its server is down."""
 
@@ -97,10 +101,6 @@ class _Set(BaseModel):
     keys: Annotated[list[dict[str, JsonValue]], Field(max_length=_MOST_KEYS)]
 
 
-_BAD_KEY = (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
-"""What PyJWT raises for members that are not what they should be."""
-
-
 class Tokens:
     """Checks the tokens of one issuer."""
 
@@ -108,8 +108,7 @@ class Tokens:
         """Raises TokensUnusable for a public key that is none."""
         self._issuer = issuer
         self._now = now
-        self._set = _JwkSet(issuer.keys) if issuer.kind == "jwks" else None
-        self._key = None if issuer.kind == "jwks" else _public_key(issuer.keys)
+        self._keys = _JwkSet(issuer.keys) if issuer.kind == "jwks" else _OneKey(issuer.keys)
         self._kept: TLRUCache[str, Principal] = TLRUCache(
             _MOST_KEPT, ttu=_kept_until, timer=lambda: now().timestamp()
         )
@@ -119,10 +118,15 @@ class Tokens:
         if (kept := self._kept.get(text)) is not None:
             return kept
         claims = await self._checked(text)
-        self._check_times(claims)
+        now = self._now().timestamp()
+        if claims.exp <= now - _LEEWAY_SECONDS:
+            raise Unauthenticated("the token is not good: it has expired")
+        if max(claims.nbf, claims.iat) > now + _LEEWAY_SECONDS:
+            raise Unauthenticated("the token is not good: it is not valid yet")
         if is_reserved(claims.sub):
             raise Unauthenticated(f"the id {claims.sub} is the server's own")
-        principal = Principal(claims.sub, claims.role, expires_at=expiry(claims.exp))
+        end = datetime.fromtimestamp(min(claims.exp, _LAST_DAY.timestamp()), UTC)
+        principal = Principal(claims.sub, claims.role, expires_at=end)
         self._kept[text] = principal
         return principal
 
@@ -139,7 +143,7 @@ class Tokens:
             algorithm = header.get("alg")
             if algorithm not in ALGORITHMS:
                 raise Unauthenticated(f"tokens are signed by one of {', '.join(ALGORITHMS)}")
-            key = self._key if self._set is None else await self._set.key(header.get("kid"))
+            key = await self._keys.key(header.get("kid"))
             if key is None:
                 raise Unauthenticated("the token is signed by a key that is not known here")
             if key.algorithm_name != algorithm:
@@ -152,7 +156,7 @@ class Tokens:
                 audience=self._issuer.audience,
                 options={
                     "require": ["exp", "iss", "aud", "sub"],
-                    # Times are held against the database's clock, below.
+                    # Times are held against the database's clock, by `principal`.
                     "verify_exp": False,
                     "verify_nbf": False,
                     "verify_iat": False,
@@ -167,14 +171,6 @@ class Tokens:
             raise Unauthenticated(
                 f"the token's claims are not as needed: {faults_of(error)}"
             ) from error
-
-    def _check_times(self, claims: _Claims) -> None:
-        """Raise Unauthenticated for a token that is good no more, or not yet."""
-        now = self._now().timestamp()
-        if claims.exp <= now - _LEEWAY_SECONDS:
-            raise Unauthenticated("the token is not good: it has expired")
-        if max(claims.nbf, claims.iat) > now + _LEEWAY_SECONDS:
-            raise Unauthenticated("the token is not good: it is not valid yet")
 
 
 def _kept_until(_: str, who: Principal, now: float) -> float:
@@ -237,25 +233,18 @@ class _JwkSet:
         self._keys = {}
         for each in described:
             kid = each.get("kid")
-            if isinstance(kid, str) and (key := self._usable(kid, each)) is not None:
-                self._keys[kid] = key
-
-    def _usable(self, kid: str, described: Mapping[str, JsonValue]) -> jwt.PyJWK | None:
-        """Return a key that tokens can be checked with; any other is logged and left out."""
-        try:
-            key = jwt.PyJWK(dict(described))
-            if _signs(key):
-                _check_strength(key)
-                return key
-        except _BAD_KEY as error:
-            # The library's words may hold the key, and who knows what that is.
-            why = str(error) if type(error) is ValueError else type(error).__name__
-            _log.warning("key %.80r of the JWK Set at %s is not used: %s", kid, self._place, why)
-        return None
+            if not isinstance(kid, str):
+                continue
+            try:
+                self._keys[kid] = _checked(jwt.PyJWK(each))
+            except Exception as error:  # noqa: BLE001 by members that are not what they should be
+                # The library's words may hold the key, which may be a secret one.
+                why = error if isinstance(error, UnusableKey) else type(error).__name__
+                _log.warning("key %.80r of the set at %s is not used: %s", kid, self._place, why)
 
     async def _text(self) -> bytes:
         if not self._is_remote:
-            return await asyncio.to_thread(_read_file, Path(self._place))
+            return _bounded(await asyncio.to_thread(_read_file, Path(self._place)))
         text = b""
         async with (
             httpx.AsyncClient(timeout=_FETCH_SECONDS) as client,
@@ -269,18 +258,13 @@ class _JwkSet:
 
 def _read_file(path: Path) -> bytes:
     with path.open("rb") as file:
-        return _bounded(file.read(_MOST_BYTES + 1))
+        return file.read(_MOST_BYTES + 1)
 
 
 def _bounded(text: bytes) -> bytes:
     if len(text) > _MOST_BYTES:
         raise ValueError("it is too long")
     return text
-
-
-def expiry(exp: float) -> datetime:
-    """Return the time of a token's `exp` (seconds since 1970), and of a later one the last day."""
-    return datetime.fromtimestamp(min(exp, _LAST_DAY.timestamp()), UTC)
 
 
 def _check_address(place: str) -> None:
@@ -294,35 +278,38 @@ def _check_address(place: str) -> None:
     raise TokensUnusable(f"keys are read by https, or from this very machine: not from {place}")
 
 
-def _signs(key: jwt.PyJWK) -> bool:
-    return key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
-
-
-def _check_strength(key: jwt.PyJWK) -> None:
-    """Raise ValueError for an RSA key that can be broken, or keeps this server busy."""
+def _checked(key: jwt.PyJWK) -> jwt.PyJWK:
+    """Return a key. Raises UnusableKey if it is for something else than signing; or an RSA key that
+    can be broken, or keeps this server busy.
+    """
+    if key.algorithm_name not in ALGORITHMS or key.public_key_use not in (None, "sig"):
+        raise UnusableKey("it does not sign")
     if key.key_type == "RSA":
         numbers = key.key.public_numbers()
-        if numbers.n.bit_length() not in _RSA_BITS:
-            raise ValueError(
-                f"an RSA key has {_RSA_BITS.start} to {_RSA_BITS.stop - 1} bits, and this one has "
-                f"{numbers.n.bit_length()}"
-            )
+        bits, fewest, most = numbers.n.bit_length(), _RSA_BITS.start, _RSA_BITS.stop - 1
+        if bits not in _RSA_BITS:
+            raise UnusableKey(f"an RSA key has {fewest} to {most} bits, and this one has {bits}")
         if numbers.e not in _RSA_EXPONENTS:
-            raise ValueError("an RSA key's exponent is odd, and 65537 at least")
-
-
-def _public_key(pem: str) -> jwt.PyJWK:
-    """Read a public key in PEM: Ed25519, P-256 or strong RSA. Raises TokensUnusable."""
-    for name in () if "PRIVATE" in pem else ALGORITHMS:
-        algorithm = jwt.get_algorithm_by_name(name)
-        with suppress(jwt.PyJWTError, ValueError, TypeError):
-            described = algorithm.to_jwk(algorithm.prepare_key(pem))
-            key = jwt.PyJWK(json.loads(described), name)
-            break
-    else:
-        raise TokensUnusable("a token's key must be a public key in PEM: RSA, P-256 or Ed25519")
-    try:
-        _check_strength(key)
-    except ValueError as error:
-        raise TokensUnusable(str(error)) from error
+            raise UnusableKey("an RSA key's exponent is odd, and 65537 at least")
     return key
+
+
+class _OneKey:
+    """A public key in PEM: Ed25519, P-256 or strong RSA. It is of all ids."""
+
+    def __init__(self, pem: str) -> None:
+        """Raises TokensUnusable."""
+        for name in () if "PRIVATE" in pem else ALGORITHMS:
+            algorithm = jwt.get_algorithm_by_name(name)
+            with suppress(jwt.PyJWTError, ValueError, TypeError):
+                described = json.loads(algorithm.to_jwk(algorithm.prepare_key(pem)))
+                break
+        else:
+            raise TokensUnusable("a token's key must be a public key in PEM: RSA, P-256 or Ed25519")
+        try:
+            self._key = _checked(jwt.PyJWK(described, name))
+        except UnusableKey as error:
+            raise TokensUnusable(str(error)) from error
+
+    async def key(self, _: object) -> jwt.PyJWK:
+        return self._key
