@@ -168,7 +168,7 @@ class Keys:
         if key.made_by_key is not None:
             # Asked after it is there: who revokes that key with all that it made looks for those
             # after it is revoked, and so has found this one, or it is found out here.
-            async with answering():
+            async with time_limit():
                 good: JsonObject = {"_id": key.made_by_key, "revoked_at": None}
                 is_good = await self._documents.find_one(good, {"_id": 1}) is not None
             if not is_good:
