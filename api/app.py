@@ -92,25 +92,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await database.clock.time()
-        await store.prepare()
-        await Generations(database).prepare()
-        await Deliveries(database).prepare()
-        await Erasures(database).prepare()
-        await database.vault.prepare()
-        await access.log.prepare()
+        stores = (Generations(database), Deliveries(database), Erasures(database))
+        for part in (store, *stores, database.vault, access.log):
+            await part.prepare()
         identity = database.identity
+        keep_keys = partial(database.vault.watch, database.supervisor)
+        works = (database.clock.keep, keep_keys, witness.watch)
         async with identity.at_work("serve"):
-            running = [
-                *(
-                    asyncio.create_task(work())
-                    for work in (
-                        database.clock.keep,
-                        partial(database.vault.watch, database.supervisor),
-                        witness.watch,
-                    )
-                ),
-                *(asyncio.create_task(identity.until_replaced(work)) for work in background),
-            ]
+            running = [asyncio.create_task(work()) for work in works]
+            running += [asyncio.create_task(identity.until_replaced(work)) for work in background]
             for task in running:
                 task.add_done_callback(_tell_failure)
             try:

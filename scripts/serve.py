@@ -13,8 +13,8 @@ import sys
 from api.access.keys import Keys
 from api.app import access_by, create_app
 from api.background import Work, serving
+from api.feed.client import LIMITS
 from api.feed.feeds import Feeds
-from api.feed.send_buffer import STALLED_SECONDS
 from api.settings import Settings
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -117,7 +117,7 @@ def _listen(settings: Settings) -> socket.socket:
         # Inherited by every connection: one whose client takes nothing for so long is closed. A
         # server that closes it by itself would wait for ever to have its last bytes taken.
         listening.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_SECONDS * 1000)
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(LIMITS.stalled_seconds * 1000)
         )
     return listening
 

@@ -77,8 +77,3 @@ def _block(**fields: str | int | None) -> bytes:
 def error_line(code: str, detail: str) -> bytes:
     """Write that an export is not all there is, and why."""
     return orjson.dumps({"error": {"code": code, "detail": detail}}) + b"\n"
-
-
-def nothing(_code: str, _detail: str) -> bytes:
-    """Write nothing: a client goes on with a stream that has ended, and is answered then."""
-    return b""

@@ -19,19 +19,18 @@ from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
+from api.feed.client import LIMITS, Limits
 from domain.errors import CasebookError
 from eventstore.background import end
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import ResumeToken, stream_order
-from eventstore.subscription import LateLook, Position, Step, Subscription, present
+from eventstore.subscription import Position, Step, Subscription, present
 
 _log = logging.getLogger(__name__)
 
-ROW_BYTES = 16 * 2**20
 _ENTRY_BYTES = 600  # beside what is written of an event
 _AT_ONCE = 200
-_RETRY_SECONDS = 1.0
 
 
 class CutOff(CasebookError):
@@ -58,8 +57,9 @@ Write = Callable[[EventDocument, Position], Awaitable[bytes]]
 class Hub:
     """The last events of the log, while there are clients."""
 
-    def __init__(self, store: EventStore, write: Write) -> None:
+    def __init__(self, store: EventStore, write: Write, limits: Limits = LIMITS) -> None:
         self._store = store
+        self._limits = limits
         self._write = write
         self._watched = store.watchdog.watch("following the log for readers")
         self._clients = 0
@@ -71,6 +71,10 @@ class Hub:
         self._floor = ""
         self._news = asyncio.Event()
 
+    async def present(self) -> Position:
+        """Return the position behind all that is written now. Raises StoreUnavailable."""
+        return await present(self._store)
+
     async def join(self) -> Position:
         """Count one more client, which `leave`s in the end; return where the hub is.
 
@@ -79,12 +83,12 @@ class Hub:
         async with self._opening:
             if self._clients == 0 or self._reading is None or self._reading.done():
                 await self.closed()
-                self._position = await present(self._store)
+                self._position = await self.present()
                 self._cut_off()
                 self._floor = stream_order(self._position.token)
                 self._reading = asyncio.create_task(self._read(self._position))
             self._clients += 1
-            return self._position or await present(self._store)
+            return self._position or await self.present()
 
     def leave(self) -> None:
         """Count one client less. With the last one reading ends."""
@@ -97,7 +101,7 @@ class Hub:
         if self._reading is not None:
             await end(self._reading)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Empty the row: a person was erased whose words may be in it. Clients that have not had
         all of it are cut off, and come back.
         """
@@ -135,9 +139,11 @@ class Hub:
         return found, found[-1].position if found else self._position
 
     async def _read(self, position: Position) -> None:
-        subscription = Subscription(self._store, position, late=LateLook(), watched=self._watched)
+        subscription = Subscription(
+            self._store, position, late=self._limits.late, watched=self._watched
+        )
         try:
-            async with aclosing(subscription.steps(_RETRY_SECONDS)) as steps:
+            async with aclosing(subscription.steps(self._limits.retry_seconds)) as steps:
                 async for step in steps:
                     if step.event is not None:
                         await self._add(step, step.event)
@@ -149,9 +155,7 @@ class Hub:
     async def _add(self, step: Step, event: EventDocument) -> None:
         order = stream_order(step.position.token)
         if not step.from_stream:
-            order += (
-                "~"  # behind the position that is given for it, which may have been sent before
-            )
+            order += "~"  # behind the position given for it, which may have been sent before
         while True:
             cleared = self._cleared
             written = await self._write(event, step.position)
@@ -160,7 +164,7 @@ class Hub:
         which = event["ticket_id"], event["version"], str(event.get("type"))
         self._row.append(Entry(*which, step.position, order, written))
         self._bytes += len(written) + _ENTRY_BYTES
-        while self._bytes > ROW_BYTES and len(self._row) > 1:
+        while self._bytes > self._limits.row_bytes and len(self._row) > 1:
             self._drop()
         self._wake()
 
@@ -172,7 +176,7 @@ class Hub:
 
     def _cut_off(self) -> None:
         """Let no client go on from where it is."""
-        self.forget()
+        self.invalidate()
         self._first += 1
 
     def _wake(self) -> None:

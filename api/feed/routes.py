@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.access.authentication import Access
 from api.access.rights import Principal
-from api.feed import send_buffer
-from api.feed.feeds import Caller, Feeds, Open
+from api.feed.client import Client, Limits
+from api.feed.feeds import Feeds
 from api.feed.format import ALIVE
 from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
@@ -66,35 +66,36 @@ class StreamAsked(Asked):
 
 
 class NdjsonResponse(StreamingResponse):
-    """Sends what is put into a feed's buffer, until its end."""
+    """Sends what is put into a client's buffer, until its end."""
 
     media_type = "application/x-ndjson"
     alive = b""
     """Sent in silence."""
 
-    def __init__(self, feed: Open) -> None:
+    def __init__(self, client: Client, filling: asyncio.Task[None], limits: Limits) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__((), headers=headers)
-        self._feed = feed
+        self._client, self._filling, self._limits = client, filling, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._feed.close()
+            self._filling.cancel()
 
     async def stream_response(self, send: Send) -> None:
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
-        while (piece := await self._feed.buffer.take(send_buffer.SILENCE_SECONDS)) is not None:
-            if piece or self.alive:
+        silence, stalled = self._limits.silence_seconds, self._limits.stalled_seconds
+        while (piece := await self._client.buffer.take(silence)) is not None:
+            if body := piece or self.alive:
                 try:
-                    async with asyncio.timeout(send_buffer.STALLED_SECONDS):
-                        await _send(send, piece or self.alive, more=True)
+                    async with asyncio.timeout(stalled):
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
                 except TimeoutError:
-                    _log.info("a client has read nothing for %s s", send_buffer.STALLED_SECONDS)
+                    _log.info("a client has read nothing for %s s", stalled)
                     return
-        await _send(send, b"", more=False)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class EventStreamResponse(NdjsonResponse):
@@ -102,18 +103,13 @@ class EventStreamResponse(NdjsonResponse):
     alive = ALIVE
 
 
-async def _send(send: Send, body: bytes, *, more: bool) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
 def router(feeds: Feeds, access: Access) -> Router:
     """Make the routes over one log."""
     routes = Router("events")
 
-    def caller(request: Request, who: Principal, asked: Asked) -> Caller:
-        types = frozenset(asked.type)
-        is_still_known = partial(access.identify, request.headers.get("authorization"))
-        return Caller(who.share, lambda type_: not types or type_ in types, is_still_known)
+    def client_of(request: Request, who: Principal, asked: Asked) -> Client:
+        known = partial(access.identify, request.headers.get("authorization"))
+        return Client(who.share, frozenset(asked.type), known)
 
     @routes.get(
         "/events",
@@ -139,9 +135,9 @@ def router(feeds: Feeds, access: Access) -> Router:
         where the log was written to meanwhile, an event may come twice; from one that is older than
         a minute, those of the minute before it.
         """
-        return NdjsonResponse(
-            await feeds.export(asked.cursor, caller(request, who, asked), asked.limit)
-        )
+        client = client_of(request, who, asked)
+        filling = await feeds.export(client, asked.cursor, asked.limit)
+        return NdjsonResponse(client, filling, feeds.limits)
 
     @routes.get(
         "/events/stream",
@@ -167,12 +163,9 @@ def router(feeds: Feeds, access: Access) -> Router:
         off, and comes back with its last id. Each ticket's events come in the order of their
         versions.
         """
-        return EventStreamResponse(
-            await feeds.stream(
-                last_event_id or asked.cursor,
-                caller(request, who, asked),
-                from_beginning=asked.from_ == "beginning",
-            )
-        )
+        client = client_of(request, who, asked)
+        cursor, from_beginning = last_event_id or asked.cursor, asked.from_ == "beginning"
+        filling = await feeds.stream(client, cursor, from_beginning=from_beginning)
+        return EventStreamResponse(client, filling, feeds.limits)
 
     return routes

@@ -8,17 +8,17 @@ that is logged meanwhile, and what is sent to webhooks of that event.
 
 import re
 import secrets
-from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from opentelemetry import trace
+from starlette.datastructures import Headers
+from starlette.types import Scope
 from uuid_utils.compat import uuid7
 
 from domain.values import JsonObject
 
 HEADER = "Correlation-Id"
-_HEADER = HEADER.lower().encode()
 _MOST_CHARACTERS = 200
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-.*")
 
@@ -36,20 +36,16 @@ def _is_taken(given: str) -> bool:
     return given.isascii() and given.isprintable() and 0 < len(given) <= _MOST_CHARACTERS
 
 
-def of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def of(scope: Scope) -> str:
     """Return the correlation id that a request's headers name, or a new one."""
-    given = parent = ""
-    for name, value in headers:
-        if name == _HEADER and not given:
-            given = value.decode("latin-1").strip()
-        elif name == b"traceparent" and not parent:
-            parent = value.decode("latin-1")
+    headers = Headers(scope=scope)
+    given = headers.get(HEADER, "").strip()
     if _is_taken(given):
         return given
     own = trace.get_current_span().get_span_context()
     if own.is_valid:  # of a trace that this server takes part in, or begins
         return trace.format_trace_id(own.trace_id)
-    trace_id = _TRACEPARENT.fullmatch(parent)
+    trace_id = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     return str(uuid7()) if trace_id is None else trace_id[1]
 
 
@@ -61,19 +57,13 @@ def correlation_id(request: Request) -> str:
 
 CurrentCorrelation = Annotated[str, Depends(correlation_id)]
 
+_PARAMETERS = {
+    HEADER: "Kept with the events and given back; ties requests together. One that is "
+    f"not printable ASCII of at most {_MOST_CHARACTERS} characters is not taken.",
+    "traceparent": "W3C Trace Context; its trace id is the correlation id if none is given.",
+}
 PARAMETERS: JsonObject = {
-    HEADER: {
-        "in": "header",
-        "name": HEADER,
-        "description": "Kept with the events and given back; ties requests together. One that is "
-        f"not printable ASCII of at most {_MOST_CHARACTERS} characters is not taken.",
-        "schema": {"type": "string"},
-    },
-    "traceparent": {
-        "in": "header",
-        "name": "traceparent",
-        "description": "W3C Trace Context; its trace id is the correlation id if none is given.",
-        "schema": {"type": "string"},
-    },
+    name: {"in": "header", "name": name, "description": text, "schema": {"type": "string"}}
+    for name, text in _PARAMETERS.items()
 }
 """The headers that are read here, as OpenAPI describes parameters."""

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.access_log import Outcome
 from api.access.authentication import Access
-from api.access.rights import Unseen, is_open
+from api.access.rights import Principal, Unseen, is_open
 from api.http import correlation
 from api.http.bodies import Bodies
 from api.http.caller import asking_of
@@ -89,18 +89,17 @@ class Pipeline:
         if self._under_way >= self._most:
             raise ServerBusy
         self._under_way += 1
+        who: Principal | None = None
         try:
-            who = await self._access.admit(
-                asking_of(scope), Headers(scope=scope).get("authorization")
-            )
-            try:
-                scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
-                if self._identity.is_replaced and scope["method"] not in _READING:
-                    raise LogReplaced
-                await self._route(scope, receive, send)
-            finally:
-                self._access.end(who)
+            authorization = Headers(scope=scope).get("authorization")
+            who = await self._access.admit(asking_of(scope), authorization)
+            scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
+            if self._identity.is_replaced and scope["method"] not in _READING:
+                raise LogReplaced
+            await self._route(scope, receive, send)
         finally:
+            if who is not None:
+                self._access.end(who)
             self._under_way -= 1
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +129,7 @@ class _Exchange:
         self._began = time.perf_counter()
         self._is_unread = any(_announces_body(*header) for header in scope["headers"])
         self.status = 0
-        self.correlation_id = correlation.of(scope["headers"])
+        self.correlation_id = correlation.of(scope)
         scope.setdefault("state", {})["correlation_id"] = self.correlation_id
 
     async def receive(self) -> Message:

@@ -125,14 +125,20 @@ def _described(status: HTTPStatus) -> dict[str, object]:
         "description": title_of(status),
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status == HTTPStatus.UNAUTHORIZED:
-        told = {"description": "How to show who one is.", "schema": {"type": "string"}}
-        described["headers"] = {"WWW-Authenticate": {**told, "required": True}}
-    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        seconds = {"description": "In so many seconds.", "schema": {"type": "integer"}}
-        described["headers"] = {"Retry-After": {**seconds, "required": True}}
+    if status in _HEADERS:
+        name, description, kind = _HEADERS[status]
+        header = {"description": description, "schema": {"type": kind}, "required": True}
+        described["headers"] = {name: header}
     return described
 
+
+_RETRY_AFTER = ("Retry-After", "In so many seconds.", "integer")
+_HEADERS = {
+    HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate", "How to show who one is.", "string"),
+    HTTPStatus.SERVICE_UNAVAILABLE: _RETRY_AFTER,
+    HTTPStatus.TOO_MANY_REQUESTS: _RETRY_AFTER,
+}
+"""The header that each problem of a status has: its name, what it says, and as what."""
 
 VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
     200: {"headers": described_headers("Casebook-Views-Age", "Casebook-Views-As-Of")},
@@ -151,15 +157,11 @@ def problem_of(error: CasebookError) -> Problem:
     if error.kind == "fault":
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
     faults = [] if error.pointer is None else [Fault(pointer=error.pointer, detail=error.detail)]
-    return _document(_STATUS[error.kind], error.code, error.detail, faults)
+    return _problem(status_of(type(error)), error.code, error.detail, faults)
 
 
-def _document(
-    status: HTTPStatus,
-    code: str,
-    detail: str,
-    errors: Sequence[Fault] = (),
-    more_errors: int = 0,
+def _problem(
+    status: HTTPStatus, code: str, detail: str, faults: Sequence[Fault] = (), more: int = 0
 ) -> Problem:
     return Problem(
         type=f"urn:casebook:problem:{code}",
@@ -167,21 +169,20 @@ def _document(
         status=status.value,
         detail=detail,
         code=code,
-        errors=list(errors) or None,
-        more_errors=more_errors or None,
+        errors=list(faults) or None,
+        more_errors=more or None,
     )
 
 
-def _response(document: Problem, retry_after_seconds: int | None = None) -> Response:
-    headers = {}
-    if document.status == HTTPStatus.SERVICE_UNAVAILABLE:
+def _response(problem: Problem, retry_after_seconds: int | None = None) -> Response:
+    response = Response(problem.model_dump_json(), problem.status, media_type=MEDIA_TYPE)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = _CHALLENGE
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         retry_after_seconds = _RETRY_AFTER_SECONDS
     if retry_after_seconds is not None:
-        headers["Retry-After"] = str(retry_after_seconds)
-    if document.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = _CHALLENGE
-    body = document.model_dump_json()
-    return Response(body, document.status, headers, MEDIA_TYPE)
+        response.headers["Retry-After"] = str(retry_after_seconds)
+    return response
 
 
 def to_response(error: Exception) -> Response:
@@ -200,13 +201,13 @@ def to_response(error: Exception) -> Response:
         case HTTPException():
             status = HTTPStatus(error.status_code)
             code = _CODES.get(status, f"http_{status.value}")
-            response = _response(_document(status, code, error.detail))
+            response = _response(_problem(status, code, error.detail))
             response.headers.update(error.headers or {})
             return response
     correlation_id = get_contextvars().get("correlation_id")
     _log.error("unexpected error, correlation id %s", correlation_id, exc_info=error)
     status, detail = HTTP_PROBLEMS["internal_error"]
-    return _response(_document(status, "internal_error", detail))
+    return _response(_problem(status, "internal_error", detail))
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
@@ -215,8 +216,8 @@ def _invalid_request(error: RequestValidationError) -> Problem:
         Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in found[:MOST_FAULTS]
     ]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _document(status, "invalid_request", detail, faults, len(found) - len(faults))
+    more = len(found) - len(faults)
+    return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults, more)
 
 
 def _said(message: object) -> str:
@@ -226,12 +227,9 @@ def _said(message: object) -> str:
 def _pointer(location: Sequence[str | int]) -> str:
     """Tell where: a JSON pointer into the body ("" is all of it), or the parameter's name."""
     place, *path = location
+    where = f"{place} {'.'.join(map(str, path))}"
     if place == "body":
-        named = (part for part in path if part != "[key]")  # pydantic's word for a bad name itself
-        escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in named)
-        return _short("".join(f"/{part}" for part in escaped))
-    return _short(f"{place} {'.'.join(map(str, path))}")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _POINTER_CHARACTERS else f"{text[:_POINTER_CHARACTERS]}..."
+        named = (str(part) for part in path if part != "[key]")  # pydantic's word for a bad name
+        where = "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in named)
+    cut = "..." if len(where) > _POINTER_CHARACTERS else ""
+    return f"{where[:_POINTER_CHARACTERS]}{cut}"

@@ -16,9 +16,7 @@ import uvicorn
 from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
-from api.feed import feeds as feed
-from api.feed import follower, hub
-from api.feed import send_buffer as outbox
+from api.feed.client import LIMITS, Limits
 from api.feed.feeds import Feeds
 from api.feed.format import Writer
 from api.queries.cursors import Cursors
@@ -44,10 +42,10 @@ async def client(database):
 
 
 @asynccontextmanager
-async def listening(database, store=None):
+async def listening(database, store=None, limits=LIMITS):
     """The API on a real socket: only there do responses stream. Gives its address and feeds."""
     store = store or EventStore(database)
-    feeds = Feeds(database, store)
+    feeds = Feeds(database, store, limits)
     config = uvicorn.Config(
         create_app(database, store, (), feeds, access(database)),
         log_config=None,
@@ -220,8 +218,8 @@ async def test_what_is_written_during_the_scan_is_told_once(database, store):
 
 
 @asynccontextmanager
-async def serving_with(database, store):
-    app = create_app(database, store, access=access(database))
+async def serving_with(database, store, limits=LIMITS):
+    app = create_app(database, store, (), Feeds(database, store, limits), access(database))
     async with app.router.lifespan_context(app), asking(app) as client:
         yield client
 
@@ -242,14 +240,14 @@ async def test_what_the_stream_leaves_out_is_read_from_the_log(database, store):
     assert versions(events) == {ticket: [3, 4, 5, 6] for ticket in tickets}
 
 
-async def test_cursors_come_now_and_then(client, store, monkeypatch):
-    monkeypatch.setattr(feed, "_CURSOR_EVERY_EVENTS", 4)
+async def test_cursors_come_now_and_then(database, store):
     await open_some(store, 5)
-    events, cursors = await exported(client)
-    assert len(events) == 15
-    assert len(cursors) == 4
-    rest, _ = await exported(client, f"?cursor={cursors[0]}")
-    assert rest == events[4:]
+    async with serving_with(database, store, Limits(cursor_every_events=4)) as client:
+        events, cursors = await exported(client)
+        assert len(events) == 15
+        assert len(cursors) == 4
+        rest, _ = await exported(client, f"?cursor={cursors[0]}")
+        assert rest == events[4:]
 
 
 async def test_only_some_types_are_given(client, store):
@@ -362,14 +360,13 @@ async def _all_told(seen, ids):
     return {(ticket_id, n) for ticket_id in ids for n in (1, 2, 3)} <= set(seen.told)
 
 
-async def test_more_exports_than_are_served_are_turned_away(client, monkeypatch):
+async def test_more_exports_than_are_served_are_turned_away(database, store):
     """L12"""
-    monkeypatch.setattr(feed, "EXPORTS_AT_ONCE", 0)
-    monkeypatch.setattr(feed, "STREAMS_AT_ONCE", 0)
-    for path in ("/events", "/events/stream"):
-        answer = await client.get(path)
-        is_problem(answer, 503, "too_many_streams")
-        assert answer.headers["retry-after"]
+    async with serving_with(database, store, Limits(exports=0, streams=0)) as client:
+        for path in ("/events", "/events/stream"):
+            answer = await client.get(path)
+            is_problem(answer, 503, "too_many_streams")
+            assert answer.headers["retry-after"]
 
 
 async def test_without_a_database_the_feed_says_so(monkeypatch):
@@ -512,14 +509,11 @@ async def test_what_the_shared_stream_leaves_out_is_read_from_the_log(database, 
             assert again.told == [(ticket, n) for n in (3, 4, 5, 6)]
 
 
-async def test_what_the_shared_stream_leaves_out_at_the_end_comes_late(
-    database, store, monkeypatch
-):
+async def test_what_the_shared_stream_leaves_out_at_the_end_comes_late(database, store):
     """L8: nothing comes behind it that would show the gap; and once is enough."""
-    soon = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
-    monkeypatch.setattr(hub, "LateLook", lambda: soon)
+    soon = Limits(late=LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5)))
     async with (
-        listening(database, leaving_out(database, versions_in(2, 3))) as (client, *_),
+        listening(database, leaving_out(database, versions_in(2, 3)), soon) as (client, *_),
         following(client) as seen,
     ):
         [ticket] = await open_some(store, 1)
@@ -528,10 +522,9 @@ async def test_what_the_shared_stream_leaves_out_at_the_end_comes_late(
         assert seen.told == [(ticket, n) for n in (1, 2, 3)]
 
 
-async def test_silence_is_broken_and_moves_the_cursor_on(database, store, monkeypatch):
+async def test_silence_is_broken_and_moves_the_cursor_on(database, store):
     """A client that wants nothing of what happens must not come back with an id that is too old."""
-    monkeypatch.setattr(outbox, "SILENCE_SECONDS", 0.05)
-    async with listening(database) as (client, *_):
+    async with listening(database, limits=Limits(silence_seconds=0.05)) as (client, *_):
         async with following(client, "?type=TicketRated") as seen:
             await until(lambda: opened_block(seen))
             first = seen.last_id
@@ -568,12 +561,11 @@ async def write_more(store, ticket, events):
     events += sealed
 
 
-async def test_a_reader_that_is_too_slow_is_cut_off_and_loses_nothing(database, store, monkeypatch):
+async def test_a_reader_that_is_too_slow_is_cut_off_and_loses_nothing(database, store):
     """L8: what all share is bounded; who falls out of it comes back with the last id."""
-    monkeypatch.setattr(hub, "ROW_BYTES", 100_000)
     [ticket] = await open_some(store, 1, versions=1)
     events = await store.load(ticket)
-    async with listening(database) as (client, *_):
+    async with listening(database, limits=Limits(row_bytes=100_000)) as (client, *_):
         seen = Following()
         async with narrow(client) as slow, slow.stream("GET", "/events/stream") as answer:
             while len(events) < 300:
@@ -586,12 +578,12 @@ async def test_a_reader_that_is_too_slow_is_cut_off_and_loses_nothing(database, 
         assert seen.told + rest.told == [(ticket, event.version) for event in events[1:]]
 
 
-async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, store, monkeypatch):
+async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, store):
     """The server's flow control stops the response, that stops the maker; then it is given up."""
-    monkeypatch.setattr(outbox, "STALLED_SECONDS", 0.5)
     [ticket] = await open_some(store, 1, versions=1)
     events = await store.load(ticket)
-    async with listening(database) as (client, feeds, server):
+    soon = Limits(stalled_seconds=0.5)
+    async with listening(database, limits=soon) as (client, feeds, server):
         with socket.socket() as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.setblocking(False)
@@ -630,10 +622,9 @@ async def test_a_server_that_stops_ends_its_streams(database, store):
         is_problem(await client.get("/events/stream"), 503, "too_many_streams")
 
 
-async def test_more_who_follow_than_are_served_are_turned_away(database, store, monkeypatch):
+async def test_more_who_follow_than_are_served_are_turned_away(database, store):
     """And served again once another has gone."""
-    monkeypatch.setattr(feed, "STREAMS_AT_ONCE", 1)
-    async with listening(database) as (client, feeds, _):
+    async with listening(database, limits=Limits(streams=1)) as (client, feeds, _):
         async with following(client):
             is_problem(await client.get("/events/stream"), 503, "too_many_streams")
 
@@ -646,7 +637,7 @@ async def test_more_who_follow_than_are_served_are_turned_away(database, store, 
             await until(lambda: reached(seen, 3))
 
 
-async def test_an_export_that_is_stopped_says_so(database, store, monkeypatch):
+async def test_an_export_that_is_stopped_says_so(database, store):
     """It must not look like all there is."""
     await open_some(store, 1)
 
@@ -688,11 +679,14 @@ def failing(fails):
     return Failing
 
 
-async def test_a_stream_outlives_a_database_that_does_not_answer(database, store, monkeypatch):
+SOON_AGAIN = Limits(retry_seconds=0.01)
+
+
+async def test_a_stream_outlives_a_database_that_does_not_answer(database, store):
     """Listeners notice nothing but silence."""
-    monkeypatch.setattr(hub, "_RETRY_SECONDS", 0.01)
+    failing_log = failing(lambda given: given > 1)(database)
     async with (
-        listening(database, failing(lambda given: given > 1)(database)) as (client, *_),
+        listening(database, failing_log, SOON_AGAIN) as (client, *_),
         following(client) as seen,
     ):
         for _ in range(3):
@@ -701,14 +695,14 @@ async def test_a_stream_outlives_a_database_that_does_not_answer(database, store
         assert len(set(seen.told)) == len(seen.told) == 9
 
 
-async def test_catching_up_outlives_it_too(database, store, monkeypatch):
+async def test_catching_up_outlives_it_too(database, store):
     """L8: what had been read when the database fell silent is told all the same."""
-    monkeypatch.setattr(follower, "_RETRY_SECONDS", 0.01)
     async with listening(database) as (client, *_):
         _, [cursor] = await exported(client)
     tickets = await open_some(store, 3)
+    failing_log = failing(lambda given: given == 2)(database)
     async with (
-        listening(database, failing(lambda given: given == 2)(database)) as (client, *_),
+        listening(database, failing_log, SOON_AGAIN) as (client, *_),
         following(client, f"?cursor={cursor}") as seen,
     ):
         await until(lambda: reached(seen, 9))

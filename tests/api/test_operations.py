@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import Principal
 from api.app import create_app
-from api.feed import feeds as feed
+from api.feed.client import Limits
 from api.http import bodies
 from api.http.bodies import Bodies
 from api.http.pipeline import Pipeline
@@ -392,10 +392,10 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
 
 
 async def test_a_stream_ends_when_its_key_is_revoked(database, store, monkeypatch):
-    monkeypatch.setattr(feed, "STILL_SECONDS", 0.1)
     monkeypatch.setattr("api.access.keys.KEPT_SECONDS", 0.1)
     key, text = await Keys(database).make(KeyOrder(principal="sam", role="supervisor"), "x")
-    async with listening(database, store) as (client, *_):
+    soon = Limits(still_known_seconds=0.1)
+    async with listening(database, store, soon) as (client, *_):
         shown = {"Authorization": f"Bearer {text}"}
         async with client.stream("GET", "/events/stream", headers=shown) as stream:
             lines = stream.aiter_lines()

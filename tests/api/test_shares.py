@@ -12,13 +12,13 @@ from api.access.access_log import Asking
 from api.access.rights import Principal, TooManyRequests
 from api.access.shares import Shares, ShareTaken, network_of
 from api.bulk import routes as bulk
-from api.feed import feeds as feed
+from api.feed.client import Limits
 from api.http import bodies
 from api.people import routes as persons
 from scripts import server
 from tests.api.test_api import NOBODY, OPEN, client, is_problem
 from tests.api.test_bad_input import said
-from tests.api.test_feed import following, listening
+from tests.api.test_feed import following, listening, serving_with
 from tests.api.test_operations import Slow, run_by
 from tests.callers import ADMIN, AUDITOR, REQUESTER, SUPERVISOR, access
 from tests.projecting import until
@@ -130,9 +130,8 @@ async def test_one_principals_bodies_leave_room_for_another(database, store, mon
             task.cancel()
 
 
-async def test_one_supervisors_streams_do_not_shut_the_auditor_out(database, store, monkeypatch):
-    monkeypatch.setattr(feed, "_STREAMS_EACH", 3)
-    async with listening(database, store) as (client, feeds, _):
+async def test_one_supervisors_streams_do_not_shut_the_auditor_out(database, store):
+    async with listening(database, store, Limits(streams_each=3)) as (client, feeds, _):
         async with AsyncExitStack() as open_:
             for _ in range(3):
                 await open_.enter_async_context(following(client, **SUPERVISOR))
@@ -145,12 +144,12 @@ async def test_one_supervisors_streams_do_not_shut_the_auditor_out(database, sto
             pass
 
 
-async def test_one_principals_exports_leave_room_for_another(client, monkeypatch):
-    monkeypatch.setattr(feed, "_EXPORTS_EACH", 0)
-    is_problem(await client.get("/events", headers=SUPERVISOR), 429, "share_taken")
-    monkeypatch.setattr(feed, "_EXPORTS_EACH", 1)
-    for _ in range(2):  # it is given back
-        assert (await client.get("/events", headers=SUPERVISOR)).status_code == 200
+async def test_one_principals_exports_leave_room_for_another(database, store):
+    async with serving_with(database, store, Limits(exports_each=0)) as client:
+        is_problem(await client.get("/events", headers=SUPERVISOR), 429, "share_taken")
+    async with serving_with(database, store, Limits(exports_each=1)) as client:
+        for _ in range(2):  # it is given back
+            assert (await client.get("/events", headers=SUPERVISOR)).status_code == 200
 
 
 async def test_one_administrators_exports_of_persons_leave_room_for_another(client, monkeypatch):
