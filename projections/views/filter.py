@@ -9,14 +9,14 @@ ticket that is being folded. As in MongoDB, a term about an array holds if it do
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import get_args
 
 from domain.sla import SlaTarget
 from domain.tickets.ticket import Status
-from domain.values import FieldValue, JsonObject, Priority
+from domain.values import FieldValue, JsonObject
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
 
@@ -154,27 +154,29 @@ def _values(document: Document, path: str) -> Collection[object]:
 # --- what can be asked for ----------------------------------------------------------------------
 
 
-def plain(
-    *,
-    status: Sequence[Status] = (),
-    solved: bool | None = None,
-    priority: Sequence[Priority] = (),
-    group: str | None = None,
-    assignee: str | None = None,
-    requester: str | None = None,
-    tags: Sequence[str] = (),
-) -> Filter:
-    """Return the filter of what is given. `group`, `assignee`: "" for tickets that have none."""
+def named(conditions: Mapping[str, object]) -> Filter:
+    """Return the filter of conditions as clients name them, in lists and in saved views alike.
+
+    Null is no condition, and neither is an empty list. Of a list, one value must be the ticket's;
+    of tags, all. `group`, `assignee`: "" for tickets that have none. Other names say nothing here.
+    """
     terms: list[Term] = []
-    if status:
-        terms.append(Is("status", tuple(status)))
-    if solved is not None:
-        terms.append(is_solved(solved))
-    if priority:
-        terms.append(Is("priority", tuple(priority)))
-    named = {"group": group, "assignee": assignee, "requester": requester}
-    terms += [Is(name, (value or None,)) for name, value in named.items() if value is not None]
-    return Filter((*terms, *(Is("tags", (tag,)) for tag in tags)))
+    for name, value in conditions.items():
+        values = tuple(value) if isinstance(value, list) else () if value is None else (value,)
+        match name:
+            case _ if not values:
+                continue
+            case "status" | "priority":
+                terms.append(Is(name, values))
+            case "group" | "assignee" | "requester":
+                terms.append(Is(name, (value or None,)))
+            case "tag":
+                terms += [Is("tags", (tag,)) for tag in values]
+            case "solved":
+                terms.append(is_solved(value is True))
+            case "breached":
+                terms.append(is_breached(value is True))
+    return Filter(tuple(terms))
 
 
 def is_solved(yes: bool) -> Is:

@@ -37,7 +37,7 @@ from eventstore.database import Database
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.mongo.driver import ReturnDocument
 from projections.views import tickets
-from projections.views.filter import Filter, plain
+from projections.views.filter import Filter, named
 from projections.views.sum_view import Entries, Number, SumView
 from projections.views.tickets import TicketRead
 
@@ -66,19 +66,7 @@ class TicketFilter(BaseModel, extra="forbid", frozen=True):
     @cached_property
     def where(self) -> Filter:
         """The filter that says whether a ticket is one of them."""
-        return plain(
-            status=_given(self.status),
-            solved=self.solved,
-            priority=_given(self.priority),
-            group=self.group,
-            assignee=self.assignee,
-            requester=self.requester,
-            tags=_given(self.tag),
-        )
-
-
-def _given(value: T | None) -> tuple[T, ...]:
-    return () if value is None else (value,)
+        return named(self.model_dump())
 
 
 class _StoredFilter(BaseModel, extra="forbid", strict=True):

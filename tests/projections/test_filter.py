@@ -6,7 +6,7 @@ from uuid import UUID
 
 from api.queries.lists.search import search
 from projections.views import tickets
-from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, plain
+from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, named
 from scripts.bench.made_up_views import made_up_lives
 
 SEARCHES = [
@@ -28,8 +28,8 @@ SEARCHES = [
 ]
 FILTERS = [
     *map(search, SEARCHES),
-    plain(status=["open", "new"], solved=False, group="", tags=["vip"]),
-    plain(assignee="agent 7", priority=["low", "high"]),
+    named({"status": ["open", "new"], "solved": False, "group": "", "tag": ["vip"]}),
+    named({"assignee": "agent 7", "priority": ["low", "high"], "breached": True}),
     all_of(AnyOf((search("is:solved"), search("group:none"), has_field("floor", "4")))),
     all_of(Not(all_of(AnyOf((search("is:solved"), search("group:none")))))),
     all_of(Is("followers", ("alice",))),

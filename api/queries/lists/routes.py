@@ -35,9 +35,8 @@ from projections.views.filter import (
     Filter,
     all_of,
     has_field,
-    is_breached,
     is_due_before,
-    plain,
+    named,
 )
 from projections.views.saved_views import SavedViews, ViewName
 
@@ -113,15 +112,7 @@ class ListQuery(AtLeast):
 
     def filter(self) -> Filter:
         """Return the filter of all parameters but the saved view. Raises Unacceptable."""
-        found = plain(
-            status=self.status,
-            solved=self.solved,
-            priority=self.priority,
-            group=self.group,
-            assignee=self.assignee,
-            requester=self.requester,
-            tags=self.tag,
-        )
+        found = named(self.model_dump())
         if self.q is not None:
             found &= search(self.q)
         for key, _, text in (each.partition(":") for each in self.field):
@@ -130,8 +121,6 @@ class ListQuery(AtLeast):
             low, high = self._time(f"{name}_from"), self._time(f"{name}_before")
             if low is not None or high is not None:
                 found &= all_of(Between(f"{name}_at", low, high))
-        if self.breached is not None:
-            found &= all_of(is_breached(self.breached))
         due_before = self._time("due_before")
         return found if due_before is None else found & is_due_before(due_before)
 
