@@ -9,7 +9,7 @@ event remembers the command it came of (law L5).
 
 An append whose outcome is unknown is settled before anything is decided anew, by sending the same
 events again (`EventStore.append`): what was sent may still arrive, so that a refusal made meanwhile
-would not be true (L12). If nothing answers in time, the client is told so. The events are kept, and
+would not be true (L12). If nothing answers in time, the answer says so. The events are kept, and
 are what is sent first when the command comes again with its key.
 """
 
@@ -149,6 +149,10 @@ def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
     return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
 
 
+_CommandKey = tuple[UUID, str, CommandRef]
+"""A ticket, an actor's id, and a command of theirs."""
+
+
 class _Job(NamedTuple):
     """A command that is under way: what the log will call it, and the streams that it has locked.
 
@@ -166,7 +170,7 @@ class _Job(NamedTuple):
         return self.stream.done(self.submission.actor.id, self.ref.id)
 
     @property
-    def key(self) -> tuple[UUID, str, CommandRef]:
+    def key(self) -> _CommandKey:
         """What tells the command from all others."""
         return self.stream.ticket_id, self.submission.actor.id, self.ref
 
@@ -183,11 +187,7 @@ class Handler:
     """Takes commands to the store."""
 
     def __init__(
-        self,
-        store: EventStore,
-        desks: DeskSource | None = None,
-        *,
-        most: Size = MOST,
+        self, store: EventStore, desks: DeskSource | None = None, *, most: Size = MOST
     ) -> None:
         """Without `desks`, the desk is an empty one. `most`: what a ticket may hold."""
         self._store = store
@@ -196,9 +196,7 @@ class Handler:
         self._cache = TicketCache(store)
         store.vault.on_erasure(self._cache)
         self._under_way = 0
-        self._unsettled: LRUCache[tuple[UUID, str, CommandRef], list[Envelope]] = LRUCache(
-            _UNSETTLED
-        )
+        self._unsettled: LRUCache[_CommandKey, list[Envelope]] = LRUCache(_UNSETTLED)
 
     async def handle(self, ticket_id: UUID, submission: Submission) -> Outcome:
         """Do what `submission` asks for, once, and return what came of it.
@@ -298,7 +296,7 @@ class Handler:
         try:
             await self._store.append(events)
         except (OutcomeUnknown, asyncio.CancelledError):
-            if job.submission.key is not None:  # or nobody can come back to it
+            if job.submission.key is not None:  # without a key it cannot be sent again
                 self._unsettled[job.key] = events
             raise
         for part in parts:
@@ -319,22 +317,8 @@ class Handler:
         if (done := job.done) is not None:
             if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
-            return _outcome(ticket_id, done.events, follow_up_id, replayed=True), []
-        second = None if other is None else other.ticket
-        if submission.require is not None:
-            if stream.ticket is not None:
-                submission.require(stream.ticket)
-            elif not isinstance(command, OpenTicket):
-                # Here, and not by the decision, which a ticket that the caller may not see does
-                # not come to: nobody is to tell one from the other by the work that it makes.
-                raise TicketNotFound
-            if second is not None:
-                try:
-                    submission.require(second)
-                except Refusal:
-                    if not sure:
-                        raise
-                    second = None  # as if it were not there
+            return _outcome(ticket_id, done.events, follow_up_id)._replace(replayed=True), []
+        second = _visible_other(job, sure=sure)
         now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
@@ -353,54 +337,57 @@ class Handler:
         decision = decide(stream.ticket, command, context)
         if not decision.events:
             return Outcome(ticket_id, stream.head.version, ()), []
+
+        async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
+            requester = None if of.ticket is None else of.ticket.requester
+            data = [encode(event, requester) for event in events]
+            sealed = await self._store.chain(of.ticket_id, of.head, data, about, occurred_at, now)
+            readable = [
+                envelope._replace(data=event.data, metadata=about, sealed=())
+                for envelope, event in zip(sealed, data, strict=True)
+            ]
+            return _Part(of, sealed, readable)
+
         about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
-        parts = [await self._part(stream, decision.events, about, occurred_at, now)]
+        parts = [await part(stream, decision.events, about)]
         sealed = parts[0].sealed
         if decision.elsewhere:
             # Its stream remembers it under a name of its own: a key belongs to one ticket.
-            about = about._replace(
-                command=CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint),
-                causation_id=str(sealed[0].id),
-            )
+            own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
+            about = about._replace(command=own, causation_id=str(sealed[0].id))
             other = other or Stream(follow_up_id or uuid7())
-            parts.append(await self._part(other, decision.elsewhere, about, occurred_at, now))
+            parts.append(await part(other, decision.elsewhere, about))
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
         return _outcome(ticket_id, refs, follow_up_id), parts
 
-    async def _part(
-        self,
-        stream: Stream,
-        events: Sequence[TicketEvent],
-        about: Metadata,
-        occurred_at: datetime,
-        now: datetime,
-    ) -> _Part:
-        """Return a ticket's next events as they are to be appended."""
-        requester = None if stream.ticket is None else stream.ticket.requester
-        data = [encode(event, requester) for event in events]
-        sealed = await self._store.chain(
-            stream.ticket_id, stream.head, data, about, occurred_at, now
-        )
-        readable = [
-            envelope._replace(data=event.data, metadata=about, sealed=())
-            for envelope, event in zip(sealed, data, strict=True)
-        ]
-        return _Part(stream, sealed, readable)
+
+def _visible_other(job: _Job, *, sure: bool) -> Ticket | None:
+    """Return the other ticket as the sender sees it; `sure`: both were just read.
+
+    Raises Refusal if the sender may not see the first, or if what is known of the other is old.
+    """
+    require, first = job.submission.require, job.stream.ticket
+    other = None if job.other is None else job.other.ticket
+    if require is None:
+        return other
+    if first is not None:
+        require(first)
+    elif not isinstance(job.submission.command, OpenTicket):
+        # Here, and not by the decision, which a ticket that the caller may not see does not come
+        # to: the time that it takes must not tell one from the other.
+        raise TicketNotFound
+    if other is not None:
+        try:
+            require(other)
+        except Refusal:
+            if not sure:
+                raise
+            return None  # as if it were not there
+    return other
 
 
-def _outcome(
-    ticket_id: UUID,
-    events: Sequence[EventRef],
-    follow_up_id: UUID | None,
-    *,
-    replayed: bool = False,
-) -> Outcome:
+def _outcome(ticket_id: UUID, events: Sequence[EventRef], follow_up_id: UUID | None) -> Outcome:
     # A reply that has linked its ticket has opened the other one.
     opened = any(event.type == TicketLinked.__name__ for event in events)
-    return Outcome(
-        ticket_id,
-        events[-1].version,
-        tuple(events),
-        follow_up=follow_up_id if opened else None,
-        replayed=replayed,
-    )
+    follow_up = follow_up_id if opened else None
+    return Outcome(ticket_id, events[-1].version, tuple(events), follow_up)

@@ -2,22 +2,21 @@
 
 A command on a ticket that is kept costs one insert, however long the ticket's stream. What is kept
 is never trusted: another process may have gone on, and the unique key of the insert decides.
-Commands for one ticket take turns within a process, so that they do not race each other.
+Commands for one ticket take turns within a process (`ticket_locks.py`), so that they do not race.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from typing import NamedTuple
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 import orjson
 from cachetools import LRUCache
 from prometheus_client import Counter
 
-from domain.errors import CasebookError, HistoryError
+from api.commands.ticket_locks import TicketLocks
+from domain.errors import HistoryError
 from domain.tickets import decode
 from domain.tickets.command import Size
 from domain.tickets.ticket import Ticket, apply
@@ -29,24 +28,13 @@ KEPT_BYTES = 64 * 2**20
 """What kept tickets may weigh in all, by a generous estimate of their memory."""
 
 _EVENT_BYTES = 700  # a command's key, fingerprint and versions, measured
-_CHARACTER_BYTES = (
-    4  # at most: texts of the ticket's state; of them UTF-8 has as many bytes or more
-)
+_CHARACTER_BYTES = 4  # at most: texts of the state; UTF-8 has as many bytes of them, or more
 
 
 _LOOKUPS = Counter(
     "casebook_ticket_cache", "Commands by whether their ticket was in memory.", ["result"]
 )
 _lookups = cache(_LOOKUPS.labels)
-
-
-class TicketBusy(CasebookError):
-    """Other commands on the ticket do not come to an end in time. Nothing was written."""
-
-    kind = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("ticket_busy", "other commands on this ticket take too long; try again")
 
 
 class EventRef(NamedTuple):
@@ -130,7 +118,7 @@ class TicketCache:
             KEPT_BYTES, getsizeof=lambda stream: min(stream.weight_bytes, KEPT_BYTES)
         )
         self._forgotten = 0
-        self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._locks = TicketLocks()
 
     @asynccontextmanager
     async def locked(
@@ -141,16 +129,8 @@ class TicketCache:
 
         Raises TicketBusy if other commands on them take longer than `timeout_seconds`.
         """
-        async with AsyncExitStack() as held:
-            # In one order, or two commands on the same two would wait for each other.
-            ids = sorted({ticket_id, other_id or ticket_id})
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    for each in ids:
-                        lock = self._locks.setdefault(each, asyncio.Lock())
-                        await held.enter_async_context(lock)
-            except TimeoutError:
-                raise TicketBusy from None
+        ids = {ticket_id, other_id or ticket_id}
+        async with self._locks.hold(ids, timeout_seconds):
             forgotten = self._forgotten
             streams = {each: self._take(each) for each in ids}
             other = None if other_id is None or other_id == ticket_id else streams[other_id]
@@ -158,9 +138,8 @@ class TicketCache:
                 yield streams[ticket_id], other
             finally:
                 if forgotten == self._forgotten:
-                    for stream in streams.values():
-                        if stream.head.version > 0:
-                            self._kept[stream.ticket_id] = stream
+                    kept = (stream for stream in streams.values() if stream.head.version > 0)
+                    self._kept.update({stream.ticket_id: stream for stream in kept})
 
     def _take(self, ticket_id: UUID) -> Stream:
         stream = self._kept.pop(ticket_id, None)

@@ -23,7 +23,7 @@ from domain.actors import PrincipalRole
 from domain.errors import NotFound
 
 _STATIC = Path(__file__).parent / "static"
-_PAGE, _DOCS = "index.html", "docs.html"
+_DOCUMENT = "/openapi.json"
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -80,26 +80,24 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
         return _kept(as_json(openapi()), "application/json")
 
     def sent(name: str, request: Request) -> Response:
-        if name not in files:
+        found = document() if name == _DOCUMENT else files.get(name)
+        if found is None:
             raise NoSuchFile
-        return answered(files[name], request)
-
-    def answered(found: _File, request: Request) -> Response:
         if request.headers.get("if-none-match") == found.headers["ETag"]:
             return Response(None, 304, found.headers)
         return Response(found.content, 200, found.headers)
 
     @routes.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        return sent(_PAGE, request)
+        return sent("index.html", request)
 
     @routes.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        return sent(_DOCS, request)
+        return sent("docs.html", request)
 
-    @routes.get("/openapi.json", include_in_schema=False)
+    @routes.get(_DOCUMENT, include_in_schema=False)
     async def show_document(request: Request) -> Response:
-        return answered(document(), request)
+        return sent(_DOCUMENT, request)
 
     @routes.get(f"{CONSOLE}{{name:path}}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:

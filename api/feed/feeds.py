@@ -140,7 +140,7 @@ class Feeds:
     ) -> asyncio.Task[None]:
         """Start filling a client's buffer; `describe_end` writes why that is not all, if it is not.
 
-        The client of a stream is told nothing: it comes back, and is answered then.
+        A stream just ends: its client comes back with its cursor, and is answered then.
         """
 
         async def fill() -> None:

@@ -22,7 +22,7 @@ from eventstore.subscription import Step, Subscription
 
 _TURN_EVENTS = 500
 _MARK_EVENTS = 1000
-_PAUSE_SECONDS = 0.02  # so that what comes quickly is told together
+_PAUSE_SECONDS = 0.02  # so that what comes quickly is sent together
 _RECONNECT_MILLISECONDS = 1000
 _QUIET_MOMENTS = 5
 

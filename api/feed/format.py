@@ -7,7 +7,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from api.queries.cursors import Cursors
-from api.queries.history.routes import as_told
+from api.queries.history.routes import to_answer
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
@@ -64,8 +64,8 @@ class Writer:
 
 def event_line(stored: EventDocument, event: EventDocument) -> bytes:
     """Write an event, as it is stored and opened; what is no JSON is shown as text."""
-    told = as_told(stored, event)
-    return orjson.dumps(told, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    shown = to_answer(stored, event)
+    return orjson.dumps(shown, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _block(**fields: str | int | None) -> bytes:

@@ -29,7 +29,7 @@ from eventstore.subscription import Position, Step, Subscription, present
 
 _log = logging.getLogger(__name__)
 
-_ENTRY_BYTES = 600  # beside what is written of an event
+_ENTRY_BYTES = 600  # besides the event as it is written
 _AT_ONCE = 200
 
 

@@ -15,7 +15,7 @@ def json_response(content: object, headers: Mapping[str, str], status: int = 200
 
 
 def as_json(content: object) -> bytes:
-    """Write JSON; what somebody else has put into the log is shown as text."""
+    """Write JSON; values that JSON does not have, as damaged events may hold, are shown as text."""
     return orjson.dumps(content, default=str)
 
 

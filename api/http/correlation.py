@@ -1,7 +1,7 @@
 """What ties requests together: a correlation id, taken in, kept with the events, and given back.
 
 A client sends its own in `Correlation-Id`, or the trace it is in as `traceparent` (W3C Trace
-Context), whose trace id it then is. Who sends neither is given a new one: the trace's, if requests
+Context), whose trace id it then is. A request with neither gets a new one: the trace's, if requests
 are traced. Each answer names it, errors too; so does each event that came of a command, each line
 that is logged meanwhile, and what is sent to webhooks of that event.
 """

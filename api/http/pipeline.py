@@ -4,7 +4,7 @@ In this order a request gets a correlation id and is counted; is turned away if 
 way; has its caller identified, who may not ask too often; is refused if it could change something
 and the log has been replaced, for what the process knows is of the former log; and goes to its
 route, which holds it to its caller's rights and reads it. Every error on the way becomes a problem
-document here. What anybody may ask for is neither bounded nor identified.
+document here. Requests for open paths are neither bounded nor identified.
 
 Each answer names its correlation id. Answers tell of tickets and of people, refusals too, so no
 cache and no browser is to have a copy (`Cache-Control: no-store`) unless an answer says otherwise,
@@ -75,7 +75,7 @@ class Pipeline:
             try:
                 await self._serve(scope, exchange.receive, exchange.send)
             except ClientDisconnect:
-                pass  # nobody is there to be answered
+                pass  # the client has gone
             except Exception as error:
                 if exchange.status:
                     raise  # too late for an answer: the server ends the connection

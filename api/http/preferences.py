@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Header
 
 WAIT_SECONDS = 30
-"""The longest that can be waited; who asks for more waits so long."""
+"""The longest wait; a request for more waits so long."""
 WAIT_UNASKED_SECONDS = 2
 
 

@@ -140,11 +140,14 @@ _HEADERS = {
 }
 """The header that each problem of a status has: its name, what it says, and as what."""
 
-VIEW_RESPONSES: dict[int | str, dict[str, object]] = {
-    200: {"headers": described_headers("Casebook-Views-Age", "Casebook-Views-As-Of")},
-    **problem_responses(404, 409, 412),
-}
-"""What any question to the views may be answered with, beside what is asked for."""
+
+def view_responses(*headers: str) -> dict[int | str, dict[str, object]]:
+    """Describe the headers of answers from the views, and the problems that any may have."""
+    described = described_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers)
+    return {200: {"headers": described}, **problem_responses(404, 409, 412)}
+
+
+VIEW_RESPONSES = view_responses()
 
 
 def status_of(error: type[CasebookError]) -> HTTPStatus:
@@ -186,7 +189,7 @@ def _response(problem: Problem, retry_after_seconds: int | None = None) -> Respo
 
 
 def to_response(error: Exception) -> Response:
-    """Return the response for an error; one that nobody has thought of is logged."""
+    """Return the response for an error; an unexpected one is logged."""
     match error:
         case CasebookError():
             return _response(problem_of(error), error.retry_after_seconds)

@@ -60,5 +60,5 @@ class RequestLog:
 
 
 def _named(who: Principal) -> str:
-    """Name a caller as a log may: requesters by their key, for a log forgets nobody."""
+    """Name a caller as a log may: requesters by their key, for names stay in a log for ever."""
     return f"{who.role}:{(who.key or 'token') if who.role == 'requester' else who.id}"

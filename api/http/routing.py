@@ -108,7 +108,7 @@ class Reader:
             self._places[key] = (kind,) if kind in ("query", "body") else (kind, key)
             default = MISSING if parameter.default is Parameter.empty else parameter.default
             found[kind].append((name, parameter.annotation, field(default=default)))
-        # What is wrong is told in FastAPI's order.
+        # Faults are listed in FastAPI's order.
         fields = chain(*(found[kind] for kind in ("path", "query", "header", "body")))
         self._all: TypeAdapter[object] = TypeAdapter(
             make_dataclass("Request", fields, kw_only=True)
@@ -141,11 +141,11 @@ class Reader:
 
 
 def _declared(annotation: object) -> params.Param | params.Depends | None:
-    """Return what FastAPI is told of a parameter, if it is told anything."""
+    """Return how a parameter is declared to FastAPI, if it is."""
     if annotation is Request:
         return params.Depends(lambda request: request)
-    told = (each for each in get_args(annotation) if isinstance(each, _DECLARATIONS))
-    return next(told, None)
+    declared = (each for each in get_args(annotation) if isinstance(each, _DECLARATIONS))
+    return next(declared, None)
 
 
 def _lists(model: type[BaseModel]) -> frozenset[str]:

@@ -11,9 +11,8 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import orjson
 
@@ -21,7 +20,8 @@ from domain.errors import Unacceptable
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
-from eventstore.mongo.errors import DuplicateKeyError, time_limit
+from eventstore.mongo.errors import time_limit
+from eventstore.mongo.resend import insert_new
 
 COLLECTION = "secrets"
 _TAG_BYTES = 16
@@ -55,7 +55,8 @@ class Cursors:
             tag, content = data[:_TAG_BYTES], data[_TAG_BYTES:]
             ours = _text(data) == cursor  # the decoder passes over what is no base 64
             if ours and hmac.compare_digest(tag, self._tag(await self._known_key(), content)):
-                return cast("object", orjson.loads(content))
+                position: object = orjson.loads(content)
+                return position
         raise Unacceptable("bad_cursor", "cursor must be one that an answer of this list has given")
 
     def _tag(self, key: bytes, content: bytes) -> bytes:
@@ -69,14 +70,9 @@ class Cursors:
 
     async def _read_key(self) -> bytes:
         """Read the key, or make it; of several who do so at once all go by the first."""
-        found: Mapping[str, object] | None = await self._secrets.find_one({"_id": "cursors"})
-        if found is None:
-            with suppress(DuplicateKeyError):
-                made: JsonObject = {"_id": "cursors", "key": secrets.token_bytes(_KEY_BYTES)}
-                await self._secrets.insert_one(made)
-            found = await self._secrets.find_one({"_id": "cursors"})
-        if found is None:
-            raise AssertionError("it has just been written")
+        while (found := await self._secrets.find_one({"_id": "cursors"})) is None:
+            made: JsonObject = {"_id": "cursors", "key": secrets.token_bytes(_KEY_BYTES)}
+            await insert_new(self._secrets, [made])
         try:
             return self._reader.one(found).key
         except UnreadableDocument as error:

@@ -116,19 +116,13 @@ class Tickets:
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
-        if read is not None:
+        if read is not None and read.version <= _SHORT:
             async with time_limit():
-                if await self._is_all(ticket_id, read.version):
-                    return read
+                head = await self._heads.get(ticket_id)
+            if head is not None and head <= read.version:
+                return read
         after = 0 if read is None else read.version
         return await folded(read_events(self._store, ticket_id, after=after), read)
-
-    async def _is_all(self, ticket_id: UUID, version: int) -> bool:
-        """Return whether the log has nothing behind a version; False if it is dear to ask."""
-        if version > _SHORT:
-            return False
-        head = await self._heads.get(ticket_id)
-        return head is not None and head <= version
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is, or was before its first event that cannot be read.

@@ -28,7 +28,7 @@ from projections.views.filter import AnyOf, Filter, Is, all_of
 
 PUBLIC_EVENTS = {name for name, event in EVENT_TYPES.items() if not event.internal}
 INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "followers", "links"})
-"""Fields of a ticket that are null for requesters, and whose changes they are not told."""
+"""Fields of a ticket that are null for requesters, and whose changes they are not shown."""
 _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
 
 
@@ -86,17 +86,17 @@ class Visibility:
             shown |= dict.fromkeys(INTERNAL_FIELDS)
         return shown
 
-    def event(self, told: JsonObject) -> JsonObject:
+    def event(self, shown: JsonObject) -> JsonObject:
         """Return an event of a ticket that is seen as it is shown."""
         if not self.is_of_requester:
-            return told
+            return shown
         # Other people's keys, and other tickets' ids, stand in what an event came of.
-        told |= dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
-        if told.get("type") == TicketMergedInto.__name__:
-            told["data"] = {}
-        return told
+        shown |= dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
+        if shown.get("type") == TicketMergedInto.__name__:
+            shown["data"] = {}
+        return shown
 
-    def is_told(self, event: Mapping[str, object]) -> bool:
+    def shows(self, event: Mapping[str, object]) -> bool:
         """Return whether an event of a ticket that is seen is shown."""
         type_ = event.get("type")  # of a damaged event it may be anything
         return not self.is_of_requester or (isinstance(type_, str) and type_ in PUBLIC_EVENTS)

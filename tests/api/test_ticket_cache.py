@@ -7,7 +7,8 @@ import pytest
 
 from api.commands import ticket_cache as streams
 from api.commands.handler import Handler, Submission
-from api.commands.ticket_cache import TicketBusy, TicketCache
+from api.commands.ticket_cache import TicketCache
+from api.commands.ticket_locks import TicketBusy
 from domain.errors import StateConflict
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote
@@ -105,7 +106,7 @@ async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatc
     async with kept.locked(uuid4()) as (stream, _):
         await kept.refresh(stream)
     assert len(kept._kept) == before, "a ticket that is not there is not kept"
-    assert len(kept._locks) == 0
+    assert len(kept._locks._locks) == 0
 
 
 async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monkeypatch):

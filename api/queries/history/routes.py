@@ -236,7 +236,7 @@ def router(
                     changes.skip(event)
                     anchor = stored
                 elif len(page) < asked.limit and room_bytes > 0:
-                    one = {**as_told(stored, event), "changes": changes.tell(event)}
+                    one = {**to_answer(stored, event), "changes": changes.tell(event)}
                     room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
                     shown.append(one)
@@ -248,7 +248,7 @@ def router(
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [_of_one_ticket(event, visible) for event in shown if visible.is_told(event)],
+            "events": [_of_one_ticket(event, visible) for event in shown if visible.shows(event)],
         }
         headers = next_link(request, after=page[-1]["version"]) if more else {}
         return json_response(timeline, headers)
@@ -278,8 +278,8 @@ def router(
     return routes
 
 
-def as_told(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
-    """Return an event as clients see it: hashes in hexadecimal, and its id by that name.
+def to_answer(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
+    """Return an event as clients see it: its id as `id`, hashes in hexadecimal.
 
     `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that.
     """

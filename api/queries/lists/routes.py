@@ -4,18 +4,17 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 """
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, NamedTuple, TypeVar, cast
+from typing import Annotated, NamedTuple, TypeVar
 
 import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.http.answers import as_json, described_headers, json_response, next_link
+from api.http.answers import as_json, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
-from api.http.problems import VIEW_RESPONSES
+from api.http.problems import view_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
@@ -169,13 +168,8 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     cursors = Cursors(database, "tickets")
     pager = Pager(begin)
     pages: SingleFlight[str, _Page] = SingleFlight()  # whenever something changes, all look at once
-    headers = cast("Mapping[str, object]", VIEW_RESPONSES[200]["headers"])
 
-    @routes.get(
-        "/tickets",
-        response_model=TicketPage,
-        responses={**VIEW_RESPONSES, 200: {"headers": {**headers, **described_headers("Link")}}},
-    )
+    @routes.get("/tickets", response_model=TicketPage, responses=view_responses("Link"))
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
