@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Path as PathParameter
 from fastapi import Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
@@ -150,7 +150,7 @@ class AccessQuery(BaseModel, extra="forbid"):
 def access_log_router(log: AccessLog, database: Database) -> Router:
     """Return the route of the access log."""
     routes = Router("keys")
-    cursors = Cursors(database, "access_log")
+    cursors = Cursors(database, "access_log", TypeAdapter(UUID))
 
     @routes.get(
         "/access_log",
@@ -165,12 +165,10 @@ def access_log_router(log: AccessLog, database: Database) -> Router:
         for them. `unknown`: with no key or token, or one that is not good. Of failed ones no more
         than five a second are recorded of one principal, or from one address.
         """
-        before = None
-        if asked.cursor is not None:
-            before = UUID(str(await cursors.read(asked.cursor)))
+        before = await cursors.read(asked.cursor)
         page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)
         following = None if last is None else await cursors.write(last)
         content = {"records": page, "next": following}
-        return json_response(content, next_link(request, cursor=following) if following else {})
+        return json_response(content, next_link(request, cursor=following))
 
     return routes

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.commands.routes import IfMatch, expected_version
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
-from api.http.caller import CurrentActor
+from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from domain.actors import Actor
@@ -48,13 +48,13 @@ def router(desks: Desks) -> Router:
     @routes.put(
         "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(409, 412)}
     )
-    async def set_up_desk(desk: Desk, actor: CurrentActor, if_match: IfMatch = None) -> Response:
+    async def set_up_desk(desk: Desk, who: CurrentPrincipal, if_match: IfMatch = None) -> Response:
         """Set the desk up, as a whole. All former set-ups stay to be looked at.
 
         Every process goes by it within some seconds. Tickets that are there already keep what was
         promised for them.
         """
-        return _answer(await desks.replace(desk, actor, expected_version(if_match)))
+        return _answer(await desks.replace(desk, who.actor, expected_version(if_match)))
 
     return routes
 

@@ -76,7 +76,7 @@ class Feeds:
                 self._counted("exports", client, limits.exports, limits.exports_each)
             )
             async with time_limit():
-                position = await self._position(cursor) or await beginning(self._store)
+                position = await self._writer.position(cursor) or await beginning(self._store)
             work = partial(self._follower(client, position).export, limit)
             return self._begin(client, work, entered.pop_all(), error_line)
 
@@ -93,7 +93,7 @@ class Feeds:
                 self._counted("streams", client, limits.streams, limits.streams_each)
             )
             async with time_limit():
-                position = await self._position(cursor)
+                position = await self._writer.position(cursor)
                 if position is None and from_beginning:
                     position = await beginning(self._store)
                 now = await self._hub.join()
@@ -111,9 +111,6 @@ class Feeds:
         """Wait until all feeds are closed, after `end`."""
         await end(*self._filling)
         await self._hub.closed()
-
-    async def _position(self, cursor: str | None) -> Position | None:
-        return None if cursor is None else await self._writer.position(cursor)
 
     def _follower(self, client: Client, position: Position) -> Follower:
         log = Subscription(self._store, position, seen=Seen(_SEEN_TICKETS), cuts=self._cuts)

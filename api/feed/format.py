@@ -26,17 +26,17 @@ class Writer:
 
     def __init__(self, database: Database, store: EventStore) -> None:
         self._store = store
-        self._cursors = Cursors(database, "events")
+        self._cursors = Cursors(database, "events", _WRITTEN)
 
     async def cursor(self, position: Position) -> str:
         """Return the cursor of a position. Raises StoreUnavailable."""
         token, at, scanned, behind = position
         return await self._cursors.write([token_text(token), at.isoformat(), scanned, behind])
 
-    async def position(self, cursor: str) -> Position:
-        """Return the position of a cursor. Raises Unacceptable, StoreUnavailable."""
-        written = _WRITTEN.validate_python(await self._cursors.read(cursor))
-        return Position(token_from(written[0]), *written[1:])
+    async def position(self, cursor: str | None) -> Position | None:
+        """Return the position of a cursor, if any. Raises Unacceptable, StoreUnavailable."""
+        written = await self._cursors.read(cursor)
+        return None if written is None else Position(token_from(written[0]), *written[1:])
 
     async def cursor_line(self, position: Position) -> bytes:
         """Write a line with a cursor."""

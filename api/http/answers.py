@@ -26,7 +26,11 @@ def fields_of(answer: type[BaseModel], source: object, **more: object) -> JsonOb
 
 
 def next_link(request: Request, **parameters: object) -> dict[str, str]:
-    """Return the `Link` header to the same with other parameters (RFC 8288)."""
+    """Return the `Link` header to the same with other parameters (RFC 8288); none if one is null:
+    then there is no more.
+    """
+    if None in parameters.values():
+        return {}
     address = request.url.include_query_params(**parameters)
     return {"Link": f'<{address.path}?{address.query}>; rel="next"'}
 

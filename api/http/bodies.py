@@ -68,8 +68,7 @@ class Bodies:
         self, request: Request, most_bytes: int, whose: str, parts: list[bytes]
     ) -> None:
         length = request.headers.get("content-length", "")
-        received = int(length[:20]) if length.isdecimal() else 0
-        if received > most_bytes:
+        if length.isdecimal() and int(length[:20]) > most_bytes:
             raise _too_large(most_bytes)
         received = 0
         try:

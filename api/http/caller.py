@@ -7,7 +7,6 @@ from starlette.types import Scope
 
 from api.access.access_log import Asking
 from api.access.rights import Principal
-from domain.actors import Actor
 
 
 def principal(request: Request) -> Principal:
@@ -16,12 +15,7 @@ def principal(request: Request) -> Principal:
     return found
 
 
-def _actor(request: Request) -> Actor:
-    return principal(request).actor
-
-
 CurrentPrincipal = Annotated[Principal, Depends(principal)]
-CurrentActor = Annotated[Actor, Depends(_actor)]
 
 
 def asking_of(scope: Scope) -> Asking:

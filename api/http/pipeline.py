@@ -29,7 +29,7 @@ from api.http import correlation
 from api.http.bodies import Bodies
 from api.http.caller import asking_of
 from api.http.problems import ServerBusy, to_response
-from api.http.request_metrics import UNDER_WAY, RequestLog
+from api.http.request_metrics import UNDER_WAY, note
 from api.http.routing import Table
 from domain.errors import Forbidden
 from eventstore.log_identity import LogIdentity, LogReplaced
@@ -58,7 +58,7 @@ class Pipeline:
         self._access = access
         self._identity = identity
         self._bodies = Bodies()
-        self._log = RequestLog(log_all=log_all)
+        self._log_all = log_all
         self._most = most
         self._under_way = 0
 
@@ -67,7 +67,7 @@ class Pipeline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._log)
+        exchange = _Exchange(scope, receive, send, log_all=self._log_all)
         with (
             structlog.contextvars.bound_contextvars(correlation_id=exchange.correlation_id),
             UNDER_WAY.track_inprogress(),
@@ -124,8 +124,8 @@ class Pipeline:
 class _Exchange:
     """A request and its answer, as they pass between the server and the application."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, log: RequestLog) -> None:
-        self._scope, self._receive, self._send, self._log = scope, receive, send, log
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, log_all: bool) -> None:
+        self._scope, self._receive, self._send, self._log_all = scope, receive, send, log_all
         self._began = time.perf_counter()
         self._is_unread = any(_announces_body(*header) for header in scope["headers"])
         self.status = 0
@@ -147,7 +147,8 @@ class _Exchange:
                 headers["Connection"] = "close"
             headers[correlation.HEADER] = self.correlation_id
             message["headers"] = headers.raw
-            self._log.note(self._scope, self.status, time.perf_counter() - self._began)
+            seconds = time.perf_counter() - self._began
+            note(self._scope, self.status, seconds, log_all=self._log_all)
         await self._send(message)
 
 

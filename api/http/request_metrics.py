@@ -4,7 +4,6 @@ A line is logged of each request that failed, and of all with `CASEBOOK_LOG_REQU
 correlation id, like every line that is logged while a request is served.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from http import HTTPStatus
 
@@ -32,31 +31,24 @@ _NOWHERE = "none"  # the path is a stranger's, and there may be any number of th
 _log = structlog.get_logger(__name__)
 
 
-class RequestLog:
-    """Counts, times and logs requests."""
-
-    def __init__(self, *, log_all: bool) -> None:
-        """`log_all`: those too that did not fail."""
-        self._log_all = log_all
-
-    def note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Note a request that is answered now."""
-        method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
-        if method not in _METHODS:
-            method = _NOWHERE
-        _requests(method, route, status).inc()
-        _seconds(method, route).observe(seconds)
-        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        if failed or self._log_all:
-            who = scope["state"].get("principal")
-            noted: Mapping[str, object] = {
-                "method": method,
-                "path": kept_path(scope["path"]),
-                "status": int(status),
-                "milliseconds": round(1000 * seconds, 1),
-                "principal": None if who is None else _named(who),
-            }
-            (_log.warning if failed else _log.info)("request", **noted)
+def note(scope: Scope, status: int, seconds: float, *, log_all: bool) -> None:
+    """Note a request that is answered now. `log_all`: in the log too if it has not failed."""
+    method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
+    if method not in _METHODS:
+        method = _NOWHERE
+    _requests(method, route, status).inc()
+    _seconds(method, route).observe(seconds)
+    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if failed or log_all:
+        who = scope["state"].get("principal")
+        (_log.warning if failed else _log.info)(
+            "request",
+            method=method,
+            path=kept_path(scope["path"]),
+            status=int(status),
+            milliseconds=round(1000 * seconds, 1),
+            principal=None if who is None else _named(who),
+        )
 
 
 def _named(who: Principal) -> str:

@@ -12,9 +12,10 @@ import hashlib
 import hmac
 import secrets
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import orjson
+from pydantic import TypeAdapter
 
 from domain.errors import Unacceptable
 from domain.values import JsonObject
@@ -23,18 +24,22 @@ from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert_new
 
+T = TypeVar("T")
+
 COLLECTION = "secrets"
 _TAG_BYTES = 16
 _KEY_BYTES = 32
 
 
-class Cursors:
+class Cursors(Generic[T]):
     """Writes and reads the cursors of one kind of list: no other kind takes them."""
 
-    def __init__(self, database: Database, kind: str) -> None:
+    def __init__(self, database: Database, kind: str, positions: TypeAdapter[T]) -> None:
+        """`positions`: what a cursor says, in JSON."""
         self._secrets = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, secret_of)
         self._kind = kind.encode()
+        self._positions = positions
         self._key: bytes | None = None
 
     async def write(self, position: object) -> str:
@@ -45,18 +50,19 @@ class Cursors:
         content = orjson.dumps(position)
         return _text(self._tag(await self._known_key(), content) + content)
 
-    async def read(self, cursor: str) -> object:
-        """Return the position, as JSON values.
+    async def read(self, cursor: str | None) -> T | None:
+        """Return the position; None without a cursor.
 
         Raises Unacceptable, StoreUnavailable, EssentialUnreadable.
         """
+        if cursor is None:
+            return None
         with suppress(ValueError):
             data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
             tag, content = data[:_TAG_BYTES], data[_TAG_BYTES:]
             ours = _text(data) == cursor  # the decoder passes over what is no base 64
             if ours and hmac.compare_digest(tag, self._tag(await self._known_key(), content)):
-                position: object = orjson.loads(content)
-                return position
+                return self._positions.validate_json(content)
         raise Unacceptable("bad_cursor", "cursor must be one that an answer of this list has given")
 
     def _tag(self, key: bytes, content: bytes) -> bytes:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Query, Request, Response
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 from uuid_utils.compat import uuid7
 
 from api.feed.routes import EventType
@@ -197,7 +197,7 @@ class DeliveryQuery(BaseModel, extra="forbid"):
 def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
     hooks, deliveries = Webhooks(database), Deliveries(database)
-    cursors = Cursors(database, "deliveries")
+    cursors = Cursors(database, "deliveries", TypeAdapter(str))
     routes = Router("webhooks", prefix="/webhooks")
 
     async def check(filter_: TicketFilter) -> None:
@@ -309,15 +309,13 @@ def router(database: Database, store: EventStore) -> Router:
         """
         async with time_limit():
             await hooks.find(webhook_id)
-            before = None
-            if asked.cursor is not None:
-                before = str(await cursors.read(asked.cursor))
-                if not before.startswith(webhook_id.hex):
-                    raise Unacceptable("bad_cursor", "cursor is of another webhook")
+            before = await cursors.read(asked.cursor)
+            if before is not None and not before.startswith(webhook_id.hex):
+                raise Unacceptable("bad_cursor", "cursor is of another webhook")
             page, last = await deliveries.page(webhook_id, asked.status, before, asked.limit)
             following = None if last is None else await cursors.write(last)
         content = {"deliveries": [_delivery(d) for d in page], "next": following}
-        return json_response(content, next_link(request, cursor=following) if following else {})
+        return json_response(content, next_link(request, cursor=following))
 
     @routes.post(
         "/{webhook_id}/resume",

@@ -250,7 +250,7 @@ def router(
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
             "events": [_of_one_ticket(event, visible) for event in shown if visible.shows(event)],
         }
-        headers = next_link(request, after=page[-1]["version"]) if more else {}
+        headers = next_link(request, after=page[-1]["version"] if more else None)
         return json_response(timeline, headers)
 
     @routes.get(

@@ -158,14 +158,11 @@ class _Page(NamedTuple):
     next: str | None
 
 
-_PLACE: TypeAdapter[Place] = TypeAdapter(Place)
-
-
 def router(database: Database, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     routes = Router("queries")
     saved = SavedViews(database)
-    cursors = Cursors(database, "tickets")
+    cursors = Cursors(database, "tickets", TypeAdapter(Place))
     pager = Pager(begin)
     pages: SingleFlight[str, _Page] = SingleFlight()  # whenever something changes, all look at once
 
@@ -187,12 +184,10 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         Listed is what who asks may see: requesters their own tickets, agents those of their groups.
         """
         found = asked.filter()
-        behind: Position | None = None
-        if asked.cursor is not None:
-            place = _PLACE.validate_json(orjson.dumps(await cursors.read(asked.cursor)))
-            if place.list != asked.fingerprint():
-                raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
-            behind = Position(place.time, place.id)
+        place = await cursors.read(asked.cursor)
+        if place is not None and place.list != asked.fingerprint():
+            raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
+        behind = None if place is None else Position(place.time, place.id)
         visible, snapshot = await policy.open(who, asked, prefer)
         if asked.view is not None:
             if visible.is_of_requester:
@@ -220,7 +215,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         if asked.count:
             counted = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
             total = counted if counted <= MOST_COUNTED else None
-        links = next_link(request, cursor=shown.next) if shown.next else {}
-        return json_response({**shown._asdict(), "total": total}, {**snapshot.headers, **links})
+        headers = {**snapshot.headers, **next_link(request, cursor=shown.next)}
+        return json_response({**shown._asdict(), "total": total}, headers)
 
     return routes
