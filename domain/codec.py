@@ -15,8 +15,18 @@ another person says it, and a name to the person that it names. When that person
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, ClassVar, Generic, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import (
+    Annotated,
+    ClassVar,
+    Generic,
+    NamedTuple,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_type_hints,
+)
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -36,17 +46,20 @@ PersonName = Annotated[str, Whose.NAMED]
 PersonalValue = Annotated[FieldValue, Whose.REQUESTER]
 
 
+@dataclass_transform(frozen_default=True)
 class Event:
-    """A fact in the past tense: a frozen dataclass.
+    """A fact in the past tense: its subclasses are frozen dataclasses.
 
     `schema`: the number of the shape that is written today. `upcasters`: the steps from schema 1 to
     2, from 2 to 3, and so on; each takes a copy of the stored data and returns that of the next.
     """
 
-    __slots__ = ()
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     schema: ClassVar[int] = 1
     upcasters: ClassVar[tuple[Callable[[JsonObject], JsonObject], ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
 
 class Personal(NamedTuple):

@@ -4,7 +4,6 @@ A person's stream has at most three events, one after the other; between them is
 been done. Pure, as all of the domain.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +23,6 @@ class ErasePerson(BaseModel):
     reason: Line
 
 
-@dataclass(frozen=True, slots=True)
 class PersonErased(Event):
     """From here on no key of theirs is used, and none is made for a person of the same name.
 
@@ -40,7 +38,6 @@ def _without_what_named_them(data: JsonObject) -> JsonObject:
     return {name: value for name, value in data.items() if name == "plain_tickets"}
 
 
-@dataclass(frozen=True, slots=True)
 class KeyDestroyed(Event):
     """Their key is gone, and nothing outside the log and its views names them any more.
 
@@ -53,7 +50,6 @@ class KeyDestroyed(Event):
     plain_tickets: int | None
 
 
-@dataclass(frozen=True, slots=True)
 class ErasureCompleted(Event):
     """No view holds any of their words. `tickets`: how many were folded anew."""
 

@@ -43,10 +43,7 @@ class UnreadableDocument(StateConflict):
     """
 
     def __init__(self, collection: str, id_: object) -> None:
-        super().__init__(
-            "unreadable_document",
-            f"{_told(id_)} in {collection} cannot be read by this version of the server",
-        )
+        super().__init__("unreadable_document", _cannot_be_read(collection, id_))
 
 
 class EssentialUnreadable(CasebookError):
@@ -57,11 +54,14 @@ class EssentialUnreadable(CasebookError):
     kind = "unavailable"
 
     def __init__(self, collection: str, id_: object) -> None:
+        what = _cannot_be_read(collection, id_)
         super().__init__(
-            "essential_unreadable",
-            f"{_told(id_)} in {collection} cannot be read by this version of the server; "
-            "a server of the version that stored it can",
+            "essential_unreadable", f"{what}; a server of the version that stored it can"
         )
+
+
+def _cannot_be_read(collection: str, id_: object) -> str:
+    return f"{_short(id_)} in {collection} cannot be read by this version of the server"
 
 
 class Unreadable:
@@ -77,7 +77,7 @@ class Unreadable:
 
     def note(self, collection: str, id_: object, why: str) -> None:
         """Note that a document cannot be read; log it the first time."""
-        key = collection, _told(id_)
+        key = collection, _short(id_)
         known = self._found.get(key)
         self._found[key] = why
         if known != why:
@@ -86,12 +86,12 @@ class Unreadable:
     def clear(self, collection: str, id_: object) -> None:
         """Note that a document can be read, or is gone."""
         if self._found:
-            self._found.pop((collection, _told(id_)), None)
+            self._found.pop((collection, _short(id_)), None)
 
     def seen(self, collection: str, ids: Iterable[object]) -> None:
         """Note that a collection has no other documents than these that cannot be read."""
         if self._found:
-            there = {_told(id_) for id_ in ids}
+            there = {_short(id_) for id_ in ids}
             for key in [k for k in self._found if k[0] == collection and k[1] not in there]:
                 self._found.pop(key, None)
 
@@ -99,7 +99,7 @@ class Unreadable:
         """Return what cannot be read: by collection and id, why."""
         found: dict[str, dict[str, str]] = {}
         for collection, id_ in list(self._found):
-            if (why := self._found.get((collection, id_))) is not None:
+            if (why := self._found.get((collection, id_))) is not None:  # it may expire meanwhile
                 found.setdefault(collection, {})[id_] = why
         return found
 
@@ -136,14 +136,8 @@ class Reader(Generic[T]):
         """Return what those documents say that can be read, in their order."""
         return self.apart(documents)[0]
 
-    def all(self, documents: Iterable[Document]) -> list[T]:
-        """Return the same of all documents there are in the collection."""
-        return self.all_apart(documents)[0]
-
     def all_apart(self, documents: Iterable[Document]) -> tuple[list[T], list[Document]]:
-        """Return what can be read of all documents there are in the collection, and those that
-        cannot.
-        """
+        """Do as `apart` with all documents that there are in the collection."""
         values, unreadable = self.apart(documents)
         self._unreadable.seen(self._collection, [d.get("_id") for d in unreadable])
         return values, unreadable
@@ -222,7 +216,7 @@ class _Critical(CasebookError):
 
 def named(unreadable: Iterable[Document]) -> dict[str, list[str]]:
     """Return what a list of the others tells of documents that cannot be read, if there are any."""
-    ids = [_told(document.get("_id")) for document in unreadable]
+    ids = [_short(document.get("_id")) for document in unreadable]
     return {"unreadable": ids} if ids else {}
 
 
@@ -238,18 +232,12 @@ def keeping_unknown(new: Document, stored: Document, known: Document) -> dict[st
         if name not in known:
             kept.setdefault(name, value)
             continue
-        inner, of_it = kept.get(name), known[name]
-        if all(isinstance(each, Mapping) for each in (inner, value, of_it)):
-            kept[name] = keeping_unknown(_mapping(inner), _mapping(value), _mapping(of_it))
-        elif name in kept and inner == of_it:
-            kept[name] = value  # there may be more to it than was read
+        match kept.get(name), value, known[name]:
+            case dict() as inner, dict() as was, dict() as read:
+                kept[name] = keeping_unknown(inner, was, read)
+            case inner, _, read if name in kept and inner == read:
+                kept[name] = value  # there may be more to it than was read
     return kept
-
-
-def _mapping(value: object) -> Document:
-    if not isinstance(value, Mapping):
-        raise TypeError
-    return value
 
 
 def _why(error: Exception) -> str:
@@ -265,5 +253,5 @@ def _why(error: Exception) -> str:
             return type(error).__name__
 
 
-def _told(id_: object) -> str:
+def _short(id_: object) -> str:
     return str(id_)[:_ID_CHARACTERS]

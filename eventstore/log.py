@@ -324,13 +324,6 @@ class EventStore:
             found = self._events.find(condition, wanted, limit=limit, session=session)
             return await (found.sort(sort, 1) if sort else found).to_list()
 
-    def _scan(
-        self, fields: Collection[str] = (), condition: Mapping[str, object] | None = None
-    ) -> AsyncIterator[JsonObject]:
-        """Yield what is stored in the order of storage, whole unless `fields` names some."""
-        wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
-        return self._database.scan(self._name, condition or {}, wanted)
-
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
         """Return a ticket's events behind version `after`, in order; at most `limit` if not 0.
 
@@ -392,10 +385,15 @@ class EventStore:
         async for document in self.scan_stored():
             yield from_document(document)
 
-    async def scan_stored(self) -> AsyncIterator[EventDocument]:
-        """Yield the same as `scan` as it is stored, readable or not."""
-        async for document in self._scan():
-            yield cast("EventDocument", document)
+    def scan_stored(
+        self, fields: Collection[str] = (), condition: Mapping[str, object] | None = None
+    ) -> AsyncIterator[EventDocument]:
+        """Yield the same as `scan` as it is stored, readable or not: whole unless `fields` names
+        some, and all of it unless there is a condition.
+        """
+        wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
+        found = self._database.scan(self._name, condition or {}, wanted)
+        return cast("AsyncIterator[EventDocument]", found)
 
     async def heads(self) -> Heads:
         """Return the last version and hash of every ticket.
@@ -415,7 +413,7 @@ class EventStore:
 
         Raises HistoryError for a document that is no event.
         """
-        async for event in self._scan(("_id", "ticket_id", "version", "hash")):
+        async for event in self.scan_stored(("_id", "ticket_id", "version", "hash")):
             match event:
                 case {
                     "ticket_id": UUID() as ticket_id,
@@ -451,7 +449,7 @@ class EventStore:
         sample: list[UUID] = []
         every, seen = 1, 0
         with translating():
-            async for event in self._scan(("ticket_id",), {"version": 1}):
+            async for event in self.scan_stored(("ticket_id",), {"version": 1}):
                 ticket_id = event["ticket_id"]
                 if seen % every == 0 and isinstance(ticket_id, UUID):
                     sample.append(ticket_id)

@@ -29,10 +29,12 @@ from uuid import UUID, uuid4
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.background import Supervisor, end
+from eventstore.documents import strictly
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError
 from eventstore.mongo.driver import Namespace
-from eventstore.mongo.errors import DriverError, DuplicateKeyError, time_limit, translating
+from eventstore.mongo.errors import DriverError, time_limit, translating
+from eventstore.mongo.resend import insert_new
 
 COLLECTION = "log_identity"
 PROCESSES = "processes"
@@ -79,8 +81,8 @@ class Identity(NamedTuple):
 
     log: UUID
     made_at: datetime
-    why: str
-    restoring: str | None
+    why: str = ""
+    restoring: str | None = None
 
 
 class LogIdentity:
@@ -112,7 +114,7 @@ class LogIdentity:
         """Return the identity as it is stored; None if the log has none. Raises StoreError."""
         with translating():
             found = await self._identity.find_one({"_id": _LOG})
-        return None if found is None else _identity(found)
+        return None if found is None else _STORED(found)
 
     async def begin(self) -> None:
         """Remember which log this is; a log without an identity gets one.
@@ -127,12 +129,8 @@ class LogIdentity:
                 "made_at": self._now(),
                 "why": "it is new",
             }
-            try:
-                with translating():
-                    await self._identity.insert_one(made)
-            except StoreError as error:
-                if not isinstance(error.__cause__, DuplicateKeyError):
-                    raise
+            with translating():
+                await insert_new(self._identity, [made])
             found = await self.read()
         if found is None:
             raise LogReplaced
@@ -210,12 +208,7 @@ class LogIdentity:
         Raises StoreError.
         """
         new = uuid4()
-        change: JsonObject = {
-            "log": new,
-            "made_at": self._now(),
-            "why": why,
-            "restoring": restoring,
-        }
+        change = {"log": new, "made_at": self._now(), "why": why, "restoring": restoring}
         with translating():
             await self._identity.update_one({"_id": _LOG}, {"$set": change}, upsert=True)
         return new
@@ -272,22 +265,12 @@ class LogIdentity:
 
     async def _shown(self) -> list[tuple[JsonObject, timedelta]]:
         """Return all signs of life by id, and how old each is by the database's clock."""
-        admin = self._processes.database.client.admin
         with translating():
-            hello = await admin.command("hello", codec_options=admin.codec_options)
             found = await self._processes.find().sort("_id", 1).to_list()
-        now = cast("datetime", hello["localTime"])
-        return [(each, abs(now - cast("datetime", each["seen_at"]))) for each in found]
+        return [(each, abs(self._now() - cast("datetime", each["seen_at"]))) for each in found]
 
 
-def _identity(document: JsonObject) -> Identity:
-    restoring = document.get("restoring")
-    return Identity(
-        cast("UUID", document["log"]),
-        cast("datetime", document["made_at"]),
-        str(document.get("why", "")),
-        None if restoring is None else str(restoring),
-    )
+_STORED = strictly(Identity, id_field=None)
 
 
 def _now() -> float:

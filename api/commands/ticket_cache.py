@@ -156,7 +156,7 @@ class TicketCache:
             async for _, event in events:
                 stream.extend([from_document(event)])
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Forget all tickets: a person was erased whose words may be in some of them."""
         self._kept.clear()
         self._forgotten += 1

@@ -101,7 +101,7 @@ class Hub:
         if self._reading is not None:
             await end(self._reading)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Empty the row: a person was erased whose words may be in it. Clients that have not had
         all of it are cut off, and come back.
         """
@@ -176,7 +176,7 @@ class Hub:
 
     def _cut_off(self) -> None:
         """Let no client go on from where it is."""
-        self.forget()
+        self.invalidate()
         self._first += 1
 
     def _wake(self) -> None:

@@ -62,7 +62,7 @@ class Enqueuer:
         self._reads: LRUCache[UUID, TicketRead] = LRUCache(_KEPT_TICKETS)
         store.vault.on_erasure(self)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Forget tickets: an erased person's words may be in some of them."""
         self._reads.clear()
 

@@ -1,7 +1,5 @@
 """Who works on a ticket, and who follows it."""
 
-from dataclasses import dataclass
-
 from domain.codec import PersonName
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
 from domain.tickets.ticket import (
@@ -14,7 +12,6 @@ from domain.tickets.ticket import (
 from domain.values import Name
 
 
-@dataclass(frozen=True, slots=True)
 class TicketAssigned(TicketEvent):
     """Takes a new ticket to open."""
 
@@ -41,7 +38,6 @@ class AssignTicket(Command):
         return ticket.assignee is None
 
 
-@dataclass(frozen=True, slots=True)
 class TicketUnassigned(TicketEvent):
     def change(self, ticket: Ticket) -> None:
         ticket.assignee = None
@@ -54,7 +50,6 @@ class UnassignTicket(Command):
         return NOTHING if ticket.assignee is None else Decision((TicketUnassigned(),))
 
 
-@dataclass(frozen=True, slots=True)
 class TicketMovedToGroup(TicketEvent):
     group: str | None
 
@@ -79,7 +74,6 @@ class MoveToGroup(Command):
         return Decision((moved, TicketUnassigned()))
 
 
-@dataclass(frozen=True, slots=True)
 class FollowerAdded(TicketEvent):
     internal = True
     follower: PersonName
@@ -101,7 +95,6 @@ class FollowTicket(Command):
         return Decision((FollowerAdded(follower),))
 
 
-@dataclass(frozen=True, slots=True)
 class FollowerRemoved(TicketEvent):
     internal = True
     follower: PersonName

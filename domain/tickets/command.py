@@ -87,8 +87,9 @@ class Command(BaseModel, ABC):
 
     `verb`: its name in requests; `operation`: in the OpenAPI document. `allowed`: the roles that
     may send it. `moves`: from which state to which ones it can lead. `taken_when_closed`: closed
-    tickets take it, or it refuses them itself. `lengthens_other`: the other ticket must have room.
-    `names_are_new`: its names and lines may come into the ticket, so they must be well-formed.
+    tickets take it, or it refuses them itself. `taken_when_full`: see `ends`. `lengthens_other`:
+    the other ticket must have room. `names_are_new`: its names and lines may come into the ticket,
+    so they must be well-formed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
@@ -97,6 +98,7 @@ class Command(BaseModel, ABC):
     allowed: ClassVar[frozenset[PrincipalRole]] = STAFF
     moves: ClassVar[Moves] = {}
     taken_when_closed: ClassVar[bool] = False
+    taken_when_full: ClassVar[bool] = False
     lengthens_other: ClassVar[bool] = False
     names_are_new: ClassVar[bool] = True
 
@@ -120,7 +122,7 @@ class Command(BaseModel, ABC):
         """Say whether it brings a ticket to its end, so that also full ones take it: of that there
         is only so much, as long as all else is refused.
         """
-        return False
+        return self.taken_when_full
 
 
 def decide(ticket: Ticket | None, command: Command, context: Context) -> Decision:

@@ -2,8 +2,6 @@
 follow-up ticket.
 """
 
-from dataclasses import dataclass
-
 from domain.actors import EVERYONE
 from domain.codec import Words
 from domain.errors import Unacceptable
@@ -15,7 +13,6 @@ from domain.tickets.ticket import TICKET_LINKS, Ticket, TicketEvent
 from domain.values import Text
 
 
-@dataclass(frozen=True, slots=True)
 class AgentReplied(TicketEvent):
     """Public. Takes a new ticket to open."""
 
@@ -26,7 +23,6 @@ class AgentReplied(TicketEvent):
         ticket.sla = ticket.sla.with_answer()
 
 
-@dataclass(frozen=True, slots=True)
 class RequesterReplied(TicketEvent):
     """Public. A pending or resolved ticket is opened by an event of its own, right after this."""
 
@@ -94,7 +90,6 @@ class Reply(Command):
         return ticket.status == "closed"
 
 
-@dataclass(frozen=True, slots=True)
 class NoteAdded(TicketEvent):
     """Internal: never shown to requesters."""
 

@@ -1,6 +1,5 @@
 """What a ticket is about: its subject, requester, tags, custom fields and files."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -34,7 +33,6 @@ from domain.values import (
 Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS), at_most(TICKET_TAGS)]
 
 
-@dataclass(frozen=True, slots=True)
 class SubjectChanged(TicketEvent):
     subject: Words
 
@@ -53,7 +51,6 @@ class ChangeSubject(Command):
         return Decision((SubjectChanged(self.subject),))
 
 
-@dataclass(frozen=True, slots=True)
 class RequesterChanged(TicketEvent):
     requester: PersonName
 
@@ -72,7 +69,6 @@ class ChangeRequester(Command):
         return Decision((RequesterChanged(self.requester),))
 
 
-@dataclass(frozen=True, slots=True)
 class TagsAdded(TicketEvent):
     tags: tuple[str, ...]
 
@@ -92,7 +88,6 @@ class AddTags(Command):
         return Decision((TagsAdded(missing),)) if missing else NOTHING
 
 
-@dataclass(frozen=True, slots=True)
 class TagsRemoved(TicketEvent):
     tags: tuple[str, ...]
 
@@ -111,7 +106,6 @@ class RemoveTags(Command):
         return Decision((TagsRemoved(present),)) if present else NOTHING
 
 
-@dataclass(frozen=True, slots=True)
 class FieldSet(TicketEvent):
     """A custom field's new value; null takes the field away."""
 
@@ -143,7 +137,6 @@ class SetField(Command):
         return Decision((FieldSet(key, value),))
 
 
-@dataclass(frozen=True, slots=True)
 class FileAttached(TicketEvent):
     """A file that is kept elsewhere. `sha256` is hexadecimal, and tells who has the file."""
 

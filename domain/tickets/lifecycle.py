@@ -1,7 +1,6 @@
 """A ticket's way from open to closed, and what its requester says of the solution."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from domain.actors import EVERYONE, Actor
@@ -28,7 +27,6 @@ _NEVER_BY_STATUS: Mapping[Status, tuple[str, str]] = {
 """The states that `update_status` never reaches, whatever the ticket's state."""
 
 
-@dataclass(frozen=True, slots=True)
 class StatusUpdated(TicketEvent):
     """To open, pending (waits for the requester) or on_hold (waits for a third party)."""
 
@@ -77,7 +75,6 @@ class UpdateStatus(Command):
         return self.status == "open" and over
 
 
-@dataclass(frozen=True, slots=True)
 class TicketResolved(TicketEvent):
     resolution: Words
 
@@ -90,6 +87,7 @@ class ResolveTicket(Command):
     """Say that the problem is solved, and how."""
 
     moves = ways("open", "pending", "on_hold", to="resolved")
+    taken_when_full = True
     resolution: Text
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
@@ -104,11 +102,7 @@ class ResolveTicket(Command):
             )
         return Decision((TicketResolved(self.resolution),))
 
-    def ends(self, ticket: Ticket, context: Context) -> bool:
-        return True
 
-
-@dataclass(frozen=True, slots=True)
 class TicketReopened(TicketEvent):
     reason: Words | None
 
@@ -129,7 +123,6 @@ class ReopenTicket(Command):
         return Decision((TicketReopened(self.reason),))
 
 
-@dataclass(frozen=True, slots=True)
 class TicketClosed(TicketEvent):
     """`reason` is null for a resolved ticket that is closed in the ordinary way."""
 
@@ -144,6 +137,7 @@ class CloseTicket(Command):
     """Close a resolved ticket; or one in any state, with the reason why no solution is owed."""
 
     moves = ways(*UNSOLVED, "resolved", to="closed")
+    taken_when_full = True
     taken_when_closed = True
     reason: CloseReason | None = None
 
@@ -159,11 +153,7 @@ class CloseTicket(Command):
             )
         return Decision((TicketClosed(self.reason),))
 
-    def ends(self, ticket: Ticket, context: Context) -> bool:
-        return True
 
-
-@dataclass(frozen=True, slots=True)
 class TicketRated(TicketEvent):
     """By the requester, 1 (bad) to 5 (good)."""
 

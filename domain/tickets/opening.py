@@ -1,7 +1,6 @@
 """A ticket is opened."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -16,7 +15,6 @@ from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEven
 from domain.values import FieldKey, Line, Name, Priority, Tag, TextOrNothing, Value, at_most
 
 
-@dataclass(frozen=True, slots=True)
 class TicketOpened(TicketEvent):
     schema: ClassVar[int] = 2
     upcasters: ClassVar = (without_promise,)

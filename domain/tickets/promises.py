@@ -1,6 +1,5 @@
 """How urgent a ticket is, and what was promised for it and not done in time."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
@@ -11,7 +10,6 @@ from domain.tickets.ticket import Ticket, TicketEvent, clock_at
 from domain.values import Priority
 
 
-@dataclass(frozen=True, slots=True)
 class PriorityChanged(TicketEvent):
     """Promises for the new priority replace those for the old, from the same beginning."""
 
@@ -36,7 +34,6 @@ class ChangePriority(Command):
         return Decision((PriorityChanged(self.priority, context.desk.targets(self.priority)),))
 
 
-@dataclass(frozen=True, slots=True)
 class SlaBreached(TicketEvent):
     """What had been promised for `due_at` had not been done by then."""
 
@@ -52,6 +49,7 @@ class MarkSlaBreach(Command):
     """Put on record that a promised time has run out: for the timekeeper, and refused before."""
 
     taken_when_closed = True
+    taken_when_full = True
     target: SlaTarget
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
@@ -61,6 +59,3 @@ class MarkSlaBreach(Command):
         if self.target not in clock.overdue:
             raise StateConflict("sla_not_due", f"no promised {self.target} has run out")
         return Decision((SlaBreached(self.target, clock.overdue[self.target]),))
-
-    def ends(self, ticket: Ticket, context: Context) -> bool:
-        return True

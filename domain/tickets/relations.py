@@ -1,7 +1,6 @@
 """What two tickets have to do with each other: links, and merging one into another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -52,7 +51,6 @@ def _require_room_for_link(ticket: Ticket, other: Ticket) -> None:
     require_room("links", max(len(ticket.links), len(other.links)) + 1, TICKET_LINKS)
 
 
-@dataclass(frozen=True, slots=True)
 class TicketLinked(TicketEvent):
     """Read as a line on this ticket's form, `blocks: B`, `parent: P`. The other ticket has the
     opposite event at the same time.
@@ -72,6 +70,7 @@ class LinkTicket(Command):
     """
 
     taken_when_closed = True
+    taken_when_full = True  # of links there are few
     relation: LinkRelation
     ticket: UUID
 
@@ -97,11 +96,7 @@ class LinkTicket(Command):
             (TicketLinked(opposite, context.ticket_id),),
         )
 
-    def ends(self, ticket: Ticket, context: Context) -> bool:  # of links there are few
-        return True
 
-
-@dataclass(frozen=True, slots=True)
 class TicketUnlinked(TicketEvent):
     internal = True
     relation: Relation
@@ -132,7 +127,6 @@ class UnlinkTicket(Command):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class TicketMergedInto(TicketEvent):
     """Closes the ticket: `ticket` goes on in its place."""
 
@@ -144,7 +138,6 @@ class TicketMergedInto(TicketEvent):
         ticket.links = (*ticket.links, Link("merged_into", self.ticket))
 
 
-@dataclass(frozen=True, slots=True)
 class TicketMergedFrom(TicketEvent):
     """Goes on in the place of `ticket`, whose requester and followers follow this one now."""
 
@@ -163,6 +156,7 @@ class MergeTicket(Command):
     """
 
     moves = ways(*UNSOLVED, "resolved", to="closed")
+    taken_when_full = True
     taken_when_closed = True
     lengthens_other = True
     into: UUID
@@ -190,6 +184,3 @@ class MergeTicket(Command):
         return Decision(
             (TicketMergedInto(self.into),), (TicketMergedFrom(context.ticket_id, followers),)
         )
-
-    def ends(self, ticket: Ticket, context: Context) -> bool:
-        return True

@@ -113,7 +113,6 @@ class Ticket:
 class TicketEvent(Event, ABC):
     """A fact of a ticket's life. `internal`: requesters do not see it."""
 
-    __slots__ = ()
     internal: ClassVar[bool] = False
 
     @abstractmethod

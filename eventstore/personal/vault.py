@@ -27,7 +27,15 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar, cast
@@ -42,9 +50,11 @@ from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
 from eventstore.key_files import KeyUnusable
+from eventstore.mongo.driver import Collection as StoredKeys
 from eventstore.mongo.driver import Namespace
-from eventstore.mongo.errors import BulkWriteError, DuplicateKeyError, time_limit, translating
+from eventstore.mongo.errors import time_limit, translating
 from eventstore.mongo.limits import make_index
+from eventstore.mongo.resend import insert_new
 from eventstore.personal.master_keys import MasterKeys, Wrapped
 from eventstore.personal.sealing import ErasedKey, Key, PersonKey
 
@@ -59,7 +69,6 @@ _KEPT_SECONDS = 300.0
 _MOST_KEPT = 20_000
 _SECRET_BYTES = 32
 _LOOKUP = "lookup"
-_DUPLICATE_KEY = 11000
 _ERASED = ErasedKey()
 
 _log = logging.getLogger(__name__)
@@ -68,10 +77,10 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 
-class Forgetful(Protocol):
+class Cache(Protocol):
     """What keeps something of tickets in memory."""
 
-    def forget(self) -> None: ...
+    def invalidate(self) -> None: ...
 
 
 class NoMasterKey(CasebookError):
@@ -105,11 +114,6 @@ class Person(NamedTuple):
     erased_at: datetime | None
 
 
-class _Made(NamedTuple):
-    key: PersonKey
-    document: JsonObject
-
-
 class Vault:
     """The keys of one database's persons. Bound to the event loop in which it is first used."""
 
@@ -139,7 +143,7 @@ class Vault:
         self._by_id: LRUCache[UUID, Key] = LRUCache(_MOST_KEPT)
         self._not_erased: LRUCache[str, None] = LRUCache(_MOST_KEPT)
         self._forgotten = 0
-        self._others: WeakSet[Forgetful] = WeakSet()
+        self._others: WeakSet[Cache] = WeakSet()
         self._looking = asyncio.Lock()
         self._looked_at = self._cleared_at = float("-inf")
         self._seen: object = None
@@ -247,13 +251,12 @@ class Vault:
         return gone | {_known_by(document) for document in in_keys}
 
     async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
+        digests = {await self.known_by(name): name for name in names}
         while True:
-            known_by = {await self.known_by(name): name for name in names}
             with translating():
-                wanted = {"known_by": {"$in": list(known_by)}}
-                documents = await self._persons.find(wanted).to_list()
-            ids = {known_by[_known_by(d)]: _id(d) for d in documents}
-            keys = await self._fetch(list(ids.values()))
+                documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
+            ids = {digests[_known_by(d)]: _id(d) for d in documents}
+            keys = await self._fetch([*ids.values()])
             found: dict[str, PersonKey] = {}
             for name, person in ids.items():
                 key = keys.get(person)
@@ -262,22 +265,22 @@ class Vault:
                 if not isinstance(key, PersonKey):
                     raise PersonGone
                 found[name] = key
-            new = [name for name in names if name not in found]
+            new = [digest for digest, name in digests.items() if name not in found]
             if not new:
                 return found
-            if await self._gone([await self.known_by(name) for name in new]):
+            if await self._gone(new):
                 raise PersonGone
-            made = {name: await self._new(name) for name in new}
-            if await self._insert([each.document for each in made.values()]):
-                return found | {name: each.key for name, each in made.items()}
+            made = {digests[digest]: self._new(digest, digests[digest]) for digest in new}
+            with translating():
+                # Another process may make one of them at the same time.
+                if await insert_new(self._persons, [document for _, document in made.values()]):
+                    return found | {name: key for name, (key, _) in made.items()}
 
-    async def _new(self, name: str) -> _Made:
-        """Make a key for a name that neither the keys nor the log's erasures know."""
-        known_by = await self.known_by(name)
+    def _new(self, known_by: bytes, name: str) -> tuple[PersonKey, JsonObject]:
+        """Make a key, and its document, for a name that neither keys nor erasures know."""
         person, secret = uuid4(), os.urandom(_SECRET_BYTES)
-        key = PersonKey(person, secret)
-        wrapped = self._master.wrap(secret, person.bytes)
-        document: JsonObject = {
+        key, wrapped = PersonKey(person, secret), self._master.wrap(secret, person.bytes)
+        return key, {
             "_id": person,
             "known_by": known_by,
             "name": key.seal(name, person.bytes),
@@ -285,18 +288,6 @@ class Vault:
             "master": wrapped.master,
             "made_at": self._now(),
         }
-        return _Made(key, document)
-
-    async def _insert(self, documents: list[JsonObject]) -> bool:
-        """Keep new keys; say whether nobody else has made one of them at the same time."""
-        with translating():
-            try:
-                await self._persons.insert_many(documents, ordered=False)
-            except BulkWriteError as error:
-                if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
-                    raise
-                return False
-        return True
 
     async def _fetch(self, wanted: Collection[UUID]) -> dict[UUID, Key]:
         """Read keys; an erased person's is none, whatever is there. One that cannot be read is left
@@ -314,15 +305,14 @@ class Vault:
             person = _id(document)
             if person not in found:
                 try:
-                    erased = _known_by(document) in gone
-                    found[person] = _ERASED if erased else self._unwrapped(document)
+                    if _known_by(document) in gone:
+                        found[person] = _ERASED
+                    else:
+                        secret = self._master.unwrap(_wrapped(document), person.bytes)
+                        found[person] = PersonKey(person, secret)
                 except KeyUnusable as error:
                     self._unreadable.note(PERSONS, person, error.detail)
         return found
-
-    def _unwrapped(self, document: Mapping[str, object]) -> PersonKey:
-        person = _id(document)
-        return PersonKey(person, self._master.unwrap(_wrapped(document), person.bytes))
 
     @property
     def _master(self) -> MasterKeys:
@@ -352,10 +342,8 @@ class Vault:
         await make_index(self._persons, [("known_by", 1)], unique=True)
         wrapped = self._master.wrap(os.urandom(_SECRET_BYTES), _LOOKUP.encode())
         made: JsonObject = {"_id": _LOOKUP, "key": wrapped.secret, "master": wrapped.master}
-        with suppress(DuplicateKeyError):
-            await self._keyring.insert_one(made)
-            return made
-        return await self._lookup_document() or made
+        is_ours = await insert_new(self._keyring, [made])
+        return made if is_ours else await self._lookup_document() or made
 
     async def find(self, name: str) -> Person:
         """Return who has a name, or had it. Raises UnknownPerson, UnreadableDocument."""
@@ -378,17 +366,17 @@ class Vault:
         Raises UnreadableDocument for a key that is none.
         """
         name: str | None = None
+        person = _id(document)
         if document.get("key") is not None:
             try:
                 wrapped = _wrapped(document)
             except KeyUnusable as error:
-                self._unreadable.note(PERSONS, _id(document), error.detail)
-                raise UnreadableDocument(PERSONS, _id(document)) from error
-            person = _id(document)
+                self._unreadable.note(PERSONS, person, error.detail)
+                raise UnreadableDocument(PERSONS, person) from error
             key = PersonKey(person, self._master.unwrap(wrapped, person.bytes))
             name = str(key.open(str(document.get("name")), person.bytes))
         return Person(
-            _id(document),
+            person,
             name,
             cast("datetime | None", document.get("made_at")),
             cast("datetime | None", document.get("erased_at")),
@@ -425,7 +413,7 @@ class Vault:
             if not found.matched_count:
                 change["$set"] = {"known_by": known_by}
                 await self._persons.update_one({"_id": id_}, change, upsert=True)
-        self._forget_everything()
+        self._invalidate_all()
 
     async def erased(self) -> dict[bytes, UUID]:
         """Return those whom the keys remember as erased: by what their names were known by."""
@@ -452,9 +440,8 @@ class Vault:
         """Count what another master key than the first has wrapped."""
         count = 0
         with translating():
-            for name in (KEYRING, PERSONS):
-                async for _ in self._scan(name, self._of_other_masters):
-                    count += 1
+            async for _ in self._wrapped_by_others():
+                count += 1
         return count
 
     async def rewrap(self, done: Callable[[], None]) -> None:
@@ -464,37 +451,36 @@ class Vault:
         """
         failed: KeyUnusable | None = None
         with translating():
-            for collection in (self._keyring, self._persons):
-                async for document in self._scan(collection.name, self._of_other_masters):
-                    id_ = document["_id"]
-                    of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
-                    try:
-                        new = self._master.wrap(self._master.unwrap(_wrapped(document), of), of)
-                    except KeyUnusable as error:
-                        self._unreadable.note(collection.name, id_, error.detail)
-                        failed = failed or error
-                        continue
-                    # On condition that it is as it was read: one that was erased stays so.
-                    await collection.update_one(
-                        {"_id": id_, "key": document["key"]},
-                        {"$set": {"key": new.secret, "master": new.master}},
-                    )
-                    done()
+            async for collection, document in self._wrapped_by_others():
+                id_ = document["_id"]
+                of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
+                try:
+                    new = self._master.wrap(self._master.unwrap(_wrapped(document), of), of)
+                except KeyUnusable as error:
+                    self._unreadable.note(collection.name, id_, error.detail)
+                    failed = failed or error
+                    continue
+                # On condition that it is as it was read: one that was erased stays so.
+                change = {"$set": {"key": new.secret, "master": new.master}}
+                await collection.update_one({"_id": id_, "key": document["key"]}, change)
+                done()
         if failed is not None:
             raise failed
 
-    @property
-    def _of_other_masters(self) -> JsonObject:
-        """What another master key than the first has wrapped."""
-        return {"master": {"$nin": [None, self._master.first]}}
+    async def _wrapped_by_others(self) -> AsyncIterator[tuple[StoredKeys, JsonObject]]:
+        """Yield what another master key than the first has wrapped."""
+        condition: JsonObject = {"master": {"$nin": [None, self._master.first]}}
+        for collection in (self._keyring, self._persons):
+            async for document in self._scan(collection.name, condition):
+                yield collection, document
 
     # --- what is kept in memory -----------------------------------------------------------------
 
-    def on_erasure(self, other: Forgetful) -> None:
-        """Have something forget what it has read soon after somebody was erased, while it lives."""
+    def on_erasure(self, other: Cache) -> None:
+        """Have a cache invalidated soon after a person was erased, while the cache lives."""
         self._others.add(other)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Forget all keys."""
         self._forgotten += 1
         self._by_name.clear()
@@ -509,7 +495,7 @@ class Vault:
                 async with time_limit(STALE_SECONDS), self._looking:
                     await self._look()
             except CasebookError:
-                self.forget()
+                self.invalidate()
                 raise
 
         await supervisor.keep(step, "looking for erasures", _LOOK_SECONDS, _LOOK_SECONDS)
@@ -533,15 +519,15 @@ class Vault:
         is_news = self._seen is not None and seen != self._seen
         self._seen, self._looked_at = seen, now
         if is_news:
-            self._forget_everything()
+            self._invalidate_all()
         if now - self._cleared_at > _KEPT_SECONDS:
-            self.forget()
+            self.invalidate()
             self._cleared_at = now
 
-    def _forget_everything(self) -> None:
-        self.forget()
+    def _invalidate_all(self) -> None:
+        self.invalidate()
         for other in list(self._others):
-            other.forget()
+            other.invalidate()
 
 
 def _id(document: Mapping[str, object]) -> UUID:

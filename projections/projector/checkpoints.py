@@ -100,9 +100,10 @@ class Checkpoints:
             self._partitions.find().to_list(), self._members.find().to_list()
         )
         # What a former version kept here has a name for an id.
-        numbered = self._partition.all(d for d in partitions if isinstance(d["_id"], int))
+        numbered, _ = self._partition.all_apart(d for d in partitions if isinstance(d["_id"], int))
+        alive, _ = self._member.all_apart(members)
         found = {partition.number: partition for partition in numbered}
-        known = {member.id: member for member in self._member.all(members)}
+        known = {member.id: member for member in alive}
         if now is None and me in known:
             now = known[me].seen_at
         if now is None:  # somebody has removed it

@@ -63,7 +63,7 @@ class ParkedTickets:
     async def all(self) -> list[Parked]:
         """Return all of them, the longest parked first."""
         found = await self._parked.find().to_list()
-        parked = self._reader.all(found)
+        parked, _ = self._reader.all_apart(found)
         return sorted(parked, key=lambda p: (p.tried_at is None, p.tried_at, p.ticket_id))
 
     async def of(self, partitions: Iterable[int]) -> list[Parked]:

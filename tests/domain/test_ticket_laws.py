@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import get_args
 from uuid import UUID, uuid5
@@ -261,7 +261,6 @@ def test_a_history_must_begin_with_the_opening_and_only_once():
     assert again.value.code == "opened_twice"
 
 
-@dataclass(frozen=True, slots=True)
 class Torn(TicketEvent):
     """Raises when it has changed the ticket by half."""
 

@@ -53,7 +53,7 @@ async def test_a_missing_key_parks_the_ticket_and_is_never_taken_for_erased(data
         await caught_up(database, store)
         person = await person_named(client, CARLA)
         await database.client[f"{database.name}_keys"]["persons"].delete_one({"_id": UUID(person)})
-        database.vault.forget()
+        database.vault.invalidate()
         answer = await client.get(f"{hers}?version=1", headers=AGENT)
         is_problem(answer, 500, "event_sealed")
         timeline = (await client.get(f"{hers}/timeline", headers=AUDITOR)).json()
@@ -71,7 +71,7 @@ async def test_a_key_that_cannot_be_read_keeps_nobody_else_waiting(database, sto
     hers, carla = await opened_by(store, "carla")
     his, _ = await opened_by(store, "bob")
     await persons_of(database).update_one({"_id": carla}, {"$set": {"key": b"x" * 60}})
-    database.vault.forget()
+    database.vault.invalidate()
     async with running(database):
         shown = await Generations(database).shown()
 
@@ -99,7 +99,7 @@ async def test_an_erasure_is_completed_beside_anothers_missing_key(database, sto
         await caught_up(database, store)
         carla, dora = await person_named(client, CARLA), await person_named(client, "dora")
         backup = await persons_of(database).find_one_and_delete({"_id": UUID(dora)})
-        database.vault.forget()
+        database.vault.invalidate()
         await erased(client, carla)
         async with erasing_in(database):
             await completed(client, carla)
@@ -109,7 +109,7 @@ async def test_an_erasure_is_completed_beside_anothers_missing_key(database, sto
         shown = (await client.get("/projections", headers=AUDITOR)).json()
         assert [one["ticket_id"] for one in shown["parked"]] == [hers.rpartition("/")[2]]
         await persons_of(database).insert_one(backup)
-        database.vault.forget()
+        database.vault.invalidate()
         ticket = (await client.get(f"{hers}?version=2", headers=AGENT)).json()
         assert (ticket["subject"], ticket["followers"]) == ("[erased]", ["dora"])
 
@@ -129,7 +129,7 @@ async def test_a_webhook_is_not_sent_what_cannot_be_opened(database, store):
         note, now = encode(NoteAdded("hello"), "bob"), utc_now()
         events = await store.chain(ticket, Head(1, head.hash), [note], about, now, now)
         backup = await persons_of(database).find_one_and_delete({"_id": bob})
-        database.vault.forget()
+        database.vault.invalidate()
         await store.append(events)
 
         async def tried():
@@ -140,7 +140,7 @@ async def test_a_webhook_is_not_sent_what_cannot_be_opened(database, store):
         assert "key is missing" in delivery["attempts"][-1]["error"]
         assert len(receiver.told) == 1
         await persons_of(database).insert_one(backup)
-        database.vault.forget()
+        database.vault.invalidate()
 
         async def second():
             return len(receiver.told) > 1

@@ -287,12 +287,12 @@ async def test_no_other_process_uses_a_key_for_long_after_its_person_was_erased(
     there = another(database)
     key = (await there.of_names(["bob"]))["bob"]
     assert isinstance((await there.of_ids([key.person]))[key.person], PersonKey)
-    other = Mock(spec=["forget"])
+    other = Mock(spec=["invalidate"])
     there.on_erasure(other)
     await erase(database, "bob")
     await asyncio.sleep(STALE_SECONDS)
     assert isinstance((await there.of_ids([key.person]))[key.person], ErasedKey)
-    other.forget.assert_called_once_with()
+    other.invalidate.assert_called_once_with()
     with pytest.raises(PersonGone):
         await there.of_names(["bob"])
 
