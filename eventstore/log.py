@@ -37,7 +37,6 @@ from uuid import UUID
 
 from domain.codec import EventData
 from domain.errors import HistoryError
-from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import (
     TICKET_EVENTS,

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
+from dataclasses import dataclass
 from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, Self, TypeVar, cast, overload
@@ -93,6 +94,20 @@ class DatabaseTooOld(CasebookError):
         super().__init__("database_too_old", "MongoDB 8.0 or later is needed, and this is older")
 
 
+@dataclass(slots=True)
+class _KeptSession:
+    """The session of a user whose transactions come one after the other, once there is one."""
+
+    session: Session | None = None
+
+
+@dataclass(slots=True)
+class _Server:
+    """What is known of the server, once it has been asked."""
+
+    is_embedded: bool | None = None
+
+
 class MongoDatabase:
     """One database of a deployment. Bound to the event loop in which it is first used.
 
@@ -120,9 +135,9 @@ class MongoDatabase:
         self.watchdog = Watchdog()
         """What must get on in this process."""
         self._names: Mapping[str, str] = {}
-        self._keeps_session = False
-        self._session: Session | None = None
-        self._is_embedded: bool | None = None
+        # Shared by all that `renaming` makes of this one.
+        self._kept: _KeptSession | None = None
+        self._server = _Server()
 
     async def _ask_time(self) -> datetime:
         admin = self.client.admin
@@ -204,8 +219,8 @@ class MongoDatabase:
             limit = TRANSACTION_SECONDS
             return with_transaction(session, work, seconds=limit, read_concern=concern)
 
-        if self._keeps_session:
-            return await to_its_end(run(await self._kept_session()))
+        if self._kept is not None:
+            return await to_its_end(run(await self._session(self._kept)))
         session = await maybe_await(self.client.start_session())
         try:
             return await to_its_end(run(session))
@@ -234,24 +249,24 @@ class MongoDatabase:
         They are all of one session, whose id others can use to end what it has left open.
         """
         same = copy(self)
-        same._keeps_session, same._session = True, None  # noqa: SLF001 it is one of us
+        same._kept = _KeptSession()  # noqa: SLF001 it is one of us
         return same
 
     async def session_id(self) -> bytes | None:
         """Return the id of the session that is kept; None if none is."""
-        if not self._keeps_session:
+        if self._kept is None:
             return None
-        return bytes(cast("bytes", (await self._kept_session()).session_id["id"]))
+        return bytes(cast("bytes", (await self._session(self._kept)).session_id["id"]))
 
-    async def _kept_session(self) -> Session:
-        if self._session is None:
-            self._session = await maybe_await(self.client.start_session())
-        return self._session
+    async def _session(self, kept: _KeptSession) -> Session:
+        if kept.session is None:
+            kept.session = await maybe_await(self.client.start_session())
+        return kept.session
 
     async def end_session(self) -> None:
         """End the session that is kept, as after a failure; the next transaction starts another."""
-        if self._session is not None:
-            session, self._session = self._session, None
+        if self._kept is not None and self._kept.session is not None:
+            session, self._kept.session = self._kept.session, None
             await session.end_session()
 
     async def kill_session(self, session_id: bytes) -> None:
@@ -309,9 +324,10 @@ class MongoDatabase:
 
     async def is_embedded(self) -> bool:
         """Say whether this is the embedded server: what it does otherwise is in decision 1."""
-        if self._is_embedded is None:
-            self._is_embedded = "secantusVersion" in await self.client.admin.command("buildInfo")
-        return self._is_embedded
+        if self._server.is_embedded is None:
+            build = await self.client.admin.command("buildInfo")
+            self._server.is_embedded = "secantusVersion" in build
+        return self._server.is_embedded
 
     async def close(self) -> None:
         for client in (self._scans, self.client):

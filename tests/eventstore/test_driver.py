@@ -156,3 +156,14 @@ async def test_a_transaction_comes_to_its_end_however_often_its_task_is_cancelle
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_what_is_known_of_the_server_is_shared_by_all_that_rename(database):
+    """Views are read by a renamed database for each request; none of them asks the server again."""
+    known = await database.is_embedded()
+    again = database.renaming({})
+    again.client = None
+    assert await again.is_embedded() is known
+    kept = database.keeping_session()
+    assert await kept.renaming({}).session_id() == await kept.session_id()
+    await kept.end_session()
