@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from inspect import cleandoc
 from pathlib import Path
-from typing import NamedTuple
 
 import api.app  # noqa: F401 with it all errors are known
 from api.http.problems import HTTP_PROBLEMS, status_of, title_of
@@ -50,83 +49,74 @@ damaged](deployment.md#when-the-log-is-damaged) has the commands.
 """.strip()
 
 
-class Raised(NamedTuple):
-    """A problem as it is raised: its error's class, its code, its words (… for what varies)."""
-
-    error: str
-    code: str
-    words: str
+_COMMON = {"Refusal", "NotFound", "Unacceptable", "StateConflict"}
+"""Raised for many reasons: their class says nothing of a single one."""
 
 
 def page() -> str:
     """Return the page."""
-    classes = {cls.__name__: cls for cls in _descendants(CasebookError)}
     by_status: dict[HTTPStatus, dict[str, str]] = defaultdict(dict)
     for code, (status, words) in HTTP_PROBLEMS.items():
         by_status[status][code] = words
-    for raised in _all_raised(classes):
-        status = status_of(classes[raised.error])
-        if raised.error == HistoryError.__name__:
-            by_status[status].setdefault(raised.code, f"{raised.words}; {REMEDIES[raised.code]}")
-        elif status != HTTPStatus.INTERNAL_SERVER_ERROR:
-            told = raised.words
-            example = cleandoc(classes[raised.error].__doc__ or "").partition("\n\n")[0]
-            own = raised.error not in _COMMON
-            by_status[status].setdefault(raised.code, f"{told}. {example}" if own else told)
+    for error, code, words in _all_raised():
+        status = status_of(error)
+        described = words
+        if error is HistoryError:
+            described = f"{words}; {REMEDIES[code]}"
+        elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            continue
+        elif error.__name__ not in _COMMON:
+            [example, *_] = cleandoc(error.__doc__ or "").split("\n\n")
+            described = f"{words}. {example}"
+        by_status[status].setdefault(code, described)
     lines = [_INTRODUCTION.strip()]
     for status in sorted(by_status):
         lines += ["", f"## {status.value} {title_of(status)}", ""]
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             lines += [_DAMAGE, ""]
         lines += ["| code | |", "| --- | --- |"]
-        for code, words in sorted(by_status[status].items()):
-            lines.append(f"| `{code}` | {_line(words)} |")
+        for code, described in sorted(by_status[status].items()):
+            one_line = " ".join(described.split()).replace("|", "\\|")
+            lines.append(f"| `{code}` | {one_line} |")
     return "\n".join(lines) + "\n"
 
 
-_COMMON = {"Refusal", "NotFound", "Unacceptable", "StateConflict"}
-"""Raised for many reasons: their class says nothing of a single one."""
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _descendants(cls: type[CasebookError]) -> Iterator[type[CasebookError]]:
-    yield cls
-    for child in cls.__subclasses__():
-        yield from _descendants(child)
-
-
-def _all_raised(classes: Mapping[str, type[CasebookError]]) -> Iterator[Raised]:
+def _all_raised() -> Iterator[tuple[type[CasebookError], str, str]]:
+    """Yield each problem as it is raised: its error, its code, its words (… for what varies)."""
+    classes = {error.__name__: error for error in _descendants(CasebookError)}
     for room in _ROOMS:
         for path in sorted((_ROOT / room).rglob("*.py")):
             yield from _raised(ast.parse(path.read_text()), classes, None)
 
 
+def _descendants(error: type[CasebookError]) -> Iterator[type[CasebookError]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _descendants(child)
+
+
 def _raised(
-    node: ast.AST, classes: Mapping[str, type[CasebookError]], inside: str | None
-) -> Iterator[Raised]:
+    node: ast.AST, classes: Mapping[str, type[CasebookError]], inside: type[CasebookError] | None
+) -> Iterator[tuple[type[CasebookError], str, str]]:
     """Find `Unacceptable("code", "words")`, and `super().__init__("code", "words")` in a class."""
-    if isinstance(node, ast.ClassDef):
-        inside = node.name
-    if isinstance(node, ast.Call) and len(node.args) > 1:
-        code = node.args[0]
-        match node.func:
-            case ast.Name(id=name) if name in classes and _takes_a_code(classes[name]):
-                error: str | None = name
-            case ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__"):
-                error = inside if inside in classes else None
-            case _:
-                error = None
-        if error is not None and isinstance(code, ast.Constant) and isinstance(code.value, str):
-            yield Raised(error, code.value, _words(node.args[1]))
+    match node:
+        case ast.ClassDef(name=name):
+            inside = classes.get(name)
+        case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(code)), words, *_]) if (
+            name in classes and _takes_a_code(classes[name])
+        ):
+            yield classes[name], code, _words(words)
+        case ast.Call(
+            func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__"),
+            args=[ast.Constant(value=str(code)), words, *_],
+        ) if inside is not None:
+            yield inside, code, _words(words)
     for child in ast.iter_child_nodes(node):
         yield from _raised(child, classes, inside)
 
 
-def _takes_a_code(cls: type[CasebookError]) -> bool:
-    return "__init__" not in vars(cls) or cls in (CasebookError, HistoryError)
+def _takes_a_code(error: type[CasebookError]) -> bool:
+    return "__init__" not in vars(error) or error in (CasebookError, HistoryError)
 
 
 def _words(node: ast.expr) -> str:

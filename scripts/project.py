@@ -8,11 +8,10 @@ from contextlib import suppress
 
 from api.background import projecting
 from api.settings import Settings
-from eventstore.background import background
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
 from projections.generations import Generations
-from scripts.console import arguments, database, run, screen, show_metrics
+from scripts.console import arguments, at_work, database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 
 
@@ -30,7 +29,7 @@ async def main() -> int:
         show_metrics(settings)
         screen.print("projecting; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            async with db.identity.at_work("project"), background(db.identity.end_when_replaced()):
+            async with at_work(db, "project"):
                 work = projecting(db, store, settings)
                 await asyncio.gather(db.vault.watch(db.supervisor), *(each() for each in work))
     return 0

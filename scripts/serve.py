@@ -18,16 +18,36 @@ from api.feed.feeds import Feeds
 from api.settings import Settings
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.answerers import answerers, end_with_parent
-from scripts.console import UsageError, arguments, check_host, database, run, show_metrics
+from scripts.console import (
+    UsageError,
+    arguments,
+    check_host,
+    check_range,
+    database,
+    run,
+    show_metrics,
+)
+from scripts.http_workers import end_with_parent, http_workers
 from scripts.server import serve
 from scripts.tracing import trace_if_asked
 
 _MOST_WORKERS = 64
+_EMBEDDED = """\
+Embedded database in {}: for trying, developing
+and small single-machine use. In production, name a MongoDB replica set in
+CASEBOOK_MONGODB_URL. Only who can read its files can open it: it asks for the
+password in database.secret there, and may do everything with it."""
+_MASTER_KEY = """\
+The master key is made: {}, which only you can read.
+Keep a copy elsewhere: without it nothing personal can be read again."""
 
 
 async def main() -> int:
-    options = _options()
+    parser = arguments(__doc__, "serve")
+    parser.add_argument("--workers", type=int, default=1, help="processes that answer (1)")
+    parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    check_range("--workers", options.workers, 1, _MOST_WORKERS)
     settings = Settings.from_environment()
     trace_if_asked()
     if options.listening is not None:
@@ -36,40 +56,21 @@ async def main() -> int:
     with _listen(settings) as listening:
         async with database(settings) as db:
             if settings.mongodb_url is None:
-                print(f"Embedded database in {settings.data_dir.resolve()}: for trying, developing")
-                print("and small single-machine use. In production, name a MongoDB replica set in")
-                print(
-                    "CASEBOOK_MONGODB_URL. Only who can read its files can open it: it asks for the"
-                )
-                print("password in database.secret there, and may do everything with it.")
+                print(_EMBEDDED.format(settings.data_dir.resolve()))
             await db.identity.begin()  # which refuses where a restore is not done
             if settings.master_key_path.exists() and await db.vault.is_new():
-                print(
-                    f"The master key is made: {settings.master_key_path}, which only you can read."
-                )
-                print("Keep a copy elsewhere: without it nothing personal can be read again.")
+                print(_MASTER_KEY.format(settings.master_key_path))
             await db.vault.prepare()  # here, so that what is wrong with the master key is one line
             await _make_first_key(Keys(db), settings)
-            store = EventStore(db)
-            background = serving(db, store, settings)
+            background = serving(db, EventStore(db), settings)
             if options.workers > 1:
                 show_metrics(settings)
             host, port = listening.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            async with answerers(options.workers - 1, listening, db, settings):
+            async with http_workers(options.workers - 1, listening, db, settings):
                 print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
                 await _serve(db, settings, listening, background)
     return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "serve")
-    parser.add_argument("--workers", type=int, default=1, help="processes that answer (1)")
-    parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if not 1 <= options.workers <= _MOST_WORKERS:
-        raise UsageError(f"--workers must be 1 to {_MOST_WORKERS}")
-    return options
 
 
 async def _answer(settings: Settings, descriptor: int) -> int:
@@ -101,7 +102,7 @@ async def _make_first_key(keys: Keys, settings: Settings) -> None:
     if made is not None:
         key, path = made
         print("The administrator's key, which makes others (python -m scripts.keys), is made.")
-        if sys.stdout.isatty():  # elsewhere it would be in somebody's log for good
+        if sys.stdout.isatty():  # elsewhere it would be in a log for good
             print(f"  {key}")
         print(f"It is kept in {path}, which only you can read.")
 

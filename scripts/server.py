@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_network
@@ -43,29 +44,27 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_what_waits(self) -> None:
+        """Close connections that wait for a request's head too long, and the longest waiting of
+        those that are too many: of one address, or in all.
+        """
         now = asyncio.get_running_loop().time()
         before, self._waiting = self._waiting, {}
         for connection in self.server_state.connections:
-            if not isinstance(connection, H11Protocol):
-                continue
-            last = connection.cycle  # None until the head of the first request has come
-            if last is None or last.response_complete:
-                of, since = before.get(connection, (last, now))
-                since = since if of is last else now
-                self._waiting[connection] = (last, since)
-                if now - since > HEAD_SECONDS:
-                    connection.transport.close()
-        # Those first that have waited longest.
+            if isinstance(connection, H11Protocol):
+                last = connection.cycle  # None until the head of the first request has come
+                if last is None or last.response_complete:
+                    of, since = before.get(connection, (last, now))
+                    self._waiting[connection] = (last, since if of is last else now)
         idle = sorted(self._waiting, key=lambda connection: self._waiting[connection][1])
-        of_address: dict[str, list[H11Protocol]] = {}
+        closing = {each for each in idle if now - self._waiting[each][1] > HEAD_SECONDS}
+        of_network: dict[str, list[H11Protocol]] = defaultdict(list)
         for connection in idle:
             if connection.client is not None and not self._stands_for_many(connection.client[0]):
-                of_address.setdefault(network_of(connection.client[0]), []).append(connection)
-        for each in of_address.values():
-            for connection in each[: max(0, len(each) - _ADDRESSES_CONNECTIONS)]:
-                connection.transport.close()
-        beyond = len(self.server_state.connections) - _most_connections()
-        for connection in idle[: max(0, beyond)]:
+                of_network[network_of(connection.client[0])].append(connection)
+        for each in of_network.values():
+            closing.update(each[:-_ADDRESSES_CONNECTIONS])
+        closing.update(idle[: max(0, len(self.server_state.connections) - _most_connections())])
+        for connection in closing:
             connection.transport.close()
 
     @contextmanager
@@ -89,11 +88,10 @@ def _standing_for_many(trusted_proxies: str | None) -> Callable[[str], bool]:
             networks.append(ip_network(part, strict=False))
 
     def stands_for_many(address: str) -> bool:
-        if is_loopback(address) or "*" in trusted:
-            return True
+        is_trusted = False
         with suppress(ValueError):
-            return any(ip_address(address) in network for network in networks)
-        return False
+            is_trusted = any(ip_address(address) in network for network in networks)
+        return is_trusted or is_loopback(address) or "*" in trusted
 
     return stands_for_many
 

@@ -10,10 +10,9 @@ from contextlib import suppress
 from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
-from eventstore.background import background
 from eventstore.log import EventStore
 from projections.generations import Generations
-from scripts.console import arguments, database, run, screen
+from scripts.console import arguments, at_work, database, run, screen
 
 
 async def main() -> int:
@@ -26,10 +25,7 @@ async def main() -> int:
         seconds = settings.timekeeper_seconds or LOOK_SECONDS
         screen.print("keeping time; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends
-            async with (
-                db.identity.at_work("timekeeper"),
-                background(db.identity.end_when_replaced()),
-            ):
+            async with at_work(db, "timekeeper"):
                 await Timekeeper(db, store, Desks(db), look_seconds=seconds).run()
     return 0
 

@@ -10,13 +10,13 @@ from uuid import uuid4
 import orjson
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import access_by, create_app
 from api.background import Work
 from api.settings import Settings
 from domain.actors import Actor
+from domain.tickets.conversation import AddNote
 from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -32,12 +32,6 @@ OPEN = OpenTicket(subject="Bench", requester="bench", body="x" * 200)
 NOTE = "It was the toner after all; the other tray works, and the part is ordered. " * 2
 
 
-class Note(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    body: str = Field(min_length=1, max_length=50_000)
-
-
 def crud_service(database: Database) -> FastAPI:
     """A plain service as most would write it: the ticket is a document, changed in place."""
     app = FastAPI()
@@ -51,7 +45,7 @@ def crud_service(database: Database) -> FastAPI:
         return {"ticket_id": ticket["_id"]}
 
     @app.post("/tickets/{ticket_id}/add_note")
-    async def add_note(ticket_id: str, note: Note) -> Response:
+    async def add_note(ticket_id: str, note: AddNote) -> Response:
         now = datetime.now(UTC)
         entry = {"body": note.body, "at": now, "actor": "bench"}
         # The last ten only: a document that grows for ever would be measured instead of a change.
@@ -85,7 +79,7 @@ def service_without_database() -> FastAPI:
         return {"ticket_id": str(uuid4())}
 
     @app.post("/tickets/{ticket_id}/add_note")
-    async def add_note(ticket_id: str, note: Note) -> Response:
+    async def add_note(ticket_id: str, note: AddNote) -> Response:
         events = [{"version": 1, "type": note.body[:9]}]
         return _answer({"ticket_id": ticket_id, "version": 1, "events": events})
 
@@ -121,18 +115,17 @@ def service_from_memory(database: Database) -> FastAPI:
 async def serve(kind: str, url: str, port: int) -> int:
     settings = Settings.from_environment()
     database = Database(url, settings.mongo_driver)
-    if kind == "nothing":
-        app = service_without_database()
-    elif kind == "crud":
-        app = crud_service(database)
-    elif kind == "memory":
-        app = service_from_memory(database)
-    else:
-        store = EventStore(database, sealing=kind != "unsealed")
-        beside: list[Work] = []
-        if kind == "projecting":
-            beside.append(partial(project, database, store))
-        app = create_app(database, store, beside, access=access_by(database, settings))
+    match kind:
+        case "nothing":
+            app = service_without_database()
+        case "crud":
+            app = crud_service(database)
+        case "memory":
+            app = service_from_memory(database)
+        case _:
+            store = EventStore(database, sealing=kind != "unsealed")
+            work: list[Work] = [partial(project, database, store)] if kind == "projecting" else []
+            app = create_app(database, store, work, access=access_by(database, settings))
     config = uvicorn.Config(
         app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
     )

@@ -1,19 +1,20 @@
 """More processes that answer requests, on the socket of the one that starts them.
 
 Each is a `scripts.serve` of its own that projects nothing, keeps no time and sends nothing. Its
-standard input is a pipe to who has started it: it ends when that is closed, so nothing is left
-behind even by a parent that is killed.
+standard input is a pipe from the process that has started it. It ends when that is closed, so that
+nothing is left behind even by a parent that is killed.
 """
 
 import asyncio
-import logging
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from api.settings import Settings
+from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.personal.master_keys import MasterKeys
@@ -21,18 +22,22 @@ from eventstore.personal.master_keys import MasterKeys
 _AGAIN_SECONDS = 1.0
 _ENDING_SECONDS = 20.0
 
-_log = logging.getLogger(__name__)
+
+class WorkerEnded(CasebookError):
+    """A process that answers requests has ended by itself: for example because it was killed."""
 
 
 @asynccontextmanager
-async def answerers(
+async def http_workers(
     count: int, listening: socket.socket, database: Database, settings: Settings
 ) -> AsyncIterator[None]:
     """Have so many processes answer on a socket; one that ends is started again."""
     async with AsyncExitStack() as stack:
         for number in range(1, count + 1):
             environment = _environment(database, settings, number)
-            await stack.enter_async_context(background(_keep(listening, environment)))
+            worker = partial(_run, listening.fileno(), environment)
+            keep = database.supervisor.keep(worker, f"HTTP worker {number}", _AGAIN_SECONDS)
+            await stack.enter_async_context(background(keep))
         yield
 
 
@@ -51,42 +56,33 @@ def _environment(database: Database, settings: Settings, number: int) -> Mapping
     return environment
 
 
-async def _keep(listening: socket.socket, environment: Mapping[str, str]) -> None:
-    descriptor = listening.fileno()
+async def _run(descriptor: int, environment: Mapping[str, str]) -> None:
+    """Run a process until cancelled. Raises WorkerEnded if it ends before."""
     words = ("-m", "scripts.serve", "--listening", str(descriptor))
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *words,
-            env=environment,
-            pass_fds=[descriptor],
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the one that has started it
-        )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            await _end(process)
-            raise
-        _log.error("a process that answers requests has ended with %d; another is started", code)
-        await asyncio.sleep(_AGAIN_SECONDS)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let it answer what it has begun with; kill it if that takes too long."""
-    if process.stdin is not None:
-        process.stdin.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_ENDING_SECONDS):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *words,
+        env=environment,
+        pass_fds=[descriptor],
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the process that has started it
+    )
+    try:
+        code = await process.wait()
+        raise WorkerEnded("worker_ended", f"it has ended with {code}")
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        with suppress(TimeoutError):  # it answers what it has begun with
+            await asyncio.wait_for(process.wait(), _ENDING_SECONDS)
+        if process.returncode is None:
+            process.kill()
             await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
 
 
 @asynccontextmanager
 async def end_with_parent() -> AsyncIterator[None]:
-    """Cancel what is done inside when standard input is closed."""
+    """Cancel the block when standard input is closed."""
     inside = asyncio.current_task()
 
     async def watch() -> None:
