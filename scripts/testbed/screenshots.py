@@ -8,28 +8,34 @@ On a database of its own, with the sample log and a ticket's made-up life. Needs
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, ViewportSize
 
-from eventstore.mongo import embedded
+from domain.values import JsonObject
 from eventstore.personal.master_keys import new_master_key
-from scripts.console import UsageError, run
+from scripts.console import run
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, free_port, let_in, process, ready
+from scripts.testbed.promises import HEADERS, accepted, free_port, process, scratch, serving
 
-_FOLDER = Path(__file__).parent.parent / "docs" / "console"
+_FOLDER = Path(__file__).parents[2] / "docs" / "console"
 _DAY = "2016-03-31"
-_LOOKS = {
+_LOOKS: dict[str, ViewportSize] = {
     "light": {"width": 1280, "height": 860},
     "dark": {"width": 1280, "height": 860},
     "phone": {"width": 390, "height": 844},
 }
-_LIFE: tuple[tuple[str, dict[str, object]], ...] = (
+_OPENING: JsonObject = {
+    "subject": "The printer on the third floor jams",
+    "body": "It jams on every page, whatever the tray.",
+    "requester": "bob",
+    "group": "hardware",
+    "tags": ["paper"],
+}
+_LIFE: tuple[tuple[str, JsonObject], ...] = (
     ("assign", {"assignee": "alice"}),
     ("reply", {"body": "Thank you, Bob. Does it jam from the second tray too?"}),
     ("update_status", {"status": "pending", "reason": "waits for an answer"}),
@@ -44,50 +50,36 @@ _LIFE: tuple[tuple[str, dict[str, object]], ...] = (
 async def main() -> int:
     _FOLDER.mkdir(exist_ok=True)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
-    async with chromium() as browser, _served() as (port, ticket, busy):
+    async with chromium() as browser, _served() as (port, connection):
+        busy = await connection.post("/tickets", {"subject": "Wiki", "requester": "eve"})
+        opened = await connection.post("/tickets", _OPENING)
+        ticket = str(opened.json()["ticket_id"])
+        for verb, content in _LIFE:
+            path = f"/tickets/{ticket}/{verb}"
+            accepted(await connection.post(path, content, {"Prefer": "wait=20"}))
         for look in _LOOKS:
-            await _take(browser, port, ticket, busy, look)
+            await _take(browser, port, ticket, str(busy.json()["ticket_id"]), look)
     return 0
 
 
 @asynccontextmanager
-async def _served() -> AsyncIterator[tuple[int, str, str]]:
-    """Serve the sample log; return the port, a ticket with a life, and one to be busy with."""
-    with tempfile.TemporaryDirectory(prefix="casebook-pictures-") as folder:
-        async with embedded.run(Path(folder), durable=False) as url:
-            port = free_port()
-            settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
-            async with process("scripts.serve", **settings, CASEBOOK_DATA_DIR=folder):
-                await ready(port)
-                await let_in(url)
-                async with process("scripts.demo", **settings, CASEBOOK_DATA_DIR=folder) as demo:
-                    await demo.wait()
-                async with Connection(port, HEADERS) as connection:
-                    busy = await connection.post(
-                        "/tickets", {"subject": "Wiki", "requester": "eve"}
-                    )
-                    opening = {
-                        "subject": "The printer on the third floor jams",
-                        "body": "It jams on every page, whatever the tray.",
-                        "requester": "bob",
-                        "group": "hardware",
-                        "tags": ["paper"],
-                    }
-                    opened = await connection.post("/tickets", opening)
-                    ticket = str(opened.json()["ticket_id"])
-                    for verb, content in _LIFE:
-                        path = f"/tickets/{ticket}/{verb}"
-                        answer = await connection.post(path, content, {"Prefer": "wait=20"})
-                        if answer.status != 200:
-                            raise UsageError(f"{verb}: {answer.body!r}")
-                yield port, ticket, str(busy.json()["ticket_id"])
+async def _served() -> AsyncIterator[tuple[int, Connection]]:
+    """Serve the sample log; return the port, and a connection to it."""
+    async with scratch(durable=False) as url:
+        port = free_port()
+        settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+        async with serving("scripts.serve", port=port, url=url, **settings):
+            async with process("scripts.demo", **settings) as demo:
+                await demo.wait()
+            async with Connection(port, HEADERS) as connection:
+                yield port, connection
 
 
 async def _take(browser: Browser, port: int, ticket: str, busy: str, look: str) -> None:
-    size = _LOOKS[look]
+    """Take the pictures of one look: the ticket's, and the machine's while another is busy."""
     context = await browser.new_context(
         base_url=f"http://127.0.0.1:{port}",
-        viewport={"width": size["width"], "height": size["height"]},
+        viewport=_LOOKS[look],
         color_scheme="dark" if look == "dark" else "light",
         reduced_motion="reduce",
     )

@@ -133,19 +133,6 @@ async def serve(kind: str, url: str, port: int) -> int:
     return 0
 
 
-@asynccontextmanager
-async def _running(kind: str, url: str) -> AsyncIterator[int]:
-    if kind != "two":
-        async with service(kind, url) as port:
-            yield port
-        return
-    port = free_port()
-    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
-    settings |= {"CASEBOOK_PROJECTING": "no", "CASEBOOK_LOG_REQUESTS": "no"}
-    async with serving("scripts.serve", "--workers", "2", port=port, url=url, **settings):
-        yield port
-
-
 class Service(NamedTuple):
     """A server that is measured: where it listens, and tickets that it has."""
 
@@ -159,9 +146,20 @@ async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]
     async with AsyncExitStack() as stack:
         running: dict[str, Service] = {}
         for kind, url in urls.items():
-            port = await stack.enter_async_context(_running(kind, database_at(url, kind)))
+            own = database_at(url, kind)
+            server = _two_workers(own) if kind == "two" else service(kind, own)
+            port = await stack.enter_async_context(server)
             running[kind] = Service(port, await open_tickets(port))
         yield running
+
+
+@asynccontextmanager
+async def _two_workers(url: str) -> AsyncIterator[int]:
+    port = free_port()
+    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
+    settings |= {"CASEBOOK_PROJECTING": "no", "CASEBOOK_LOG_REQUESTS": "no"}
+    async with serving("scripts.serve", "--workers", "2", port=port, url=url, **settings):
+        yield port
 
 
 def database_at(url: str, name: str) -> str:
