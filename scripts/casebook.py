@@ -3,49 +3,25 @@
 Each is the module of `scripts` that has its name, and `python -m scripts.<name>` does the same.
 """
 
+import ast
 import runpy
 import sys
+import textwrap
 from importlib.util import find_spec
+from pathlib import Path
 
 from scripts.console import fail
 
 _USAGE_EXIT_CODE = 2
-_GROUPS = {
-    "Run": {
-        "serve": "serve the API; project, keep time and send to webhooks in the same process",
-        "project": "keep views and checkpoints current in a process of its own",
-        "timekeeper": "do what is due in a process of its own",
-    },
-    "Look after": {
-        "keys": "make, list and revoke API keys",
-        "persons": "show what is held on a person, erase one, change the master key",
-        "replay": "build the views anew from the log; --verify compares them with it",
-        "documents": "name stored documents that this version cannot read",
-        "mongo-users": "make the database's users on MongoDB",
-    },
-    "Keep and prove": {
-        "backup": "back up all that is worth keeping",
-        "restore": "bring a backup, or an exported log, into an empty database",
-        "export": "write the log to a file",
-        "checkpoint": "sign a checkpoint of the log",
-        "verify": "check every hash, every chain and every checkpoint",
-    },
-    "Try": {
-        "demo": "load a small part of a real incident log",
-        "import": "import a real ticket log",
-    },
-    "Print": {
-        "lifecycle": "the diagram of a ticket's states",
-        "openapi": "the API's OpenAPI document",
-        "problems": "the page of all problems",
-    },
-    "In a checkout": {
-        "soak": "put the promises of log and views under stress",
-        "bench": "measure",
-        "screenshots": "take the pictures of the console",
-    },
-}
 _IN_A_CHECKOUT = "In a checkout"
+_GROUPS = {
+    "Run": ["serve", "project", "timekeeper"],
+    "Look after": ["keys", "persons", "replay", "documents", "mongo-users"],
+    "Keep and prove": ["backup", "restore", "export", "checkpoint", "verify"],
+    "Try": ["demo", "import"],
+    "Print": ["lifecycle", "openapi", "problems"],
+    _IN_A_CHECKOUT: ["soak", "bench", "screenshots"],
+}
 _MODULES = {
     "import": "import_log",
     "mongo-users": "mongo_users",
@@ -54,34 +30,36 @@ _MODULES = {
 """Of commands that are not named as their modules are."""
 
 
-def commands() -> dict[str, dict[str, str]]:
-    """Return the commands that are installed here, by group: what each does."""
+def commands() -> dict[str, list[str]]:
+    """Return the commands that are installed here, by group."""
     is_checkout = find_spec("scripts.soak") is not None
     return {name: each for name, each in _GROUPS.items() if is_checkout or name != _IN_A_CHECKOUT}
 
 
 def main() -> None:
     """Run the command that is named first, with the words that follow."""
-    available = commands()
-    names = {name for group in available.values() for name in group}
     match sys.argv[1:]:
-        case [name, *words] if name in names:
+        case [name, *words] if any(name in group for group in commands().values()):
             sys.argv[1:] = words
             runpy.run_module(
                 f"scripts.{_MODULES.get(name, name)}", run_name="__main__", alter_sys=True
             )
         case [] | ["help" | "-h" | "--help"]:
-            print(_page(available))
+            print("usage: casebook COMMAND ...    (casebook COMMAND --help: its options)")
+            for group, names in commands().items():
+                print(f"\n{group}:", *map(_entry, names), sep="\n")
         case [name, *_]:
             fail(f"there is no command {name}: casebook --help lists them")
             sys.exit(_USAGE_EXIT_CODE)
 
 
-def _page(available: dict[str, dict[str, str]]) -> str:
-    lines = ["usage: casebook COMMAND ...    (casebook COMMAND --help: its options)"]
-    for group, described in available.items():
-        lines += ["", f"{group}:", *(f"  {name:<12} {what}" for name, what in described.items())]
-    return "\n".join(lines)
+def _entry(name: str) -> str:
+    """Return a command with what its module says first of itself."""
+    module = Path(__file__).parent.joinpath(*_MODULES.get(name, name).split("."))
+    path = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+    about = ast.get_docstring(ast.parse(path.read_text())) or ""
+    [first, *_] = about.split("\n\n")
+    return textwrap.fill(first, 88, initial_indent=f"  {name:<12} ", subsequent_indent=" " * 15)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
+import uvloop
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError
@@ -96,7 +97,7 @@ def run(main: Callable[[], Coroutine[None, None, int]]) -> None:
     tune_gc()
     code = 1
     try:
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_until_stopped(main))
     except KeyboardInterrupt:
         code = _INTERRUPTED
@@ -110,15 +111,6 @@ def run(main: Callable[[], Coroutine[None, None, int]]) -> None:
         fail(f"{error.filename}: {error.strerror}")
     _end_soon(code)
     sys.exit(code)
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """Make uvloop's event loop where there is one: it does the same for less."""
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop  # noqa: PLC0415 it is not there on Windows
-
-    return uvloop.new_event_loop()
 
 
 def _end_soon(code: int) -> None:
