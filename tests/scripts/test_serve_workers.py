@@ -85,7 +85,13 @@ async def test_several_processes_answer_and_end_together(tmp_path):
         await ask()
         return [process for process in answering(served) if process != first]
 
+    async def is_failing():
+        """As the first process says; either may be asked."""
+        async with httpx.AsyncClient(base_url=address, timeout=patience(30)) as client:
+            return "HTTP worker 1" in (await client.get("/readyz")).json().get("failing", [])
+
     [second] = await until(another)
+    await until(is_failing)
     await until(both)
     served.terminate()
     _, err = await served.communicate()
