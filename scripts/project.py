@@ -1,6 +1,6 @@
 """Keep the views and the log's checkpoints current in a process of its own, until stopped.
 
-Any number may run, beside the server's own: they share the work, and take over from each other.
+Any number may run, and the server's own too: they share the work, and take over from each other.
 """
 
 import asyncio

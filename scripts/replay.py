@@ -1,6 +1,6 @@
 """Build the views anew from the log, while everything runs.
 
-Without an option that says otherwise: all views, beside those that are shown; they are compared
+Without an option that says otherwise: all views, while others are shown; they are compared
 with the log, and take their place in one instant. Until then nothing of it is seen; stopped or
 killed at any moment, it leaves what is shown as it was. What was shown before is dropped soon
 after, unless --keep-old keeps it for --rollback. Not where events have vanished from the log that
@@ -8,7 +8,7 @@ are shown, or of which a later version is there: --accept-loss says that this is
 
   --verify            write nothing; compare what is shown with the log, and say what differs
   --ticket ID...      fold single tickets again, in place; that frees parked ones
-  --until TIME        build views as of a time, beside those of now; ask for them by
+  --until TIME        build views as of a time, next to those of now; ask for them by
                       ?as_of_view=NAME, --list lists them, --drop NAME drops them
   --rollback          show again what was shown before, once it has caught up
 
@@ -19,13 +19,12 @@ options make no sense; 130: stopped by Ctrl-C.
 import argparse
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
-from typing import Annotated, TypeVar
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
 from eventstore.database import Database
@@ -42,12 +41,10 @@ from scripts.catch_up import projecting
 from scripts.console import UsageError, arguments, at_work, database, fail, run
 from scripts.replaying import Report, reporting
 
-T = TypeVar("T")
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 _MOST_WORKERS = 64
 _NAME: TypeAdapter[str] = TypeAdapter(ViewName)
-_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=0, lt=10**9)])
 
 
 async def main() -> int:
@@ -82,8 +79,7 @@ def _options() -> argparse.Namespace:
     what.add_argument("--rollback", action="store_true", help="show what was shown before")
     what.add_argument("--list", action="store_true", help="list views as of a time")
     what.add_argument("--drop", metavar="NAME", help="drop views as of a time")
-    name = _reader(_NAME, "must be letters a-z, digits, - and _, at most 64")
-    parser.add_argument("--name", type=name, help="with --until: what to ask for them by")
+    parser.add_argument("--name", type=_name, help="with --until: what to ask for them by")
     parser.add_argument(
         "--by",
         choices=("occurred", "recorded"),
@@ -101,9 +97,8 @@ def _options() -> argparse.Namespace:
         metavar="N",
         help="processes to fold with, up to 64; 0: this one (as many as processors, at most 4)",
     )
-    most = _reader(_COUNT, "is no number of differences")
     parser.add_argument(
-        "--most", type=most, default=50, metavar="N", help="differences to show (50)"
+        "--most", type=int, default=50, metavar="N", help="differences to show (50)"
     )
     parser.add_argument("--json", action="store_true", help="a JSON document a line, for machines")
     options = parser.parse_args()
@@ -116,16 +111,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _reader(as_type: TypeAdapter[T], refusal: str) -> Callable[[str], T]:
-    """Return what reads an option, and says this of what is not valid."""
-
-    def read(text: str) -> T:
-        try:
-            return as_type.validate_python(text)
-        except ValidationError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} {refusal}") from error
-
-    return read
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        refusal = f"{text!r} must be letters a-z, digits, - and _, at most 64"
+        raise argparse.ArgumentTypeError(refusal) from error
 
 
 def _moment(text: str) -> datetime:

@@ -35,7 +35,7 @@ _MOST_WORKERS = 64
 _EMBEDDED = """\
 Embedded database in {}: for trying, developing
 and small single-machine use. In production, name a MongoDB replica set in
-CASEBOOK_MONGODB_URL. Only who can read its files can open it: it asks for the
+CASEBOOK_MONGODB_URL. Only a user who can read its files can open it: it asks for the
 password in database.secret there, and may do everything with it."""
 _MASTER_KEY = """\
 The master key is made: {}, which only you can read.

@@ -17,7 +17,7 @@ from api.feed.feeds import Feeds
 from api.settings import Settings, is_loopback
 
 HEAD_SECONDS = 20.0
-"""How long the head of a request may take: who sends it byte by byte holds a connection."""
+"""How long the head of a request may take: sent byte by byte, it holds a connection."""
 _MOST_CONNECTIONS = 2_000
 _ADDRESSES_CONNECTIONS = 500
 """How many one address, or network of IPv6, may keep open without asking anything; a proxy that is

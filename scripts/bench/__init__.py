@@ -1,1 +1,1 @@
-"""Measurements beside what one would do otherwise."""
+"""Measurements, compared with what one would do otherwise."""

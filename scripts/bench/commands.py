@@ -1,4 +1,4 @@
-"""The write path beside a CRUD service and no database at all."""
+"""The write path, compared with a CRUD service and with no database at all."""
 
 import asyncio
 import random
@@ -67,9 +67,9 @@ def rates_table(
     found: Mapping[str, Sequence[Measured]],
     others: Sequence[str],
 ) -> Table:
-    """Return a row for each kind of service: its figures, and its rate beside those of others.
+    """Return a row for each kind of service: its figures, and its rate as ratio to those of others.
 
-    `columns`: what is said of the first, and of those beside others.
+    `columns`: the heads of the first column, and of the ratios.
     """
     rates = {kind: [each.rate for each in found[kind]] for kind in names}
     rows = [

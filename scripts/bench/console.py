@@ -168,7 +168,7 @@ async def _live(page: Page, port: int, seconds: float) -> tuple[float, list[floa
 async def _until(page: Page, condition: str) -> None:
     # Playwright's own way would evaluate text in the page, which the console's policy forbids.
     async with asyncio.timeout(_LATE_SECONDS):
-        while not await page.evaluate(condition):  # noqa: ASYNC110 the page tells nobody
+        while not await page.evaluate(condition):  # noqa: ASYNC110 the page sends no signal
             await asyncio.sleep(0.05)
 
 

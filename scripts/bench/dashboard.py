@@ -1,4 +1,4 @@
-"""The dashboard beside an aggregation over the same tickets.
+"""The dashboard, compared with an aggregation over the same tickets.
 
 The tickets are folded from made-up lives over two years, some hundred different ones, each many
 times over. The aggregation groups all of them by what the dashboard of today shows of the backlog;

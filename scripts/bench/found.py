@@ -47,7 +47,7 @@ def times(factor: float) -> str:
 
 
 def record(name: str, how: str, tables: Sequence[Table]) -> None:
-    """Put what was found into the page, and the pictures beside it. `how`: machine and rounds.
+    """Put what was found into the page, with its pictures. `how`: machine and rounds.
 
     Raises UsageError if the page has no place for it.
     """

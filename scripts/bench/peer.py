@@ -1,13 +1,12 @@
-"""Beside `eventsourcing`, the event sourcing library for Python: on SQLite, and on PostgreSQL too
-where its programs are on the path.
+"""Compared with `eventsourcing`, the event sourcing library for Python: on SQLite, and where its
+programs are on the path on PostgreSQL too.
 
 All in one process, without HTTP. *Commits*: a note on tickets that have ten events at first, one
 after the other, and from thirty-two tasks or threads at once, the event on disk. Each keeps the
 tickets in memory: Casebook always does, the other with its aggregate cache. *Projected*: events
 into one row or document for each ticket, exactly once, as each library's documentation would have
-it: there one transaction for each event with its position, here a batch of them; Casebook's is
-measured after the rest. Casebook seals and chains what it writes, and keeps its dashboard; the
-other does neither.
+it: there one transaction for each event with its position, here a batch of them.
+Casebook seals and chains what it writes, and keeps its dashboard; the other does neither.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ from eventstore.log import EventStore
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import COMMAND, ticket_of
 from scripts.bench.measuring import Options, in_turns, prepared
-from scripts.bench.projections import fold_backlogs
+from scripts.bench.projections import fold_backlog
 from scripts.testbed.promises import free_port
 from scripts.testbed.services import NOTE, database_at
 
@@ -115,8 +114,8 @@ async def measure(url: str, options: Options) -> list[Table]:
             ours = [await ticket_of(store, handler, _EVENTS_EACH) for _ in range(_TICKETS)]
             for at_once, what in _WAYS.items():
                 ways[_OURS, what] = partial(_commits, handler, ours, at_once, options.seconds)
+            ways[_OURS, _PROJECTED] = partial(fold_backlog, url)
             found = await in_turns(ways, options.rounds, "peer")
-    found[_OURS, _PROJECTED], _ = await fold_backlogs(url, options.rounds)
     columns = [""]
     rows = [[name] for name in (_OURS, *kinds)]
     for what in (*_WAYS.values(), _PROJECTED):
@@ -203,7 +202,7 @@ def _view(env: Mapping[str, str]) -> _View:
         _SQLiteView if "SQLITE_DBNAME" in env else _postgres_view()
     )
     if not isinstance(view, _View):
-        raise TypeError("the factory makes what it is told to")
+        raise TypeError("the factory makes a recorder of the class that it is given")
     return view
 
 

@@ -2,17 +2,18 @@
 
 *Visible*: commands at a steady rate to a server with its projector; from the answer until
 `ticket_reads` shows the version, as anyone would see it in a list. *Saturation*: a backlog of
-events, folded into views, counters and checkpoints; beside it the same process merely receiving the
-same events from the change stream.
+events, folded into views, counters and checkpoints, compared with the same process merely receiving
+the same events from the change stream.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -30,12 +31,12 @@ from scripts.bench.measuring import (
     send_at_rate,
 )
 from scripts.catch_up import projecting
-from scripts.console import with_progress
 from scripts.testbed.judging import caught_up
-from scripts.testbed.promises import PromiseBroken, service
+from scripts.testbed.promises import service
 from scripts.testbed.services import database_at
 
 RATES = (50, 200)
+_RECEIVED, _FOLDED = "received from the stream", "folded into views"
 _WARM_UP_SECONDS = 2.0
 _LOOK_SECONDS = 0.005
 _LOOKED_FOR = 40  # commands a second: to look for more would cost more than to project them
@@ -66,13 +67,13 @@ async def measure(url: str, options: Options) -> list[Table]:
         p50, p99 = percentiles(late)
         reached = median([stretch.rate for stretch in stretches])
         seen.append([f"{rate}", reached, f"{p50:.0f}", f"{p99:.0f}", f"{len(late)}"])
-    folded, received = await fold_backlogs(url, options.rounds)
-    bars = {"received from the stream": received, "folded into views": folded}
-    taken = [[name, median(rates), ratio(rates, received)] for name, rates in bars.items()]
+    backlogs = {_RECEIVED: partial(receive_backlog, url), _FOLDED: partial(fold_backlog, url)}
+    taken = await in_turns(backlogs, options.rounds, "saturation", warming_up=False)
+    rows = [[name, median(rates), ratio(rates, taken[_RECEIVED])] for name, rates in taken.items()]
     columns = ["commands/s", "reached and visible", "p50 ms", "p99 ms", "measured"]
     return [
         Table("From acknowledged to visible", columns, seen, "ms"),
-        Table("A backlog", ["", "events/s", "of receiving"], taken, "events/s", bars),
+        Table("A backlog", ["", "events/s", "of receiving"], rows, "events/s", taken),
     ]
 
 
@@ -106,37 +107,36 @@ async def _until_visible(shown: Database, port: int, rate: int, seconds: float) 
     return Visible(int(rate * seconds) / (time.perf_counter() - began), late)
 
 
-async def fold_backlogs(url: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the rates, round by round, of folding a backlog and of receiving it: events/s."""
-    received: list[float] = []
-    folded: list[float] = []
-    for n in with_progress(range(rounds), "saturation", "rounds"):
-        async with prepared(database_at(url, f"backlog_{n}")) as database:
-            store = EventStore(database)
-            await _fold_all(database, store)
-            token = await store.position()
-            await write_tickets(database, (0, _TICKETS, True))
-            events = await store.count(exact=True)
-            ways: list[tuple[list[float], Awaitable[None]]] = [
-                (folded, _fold_all(database, store)),
-                (received, _receive(store, token, events)),
-            ]
-            for measured, way in ways[:: -1 if n % 2 else 1]:
-                measured.append(1000 * events / await milliseconds(way))
-            await database.client.drop_database(database.name)
-    return folded, received
+async def fold_backlog(url: str) -> float:
+    """Fold a backlog; return events/s."""
+    async with _backlog(url) as (database, events, _):
+        return 1000 * events / await milliseconds(_fold_all(database))
 
 
-async def _fold_all(database: Database, store: EventStore) -> None:
-    async with projecting(database, store):
+async def receive_backlog(url: str) -> float:
+    """Merely receive a backlog from the change stream; return events/s."""
+    async with _backlog(url) as (database, events, token):
+        return 1000 * events / await milliseconds(_receive(EventStore(database), token, events))
+
+
+@asynccontextmanager
+async def _backlog(url: str) -> AsyncIterator[tuple[Database, int, ResumeToken]]:
+    """Write events that nothing has folded; yields how many, and the token before them."""
+    async with prepared(database_at(url, f"backlog_{uuid4().hex}")) as database:
+        await _fold_all(database)  # what is done once only
+        store = EventStore(database)
+        token = await store.position()
+        await write_tickets(database, (0, _TICKETS, True))
+        yield database, await store.count(exact=True), token
+        await database.client.drop_database(database.name)
+
+
+async def _fold_all(database: Database) -> None:
+    async with projecting(database, EventStore(database)):
         await caught_up(database)
 
 
 async def _receive(store: EventStore, token: ResumeToken, events: int) -> None:
-    count = 0
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS), store.watch(token) as feed:
-            while count < events:
-                count += await feed.next() is not None
-    except TimeoutError:
-        raise PromiseBroken(f"the stream has brought {count} of {events} events") from None
+    async with asyncio.timeout(_PATIENCE_SECONDS), store.watch(token) as feed:
+        while events:
+            events -= await feed.next() is not None

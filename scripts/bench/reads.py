@@ -1,4 +1,4 @@
-"""Reads beside an endpoint that has the same bytes in memory.
+"""Reads, compared with an endpoint that has the same bytes in memory.
 
 The tickets are those of the dashboard's measurement, in the views of a log without events: so a
 single ticket is its read document and a look for what the log has behind it, as always. Each answer

@@ -1,4 +1,4 @@
-"""All views built anew from a long log, beside a mere scan of it.
+"""All views built anew from a long log, compared with a mere scan of it.
 
 *scan*: every event is read and decoded to a dictionary, and that is all. *replay*: scan, fold, read
 documents, sums, indexes, tail, switch; the time of the proof has a column of its own.

@@ -93,21 +93,16 @@ def service_from_memory(database: Database) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async for kept in database.collection(ANSWERS).find():
-            answers[str(kept["_id"])] = bytes(kept["body"])  # type: ignore[call-overload]
+            if isinstance(body := kept["body"], bytes):
+                answers[str(kept["_id"])] = body
         yield
 
     app = FastAPI(lifespan=lifespan)
 
-    @app.get("/tickets/{ticket_id}")
-    async def ticket(ticket_id: str) -> Response:
-        return Response(answers[f"/tickets/{ticket_id}"], media_type="application/json")
-
-    @app.get("/tickets")
-    async def page(request: Request) -> Response:
-        asked = request.url.query
-        return Response(
-            answers[f"/tickets?{asked}" if asked else "/tickets"], media_type="application/json"
-        )
+    @app.get("/tickets{rest:path}")
+    async def answer(request: Request, rest: str) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return Response(answers[f"/tickets{rest}{query}"], media_type="application/json")
 
     return app
 

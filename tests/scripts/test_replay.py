@@ -114,7 +114,7 @@ async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, e
         (("--verify", "--keep-old"), "go with building all views"),
         (("--verify", "--rollback"), "not allowed with"),
         (("--workers", "65"), "invalid choice"),
-        (("--most", "x"), "is no number of differences"),
+        (("--most", "x"), "invalid int value"),
         (("--ticket", "7"), "invalid"),
     ],
 )
