@@ -297,11 +297,14 @@ async def test_what_cannot_be_asked_for_is_refused(client, path, query):
 ANYTHING: TypeAdapter[object] = TypeAdapter(object)
 
 
-async def test_cursors_of_other_lists_are_refused(client, database):
-    cursor = await Cursors(database, "tickets", ANYTHING).write(["00", None])
+@pytest.mark.parametrize("kind", ["tickets", "events"])
+async def test_cursors_of_other_lists_and_of_other_versions_are_refused(client, database, kind):
+    """L12"""
+    cursor = await Cursors(database, kind, ANYTHING).write(["00", None])
     is_problem(await client.get(f"/events?cursor={cursor}"), 422, "bad_cursor")
     header = {"Last-Event-ID": cursor}
     is_problem(await client.get("/events/stream", headers=header), 422, "bad_cursor")
+    is_problem(await client.get(f"/tickets?cursor={cursor}"), 422, "bad_cursor")
 
 
 async def cursor_at(database, *, token=None, ago=timedelta(0), behind=False):
