@@ -30,7 +30,7 @@ class Issuer(NamedTuple):
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether what is at a host's name can only be this very machine."""
+    """Return whether a host's name can only be this very machine's."""
     if host == "localhost":
         return True
     with suppress(ValueError):
@@ -39,13 +39,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _rate_limit(text: str) -> str:
-    try:
-        is_one = len(limits.parse_many(text)) == 1
-    except ValueError:
-        is_one = False
-    if not is_one:
-        raise ValueError("a rate limit reads like 200/second")
-    return text
+    with suppress(ValueError):
+        if len(limits.parse_many(text)) == 1:
+            return text
+    raise ValueError("a rate limit reads like 200/second")
 
 
 class Settings(BaseModel):
@@ -99,13 +96,12 @@ class Settings(BaseModel):
             raise SettingsError(
                 "bad_setting", "tokens need CASEBOOK_JWT_ISSUER and CASEBOOK_JWT_AUDIENCE"
             )
-        if self.jwks is not None:
-            return Issuer("jwks", self.jwks, self.jwt_issuer, self.jwt_audience)
+        if self.jwt_key is None:
+            return Issuer("jwks", self.jwks or "", self.jwt_issuer, self.jwt_audience)
         try:
-            pem = self.jwt_key.read_text() if self.jwt_key else ""
+            return Issuer("pem", self.jwt_key.read_text(), self.jwt_issuer, self.jwt_audience)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError("bad_setting", f"CASEBOOK_JWT_KEY: {error}") from error
-        return Issuer("pem", pem, self.jwt_issuer, self.jwt_audience)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

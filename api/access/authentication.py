@@ -51,7 +51,7 @@ class Access:
         self._under_way: Counter[str] = Counter()
 
     async def identify(self, authorization: str | None) -> Principal:
-        """Say who shows this. Raises Unauthenticated, StoreUnavailable."""
+        """Return whose key or token this is. Raises Unauthenticated, StoreUnavailable."""
         if authorization is None:
             raise Unauthenticated("send a key in the header `Authorization: Bearer <key>`")
         scheme, _, shown = authorization.partition(" ")
@@ -61,7 +61,7 @@ class Access:
         if shown.startswith(PREFIX) or self._tokens is None:
             return await self.keys.principal(shown)
         who = await self._tokens.principal(shown)
-        # An erased person's keys are revoked. Their tokens are somebody else's to end, and what
+        # An erased person's keys are revoked. Their tokens are the issuer's to end, and what
         # they ask for would put their name on record here.
         try:
             async with time_limit(_LOOK_SECONDS):
@@ -124,7 +124,7 @@ class Access:
             del self._under_way[who.share]
 
     async def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
-        """Put on record that somebody was not let in, unless they have been too often."""
+        """Put on record that a caller was refused, unless they have been too often."""
         _FAILED.labels(outcome).inc()
         with suppress(TooManyRequests):
             if who is not None:

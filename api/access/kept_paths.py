@@ -17,7 +17,7 @@ _WORDS = frozenset(
 def kept_path(path: str) -> str:
     """Return a path with `*` for each part of it that is neither a route's own word nor an id.
 
-    Whatever else is there may name somebody: `/persons/bob` becomes `/persons/*`.
+    Any other part may name a person: `/persons/bob` becomes `/persons/*`.
     """
     parts = path[:_MOST_CHARACTERS].split("/")
     return "/".join(part if part in _WORDS or _ID.fullmatch(part) else "*" for part in parts)

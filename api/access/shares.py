@@ -35,7 +35,7 @@ class Shares:
     """How much of something is taken: in all, and by whom."""
 
     def __init__(self, what: str) -> None:
-        """`what`: what it is, as who has too much of it is told."""
+        """`what`: what it is, for the error of a caller who has too much of it."""
         self._what = what
         self.taken = 0
         self._by: Counter[str] = Counter()

@@ -205,33 +205,28 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         makes it not ready only where nothing right can be done without: the newest set-up of the
         desk, and which views are shown.
         """
-        held_up = database.watchdog.held_up()
-        late: JsonObject = {"held_up": held_up} if held_up else {}
-        if failing := database.supervisor.failing():
-            late["failing"] = failing
+        held_up, failing = database.watchdog.held_up(), database.supervisor.failing()
+        late: JsonObject = {"held_up": held_up, "failing": failing}
         try:
             async with time_limit(_READY_SECONDS):
                 report: Report | None = await looked.get(_READY_KEPT_SECONDS)
                 readable = await stored.look()
         except StoreUnavailable:
-            return _readiness(
-                HTTPStatus.SERVICE_UNAVAILABLE, {"database": "does not answer", **late}
-            )
+            return _readiness({"database": "does not answer", **late}, ready=False)
         except EssentialUnreadable:
             report, readable = None, False
         condition = None if report is None else report.condition
         replaced = database.identity.is_replaced
         ready = readable and not replaced and not held_up and condition != "stuck"
-        counts = database.unreadable.counts()
-        told = {
+        content: JsonObject = {
             "database": "ok",
             "log": "replaced" if replaced else "ok",
             "views": condition,
             "clock": "far off" if database.clock.is_far_off else "ok",
             **late,
-            **({"unreadable": dict(sorted(counts.items()))} if counts else {}),
+            "unreadable": dict(sorted(database.unreadable.counts().items())),
         }
-        return _readiness(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, told)
+        return _readiness(content, ready=ready)
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
         report = await health.look(shown)
@@ -304,9 +299,11 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
     return routes
 
 
-def _readiness(status: HTTPStatus, content: JsonObject) -> Response:
-    ready = "ready" if status == HTTPStatus.OK else "not ready"
-    return json_response({"status": ready, **content}, {}, status)
+def _readiness(content: JsonObject, *, ready: bool) -> Response:
+    """Answer with what is known; what lists nothing is left out."""
+    known = {name: value for name, value in content.items() if value not in ([], {})}
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return json_response({"status": "ready" if ready else "not ready", **known}, {}, status)
 
 
 def _views(report: Report) -> JsonObject:

@@ -146,15 +146,14 @@ class Timekeeper:
 
     async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
         """Return a page of tickets that the views show as due."""
-        questions: list[tuple[str, JsonObject]] = [("next_due_at", {"next_due_at": {"$lte": now}})]
-        if desk.close_resolved_after_days is not None:
-            before = now - timedelta(days=desk.close_resolved_after_days)
-            question: JsonObject = {"status": "resolved", "resolved_at": {"$lte": before}}
-            questions.append(("resolved_at", question))
+        questions: dict[str, JsonObject] = {"next_due_at": {"next_due_at": {"$lte": now}}}
+        if (days := desk.close_resolved_after_days) is not None:
+            before = {"$lte": now - timedelta(days=days)}
+            questions["resolved_at"] = {"status": "resolved", "resolved_at": before}
         clock = asyncio.get_running_loop().time()
         self._aside = {t: until for t, until in self._aside.items() if until > clock}
         found: dict[UUID, None] = {}
-        for time, question in questions:
+        for time, question in questions.items():
             async with time_limit():
                 page = await self._generations.ask(partial(self._matches, question, time))
             found |= dict.fromkeys(cast("UUID", document["_id"]) for document in page)
@@ -169,8 +168,7 @@ class Timekeeper:
         finds what else the ticket has due.
         """
         try:
-            read: TicketRead | None = None
-            causes: list[Envelope] = []
+            read, causes = None, list[Envelope]()
             async with aclosing(read_events(self._store, ticket_id)) as events:
                 async for _, event in events:
                     envelope = from_document(event)

@@ -5,7 +5,7 @@ this server speak to its own machine's and network's secrets; but to loopback an
 where most receivers live. An IPv4 address inside an IPv6 one is judged as what it is, and a carrier
 of one that nobody uses any more (6to4, Teredo) is refused as a whole.
 
-What is checked is what is connected to: whoever answers for a name could answer otherwise the
+What is checked is what is connected to: a name server could answer otherwise the
 second time (DNS rebinding), so it is resolved once.
 """
 
@@ -73,7 +73,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214, section 6.1
 _METADATA = frozenset(
     map(ipaddress.ip_address, ("100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254"))
 )
-"""Where clouds tell machines their secrets, beside the link-local address that all have."""
+"""Where clouds serve machines their secrets, other than at the link-local address."""
 
 
 class AddressRefused(CasebookError):
@@ -84,7 +84,7 @@ class AddressRefused(CasebookError):
 
 
 def is_refused(host: str) -> bool:
-    """Say whether a URL's host is an IP address that is not sent to; a name is none."""
+    """Return whether a URL's host is an IP address that is not sent to; a name is none."""
     try:
         return _is_refused(ipaddress.ip_address(host.strip("[]").partition("%")[0]))
     except ValueError:

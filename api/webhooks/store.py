@@ -201,15 +201,15 @@ class Webhooks:
         await self._hooks.update_one({"_id": id_}, {"$set": {"rests_until": None}})
 
     async def backfill(self, id_: UUID, wish: Backfill) -> None:
-        """Have events of the past be sent, beside those that are still to be; also to a webhook
+        """Have events of the past be sent, and those that are still to be; also to a webhook
         that cannot be read, by a process that can read it.
         """
         first = {"backfill": None}, {"$set": {"backfill": wish._asdict()}}
         more: JsonObject = {"$min": {"backfill.since": wish.since}}
         if wish.again:
             more["$set"] = {"backfill.again": True}
-        beside = {"backfill.since": {"$type": "date"}}, more
-        for which, change in (first, beside, first):  # what is wished may be done in between
+        longer = {"backfill.since": {"$type": "date"}}, more
+        for which, change in (first, longer, first):  # what is wished may be done in between
             if (await self._hooks.update_one({"_id": id_, **which}, change)).matched_count:
                 return
 
