@@ -84,6 +84,16 @@ async def end(*tasks: asyncio.Task[object]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def run_all(*works: Coroutine[None, None, None]) -> None:
+    """Run coroutines at once. The first that fails cancels the others, and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
 @asynccontextmanager
 async def background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Do something else while the block runs; if that fails, so does the block, with its error."""

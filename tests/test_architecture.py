@@ -44,6 +44,7 @@ THIRD_PARTY = {
         "bson",
         "cryptography",
         "fastapi",
+        "httpx",
         "opentelemetry",
         "orjson",
         "prometheus_client",

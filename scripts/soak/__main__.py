@@ -15,7 +15,7 @@
     python -m scripts.soak projectors       three projectors that come and go for a minute
     python -m scripts.soak replay           one replay after the other, under clients' load
     python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
-    python -m scripts.soak erase            kill -9 of who erases a person between any two steps
+    python -m scripts.soak erase            kill -9 of an erasure of a person between any two steps
     python -m scripts.soak overload         more connections than can be served, for a minute
     python -m scripts.soak upgrade          a server over documents as every version wrote them
     python -m scripts.soak outage           a database that cuts off, and stands still for a while
@@ -30,35 +30,31 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pkgutil import resolve_name
 
 from eventstore.personal.master_keys import new_master_key
 from scripts.console import arguments, run
 from scripts.soak.contract import contract
-from scripts.soak.erase import erase_and_die, kill_erasure
+from scripts.soak.erase import kill_erasure
 from scripts.soak.feed import feed
 from scripts.soak.follow import follow
-from scripts.soak.kill import kill_api, kill_database, serve_and_die
-from scripts.soak.merge import killed_alone, killed_merges, merge_and_die, opposite_merges
+from scripts.soak.kill import kill_api, kill_database
+from scripts.soak.merge import merges
 from scripts.soak.outage import outage, overload
 from scripts.soak.paging import page_through
+from scripts.soak.projectors import come_and_go, freeze_projector, kill_projector
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
-from scripts.soak.replay import keep, kill_replay, replay_and_die, replay_under_load
+from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.vanish import vanish
-from scripts.soak.views import come_and_go, freeze_projector, kill_projector, project_and_die
-from scripts.soak.webhooks import send, webhooks
+from scripts.soak.webhooks import webhooks
 from scripts.testbed.promises import scratch
 
-
-async def merges(url: str, rounds: int) -> Counter[str]:
-    counted = await opposite_merges(url, rounds)
-    return counted + await killed_merges(rounds // 10) + await killed_alone(url)
-
-
-_ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
+_SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
     "race": (race, 1000),
     "kill-api": (kill_api, 300),
+    "kill-database": (kill_database, 100),
     "merge": (merges, 200),
     "proxy": (retry_through_proxy, 2_000),
     "contract": (contract, 100_000),
@@ -70,42 +66,27 @@ _ON_ONE_DATABASE: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]],
     "freeze": (freeze_projector, 30),
     "projectors": (come_and_go, 60),
     "replay": (replay_under_load, 30),
-    "outage": (outage, 20),
-    "vanish": (vanish, 1000),
     "kill-replay": (kill_replay, 44),
     "erase": (kill_erasure, 50),
+    "overload": (overload, 60),
     "upgrade": (upgrade, 20),
+    "outage": (outage, 20),
+    "vanish": (vanish, 1000),
 }
-
-
-_PROCESSES: dict[str, Callable[..., Awaitable[int]]] = {
-    "_serve": serve_and_die,
-    "_merge": merge_and_die,
-    "_project": project_and_die,
-    "_replay": replay_and_die,
-    "_erase": erase_and_die,
-    "_keep": keep,
-    "_dispatch": send,
-}
-"""What soaks start, with words of their own."""
 
 
 async def main() -> int:
-    if sys.argv[1:2] and sys.argv[1] in _PROCESSES:
-        return await _PROCESSES[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1:2] == ["_child"]:
+        await resolve_name(sys.argv[2])(*sys.argv[3:])
+        return 0
     parser = arguments(__doc__, "soak")
-    parser.add_argument("what", choices=[*_ON_ONE_DATABASE, "kill-database", "overload"])
+    parser.add_argument("what", choices=_SOAKS)
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     options = parser.parse_args()
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
-    if options.what == "kill-database":
-        counted = await kill_database(options.rounds or 100)
-    elif options.what == "overload":
-        counted = await overload(options.rounds or 60)
-    else:
-        async with scratch() as url:
-            soak, rounds = _ON_ONE_DATABASE[options.what]
-            counted = await soak(url, options.rounds or rounds)
+    soak, rounds = _SOAKS[options.what]
+    async with scratch() as url:
+        counted = await soak(url, options.rounds or rounds)
     print("held: " + ", ".join(f"{name} {n}" for name, n in counted.items()))
     return 0
 

@@ -11,15 +11,15 @@ import tempfile
 from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
-from typing import cast
 
-import orjson
+from pydantic import BaseModel
 
 from domain.actors import PrincipalRole
 from scripts.console import counting
 from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.promises import connected, let_in, require, service
+from scripts.testbed.promises import callers, connected, require, service
 
 CHECKS = (
     "not_a_server_error",
@@ -30,13 +30,21 @@ CHECKS = (
 )
 NOTHING = "^$"
 _NEVER_ENDS = "^/events/stream$"
-_ENDS_ALL = "^/keys/"  # who asks could revoke the key by which they ask
+_ENDS_ALL = "^/keys/"  # the caller could revoke its own key
 _ROLES: tuple[PrincipalRole, ...] = ("supervisor", "admin", "requester", "auditor", "agent")
 _ANSWER_SECONDS = 60
 _PHASES = "examples,coverage,fuzzing,stateful"
 _CASES_OF_AN_EXAMPLE = 1000  # so many a run for each example of an operation, more or less
 _MOST_EXAMPLES = 50
 _SHOWN_CHARACTERS = 10_000
+
+
+class _Cases(BaseModel):
+    generated: int
+
+
+class _Report(BaseModel):
+    test_cases: _Cases
 
 
 async def contract(
@@ -47,15 +55,14 @@ async def contract(
     `without`: leave out the paths that this regular expression finds.
     """
     counted: Counter[str] = Counter()
-    callers = [await let_in(url, role) for role in _ROLES]
     async with service("projecting", url) as port, connected(url) as database:
+        roles = cycle(await callers(url, *_ROLES))
         with counting("asking", cases, "requests") as count:
             while counted["cases"] < cases:
                 counted["runs"] += 1
                 examples = (cases - counted["cases"]) // _CASES_OF_AN_EXAMPLE
                 examples = min(max(examples, 1), _MOST_EXAMPLES)
-                caller = callers[(counted["runs"] - 1) % len(callers)]
-                sent = await _run(port, examples, counted["runs"], without, caller)
+                sent = await _run(port, examples, counted["runs"], without, next(roles))
                 counted["cases"] += sent
                 count(sent)
         await caught_up(database)
@@ -67,15 +74,22 @@ async def _run(port: int, examples: int, seed: int, without: str, caller: Mappin
     """Ask once through all phases; return the number of requests."""
     with tempfile.TemporaryDirectory(prefix="casebook-contract-") as folder:
         report = Path(folder) / "report.json"
-        words = ["--phases", _PHASES, "--checks", ",".join(CHECKS), "--report", "json"]
-        words += ["--report-json-path", str(report), "--suppress-health-check", "all"]
-        words += ["--max-examples", str(examples), "--seed", str(seed), "--no-shrink"]
-        words += [word for name, value in caller.items() for word in ("-H", f"{name}: {value}")]
-        words += ["--exclude-path-regex", f"{without}|{_NEVER_ENDS}|{_ENDS_ALL}"]
-        words += ["--request-timeout", str(_ANSWER_SECONDS)]
+        options = {
+            "phases": _PHASES,
+            "checks": ",".join(CHECKS),
+            "report": "json",
+            "report-json-path": str(report),
+            "suppress-health-check": "all",
+            "max-examples": str(examples),
+            "seed": str(seed),
+            "header": f"Authorization: {caller['Authorization']}",
+            "exclude-path-regex": f"{without}|{_NEVER_ENDS}|{_ENDS_ALL}",
+            "request-timeout": str(_ANSWER_SECONDS),
+        }
+        words = [f"--{name}={value}" for name, value in options.items()]
         document = f"http://127.0.0.1:{port}/openapi.json"
         asking = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "schemathesis.cli", "run", document, *words),
+            *(sys.executable, "-m", "schemathesis.cli", "run", document, "--no-shrink", *words),
             stdout=PIPE,
             stderr=STDOUT,
             cwd=folder,
@@ -88,5 +102,4 @@ async def _run(port: int, examples: int, seed: int, without: str, caller: Mappin
         said = out.decode()
         failed = max(0, said.find("FAILURES"))
         require(asking.returncode == 0, said[failed : failed + _SHOWN_CHARACTERS])
-        told = cast("dict[str, dict[str, int]]", orjson.loads(report.read_bytes()))
-    return told["test_cases"]["generated"]
+        return _Report.model_validate_json(report.read_bytes()).test_cases.generated

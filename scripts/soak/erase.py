@@ -1,14 +1,13 @@
-"""Persons erased under load, and whoever erases them killed between any two steps.
+"""Persons erased under load, by processes that are killed between any two steps.
 
-In each round somebody has tickets, with words that stand nowhere else, an API key, a saved view and
-a line in the access log. One process erases them, and is killed; the next completes it. Then no
-document of either database has those words or their name; somebody else's words are where they
+In each round a person has tickets, with words that stand nowhere else, an API key, a saved view and
+a line in the access log. One process erases the person, and is killed; the next completes it. Then
+no document of either database has those words or the name; another person's words are where they
 were; and in the end the log is whole, and views and counters are a fold of it.
 """
 
 import asyncio
 import random
-import signal
 from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID, uuid4
@@ -34,10 +33,11 @@ from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.views.saved_views import SavedViews, TicketFilter
-from scripts.console import with_progress
-from scripts.soak.views import die_at, under_load
+from scripts.soak.killing import NEVER, Steps, child, die_at, in_turn, killed, points_of
+from scripts.soak.projectors import under_load
 from scripts.testbed.judging import Check, audited, caught_up, documents_with
-from scripts.testbed.promises import ACTOR, code_of, process, require
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import ACTOR, connected, require
 from scripts.verification import Verification
 from scripts.verify import verify_database
 
@@ -45,53 +45,47 @@ _SETTLED_SECONDS = 1.0
 _COMPLETED_SECONDS = 120
 _TICKETS = 3
 
-STEPS: tuple[tuple[object, str], ...] = (
-    (Erasures, "take"),
-    (Forgetting, "_unname"),
-    (Vault, "destroy"),
-    (Eraser, "_renew"),
-    (BatchWriter, "renew"),
-    (BatchWriter, "_write"),
-    (Generations, "leftovers"),
-)
-"""What an erasure goes through; it can be killed before and after each."""
+STEPS: Steps = {
+    "take": Erasures,
+    "_unname": Forgetting,
+    "destroy": Vault,
+    "_renew": Eraser,
+    "renew": BatchWriter,
+    "_write": BatchWriter,
+    "leftovers": Generations,
+}
+"""What an erasure goes through."""
 _TIMES = {"take": 3, "_renew": 2, "renew": 2 * _TICKETS, "_write": 2 * _TICKETS}
 """How often one erasure comes there, if more than once."""
-POINTS = tuple(f"{when} {step}" for _, step in STEPS for when in ("before", "after"))
+POINTS = points_of(STEPS)
 
 
 async def kill_erasure(
     url: str, rounds: int, check: Check = audited, points: Sequence[str] = POINTS
 ) -> Counter[str]:
-    """Kill who erases at one point after the other; the next one goes on."""
+    """Kill an erasure at one point after the other; the next process completes it."""
     counted: Counter[str] = Counter()
     bystander = f"bystander{uuid4().hex}"
-    async with (
-        under_load(url, check) as database,
-        process("scripts.soak", "_keep", url),
-    ):
-        store = EventStore(database)
-        await _somebody(store, bystander)
+    async with under_load(url, check, "projecting") as database:
+        await _person_with_tickets(database, bystander)
         await caught_up(database)
-        untouched = _places(await documents_with(database, bystander))
-        for round_ in with_progress(range(rounds), "killing", "rounds"):
-            point = points[round_ % len(points)]
+        untouched = await _places(database, bystander)
+        for point in in_turn(points, rounds):
             word = f"canary{uuid4().hex}"
-            person = await _somebody(store, word)
-            await _known_beside_the_log(database, word)
+            person = await _person_with_tickets(database, word)
+            await _mention_outside_the_log(database, word)
             await caught_up(database)
-            require(await documents_with(database, word), "the words are to be there at first")
-            nth = random.randint(1, _TIMES.get(point.split()[1], 1))  # noqa: S311
-            killed = await _erase(url, person, point, nth)
-            require(killed == -signal.SIGKILL, f"{point}, {nth}: it ended with {killed}")
+            require(await _places(database, word), "the words are to be there at first")
+            nth = random.randint(1, _TIMES.get(point.split()[1], 1))
+            await killed(erase_and_die, url, person, point, nth, seconds=_COMPLETED_SECONDS)
             counted["killed"] += 1
-            if await Erasures(database).steps(person):
-                counted["found_begun"] += 1
-            done = await _erase(url, person, "never", 1)
-            require(done == 0, f"after {point}, {nth}: the next one ended with {done}")
-            left = [name for name, _ in await documents_with(database, word)]
+            counted["found_begun"] += bool(await Erasures(database).steps(person))
+            async with child(erase_and_die, url, person, NEVER, 1) as next_one:
+                code = await asyncio.wait_for(next_one.wait(), patience(_COMPLETED_SECONDS))
+            require(code == 0, f"after {point}, {nth}: the next one ended with {code}")
+            left = await _places(database, word)
             require(not left, f"after {point}, {nth}: the words are left in {left}")
-            others = _places(await documents_with(database, bystander))
+            others = await _places(database, bystander)
             require(others == untouched, f"after {point}, {nth}: others' words have changed")
             counted["erased"] += 1
         verification = Verification()
@@ -100,11 +94,11 @@ async def kill_erasure(
     return counted
 
 
-def _places(found: Sequence[tuple[str, JsonObject]]) -> set[tuple[str, object]]:
-    return {(collection, document["_id"]) for collection, document in found}
+async def _places(database: Database, word: str) -> set[tuple[str, object]]:
+    return {(name, document["_id"]) for name, document in await documents_with(database, word)}
 
 
-async def _known_beside_the_log(database: Database, word: str) -> None:
+async def _mention_outside_the_log(database: Database, word: str) -> None:
     name = _name(word)
     await Keys(database).make(KeyOrder(principal=name, role="requester"), name)
     await SavedViews(database).save("theirs", TicketFilter(requester=name))
@@ -116,15 +110,15 @@ def _name(word: str) -> str:
     return f"{word}@example.org"
 
 
-async def _somebody(store: EventStore, word: str) -> UUID:
-    """Have somebody say something on some tickets, and others on theirs; return the person."""
-    handler, name = Handler(store), _name(word)
-    herself = Actor(name, "requester")
+async def _person_with_tickets(database: Database, word: str) -> UUID:
+    """Have a person open tickets, and others write on them; return the person's id."""
+    store, name = EventStore(database), _name(word)
+    handler, requester = Handler(store), Actor(name, "requester")
     for n in range(_TICKETS):
         ticket = uuid4()
         opening = OpenTicket(subject=f"{word} {n}", requester=name, body=word)
         for actor, command in (
-            (herself, opening),
+            (requester, opening),
             (ACTOR, AssignTicket(assignee="alice")),
             (ACTOR, AddNote(body=f"about {word}")),
             (ACTOR, FollowTicket(follower=f"other{n}")),
@@ -133,23 +127,16 @@ async def _somebody(store: EventStore, word: str) -> UUID:
     return (await store.vault.find(name)).id
 
 
-async def _erase(url: str, person: UUID, point: str, nth: int) -> int | None:
-    words = ("scripts.soak", "_erase", url, str(person), point, str(nth))
-    return await code_of(*words, seconds=_COMPLETED_SECONDS)
-
-
-async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> int:
-    """Erase somebody, or complete it, until a point is reached for the nth time; die there."""
+async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> None:
+    """Erase a person, or complete it, until a point is reached for the nth time; die there."""
     die_at(STEPS, point, nth)
     person = UUID(person_id)
-    database = Database(url)
-    store = EventStore(database)
-    await Erasures(database).prepare()
-    admin = Principal("soak", "admin")
-    await Persons(database, store).erase(person, ErasePerson(reason="a soak"), admin)
-    await Forgetting(database, store).reconcile()
-    eraser = Eraser(database, store, _SETTLED_SECONDS)
-    while not await eraser.complete(person):  # noqa: ASYNC110 it says when to ask again
-        await asyncio.sleep(0.2)
-    await database.close()
-    return 0
+    async with connected(url) as database:
+        store = EventStore(database)
+        await Erasures(database).prepare()
+        admin = Principal("soak", "admin")
+        await Persons(database, store).erase(person, ErasePerson(reason="a soak"), admin)
+        await Forgetting(database, store).reconcile()
+        eraser = Eraser(database, store, _SETTLED_SECONDS)
+        while not await eraser.complete(person):  # noqa: ASYNC110 it says when to ask again
+            await asyncio.sleep(0.2)

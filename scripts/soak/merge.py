@@ -3,99 +3,83 @@
 Whatever happens, a merge is on both tickets or on neither, and of two opposite ones there is one.
 """
 
-import asyncio
-import multiprocessing
 import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
 from domain.errors import Refusal
 from domain.tickets.relations import MergeTicket
+from eventstore.background import run_all
 from eventstore.database import Database
-from eventstore.event_document import Envelope, EventDocument
+from eventstore.event_document import EventDocument
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import Session
-from scripts.console import counting, with_progress
+from projections.workers import workers
+from scripts.console import with_progress
 from scripts.soak.kill import kill_database_of
-from scripts.soak.race import race_processes
+from scripts.soak.killing import killed
 from scripts.testbed.judging import streams
-from scripts.testbed.patience import patience
-from scripts.testbed.promises import ACTOR, OPEN, code_of, connected, require
+from scripts.testbed.promises import ACTOR, OPEN, connected, require, until
 
-_ROUND_SECONDS = 120.0
+_LET_GO_SECONDS = 120.0
 _HALVES = ("TicketMergedInto", "TicketMergedFrom")
+_COMPLETED = [[half] for half in _HALVES]
 
 Pair = tuple[UUID, UUID]
+"""A ticket, and another into which it is merged."""
 
 
-def _pair(seed: str, round_: int) -> Pair:
-    return (uuid5(UUID(int=0), f"{seed}-{round_}-a"), uuid5(UUID(int=0), f"{seed}-{round_}-b"))
-
-
-async def _open(handler: Handler, *tickets: UUID) -> None:
-    for ticket in tickets:
-        await handler.handle(ticket, Submission(command=OPEN, actor=ACTOR, key="opening"))
-
-
-def _merging(into: UUID) -> Submission:
-    return Submission(command=MergeTicket(into=into), actor=ACTOR, key="merge")
-
-
-def _merge_in_process(
-    url: str,
-    seed: str,
-    direction: int,
-    rounds: int,
-    together: "multiprocessing.synchronize.Barrier",
-    answers: "multiprocessing.queues.Queue[tuple[int, str]]",
-) -> None:
-    async def main() -> None:
-        async with connected(url) as database:
-            handler = Handler(EventStore(database))
-            for round_ in range(rounds):
-                pair = _pair(seed, round_)
-                one, other = pair if direction == 0 else reversed(pair)
-                await _open(handler, one, other)
-                await asyncio.to_thread(together.wait, patience(_ROUND_SECONDS))
-                try:
-                    await handler.handle(one, _merging(other))
-                    answers.put((round_, "merged"))
-                except Refusal as refusal:
-                    answers.put((round_, refusal.code))
-
-    asyncio.run(main())
+async def merges(url: str, rounds: int) -> Counter[str]:
+    """Do all of it: opposite merges, and kills of a process with the database and without."""
+    counted = await opposite_merges(url, rounds)
+    return counted + await killed_merges(rounds // 10) + await killed_alone(url)
 
 
 async def opposite_merges(url: str, rounds: int) -> Counter[str]:
     """Merge A into B and B into A at once, from two processes. Raises PromiseBroken."""
-    async with connected(url) as database:
+    counted: Counter[str] = Counter()
+    async with (
+        connected(url) as database,
+        workers(database, 1) as here,
+        workers(database, 1) as there,
+    ):
         store = EventStore(database)
         await store.prepare()
-        seed = uuid4().hex
-        told: dict[int, list[str]] = {}
-
-        def took(answer: tuple[int, str]) -> None:
-            told.setdefault(answer[0], []).append(answer[1])
-
-        shares = [(url, seed, way, rounds) for way in (0, 1)]
-        await race_processes(_merge_in_process, shares, rounds, took)
-        found = await streams(store)
-    counted: Counter[str] = Counter()
-    for round_, answers in told.items():
-        halves = [_halves(found[ticket]) for ticket in _pair(seed, round_)]
-        require(sorted(halves) == [["TicketMergedFrom"], ["TicketMergedInto"]], f"{halves}")
-        refused = [answer for answer in answers if answer != "merged"]
-        require(len(refused) == 1, f"round {round_}: {answers}")
-        counted["merged"] += 1
-        counted[f"refused_{refused[0]}"] += 1
+        for _ in with_progress(range(rounds), "racing", "rounds"):
+            one, other = await _open_two(store)
+            answers: list[str] = []
+            await run_all(
+                here.each(merge, [(one, other)], answers.append),
+                there.each(merge, [(other, one)], answers.append),
+            )
+            halves = sorted([await _halves(store, one), await _halves(store, other)])
+            require(halves == sorted(_COMPLETED), f"{halves}")
+            refused = [answer for answer in answers if answer != "merged"]
+            require(len(refused) == 1, f"{answers}")
+            counted["merged"] += 1
+            counted[f"refused_{refused[0]}"] += 1
+        await streams(store)
     return counted
+
+
+async def merge(database: Database, pair: Pair) -> str:
+    """Merge; return "merged", or the code of a refusal."""
+    try:
+        await _merge(EventStore(database), *pair)
+    except Refusal as refusal:
+        return refusal.code
+    return "merged"
+
+
+async def _merge(store: EventStore, one: UUID, into: UUID) -> None:
+    merging = Submission(command=MergeTicket(into=into), actor=ACTOR, key="merge")
+    await Handler(store).handle(one, merging)
 
 
 async def killed_merges(rounds: int) -> Counter[str]:
@@ -108,14 +92,10 @@ async def killed_merges(rounds: int) -> Counter[str]:
         async with embedded.run(Path(folder)) as url, connected(url) as database:
             store = EventStore(database)
             await store.prepare()
-            handler = Handler(store)
             for _ in with_progress(range(rounds), "killing", "rounds"):
-                one, other = await _killed_merge(url, handler)
+                pair = await _killed_merge(url, store)
                 require(kill_database_of(Path(folder)), "no database to kill")
-                before = await _read(store, one, other)
-                require(before == [[], []], f"one half without the other: {before}")
-                await handler.handle(one, _merging(other))
-                await _require_completed(store, one, other)
+                await _complete(store, pair)
             await streams(store)
     return Counter(killed_and_completed=rounds)
 
@@ -124,43 +104,63 @@ async def killed_alone(url: str) -> Counter[str]:
     """Kill only the process, while the database lives: nothing is there, and then all of it.
 
     The database keeps both tickets locked until it ends the transaction, up to a minute or so: a
-    merge sent again meanwhile is told that nobody knows, and is sent again. Raises PromiseBroken.
+    merge sent again meanwhile gets a 503, and is sent again. Raises PromiseBroken.
     """
-    told = 0
     async with connected(url) as database:
         store = EventStore(database)
         await store.prepare()
-        one, other = await _killed_merge(url, Handler(store))
-        require(await _read(store, one, other) == [[], []], "one half without the other")
-        with counting("waiting for the database to let go", None) as count:
-            async with asyncio.timeout(patience(_ROUND_SECONDS)):
-                while True:
-                    try:
-                        await Handler(store).handle(one, _merging(other))
-                        break
-                    except StoreUnavailable:
-                        told += 1
-                        count()
-        await _require_completed(store, one, other)
-    return Counter(killed_alone_and_completed=1, told_nobody_knows=told)
+        tries = await _complete(store, await _killed_merge(url, store))
+    return Counter(killed_alone_and_completed=1, unavailable=tries - 1)
 
 
-async def _killed_merge(url: str, handler: Handler) -> Pair:
+async def _open_two(store: EventStore) -> Pair:
+    pair = (uuid4(), uuid4())
+    for ticket in pair:
+        await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
+    return pair
+
+
+async def _killed_merge(url: str, store: EventStore) -> Pair:
     """Open two tickets, and have a process killed that merges them."""
-    one, other = uuid4(), uuid4()
-    await _open(handler, one, other)
-    words = ("scripts.soak", "_merge", url, str(one), str(other))
-    code = await code_of(*words, seconds=_ROUND_SECONDS)
-    require(code == -signal.SIGKILL, f"it ended with {code}, and not by a kill")
-    return one, other
+    pair = await _open_two(store)
+    await killed(merge_and_die, url, *pair, seconds=_LET_GO_SECONDS)
+    return pair
 
 
-async def _require_completed(store: EventStore, one: UUID, other: UUID) -> None:
-    after = await _read(store, one, other)
-    require(after == [[_HALVES[0]], [_HALVES[1]]], f"not completed: {after}")
+async def _complete(store: EventStore, pair: Pair) -> int:
+    """See that neither half is there, and merge again; return in how many tries that is done."""
+    found: list[list[str]] = []
+    tries = 0
+
+    async def read() -> bool:
+        try:
+            found[:] = [await _halves(store, ticket) for ticket in pair]
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def merged() -> bool:
+        nonlocal tries
+        tries += 1
+        try:
+            await _merge(store, *pair)
+        except StoreUnavailable:
+            return False
+        return True
+
+    await until(read, _LET_GO_SECONDS, "the database can be read")
+    require(found == [[], []], f"one half without the other: {found}")
+    await until(merged, _LET_GO_SECONDS, "the merge is taken when it is sent again")
+    await until(read, _LET_GO_SECONDS, "the database can be read")
+    require(found == _COMPLETED, f"not completed: {found}")
+    return tries
 
 
-async def merge_and_die(url: str, one: str, other: str) -> int:
+async def _halves(store: EventStore, ticket: UUID) -> list[str]:
+    return [event.type for event in await store.load(ticket) if event.type in _HALVES]
+
+
+async def merge_and_die(url: str, one: str, other: str) -> None:
     """Merge, and die as by kill -9 when one half is written and the other is not."""
 
     class Mortal(EventStore):
@@ -168,20 +168,4 @@ async def merge_and_die(url: str, one: str, other: str) -> int:
             await super()._insert_all(documents[:1], session)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    handler = Handler(Mortal(Database(url)))
-    await handler.handle(UUID(one), _merging(UUID(other)))
-    return 0
-
-
-async def _read(store: EventStore, *tickets: UUID) -> list[list[str]]:
-    """Return the merges in each ticket's stream, once the database is there again."""
-    async with asyncio.timeout(patience(_ROUND_SECONDS)):
-        while True:
-            try:
-                return [_halves(await store.load(ticket)) for ticket in tickets]
-            except StoreUnavailable:
-                await asyncio.sleep(0.1)
-
-
-def _halves(stream: Sequence[Envelope]) -> list[str]:
-    return [event.type for event in stream if event.type in _HALVES]
+    await _merge(Mortal(Database(url)), UUID(one), UUID(other))

@@ -5,16 +5,16 @@ is opened before, behind or between meanwhile. Sorted by when they last changed,
 last, each comes at least once. Read documents are written here, as by a projector.
 """
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import cast
 from uuid import UUID, uuid4
 
+from pydantic import BaseModel
+
 from domain.values import JsonObject
-from eventstore.database import Database
+from eventstore.background import background
+from eventstore.mongo.driver import Collection
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.console import counting
@@ -27,6 +27,15 @@ _INSERTED_AT_ONCE = 1000
 _PAGE = 200
 
 
+class _Listed(BaseModel):
+    id: UUID
+
+
+class _Page(BaseModel):
+    tickets: list[_Listed]
+    next: str | None
+
+
 async def page_through(url: str, count: int) -> Counter[str]:
     """Page through so many tickets, by each sort; return what was seen. Raises PromiseBroken."""
     counted: Counter[str] = Counter()
@@ -37,9 +46,7 @@ async def page_through(url: str, count: int) -> Counter[str]:
         reads = shown.collection(tickets.COLLECTION)
         for start in range(0, count, _INSERTED_AT_ONCE):
             await reads.insert_many(documents[start : start + _INSERTED_AT_ONCE])
-        stop = asyncio.Event()
-        changing = asyncio.create_task(_change(shown, ids, stop, counted))
-        try:
+        async with background(_change(reads, ids, counted)):
             for sort in ("-opened_at", "opened_at", "updated_at"):
                 seen = await _paged(port, sort, count, counted)
                 missed = set(ids) - seen.keys()
@@ -47,42 +54,33 @@ async def page_through(url: str, count: int) -> Counter[str]:
                 twice = [id_ for id_ in ids if seen[id_] > 1]
                 counted[f"twice_by_{sort}"] = len(twice)
                 require(sort == "updated_at" or not twice, f"{sort}: {len(twice)} came twice")
-        finally:
-            stop.set()
-            await changing
     return counted
 
 
 async def _paged(port: int, sort: str, count: int, counted: Counter[str]) -> Counter[UUID]:
     seen: Counter[UUID] = Counter()
-    following: object = None
+    following: str | None = ""
     with counting(f"by {sort}", count, "tickets") as count_tickets:
         async with Connection(port, HEADERS) as connection:
-            while True:
-                path = f"/tickets?sort={sort}&limit={_PAGE}&status=open"
-                path += f"&cursor={following}" if following else ""
-                page = accepted(await connection.get(path)).json()
-                listed = cast("list[Mapping[str, object]]", page["tickets"])
-                seen.update(UUID(str(ticket["id"])) for ticket in listed)
+            while following is not None:
+                path = f"/tickets?sort={sort}&limit={_PAGE}&status=open{following}"
+                answer = accepted(await connection.get(path))
+                page = _Page.model_validate_json(answer.body)
+                seen.update(ticket.id for ticket in page.tickets)
                 counted["pages"] += 1
-                count_tickets(len(listed))
-                following = page["next"]
-                if following is None:
-                    return seen
+                count_tickets(len(page.tickets))
+                following = page.next and f"&cursor={page.next}"
+    return seen
 
 
-async def _change(
-    shown: Database, ids: list[UUID], stop: asyncio.Event, counted: Counter[str]
-) -> None:
+async def _change(reads: Collection, ids: list[UUID], counted: Counter[str]) -> None:
     """Open tickets at both ends and in the middle, and change some that are there."""
-    reads = shown.collection(tickets.COLLECTION)
-    while not stop.is_set():
+    while True:
         n = counted["changes"] = counted["changes"] + 1
-        place = random.choice([-n, len(ids) + n, random.randrange(len(ids))])  # noqa: S311
+        place = random.choice([-n, len(ids) + n, random.randrange(len(ids))])
         await reads.insert_one(_read(uuid4(), place))
         now = _BASE + timedelta(days=1, seconds=n)
-        changed = random.choice(ids)  # noqa: S311
-        await reads.update_one({"_id": changed}, {"$set": {"updated_at": now}})
+        await reads.update_one({"_id": random.choice(ids)}, {"$set": {"updated_at": now}})
 
 
 def _read(id_: UUID, n: int) -> JsonObject:

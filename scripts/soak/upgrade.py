@@ -1,149 +1,70 @@
 """A server over documents as every version wrote them, and as newer ones might (no 5xx).
 
-`tests/golden/stored.ndjson` holds documents of everything that is stored outside the log and the
-views: each as a version wrote it, named by what that version brought, or as one of the future may
-write it. Lines are added, never changed. `reads` says whether this version can read the document.
-
-A server is started over all of them, and everything is done that its routes can do. What cannot be
-read costs only itself, all else works, and what this version does not know of a document is there
-in the end as it was.
+A server is started over all golden documents, and everything is done that its routes can do. What
+cannot be read costs only itself, all else works, and what this version does not know of a document
+is there in the end as it was.
 """
 
 import asyncio
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import cast
 
-import bson
 import orjson
-from bson import json_util
 
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.log import EventStore
-from eventstore.mongo.driver import Collection
 from eventstore.personal.master_keys import MasterKeys
-from eventstore.personal.vault import KEYRING, PERSONS, keys_of
 from scripts.console import with_progress
+from scripts.testbed.golden_documents import (
+    MASTER_KEY,
+    Golden,
+    changed,
+    collection_of,
+    golden,
+    load,
+    text_of,
+)
 from scripts.testbed.load import Answer, Connection, request
-from scripts.testbed.promises import free_port, require, serving
-
-GOLDEN = Path(__file__).parent.parent.parent / "tests" / "golden" / "stored.ndjson"
-MASTER_KEY = "Z29sZGVuIHN0b3JlZCBkb2N1bWVudHMga2V5IDAwMDE="
-"""What wraps the golden keys of persons."""
+from scripts.testbed.promises import READY_SECONDS, free_port, require, serving, until
 
 ADMIN, SUPERVISOR, AGENT, AUDITOR = 4, 2, 7, 5
 """Golden keys of these roles, by number."""
-_GOOD, _GOOD_FOR_NOTHING = (0, 1, 2, 4, 5, 6, 7, 8, 9), (3, 10, 11, 12)
-_CHANGED: Mapping[str, frozenset[str]] = {
-    "api_keys": frozenset({"revoked_at"}),
-    "webhooks": frozenset(
-        {"since", "backfill", "url", "types", "filter", "ended_at", "rests_until", "since_at"}
-    ),
-    "webhook_deliveries": frozenset(
-        {"status", "failures", "failing_since", "next_at", "attempts", "done_at"}
-    ),
-    "webhook_dispatch": frozenset({"owner", "epoch", "seen_at", "token", "looked_at"}),
-    "saved_views": frozenset({"id", "filter", "saved_at"}),
-    "access_log": frozenset({"principal", "person"}),
-}
-"""Fields that are there to be changed. Of all other collections no golden document is."""
-_KEPT = (
-    *("api_keys", "desks", "webhooks", "webhook_deliveries", "webhook_dispatch", "saved_views"),
-    *("secrets", "access_log", "log_checkpoints", "log_checkpoint_heads", "restores", PERSONS),
-)
-_READY_TRIES = 3_000
+_GOOD, _REFUSED = (0, 1, 2, 4, 5, 6, 7, 8, 9), (3, 10, 11, 12)
+_WITHOUT_RIGHTS = 9
 _TOO_MANY = 429
 
 
-class Golden(NamedTuple):
-    """One document as a version wrote it; `reads`: whether this version can read it."""
-
-    version: str
-    collection: str
-    reads: bool
-    document: JsonObject
-
-
-def golden() -> list[Golden]:
-    """Return all of them."""
-    options = json_util.JSONOptions(
-        json_mode=json_util.JSONMode.CANONICAL, tz_aware=True, uuid_representation=4
-    )
-    lines = GOLDEN.read_text().splitlines()
-    return [Golden(**json_util.loads(line, json_options=options)) for line in lines]
-
-
-def text_of(number: int) -> str:
-    """Return the text of a golden key."""
-    id_ = f"{number:024x}"
-    return f"casebook_{id_}_{hashlib.sha256(id_.encode()).hexdigest()}"
-
-
-def collection_of(database: Database, name: str) -> Collection:
-    """Return where documents are, those of the keys of persons too."""
-    if name in (PERSONS, KEYRING):
-        return database.client[keys_of(database.name)][name]
-    return database.client[database.name][name]
-
-
-async def load(database: Database) -> None:
-    """Store all golden documents, in an empty database."""
-    since = await EventStore(database).position()  # tokens are of one database
-    for each in golden():
-        change = {"since": since} if each.collection == "webhooks" else {}
-        await collection_of(database, each.collection).insert_one({**each.document, **change})
-
-
-async def changed(database: Database) -> list[str]:
-    """Return which golden documents are not what they were, but for what is there to be changed."""
-    found = []
-    for each in golden():
-        if each.collection not in _KEPT:
-            continue
-        id_ = each.document["_id"]
-        now = await collection_of(database, each.collection).find_one({"_id": id_})
-        free = _CHANGED.get(each.collection, frozenset())
-        if now is None or _apart(now, free) != _apart(each.document, free):
-            found.append(f"{id_} in {each.collection}")
-    return found
-
-
-def _apart(document: JsonObject, free: frozenset[str]) -> bytes:
-    kept = {name: value for name, value in document.items() if name not in free}
-    codec: bson.CodecOptions[JsonObject] = bson.CodecOptions(uuid_representation=4)
-    return bson.encode(kept, codec_options=codec)
-
-
-class Client:
-    """Somebody with a golden key, who takes no 5xx for an answer."""
+class _Client:
+    """A client with a golden key, to whom each answer is as expected."""
 
     def __init__(self, connection: Connection, number: int, counted: Counter[str]) -> None:
         self._connection = connection
         self._headers = {"authorization": f"Bearer {text_of(number)}"}
         self._counted = counted
 
-    async def __call__(
+    async def send(
         self, method: str, path: str, content: object = None, expected: int = 200
     ) -> Answer:
-        """Ask; raises PromiseBroken for another answer than expected."""
+        """Send a request. Raises PromiseBroken for another answer than expected."""
         body = b"" if content is None else orjson.dumps(content)
         raw = request(method, path, body, self._headers)
         while (answer := await self._connection.send(raw)).status == _TOO_MANY:  # noqa: ASYNC110
-            await asyncio.sleep(answer.retry_after or 1)  # of keys that are good for nothing
+            await asyncio.sleep(answer.retry_after or 1)  # of keys that are refused
         what = f"{method} {path} is answered with {answer.status}: {answer.body[:300]!r}"
         require(answer.status == expected, what)
         self._counted["requests"] += 1
         return answer
+
+    async def get(self, path: str, expected: int = 200) -> JsonObject:
+        return (await self.send("GET", path, expected=expected)).json()
 
     async def pages(self, path: str, key: str) -> list[JsonObject]:
         """Return all of a list, read a page of one at a time."""
         found: list[JsonObject] = []
         cursor: object = ""
         while cursor is not None:
-            page = (await self("GET", f"{path}?limit=1{cursor}")).json()
+            page = await self.get(f"{path}?limit=1{cursor}")
             found += cast("list[JsonObject]", page[key])
             cursor = page["next"] and f"&cursor={page['next']}"
         return found
@@ -151,87 +72,62 @@ class Client:
 
 async def upgrade(url: str, rounds: int) -> Counter[str]:
     """Have a server work over golden documents. Raises PromiseBroken."""
+    counted: Counter[str] = Counter(documents=len(golden()))
     database = Database(url, masters=MasterKeys.read(MASTER_KEY))
     await load(database)
     port = free_port()
-    settings = {
-        "CASEBOOK_MONGODB_URL": url,
-        "CASEBOOK_PORT": str(port),
-        "CASEBOOK_MASTER_KEY": MASTER_KEY,
-    }
-    counted: Counter[str] = Counter(documents=len(golden()))
-    try:
-        async with (
-            serving("scripts.serve", port=port, **settings),
-            Connection(port) as connection,
-        ):
-            await _is_ready(connection)
-            for round_ in with_progress(range(rounds), "asking", "rounds"):
-                await _everything(database, connection, counted, round_)
-                require(not (wrong := await changed(database)), f"changed: {wrong}")
-            await _revoked(connection, counted)
+    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_MASTER_KEY": MASTER_KEY}
+    async with serving("scripts.serve", port=port, **settings), Connection(port) as connection:
+        clients = [_Client(connection, n, counted) for n, _ in enumerate(golden("api_keys"))]
+        await _is_ready(connection)
+        for round_ in with_progress(range(rounds), "asking", "rounds"):
+            await _keys(clients)
+            await _desk(database, clients[ADMIN], round_)
+            await _tickets(clients[AGENT])
+            await _views(clients[SUPERVISOR])
+            await _webhooks(clients[SUPERVISOR])
+            await _others(clients)
             require(not (wrong := await changed(database)), f"changed: {wrong}")
-    finally:
-        await database.close()
+        await _revoke_all(clients)
+        require(not (wrong := await changed(database)), f"changed: {wrong}")
+    await database.close()
     return counted
 
 
 async def _is_ready(connection: Connection) -> None:
     """Wait until the server is ready; it tells what it cannot read."""
-    answer = await connection.get("/readyz")
-    for _ in range(_READY_TRIES):
-        if answer.status == 200:
-            break
-        answer = await connection.get("/readyz")
-    require(answer.status == 200, f"/readyz is answered with {answer.body!r}")
-    told = cast("Mapping[str, int]", answer.json().get("unreadable", {}))
-    unreadable = Counter(each.collection for each in golden() if not each.reads)
+
+    async def is_ready() -> bool:
+        return (await connection.get("/readyz")).status == 200
+
+    await until(is_ready, READY_SECONDS, "the server is ready")
+    told = cast("JsonObject", (await connection.get("/readyz")).json().get("unreadable", {}))
     for name in ("api_keys", "saved_views", "webhooks", "generations"):
-        require(told.get(name) == unreadable[name], f"/readyz tells {told}, of {unreadable}")
+        unreadable = sum(not each.reads for each in golden(name))
+        require(told.get(name, 0) == unreadable, f"/readyz tells {told}, not {unreadable} {name}")
 
 
-async def _everything(
-    database: Database, connection: Connection, counted: Counter[str], round_: int
-) -> None:
-    admin, supervisor, agent, auditor = (
-        Client(connection, number, counted) for number in (ADMIN, SUPERVISOR, AGENT, AUDITOR)
-    )
+async def _keys(clients: Sequence[_Client]) -> None:
     for number in _GOOD:
-        await Client(connection, number, counted)("GET", "/me")
-    for number in _GOOD_FOR_NOTHING:
-        await Client(connection, number, counted)("GET", "/me", expected=401)
-    await Client(connection, 9, counted)("GET", "/tickets", expected=403)
-    await _keys(admin)
-    await _desk(database, admin, round_)
-    await _tickets(agent)
-    await _views(supervisor)
-    await _webhooks(supervisor)
-    records = await auditor.pages("/access_log", "records")
-    require("challenged" in {record["outcome"] for record in records}, "a record is not told")
-    for path in ("/projections", "/metrics", "/agents", "/dashboard"):
-        await supervisor("GET", path)
-    for name, status in (("bob@example.org", 200), ("alice", 200), ("dora@example.org", 409)):
-        await admin("POST", "/persons/find", {"name": name}, status)
+        await clients[number].get("/me")
+    for number in _REFUSED:
+        await clients[number].get("/me", 401)
+    await clients[_WITHOUT_RIGHTS].get("/tickets", 403)
+    admin = clients[ADMIN]
+    told = (await admin.get("/keys"))["unreadable"]
+    wanted = {each.document["_id"] for each in golden("api_keys") if not each.reads}
+    require(set(cast("list[str]", told)) == wanted, "keys are not told")
+    made = await admin.send("POST", "/keys", {"principal": "new", "role": "agent"}, 201)
+    await admin.send("DELETE", f"/keys/{made.json()['id']}?with_made=true", expected=204)
 
 
-async def _keys(admin: Client) -> None:
-    listed = (await admin("GET", "/keys")).json()
-    unreadable = [e for e in golden() if e.collection == "api_keys" and not e.reads]
-    wanted = {each.document["_id"] for each in unreadable}
-    require(set(cast("list[str]", listed.get("unreadable"))) == wanted, "keys are not told")
-    asked = {"principal": "new", "role": "agent"}
-    made = (await admin("POST", "/keys", asked, 201)).json()
-    await admin("DELETE", f"/keys/{made['id']}?with_made=true", expected=204)
-
-
-async def _desk(database: Database, admin: Client, round_: int) -> None:
-    versions = [e for e in golden() if e.collection == "desks"]
+async def _desk(database: Database, admin: _Client, round_: int) -> None:
+    versions = golden("desks")
     for each in versions:
-        path = f"/desk?version={each.document['_id']}"
-        await admin("GET", path, expected=200 if each.reads else 409)
-    desk = cast("JsonObject", (await admin("GET", "/desk")).json()["desk"])
+        await admin.get(f"/desk?version={each.document['_id']}", _status(each))
+    desk = cast("JsonObject", (await admin.get("/desk"))["desk"])
     desk["close_resolved_after_days"] = round_ + 1
-    version = (await admin("PUT", "/desk", desk)).json()["version"]
+    version = (await admin.send("PUT", "/desk", desk)).json()["version"]
     stored = await collection_of(database, "desks").find_one({"_id": version})
     former = cast("JsonObject", versions[-1].document["desk"])
     now = cast("JsonObject", (stored or {})["desk"])
@@ -239,57 +135,60 @@ async def _desk(database: Database, admin: Client, round_: int) -> None:
     require(kept == former, "the desk has lost something")
 
 
-async def _tickets(agent: Client) -> None:
-    opened = {"subject": "Golden", "requester": "bob@example.org", "group": "print"}
-    path = f"/tickets/{(await agent('POST', '/tickets', opened, 201)).json()['ticket_id']}"
-    await agent("POST", f"{path}/assign", {"assignee": "alice"})
-    await agent("POST", f"{path}/set_field", {"key": "floor", "value": "3"})
-    await agent("POST", f"{path}/set_field", {"key": "due", "value": "2026-03-01"}, 422)
-    await agent("GET", f"{path}/timeline")
-    await agent("GET", "/tickets")
+async def _tickets(agent: _Client) -> None:
+    opening = {"subject": "Golden", "requester": "bob@example.org", "group": "print"}
+    opened = await agent.send("POST", "/tickets", opening, 201)
+    path = f"/tickets/{opened.json()['ticket_id']}"
+    await agent.send("POST", f"{path}/assign", {"assignee": "alice"})
+    await agent.send("POST", f"{path}/set_field", {"key": "floor", "value": "3"})
+    await agent.send("POST", f"{path}/set_field", {"key": "due", "value": "2026-03-01"}, 422)
+    await agent.get(f"{path}/timeline")
+    await agent.get("/tickets")
 
 
-async def _views(supervisor: Client) -> None:
-    await supervisor("GET", "/views")
-    for each in golden():
-        if each.collection == "saved_views":
-            status = 200 if each.reads else 409
-            await supervisor("GET", f"/views/{each.document['_id']}", expected=status)
-            await supervisor("GET", f"/tickets?view={each.document['_id']}", expected=status)
-    await supervisor("PUT", "/views/everything", {"solved": False})
-    await supervisor("PUT", "/views/new", {}, 201)
-    await supervisor("DELETE", "/views/new", expected=204)
+async def _views(supervisor: _Client) -> None:
+    await supervisor.get("/views")
+    for each in golden("saved_views"):
+        await supervisor.get(f"/views/{each.document['_id']}", _status(each))
+        await supervisor.get(f"/tickets?view={each.document['_id']}", _status(each))
+    await supervisor.send("PUT", "/views/everything", {"solved": False})
+    await supervisor.send("PUT", "/views/new", {}, 201)
+    await supervisor.send("DELETE", "/views/new", expected=204)
 
 
-async def _webhooks(supervisor: Client) -> None:
-    await supervisor("GET", "/webhooks")
-    for each in golden():
-        if each.collection == "webhooks":
-            status, path = 200 if each.reads else 409, f"/webhooks/{each.document['_id']}"
-            await supervisor("GET", path, expected=status)
-            await supervisor("GET", f"{path}/deliveries", expected=status)
-    first = next(each for each in golden() if each.collection == "webhooks")
-    path = f"/webhooks/{first.document['_id']}"
+async def _webhooks(supervisor: _Client) -> None:
+    hooks = golden("webhooks")
+    await supervisor.get("/webhooks")
+    for each in hooks:
+        await supervisor.get(f"/webhooks/{each.document['_id']}", _status(each))
+        await supervisor.get(f"/webhooks/{each.document['_id']}/deliveries", _status(each))
+    first = hooks[0].document
+    path = f"/webhooks/{first['_id']}"
     told = await supervisor.pages(f"{path}/deliveries", "deliveries")
-    known = [e for e in golden() if e.collection == "webhook_deliveries" and e.reads]
+    known = [each for each in golden("webhook_deliveries") if each.reads]
     require(len(told) >= len(known), "a delivery is not told")
-    change = {"url": first.document["url"], "types": first.document["types"]}
-    await supervisor("PUT", path, {**change, "filter": first.document["filter"]})
-    await supervisor("POST", f"{path}/resume", expected=202)
+    await supervisor.send("PUT", path, {name: first[name] for name in ("url", "types", "filter")})
+    await supervisor.send("POST", f"{path}/resume", expected=202)
 
 
-async def _revoked(connection: Connection, counted: Counter[str]) -> None:
+async def _others(clients: Sequence[_Client]) -> None:
+    records = await clients[AUDITOR].pages("/access_log", "records")
+    require("challenged" in {record["outcome"] for record in records}, "a record is not told")
+    for path in ("/projections", "/metrics", "/agents", "/dashboard"):
+        await clients[SUPERVISOR].send("GET", path)
+    for name, status in (("bob@example.org", 200), ("alice", 200), ("dora@example.org", 409)):
+        await clients[ADMIN].send("POST", "/persons/find", {"name": name}, status)
+
+
+def _status(each: Golden) -> int:
+    return 200 if each.reads else 409
+
+
+async def _revoke_all(clients: Sequence[_Client]) -> None:
     """Revoke all golden keys, those that cannot be read too, and last the one that is used."""
-    admin = Client(connection, ADMIN, counted)
-    numbers = [number for number in _numbers() if number not in (ADMIN, 0)]
+    numbers = [number for number, _ in enumerate(clients) if number not in (ADMIN, 0)]
     for number in numbers:
-        await admin("DELETE", f"/keys/{number:024x}", expected=204)
-    await admin("DELETE", f"/keys/{ADMIN:024x}?with_made=true", expected=204)
+        await clients[ADMIN].send("DELETE", f"/keys/{number:024x}", expected=204)
+    await clients[ADMIN].send("DELETE", f"/keys/{ADMIN:024x}?with_made=true", expected=204)
     for number in (*numbers, ADMIN):
-        await Client(connection, number, counted)("GET", "/me", expected=401)
-
-
-def _numbers() -> Iterator[int]:
-    for each in golden():
-        if each.collection == "api_keys":
-            yield int(str(each.document["_id"]), 16)
+        await clients[number].get("/me", 401)

@@ -1,13 +1,12 @@
 """One answer of the database gets lost, of each command that a server sends (L3, L5, L7).
 
-A server works for clients, behind a proxy on the way to its database that swallows one answer and
+A server works for clients, behind a proxy on the way to its database that loses one answer and
 leaves the connection open. No later than 15 seconds after that the server has given the connection
 up and is as before: a command is taken, lists show it, and it is ready. This is done for one kind
 of command after the other, on each driver: its name, the collection, whether it is part of a
 transaction or a change stream's. Some are only sent while a server starts: those are lost then.
 
-Clients keep a ledger: whatever an answer said nothing about is sent again in the end, with its key,
-and is in the log once. The views equal the log.
+In the end each command is in the log once, as its client was told, and the views equal the log.
 """
 
 import asyncio
@@ -15,19 +14,18 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+import httpx
+
 from domain.values import JsonObject
-from eventstore.background import background
-from eventstore.log import EventStore
+from eventstore.background import background, run_all
 from eventstore.mongo.driver import DriverName
-from scripts.console import progress
-from scripts.soak.kill import Ledger, open_tickets, retry, settle
-from scripts.soak.outage import note
-from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.load import Answer, Connection, request
+from scripts.console import counting, screen
+from scripts.soak.clients import Clients, open_tickets, until_well
+from scripts.testbed.judging import Check, audited
 from scripts.testbed.promises import (
     HEADERS,
     PromiseBroken,
@@ -37,18 +35,21 @@ from scripts.testbed.promises import (
     process,
     ready,
     require,
+    until,
 )
-from scripts.testbed.wire import Fate, Wire, through
+from scripts.testbed.wire import Fate, Heard, Wire, through
 
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
 _LEARNING_SECONDS = 20.0
 _SLACK = 10
-_PATIENCE_SECONDS = 60.0  # after which it is stuck for good
+_STUCK_SECONDS = 60.0  # after which it will not come back
+_ASKED_SECONDS = 2.0
 _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
 _CLIENTS = 3
 _TICKETS = 120  # more than come in the first answer to a list
 _PAUSE_SECONDS = 0.05
+_READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
 
 SOME: Collection[str] = (
     "aggregate stream ticket_events",
@@ -77,6 +78,9 @@ AT_START: Collection[str] = (
 )
 """Of those that are sent while a server starts on an empty database."""
 
+Told = Callable[[str, float], None]
+"""Gets what was lost, and how many seconds later all was as before."""
+
 
 def kind_of(sent: JsonObject) -> str:
     """Name the kind of a command: for example `insert in transaction ticket_events`."""
@@ -95,173 +99,119 @@ def kind_of(sent: JsonObject) -> str:
     return " ".join(words)
 
 
-class NotSent(PromiseBroken):
-    """No command of a kind was sent whose answer could get lost."""
+class _Loss:
+    """Loses the first answer to a command of one kind, and counts what is sent."""
 
-
-class _Losing:
-    """Counts what is sent, and loses the first answer to a command of one kind."""
-
-    def __init__(self) -> None:
+    def __init__(self, kind: str | None = None) -> None:
         self.seen: Counter[str] = Counter()
-        self.losing: str | None = None
-        self.lost = asyncio.Event()
-        self.lost_at = 0.0
+        self._losing = kind
+        self._lost_at: float | None = None
 
-    def __call__(self, sent: JsonObject) -> Fate:
+    def heard(self, sent: JsonObject) -> Fate:
         kind = kind_of(sent)
         self.seen[kind] += 1
-        if kind != self.losing:
+        if kind != self._losing or self._lost_at is not None:
             return Fate.PASSED
-        self.losing = None
-        self.lost_at = time.monotonic()
-        self.lost.set()
+        self._lost_at = time.monotonic()
         return Fate.ANSWER_LOST
 
-    def lose(self, kind: str) -> None:
-        self.lost.clear()
-        self.losing = kind
+    async def happen(self, port: int) -> None:
+        """Wait until the answer is lost. Raises PromiseBroken if no such command is sent."""
 
+        async def lost() -> bool:
+            with suppress(PromiseBroken):
+                await until_well(port, _ASKED_SECONDS)  # which sends what is not sent otherwise
+            return self._lost_at is not None
 
-class _Clients:
-    """Send commands, and read lists and the log, until cancelled."""
+        await until(lost, _SEEN_SECONDS, f"{self._losing} is sent, and not only {self.seen.keys()}")
 
-    def __init__(
-        self, port: int, tickets: list[str], ledger: Ledger, statuses: Counter[str]
-    ) -> None:
-        self._port = port
-        self._tickets = tickets
-        self._ledger = ledger
-        self._statuses = statuses
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_CLIENTS):
-                group.create_task(self._write())
-            group.create_task(self._read())
-
-    async def _write(self) -> None:
-        async with Connection(self._port, HEADERS) as connection:
-            while True:
-                await asyncio.sleep(_PAUSE_SECONDS)
-                answer = await self._ledger.send_new(connection, self._tickets)
-                if answer is not None:
-                    note(answer, self._statuses)
-
-    async def _read(self) -> None:
-        async with Connection(self._port, HEADERS) as connection:
-            while True:
-                for path in ("/tickets?limit=200", "/dashboard", "/projections", "/events"):
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                    if path == "/events":
-                        await self._export()
-                        continue
-                    with suppress(ConnectionError):
-                        note(await connection.get(path), self._statuses)
-
-    async def _export(self) -> None:
-        """Read the whole log; it is answered in chunks, until the connection ends."""
-        with suppress(OSError, EOFError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            try:
-                headers = {**HEADERS, "connection": "close"}
-                writer.write(request("GET", "/events", b"", headers))
-                status = await reader.readline()
-                rest = await reader.read(-1)
-                note(Answer(int(status[9:12]), rest), self._statuses)
-            finally:
-                writer.close()
-
-
-class _Server:
-    """A server on a driver, the way to its database, and those who use it."""
-
-    def __init__(self, url: str, driver: DriverName) -> None:
-        self.url = url
-        self.ledger = Ledger()
-        self.statuses: Counter[str] = Counter()
-        self._driver = driver
-        self._losing = _Losing()
-
-    async def lose_at_start(self, kind: str) -> float:
-        """Start it and lose an answer meanwhile; return how many seconds later it is as it was."""
-        self._losing.lose(kind)
-        async with AsyncExitStack() as stack:
-            port, wire = await self._start(stack)
-            return await self._back(port, wire, kind)
-
-    async def lose(
-        self, kinds: Collection[str] | None, most: int, took: Callable[[str, float], None]
-    ) -> None:
-        """Have it work, and lose one answer after the other. `took` is told what it took."""
-        async with AsyncExitStack() as stack:
-            port, wire = await self._start(stack)
-            tickets = await open_tickets(port, _TICKETS)
-            await _until_well(port)
-            clients = _Clients(port, tickets, self.ledger, self.statuses)
-            async with background(clients.run()):
-                if kinds is None:
-                    self._losing.seen.clear()
-                    await asyncio.sleep(_LEARNING_SECONDS)
-                    kinds = sorted(self._losing.seen)
-                    rare: tuple[type[NotSent], ...] = (NotSent,)
-                else:
-                    rare = ()
-                for kind in [*kinds][:most]:
-                    self._losing.lose(kind)
-                    with suppress(*rare):  # it was seen once, and may not be again
-                        took(kind, await self._back(port, wire, kind))
-            await retry(port, self.ledger)
-            database = await stack.enter_async_context(connected(self.url, self._driver))
-            await caught_up(database)  # while there is a projector
-
-    async def _start(self, stack: AsyncExitStack) -> tuple[int, Wire]:
-        own, wire = await stack.enter_async_context(through(self.url, self._losing))
-        port = free_port()
-        settings = {
-            "CASEBOOK_DATA_DIR": stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="casebook-soak-")
-            ),
-            "CASEBOOK_MONGODB_URL": own,
-            "CASEBOOK_MONGO_DRIVER": self._driver,
-            "CASEBOOK_PORT": str(port),
-            "CASEBOOK_LOG_REQUESTS": "no",
-        }
-        await stack.enter_async_context(background(_serve_again_and_again(settings)))
-        await ready(port)
-        await let_in(self.url)
-        return port, wire
-
-    async def _back(self, port: int, wire: Wire, kind: str) -> float:
-        """Wait until an answer got lost, is waited for no longer, and all is as before."""
-        try:
-            async with asyncio.timeout(_SEEN_SECONDS):
-                while not self._losing.lost.is_set():
-                    await _lacking(port)  # which sends what is not sent otherwise
-        except TimeoutError:
-            seen = ", ".join(sorted(self._losing.seen))
-            raise NotSent(f"{kind} was not sent in {_SEEN_SECONDS} s, but {seen}") from None
-        lacking = ["the connection is given up"]
-        try:
-            async with asyncio.timeout(self._losing.lost_at + _PATIENCE_SECONDS - time.monotonic()):
-                while wire.waiting:  # noqa: ASYNC110
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                await _until_well(port, lacking)
-        except TimeoutError:
-            late = f"{kind}: it is not so after {_PATIENCE_SECONDS:.0f} s that {lacking[0]}"
-            raise PromiseBroken(late) from None
-        took = time.monotonic() - self._losing.lost_at
+    async def mended(self, port: int, wire: Wire) -> float:
+        """Wait until all is as before; return how many seconds after the loss that is."""
+        if self._lost_at is None:
+            raise AssertionError("it has happened")
+        await until(lambda: not wire.waiting, _STUCK_SECONDS, f"{self._losing} is given up")
+        await until_well(port, _STUCK_SECONDS)
+        took = time.monotonic() - self._lost_at
         began = time.monotonic()
-        await _until_well(port)
+        await until_well(port, _STUCK_SECONDS)
         # What takes long when nothing is lost is the machine, which others may use as well.
         most = BACK_SECONDS + _SLACK * (time.monotonic() - began)
-        require(took < most, f"{kind}: back only after {took:.1f} s")
+        require(took < most, f"{self._losing}: back only after {took:.1f} s")
         return took
 
 
-async def _serve_again_and_again(settings: dict[str, str]) -> None:
-    """Run a server until cancelled, as whoever supervises it does: one that finds no database when
-    it starts ends with a line, and is started anew.
+async def _lose_at_start(url: str, driver: DriverName, kind: str, told: Told) -> None:
+    """Start a server on an empty database, and lose an answer meanwhile."""
+    loss = _Loss(kind)
+    async with _server(url, driver, loss.heard) as (port, wire):
+        await loss.happen(port)
+        told(f"{driver}, at the start: {kind}", await loss.mended(port, wire))
+
+
+async def _lose_at_work(
+    url: str, driver: DriverName, kinds: Collection[str] | None, most: int, told: Told, check: Check
+) -> Counter[str]:
+    """Have a server work, and lose one answer after the other; judge log and views."""
+    clients, learning = Clients(), _Loss()
+    async with _server(url, driver, learning.heard) as (port, wire):
+        tickets = await open_tickets(port, _TICKETS)
+        await until_well(port, _STUCK_SECONDS)
+        async with (
+            background(clients.run(port, tickets, _CLIENTS, _PAUSE_SECONDS)),
+            background(_read(port, clients)),
+        ):
+            if kinds is None:
+                learning.seen.clear()
+                await asyncio.sleep(_LEARNING_SECONDS)
+            for kind in [*(kinds or sorted(learning.seen))][:most]:
+                loss = _Loss(kind)
+                wire.heard = loss.heard
+                try:
+                    await loss.happen(port)
+                except PromiseBroken:
+                    if kinds is None:
+                        continue  # it was seen once, and may not be again
+                    raise
+                told(f"{driver}: {kind}", await loss.mended(port, wire))
+        await clients.retry(port)
+        async with connected(url, driver) as database:
+            return await clients.settle_with_views(database, check)
+
+
+async def _read(port: int, clients: Clients) -> None:
+    """Read lists and the log, until cancelled."""
+    base = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base, headers=HEADERS, timeout=60.0) as client:
+        while True:
+            for path in _READ:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                with suppress(httpx.TransportError):
+                    answer = await client.get(path)
+                    clients.note(answer.status_code, answer.content)
+
+
+@asynccontextmanager
+async def _server(url: str, driver: DriverName, heard: Heard) -> AsyncIterator[tuple[int, Wire]]:
+    """Run a server on a driver; yield its port, and the wire to its database."""
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        async with through(url, heard) as (reached_by, wire):
+            port = free_port()
+            serve_again = _serve_again_and_again(
+                CASEBOOK_DATA_DIR=folder,
+                CASEBOOK_MONGODB_URL=reached_by,
+                CASEBOOK_MONGO_DRIVER=driver,
+                CASEBOOK_PORT=str(port),
+                CASEBOOK_LOG_REQUESTS="no",
+            )
+            async with background(serve_again):
+                await ready(port)
+                await let_in(url)
+                yield port, wire
+
+
+async def _serve_again_and_again(**settings: str) -> None:
+    """Run a server until cancelled, as a supervisor does: one that finds no database when it
+    starts ends with a line, and is started again.
     """
     while True:
         async with process("scripts.serve", **settings) as server:
@@ -273,38 +223,6 @@ async def _serve_again_and_again(settings: dict[str, str]) -> None:
                     await asyncio.wait_for(server.wait(), BACK_SECONDS)
                 raise
         await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def _until_well(port: int, lacking: list[str] | None = None) -> None:
-    """Wait until a command is taken, a list shows it, and the server is ready.
-
-    `lacking` is told what is not so.
-    """
-    while what := await _lacking(port):
-        if lacking is not None:
-            lacking[:] = [what]
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def _lacking(port: int) -> str:
-    """Return what is not as it should be; nothing if all is."""
-    try:
-        async with Connection(port, HEADERS) as connection:
-            opening = {"subject": "Soak", "requester": "soak"}
-            answer = await connection.post("/tickets", opening, {"Prefer": "wait=2"})
-            if answer.status != 201:
-                return f"a command is taken, but {answer.status}: {answer.body[:300]!r}"
-            if not answer.applied:
-                shown = await connection.get("/projections")
-                return f"views show a command within 2 s, but {shown.body[:1000]!r}"
-            ticket = answer.json()["ticket_id"]
-            for path in (f"/tickets?after={ticket}@1", "/dashboard", "/readyz"):
-                answer = await connection.get(path)
-                if answer.status != 200:
-                    return f"{path} is answered, but {answer.status}: {answer.body[:300]!r}"
-    except ConnectionError as error:
-        return f"the server answers, but {error}"
-    return ""
 
 
 async def vanish(
@@ -321,33 +239,24 @@ async def vanish(
     """
     counted: Counter[str] = Counter()
     parts = urlsplit(url)
-    with progress() as bar:
-        task = bar.add_task("losing answers", total=None, rate="answers")
+    base = parts.path.strip("/") or "soak"
 
-        def took(kind: str, seconds: float) -> None:
-            bar.advance(task)
-            bar.console.print(f"{seconds:6.1f} s  {kind}")
+    def database_at(name: str) -> str:
+        return parts._replace(path=f"/{base}_{name}").geturl()
+
+    async def lose_on(driver: DriverName, told: Told) -> None:
+        for number, kind in enumerate(at_start, 1):
+            await _lose_at_start(database_at(f"{driver}_{number}"), driver, kind, told)
+        own = database_at(driver)
+        counted.update(await _lose_at_work(own, driver, kinds, rounds, told, check))
+
+    with counting("losing answers", None, "answers") as count:
+
+        def told(what: str, seconds: float) -> None:
+            count()
+            screen.print(f"{seconds:6.1f} s  {what}")
             counted["lost"] += 1
             counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * seconds))
 
-        async def on(driver: DriverName) -> None:
-            name = f"{parts.path.strip('/') or 'soak'}_{driver}"
-            for number, kind in enumerate(at_start, 1):
-                empty = parts._replace(path=f"/{name}_{number}").geturl()
-                seconds = await _Server(empty, driver).lose_at_start(kind)
-                took(f"{driver}, at the start: {kind}", seconds)
-            own = parts._replace(path=f"/{name}").geturl()
-            server = _Server(own, driver)
-            await server.lose(kinds, rounds, lambda kind, s: took(f"{driver}: {kind}", s))
-            async with connected(own, driver) as database:
-                settled = await settle(EventStore(database), server.ledger)
-                await check(database)
-            counted.update(settled + server.statuses)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for driver in DRIVERS:
-                    group.create_task(on(driver))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        await run_all(*(lose_on(driver, told) for driver in DRIVERS))
     return counted

@@ -7,11 +7,9 @@ all the while, and holds nobody up.
 
 import asyncio
 import random
-import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import cast
+from contextlib import suppress
+from functools import partial
 from uuid import UUID, uuid4
 
 import orjson
@@ -19,13 +17,14 @@ import orjson
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.sender import Patience, WebhookWorker
 from api.webhooks.store import Webhook, Webhooks
+from eventstore.background import background
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.views.saved_views import TicketFilter
-from scripts.console import counting
-from scripts.soak.writers import open_tickets, write_notes
-from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, connected, process, require
+from scripts.console import with_progress
+from scripts.soak.consumers import Received, open_tickets, write_notes
+from scripts.soak.killing import child
+from scripts.testbed.promises import ACTOR, connected, listening, require, until
 
 _TICKETS = 40
 _WRITERS = 4
@@ -41,7 +40,7 @@ class _Receiver:
     def __init__(self, one_in: int) -> None:
         self._one_in = one_in
         self._seen: set[str] = set()
-        self.versions: dict[UUID, list[int]] = {}
+        self.received = Received()
         self.counted: Counter[str] = Counter()
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,10 +49,9 @@ class _Receiver:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 body = await reader.readexactly(int(headers["content-length"]))
-                cut = random.choice(["before", "after"])  # noqa: S311
-                is_cut = random.randrange(self._one_in) == 0  # noqa: S311
+                is_cut = random.randrange(self._one_in) == 0
                 self.counted["cuts"] += is_cut
-                if is_cut and cut == "before":
+                if is_cut and random.choice(["before", "after"]) == "before":
                     return
                 self._note(headers["casebook-delivery"], orjson.loads(body))
                 if is_cut:
@@ -69,42 +67,35 @@ class _Receiver:
             self.counted["again"] += 1
             return
         self._seen.add(delivery)
-        self.counted["events"] += 1
-        versions = self.versions.setdefault(UUID(str(event["ticket_id"])), [])
-        versions.append(cast("int", event["version"]))
+        self.received.take(UUID(str(event["ticket_id"])), int(str(event["version"])))
+
+    def has(self, events: int) -> bool:
+        return self.received.counted["events"] >= events
 
 
 async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS) -> Counter[str]:
     """Write so many events and see them arrive. Raises PromiseBroken."""
     receiver = _Receiver(max(2, events // cuts))
-    killed = 0
     async with (
         connected(url) as database,
-        _listening(receiver.take) as port,
-        _listening(_silent) as silent,
+        listening(receiver.take) as port,
+        listening(_read_and_never_answer) as silent,
     ):
         store = EventStore(database)
         await store.prepare()
         await Deliveries(database).prepare()
         for at in (port, silent):
             await _hook(database, store, f"http://127.0.0.1:{at}/")
-        writing = asyncio.create_task(_write(store, events))
-        with counting("arriving", kills, "kills") as count:
-            while receiver.counted["events"] < events:
-                async with process("scripts.soak", "_dispatch", url) as sender:
-                    goal = min(events, events * (killed + 1) // kills)
-                    async with asyncio.timeout(_PATIENCE_SECONDS):
-                        while receiver.counted["events"] < goal:  # noqa: ASYNC110
-                            await asyncio.sleep(0.05)
-                    sender.send_signal(signal.SIGKILL)
-                    killed += 1
-                    count()
-        await writing
-        for ticket_id, stream in (await streams(store)).items():
-            expected = [event.version for event in stream]
-            came = receiver.versions.get(ticket_id, [])
-            require(came == expected, f"{ticket_id}: {came} came, of {len(expected)} versions")
-    return receiver.counted + Counter(kills=killed)
+        async with background(_write(store, events)):
+            for kill in with_progress(range(1, kills + 1), "arriving", "kills"):
+                goal = events * kill // kills
+                async with child(send, url):  # which is killed when the block ends
+                    arrived = partial(receiver.has, goal)
+                    await until(arrived, _PATIENCE_SECONDS, f"{goal} events have arrived")
+        received = receiver.received
+        require(await received.is_all_of(store), f"the log has other events than {received}")
+        require(not received.counted["doubles"], "an event came with two deliveries")
+    return received.counted + receiver.counted + Counter(kills=kills)
 
 
 async def _write(store: EventStore, events: int) -> None:
@@ -112,12 +103,11 @@ async def _write(store: EventStore, events: int) -> None:
     await write_notes(store, tickets, events - len(tickets), _WRITERS)
 
 
-async def send(url: str) -> int:
+async def send(url: str) -> None:
     """Send to webhooks, until killed."""
     database = Database(url)
     patience = Patience(first_seconds=0.05, longest_seconds=0.5)
     await WebhookWorker(database, EventStore(database), patience, _LEASE_SECONDS).run()
-    return 0
 
 
 async def _hook(database: Database, store: EventStore, url: str) -> None:
@@ -135,18 +125,10 @@ async def _hook(database: Database, store: EventStore, url: str) -> None:
     )
 
 
-async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read and never answer."""
+async def _read_and_never_answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     with suppress(OSError):
         while await reader.read(65536):
             pass
     writer.close()
-
-
-@asynccontextmanager
-async def _listening(
-    take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[int]:
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
-    async with server:
-        yield cast("int", server.sockets[0].getsockname()[1])

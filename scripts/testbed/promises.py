@@ -1,4 +1,4 @@
-"""What a soak works with, and how it tells that a promise was broken."""
+"""What a soak works with: a database, processes, callers; and how a broken promise is told."""
 
 import asyncio
 import os
@@ -29,39 +29,7 @@ READY_SECONDS = 60
 
 _KEY, _TEXT = new_key(ACTOR.id, "supervisor", "a soak", utc_now())
 HEADERS = {"Authorization": f"Bearer {_TEXT}"}
-"""By what servers know who asks, once `let_in` has told them."""
-
-
-@asynccontextmanager
-async def connected(url: str, driver: DriverName = "motor") -> AsyncIterator[Database]:
-    """Connect to a database while the block runs."""
-    database = Database(url, driver)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-async def let_in(url: str, role: PrincipalRole = "supervisor") -> dict[str, str]:
-    """Make who asks with HEADERS known to servers of a database; or return others, for a role."""
-    async with connected(url) as database:
-        if role != "supervisor":
-            return await _headers(database, f"{ACTOR.id}-{role}", role)
-        with suppress(VersionConflict):
-            await Keys(database).add(_KEY)
-    return HEADERS
-
-
-async def let_in_many(url: str, count: int) -> list[dict[str, str]]:
-    """Return the headers of so many callers, each another: of what is bounded each has a share."""
-    async with connected(url) as database:
-        names = [f"{ACTOR.id}-{n}" for n in range(count)]
-        return [await _headers(database, name, "supervisor") for name in names]
-
-
-async def _headers(database: Database, principal: str, role: PrincipalRole) -> dict[str, str]:
-    _, text = await Keys(database).make(KeyOrder(principal=principal, role=role), "a soak")
-    return {"Authorization": f"Bearer {text}"}
+"""Of a caller whom servers know after `let_in`."""
 
 
 class PromiseBroken(CasebookError):
@@ -100,14 +68,43 @@ def accepted(answer: Answer) -> Answer:
 
 @asynccontextmanager
 async def scratch(*, durable: bool = True) -> AsyncIterator[str]:
-    """Run an embedded database in a temporary folder and give its URL.
+    """Run an embedded database in a temporary folder; yield its URL.
 
-    What is started meanwhile keeps its files there as well, unless told otherwise.
+    Processes that are started meanwhile keep their files there, unless their settings differ.
     """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         os.environ["CASEBOOK_DATA_DIR"] = folder
         async with embedded.run(Path(folder), durable=durable) as url:
             yield url
+
+
+@asynccontextmanager
+async def connected(url: str, driver: DriverName = "motor") -> AsyncIterator[Database]:
+    """Connect to a database while the block runs."""
+    database = Database(url, driver)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def let_in(url: str) -> None:
+    """Make the caller with HEADERS known to the servers of a database."""
+    async with connected(url) as database:
+        with suppress(VersionConflict):
+            await Keys(database).add(_KEY)
+
+
+async def callers(url: str, *roles: PrincipalRole) -> list[dict[str, str]]:
+    """Return the headers of new callers, one for each role: of what is bounded each has a share."""
+    async with connected(url) as database:
+        names = [f"{ACTOR.id}-{role}{n or ''}" for n, role in enumerate(roles)]
+        orders = [KeyOrder(principal=n, role=r) for n, r in zip(names, roles, strict=True)]
+        made = [await Keys(database).make(order, "a soak") for order in orders]
+    return [{"Authorization": f"Bearer {text}"} for _, text in made]
+
+
+# --- processes ------------------------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -117,11 +114,9 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def process(*words: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a script of this project; kill it at the end if it still runs."""
+    """Run a module of this project; kill it at the end if it still runs."""
     started = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        *words,
+        *(sys.executable, "-m", *words),
         env={**os.environ, "CASEBOOK_RATE_LIMIT": "1000000/second", **environment},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -135,7 +130,7 @@ async def process(*words: str, **environment: str) -> AsyncIterator[asyncio.subp
 
 
 async def code_of(*words: str, seconds: float = READY_SECONDS, **environment: str) -> int | None:
-    """Run a script to its end, and return its exit code: None if it takes longer than that."""
+    """Run a module to its end and return its exit code; None if it takes longer than that."""
     async with process(*words, **environment) as running:
         with suppress(TimeoutError):
             await asyncio.wait_for(running.wait(), patience(seconds))
@@ -146,8 +141,14 @@ async def code_of(*words: str, seconds: float = READY_SECONDS, **environment: st
 async def serving(
     *words: str, port: int, url: str | None = None, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a server until the block ends, once it answers; HEADERS are known to it, if `url` is."""
-    async with process(*words, **environment) as server:
+    """Run a server until the block ends, once it answers.
+
+    `url`: of the database that it uses, where HEADERS become known; else it finds one for itself.
+    """
+    settings = {"CASEBOOK_PORT": str(port), "CASEBOOK_LOG_REQUESTS": "no"}
+    if url is not None:
+        settings["CASEBOOK_MONGODB_URL"] = url
+    async with process(*words, **(settings | environment)) as server:
         await ready(port)
         if url is not None:
             await let_in(url)
@@ -156,7 +157,7 @@ async def serving(
 
 @asynccontextmanager
 async def service(kind: str, url: str) -> AsyncIterator[int]:
-    """Run one of the services of `scripts.testbed.services` on a free port, which is yielded."""
+    """Run one of the services of `scripts.testbed.services`; yield its port."""
     port = free_port()
     async with serving("scripts.bench", "_serve", kind, url, str(port), port=port, url=url):
         yield port
@@ -164,13 +165,24 @@ async def service(kind: str, url: str) -> AsyncIterator[int]:
 
 async def ready(port: int) -> None:
     """Wait until a server answers."""
-    async with asyncio.timeout(patience(READY_SECONDS)):
-        while True:
-            with suppress(ConnectionError):
-                async with Connection(port) as connection:
-                    await connection.get("/healthz")
-                    return
-            await asyncio.sleep(0.02)
+
+    async def answers() -> bool:
+        with suppress(ConnectionError):
+            async with Connection(port) as connection:
+                await connection.get("/healthz")
+                return True
+        return False
+
+    await until(answers, READY_SECONDS, f"a server answers at port {port}")
+
+
+@asynccontextmanager
+async def listening(
+    take: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None],
+) -> AsyncIterator[int]:
+    """Listen on a free port, which is yielded; `take` gets each connection."""
+    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        yield cast("int", server.sockets[0].getsockname()[1])
 
 
 def database_processes(folder: Path) -> list[int]:
@@ -182,3 +194,9 @@ def database_processes(folder: Path) -> list[int]:
             if str(folder / "database").encode() in words and words[0].endswith(b"secantusd-rs"):
                 found.append(int(entry.name))
     return found
+
+
+def memory_bytes(pid: int) -> int:
+    """Return what a process has in memory (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024

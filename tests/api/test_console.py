@@ -21,7 +21,7 @@ from eventstore.database import Database
 from eventstore.event_document import to_document
 from scripts.testbed.browser import CHROMIUM, chromium
 from scripts.testbed.load import Connection, request
-from scripts.testbed.promises import HEADERS, free_port, let_in, process, ready
+from scripts.testbed.promises import HEADERS, callers, free_port, let_in, process, ready
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
 expect.set_options(timeout=20_000)
@@ -271,7 +271,7 @@ async def test_a_replay_is_watched(served, page_of, database):
 async def test_a_parked_ticket_is_shown_with_its_error_and_repaired(served, page_of, database):
     """L7: once what it could not be folded for is mended."""
     ticket = await opened(served)
-    admin = await let_in(database.url, "admin")
+    [admin] = await callers(database.url, "admin")
     log = database.collection("ticket_events")
     first = {"ticket_id": UUID(ticket), "version": 1}
     before = await log.find_one(first)
@@ -386,7 +386,7 @@ async def test_each_role_is_shown_what_is_theirs(served, page_of, database):
         ("admin", ["Machine"]),
     )
     for role, views in roles:
-        headers = await let_in(database.url, role)
+        [headers] = await callers(database.url, role)
         async with page_of(served) as page:
             await sign_in(page, headers["Authorization"].removeprefix("Bearer "))
             await see_all(page, views)
@@ -403,7 +403,7 @@ async def test_each_role_is_shown_what_is_theirs(served, page_of, database):
 @browsing
 async def test_a_requester_answers_behind_what_they_are_not_shown(served, page_of, database):
     """A note is an event that they do not see, and is no other one's being first."""
-    headers = await let_in(database.url, "requester")
+    [headers] = await callers(database.url, "requester")
     ticket = await opened(served, requester="soak-requester")
     await told(served, ticket, "assign", {"assignee": "alice"})
     await told(served, ticket, "add_note", {"body": "A known fault."})
@@ -421,7 +421,7 @@ async def test_a_requester_answers_behind_what_they_are_not_shown(served, page_o
 @browsing
 async def test_requesters_are_helped_to_search_by_what_they_may_ask_for(served, page_of, database):
     """L12: each example that they are offered is answered, and so is each of all of them."""
-    headers = await let_in(database.url, "requester")
+    [headers] = await callers(database.url, "requester")
     for who in (headers["Authorization"].removeprefix("Bearer "), KEY):
         async with page_of(served) as page:
             await sign_in(page, who)
@@ -461,8 +461,8 @@ async def test_a_key_is_shown_the_views_that_it_is_good_for(served, page_of, dat
 
 @browsing
 async def test_agents_of_groups_are_shown_theirs(served, page_of, database):
-    admin = await let_in(database.url, "admin")
-    agent = await let_in(database.url, "agent")
+    [admin] = await callers(database.url, "admin")
+    [agent] = await callers(database.url, "agent")
     desk = {"groups": {"print": ["soak-agent"], "network": []}}
     async with Connection(served, admin) as connection:
         answer = await connection.send(

@@ -11,7 +11,7 @@ from eventstore.documents import Unreadable, UnreadableDocument
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
-from scripts.soak.upgrade import GOLDEN, MASTER_KEY, changed, golden, load
+from scripts.testbed.golden_documents import GOLDEN, MASTER_KEY, changed, golden, load
 from tests.processes import environment, script
 
 WRITTEN = 64

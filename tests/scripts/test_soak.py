@@ -13,13 +13,13 @@ from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
 from scripts.soak.outage import outage, overload
 from scripts.soak.paging import page_through
+from scripts.soak.projectors import POINTS as PROJECTOR_POINTS
+from scripts.soak.projectors import come_and_go, freeze_projector, kill_projector
 from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.vanish import SOME, vanish
-from scripts.soak.views import POINTS as PROJECTOR_POINTS
-from scripts.soak.views import come_and_go, freeze_projector, kill_projector
 from scripts.soak.webhooks import webhooks
 from tests.oracle import assert_views_equal_the_log
 
@@ -46,14 +46,14 @@ async def test_the_api_killed_at_bad_moments(scratch_url):
     assert all(counted[f"killed_{point}"] == 1 for point in POINTS)
     assert counted["ok"] > 50
     assert counted["ok_of_several_events"] > 5
-    assert counted["failed"] > 0
+    assert counted["without_events"] > 0
     assert counted["unknown_then_retried"] > 0
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_the_database_killed_under_load():
     """L3, L7: no acknowledged command is lost, and the views follow; with default durability."""
-    counted = await kill_database(rounds=4, check=assert_views_equal_the_log)
+    counted = await kill_database("", rounds=4, check=assert_views_equal_the_log)
     assert counted["killed"] == 4
     assert counted["ok"] > 100
 
@@ -109,8 +109,8 @@ async def test_a_projector_frozen_past_its_lease(scratch_url):
 async def test_clients_that_retry_while_every_tenth_answer_is_eaten(scratch_url):
     """L5: no double, no loss."""
     counted = await retry_through_proxy(scratch_url, 800)
-    assert counted["commands"] == 800
-    assert counted["sent_again"] == counted["eaten"] > 80
+    assert counted["answers"] >= 800
+    assert counted["lost_by_proxy"] >= counted["unanswered"] > 80
 
 
 async def test_any_request_is_answered_as_documented(scratch_url):
@@ -164,7 +164,7 @@ async def test_a_server_over_documents_as_every_version_wrote_them(scratch_url):
 
 async def test_more_clients_than_can_be_served():
     """L3, L5, L12: 503 with Retry-After and no other 5xx; then as before, and nothing is lost."""
-    counted = await overload(3, check=assert_views_equal_the_log, clients=100)
+    counted = await overload("", 3, assert_views_equal_the_log, 100)
     assert counted["answered_503"] > 0
     assert counted["ok"] > 100
 
