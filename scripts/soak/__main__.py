@@ -34,10 +34,10 @@ from pkgutil import resolve_name
 
 from eventstore.personal.master_keys import new_master_key
 from scripts.console import arguments, run
+from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
 from scripts.soak.feed import feed
-from scripts.soak.follow import follow
 from scripts.soak.kill import kill_api, kill_database
 from scripts.soak.merge import merges
 from scripts.soak.outage import outage, overload

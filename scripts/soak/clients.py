@@ -12,13 +12,14 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
-from eventstore.background import run_all
+from eventstore.background import background, run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
 from scripts.testbed.judging import Check, caught_up, streams
@@ -29,6 +30,7 @@ from scripts.testbed.promises import (
     READY_SECONDS,
     PromiseBroken,
     accepted,
+    connected,
     require,
     until,
 )
@@ -59,11 +61,6 @@ class Sent:
     headers: Mapping[str, str]
     answer: Answer | None = None
 
-    @property
-    def key(self) -> str:
-        return self.headers["Idempotency-Key"]
-
-    @property
     def accepted(self) -> Accepted | None:
         """Return what was told if it was accepted."""
         if self.answer is None or self.answer.status not in (200, 201):
@@ -72,10 +69,9 @@ class Sent:
 
     def places(self) -> list[tuple[UUID, int]]:
         """Return the ticket and the version of each event that the log must have of it."""
-        if (told := self.accepted) is None:
+        if (told := self.accepted()) is None:
             return []
-        versions = range(told.version - len(told.events) + 1, told.version + 1)
-        return [(told.ticket_id, version) for version in versions]
+        return [(told.ticket_id, told.version - n) for n in reversed(range(len(told.events)))]
 
 
 def random_command(tickets: Sequence[UUID], caller: Mapping[str, str]) -> Sent:
@@ -111,16 +107,20 @@ class Clients:
     """The last version of each ticket that was acknowledged, and when."""
     counted: Counter[str] = field(default_factory=Counter)
 
-    async def run(
+    @asynccontextmanager
+    async def sending(
         self,
         port: int,
-        tickets: Sequence[UUID],
         count: int,
+        tickets: int,
         pause_seconds: float = 0.0,
         callers: Sequence[Mapping[str, str]] = (HEADERS,),
-    ) -> None:
-        """Have so many clients send until cancelled. Raises PromiseBroken."""
-        known = [*tickets]
+    ) -> AsyncIterator[None]:
+        """Have so many clients send while the block runs, at first to so many new tickets.
+
+        Raises PromiseBroken.
+        """
+        known = await open_tickets(port, tickets)
 
         async def client(caller: Mapping[str, str]) -> None:
             async with Connection(port, caller) as connection:
@@ -129,12 +129,14 @@ class Clients:
                         await self._read(connection, random.choice(known))
                     else:
                         self.sent.append(random_command(known, caller))
-                        told = (await self._insist(connection, self.sent[-1])).accepted
+                        told = (await self._insist(connection, self.sent[-1])).accepted()
                         if told and told.version == 1:
                             known.append(told.ticket_id)
                     await asyncio.sleep(pause_seconds)
 
-        await run_all(*(client(callers[n % len(callers)]) for n in range(count)))
+        clients = (client(callers[n % len(callers)]) for n in range(count))
+        async with background(run_all(*clients)):
+            yield
 
     async def answered(self, more: int) -> None:
         """Wait until so many commands more are answered, however quick the machine is."""
@@ -153,7 +155,7 @@ class Clients:
         """Send a command until it is known what came of it."""
         while sent.answer is None:
             sent.answer = await self._answer(connection.post(sent.path, sent.content, sent.headers))
-        if told := sent.accepted:
+        if told := sent.accepted():
             now = (told.version, time.perf_counter())
             self.acknowledged[told.ticket_id] = max(now, self.acknowledged.get(told.ticket_id, now))
         self.counted["answers"] += 1
@@ -200,24 +202,23 @@ class Clients:
                 place = (event.ticket_id, event.version)
                 logged.setdefault(event.metadata.command.id, []).append(place)
         for sent in self.sent:
-            found = logged.get(sent.key, [])
+            found = logged.get(sent.headers["Idempotency-Key"], [])
             require(sent.answer is None or found == sent.places(), f"{sent}: {found} in the log")
 
-    async def settle(self, database: Database) -> Counter[str]:
-        """Compare the log with what was answered when all is known; return what was counted."""
-        await self.check(database)
+    async def judge(self, port: int, url: str, check: Check | None = None) -> Counter[str]:
+        """Have all commands answered, and compare the log with the answers; if `check` is given,
+        also the views with the log once they have caught up (L7). Return what was counted.
+        """
+        await self.retry(port)
+        async with connected(url) as database:
+            await self.check(database)
+            if check is not None:
+                await caught_up(database)
+                await check(database)
         for sent in self.sent:
-            require(sent.answer is not None, f"{sent}: never answered")
             kind = {0: "without_events", 1: "ok"}.get(len(sent.places()), "ok_of_several_events")
             self.counted[kind] += 1
         return self.counted
-
-    async def settle_with_views(self, database: Database, check: Check) -> Counter[str]:
-        """Do so, and compare the views with the log once they have caught up (L7)."""
-        counted = await self.settle(database)
-        await caught_up(database)
-        await check(database)
-        return counted
 
 
 async def open_tickets(port: int, count: int) -> list[UUID]:
@@ -231,32 +232,27 @@ async def until_well(port: int, seconds: float, shown_seconds: float = 2.0) -> N
 
     Raises PromiseBroken, and says what is not so. Both are seconds of an idle machine.
     """
-    lacking = "the server answers"
+    lacking: Exception | None = None
     try:
         async with asyncio.timeout(patience(seconds)):
-            while lacking := await _lacking(port, patience(shown_seconds)):  # noqa: ASYNC110
+            while True:
+                try:
+                    return await _require_well(port, patience(shown_seconds))
+                except (PromiseBroken, ConnectionError) as error:
+                    lacking = error
                 await asyncio.sleep(_LOST_PAUSE_SECONDS)
     except TimeoutError:
-        raise PromiseBroken(f"not so after {seconds} s: {lacking}") from None
+        raise PromiseBroken(f"not well after {seconds} s: {lacking}") from None
 
 
-async def _lacking(port: int, shown_seconds: float) -> str:
-    """Return what is not as it should be; empty if all is well."""
+async def _require_well(port: int, shown_seconds: float) -> None:
     began = time.perf_counter()
-    try:
-        async with Connection(port, HEADERS) as connection:
-            wait = {"Prefer": f"wait={math.ceil(shown_seconds)}"}
-            answer = await connection.post("/tickets", _OPENING, wait)
-            if answer.status != 201:
-                return f"a command is taken, but {answer.status}: {answer.body[:300]!r}"
-            if not answer.applied or time.perf_counter() - began > shown_seconds:
-                views = await connection.get("/projections")
-                return f"views show it in {shown_seconds:.1f} s, but {views.body[:1000]!r}"
-            ticket = answer.json()["ticket_id"]
-            for path in (f"/tickets?after={ticket}@1", "/dashboard", "/readyz"):
-                answer = await connection.get(path)
-                if answer.status != 200:
-                    return f"{path} is answered, but {answer.status}: {answer.body[:300]!r}"
-    except ConnectionError as error:
-        return f"the server answers, but {error}"
-    return ""
+    async with Connection(port, HEADERS) as connection:
+        wait = {"Prefer": f"wait={math.ceil(shown_seconds)}"}
+        answer = accepted(await connection.post("/tickets", _OPENING, wait))
+        if not answer.applied or time.perf_counter() - began > shown_seconds:
+            views = await connection.get("/projections")
+            raise PromiseBroken(f"not shown in {shown_seconds:.1f} s: {views.body[:1000]!r}")
+        ticket = answer.json()["ticket_id"]
+        for path in (f"/tickets?after={ticket}@1", "/dashboard", "/readyz"):
+            accepted(await connection.get(path))

@@ -1,10 +1,13 @@
-"""Consumers that are cut off while writers write, and what each has received in the end (L8)."""
+"""Consumers that are cut off while writers write, and what each has received in the end (L8).
+
+`follow`: a consumer of the log itself, that comes and goes.
+"""
 
 import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -14,8 +17,13 @@ from api.commands.handler import Handler, Submission, TooContended
 from domain.tickets.conversation import AddNote
 from eventstore.background import run_all
 from eventstore.log import EventStore
+from eventstore.subscription import Position, Subscription, beginning
+from scripts.console import with_progress
 from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, OPEN, READY_SECONDS, require, until
+from scripts.testbed.promises import ACTOR, OPEN, READY_SECONDS, connected, require, until
+
+_TICKETS = 20
+_COMMANDS_A_ROUND = 200
 
 Consuming = Coroutine[None, None, None]
 
@@ -35,8 +43,7 @@ class Received:
         self.versions[ticket_id] = max(have, version)
 
     async def is_all_of(self, store: EventStore) -> bool:
-        expected = {ticket: len(events) for ticket, events in (await streams(store)).items()}
-        return self.versions == expected
+        return self.versions == {ticket: len(s) for ticket, s in (await streams(store)).items()}
 
     async def complete(self, store: EventStore, consume: Callable[[], Consuming]) -> None:
         """Let a consumer go on until it has received the whole log. Raises PromiseBroken."""
@@ -58,18 +65,14 @@ async def cut_off(consuming: Consuming, seconds: float) -> None:
 async def open_tickets(store: EventStore, count: int) -> list[UUID]:
     """Open so many tickets in an empty log, without a server, and return their ids."""
     await store.prepare()
-    handler, tickets = Handler(store), [uuid4() for _ in range(count)]
+    tickets = [uuid4() for _ in range(count)]
     for ticket in tickets:
-        await handler.handle(ticket, Submission(command=OPEN, actor=ACTOR))
+        await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
     return tickets
 
 
 async def write_notes(
-    store: EventStore,
-    tickets: Sequence[UUID],
-    count: int,
-    writers: int,
-    longest: int = 1,
+    store: EventStore, tickets: Sequence[UUID], count: int, writers: int, longest: int = 1
 ) -> None:
     """Add so many notes to tickets at random, by writers that race for them, without a server.
 
@@ -88,3 +91,28 @@ async def write_notes(
                     break
 
     await run_all(*(write() for _ in range(writers)))
+
+
+async def follow(url: str, commands: int, writers: int = 8) -> Counter[str]:
+    """Stop and start a consumer at random while writers write. Raises PromiseBroken."""
+    received, rounds = Received(), commands // _COMMANDS_A_ROUND
+    position: Position | None = None
+    async with connected(url) as database:
+        store = EventStore(database)
+
+        async def consume() -> None:
+            nonlocal position
+            log = Subscription(store, position or await beginning(store))
+            async with aclosing(log.steps()) as steps:
+                async for position, event, _ in steps:  # noqa: B007 where it goes on next time
+                    if event is not None:
+                        received.take(event["ticket_id"], event["version"])
+
+        tickets = await open_tickets(store, _TICKETS)
+        for _ in with_progress(range(rounds), "following", "rounds"):
+            await run_all(
+                write_notes(store, tickets, _COMMANDS_A_ROUND, writers),
+                cut_off(consume(), random.uniform(0.0, 0.3)),
+            )
+        await received.complete(store, consume)
+    return Counter(stops=rounds) + received.counted

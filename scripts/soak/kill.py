@@ -13,10 +13,9 @@ from itertools import chain
 from pathlib import Path
 
 from api.commands import routes
-from eventstore.background import background
 from eventstore.log import EventStore
 from scripts.console import with_progress
-from scripts.soak.clients import Clients, open_tickets
+from scripts.soak.clients import Clients
 from scripts.soak.killing import NEVER, child, die_at, in_turn
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.patience import patience
@@ -47,18 +46,18 @@ async def kill_api(url: str, rounds: int, count: int = 8) -> Counter[str]:
                 await ready(port)
                 await let_in(url)
                 await clients.check(database)
-                await clients.retry(port)
                 if point == NEVER:
+                    killed += await clients.judge(port, url)
                     break
-                tickets = await open_tickets(port, _TICKETS)
-                async with background(clients.run(port, tickets, count)):
+                await clients.retry(port)
+                async with clients.sending(port, count, _TICKETS):
                     if point == "random":
                         await clients.answered(random.randrange(20, 200))
                         api.kill()
                     code = await asyncio.wait_for(api.wait(), patience(READY_SECONDS))
                     require(code == -signal.SIGKILL, f"the API ended with {code}, not by a kill")
             killed[f"killed_{point}"] += 1
-        return killed + await clients.settle(database)
+    return killed
 
 
 async def serve_and_die(url: str, port: str, point: str, nth: str) -> int:
@@ -77,16 +76,14 @@ async def kill_database(
     clients, killed = Clients(), 0
     async with embedded_server() as (port, api, folder):
         for _round in with_progress(range(rounds), "killing", "rounds"):
-            tickets = await open_tickets(port, _TICKETS)
-            async with background(clients.run(port, tickets, count)):
+            async with clients.sending(port, count, _TICKETS):
                 await clients.answered(random.randrange(60, 200))
                 killed += kill_database_of(folder)
                 await asyncio.sleep(random.uniform(0.0, 0.5))
             async with connected(url_of(folder)) as database:
                 await clients.check(database)
             await clients.retry(port)
-        async with connected(url_of(folder)) as database:
-            counted = await clients.settle_with_views(database, check)
+        counted = await clients.judge(port, url_of(folder), check)
         api.send_signal(signal.SIGTERM)
         await api.wait()
     require(killed == rounds, f"{killed} of {rounds} databases could be killed")

@@ -21,14 +21,12 @@ from itertools import count
 
 from domain.actors import PrincipalRole
 from domain.values import JsonObject
-from eventstore.background import background
 from scripts.console import with_progress
-from scripts.soak.clients import Clients, open_tickets, until_well
+from scripts.soak.clients import Clients, until_well
 from scripts.soak.kill import embedded_server, url_of
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.promises import (
     callers,
-    connected,
     free_port,
     memory_bytes,
     require,
@@ -45,6 +43,7 @@ _MOST_BYTES = 700 * 2**20  # of the server's memory
 _RECOVERY_SECONDS = 20.0
 _SHOWN_SECONDS = 1.0
 _CLIENTS = 16
+_TICKETS = 50
 _CUT_EVERY = 200  # so-many-th answer of the database
 _ENOUGH = 200  # answers, to say that it goes on as before
 
@@ -58,28 +57,25 @@ async def overload(
     async with embedded_server() as (port, api, folder):
         roles: list[PrincipalRole] = ["supervisor"] * _CALLERS
         supervisors = await callers(url_of(folder), *roles)
-        tickets = await open_tickets(port, 100)
         for number, stretch in ((connections, seconds), (_BEYOND, _BEYOND_SECONDS)):
-            async with background(clients.run(port, tickets, number, callers=supervisors)):
+            async with clients.sending(port, number, _TICKETS, callers=supervisors):
                 for _second in with_progress(range(stretch), f"{number} connections", "seconds"):
                     await asyncio.sleep(1)
                     held = memory_bytes(api.pid)
                     require(held < _MOST_BYTES, f"the server holds {held} bytes")
                     clients.counted["most_mb"] = max(clients.counted["most_mb"], held // 2**20)
         await _recover(clients, port, _RECOVERY_SECONDS)
-        async with connected(url_of(folder)) as database:
-            await clients.settle_with_views(database, check)
+        await clients.judge(port, url_of(folder), check)
         api.send_signal(signal.SIGTERM)
         await api.wait()
     return clients.counted
 
 
 async def _recover(clients: Clients, port: int, seconds: float) -> None:
-    """Wait until the server is as before, and send again what is unknown."""
+    """Wait until the server is as before."""
     began = time.perf_counter()
     await until_well(port, seconds, _SHOWN_SECONDS)
     clients.counted["recovered_after_ms"] = round(1000 * (time.perf_counter() - began))
-    await clients.retry(port)
 
 
 def _allow_files(wanted: int) -> None:
@@ -113,8 +109,7 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
             through(url) as (reached_by, wire),
             serving("scripts.serve", port=port, url=reached_by, CASEBOOK_DATA_DIR=folder),
         ):
-            tickets = await open_tickets(port, 20)
-            async with background(clients.run(port, tickets, _CLIENTS)):
+            async with clients.sending(port, _CLIENTS, _TICKETS):
                 wire.heard = cut_off
                 await work_until(lambda: counted["cut_off"] > 0, "an answer is cut off")
                 wire.heard = passed
@@ -124,6 +119,5 @@ async def outage(url: str, seconds: int, check: Check = audited) -> Counter[str]
                 await clients.answered(_ENOUGH)
             # Lists lag behind clients that send as fast as they can; without them, they catch up.
             await _recover(clients, port, seconds + _RECOVERY_SECONDS)
-            async with connected(url) as database:
-                await clients.settle_with_views(database, check)
+            await clients.judge(port, url, check)
     return counted

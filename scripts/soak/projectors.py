@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
-from eventstore.background import background
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
@@ -21,7 +20,7 @@ from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.catch_up import projecting
 from scripts.console import with_progress
-from scripts.soak.clients import Clients, open_tickets
+from scripts.soak.clients import Clients
 from scripts.soak.killing import NEVER, Steps, child, die_at, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.promises import connected, service, until
@@ -54,12 +53,10 @@ async def under_load(url: str, check: Check, kind: str = "group") -> AsyncIterat
         shown = await Generations(database).shown()
         await SavedViews(shown).save("unsolved", TicketFilter(solved=False))
         await SavedViews(shown).save("alices", TicketFilter(assignee="alice", solved=False))
-        tickets = await open_tickets(port, _TICKETS)
-        async with background(clients.run(port, tickets, _CLIENTS, _PAUSE_SECONDS)):
+        async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
             yield shown
-        await clients.retry(port)
         async with projecting(shown, EventStore(shown)):
-            await clients.settle_with_views(shown, check)
+            await clients.judge(port, url, check)
 
 
 async def kill_projector(

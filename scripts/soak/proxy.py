@@ -7,9 +7,8 @@ key. In the end each command is in the log once, where its last answer says.
 import asyncio
 from collections import Counter
 
-from eventstore.background import background
-from scripts.soak.clients import Clients, open_tickets
-from scripts.testbed.promises import connected, listening, service
+from scripts.soak.clients import Clients
+from scripts.testbed.promises import listening, service
 
 _CLIENTS = 8
 _TICKETS = 8
@@ -53,12 +52,10 @@ async def retry_through_proxy(url: str, commands: int) -> Counter[str]:
     """Send commands through the proxy until so many are answered; check the log."""
     clients = Clients()
     async with service("group", url) as port:
-        tickets, proxy = await open_tickets(port, _TICKETS), _Proxy(port)
+        proxy = _Proxy(port)
         async with (
             listening(proxy.take) as through,
-            background(clients.run(through, tickets, _CLIENTS)),
+            clients.sending(through, _CLIENTS, _TICKETS),
         ):
             await clients.answered(commands)
-        await clients.retry(port)
-        async with connected(url) as database:
-            return await clients.settle(database) + Counter(lost_by_proxy=proxy.lost)
+        return await clients.judge(port, url) + Counter(lost_by_proxy=proxy.lost)

@@ -26,12 +26,12 @@ from projections.replay import rebuild
 from projections.replay.rebuild import Rebuild
 from projections.workers import workers
 from scripts.console import with_progress
-from scripts.soak.clients import Clients, open_tickets
+from scripts.soak.clients import Clients
 from scripts.soak.killing import Steps, die_at, in_turn, killed, points_of
 from scripts.soak.projectors import under_load
 from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, code_of, connected, require, service, until
+from scripts.testbed.promises import HEADERS, accepted, code_of, require, service, until
 
 _SENDERS = 4
 _READERS = 2
@@ -120,15 +120,10 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
     """Replay again and again under load; return counts, and milliseconds until it was visible."""
     clients, late_seconds = Clients(), [0.0]
     counted = clients.counted
-    async with (
-        service("projecting", url) as port,
-        service("projecting", url),
-        connected(url) as database,
-    ):
+    async with service("projecting", url) as port, service("projecting", url):
         pause_seconds = _SENDERS / _COMMANDS_PER_SECOND
-        sending = clients.run(port, await open_tickets(port, 1), _SENDERS, pause_seconds)
         reading = run_all(*(_read(port, clients, late_seconds) for _ in range(_READERS)))
-        async with background(sending), background(reading):
+        async with clients.sending(port, _SENDERS, 1, pause_seconds), background(reading):
             await asyncio.sleep(2)
             for _ in with_progress(range(rounds), "replaying", "rounds"):
                 began = time.perf_counter()
@@ -140,8 +135,7 @@ async def replay_under_load(url: str, rounds: int, check: Check = audited) -> Co
                 counted["replays"] += 1
         failed = counted["unanswered"] + counted["answered_503"]
         require(not failed, f"{failed} requests failed")
-        await clients.retry(port)
-        return await clients.settle_with_views(database, check)
+        return await clients.judge(port, url, check)
 
 
 def _keep_most(counted: Counter[str], name: str, late_seconds: list[float]) -> None:

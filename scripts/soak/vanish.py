@@ -24,12 +24,11 @@ from domain.values import JsonObject
 from eventstore.background import background, run_all
 from eventstore.mongo.driver import DriverName
 from scripts.console import counting, screen
-from scripts.soak.clients import Clients, open_tickets, until_well
+from scripts.soak.clients import Clients, until_well
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.promises import (
     HEADERS,
     PromiseBroken,
-    connected,
     free_port,
     let_in,
     process,
@@ -154,10 +153,9 @@ async def _lose_at_work(
     """Have a server work, and lose one answer after the other; judge log and views."""
     clients, learning = Clients(), _Loss()
     async with _server(url, driver, learning.heard) as (port, wire):
-        tickets = await open_tickets(port, _TICKETS)
         await until_well(port, _STUCK_SECONDS)
         async with (
-            background(clients.run(port, tickets, _CLIENTS, _PAUSE_SECONDS)),
+            clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS),
             background(_read(port, clients)),
         ):
             if kinds is None:
@@ -173,9 +171,7 @@ async def _lose_at_work(
                         continue  # it was seen once, and may not be again
                     raise
                 told(f"{driver}: {kind}", await loss.mended(port, wire))
-        await clients.retry(port)
-        async with connected(url, driver) as database:
-            return await clients.settle_with_views(database, check)
+        return await clients.judge(port, url, check)
 
 
 async def _read(port: int, clients: Clients) -> None:

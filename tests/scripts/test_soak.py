@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
 from scripts.soak.feed import feed
-from scripts.soak.follow import follow
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
 from scripts.soak.outage import outage, overload
