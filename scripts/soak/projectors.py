@@ -100,9 +100,8 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
     """Start, stop and kill projectors at random, up to three at once, for a while."""
     counted: Counter[str] = Counter()
     clock = asyncio.get_running_loop().time
-    end = clock() + seconds
 
-    async def one() -> None:
+    async def one(end: float) -> None:
         while clock() < end:
             async with child(project_and_die, url, NEVER, 1) as running:
                 await asyncio.sleep(random.uniform(0.5, 4.0))
@@ -112,7 +111,8 @@ async def come_and_go(url: str, seconds: float, check: Check = audited) -> Count
                 counted["stopped" if how == signal.SIGTERM else "killed"] += 1
 
     async with under_load(url, check):
-        await asyncio.gather(one(), one(), one())
+        end = clock() + seconds
+        await asyncio.gather(one(end), one(end), one(end))
     return counted
 
 

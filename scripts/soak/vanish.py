@@ -50,19 +50,6 @@ _TICKETS = 120  # more than come in the first answer to a list
 _PAUSE_SECONDS = 0.05
 _READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
 
-SOME: Collection[str] = (
-    "aggregate stream ticket_events",
-    "bulkWrite",
-    "bulkWrite in transaction",
-    "commitTransaction",
-    "find generations",
-    "find ticket_events",
-    "getMore stream ticket_events",
-    "getMore ticket_reads",
-    "insert in transaction ticket_events",
-    "insert ticket_events",
-)
-"""Kinds that differ in what waits for them."""
 AT_START: Collection[str] = (
     "aggregate stream ticket_events",
     "buildInfo",

@@ -9,7 +9,7 @@ has forgotten a connection.
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import NamedTuple
@@ -18,23 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 import bson
 
 from domain.values import JsonObject
+from eventstore.background import end
+from scripts.testbed.promises import listening
 
 _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013
-
-_WITHOUT_LIMIT = frozenset(
-    {
-        "drop",  # it takes none; it is sent again
-        "endSessions",
-        "getMore",  # of a cursor, which has one
-        "hello",  # of the driver, which sees by it whether the server is there
-        "isMaster",
-        "ismaster",
-        "killCursors",
-        "saslContinue",  # of the driver, which signs in before it asks
-        "saslStart",
-    }
-)
 
 
 class Fate(Enum):
@@ -77,22 +65,18 @@ class Wire:
         """Whether anything is passed on; while it is clear, all stands still."""
         self.moving.set()
         self._to = (host, port)
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: list[asyncio.Task[None]] = []
 
     def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client's connection until either side ends it."""
-        connection = asyncio.create_task(self._take(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        self._connections.append(asyncio.create_task(self._take(reader, writer)))
 
-    async def deliver(self) -> bytes:
-        """Bring the first message that is held to the database. Return what it answers."""
+    async def deliver(self) -> None:
+        """Bring the first message that is held to the database, and wait until it is answered."""
         held = self.held.pop(0)
         held.to_upstream.write(held.message)
-        try:
-            return b"".join(await _message(held.upstream))
-        finally:
-            held.to_upstream.close()
+        await _message(held.upstream)
+        held.to_upstream.close()
 
     async def close(self) -> None:
         """End all connections; what is still held never arrives."""
@@ -100,9 +84,7 @@ class Wire:
         for held in self.held:
             held.to_upstream.close()
         self.held.clear()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await end(*self._connections)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fates: dict[int, Fate] = {}  # of the messages by number, but for those that are passed
@@ -178,13 +160,6 @@ def decoded(body: bytes) -> JsonObject:
     return command
 
 
-def unlimited(commands: Iterable[JsonObject]) -> set[str]:
-    """Return the names of commands that do not say how long the database may work for them, of all
-    that could.
-    """
-    return {next(iter(c)) for c in commands if "maxTimeMS" not in c} - _WITHOUT_LIMIT
-
-
 def url_at(url: str, port: int) -> str:
     """Return the URL of the same database, by another port of this machine."""
     parts = urlsplit(url)
@@ -199,9 +174,8 @@ async def through(url: str, heard: Heard = passed) -> AsyncIterator[tuple[str, W
     """Yield another URL of the same database, and what stands between; for servers of one host."""
     parts = urlsplit(url)
     wire = Wire(parts.hostname or "", parts.port or 27017, heard)
-    async with await asyncio.start_server(wire.take, "127.0.0.1", 0) as server:
+    async with listening(wire.take) as port:
         try:
-            yield url_at(url, server.sockets[0].getsockname()[1]), wire
+            yield url_at(url, port), wire
         finally:
-            server.close()
             await wire.close()

@@ -14,9 +14,10 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.errors import UNANSWERED
 from eventstore.mongo.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, in_parts, make_index
-from scripts.testbed.wire import Fate, through, unlimited
+from scripts.testbed.wire import Fate, through
 from tests.eventstore.test_log import happened
 from tests.projecting import until
+from tests.unlimited import unlimited
 
 pytestmark = pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")
 _SLACK_SECONDS = 15.0  # for a machine that others use

@@ -19,11 +19,12 @@ from projections.generations import VIEWS
 from scripts.mongo_users import API, AUDITOR, PROJECTOR, REFUSED, USERS, privileges
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
-from scripts.testbed.wire import decoded, unlimited, url_at
+from scripts.testbed.wire import decoded, url_at
 from tests.api.test_api import OPEN
 from tests.processes import script
 from tests.projecting import until
 from tests.scripts.test_soak import scratch_url
+from tests.unlimited import unlimited
 
 __all__ = ["scratch_url"]
 _OP_MSG = 2013
