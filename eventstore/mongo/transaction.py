@@ -6,9 +6,10 @@ two minutes. This one is for the sessions of both, and ends when its time is ove
 
 From the specification (github.com/mongodb/specifications, transactions-convenient-api): the work is
 done anew after an error labelled TransientTransactionError, of the work or of the commit; the
-commit alone is sent anew after one labelled UnknownTransactionCommitResult, unless its own time
-limit was over. Between two runs of the work there is a pause that grows, of random length, for two
-transactions that conflict would do so again.
+commit alone is sent anew after one labelled UnknownTransactionCommitResult. Between two runs of the
+work there is a pause that grows, of random length, for two transactions that conflict would do so
+again. Other than there, a commit is also sent anew whose own time limit is over: it is that of one
+try (`limits.py`), and `seconds` is the limit of all.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from inspect import isawaitable
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import NetworkTimeout, OperationFailure, PyMongoError
+from pymongo.errors import NetworkTimeout, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from eventstore.mongo.limits import OPERATION_SECONDS
@@ -28,7 +29,6 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS, _GROWTH, _LONGEST_PAUSE_SECONDS = 0.005, 1.5, 0.5
 _ENDING_SECONDS = OPERATION_SECONDS
-_MAX_TIME_EXPIRED = 50
 
 
 async def with_transaction(
@@ -80,18 +80,12 @@ async def _commit(session: AsyncClientSession, until: float) -> None:
         try:
             return await session.commit_transaction()
         except PyMongoError as error:
-            unknown = _is(error, "UnknownTransactionCommitResult") and not _ran_out(error)
-            if not unknown or clock() >= until:
+            if not _is(error, "UnknownTransactionCommitResult") or clock() >= until:
                 raise
 
 
 def _is(error: BaseException, label: str) -> bool:
     return isinstance(error, PyMongoError) and error.has_error_label(label)
-
-
-def _ran_out(error: PyMongoError) -> bool:
-    """Whether the commit's own time limit was over, by itself or in its write concern."""
-    return isinstance(error, OperationFailure) and error.code == _MAX_TIME_EXPIRED
 
 
 async def to_its_end(transaction: Coroutine[object, object, T]) -> T:
