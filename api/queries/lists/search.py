@@ -125,9 +125,8 @@ def search(text: str) -> Filter:
 
 
 def _next_place(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
+    """Return where the next term begins, behind spaces; the text's end if there is none."""
+    return len(text) - len(text[place:].lstrip())
 
 
 def _what_is_wrong(rest: str) -> str:
@@ -215,16 +214,12 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[_Term], Filter]]] = {
     "": (("",), _words),
     "status": (_ONE, _status),
     "priority": (_ANY, _priority),
-    "group": (_ONE, _name),
-    "assignee": (_ONE, _name),
-    "requester": (_ONE, _name),
+    **dict.fromkeys(("group", "assignee", "requester"), (_ONE, _name)),
     "tag": (_ONE, _tag),
     "is": (_ONE, _is),
     "has": (_ONE, _has),
     "due": (("<", "<="), _due),
-    "opened": (_ANY, _time),
-    "updated": (_ANY, _time),
-    "resolved": (_ANY, _time),
+    **dict.fromkeys(("opened", "updated", "resolved"), (_ANY, _time)),
     _FIELD: (_ONE, _field),
 }
 """By key: the operators that it takes, and what makes a filter of it."""
