@@ -20,7 +20,7 @@ from eventstore.log import EventStore
 from eventstore.subscription import Position, Subscription, beginning
 from scripts.console import with_progress
 from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, OPEN, READY_SECONDS, connected, require, until
+from scripts.testbed.promises import ACTOR, OPEN, READY_SECONDS, log_at, require, until
 
 _TICKETS = 20
 _COMMANDS_A_ROUND = 200
@@ -64,7 +64,6 @@ async def cut_off(consuming: Consuming, seconds: float) -> None:
 
 async def open_tickets(store: EventStore, count: int) -> list[UUID]:
     """Open so many tickets in an empty log, without a server, and return their ids."""
-    await store.prepare()
     tickets = [uuid4() for _ in range(count)]
     for ticket in tickets:
         await Handler(store).handle(ticket, Submission(command=OPEN, actor=ACTOR))
@@ -97,19 +96,18 @@ async def follow(url: str, commands: int, writers: int = 8) -> Counter[str]:
     """Stop and start a consumer at random while writers write. Raises PromiseBroken."""
     received, rounds = Received(), commands // _COMMANDS_A_ROUND
     position: Position | None = None
-    async with connected(url) as database:
-        store = EventStore(database)
+    async with log_at(url) as (_, store):
 
         async def consume() -> None:
             nonlocal position
             log = Subscription(store, position or await beginning(store))
             async with aclosing(log.steps()) as steps:
-                async for position, event, _ in steps:  # noqa: B007 where it goes on next time
+                async for position, event, _late in steps:  # noqa: B007 where it goes on next time
                     if event is not None:
                         received.take(event["ticket_id"], event["version"])
 
         tickets = await open_tickets(store, _TICKETS)
-        for _ in with_progress(range(rounds), "following", "rounds"):
+        for _round in with_progress(range(rounds), "following", "rounds"):
             await run_all(
                 write_notes(store, tickets, _COMMANDS_A_ROUND, writers),
                 cut_off(consume(), random.uniform(0.0, 0.3)),

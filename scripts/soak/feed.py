@@ -19,7 +19,6 @@ import httpx
 import orjson
 
 from eventstore.background import run_all
-from eventstore.log import EventStore
 from scripts.console import with_progress
 from scripts.soak.consumers import Received, cut_off, open_tickets, write_notes
 from scripts.testbed.patience import patience
@@ -27,8 +26,8 @@ from scripts.testbed.promises import (
     HEADERS,
     READY_SECONDS,
     callers,
-    connected,
     free_port,
+    log_at,
     memory_bytes,
     require,
     serving,
@@ -98,20 +97,19 @@ async def feed(url: str, events: int, cuts: int = 100) -> Counter[str]:
     counted: Counter[str] = Counter()
     port = free_port()
     async with (
-        connected(url) as database,
+        log_at(url) as (_, store),
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=HEADERS) as client,
     ):
-        store = EventStore(database)
         tickets = await open_tickets(store, _TICKETS)
         [auditor] = await callers(url, "auditor")  # its streams are not counted to the consumers
         follower, exporter = Consumer(client), Consumer(client)
         for first in with_progress(range(0, cuts, _ROUNDS_A_LIFE), "cutting off", "lives"):
             async with serving("scripts.serve", port=port, url=url) as api:
                 with ExitStack() as deaf:
-                    for _ in range(_DEAF):
+                    for _deaf in range(_DEAF):
                         deaf.enter_context(_not_reading(port, auditor))
                     before = memory_bytes(api.pid)
-                    for _ in range(first, min(first + _ROUNDS_A_LIFE, cuts)):
+                    for _round in range(first, min(first + _ROUNDS_A_LIFE, cuts)):
                         await run_all(
                             write_notes(store, tickets, events // cuts, _WRITERS, _BODY_CHARACTERS),
                             cut_off(follower.follow(), random.uniform(0.0, 0.4)),

@@ -3,11 +3,17 @@
 Whatever happens, a merge is on both tickets or on neither, and of two opposite ones there is one.
 """
 
+import asyncio
 import os
 import signal
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
@@ -25,7 +31,10 @@ from scripts.console import with_progress
 from scripts.soak.kill import kill_database_of
 from scripts.soak.killing import killed
 from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, OPEN, connected, require, until
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import ACTOR, OPEN, log_at, require
+
+T = TypeVar("T")
 
 _LET_GO_SECONDS = 120.0
 _HALVES = ("TicketMergedInto", "TicketMergedFrom")
@@ -45,12 +54,10 @@ async def opposite_merges(url: str, rounds: int) -> Counter[str]:
     """Merge A into B and B into A at once, from two processes. Raises PromiseBroken."""
     counted: Counter[str] = Counter()
     async with (
-        connected(url) as database,
+        log_at(url) as (database, store),
         workers(database, 1) as here,
         workers(database, 1) as there,
     ):
-        store = EventStore(database)
-        await store.prepare()
         for _ in with_progress(range(rounds), "racing", "rounds"):
             one, other = await _open_two(store)
             answers: list[str] = []
@@ -58,8 +65,8 @@ async def opposite_merges(url: str, rounds: int) -> Counter[str]:
                 here.each(merge, [(one, other)], answers.append),
                 there.each(merge, [(other, one)], answers.append),
             )
-            halves = sorted([await _halves(store, one), await _halves(store, other)])
-            require(halves == sorted(_COMPLETED), f"{halves}")
+            halves = await _halves(store, (one, other))
+            require(sorted(halves) == sorted(_COMPLETED), f"{halves}")
             refused = [answer for answer in answers if answer != "merged"]
             require(len(refused) == 1, f"{answers}")
             counted["merged"] += 1
@@ -89,10 +96,8 @@ async def killed_merges(rounds: int) -> Counter[str]:
     PromiseBroken.
     """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
-        async with embedded.run(Path(folder)) as url, connected(url) as database:
-            store = EventStore(database)
-            await store.prepare()
-            for _ in with_progress(range(rounds), "killing", "rounds"):
+        async with embedded.run(Path(folder)) as url, log_at(url) as (_, store):
+            for _round in with_progress(range(rounds), "killing", "rounds"):
                 pair = await _killed_merge(url, store)
                 require(kill_database_of(Path(folder)), "no database to kill")
                 await _complete(store, pair)
@@ -106,11 +111,9 @@ async def killed_alone(url: str) -> Counter[str]:
     The database keeps both tickets locked until it ends the transaction, up to a minute or so: a
     merge sent again meanwhile gets a 503, and is sent again. Raises PromiseBroken.
     """
-    async with connected(url) as database:
-        store = EventStore(database)
-        await store.prepare()
-        tries = await _complete(store, await _killed_merge(url, store))
-    return Counter(killed_alone_and_completed=1, unavailable=tries - 1)
+    async with log_at(url) as (_, store):
+        unavailable = await _complete(store, await _killed_merge(url, store))
+    return Counter(killed_alone_and_completed=1, unavailable=unavailable)
 
 
 async def _open_two(store: EventStore) -> Pair:
@@ -128,36 +131,29 @@ async def _killed_merge(url: str, store: EventStore) -> Pair:
 
 
 async def _complete(store: EventStore, pair: Pair) -> int:
-    """See that neither half is there, and merge again; return in how many tries that is done."""
-    found: list[list[str]] = []
-    tries = 0
-
-    async def read() -> bool:
-        try:
-            found[:] = [await _halves(store, ticket) for ticket in pair]
-        except StoreUnavailable:
-            return False
-        return True
-
-    async def merged() -> bool:
-        nonlocal tries
-        tries += 1
-        try:
-            await _merge(store, *pair)
-        except StoreUnavailable:
-            return False
-        return True
-
-    await until(read, _LET_GO_SECONDS, "the database can be read")
-    require(found == [[], []], f"one half without the other: {found}")
-    await until(merged, _LET_GO_SECONDS, "the merge is taken when it is sent again")
-    await until(read, _LET_GO_SECONDS, "the database can be read")
-    require(found == _COMPLETED, f"not completed: {found}")
-    return tries
+    """See that neither half is there, and merge again; return how often that got a 503."""
+    _, before = await _once_available(partial(_halves, store, pair))
+    require(before == [[], []], f"one half without the other: {before}")
+    unavailable, _ = await _once_available(partial(_merge, store, *pair))
+    _, after = await _once_available(partial(_halves, store, pair))
+    require(after == _COMPLETED, f"not completed: {after}")
+    return unavailable
 
 
-async def _halves(store: EventStore, ticket: UUID) -> list[str]:
-    return [event.type for event in await store.load(ticket) if event.type in _HALVES]
+async def _once_available(work: Callable[[], Awaitable[T]]) -> tuple[int, T]:
+    """Do something until the store is available; return how often it was not, and the result."""
+    async with asyncio.timeout(patience(_LET_GO_SECONDS)):
+        for unavailable in count():
+            with suppress(StoreUnavailable):
+                return unavailable, await work()
+            await asyncio.sleep(0.1)
+    raise AssertionError("it has returned or raised")
+
+
+async def _halves(store: EventStore, pair: Pair) -> list[list[str]]:
+    """Return the merges in each ticket's stream."""
+    both = [await store.load(ticket) for ticket in pair]
+    return [[event.type for event in stream if event.type in _HALVES] for stream in both]
 
 
 async def merge_and_die(url: str, one: str, other: str) -> None:

@@ -15,7 +15,7 @@ from eventstore.log import EventStore
 from projections.workers import workers
 from scripts.console import with_progress
 from scripts.testbed.judging import streams
-from scripts.testbed.promises import ACTOR, OPEN, connected, require
+from scripts.testbed.promises import ACTOR, OPEN, log_at, require
 
 
 class Attempt(NamedTuple):
@@ -29,10 +29,8 @@ class Attempt(NamedTuple):
 async def race(url: str, rounds: int, writers: int = 50, processes: int = 3) -> Counter[str]:
     """Let writers race for the versions of tickets. Raises PromiseBroken."""
     attempts: list[Attempt] = []
-    async with connected(url) as database, AsyncExitStack() as stack:
+    async with log_at(url) as (database, store), AsyncExitStack() as stack:
         racing = [await stack.enter_async_context(workers(database, 1)) for _ in range(processes)]
-        store = EventStore(database)
-        await store.prepare()
         for round_ in with_progress(range(rounds), "racing", "rounds"):
             # Even rounds: all on one ticket. Odd rounds: on ten.
             tickets = [uuid4() for _ in range(1 if round_ % 2 == 0 else 10)]

@@ -24,7 +24,7 @@ from projections.views.saved_views import TicketFilter
 from scripts.console import with_progress
 from scripts.soak.consumers import Received, open_tickets, write_notes
 from scripts.soak.killing import child
-from scripts.testbed.promises import ACTOR, connected, listening, require, until
+from scripts.testbed.promises import ACTOR, listening, log_at, require, until
 
 _TICKETS = 40
 _WRITERS = 4
@@ -77,12 +77,10 @@ async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS
     """Write so many events and see them arrive. Raises PromiseBroken."""
     receiver = _Receiver(max(2, events // cuts))
     async with (
-        connected(url) as database,
+        log_at(url) as (database, store),
         listening(receiver.take) as port,
         listening(_read_and_never_answer) as silent,
     ):
-        store = EventStore(database)
-        await store.prepare()
         await Deliveries(database).prepare()
         for at in (port, silent):
             await _hook(database, store, f"http://127.0.0.1:{at}/")

@@ -17,6 +17,7 @@ from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.event_document import utc_now
 from eventstore.failures import VersionConflict
+from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import DriverName
 from scripts.testbed.load import Answer, Connection
@@ -86,6 +87,15 @@ async def connected(url: str, driver: DriverName = "motor") -> AsyncIterator[Dat
         yield database
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def log_at(url: str) -> AsyncIterator[tuple[Database, EventStore]]:
+    """Connect to a database and prepare its log."""
+    async with connected(url) as database:
+        store = EventStore(database)
+        await store.prepare()
+        yield database, store
 
 
 async def let_in(url: str) -> None:
