@@ -127,60 +127,56 @@ class Checkpoints:
 
         With a token, everything is shown until `as_of`, or until the present if that is None.
         """
-        session: JsonObject = {"session": await self._database.session_id()}
+        values: JsonObject = {"session": await self._database.session_id()}
         if token is None:
-            await self._show_life(me, {}, session)
+            await self._show_life(me, values)
             return
-        times: JsonObject = {"progressed_at": True} if progressed else {}
-        change: dict[str, JsonObject] = {"$currentDate": times}
-        if as_of is None:
-            times["as_of"] = True
-        else:
-            change["$max"] = {"as_of": as_of}
+        if progressed:
+            values["failure"] = None
+        now = {"progressed_at": progressed, "as_of": as_of is None}
         followed = UpdateMany(
             {"owner": me, "phase": "live"},
             {"$set": {"token": token}},
             namespace=self._partitions.full_name,
         )
-        values = session | ({"failure": None} if progressed else {})
-        await self._database.write([followed, self._life(me, change, values)])
+        life = self._life(me, values, *(name for name in now if now[name]), as_of=as_of)
+        await self._database.write([followed, life])
 
     async def get_on(self, me: str) -> None:
         """Show life, and that one gets on, as in a scan over what is there already."""
-        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {})
-
-    async def _show_life(
-        self,
-        me: str,
-        change: Mapping[str, JsonObject],
-        values: JsonObject,
-        session: Session | None = None,
-    ) -> None:
-        await self._database.write([self._life(me, change, values)], session)
-
-    def _life(self, me: str, change: Mapping[str, JsonObject], values: JsonObject) -> UpdateOne:
-        return UpdateOne(
-            {"_id": me},
-            {
-                **change,
-                **({"$set": values} if values else {}),
-                "$currentDate": {"seen_at": True, **change.get("$currentDate", {})},
-            },
-            upsert=True,
-            namespace=self._members.full_name,
-        )
+        await self._show_life(me, {}, "progressed_at")
 
     async def hand_over(self, me: str) -> None:
         """Have others take what one has, which one goes on with until they do."""
-        await self._show_life(me, {}, {"leaving": True})
+        await self._show_life(me, {"leaving": True})
 
     async def fail(self, me: str, failure: str) -> None:
         """Say why one does not get on."""
-        await self._show_life(me, {}, {"failure": failure})
+        await self._show_life(me, {"failure": failure})
 
     async def set_as_of(self, me: str, as_of: datetime | None) -> None:
         """Say what is shown: less than before, for one who takes partitions that are behind."""
-        await self._show_life(me, {"$currentDate": {"progressed_at": True}}, {"as_of": as_of})
+        await self._show_life(me, {"as_of": as_of}, "progressed_at")
+
+    async def _show_life(
+        self, me: str, values: JsonObject, *now: str, session: Session | None = None
+    ) -> None:
+        await self._database.write([self._life(me, values, *now)], session)
+
+    def _life(
+        self, me: str, values: JsonObject, *now: str, as_of: datetime | None = None
+    ) -> UpdateOne:
+        """Return the write by which a member shows life and sets values.
+
+        `now`: which other times become the present. `as_of` is only ever moved on.
+        """
+        change: dict[str, JsonObject] = {
+            "$set": values,
+            "$currentDate": dict.fromkeys(("seen_at", *now), True),
+            "$max": {} if as_of is None else {"as_of": as_of},
+        }
+        change = {operator: fields for operator, fields in change.items() if fields}
+        return UpdateOne({"_id": me}, change, upsert=True, namespace=self._members.full_name)
 
     async def take(self, me: str, state: State, wanted: Sequence[Partition]) -> bool:
         """Take partitions that nobody has taken since `state`; say whether there are any.
@@ -244,24 +240,31 @@ class Checkpoints:
 
         Each is on condition of its epoch: where one finds no document, `require_held` says why.
         """
-        change: dict[str, JsonObject] = {}
         progressed = any(a.events for a in applied.values())
-        if progressed:
-            change["$currentDate"] = {"progressed_at": True}
         last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
-        if token is not None and last is not None:
-            change["$max"] = {"as_of": last}
-        return [
-            *(
+        writes: list[Write] = [
+            self._life(
+                me,
+                {"failure": None} if progressed else {},
+                *(["progressed_at"] if progressed else []),
+                as_of=None if token is None else last,
+            )
+        ]
+        for number, (events, latest) in sorted(applied.items()):
+            change: dict[str, JsonObject] = {"$inc": {"applied": events}}
+            kept: JsonObject = {} if token is None else {"token": token}
+            if latest is not None:
+                kept["last"] = latest._asdict()
+            if kept:
+                change["$set"] = kept
+            writes.append(
                 UpdateOne(
                     {"_id": number, "epoch": epochs[number]},
-                    _advanced(*counted, token),
+                    change,
                     namespace=self._partitions.full_name,
                 )
-                for number, counted in sorted(applied.items())
-            ),
-            self._life(me, change, {"failure": None} if progressed else {}),
-        ]
+            )
+        return writes
 
     async def require_held(self, epochs: Mapping[int, int], session: Session) -> None:
         """Raise Fenced if another has taken a partition."""
@@ -310,8 +313,8 @@ class Checkpoints:
             await self._partitions.update_many(
                 {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
             )
-            progressed: dict[str, JsonObject] = {"$currentDate": {"progressed_at": True}}
-            await self._show_life(me, progressed, {"fencing": True, "as_of": as_of}, session)
+            values: JsonObject = {"fencing": True, "as_of": as_of}
+            await self._show_life(me, values, "progressed_at", session=session)
 
         await self._database.in_transaction(work)
 
@@ -335,13 +338,6 @@ class Checkpoints:
             done = await self._partitions.bulk_write(writes, ordered=False)
             if done.matched_count != len(writes):
                 raise Fenced
-
-
-def _advanced(events: int, last: Recorded | None, token: ResumeToken | None) -> JsonObject:
-    kept: JsonObject = {} if token is None else {"token": token}
-    if last is not None:
-        kept["last"] = last._asdict()
-    return {"$inc": {"applied": events}, **({"$set": kept} if kept else {})}
 
 
 partition_from = strictly(Partition, id_field="number", complete=True)

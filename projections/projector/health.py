@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 from uuid import UUID
 
 from eventstore.database import Database
@@ -27,7 +27,7 @@ from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, State
-from projections.views import tickets
+from projections.views.shown import versions_of
 
 STUCK_SECONDS = 15.0
 """Longer than a lease: what a takeover mends is not stuck."""
@@ -110,8 +110,7 @@ def condition(state: State, partition: Partition) -> Condition:
 
 def worst(conditions: Iterable[Condition]) -> Condition:
     """Return the worst of some conditions."""
-    found = set(conditions)
-    return "stuck" if "stuck" in found else "slow" if "slow" in found else "current"
+    return max(conditions, key=get_args(Condition).index, default="current")
 
 
 class Health:
@@ -250,11 +249,8 @@ async def overdue(
 
 
 async def _not_applied(database: Database, events: Sequence[Recorded]) -> list[Recorded]:
-    ids = {event.ticket_id for event in events}
-    reads = database.collection(tickets.COLLECTION)
-    found = reads.find({"_id": {"$in": list(ids)}}, {"version": 1})
-    versions = {cast("UUID", d["_id"]): d.get("version") async for d in found} if ids else {}
-    return [e for e in events if e.version > cast("int", versions.get(e.ticket_id) or 0)]
+    versions = await versions_of(database, {event.ticket_id for event in events}) if events else {}
+    return [event for event in events if event.version > versions.get(event.ticket_id, 0)]
 
 
 def _age(now: datetime, then: datetime) -> float:

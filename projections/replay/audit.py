@@ -56,12 +56,12 @@ from projections.replay.comparing import (
     documents_of,
     fold,
 )
-from projections.views import saved_views, sums, tickets
+from projections.views import saved_views, sums
 from projections.views.saved_views import SavedViews
+from projections.views.shown import TICKETS_AT_ONCE, all_versions, versions_of
 from projections.views.sum_view import Number
 from projections.workers import Workers
 
-_IDS_AT_ONCE = 1000
 _MOST_BEHIND = 10_000
 _TRIES = 50
 _PAUSE_SECONDS = 0.2
@@ -170,12 +170,12 @@ class Auditor:
             await self._compare_sums(appended, tell)
 
     async def _tell_what_stays(self, found: Sequence[Difference], tell: Tell) -> None:
-        """Tell what differs; but while somebody is being erased look again first, for some seconds:
+        """Tell what differs; but while a person is being erased look again first, for some seconds:
         what is read of the log is erased before it is in the views.
         """
         clock = asyncio.get_running_loop().time
         patient_until = clock() + _ERASING_SECONDS
-        while found and clock() < patient_until and await self._somebody_is_erased():
+        while found and clock() < patient_until and await self._is_erasing():
             await asyncio.sleep(_PAUSE_SECONDS)
             ids = {each.ticket_id for each in found if each.ticket_id is not None}
             again = [each for each in found if each.ticket_id is None]
@@ -184,7 +184,7 @@ class Auditor:
         for difference in found:
             tell(difference)
 
-    async def _somebody_is_erased(self) -> bool:
+    async def _is_erasing(self) -> bool:
         return bool(await self._erasures.at(PersonErased) or await self._erasures.at(KeyDestroyed))
 
     def _take(self, checked: Checked, events: Counter[int]) -> None:
@@ -206,22 +206,18 @@ class Auditor:
 
     async def _look_again(self, ids: Sequence[UUID], tell: Tell) -> None:
         """Compare tickets again, in the place of what was seen of them."""
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            await self._look_at(ids[start : start + _IDS_AT_ONCE], tell)
+        for start in range(0, len(ids), TICKETS_AT_ONCE):
+            streams = await self._streams(ids[start : start + TICKETS_AT_ONCE])
+            checked = await check(self._shown, self._store, self._asked, streams)
+            for ticket_id in streams.keys() | checked.versions.keys():
+                self._replace(ticket_id, streams.get(ticket_id, []), None)
+                self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
+            self._take(checked, by_partition(checked.versions))
+            for difference in checked.differences:
+                tell(difference)
 
     async def _streams(self, ids: Sequence[UUID]) -> dict[UUID, list[EventDocument]]:
         return contiguous(await self._store.open(await self._store.of_tickets(ids)))
-
-    async def _look_at(self, ids: Sequence[UUID], tell: Tell) -> None:
-        streams = await self._streams(ids)
-        checked = await check(self._shown, self._store, self._asked, streams)
-        for ticket_id in streams.keys() | checked.versions.keys():
-            stream = streams.get(ticket_id, [])
-            self._replace(ticket_id, stream, None)
-            self._versions[ticket_id] = checked.versions.get(ticket_id, 0)
-        self._take(checked, by_partition(checked.versions))
-        for difference in checked.differences:
-            tell(difference)
 
     async def _wait_for(self, behind: Mapping[UUID, int], tell: Tell) -> None:
         """Return those that did not show what the log had some time; tell which still do not."""
@@ -260,20 +256,10 @@ class Auditor:
 
     async def _tell_unknown_to_the_log(self, tell: Tell) -> None:
         """Find read documents of tickets that the log does not have."""
-
-        async def look(ids: Sequence[UUID]) -> None:
-            known = {ticket_id for ticket_id, _ in await self._store.versions(ids)}
-            for ticket_id in ids:
-                if ticket_id not in known:
-                    tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
-
-        ids: list[UUID] = []
-        async for document in self._shown.scan(tickets.COLLECTION, {}, {"_id": 1}):
-            ids.append(cast("UUID", document["_id"]))
-            if len(ids) == _IDS_AT_ONCE:
-                await look(ids)
-                ids = []
-        await look(ids)
+        async for versions in all_versions(self._shown):
+            known = {ticket_id for ticket_id, _ in await self._store.versions(versions)}
+            for ticket_id in versions.keys() - known:
+                tell(Difference(f"ticket {ticket_id}", "read document", None, "one"))
 
     # --- sums ------------------------------------------------------------------------------------
 
@@ -292,11 +278,11 @@ class Auditor:
             streams = await self._streams(list(snapshot.versions))
             for ticket_id, version in snapshot.versions.items():
                 self._replace(ticket_id, streams.get(ticket_id, []), version)
-            if self._shown_events == snapshot.applied:
-                self._tell_different_numbers(snapshot, tell)
-                return
-            if former == (self._shown_events, snapshot.applied):
-                # Nothing moves, and still: then it is no matter of when one looks.
+            # Where nothing moves, and still they differ, it is no matter of when one looks.
+            if self._shown_events == snapshot.applied or former == (
+                self._shown_events,
+                snapshot.applied,
+            ):
                 for number, events in sorted(snapshot.applied.items()):
                     if events != self._shown_events[number]:
                         what = f"checkpoint {number}"
@@ -361,13 +347,7 @@ class Auditor:
                 for document in await all_of(view.collection, session):
                     for (where, path), n in view.kept(document):
                         numbers[Number(f"{view.collection} {where}", path)] += n
-            reads = self._shown.collection(tickets.COLLECTION)
-            found = reads.find({"_id": {"$in": wanted}}, {"version": 1}, session=session)
-            versions = {
-                cast("UUID", d["_id"]): version
-                async for d in found
-                if isinstance(version := d.get("version"), int)
-            }
+            versions = await versions_of(self._shown, wanted, session)
             applied = Counter(
                 {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in checkpoints}
             )
