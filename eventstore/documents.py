@@ -43,7 +43,10 @@ class UnreadableDocument(StateConflict):
     """
 
     def __init__(self, collection: str, id_: object) -> None:
-        super().__init__("unreadable_document", _cannot_be_read(collection, id_))
+        super().__init__(  # in full: docs/problems.md is made from it
+            "unreadable_document",
+            f"{_short(id_)} in {collection} cannot be read by this version of the server",
+        )
 
 
 class EssentialUnreadable(CasebookError):
@@ -54,14 +57,11 @@ class EssentialUnreadable(CasebookError):
     kind = "unavailable"
 
     def __init__(self, collection: str, id_: object) -> None:
-        what = _cannot_be_read(collection, id_)
         super().__init__(
-            "essential_unreadable", f"{what}; a server of the version that stored it can"
+            "essential_unreadable",
+            f"{_short(id_)} in {collection} cannot be read by this version of the server; "
+            "a server of the version that stored it can",
         )
-
-
-def _cannot_be_read(collection: str, id_: object) -> str:
-    return f"{_short(id_)} in {collection} cannot be read by this version of the server"
 
 
 class Unreadable:
