@@ -41,7 +41,7 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterK
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views
-from scripts.console import UsageError, arguments, database, fail, progress, run
+from scripts.console import UsageError, arguments, counting, database, fail, run, writing
 
 FORMAT = 1
 MANIFEST, SEALED = "backup.json", "keys.sealed"
@@ -156,14 +156,12 @@ async def main() -> int:
     async with database(settings) as db:
         await db.identity.begin()  # which refuses where a restore is not done
         unfinished = folder.with_name(f"{folder.name}.part")
-        try:
+        with writing(unfinished):
             if unfinished.is_dir():  # of a backup that was interrupted
                 shutil.rmtree(unfinished)
             unfinished.mkdir(mode=0o700, parents=True)
             manifest, damaged = await back_up(db, settings, unfinished, passphrase)
             unfinished.rename(folder)
-        except OSError as error:
-            raise UsageError(f"cannot write {unfinished}: {error}") from error
     for name, count in manifest.documents.items():
         print(f"{name}: {count}")
     by = "the passphrase" if passphrase else "the master key"
@@ -222,11 +220,11 @@ async def back_up(
 
 async def _export(store: EventStore, path: Path) -> int:
     summing = Summing()
-    with path.open("wb") as file, progress() as bar:
-        task = bar.add_task(path.name, total=await store.count(), rate="events")
+    total = await store.count()
+    with path.open("wb") as file, counting(path.name, total, "events") as count:
         async for line in lines(store, summing):
             file.write(line)
-            bar.advance(task)
+            count()
     manifest = summing.manifest()
     manifest.write(manifest_path(path))
     return manifest.events

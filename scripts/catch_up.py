@@ -11,7 +11,7 @@ from eventstore.log import EventStore
 from projections.daemon import project
 from projections.generations import Generations
 from projections.projector.health import Health
-from scripts.console import progress
+from scripts.console import at_work, progress
 
 _WAIT_SECONDS = 0.25
 _FAILING_SECONDS = 20.0
@@ -32,12 +32,7 @@ async def projecting(database: Database, store: EventStore) -> AsyncIterator[Non
     Raises LogReplaced, having cancelled what is done inside, when the log is restored meanwhile;
     RestoreUnderWay.
     """
-    identity = database.identity
-    async with (
-        identity.at_work("script"),
-        background(identity.end_when_replaced()),
-        background(project(database, store)),
-    ):
+    async with at_work(database, "script"), background(project(database, store)):
         yield
 
 

@@ -13,7 +13,7 @@ from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
 from eventstore.transparency.checkpoints import LogCheckpoint, LogCheckpoints, write_file
 from eventstore.transparency.statements import last_path, signing_key
-from scripts.console import UsageError, arguments, database, run
+from scripts.console import UsageError, arguments, at_work, database, run, writing
 
 
 async def main() -> int:
@@ -27,10 +27,9 @@ async def main() -> int:
     if settings.mongodb_url is not None and settings.signing_key is None:
         raise UsageError("name the key that signs this log's checkpoints in CASEBOOK_SIGNING_KEY")
     key = signing_key(settings.signing_key_path)
-    async with database(settings) as db:
+    async with database(settings) as db, at_work(db, "checkpoint"):
         store = EventStore(db)
         await store.prepare()
-        await db.identity.begin()
         checkpoints = LogCheckpoints(db, store, key, last_path(settings.signing_key_path))
         if options.restored is None:
             taken = await checkpoints.take()
@@ -40,10 +39,8 @@ async def main() -> int:
         if options.export is not None:
             latest = taken or await checkpoints.latest()
             if latest is not None:
-                try:
+                with writing(options.export):
                     write_file(options.export, latest, key.public_key())
-                except OSError as error:
-                    raise UsageError(f"cannot write {options.export}: {error}") from error
                 print(f"checkpoint {latest.statement.number} written to {options.export}")
     return 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from api.settings import Settings
 from eventstore.archive import Summing, lines, manifest_path
 from eventstore.log import EventStore
-from scripts.console import UsageError, arguments, database, progress, run
+from scripts.console import arguments, counting, database, run, writing
 
 
 async def main() -> int:
@@ -21,14 +21,15 @@ async def main() -> int:
     async with database(Settings.from_environment()) as db:
         store = EventStore(db)
         summing = Summing()
-        try:
-            with unfinished.open("wb") as file, progress() as bar:
-                task = bar.add_task("exporting", total=await store.count(), rate="events")
-                async for line in lines(store, summing):
-                    file.write(line)
-                    bar.advance(task)
-        except OSError as error:
-            raise UsageError(f"cannot write {unfinished}: {error}") from error
+        total = await store.count()
+        with (
+            writing(unfinished),
+            unfinished.open("wb") as file,
+            counting("exporting", total, "events") as count,
+        ):
+            async for line in lines(store, summing):
+                file.write(line)
+                count()
     manifest = summing.manifest()
     manifest.write(manifest_path(path))
     unfinished.replace(path)

@@ -16,12 +16,10 @@ import argparse
 import getpass
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import ROLES, SCOPES
 from api.settings import Settings
-from scripts.console import UsageError, arguments, database, run
+from scripts.console import arguments, at_work, check_range, database, run, validating
 
 _MOST_DAYS = 36_500
 
@@ -30,20 +28,14 @@ async def main() -> int:
     options = _options()
     async with database(Settings.from_environment()) as db:
         keys = Keys(db)
-        if options.what != "list":
-            await db.identity.begin()  # which refuses where a restore is not done
-        if options.what == "make":
-            await _make(keys, options, db.clock.now())
-        elif options.what == "revoke":
-            ids = [options.id]
-            if options.with_made:
-                ids = await keys.revoke_with_made(options.id)
-            else:
-                await keys.revoke(options.id)
-            for id_ in ids:
-                print(f"revoked {id_}; good for nothing within five seconds")
-        else:
+        if options.what == "list":
             await _list(keys)
+            return 0
+        async with at_work(db, "keys"):
+            if options.what == "make":
+                await _make(keys, options, db.clock.now())
+            else:
+                await _revoke(keys, options)
     return 0
 
 
@@ -63,20 +55,29 @@ def _options() -> argparse.Namespace:
 
 
 async def _make(keys: Keys, options: argparse.Namespace, now: datetime) -> None:
-    if options.days is not None and not 1 <= options.days <= _MOST_DAYS:
-        raise UsageError(f"--days must be 1 to {_MOST_DAYS}")
-    until = None if options.days is None else now + timedelta(days=options.days)
-    try:
+    until = None
+    if options.days is not None:
+        check_range("--days", options.days, 1, _MOST_DAYS)
+        until = now + timedelta(days=options.days)
+    with validating("PRINCIPAL"):
         order = KeyOrder(
             principal=options.principal,
             role=options.role,
             scopes=options.scope or list(SCOPES),
             expires_at=until,
         )
-    except ValidationError as error:
-        raise UsageError(f"PRINCIPAL: {error.errors()[0]['msg']}") from error
     _, text = await keys.make(order, f"{getpass.getuser()} at the command line")
     print(text)
+
+
+async def _revoke(keys: Keys, options: argparse.Namespace) -> None:
+    ids = [options.id]
+    if options.with_made:
+        ids = await keys.revoke_with_made(options.id)
+    else:
+        await keys.revoke(options.id)
+    for id_ in ids:
+        print(f"revoked {id_}; good for nothing within five seconds")
 
 
 async def _list(keys: Keys) -> None:

@@ -16,19 +16,18 @@ import getpass
 import sys
 from uuid import UUID
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from api.access.rights import Principal
 from api.people.store import Persons
 from api.settings import Settings
 from domain.people import ErasePerson
-from domain.values import JsonObject, Name
+from domain.values import Name
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
-from scripts.console import UsageError, arguments, database, progress, run
+from scripts.console import arguments, at_work, counting, database, print_json, run, validating
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -39,23 +38,26 @@ async def main() -> int:
         print(new_master_key())
         return 0
     async with database(Settings.from_environment()) as db:
-        if options.what in ("rewrap", "erase"):
-            await db.identity.begin()  # which refuses where a restore is not done
         if options.what == "rewrap":
-            await _rewrap(db)
+            async with at_work(db, "persons"):
+                await _rewrap(db)
             return 0
         await EventStore(db).prepare()
         await Erasures(db).prepare()
         known = Persons(db, EventStore(db))
-        told = await known.find(_name(options.name))
+        with validating("NAME"):
+            name = _NAME.validate_python(options.name)
+        found = await known.find(name)
+        id_ = UUID(str(found["id"]))
         match options.what:
             case "show":
-                _print(told)
+                print_json(found)
             case "data":
-                async for line in await known.data(UUID(str(told["id"]))):
+                async for line in await known.data(id_):
                     sys.stdout.buffer.write(line)
             case _:
-                await _erase(known, told, options.reason)
+                async with at_work(db, "persons"):
+                    await _erase(known, id_, options.reason)
     return 0
 
 
@@ -76,34 +78,20 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _name(text: str) -> str:
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        raise UsageError(f"NAME: {error.errors()[0]['msg']}") from error
-
-
-async def _erase(known: Persons, told: JsonObject, reason: str) -> None:
-    try:
+async def _erase(known: Persons, id_: UUID, reason: str) -> None:
+    with validating("--reason"):
         command = ErasePerson(reason=reason)
-    except ValidationError as error:
-        raise UsageError(f"--reason: {error.errors()[0]['msg']}") from error
     by = Principal(f"{getpass.getuser()} at the command line", "admin")
-    _print(await known.erase(UUID(str(told["id"])), command, by))
+    print_json(await known.erase(id_, command, by))
     print("What is shown follows, and is complete within some minutes if something projects.")
 
 
 async def _rewrap(db: Database) -> None:
     count = await db.vault.to_rewrap()
-    with progress() as bar:
-        task = bar.add_task("wrapping", total=count, rate="keys")
-        await db.vault.rewrap(lambda: bar.advance(task))
+    with counting("wrapping", count, "keys") as wrapped:
+        await db.vault.rewrap(wrapped)
     left = await db.vault.to_rewrap()
     print(f"{count} wrapped anew; {left} are left, which others have made meanwhile")
-
-
-def _print(content: JsonObject) -> None:
-    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 if __name__ == "__main__":
