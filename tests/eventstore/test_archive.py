@@ -16,8 +16,8 @@ from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_d
 from eventstore.log import COLLECTION, EventStore
 from projections.projector.projector import Projector
 from scripts.restore import RestoreRefused, read, restore
-from scripts.verification import Verification
-from scripts.verify import CannotVerify, verify_file
+from scripts.verification import CannotVerify, Verification
+from scripts.verify import verify_file
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import environment, script
 from tests.projecting import caught_up, open_some, running

@@ -18,8 +18,9 @@ from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, cont
 from eventstore.key_files import KeyUnusable
 from eventstore.log import COLLECTION, EventStore
 from eventstore.transparency.checkpoints import LogCheckpoints
-from scripts.verification import Verification
-from scripts.verify import CannotVerify, expect_database_checkpoints, verify_database
+from scripts.verification import CannotVerify, Verification
+from scripts.verify import verify_database
+from scripts.vouching import expect_database_checkpoints
 from tests.spec import ALICE, NOW
 
 Document = dict[str, Any]

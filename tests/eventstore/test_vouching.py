@@ -16,7 +16,8 @@ from eventstore.transparency.checkpoints import CheckpointsGone, LogCheckpoints,
 from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
 from scripts.verification import Verification
-from scripts.verify import compare_kept, expect_database_checkpoints, verify_database
+from scripts.verify import verify_database
+from scripts.vouching import Known, compare_kept, expect_database_checkpoints
 from tests.api.test_api import serving
 from tests.callers import ADMIN
 from tests.eventstore.test_sealing import erase
@@ -141,7 +142,7 @@ async def test_what_is_kept_beside_the_key_is_compared(database, signing):
     kept = json.loads(last_path(path).read_bytes())
     await emptied(database)
     verification, signed = await verified(database, key)
-    assert compare_kept((kept["number"], kept["digest"]), signed, verification) is None
+    assert compare_kept(Known(**kept), signed, verification) is None
     [fault] = verification.finish()
     assert (fault.ticket, fault.kind) == ("(checkpoint 1)", "deleted")
 
@@ -189,9 +190,9 @@ async def test_signing_goes_on_behind_a_signed_restore(database, store, signing)
     assert verification.finish() == []
     assert verification.uncovered == 0
     assert sorted(signed.digests) == [0, 2, 3]
-    assert signed.restores[2]["why"] == "the disk was lost"
+    assert signed.restores[2].why == "the disk was lost"
     # Whoever kept the one that was given up is told so.
-    said = compare_kept((1, "00"), signed, verification)
+    said = compare_kept(Known(number=1, digest="00"), signed, verification)
     assert said is not None
     assert "given up by the restore of 2" in said
 
@@ -358,15 +359,14 @@ async def test_a_checkpoint_that_is_taken_meanwhile_is_not_said_to_be_missing(
 ):
     """L11: a live system goes on being signed while it is verified."""
     checkpoints, _, path = signing
-    expect = verify.expect_database_checkpoints
 
     async def expecting(*arguments):
-        signed = await expect(*arguments)
+        signed = await expect_database_checkpoints(*arguments)
         await open_some(store, 1)
         assert (await checkpoints.take()).statement.number == 2
         return signed
 
-    monkeypatch.setattr(verify, "expect_database_checkpoints", expecting)
+    monkeypatch.setattr("scripts.verify.expect_database_checkpoints", expecting)
     monkeypatch.setattr("sys.argv", ["verify"])
     monkeypatch.setenv("CASEBOOK_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CASEBOOK_MONGODB_URL", scratch_url)
