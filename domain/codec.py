@@ -35,7 +35,7 @@ from domain.values import FieldValue, JsonObject
 
 
 class Whose(Enum):
-    """The person that a personal field belongs to: the ticket's requester, or who is named."""
+    """The person that a personal field belongs to: the ticket's requester, or the named one."""
 
     REQUESTER = "requester"
     NAMED = "named"

@@ -4,7 +4,7 @@ CasebookError
 ├── Refusal                 a well-formed command that is not accepted; nothing has changed
 │   ├── NotFound            what is named does not exist
 │   │   └── TicketNotFound
-│   ├── Forbidden           who asks has no business with it
+│   ├── Forbidden           the caller may not do this
 │   ├── Unacceptable        the command is at fault: what it says, names, or who says it
 │   └── StateConflict       the ticket's present state forbids it; in another state it might pass
 │       └── PersonGone      whose words they would be has been erased
@@ -82,7 +82,7 @@ class TicketNotFound(NotFound):
 
 
 class Forbidden(Refusal):
-    """For example: a requester who asks for webhooks."""
+    """For example: a requester that lists webhooks."""
 
     kind = "forbidden"
 

@@ -13,7 +13,7 @@ FieldValue = str | int | bool
 Priority = Literal["low", "normal", "high", "urgent"]
 
 ERASED = "[erased]"
-"""What is read where something personal was, of a person who has been erased. No one's name."""
+"""What is read in the place of an erased person's data. It is nobody's name."""
 VALUE_CHARACTERS = 5_000
 
 

@@ -251,7 +251,7 @@ def to_document(envelope: Envelope) -> EventDocument:
 def is_event(document: Mapping[str, object]) -> bool:
     """Say whether a stored document can at least be told a ticket's event, readable or not.
 
-    What somebody has put into the log by hand may lack anything.
+    What was put into the log by hand may lack anything.
     """
     version = document.get("version")
     return (
@@ -292,7 +292,7 @@ def from_document(document: EventDocument) -> Envelope:
 
 
 def described(document: Mapping[str, object]) -> str:
-    """Name a stored document, whatever it is, without what may be somebody's words."""
+    """Name a stored document, whatever it is, without what may be personal."""
     named = (f"{name} {document.get(name)!s:.40}" for name in ("_id", "ticket_id", "version"))
     return f"the document with {', '.join(named)}"
 

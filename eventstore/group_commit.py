@@ -1,9 +1,9 @@
 """Group commit: single inserts that wait for the disk together.
 
-The idea is that of a database's log writer. While one write is in flight, whoever wants to write
-next waits; when it returns, all who have gathered go out as one unordered `insert_many`, and each
-learns the fate of his own document. A lone writer waits for nobody; the busier the log, the larger
-the groups, so the cost of a round trip and a sync is shared.
+The idea is that of a database's log writer. While one write is in flight, what is to be written
+next waits; when it returns, all that has gathered goes out as one unordered `insert_many`, and each
+caller learns the fate of its own document. A lone writer waits for no other; the busier the log,
+the larger the groups, so the cost of a round trip and a sync is shared.
 
 Group members are independent: a duplicate key is one member's conflict and nobody else's failure.
 The queue is bounded: when the database is slower than its writers for long, new ones are turned

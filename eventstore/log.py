@@ -1,9 +1,9 @@
 """The append-only log of ticket events.
 
 The idea: one collection, one document per event, and one unique index on (ticket_id, version) that
-is lock, order and access path at once. Whoever inserts version n+1 first has written it; everyone
-else gets a duplicate key and decides again from the new state (laws L1, L2). Nothing here updates
-or deletes a document of the log.
+is lock, order and access path at once. The writer that inserts version n+1 first has written it;
+every other one gets a duplicate key and decides again from the new state (laws L1, L2). Nothing
+here updates or deletes a document of the log.
 
 One event is one insert, and inserts that wait at the same time share a round trip and a sync
 (`group_commit.py`). Several events of one command are one transaction, all or nothing (L4). Both
@@ -14,7 +14,7 @@ What is personal in an event is stored sealed, under a key of the person it belo
 gives events opened; what is called stored is as it is stored.
 
 Order: versions inside a ticket, and the change stream's commit order. There is no global position;
-a counter would be the one document through which all writers queue. Whoever follows the log counts
+a counter would be the one document through which all writers queue. A consumer of the log counts
 versions per ticket and asks `load` for what a stream did not bring (L8).
 """
 
@@ -75,7 +75,7 @@ _INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1
 Heads = dict[UUID, tuple[int, bytes]]
 """The last version and hash of each ticket."""
 RANGE_EVENTS = 2000
-"""What whoever goes through the log by ticket has in memory at a time."""
+"""How much a walk through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
 _OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
@@ -502,7 +502,7 @@ class EventStore:
     ) -> list[Recorded]:
         """Return events recorded at or after `time`, the earliest first; at most `limit` if not 0.
 
-        For looking, not for following: the clocks of those who write are not one clock.
+        For looking, not for following: writers do not share one clock.
         """
         condition = _recorded(time, before)
         found = await self._find(

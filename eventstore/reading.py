@@ -18,7 +18,7 @@ from eventstore.mongo.errors import time_limit
 
 LONGEST_SECONDS = 60.0
 _SLICE_EVENTS = 25
-"""So many are handed over, then others have a turn: whoever reads does some work with each."""
+"""So many are handed over, then other tasks run: the caller does some work with each."""
 
 
 class Read(NamedTuple):

@@ -167,7 +167,7 @@ async def recorded(
     """Yield events by the time at which they were recorded, a page at a time.
 
     Within a page by ticket and version; a ticket's events are in order from page to page as far as
-    the clocks agreed of those who wrote them. Raises StoreUnavailable.
+    the clocks of their writers agreed. Raises StoreUnavailable.
     """
     most, last_page = _PAGE_EVENTS, set[UUID]()
     while True:
@@ -333,7 +333,7 @@ class Subscription:
         if not is_event(event) or self.seen.includes(event["ticket_id"], event["version"]):
             return []
         missing = await self.missing(event["ticket_id"], event["version"])
-        # Who goes on from between them must be brought the last as well.
+        # A consumer that goes on from between them must get the last as well.
         return [*(Step(before, each) for each in missing), Step(self.position, event, True)]
 
     async def missing(self, ticket_id: UUID, version: int) -> Sequence[EventDocument]:

@@ -388,7 +388,7 @@ class _Server:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=(lock, tell),
-                start_new_session=True,  # Ctrl-C is for those who use the server
+                start_new_session=True,  # Ctrl-C is for the processes that use the server
             )
             await starting.communicate(orjson.dumps(order))
         except BaseException:
@@ -486,7 +486,7 @@ class _Server:
                 os.killpg(guard, number)
 
     def kill(self, *, gently: bool = False) -> None:
-        """End a server that is of no use any more; whoever finds it gone starts it again."""
+        """End a server that is of no use any more; the next process that looks starts it again."""
         lock = _try_lock(self._lock_path)
         if lock is None:
             self._signal(signal.SIGTERM if gently else signal.SIGKILL)

@@ -11,8 +11,8 @@
 
 It leaves its parent at once, so it outlives whichever process happened to start it, whatever kills
 that one. When nobody holds the users' lock any more, the server is told to stop, and the lock is
-kept until it has: who comes meanwhile waits. Nothing but the standard library is imported: this is
-to start in a moment and to be small.
+kept until it has: a process that comes meanwhile waits. Nothing but the standard library is
+imported: this is to start in a moment and to be small.
 """
 
 import _thread
@@ -121,7 +121,7 @@ def _printed(order: Order, begin: int) -> bytes:
 
 
 def _tell(order: Order, what: str) -> None:
-    with suppress(OSError):  # who has started it may be gone
+    with suppress(OSError):  # the process that started it may be gone
         os.write(order["tell"], f"{what}\n".encode())
 
 

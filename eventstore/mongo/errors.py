@@ -25,7 +25,7 @@ _TRANSIENT_CODES = frozenset({24, 46, 50, 112, 237, 246, 251, 262, 365, 11601})
 _TRANSIENT_CODES |= {6, 7, 89, 91, 133, 134, 189, 202, 234, 244, 9001, 10107, 13388}
 _TRANSIENT_CODES |= {11600, 11602, 13435, 13436}
 # InternalError, UnknownError, OutOfDiskSpace, TooManyFilesOpen: nothing is known of what was asked
-# for, and somebody must look after the database. Of the embedded one that is its keeper.
+# for, and an operator must look after the database. Of the embedded one that is its keeper.
 _TRANSIENT_CODES |= {1, 8, 264, 14031}
 
 BulkWriteError = errors.BulkWriteError

@@ -89,14 +89,16 @@ class RequestBatcher(Generic[K, V]):
 
 
 class SingleFlight(Generic[K, V]):
-    """Has the same question of many asked once for all who wait. Others do not wait for it."""
+    """Asks a question once for all callers that wait for the same. Others do not wait for it."""
 
     def __init__(self) -> None:
-        # Those who wait, and the task that asks, keep it there.
+        # The waiting callers, and the task that asks, keep it there.
         self._asked: WeakValueDictionary[K, RequestBatcher[None, tuple[V]]] = WeakValueDictionary()
 
     async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
-        """Return what `ask` gives, or that of whoever asks the same; `key` says what is the same.
+        """Return what `ask` gives, or what the same question gives another caller.
+
+        `key` says which questions are the same.
 
         Raises as `RequestBatcher.get` does.
         """

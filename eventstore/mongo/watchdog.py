@@ -22,7 +22,7 @@ class Watched:
     """A task that asks the database: since when it has had no answer. A block is one question."""
 
     def __init__(self, what: str) -> None:
-        """`what` is for those who operate the process."""
+        """`what`: its name, as operators see it."""
         self.what = what
         self._since: float | None = None
         self._failed_at: float | None = None

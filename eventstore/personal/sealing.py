@@ -60,7 +60,7 @@ class PersonKey:
 
 
 class ErasedKey:
-    """What is in the place of the key of somebody who has been erased."""
+    """Stands in for the key of an erased person."""
 
     def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
         """Say that it is gone."""

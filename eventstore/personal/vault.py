@@ -60,9 +60,9 @@ from eventstore.personal.sealing import ErasedKey, Key, PersonKey
 
 PERSONS, KEYRING = "persons", "keyring"
 PERSON_EVENTS = "person_events"
-"""Where the log's database says who has been erased."""
+"""The collection of the log's database that holds erasures."""
 STALE_SECONDS = 3.0
-"""How long after somebody has been erased a process may still use a key of theirs."""
+"""For how long after an erasure a process may still use a key of that person."""
 
 _LOOK_SECONDS = 1.0
 _KEPT_SECONDS = 300.0
@@ -94,7 +94,7 @@ class NoMasterKey(CasebookError):
 
 
 class UnknownPerson(NotFound):
-    """Nothing is held on somebody of that name or id."""
+    """Nothing is held on a person of that name or id."""
 
     def __init__(self) -> None:
         super().__init__("person_not_found", "nothing is held on such a person")
@@ -106,7 +106,7 @@ def keys_of(database: str) -> str:
 
 
 class Person(NamedTuple):
-    """What the keys know of somebody; no name if they have been erased."""
+    """What the keys know of a person; no name once erased."""
 
     id: UUID
     name: str | None
@@ -158,7 +158,7 @@ class Vault:
             await make_index(self._persons, [("erased_at", 1)], sparse=True)
 
     async def check(self) -> None:
-        """The same for who may not make it. Raises KeyUnusable, NoMasterKey."""
+        """Check it in a process that may not make it. Raises KeyUnusable, NoMasterKey."""
         if await self.is_new():
             _ = self._master
         else:
@@ -179,7 +179,7 @@ class Vault:
             )
             if not is_used:
                 return True
-            if await self._lookup_document() is None:  # or somebody was quicker
+            if await self._lookup_document() is None:  # or another process was quicker
                 raise KeyUnusable(
                     "the keys of the persons in this log are gone: restore the database of keys, "
                     "its keyring first"
@@ -219,13 +219,13 @@ class Vault:
             if not missing:
                 return found
             new = await fetch(missing)
-            if times == self._forgotten:  # or any of them may be of somebody who is erased by now
+            if times == self._forgotten:  # or any of these persons may be erased by now
                 known.update(new)
                 return found | new
         return {}
 
     async def check_name(self, name: str) -> None:
-        """Raise PersonGone if whoever has a name has been erased; StoreUnavailable, NoMasterKey."""
+        """Raise PersonGone if the person of a name was erased; StoreUnavailable, NoMasterKey."""
 
         async def fetch(names: Collection[str]) -> dict[str, None]:
             digests = {await self.known_by(each): each for each in names}
@@ -346,7 +346,7 @@ class Vault:
         return made if is_ours else await self._lookup_document() or made
 
     async def find(self, name: str) -> Person:
-        """Return who has a name, or had it. Raises UnknownPerson, UnreadableDocument."""
+        """Return the person of a name, erased or not. Raises UnknownPerson, UnreadableDocument."""
         return self._person(await self._one({"known_by": await self.known_by(name)}))
 
     async def person(self, id_: UUID) -> Person:
@@ -383,13 +383,13 @@ class Vault:
         )
 
     async def id_of(self, name: str) -> UUID | None:
-        """Return the id of who has a name, or had it; None for an unknown one."""
+        """Return the id of the person of a name, erased or not; None for an unknown name."""
         with suppress(UnknownPerson):
             return _id(await self._one({"known_by": await self.known_by(name)}))
         return None
 
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return the names of some persons, `ERASED` for who has been erased; those whose keys are
+        """Return the names of some persons, `ERASED` for erased ones; those whose keys are
         missing are left out. Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
         keys = await self.of_ids(ids)
@@ -431,7 +431,7 @@ class Vault:
             return [_known_by(d) async for d in self._persons.find(wanted, {"known_by": 1})]
 
     async def known_as(self, id_: UUID) -> bytes:
-        """Return what the name of somebody is known by. Raises UnknownPerson."""
+        """Return the lookup digest of a person's name. Raises UnknownPerson."""
         return _known_by(await self._one({"_id": id_}))
 
     # --- master keys ----------------------------------------------------------------------------
@@ -504,7 +504,7 @@ class Vault:
         clock = asyncio.get_running_loop().time
         # Who watches looks more often than this; other processes do it here.
         if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
-            # Bounded: who waits behind one that gets no answer has a patience of his own.
+            # Bounded: a task that waits behind one without an answer has its own time limit.
             async with time_limit(STALE_SECONDS), self._looking:
                 if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
                     await self._look()
@@ -512,7 +512,7 @@ class Vault:
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()
         with translating():
-            # The count as well: clocks differ of those who make ids.
+            # The count as well: ids are made by clocks that differ.
             count = await self._erasures.estimated_document_count()
             newest = await self._erasures.find_one({}, {"_id": 1}, sort=[("_id", -1)])
         seen = (count, None if newest is None else newest["_id"])

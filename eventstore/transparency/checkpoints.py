@@ -11,8 +11,8 @@ those that are new since the one before it, in `log_checkpoint_heads`.
 A checkpoint reads the whole log once, so its cost grows with it. Several processes may take them at
 once: the number decides who wins, and the other's work is left out.
 
-Whoever can write to the database can also remove all checkpoints and let them begin anew at number
-0. So the last number and digest are kept beside the signing key, and in the memory of every process
+A user who can write to the database can also remove all checkpoints and let them begin anew at
+number 0. So the last number and digest are kept beside the signing key, and in the memory of every process
 that has seen them (`Witness`): nothing is signed any more once they are gone. A log that was
 restored goes on with a signed statement that says so: from which checkpoint, when, and why.
 """
