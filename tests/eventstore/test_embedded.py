@@ -16,13 +16,15 @@ import pytest
 from pymongo.errors import OperationFailure, PyMongoError
 
 from eventstore.database import Database
-from eventstore.mongo import embedded
+from eventstore.mongo import embedded, embedded_server
+from eventstore.mongo.embedded_server import EmbeddedError
 from scripts.testbed.promises import database_processes
 from tests.projecting import until
 
 HOLD = """
 import asyncio, pathlib, sys
-from eventstore.mongo import embedded
+from eventstore.mongo import embedded, embedded_server
+from eventstore.mongo.embedded_server import EmbeddedError
 async def main():
     async with embedded.run(pathlib.Path(sys.argv[1]), durable=False) as url:
         print(url, flush=True)
@@ -226,7 +228,8 @@ async def test_a_full_disk_is_named_and_the_database_serves_again_once_there_is_
     """
     caplog.set_level("INFO")
     if how == "too_quick":
-        monkeypatch.setattr(embedded, "_FREE_TO_RUN_BYTES", 0)
+        monkeypatch.setattr(embedded, "FREE_TO_RUN_BYTES", 0)
+        monkeypatch.setattr(embedded_server, "FREE_TO_RUN_BYTES", 0)
     async with mounted(tmp_path / "disk", 160) as disk, embedded.run(disk / "data") as url:
         database, written = Database(url), 0
         things = database.collection("things")
@@ -259,7 +262,7 @@ async def test_a_full_disk_is_named_and_the_database_serves_again_once_there_is_
 async def test_a_disk_that_is_full_from_the_beginning_is_named_in_one_line(tmp_path):
     async with mounted(tmp_path / "disk", 1) as disk:
         for _ in range(2):
-            with pytest.raises(embedded.EmbeddedError, match=r"[Nn]o space left") as failed:
+            with pytest.raises(EmbeddedError, match=r"[Nn]o space left") as failed:
                 await embedded.run(disk / "data").__aenter__()
             assert "\n" not in failed.value.detail
             (disk / "full").write_bytes(bytes(700_000))
@@ -336,8 +339,8 @@ async def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho 'the disk is on fire'\nexit 3\n")
     broken.chmod(0o700)
-    monkeypatch.setattr(embedded, "_program", lambda: str(broken))
-    with pytest.raises(embedded.EmbeddedError, match=r"(?s)stopped with code 3.*disk is on fire"):
+    monkeypatch.setattr(embedded, "program", lambda: str(broken))
+    with pytest.raises(EmbeddedError, match=r"(?s)stopped with code 3.*disk is on fire"):
         await embedded.run(tmp_path / "data").__aenter__()
 
 
@@ -345,23 +348,23 @@ async def test_a_server_that_never_listens_is_given_up(tmp_path, monkeypatch):
     mute = tmp_path / "mute"
     mute.write_text("#!/bin/sh\nexec sleep 60\n")
     mute.chmod(0o700)
-    monkeypatch.setattr(embedded, "_program", lambda: str(mute))
-    monkeypatch.setattr(embedded, "START_SECONDS", 0.3)
-    with pytest.raises(embedded.EmbeddedError, match="did not listen"):
+    monkeypatch.setattr(embedded, "program", lambda: str(mute))
+    monkeypatch.setattr(embedded_server, "START_SECONDS", 0.3)
+    with pytest.raises(EmbeddedError, match="did not listen"):
         await embedded.run(tmp_path / "data").__aenter__()
 
 
 async def test_a_missing_server_is_named_with_its_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(embedded.EmbeddedError, match="CASEBOOK_MONGODB_URL"):
+    with pytest.raises(EmbeddedError, match="CASEBOOK_MONGODB_URL"):
         await embedded.run(tmp_path / "data").__aenter__()
 
 
 @pytest.mark.parametrize("name", ["file", "file/under", "n" * 300, "/proc/nothing"])
 async def test_a_folder_that_cannot_be_is_told_in_one_line(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(embedded.EmbeddedError, match="CASEBOOK_DATA_DIR") as failed:
+    with pytest.raises(EmbeddedError, match="CASEBOOK_DATA_DIR") as failed:
         await embedded.run(tmp_path / name).__aenter__()
     assert "\n" not in failed.value.detail
 
@@ -370,7 +373,7 @@ async def test_a_read_only_folder_is_told_in_one_line(tmp_path):
     async with mounted(tmp_path / "disk", 40) as disk:
         assert await called("mount", "-o", "remount,ro", str(disk)) == 0
         for folder in (disk / "data", disk):
-            with pytest.raises(embedded.EmbeddedError, match="Read-only file system") as failed:
+            with pytest.raises(EmbeddedError, match="Read-only file system") as failed:
                 await embedded.run(folder).__aenter__()
             assert "\n" not in failed.value.detail
 
