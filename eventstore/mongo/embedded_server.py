@@ -46,6 +46,7 @@ class EmbeddedError(CasebookError):
 
 
 def unusable(data_dir: Path, error: OSError) -> EmbeddedError:
+    """Return the error of a data folder that cannot be used."""
     reason = error.strerror or str(error)
     return EmbeddedError(
         "data_folder_unusable",
@@ -54,6 +55,7 @@ def unusable(data_dir: Path, error: OSError) -> EmbeddedError:
 
 
 def program() -> str:
+    """Return the path of the server's program. Raises EmbeddedError if it is not installed."""
     beside_python = Path(sys.executable).parent
     found = shutil.which("secantusd-rs", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
     if found is None:
@@ -66,6 +68,7 @@ def program() -> str:
 
 
 def open_private(path: Path) -> int:
+    """Open a file, made for its owner alone if it is not there; return its descriptor."""
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
