@@ -23,6 +23,7 @@ import pymongo
 import pymongo.asynchronous.collection
 from bson.binary import UUID_SUBTYPE, Binary
 from motor.motor_asyncio import AsyncIOMotorClient
+from pydantic import BaseModel, Field
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -101,6 +102,13 @@ class _KeptSession:
     session: Session | None = None
 
 
+class _Hello(BaseModel):
+    """What a server says of itself."""
+
+    time: datetime = Field(alias="localTime")
+    wire_version: int = Field(alias="maxWireVersion")
+
+
 @dataclass(slots=True)
 class _Server:
     """What is known of the server, once it has been asked."""
@@ -139,10 +147,13 @@ class MongoDatabase:
         self._kept: _KeptSession | None = None
         self._server = _Server()
 
-    async def _ask_time(self) -> datetime:
+    async def _hello(self) -> _Hello:
         admin = self.client.admin
         hello = await admin.command("hello", codec_options=admin.codec_options)
-        return cast("datetime", hello["localTime"])
+        return _Hello.model_validate(hello)
+
+    async def _ask_time(self) -> datetime:
+        return (await self._hello()).time
 
     def collection(self, name: str) -> Collection:
         return self.client[self.name][self._names.get(name, name)]
@@ -181,10 +192,9 @@ class MongoDatabase:
         """
         found: dict[str, str | None] = {}
         async for each in await maybe_await(self.client[self.name].list_collections()):
-            name, options = str(each["name"]), cast("JsonObject", each.get("options") or {})
-            if not name.startswith("system."):
-                of = options.get("viewOn") if each.get("type") == "view" else None
-                found[name] = None if of is None else str(of)
+            if not (name := str(each["name"])).startswith("system."):
+                is_view = each.get("type") == "view"
+                found[name] = str(each["options"]["viewOn"]) if is_view else None
         return found
 
     async def drop(self, name: str) -> None:
@@ -256,7 +266,7 @@ class MongoDatabase:
         """Return the id of the session that is kept; None if none is."""
         if self._kept is None:
             return None
-        return bytes(cast("bytes", (await self._session(self._kept)).session_id["id"]))
+        return bytes((await self._session(self._kept)).session_id["id"])
 
     async def _session(self, kept: _KeptSession) -> Session:
         if kept.session is None:
@@ -315,10 +325,10 @@ class MongoDatabase:
         raises if there is none.
         """
         try:
-            hello = await self.client.admin.command("hello")
+            hello = await self._hello()
         except NetworkTimeout:  # one answer that got lost is no reason not to start
-            hello = await self.client.admin.command("hello")
-        if cast("int", hello["maxWireVersion"]) < _OLDEST_WIRE_VERSION:
+            hello = await self._hello()
+        if hello.wire_version < _OLDEST_WIRE_VERSION:
             raise DatabaseTooOld
         await self.clock.measure()
 
