@@ -12,9 +12,9 @@ A checkpoint reads the whole log once, so its cost grows with it. Several proces
 once: the number decides who wins, and the other's work is left out.
 
 A user who can write to the database can also remove all checkpoints and let them begin anew at
-number 0. So the last number and digest are kept beside the signing key, and in the memory of every process
-that has seen them (`Witness`): nothing is signed any more once they are gone. A log that was
-restored goes on with a signed statement that says so: from which checkpoint, when, and why.
+number 0. So the last number and digest are kept beside the signing key, and in the memory of every
+process that has seen them (`Witness`): nothing is signed any more once they are gone. A log that
+was restored goes on with a signed statement that says so: from which checkpoint, when, and why.
 """
 
 import asyncio
