@@ -16,12 +16,13 @@ new identity, has the views built anew, folds every ticket and signs.
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 from uuid import UUID
 
 from pymongo.errors import BulkWriteError
@@ -32,7 +33,6 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
 from eventstore.database import Database
-from eventstore.event_document import EventDocument
 from eventstore.key_files import KeyUnusable, place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
@@ -52,7 +52,7 @@ from projections.projector.batch import fold_ticket
 from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore
-from scripts.console import UsageError, arguments, database, fail, progress, run
+from scripts.console import UsageError, arguments, counting, database, fail, run
 from scripts.verification import Verification
 from scripts.verify import verify_file
 
@@ -72,15 +72,6 @@ class RestoreRefused(CasebookError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("restore_refused", detail)
-
-
-class Checked(NamedTuple):
-    """What a restored log comes to when every ticket is folded."""
-
-    tickets: int
-    events: int
-    unreadable: dict[UUID, str]
-    """Why a ticket does not read."""
 
 
 @dataclass(slots=True)
@@ -285,8 +276,8 @@ async def restore(
     if await db.collection(GENERATIONS).find_one({"_id": "active"}) is not None:
         await Generations(db).discredit()  # of a log that was here before
     await Generations(db).prepare()
-    await _insert_all(db, source.plain(), lambda name, document: (name, document))
-    await _insert_all(db, source.secret(), _wrapping(db))
+    await _insert_all(db, source.plain())
+    await _insert_all(db, _wrapped(db, source.secret()))
     if source.erasures is not None:
         await _insert_events(persons_store, source.erasures)
         await _require_same(persons_store, source.erasures)
@@ -395,34 +386,26 @@ async def _holds_only(store: EventStore, path: Path) -> bool:
     return True
 
 
-Place = Callable[[str, JsonObject], tuple[str, JsonObject] | None]
-
-
-def _wrapping(db: Database) -> Place:
-    """Return what wraps keys of persons by the master key at hand, and leaves out files."""
-
-    def wrapped(name: str, document: JsonObject) -> tuple[str, JsonObject] | None:
-        if name == backup.FILES:
-            return None
+def _wrapped(
+    db: Database, documents: Iterable[tuple[str, JsonObject]]
+) -> Iterator[tuple[str, JsonObject]]:
+    """Yield documents with keys of persons wrapped by the master key at hand, without files."""
+    for name, document in documents:
         key = document.get("key")
         if name in backup.KEYS and isinstance(key, bytes) and db.masters is not None:
             by = db.masters.wrap(key, backup.id_bytes(document))
-            document = {**document, "key": by.secret, "master": by.master}
-        return name, document
+            yield name, {**document, "key": by.secret, "master": by.master}
+        elif name != backup.FILES:
+            yield name, document
 
-    return wrapped
 
-
-async def _insert_all(
-    db: Database, documents: Iterable[tuple[str, JsonObject]], place_of: Place
-) -> None:
+async def _insert_all(db: Database, documents: Iterable[tuple[str, JsonObject]]) -> None:
     """Insert documents; those that are there already, by their ids, are passed over."""
     known = {*backup.PLAIN, *backup.SECRET, *backup.KEYS}
-    placed = (each for document in documents if (each := place_of(*document)) is not None)
-    for name, group in groupby(placed, key=lambda each: each[0]):
+    for name, group in groupby(documents, key=itemgetter(0)):
+        if name not in known:
+            raise RestoreRefused(f"the backup has {name}, which this version does not know")
         while some := [document for _, document in islice(group, _BATCH_DOCUMENTS)]:
-            if name not in known:
-                raise RestoreRefused(f"the backup has {name}, which this version does not know")
             try:
                 await backup.collection_of(db, name).insert_many(some, ordered=False)
             except BulkWriteError as error:
@@ -432,11 +415,11 @@ async def _insert_all(
 
 async def _insert_events(store: EventStore, path: Path) -> None:
     manifest = Manifest.read(manifest_path(path))
-    with path.open("rb") as file, progress() as bar:
-        task = bar.add_task(f"restoring {path.name}", total=manifest.events, rate="events")
-        for some in _batches(file):
-            await store.restore([from_line(line) for line in some])
-            bar.advance(task, len(some))
+    doing = f"restoring {path.name}"
+    with path.open("rb") as file, counting(doing, manifest.events, "events") as advance:
+        while some := [from_line(line) for line in islice(file, _BATCH_EVENTS)]:
+            await store.restore(some)
+            advance(len(some))
 
 
 async def _require_same(store: EventStore, path: Path) -> None:
@@ -494,48 +477,33 @@ def _place_signing_key(source: Source, settings: Settings) -> None:
                 print(f"{to} restored")
 
 
-def _batches(lines_: Iterable[bytes]) -> Iterator[list[bytes]]:
-    remaining = iter(lines_)
-    while some := list(islice(remaining, _BATCH_EVENTS)):
-        yield some
-
-
 # --- afterwards ----------------------------------------------------------------------------------
 
 
-async def check_all(db: Database) -> Checked:
-    """Open every event and fold every ticket. Raises StoreUnavailable, KeyUnusable, NoMasterKey."""
+async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
+    """Open every event and fold every ticket; say how many tickets read; return the exit code.
+
+    Raises StoreUnavailable, KeyUnusable, NoMasterKey.
+    """
     store = EventStore(db)
-    found = Checked(0, 0, {})
-    count = events = 0
+    folded = events = 0
+    unreadable: dict[UUID, str] = {}
     codec = db.collection(tickets.COLLECTION).codec_options
-    with progress() as bar:
-        task = bar.add_task("reading every ticket", total=await store.count(), rate="events")
-        async for stored in _ranges(store):
+    with counting("reading every ticket", await store.count(), "events") as advance:
+        for part in await store.ranges():
+            stored = await store.of_range(part)
             opened = await store.open(stored)
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
                 result = await fold_ticket((), ticket_id, None, list(stream), codec)
-                count += 1
+                folded += 1
                 if result.failure is not None:
-                    found.unreadable[ticket_id] = result.failure.error
+                    unreadable[ticket_id] = result.failure.error
             events += len(stored)
-            bar.advance(task, len(stored))
-    return found._replace(tickets=count, events=events)
-
-
-async def _ranges(store: EventStore) -> AsyncIterator[list[EventDocument]]:
-    for part in await store.ranges():
-        yield await store.of_range(part)
-
-
-async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
-    """Say how many tickets read; return the exit code."""
-    checked = await check_all(db)
-    reading = checked.tickets - len(checked.unreadable)
-    print(f"{reading} of {checked.tickets} tickets read, of {checked.events} events")
-    for ticket_id, error in islice(checked.unreadable.items(), _SHOWN):
+            advance(len(stored))
+    print(f"{folded - len(unreadable)} of {folded} tickets read, of {events} events")
+    for ticket_id, error in islice(unreadable.items(), _SHOWN):
         fail(f"ticket {ticket_id} does not read: {error}")
-    return 1 if checked.unreadable and not incomplete else 0
+    return 1 if unreadable and not incomplete else 0
 
 
 async def _sign(db: Database, settings: Settings, why: str) -> int:
