@@ -14,15 +14,18 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import NamedTuple
+
+import scripts
 
 ROOT = Path(__file__).parents[1]
 _MOST_BYTES = 1 << 20  # of a request: the words and the environment of one command line
-_IMPORTED = ("api.app", "scripts.server", "scripts.replaying", "scripts.verification")
 
 
 class Process:
@@ -90,6 +93,19 @@ async def run(*words: str, env: dict[str, str]) -> Ended:
     return Ended(await process.wait(), out.decode(), err.decode())
 
 
+@asynccontextmanager
+async def process(*words: str, **environment: str) -> AsyncIterator[Process]:
+    """Run a module until the block ends, and kill it then if it still runs."""
+    env = {**os.environ, "CASEBOOK_RATE_LIMIT": "1000000/second", **environment}
+    started = await script(*words, env=env)
+    reading = asyncio.create_task(started.communicate())
+    try:
+        yield started
+    finally:
+        started.kill()
+        await reading
+
+
 async def script(*words: str, env: dict[str, str]) -> Process:
     """Start a module with words, as `python -m` does."""
     pipes = [os.pipe() for _ in range(3)]
@@ -126,8 +142,8 @@ def _forking() -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 def _fork(requests: socket.socket) -> None:
     """Fork for each request; returns in those that have run one."""
-    for name in _IMPORTED:
-        import_module(name)
+    for module in iter_modules(scripts.__path__, "scripts."):
+        import_module(module.name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for a command line, below
     while True:
         request, files, _, _ = socket.recv_fds(requests, _MOST_BYTES, 3)
@@ -162,6 +178,7 @@ def _run(request: dict[str, object], outputs: list[int]) -> None:
     os.environ.clear()
     os.environ.update(env)
     sys.argv = words
+    sys.modules.pop(words[0], None)  # it runs as a module that nobody has imported
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 

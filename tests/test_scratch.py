@@ -4,11 +4,14 @@ What is looked at before and after a whole run is tried here with small runs of 
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from subprocess import run
 
 import pytest
+
+from tests.scratch import snapshot
 
 ROOT = Path(__file__).parent.parent
 CONFTEST = """
@@ -38,20 +41,31 @@ def ran(folder: Path, test: str, *words: str):
     )
 
 
-@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["one_process", "several"])
 @pytest.mark.parametrize(
-    "does",
+    "change",
     [
-        "open('data/admin-key', 'w').write('another')",
-        "open('data/admin-key', 'w').write('the only one\\n')",
-        "open('data/demo-key', 'w')",
-        "__import__('os').unlink('data/admin-key')",
-        "__import__('os').chmod('data/admin-key', 0o600)",
-        "__import__('shutil').rmtree('data')",
+        lambda key: key.write_text("another"),
+        lambda key: key.write_text("the only one\n"),
+        lambda key: key.with_name("demo-key").touch(),
+        lambda key: key.unlink(),
+        lambda key: key.chmod(0o600),
+        lambda key: shutil.rmtree(key.parent),
     ],
+    ids=["changed", "written again", "another file", "removed", "its mode", "all removed"],
 )
-def test_a_run_that_touches_the_data_of_the_checkout_fails(tmp_path, does, words):
-    told = ran(tmp_path, f"def test_it():\n    {does}\n", *words)
+def test_whatever_is_done_to_a_folder_is_seen(tmp_path, change):
+    key = tmp_path / "data" / "admin-key"
+    key.parent.mkdir()
+    key.write_text("the only one\n")
+    before = snapshot(key.parent)
+    assert snapshot(key.parent) == before
+    change(key)
+    assert snapshot(key.parent) != before
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["one_process", "several"])
+def test_a_run_that_touches_the_data_of_the_checkout_fails(tmp_path, words):
+    told = ran(tmp_path, "def test_it():\n    open('data/demo-key', 'w')\n", *words)
     assert told.returncode == 1, told
     assert "1 passed" in told.stdout
     assert f"the tests have changed {tmp_path / 'data'}: " in told.stdout

@@ -21,7 +21,8 @@ from eventstore.database import Database
 from eventstore.event_document import to_document
 from scripts.testbed.browser import CHROMIUM, chromium
 from scripts.testbed.load import Connection, request
-from scripts.testbed.promises import HEADERS, callers, free_port, let_in, process, ready
+from scripts.testbed.promises import HEADERS, callers, free_port, let_in, ready
+from tests.processes import process
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
 expect.set_options(timeout=20_000)

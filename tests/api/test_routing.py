@@ -136,6 +136,12 @@ def app(database):
     return create_app(database, EventStore(database), access=access(database))
 
 
+def test_what_each_route_takes_can_be_read(app):
+    """A route's reader is made for its first request: a declaration that it refuses shows here."""
+    for route in app.routes:
+        assert route.reader.read is not None, route.path
+
+
 def test_every_route_is_one_of_ours_and_has_its_right(app):
     """Any other would be solved by FastAPI, and open to all."""
     assert {type(route) for route in app.routes} == {Route}

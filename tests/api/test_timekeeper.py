@@ -36,8 +36,8 @@ from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
-from scripts.testbed.promises import process
 from tests.oracle import assert_views_equal_the_log
+from tests.processes import process
 from tests.projecting import caught_up, running, until
 from tests.spec import ALICE, BOB, NOW
 
