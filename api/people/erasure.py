@@ -25,7 +25,7 @@ from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
 from domain.people import KeyDestroyed, PersonErased
 from domain.tickets import CODEC
-from eventstore.background import background
+from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.key_files import KeyUnusable
@@ -65,10 +65,10 @@ class Forgetting:
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
         keep = self._database.supervisor.keep
-        async with background(
-            keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS)
-        ):
-            await keep(self._step, "forgetting a person", _LOOK_SECONDS)
+        await run_all(
+            keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
+            keep(self._step, "forgetting a person", _LOOK_SECONDS),
+        )
 
     async def _step(self) -> None:
         for person in await self._erasures.at(PersonErased):

@@ -34,6 +34,7 @@ from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import Answer, Poster, signature
 from api.webhooks.store import UnknownWebhook, Webhook, WebhookLease, Webhooks
 from domain.values import JsonObject
+from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.lease import LEASE_SECONDS, LeaseLost
@@ -257,14 +258,9 @@ class WebhookWorker:
         if not await lease.take(self._me, self._lease_seconds):
             return
         try:
-            await Deliveries(self._database).prepare()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._enqueuer.run(lease))
-                group.create_task(self._enqueuer.run_backfills(lease))
-                group.create_task(self._sender.run())
-                group.create_task(self._stay(lease))
-        except* LeaseLost:
-            pass
+            with suppress(LeaseLost):
+                enqueuing = self._enqueuer.run(lease), self._enqueuer.run_backfills(lease)
+                await run_all(*enqueuing, self._sender.run(), self._stay(lease))
         finally:
             with suppress(DriverError):
                 await lease.release()
