@@ -72,7 +72,7 @@ async def _keep(
     if active.shape < SHAPE:
         return "the views were folded by another version"
     views = active.of(database)
-    await prepare(views)  # what somebody has dropped by hand is scanned again
+    await prepare(views)  # what was dropped by hand is scanned again
     # Once it is known that they cannot be built anew, they are kept as they are.
     projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
     try:
@@ -85,7 +85,7 @@ async def _keep(
 
 
 async def _rebuild(database: Database, active: Generation) -> bool:
-    """Build views anew; say whether that was refused because events have vanished from the log."""
+    """Build views anew; return whether that was refused, for events have vanished."""
     try:
         async with workers(database, 1) as one:  # the API may live in this process
             summary = await Rebuild(database, one).everything(instead_of=active)

@@ -19,6 +19,7 @@ from threading import Thread
 from typing import TypeVar
 
 from domain.errors import CasebookError
+from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.garbage import tune_gc
 from eventstore.mongo.driver import DriverName
@@ -60,12 +61,8 @@ class Workers:
                 took(await task(self._database, item))
             return
         waiting = iter(items)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(2 * self._count):  # one is waiting when another is done
-                    group.create_task(self._do_some(self._pool, task, waiting, took))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        some = (self._do_some(self._pool, task, waiting, took) for _ in range(2 * self._count))
+        await run_all(*some)  # twice as many as processes: one waits when another is done
 
     async def _do_some(
         self,

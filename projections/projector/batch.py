@@ -277,9 +277,9 @@ class BatchWriter:
         self, views: Sequence[SavedView], ticket_id: UUID, unreadable: Collection[str] = ()
     ) -> bool:
         """Fold a ticket anew up to the version that its document has: what its events say may have
-        changed, for somebody has been erased. Say whether that could be done.
+        changed, for a person has been erased. Return whether that could be done.
 
-        Whoever projects goes on meanwhile, or nobody does: the checkpoints stand as they are. What
+        Projectors may go on meanwhile: the checkpoints stand as they are. What
         another's missing key hides is not left as it was either: it cannot be told from what is to
         go. The ticket is parked then. `unreadable`: ids of saved views that cannot be read, and go
         on to count it if they do: it is no other ticket, and others may know what they ask for.
@@ -352,7 +352,7 @@ class BatchWriter:
     async def _opened(
         self, arrived: Mapping[UUID, Sequence[EventDocument]]
     ) -> dict[UUID, list[EventDocument]]:
-        """Return events opened, by ticket. Each time anew: somebody may be erased meanwhile."""
+        """Return events opened, by ticket. Each time anew: a person may be erased meanwhile."""
         events = await self._store.open([e for stream in arrived.values() for e in stream])
         return {t: list(stream) for t, stream in groupby(events, key=lambda e: e["ticket_id"])}
 
@@ -480,7 +480,7 @@ def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, 
 
 
 def _is_next(have: int, events: Sequence[EventDocument]) -> bool:
-    """Say whether the events continue behind version `have` without gap or double."""
+    """Return whether the events continue behind version `have` without gap or double."""
     return all(e["version"] == have + n for n, e in enumerate(events, start=1))
 
 

@@ -83,7 +83,7 @@ class Checkpoints:
         there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
         missing = [as_document(Partition(n), "number") for n in range(PARTITIONS) if n not in there]
         if missing:
-            with suppress(BulkWriteError):  # someone else was quicker
+            with suppress(BulkWriteError):  # another process was quicker
                 await self._partitions.insert_many(missing, ordered=False)
 
     async def read(self, me: str | None = None) -> State:
@@ -106,7 +106,7 @@ class Checkpoints:
         known = {member.id: member for member in alive}
         if now is None and me in known:
             now = known[me].seen_at
-        if now is None:  # somebody has removed it
+        if now is None:  # another process has removed it
             return await self.read()
         return State(
             now,
@@ -179,7 +179,7 @@ class Checkpoints:
         return UpdateOne({"_id": me}, change, upsert=True, namespace=self._members.full_name)
 
     async def take(self, me: str, state: State, wanted: Sequence[Partition]) -> bool:
-        """Take partitions that nobody has taken since `state`; say whether there are any.
+        """Take partitions that no other has taken since `state`; return whether there are any.
 
         First one says that what one shows may be as old as what one takes.
         """
@@ -301,7 +301,7 @@ class Checkpoints:
         await self._partitions.update_many({"phase": "live"}, {"$set": {"phase": "scan"}})
 
     async def fence(self, me: str) -> None:
-        """Take all partitions from whoever has them: nothing that others hold is written any more.
+        """Take all partitions from their owners: nothing that those hold is written any more.
 
         For as long as one shows life.
         """
@@ -319,7 +319,7 @@ class Checkpoints:
         await self._database.in_transaction(work)
 
     async def hold_all(self, me: str, session: Session) -> bool:
-        """Say whether one still has all partitions, and keep others from taking them meanwhile."""
+        """Return whether one still has all partitions, and have nobody else take them meanwhile."""
         found = await self._partitions.update_many(
             {"owner": me}, {"$inc": {"epoch": 1}}, session=session
         )

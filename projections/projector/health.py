@@ -37,7 +37,7 @@ _LOOKED_AT_EVENTS = 5_000
 _CLOCKS_DIFFER_SECONDS = 5.0
 _COUNTED_SECONDS = 60.0
 _COUNT_SECONDS = 2.0
-"""For how long whoever looks waits for an exact count."""
+"""For how long a look waits for an exact count."""
 
 Condition = Literal["current", "slow", "stuck"]
 
@@ -100,7 +100,7 @@ def condition(state: State, partition: Partition) -> Condition:
     shown = state.as_of(partition)
     is_recent = shown is not None and abs(state.now - shown) < patience
     if not state.is_alive(partition.owner):
-        return "slow" if is_recent else "stuck"  # someone will take it
+        return "slow" if is_recent else "stuck"  # another will take it
     if is_recent:
         return "current"
     progressed_at = state.members[partition.owner or ""].progressed_at
@@ -176,8 +176,8 @@ class Health:
     async def _counted(self, database: Database) -> Report | None:
         """Look with the log counted exactly; None if that takes longer than a moment.
 
-        It goes on then, and whoever looks next has what came of it. There is never more than one:
-        whoever asks how it is must not have the log counted over and over.
+        The count goes on then, and the next look gets it. There is never more than one: requests
+        must not have the log counted over and over.
         """
         if self._counting is None or self._counting[0] != database:
             if self._counting is not None:

@@ -99,7 +99,7 @@ class ParkedTickets:
         await self._parked.update_one({"_id": ticket_id}, change, upsert=True)
 
     async def is_asked(self, ticket_id: UUID) -> bool:
-        """Say whether a ticket is still to be folded again."""
+        """Return whether a ticket is still to be folded again."""
         return await self._parked.find_one({"_id": ticket_id, "repair": True}) is not None
 
 

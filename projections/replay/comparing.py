@@ -157,7 +157,7 @@ def _compare(
 
 
 def _is_same(one: object, other: object) -> bool:
-    """Say whether two values are, of one type, the same: in Python True is 1, and 1.0 too."""
+    """Return whether two values are, of one type, the same: in Python True is 1, and 1.0 too."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict) and isinstance(other, dict):

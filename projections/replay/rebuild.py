@@ -90,7 +90,7 @@ class NotProved(CasebookError):
     """What was built differs from the log: a bug, or a log that was changed meanwhile."""
 
     def __init__(self, count: int, some: Sequence[Difference]) -> None:
-        # Not what stands there: it would be in somebody's log.
+        # Not what stands there: a log may be read by anyone.
         told = "; ".join(f"{each.what}: {each.field}" for each in some)
         super().__init__(
             "not_proved", f"not shown, for {count} things differ from the log: {told}"
@@ -257,7 +257,7 @@ class Rebuild:
 
     @property
     def has_switched(self) -> bool:
-        """Say whether what was built is shown, or kept."""
+        """Return whether what was built is shown, or kept."""
         return bool(self._summary.numbers)
 
     def _tell(self, progress: Progress) -> None:
@@ -358,7 +358,7 @@ class Rebuild:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _shows_all(self, views: Database) -> bool:
-        """Say whether views show at least what is shown now of all that was written lately.
+        """Return whether views show at least what is shown now of all that was written lately.
 
         And count every saved view that is counted now.
         """
@@ -460,7 +460,7 @@ class Rebuild:
     async def _fenced(self, shown: Checkpoints) -> AsyncIterator[None]:
         """Have nobody write to what is shown inside the block; it is to be short."""
         began = self._clock()
-        await shown.prepare()  # somebody may have dropped them by hand
+        await shown.prepare()  # they may have been dropped by hand
 
         async def stay() -> None:
             while True:

@@ -1,6 +1,6 @@
 """Saved views: named filters over the tickets, each with a count that the projector keeps.
 
-A read document says which views count it (`in_views`). Whoever writes it finds anew which views it
+A read document says which views count it (`in_views`). Each write finds anew which views it
 matches, and what changed is added to the views' counts in the same transaction: so a count is exact
 whatever happens, and reading it never counts.
 
@@ -162,7 +162,7 @@ class SavedViews(SumView):
         return self._reader.one(found)
 
     async def save(self, name: str, filter_: TicketFilter) -> tuple[SavedView, bool]:
-        """Save a view; say whether it is new. One with the same filter stays as it is.
+        """Save a view; return it, and whether it is new. One with the same filter stays as it is.
 
         Raises TooManyViews.
         """

@@ -1,8 +1,8 @@
 """The views that are sums over all tickets, and what each ticket adds to them.
 
 What a ticket adds stands in its read document, in one field for each of these views. So what it has
-added is known exactly; whoever writes the document adds the difference in the same transaction; and
-at any moment the view is the sum over the documents.
+added is known exactly; the process that writes the document adds the difference in the same
+transaction; and at any moment the view is the sum over the documents.
 
 A new one is a `SumView` that is named here, and a field of `TicketRead`.
 """
