@@ -82,7 +82,7 @@ class TicketNotFound(NotFound):
 
 
 class Forbidden(Refusal):
-    """For example: a requester that lists webhooks."""
+    """For example: a requester who asks for webhooks."""
 
     kind = "forbidden"
 
