@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from domain.states import replace
+from domain.copies import replace
 from domain.values import JsonObject
 
 SlaTarget = Literal["first_response", "resolution"]

@@ -1,1 +1,1 @@
-"""Who is let in, what they may do, and what they see."""
+"""Who is let in, and what they may do."""

@@ -1,8 +1,8 @@
 """Principals, and what each role has a right to.
 
 `RIGHTS` has a row for every route, and a route without one is denied to all. Which tickets a
-principal sees, and how much of them, is the visibility policy (`api/queries/visibility.py`); keys
-and tokens are checked in `authentication.py`.
+principal sees, and how much of them, is the visibility policy (`api/queries/visibility.py`). Keys
+are checked in `keys.py`, tokens in `tokens.py`; `authentication.py` asks both.
 
 A role is a part that people have at the desk:
 

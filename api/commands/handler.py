@@ -318,7 +318,7 @@ class Handler:
             if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
             return _outcome(ticket_id, done.events, follow_up_id)._replace(replayed=True), []
-        second = _visible_other(job, sure=sure)
+        second = _check_visibility(job, sure=sure)
         now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
@@ -361,10 +361,11 @@ class Handler:
         return _outcome(ticket_id, refs, follow_up_id), parts
 
 
-def _visible_other(job: _Job, *, sure: bool) -> Ticket | None:
-    """Return the other ticket as the sender sees it; `sure`: both were just read.
+def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
+    """Check that the sender may see the ticket; return the other one as the sender sees it.
 
-    Raises Refusal if the sender may not see the first, or if what is known of the other is old.
+    `sure`: both were just read. Raises Refusal if the sender may not see the ticket, or if what is
+    known of the other is old.
     """
     require, first = job.submission.require, job.stream.ticket
     other = None if job.other is None else job.other.ticket

@@ -25,11 +25,9 @@ from eventstore.reading import Read, read_events
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
-INTERNAL_FIELDS = frozenset(
-    ("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape")
-)
+NEVER_SHOWN = frozenset(("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape"))
 """Fields of a read document that clients have no business with."""
-_NOT_SHOWN = INTERNAL_FIELDS | {"_id"}
+_NOT_SHOWN = NEVER_SHOWN | {"_id"}
 
 _SHORT = 20
 """Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""

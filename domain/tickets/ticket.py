@@ -12,9 +12,9 @@ from typing import ClassVar, Literal
 from uuid import UUID
 
 from domain.codec import Event
+from domain.copies import replace
 from domain.errors import HistoryError
 from domain.sla import SlaClock
-from domain.states import replace
 from domain.values import FieldValue, Priority
 
 TICKET_TAGS = 50

@@ -11,10 +11,11 @@ holds nobody's words once their key is gone from the backups of the keys.
 under a secret of this database, so a person who is gone cannot be told from it without. `key` is
 wrapped by a master key that is in no database; `name` is the name, under the person's own key.
 
-A person has been erased from when the log's database says so, in `person_events` (`persons.py`):
-from then on no key of theirs is used, and none is made for that name. That goes by what the name is
-known by, so it holds whatever comes back with an old backup, under whatever id. What the keys
-remember of an erased person holds as well by itself, should that collection be restored to before.
+A person has been erased from when the log's database says so, in `person_events`
+(`domain/people.py`): from then on no key of theirs is used, and none is made for that name. That
+goes by what the name is known by, so it holds whatever comes back with an old backup, under
+whatever id. What the keys remember of an erased person holds as well by itself, should that
+collection be restored to before.
 A key that is missing otherwise is an error, and never taken for erased.
 
 Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person

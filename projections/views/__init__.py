@@ -1,1 +1,1 @@
-"""Pure: what events add to each view, and the form in which the views are stored."""
+"""What events add to each view, which is pure, and the form in which the views are stored."""

@@ -1,8 +1,9 @@
 """The indexes of `ticket_reads`, and which of them a list is read along.
 
 The index is named here, not chosen by the database: that of the narrowest field that the filter is
-about, in an order that is the same for all desks. Status and priority leave so many tickets that in
-another order than theirs, the tickets are read in that order until there are enough.
+about, in an order that is the same for all desks. Status and priority leave many tickets: a list
+that is sorted by something else is read in its own order until there are enough. Which question is
+served by which index is written out in `tests/projections/test_query_plans.py`.
 """
 
 from collections.abc import Collection, Mapping

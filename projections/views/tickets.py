@@ -31,8 +31,8 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from domain.copies import replace
 from domain.errors import HistoryError
-from domain.states import replace
 from domain.tickets import decode
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.details import FieldSet, SubjectChanged

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from api.queries.representations import INTERNAL_FIELDS
+from api.queries.representations import NEVER_SHOWN
 from domain.values import Moment
 from eventstore.mongo.driver import MongoDatabase
 from eventstore.mongo.sorted_pages import Query
@@ -16,7 +16,7 @@ from projections.views.counters import Counters
 from projections.views.filter import AnyOf, Between, Filter, Is, Not
 
 MOST_COUNTED = 100_000
-_NOT_IN_LISTS = dict.fromkeys((*INTERNAL_FIELDS, "body"), 0)
+_NOT_IN_LISTS = dict.fromkeys((*NEVER_SHOWN, "body"), 0)
 
 Sort = Literal[
     "-opened_at", "opened_at", "-updated_at", "updated_at", "-resolved_at", "resolved_at"
