@@ -38,6 +38,9 @@ _OFF = Gauge(
 )
 _log = logging.getLogger(__name__)
 
+_STANDS_STILL = timedelta(seconds=1)
+"""By so much the clock is not put back, but stands still."""
+
 Ask = Callable[[], Awaitable[datetime]]
 
 
@@ -67,6 +70,7 @@ class DatabaseClock:
         self._tried_at: float | None = None
         self._asking = asyncio.Lock()
         self._told_at: float | None = None
+        self._latest: datetime | None = None
 
     def now(self) -> datetime:
         """Return the database's time by the last measurement (UTC, whole milliseconds); the
@@ -75,7 +79,12 @@ class DatabaseClock:
         last = self._measured
         if last is None:
             return self._own()
-        return whole_milliseconds(last.at + timedelta(seconds=self._ticks() - last.ticks))
+        now = whole_milliseconds(last.at + timedelta(seconds=self._ticks() - last.ticks))
+        # A correction by some milliseconds dates no event before the one that was dated last.
+        if self._latest is not None and timedelta() < self._latest - now < _STANDS_STILL:
+            now = self._latest
+        self._latest = now
+        return now
 
     async def time(self) -> datetime:
         """Return the database's time, asked for if the last measurement is old.

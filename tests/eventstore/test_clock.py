@@ -197,3 +197,20 @@ async def test_keys_expire_by_the_databases_clock(database):
         key, text = await Keys(there).make(order, "x")
         assert abs(key.created_at - now) < timedelta(minutes=5)
         assert (await Keys(there).principal(text)).id == "carol"
+
+
+async def test_a_small_correction_dates_no_event_before_the_last():
+    """The clock stands still instead; one that was set back by more is followed."""
+    ticks, shown = 100.0, datetime(2026, 3, 1, 12, tzinfo=UTC)
+    clock = DatabaseClock(lambda: asyncio.sleep(0, shown), lambda: shown, lambda: ticks)
+    await clock.measure()
+    ticks += 1.0
+    before = clock.now()
+    shown = before - timedelta(milliseconds=20)
+    await clock.measure()
+    assert clock.now() == before
+    ticks += 0.05
+    assert clock.now() == before + timedelta(milliseconds=30)
+    shown -= HOUR
+    await clock.measure()
+    assert clock.now() == shown
