@@ -72,17 +72,29 @@ class ParkedTickets:
         return self._reader.each(await found.to_list())
 
     async def park(
-        self, ticket_id: UUID, version: int, error: str, session: Session | None
+        self,
+        ticket_id: UUID,
+        version: int,
+        error: str,
+        session: Session | None,
+        *,
+        as_asked: bool = False,
     ) -> None:
-        """Have a ticket wait from an event on."""
+        """Have a ticket wait from an event on.
+
+        `as_asked`: it was folded again because that was asked for, which is done now. Else a
+        request stays: it may have come after the log was read that this error is about.
+        """
+        done = {"repair": False}
         change: JsonObject = {
             "$set": {
                 "partition": partition_of(ticket_id),
                 "version": version,
                 "error": error[:_ERROR_CHARACTERS],
-                "repair": False,
+                **(done if as_asked else {}),
             },
             "$currentDate": {"tried_at": True},
+            **({} if as_asked else {"$setOnInsert": done}),
         }
         await self._parked.update_one({"_id": ticket_id}, change, upsert=True, session=session)
 

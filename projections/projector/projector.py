@@ -224,7 +224,9 @@ class Projector:
         self._owned.parked = {p.ticket_id for p in waiting if p.version is not None}
         for ticket in waiting:
             if ticket.repair or partition_of(ticket.ticket_id) in new:
-                error = await self._writer.refold(self._owned, ticket.ticket_id)
+                error = await self._writer.refold(
+                    self._owned, ticket.ticket_id, as_asked=ticket.repair
+                )
                 what = "is folded again" if error is None else f"stays parked: {error}"
                 _log.info("ticket %s %s", ticket.ticket_id, what)
 

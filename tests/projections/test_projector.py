@@ -16,6 +16,7 @@ from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
+from projections.generations import Generations
 from projections.projector import projector as module
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
@@ -350,6 +351,22 @@ async def test_a_ticket_that_still_cannot_be_folded_stays_parked(database, store
         await ParkedTickets(database).ask(ticket_id)
         await until(partial(is_answered, database, ticket_id))
     await assert_views_equal_the_log(database, parked=[ticket_id])
+
+
+async def test_a_repair_asked_for_while_its_ticket_is_tried_is_not_forgotten(database, store):
+    """L8: who takes a partition tries its parked tickets, and may have read the log before."""
+    await Generations(database).prepare()
+    [ticket_id] = await open_some(store, 1)
+    await add(store, ticket_id, "NobodyKnows")
+    owned, views = await owning_all(database), writer(database, store)
+    parked = ParkedTickets(database)
+    assert await views.refold(owned, ticket_id) is not None
+    assert not await parked.is_asked(ticket_id)
+    await parked.ask(ticket_id)
+    assert await views.refold(owned, ticket_id) is not None  # begun before that was asked
+    assert await parked.is_asked(ticket_id)
+    assert await views.refold(owned, ticket_id, as_asked=True) is not None
+    assert not await parked.is_asked(ticket_id)
 
 
 async def is_answered(database, ticket_id):

@@ -924,17 +924,8 @@ async def test_a_parked_ticket_is_parked_in_the_new_views_and_can_be_repaired(da
         await database.collection(EVENTS).update_one(
             {"type": "NobodyKnows"}, {"$set": {"type": "NoteAdded", "data": {"body": "x"}}}
         )
-        parked = ParkedTickets(await Generations(database).shown())
-
-        async def repaired():
-            waiting = await parked.all()
-            # Again, for who takes the partition tries by itself: it may have read what was there
-            # before, and then takes what was asked meanwhile for done.
-            if waiting and not waiting[0].repair:
-                await parked.ask(stuck)
-            return not waiting
-
-        await until(repaired)
+        await ParkedTickets(await Generations(database).shown()).ask(stuck)
+        await until(partial(nothing_parked, database))
     await assert_views_equal_the_log(database)
 
 
