@@ -62,21 +62,18 @@ async def test_several_processes_answer_and_end_together(tmp_path):
     async def ask():
         """Each time by another connection, which either may take."""
         async with httpx.AsyncClient(
-            base_url=address, headers=bearer, timeout=patience(10)
+            base_url=address, headers=bearer, timeout=patience(30)
         ) as client:
             opened = await client.post("/tickets", json=OPEN)
             assert opened.status_code == 201
         async with httpx.AsyncClient(
-            base_url=address, headers=bearer, timeout=patience(10)
+            base_url=address, headers=bearer, timeout=patience(30)
         ) as client:
             shown = await client.get(opened.headers["location"])
             assert shown.status_code == 200
 
     async def both():
-        try:
-            await asyncio.gather(*(ask() for _ in range(8)))
-        except httpx.ReadTimeout:  # while a worker starts or ends; a client asks again
-            return False
+        await asyncio.gather(*(ask() for _ in range(8)))
         counts = [await requests_of(port), await requests_of(port + 1)]
         return all(counts)
 
@@ -90,7 +87,7 @@ async def test_several_processes_answer_and_end_together(tmp_path):
 
     async def is_failing():
         """As the first process says; either may be asked."""
-        async with httpx.AsyncClient(base_url=address, timeout=patience(10)) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=patience(30)) as client:
             return "HTTP worker 1" in (await client.get("/readyz")).json().get("failing", [])
 
     [second] = await until(another)
