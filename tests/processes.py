@@ -20,7 +20,6 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import NamedTuple
 
 import scripts
 
@@ -71,26 +70,10 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-class Ended(NamedTuple):
-    """What came of a command line."""
-
-    code: int
-    out: str
-    err: str
-
-
 def environment(folder: Path, port: int = 0) -> dict[str, str]:
     """Return the environment of an installation of its own in a folder."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("CASEBOOK_")}
     return {**clean, "CASEBOOK_DATA_DIR": str(folder / "data"), "CASEBOOK_PORT": str(port)}
-
-
-async def run(*words: str, env: dict[str, str]) -> Ended:
-    """Run a module with words to its end. Fails if it ends by an error that it does not explain."""
-    process = await script(*words, env=env)
-    out, err = await process.communicate()
-    assert b"Traceback" not in err, err.decode()
-    return Ended(await process.wait(), out.decode(), err.decode())
 
 
 @asynccontextmanager

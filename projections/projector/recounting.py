@@ -41,11 +41,6 @@ class Recounting:
         self._current: _Recount | None = None
         self._views: Iterable[SavedView] = ()
 
-    @property
-    def is_due(self) -> bool:
-        """Return whether there is something to count."""
-        return self._current is not None
-
     def see(self, views: Iterable[SavedView], mine: Mapping[int, Partition]) -> None:
         """See what is to be counted next, if anything."""
         self._views = views

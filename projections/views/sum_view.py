@@ -11,6 +11,7 @@ queue for it; readers add the shards up.
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -35,7 +36,7 @@ class Number(NamedTuple):
     path: str
 
 
-class SumView:
+class SumView(ABC):
     """One view, as it is kept in one database.
 
     `collection`: where. `field`: of the read document, with a ticket's entries; `entry` is what
@@ -63,14 +64,14 @@ class SumView:
         return None
 
     @staticmethod
+    @abstractmethod
     def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
         """Yield the numbers that entries change, and by how much; any of them more than once."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def labels(where: str) -> Mapping[str, str]:
         """Return the fields by which a document is found."""
-        raise NotImplementedError
 
     @staticmethod
     def part(path: str) -> str:
