@@ -321,20 +321,28 @@ class Subscription:
                         steps = [Step(Position(token, self._store.clock.now()), from_stream=True)]
                     else:
                         steps = await self._arrived(change)
-                    for step in (*steps, *await self._overdue()):
-                        self.position = step.position
-                        if step.event is not None:
-                            self.seen.add(step.event["ticket_id"], step.event["version"])
-                        yield step
+                    for step in steps:
+                        yield self._delivered(step)
+                    # Behind what has arrived, which is not to wait for it, or to be lost with it.
+                    for step in await self._overdue():
+                        yield self._delivered(step)
+
+    def _delivered(self, step: Step) -> Step:
+        """Take note of a step that is about to be yielded: only now is the position behind it."""
+        self.position = step.position
+        if step.event is not None:
+            self.seen.add(step.event["ticket_id"], step.event["version"])
+        return step
 
     async def _arrived(self, change: Change) -> list[Step]:
         event, before = change.document, self.position
-        self.position = Position(change.token, recorded_at(event) or before.at)
+        behind = Position(change.token, recorded_at(event) or before.at)
         if not is_event(event) or self.seen.includes(event["ticket_id"], event["version"]):
+            self.position = behind
             return []
         missing = await self.missing(event["ticket_id"], event["version"])
         # A consumer that goes on from between them must get the last as well.
-        return [*(Step(before, each) for each in missing), Step(self.position, event, True)]
+        return [*(Step(before, each) for each in missing), Step(behind, event, True)]
 
     async def missing(self, ticket_id: UUID, version: int) -> Sequence[EventDocument]:
         """Read what was not delivered of a ticket between the last and `version`.

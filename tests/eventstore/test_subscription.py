@@ -200,6 +200,63 @@ async def test_a_subscription_outlives_a_database_that_does_not_answer(store):
     assert await read(log, 3) == [(ticket, n) for n in (1, 2, 3)]
 
 
+class FailsOnce(EventStore):
+    """A log of which one question is not answered the first time."""
+
+    fails = ""
+
+    async def _answer(self, name, *args, **options):
+        if self.fails == name:
+            self.fails = ""
+            raise StoreUnavailable
+        return await getattr(super(), name)(*args, **options)
+
+    async def stored(self, *args, **options):
+        return await self._answer("stored", *args, **options)
+
+    async def since(self, *args, **options):
+        return await self._answer("since", *args, **options)
+
+
+async def test_what_fails_while_a_gap_is_filled_loses_nothing(store, caplog):
+    """L8: neither the gap nor what has shown it."""
+    leaky = leaving_out(store._database, lambda event: event["version"] == 2)
+
+    class Failing(FailsOnce):
+        watch = leaky.watch
+
+    failing = Failing(store._database)
+    failing.fails = "stored"
+    log = Subscription(failing, await present(store))
+    [ticket] = await open_some(store, 1)
+    async with aclosing(log.steps(0.01)) as steps:
+        found = [step.event["version"] async for step in islice_events(steps, 3)]
+    assert (found, failing.fails) == ([1, 2, 3], "")
+    assert log.seen.last(ticket) == 3
+
+
+async def test_what_arrives_does_not_wait_for_the_look_for_late_events(store, caplog):
+    """L8: nor is it lost, or called late, when that look fails."""
+    failing = FailsOnce(store._database)
+    failing.fails = "since"
+    log = Subscription(failing, await present(store), late=SOON)
+    await open_some(store, 1)
+    async with aclosing(log.steps(0.01)) as steps:
+        found = [step.event["version"] async for step in islice_events(steps, 3)]
+    assert found == [1, 2, 3]
+    assert "has not arrived" not in caplog.text
+
+
+async def islice_events(steps, count):
+    """The first steps with events."""
+    async for step in steps:
+        if step.event is not None:
+            yield step
+            count -= 1
+            if count == 0:
+                return
+
+
 def test_what_has_been_seen_is_a_span_of_versions():
     """L8: what is before the first or behind the last is not taken for seen."""
     seen, ticket = Seen(2), uuid4()
