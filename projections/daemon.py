@@ -7,6 +7,7 @@ have vanished from the log: that is said, loudly, and what is shown stays as it 
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from domain.errors import CasebookError
 from eventstore.background import background
@@ -40,11 +41,11 @@ async def project(
 
     async def keep() -> None:
         nonlocal lost
-        reason = await _keep(generations, database, store, lease_seconds, lost)
+        active = await generations.active()
+        reason = await _keep(active, generations, database, store, lease_seconds, lost)
         if reason is not None:
             _log.warning("%s: building the views anew", reason)
-            active = await generations.active()
-            lost = active if await _rebuild(database, active) else lost
+            lost = active if await _rebuild(database, active, generations) else lost
 
     tend = database.supervisor.keep
     # Not gathered: a gathering ends with the first that is cancelled, and the projector must leave.
@@ -56,6 +57,7 @@ async def project(
 
 
 async def _keep(
+    active: Generation,
     generations: Generations,
     database: Database,
     store: EventStore,
@@ -63,7 +65,6 @@ async def _keep(
     lost: Generation | None,
 ) -> str | None:
     """Keep what is shown current until another generation is; or say why that cannot be done."""
-    active = await generations.active()
     if active.shape > SHAPE:  # those who can fold it keep it current
         await asyncio.sleep(_LOOK_SECONDS)
         return None
@@ -77,14 +78,23 @@ async def _keep(
     projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
     try:
         async with background(projector.run()):
-            while await generations.active() == active:  # noqa: ASYNC110 it is in the database
-                await asyncio.sleep(_LOOK_SECONDS)
+            await _while_active(generations, active)
     except Unusable as unusable:
         return unusable.detail
     return None
 
 
-async def _rebuild(database: Database, active: Generation) -> bool:
+async def _while_active(
+    generations: Generations, active: Generation, seconds: float | None = None
+) -> None:
+    """Wait until another generation is shown, or the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while await generations.active() == active:  # noqa: ASYNC110 it is in the database
+                await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _rebuild(database: Database, active: Generation, generations: Generations) -> bool:
     """Build views anew; return whether that was refused, for events have vanished."""
     try:
         async with workers(database, 1) as one:  # the API may live in this process
@@ -93,11 +103,11 @@ async def _rebuild(database: Database, active: Generation) -> bool:
         pass
     except EventsVanished:  # which it has logged
         if active.shape != SHAPE:
-            await asyncio.sleep(_VANISHED_SECONDS)
+            await _while_active(generations, active, _VANISHED_SECONDS)
         return True
     except CasebookError as error:
         _log.error("the views could not be built anew: %s", error.detail)
-        await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        await _while_active(generations, active, _TRY_AGAIN_SECONDS)
     else:
         _log.info("views of %d events built anew and proved", summary.events)
     return False

@@ -254,7 +254,7 @@ class BatchWriter:
                 if stored.version > len(events):
                     what = "ticket %s was shown at version %d, and the log has %d events of it"
                     _log.error(what, ticket_id, stored.version, len(events))
-                stored = await self._undamaged(owned.views, stored, events)
+                stored = await self._undamaged(owned.views, ticket_id, stored, events)
             change, failure = result
             # Without events the log has no such ticket: a document of it goes.
             change = change or Change(ticket_id, None, None, None, None)
@@ -299,7 +299,7 @@ class BatchWriter:
             if hidden is not None:
                 events = await self._store.open(sealed, missing=MissingKey())
                 await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
-            stored = await self._undamaged(views, stored, events)
+            stored = await self._undamaged(views, ticket_id, stored, events)
             # Only views that count it already: a new one's is counted by those that project.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
             also_in = stored.added.get(SavedViews.field, {}).keys() & {*unreadable}
@@ -314,12 +314,15 @@ class BatchWriter:
         return await self._in_transaction(work)
 
     async def _undamaged(
-        self, views: Sequence[SavedView], stored: Stored, events: Sequence[EventDocument]
+        self,
+        views: Sequence[SavedView],
+        ticket_id: UUID,
+        stored: Stored,
+        events: Sequence[EventDocument],
     ) -> Stored:
         """Return what a document must have added, where it does not say so itself any more."""
         if stored.damaged is None:
             return stored
-        ticket_id = events[0]["ticket_id"]
         change, _ = await self._fold_ticket(views, ticket_id, None, events[: stored.version])
         if change is None or change.after is None:
             return stored

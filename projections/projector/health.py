@@ -27,6 +27,7 @@ from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, State
+from projections.views import tickets
 from projections.views.shown import versions_of
 
 STUCK_SECONDS = 15.0
@@ -121,7 +122,7 @@ class Health:
         self._store = store
         self._count_seconds = count_seconds
         self._unmoved: tuple[int, float] | None = None  # folded while behind, and since when
-        self._counting: tuple[Database, asyncio.Task[Report]] | None = None
+        self._counting: tuple[str, asyncio.Task[Report]] | None = None
         self._vanished = (float("-inf"), 0)  # when it was counted, and how many events
 
     async def look(self, database: Database, *, exact: bool = False) -> Report:
@@ -179,16 +180,20 @@ class Health:
         The count goes on then, and the next look gets it. There is never more than one: requests
         must not have the log counted over and over.
         """
-        if self._counting is None or self._counting[0] != database:
+        shown = database.collection(tickets.COLLECTION).full_name
+        if self._counting is None or self._counting[0] != shown:
             if self._counting is not None:
                 self._counting[1].cancel()
             looking = asyncio.create_task(self.look(database, exact=True), context=Context())
-            self._counting = (database, looking)
-        _, looking = self._counting
+            self._counting = (shown, looking)
+        counting = _, looking = self._counting
         done, _ = await asyncio.wait({looking}, timeout=self._count_seconds)
         if not done:
             return None
-        self._counting = None
+        if self._counting is counting:
+            self._counting = None
+        if looking.cancelled():  # other views are shown by now
+            return None
         try:
             return looking.result()
         except UNANSWERED:

@@ -246,9 +246,9 @@ class Projector:
                 if events := batch.events:
                     new = await self._writer.write(self._owned, events, batch.position.token)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
-                    # It was all there was; now it may not be.
-                    batch = batch._replace(drained=batch.drained and buffer.is_empty)
                 await self._recounting.step(self._owned, self._mine)
+                # It was all there was; now it may not be.
+                batch = batch._replace(drained=batch.drained and buffer.is_empty)
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
                     if await self._share(batch, progressed=new > 0 or not events):

@@ -10,6 +10,7 @@ import pytest
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.subscription import LateLook
+from projections.generations import FIRST
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import Health, condition
@@ -385,8 +386,9 @@ async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
     assert (report.log_events, report.folded_events, report.missing_events) == (5, 3, 0)
 
 
-async def test_the_log_is_counted_once_however_many_ask_and_nobody_waits_for_long(memory):
+async def test_the_log_is_counted_once_however_many_ask_and_nobody_waits_for_long(database):
     """Whoever asks while it goes on is answered by the estimate; the next one has the count."""
+    shown = [FIRST.of(database) for _ in range(6)]  # each request opens the views for itself
 
     class Slow(Health):
         counts = 0
@@ -398,11 +400,26 @@ async def test_the_log_is_counted_once_however_many_ask_and_nobody_waits_for_lon
             await self.may_end.wait()
             return self
 
-    health = Slow(EventStore(memory), count_seconds=0.01)
-    assert await asyncio.gather(*(health._counted(memory) for _ in range(3))) == [None] * 3
+    health = Slow(EventStore(database), count_seconds=0.01)
+    assert await asyncio.gather(*map(health._counted, shown[:3])) == [None] * 3
     assert health.counts == 1
     health.may_end.set()
-    assert await health._counted(memory) is not None
+    assert await health._counted(shown[3]) is not None
     assert health.counts == 1
-    assert await health._counted(memory) is not None
+    assert await health._counted(shown[4]) is not None
     assert health.counts == 2
+
+
+async def test_a_count_of_views_that_are_shown_no_more_is_given_up(database):
+    """Who waits for it is answered by the estimate, and does not fail."""
+
+    class Slow(Health):
+        async def look(self, database, *, exact=False):
+            await asyncio.Event().wait()
+
+    health = Slow(EventStore(database), count_seconds=5)
+    waiting = asyncio.create_task(health._counted(database))
+    await asyncio.sleep(0)
+    health._count_seconds = 0.01
+    assert await health._counted(database.renaming({"ticket_reads": "ticket_reads_2"})) is None
+    assert await waiting is None

@@ -532,6 +532,17 @@ async def test_damaged_entries_park_their_ticket(database, store):
     await assert_views_equal_the_log(database)
 
 
+async def test_a_damaged_document_of_no_ticket_goes_when_it_is_folded_again(database, store):
+    """L7: its repair must not stop all that the projector does."""
+    await Generations(database).prepare()
+    nobody = uuid4()
+    document = {"_id": nobody, "version": 1, "counted": {"foo": 1}}
+    await database.collection("ticket_reads").insert_one(document)
+    owned, views = await owning_all(database), writer(database, store)
+    assert await views.refold(owned, nobody) is None
+    assert await database.collection("ticket_reads").find_one({"_id": nobody}) is None
+
+
 async def test_names_that_no_command_would_take_are_counted(database, store):
     """L7: a restored log may hold an empty group, or none of our characters."""
     [ticket_id] = await open_some(store, 1)
