@@ -28,7 +28,6 @@ from api.http.problems import Problem, problem_of
 from api.http.routing import Router
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import ReadModels
-from domain.errors import CasebookError
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
@@ -111,11 +110,11 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
             require=(await policy.of(who)).require,
         )
 
-        async def one(ticket_id: UUID) -> Outcome | CasebookError:
+        async def one(ticket_id: UUID) -> Outcome | Exception:
             try:
                 return await handler.handle(ticket_id, submission)
-            except CasebookError as refused:
-                return refused
+            except Exception as error:  # noqa: BLE001 what came of the other tickets is told
+                return error
 
         count = len(command.tickets)
         if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
@@ -167,7 +166,7 @@ def _body(command: type[Command]) -> type[BaseModel]:
     )
 
 
-def _to_answer(ticket_id: UUID, outcome: Outcome | CasebookError) -> Done:
+def _to_answer(ticket_id: UUID, outcome: Outcome | Exception) -> Done:
     if isinstance(outcome, Outcome):
         return Done.model_validate({"status": HTTPStatus.OK, **to_content(outcome)})
     problem = problem_of(outcome)

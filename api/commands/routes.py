@@ -21,15 +21,14 @@ from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header, return_preference, wait_seconds
 from api.http.problems import problem_responses
 from api.http.routing import Router
-from api.queries.representations import TicketDetail, Tickets
+from api.queries.representations import UNREADABLE, TicketDetail, Tickets
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import ReadModels
-from domain.errors import Unacceptable
+from domain.errors import CasebookError, Unacceptable
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
 from domain.values import JsonObject
-from eventstore.failures import StoreUnavailable
 from projections.views import tickets
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -149,7 +148,7 @@ def router(
         if is_minimal:
             applied.append("return=minimal")
         elif preferred == "representation":
-            with suppress(StoreUnavailable):
+            with suppress(CasebookError, *UNREADABLE):
                 current = await current_tickets.current(outcome.ticket_id)
                 if visible.sees(current.ticket):  # this very command may have hidden it
                     content["ticket"] = visible.present(tickets.to_document(current))
@@ -202,13 +201,19 @@ class Taking:
 
 
 async def waited(views: ReadModels, outcomes: Sequence[Outcome], prefer: str | None) -> list[str]:
-    """Wait for the views if that is preferred; return the preference if they show it all."""
+    """Wait for the views if that is preferred; return the preference if they show it all.
+
+    What goes wrong with the views is not the commands' affair, which are done.
+    """
     seconds = wait_seconds(prefer)
     if seconds is None:
         return []
     versions = {outcome.ticket_id: outcome.version for outcome in outcomes}
     versions |= {o.follow_up: 1 for o in outcomes if o.follow_up is not None}
-    return [f"wait={seconds}"] if await views.show(versions, seconds) else []
+    with suppress(CasebookError):
+        if await views.show(versions, seconds):
+            return [f"wait={seconds}"]
+    return []
 
 
 def to_content(outcome: Outcome) -> JsonObject:

@@ -48,6 +48,13 @@ class Stopped(CasebookError):
         super().__init__("stopped", "the server has stopped; go on from the last cursor")
 
 
+class FeedFailed(CasebookError):
+    """A feed has come to an error that nobody foresaw, which is logged."""
+
+    def __init__(self) -> None:
+        super().__init__("feed_failed", "the server failed; go on from the last cursor")
+
+
 class Feeds:
     """The exports and streams of one log."""
 
@@ -148,10 +155,12 @@ class Feeds:
             self._filling.discard(filling)
             entered.close()
             # However it has ended; it may have been cancelled before it began.
-            error = Stopped() if filling.cancelled() else filling.exception()
+            error = None if filling.cancelled() else filling.exception()
+            if filling.cancelled() and self._has_ended:  # else the client has left
+                error = Stopped()
             if error is not None and not isinstance(error, CasebookError):
                 _log.error("a feed has failed", exc_info=error)
-                error = Stopped()
+                error = FeedFailed()
             last = b""
             if error is not None:
                 _log.info("a feed ends: %s", error.detail)

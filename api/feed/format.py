@@ -7,7 +7,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from api.queries.cursors import Cursors
-from api.queries.history.routes import to_answer
+from api.queries.representations import present_event
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
@@ -64,7 +64,7 @@ class Writer:
 
 def event_line(stored: EventDocument, event: EventDocument) -> bytes:
     """Write an event, as it is stored and opened; what is no JSON is shown as text."""
-    shown = to_answer(stored, event)
+    shown = present_event(stored, event)
     return orjson.dumps(shown, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -81,14 +81,20 @@ class Hub:
         Raises StoreUnavailable.
         """
         async with self._opening:
-            if self._clients == 0 or self._reading is None or self._reading.done():
+            position = self._position
+            if (
+                position is None
+                or self._clients == 0
+                or self._reading is None
+                or self._reading.done()
+            ):
                 await self.closed()
-                self._position = await self.present()
+                position = self._position = await self.present()
                 self._cut_off()
-                self._floor = stream_order(self._position.token)
-                self._reading = asyncio.create_task(self._read(self._position))
+                self._floor = stream_order(position.token)
+                self._reading = asyncio.create_task(self._read(position))
             self._clients += 1
-            return self._position or await self.present()
+            return position
 
     def leave(self) -> None:
         """Count one client less. With the last one reading ends."""

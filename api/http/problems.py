@@ -155,8 +155,15 @@ def status_of(error: type[CasebookError]) -> HTTPStatus:
     return _STATUS[error.kind]
 
 
-def problem_of(error: CasebookError) -> Problem:
-    """Return the document for one of Casebook's own errors."""
+def problem_of(error: Exception) -> Problem:
+    """Return the document for one of Casebook's own errors, or for an unexpected one, which is
+    logged.
+    """
+    if not isinstance(error, CasebookError):
+        correlation_id = get_contextvars().get("correlation_id")
+        _log.error("unexpected error, correlation id %s", correlation_id, exc_info=error)
+        status, detail = HTTP_PROBLEMS["internal_error"]
+        return _problem(status, "internal_error", detail)
     if error.kind == "fault":
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
     faults = [] if error.pointer is None else [Fault(pointer=error.pointer, detail=error.detail)]
@@ -207,10 +214,7 @@ def to_response(error: Exception) -> Response:
             response = _response(_problem(status, code, error.detail))
             response.headers.update(error.headers or {})
             return response
-    correlation_id = get_contextvars().get("correlation_id")
-    _log.error("unexpected error, correlation id %s", correlation_id, exc_info=error)
-    status, detail = HTTP_PROBLEMS["internal_error"]
-    return _response(_problem(status, "internal_error", detail))
+    return _response(problem_of(error))
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:

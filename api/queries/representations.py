@@ -155,3 +155,14 @@ async def folded(events: AsyncGenerator[Read, None], read: TicketRead | None = N
     if read is None:
         raise TicketNotFound
     return read
+
+
+def present_event(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
+    """Return an event as clients see it: its id as `id`, hashes in hexadecimal.
+
+    `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that.
+    """
+    shown = {
+        name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
+    }
+    return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}

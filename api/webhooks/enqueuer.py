@@ -60,11 +60,13 @@ class Enqueuer:
         self._hooks = Webhooks(database)
         self._deliveries = Deliveries(database)
         self._reads: LRUCache[UUID, TicketRead] = LRUCache(_KEPT_TICKETS)
+        self._forgotten = 0
         store.vault.on_erasure(self)
 
     def invalidate(self) -> None:
         """Forget tickets: an erased person's words may be in some of them."""
         self._reads.clear()
+        self._forgotten += 1
 
     async def run(self, lease: WebhookLease) -> None:
         """Enqueue until cancelled. Raises LeaseLost, StoreUnavailable, what the driver raises."""
@@ -150,16 +152,16 @@ class Enqueuer:
 
     async def _matches(self, filter_: TicketFilter, event: EventDocument) -> bool:
         """Return whether the ticket matches after the event; one that cannot be read does."""
-        ticket_id, version = event["ticket_id"], event["version"]
+        ticket_id, version, forgotten = event["ticket_id"], event["version"], self._forgotten
         read = self._reads.pop(ticket_id, None)
         if read is not None and read.version > version:
             read = None
         have = 0 if read is None else read.version
         try:
-            more = read_events(
-                self._store, ticket_id, after=have, upto=version, longest_seconds=inf
-            )
             if have < version:
+                more = read_events(
+                    self._store, ticket_id, after=have, upto=version, longest_seconds=inf
+                )
                 async with aclosing(more) as past:
                     async for _, each in past:
                         read = tickets.apply(read, from_document(each))
@@ -168,7 +170,8 @@ class Enqueuer:
             return True
         if read is None:
             return True
-        self._reads[ticket_id] = read
+        if forgotten == self._forgotten:  # else it may hold the words of a person who was erased
+            self._reads[ticket_id] = read
         return filter_.where.matches(tickets.values(read))
 
     async def run_backfills(self, lease: WebhookLease) -> None:
@@ -181,9 +184,10 @@ class Enqueuer:
             for hook in await self._active(lease):
                 if (wish := hook.backfill) is None:
                     continue
-                async for events in recorded(self._store, wish.since):
-                    wanted = await self._wanted(hook, events)
-                    await self._deliveries.make(hook.id, wanted, again=wish.again)
+                async with aclosing(recorded(self._store, wish.since)) as pages:
+                    async for events in pages:
+                        wanted = await self._wanted(hook, events)
+                        await self._deliveries.make(hook.id, wanted, again=wish.again)
                 if await self._hooks.backfilled(hook.id, wish):
                     self._news.set()
             await asyncio.sleep(_IDLE_SECONDS)

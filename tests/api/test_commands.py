@@ -8,12 +8,15 @@ import pytest
 
 from api.app import create_app
 from api.bulk.routes import MOST_TICKETS
+from api.commands.handler import Handler
 from api.http.correlation import outgoing
 from api.http.preferences import return_preference
 from api.queries.representations import Tickets
+from domain.errors import REMEDIES, HistoryError
 from domain.tickets import COMMANDS
 from eventstore.database import Database
-from eventstore.failures import StoreUnavailable
+from eventstore.documents import EssentialUnreadable
+from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.log import EventStore
 from tests.api.test_api import OPEN, asking, client, is_problem, serving, ticket
 from tests.callers import AGENT, AUDITOR, access
@@ -62,19 +65,61 @@ async def test_preferences_are_met_together(client, ticket):
     assert answer.headers["preference-applied"] == "wait=10, return=representation"
 
 
+_FAILURES = [
+    StoreUnavailable(),
+    StoreFailed("full"),
+    HistoryError(next(iter(REMEDIES)), "event 3"),
+    EssentialUnreadable("generations", "active"),
+    ValueError("a fold has failed"),
+]
+
+
+@pytest.mark.parametrize("failure", _FAILURES, ids=lambda error: type(error).__name__)
 async def test_a_done_command_does_not_fail_for_want_of_a_representation(
-    client, ticket, monkeypatch
+    client, ticket, monkeypatch, failure
 ):
     """L3: it is durable; what it cannot be shown is left out."""
 
     async def silent(*_):
-        raise StoreUnavailable
+        raise failure
 
     monkeypatch.setattr("api.queries.representations.Tickets.current", silent)
     answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=REPRESENTATION)
     assert answer.status_code == 200
     assert "preference-applied" not in answer.headers
     assert "ticket" not in answer.json()
+
+
+async def test_a_done_command_does_not_fail_for_want_of_views(client, ticket, monkeypatch):
+    """L3: one that waits for them is answered as done, and not as shown."""
+
+    async def unreadable(*_):
+        raise EssentialUnreadable("generations", "active")
+
+    monkeypatch.setattr("projections.generations.Generations.ask", unreadable)
+    headers = {**AGENT, "Prefer": "wait=2"}
+    answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=headers)
+    assert answer.status_code == 200
+    assert "preference-applied" not in answer.headers
+
+
+async def test_one_ticket_that_fails_leaves_the_others_of_a_bulk_their_outcomes(
+    client, ticket, monkeypatch
+):
+    """L12: what nobody foresaw is told for its ticket, and done is told as done."""
+    handle = Handler.handle
+    failing = uuid4()
+
+    async def fails(self, ticket_id, submission):
+        if ticket_id == failing:
+            raise LookupError
+        return await handle(self, ticket_id, submission)
+
+    monkeypatch.setattr(Handler, "handle", fails)
+    body = {"tickets": [ticket.rpartition("/")[2], str(failing)], "command": {"body": "x"}}
+    answer = (await client.post("/bulk/add_note", json=body, headers=AGENT)).json()
+    assert (answer["done"], answer["refused"], answer["failed"]) == (1, 0, 1)
+    assert answer["outcomes"][1]["problem"]["code"] == "internal_error"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import Changes
-from api.queries.representations import TicketDetail, Tickets
+from api.queries.representations import TicketDetail, Tickets, present_event
 from api.queries.visibility import Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
@@ -236,7 +236,7 @@ def router(
                     changes.skip(event)
                     anchor = stored
                 elif len(page) < asked.limit and room_bytes > 0:
-                    one = {**to_answer(stored, event), "changes": changes.tell(event)}
+                    one = {**present_event(stored, event), "changes": changes.tell(event)}
                     room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
                     shown.append(one)
@@ -276,17 +276,6 @@ def router(
         return json_response(diff, {})
 
     return routes
-
-
-def to_answer(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
-    """Return an event as clients see it: its id as `id`, hashes in hexadecimal.
-
-    `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that.
-    """
-    shown = {
-        name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
-    }
-    return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}
 
 
 def _of_one_ticket(shown: JsonObject, visible: Visibility) -> JsonObject:
