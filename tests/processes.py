@@ -24,6 +24,7 @@ from pkgutil import iter_modules
 import scripts
 
 ROOT = Path(__file__).parents[1]
+_MOST_OUTPUT_BYTES = 1 << 30
 _MOST_BYTES = 1 << 20  # of a request: the words and the environment of one command line
 
 
@@ -102,7 +103,8 @@ async def script(*words: str, env: dict[str, str]) -> Process:
 
 
 async def _reader(file: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
+    # All of it is read, whether a test looks at it or not: a full pipe would stop the process.
+    reader = asyncio.StreamReader(limit=_MOST_OUTPUT_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(file, "rb")
     )
