@@ -8,7 +8,7 @@ from api.access.keys import KeyOrder, Keys, keep_in_file
 from api.access.rights import Unauthenticated
 from api.settings import Settings
 from eventstore.key_files import names_for
-from scripts.console import database, run, screen, writing
+from scripts.console import arguments, database, run, screen, writing
 from scripts.import_log import FORMATS, id_of, import_into, read
 from scripts.logs.tally import Tally, summarise
 
@@ -17,6 +17,7 @@ _SAMPLE = Path(__file__).parent / "sample" / "servicenow.csv"
 
 
 async def main() -> int:
+    arguments(__doc__, "demo").parse_args()
     settings = Settings.from_environment()
     format_ = FORMATS["servicenow"]
     tally = Tally()

@@ -4,6 +4,7 @@ from inspect import getdoc
 
 from domain.tickets import COMMANDS
 from domain.tickets.command import lifecycle
+from scripts.console import arguments
 
 
 def diagram() -> str:
@@ -32,4 +33,5 @@ def table() -> str:
 
 
 if __name__ == "__main__":
+    arguments(__doc__, "lifecycle").parse_args()
     print(diagram(), table(), sep="\n\n")

@@ -7,6 +7,7 @@ import orjson
 from api.app import create_app
 from eventstore.database import Database
 from eventstore.log import EventStore
+from scripts.console import arguments
 
 
 def document() -> bytes:
@@ -19,4 +20,5 @@ def document() -> bytes:
 
 
 if __name__ == "__main__":
+    arguments(__doc__, "openapi").parse_args()
     sys.stdout.buffer.write(document())

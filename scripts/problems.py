@@ -14,6 +14,7 @@ from pathlib import Path
 import api.app  # noqa: F401 with it all errors are known
 from api.http.problems import HTTP_PROBLEMS, status_of, title_of
 from domain.errors import REMEDIES, CasebookError, HistoryError
+from scripts.console import arguments
 
 _ROOT = Path(__file__).parent.parent
 _ROOMS = ("domain", "eventstore", "projections", "api")
@@ -130,4 +131,5 @@ def _words(node: ast.expr) -> str:
 
 
 if __name__ == "__main__":
+    arguments(__doc__, "problems").parse_args()
     print(page(), end="")

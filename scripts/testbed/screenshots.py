@@ -16,7 +16,7 @@ from playwright.async_api import Browser, Page, ViewportSize
 
 from domain.values import JsonObject
 from eventstore.personal.master_keys import new_master_key
-from scripts.console import run
+from scripts.console import arguments, run
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, process, scratch, serving
@@ -48,6 +48,7 @@ _LIFE: tuple[tuple[str, JsonObject], ...] = (
 
 
 async def main() -> int:
+    arguments(__doc__, "screenshots").parse_args()
     _FOLDER.mkdir(exist_ok=True)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     async with chromium() as browser, _served() as (port, connection):

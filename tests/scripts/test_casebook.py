@@ -1,5 +1,6 @@
 """`casebook`: one command in front of all command lines."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import casebook
+from tests.processes import environment, script
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -46,11 +48,21 @@ def test_help_is_one_page_with_all_commands():
     assert max(map(len, answer.stdout.splitlines())) < 90
 
 
-@pytest.mark.parametrize("name", ["import", "keys", "soak"])
-def test_a_command_takes_the_words_behind_it(name):
-    answer = run(name, "--help")
-    assert answer.returncode == 0
-    assert answer.stdout.startswith(f"usage: casebook {name} ")
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_command_takes_the_words_behind_it(name):
+    """What it is asked for help with it does not do."""
+    asked = await script("scripts.casebook", name, "--help", env=dict(os.environ))
+    out, err = await asked.communicate()
+    assert asked.returncode == 0, err
+    assert out.decode().startswith(f"usage: casebook {name} ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_command_refuses_words_that_it_does_not_know(name, tmp_path):
+    asked = await script("scripts.casebook", name, "--nonsense", env=environment(tmp_path))
+    out, err = await asked.communicate()
+    assert (asked.returncode, out) == (2, b"")
+    assert b"usage: " in err
 
 
 def test_a_command_that_is_not_there_is_a_mistake():
