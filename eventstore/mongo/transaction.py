@@ -89,7 +89,8 @@ def _is(error: BaseException, label: str) -> bool:
 
 
 async def to_its_end(transaction: Coroutine[object, object, T]) -> T:
-    """Run a transaction; a caller that is cancelled meanwhile waits for its end.
+    """Run a transaction; a caller that is cancelled meanwhile waits for its end, for some
+    seconds.
 
     Cut off in the middle of a call, it would be aborted before that call arrives, which would then
     begin it anew: and its locks would last until the database ends it, after a minute.
@@ -104,4 +105,6 @@ async def to_its_end(transaction: Coroutine[object, object, T]) -> T:
             with suppress(asyncio.CancelledError):  # cancelled again, it waits all the same
                 await asyncio.wait([running], timeout=left)
         running.cancel()
+        with suppress(asyncio.CancelledError):  # its session is to be ended by nobody meanwhile
+            await asyncio.wait([running], timeout=_ENDING_SECONDS)
         raise

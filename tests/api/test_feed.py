@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
@@ -657,6 +658,33 @@ async def test_an_export_that_is_stopped_says_so(database, store):
     async with listening(database, Slow(database)) as (client, feeds, _):
         [line] = (await client.get("/events")).text.splitlines()
         assert json.loads(line)["error"]["code"] == "stopped"
+
+
+async def test_an_export_that_fails_says_so_and_one_whose_client_left_is_no_news(
+    database, store, caplog
+):
+    """What nobody foresaw is logged, and not called the server's end."""
+    caplog.set_level(logging.INFO)
+    await open_some(store, 1)
+
+    class Broken(EventStore):
+        async def of_range(self, of):
+            raise LookupError
+
+    async with listening(database, Broken(database)) as (client, _, _):
+        [line] = (await client.get("/events")).text.splitlines()
+        assert json.loads(line)["error"]["code"] == "feed_failed"
+    assert "a feed has failed" in caplog.text
+    caplog.clear()
+    async with listening(database, store) as (client, feeds, _):
+        async with following(client):
+            pass
+
+        async def left():
+            return not feeds._filling
+
+        await until(left)
+    assert "a feed ends" not in caplog.text
 
 
 def failing(fails):

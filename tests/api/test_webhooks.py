@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -20,13 +20,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from api.webhooks import enqueuer as enqueuing
 from api.webhooks.deliveries import Deliveries
+from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import asked_pause, signature
 from api.webhooks.sender import Patience, WebhookWorker
 from api.webhooks.store import Backfill, WebhookLease, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
+from eventstore.reading import read_events
 from eventstore.subscription import LateLook
+from projections.views.saved_views import TicketFilter
 from tests.api.test_api import is_problem, serving
 from tests.callers import REQUESTER, SUPERVISOR
 from tests.projecting import add, open_some, until
@@ -811,6 +815,28 @@ async def test_an_address_that_stays_silent_leaves_time_for_the_next(
             async with dispatching(database, patience, resolve=resolve, tls=believes):
                 ids = await open_some(store, 1)
                 await arrived(receiver, versions(ids, 1, 2, 3))
+
+
+async def test_what_is_read_while_a_person_is_erased_is_not_kept(database, store, monkeypatch):
+    """Else their words would come back from memory, opened before."""
+    [ticket] = await open_some(store, 1)
+    enqueuer = Enqueuer(database, store, asyncio.Event(), LateLook())
+    read = read_events
+
+    async def erasing(*args, **options):
+        async with aclosing(read(*args, **options)) as events:
+            async for each in events:
+                enqueuer.invalidate()
+                yield each
+
+    event = (await store.stored(ticket))[-1]
+    wanted = TicketFilter(requester="nobody")
+    assert not await enqueuer._matches(wanted, event)
+    assert ticket in enqueuer._reads
+    enqueuer.invalidate()
+    monkeypatch.setattr(enqueuing, "read_events", erasing)
+    assert not await enqueuer._matches(wanted, event)
+    assert ticket not in enqueuer._reads
 
 
 def test_a_failure_is_tried_again_for_three_days():

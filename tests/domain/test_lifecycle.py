@@ -268,6 +268,11 @@ def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
     }
 
 
+def test_every_command_is_in_the_lifecycle_and_has_a_route():
+    """Both find commands by themselves: one by its class, the other by its module."""
+    assert set(Command.__subclasses__()) == set(COMMANDS.values())
+
+
 def test_the_page_of_the_lifecycle_is_printed_from_the_commands():
     page = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
     assert diagram() in page

@@ -81,6 +81,9 @@ async def test_several_processes_answer_and_end_together(tmp_path):
     [first] = answering(served)
     os.kill(first, signal.SIGKILL)
 
+    async def gone():  # with what it had taken, to which nobody answers
+        return not is_running(first)
+
     async def another():
         await ask()
         return [process for process in answering(served) if process != first]
@@ -90,6 +93,7 @@ async def test_several_processes_answer_and_end_together(tmp_path):
         async with httpx.AsyncClient(base_url=address, timeout=patience(30)) as client:
             return "HTTP worker 1" in (await client.get("/readyz")).json().get("failing", [])
 
+    await until(gone)
     [second] = await until(another)
     await until(is_failing)
     await until(both)
