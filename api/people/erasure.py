@@ -129,18 +129,18 @@ class Forgetting:
 
         Raises StoreUnavailable, what the driver raises.
         """
-        fences = await self._erasures.fences()
-        for known_by in await self._vault.still_there(fences):
-            if len(await self._erasures.steps(fences[known_by])) > 1:  # or it is about to be
+        tombstones = await self._erasures.tombstones()
+        for known_by in await self._vault.still_there(tombstones):
+            if len(await self._erasures.steps(tombstones[known_by])) > 1:  # or it is about to be
                 _log.warning("the key of an erased person is back, and destroyed again")
-                await self._vault.destroy(fences[known_by], known_by)
+                await self._vault.destroy(tombstones[known_by], known_by)
         for known_by, person in (await self._vault.erased()).items():
-            if known_by not in fences:
+            if known_by not in tombstones:
                 _log.warning("the log does not know an erasure any more; it is done again")
                 await self._erasures.take(person, PersonErased(_RESTORED, known_by.hex()))
         await self._records.replace_names()
-        if fences:
-            await self._unname(await self._names(fences.keys()))
+        if tombstones:
+            await self._unname(await self._names(tombstones.keys()))
         if unfinished := await self._erasures.at(KeyDestroyed):
             await self._records.forget_requests(unfinished)
 

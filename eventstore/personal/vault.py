@@ -241,11 +241,11 @@ class Vault:
         the keys.
         """
         wanted = list(digests)
-        fences: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
+        tombstones: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
         erased: JsonObject = {"known_by": {"$in": wanted}, "erased_at": {"$ne": None}}
         with translating():
             in_log, in_keys = await asyncio.gather(
-                self._erasures.find(fences, {"data.known_by": 1}).to_list(),
+                self._erasures.find(tombstones, {"data.known_by": 1}).to_list(),
                 self._persons.find(erased, {"known_by": 1}).to_list(),
             )
         gone = {bytes.fromhex(str(cast("JsonObject", f["data"])["known_by"])) for f in in_log}
@@ -294,14 +294,16 @@ class Vault:
         """Read keys; an erased person's is none, whatever is there. One that cannot be read is left
         out, like one that is missing: it is no reason to keep all others waiting.
         """
-        fences: JsonObject = {"ticket_id": {"$in": list(wanted)}}
+        tombstones: JsonObject = {"ticket_id": {"$in": list(wanted)}}
         with translating():
             documents, in_log = await asyncio.gather(
                 self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
-                self._erasures.find(fences, {"ticket_id": 1}).to_list(),
+                self._erasures.find(tombstones, {"ticket_id": 1}).to_list(),
             )
         gone = await self._gone(_known_by(document) for document in documents)
-        found: dict[UUID, Key] = {cast("UUID", fence["ticket_id"]): _ERASED for fence in in_log}
+        found: dict[UUID, Key] = {
+            cast("UUID", tombstone["ticket_id"]): _ERASED for tombstone in in_log
+        }
         for document in documents:
             person = _id(document)
             if person not in found:

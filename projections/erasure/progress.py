@@ -106,13 +106,13 @@ class Erasures:
         wanted = STEPS.index(step) + 1
         return [person for person, version in self._seen[1].items() if version == wanted]
 
-    async def fences(self) -> dict[bytes, UUID]:
+    async def tombstones(self) -> dict[bytes, UUID]:
         """Return all who have been erased, by the lookup digests of their names."""
         wanted = {"ticket_id": 1, "data.known_by": 1}
-        fences = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
+        tombstones = self._database.scan(PERSON_EVENTS, {"version": 1}, wanted)
         return {
-            bytes.fromhex(str(cast("JsonObject", fence["data"])["known_by"])): cast(
-                "UUID", fence["ticket_id"]
+            bytes.fromhex(str(cast("JsonObject", tombstone["data"])["known_by"])): cast(
+                "UUID", tombstone["ticket_id"]
             )
-            async for fence in fences
+            async for tombstone in tombstones
         }

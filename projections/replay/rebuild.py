@@ -16,8 +16,8 @@ Nothing is lost between scan and tail: what is written during the scan is found 
 and what comes twice is passed over by its version (laws L7, L8). The fence keeps time from running
 backwards: whatever a reader has seen in the old views is in the new ones when they are first shown.
 
-Memory: some ranges of events in each process, the sums, and sixty-four checkpoints; nothing grows
-with the log.
+Memory: some ranges of events in each process, the sums, and sixty-four checkpoints. Nothing grows
+with the log but the list of tickets that cannot be folded, or lack events.
 """
 
 import asyncio
