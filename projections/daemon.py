@@ -45,7 +45,7 @@ async def project(
         reason = await _keep(active, generations, database, store, lease_seconds, lost)
         if reason is not None:
             _log.warning("%s: building the views anew", reason)
-            lost = active if await _rebuild(database, active, generations) else lost
+            lost = active if await _rebuild(database, active) else lost
 
     tend = database.supervisor.keep
     # Not gathered: a gathering ends with the first that is cancelled, and the projector must leave.
@@ -94,7 +94,7 @@ async def _while_active(
                 await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _rebuild(database: Database, active: Generation, generations: Generations) -> bool:
+async def _rebuild(database: Database, active: Generation) -> bool:
     """Build views anew; return whether that was refused, for events have vanished."""
     try:
         async with workers(database, 1) as one:  # the API may live in this process
@@ -103,11 +103,11 @@ async def _rebuild(database: Database, active: Generation, generations: Generati
         pass
     except EventsVanished:  # which it has logged
         if active.shape != SHAPE:
-            await _while_active(generations, active, _VANISHED_SECONDS)
+            await _while_active(Generations(database), active, _VANISHED_SECONDS)
         return True
     except CasebookError as error:
         _log.error("the views could not be built anew: %s", error.detail)
-        await _while_active(generations, active, _TRY_AGAIN_SECONDS)
+        await _while_active(Generations(database), active, _TRY_AGAIN_SECONDS)
     else:
         _log.info("views of %d events built anew and proved", summary.events)
     return False

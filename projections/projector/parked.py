@@ -37,7 +37,7 @@ class Parked:
     version: int | None
     error: str | None
     tried_at: datetime | None
-    repair: bool
+    repair: bool = False
 
 
 class ParkedTickets:

@@ -47,8 +47,7 @@ async def test_a_golden_document_is_read_as_it_should_be(database, each):
     """By itself, in an installation that has nothing else of its kind; and it stays as it was."""
     collection = database.client[database.name][each.collection]
     await Generations(database).prepare()
-    await collection.delete_many({"_id": each.document["_id"]})
-    await collection.insert_one(dict(each.document))
+    await collection.replace_one({"_id": each.document["_id"]}, each.document, upsert=True)
     if each.reads or each.document["_id"] != "active":
         assert {name async for name in look_through(database, everything=True)} == {*BY_NAME}
     assert database.unreadable.counts().total() == (0 if each.reads else 1)
