@@ -43,6 +43,7 @@ from eventstore import log_identity
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
+from eventstore.mongo.errors import NOT_ALLOWED
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
@@ -73,7 +74,6 @@ _KEYS = "_keys/"
 _READ = ("find", "listIndexes", "collStats")
 _WRITE = ("insert", "update", "remove", "createIndex")
 _NUMBERED = re.compile(f"(?:{'|'.join(FIRST.names)})_([0-9]+)")
-_UNAUTHORISED, _NOT_ALLOWED = 13, 8000
 
 Privilege = Mapping[str, object]
 
@@ -283,7 +283,7 @@ async def _is_refused(database: Database, action: str, name: str) -> bool:
     try:
         await database.in_transaction(attempt)
     except OperationFailure as error:
-        return error.code in (_UNAUTHORISED, _NOT_ALLOWED)
+        return error.code in NOT_ALLOWED
     except _NotRefused:  # and undone
         return False
     return False

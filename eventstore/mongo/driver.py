@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from inspect import isawaitable
 from typing import Literal, Self, TypeVar, cast, overload
+from urllib.parse import parse_qsl, urlsplit
 
 import bson
 import bson.errors
@@ -42,6 +43,7 @@ from pymongo.read_concern import ReadConcern
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.mongo.clock import DatabaseClock
+from eventstore.mongo.errors import NOT_ALLOWED
 from eventstore.mongo.limits import (
     ANSWER_SECONDS,
     OPERATION_SECONDS,
@@ -82,17 +84,45 @@ _SERVER_SELECTION_SECONDS = 10
 _SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
+_COMMAND_NOT_FOUND, _COMMAND_NOT_SUPPORTED = 59, 115
+_WRITABLE = "processes"
+"""A collection in which all may write who write anything."""
+_CONSISTENCY = {
+    "journal": "true",
+    "readConcernLevel": "majority",
+    "readPreference": "primary",
+    "w": "majority",
+}
+"""Options of a URL that would have something else be read or promised than what Casebook needs."""
+_OF_SECONDARIES = ("readPreferenceTags", "maxStalenessSeconds")
 
 
 class DatabaseAddressError(CasebookError):
     """The database URL cannot be used: for example `mongo://host`, or an unknown option."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__("bad_database_url", f"cannot use the database URL: {reason}")
 
 
 class DatabaseTooOld(CasebookError):
     """MongoDB writes to several collections at once since version 8.0."""
 
     def __init__(self) -> None:
-        super().__init__("database_too_old", "MongoDB 8.0 or later is needed, and this is older")
+        super().__init__(
+            "database_too_old",
+            "MongoDB with feature compatibility version 8.0 or later is needed, and this is older",
+        )
+
+
+class DatabaseStandsAlone(CasebookError):
+    """Only a replica set or a sharded cluster has transactions and change streams."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "database_stands_alone",
+            "a replica set or a sharded cluster is needed, and this is a server of neither:"
+            " a replica set can have a single member",
+        )
 
 
 @dataclass(slots=True)
@@ -107,6 +137,13 @@ class _Hello(BaseModel):
 
     time: datetime = Field(alias="localTime")
     wire_version: int = Field(alias="maxWireVersion")
+    set_name: str | None = Field(alias="setName", default=None)
+    message: str | None = Field(alias="msg", default=None)
+
+    @property
+    def is_router(self) -> bool:
+        """Whether it stands before a sharded cluster."""
+        return self.message == "isdbgrid"
 
 
 @dataclass(slots=True)
@@ -125,6 +162,7 @@ class MongoDatabase:
 
     def __init__(self, url: str, driver: DriverName = "motor") -> None:
         """Sends nothing yet. Raises DatabaseAddressError if the URL cannot be read."""
+        _check_consistency(url)
         try:
             operation = int(OPERATION_SECONDS * 1000)
             self.client = _client(url, driver, timeoutMS=operation, socketTimeoutMS=operation)
@@ -132,9 +170,7 @@ class MongoDatabase:
             answer = int(ANSWER_SECONDS * 1000)
             self._scans = _client(url, driver, timeoutMS=None, socketTimeoutMS=answer)
         except (ConfigurationError, InvalidURI, ValueError) as error:
-            raise DatabaseAddressError(
-                "bad_database_url", f"cannot use the database URL: {error}"
-            ) from error
+            raise DatabaseAddressError(error) from error
         self.name = self.client.get_default_database(_DATABASE_NAME).name
         self.url = url
         self.driver: DriverName = driver
@@ -321,16 +357,36 @@ class MongoDatabase:
         return await self.clock.measure()
 
     async def check(self) -> None:
-        """See that there is a database that can be used. Raises DatabaseTooOld, and what the driver
-        raises if there is none.
+        """See that there is a database that can be used.
+
+        Raises DatabaseAddressError, DatabaseTooOld, DatabaseStandsAlone, and what the driver raises
+        if there is none.
         """
         try:
             hello = await self._hello()
         except NetworkTimeout:  # one answer that got lost is no reason not to start
             hello = await self._hello()
+        except ConfigurationError as error:  # as where mongodb+srv finds nothing
+            raise DatabaseAddressError(error) from error
+        if hello.set_name is None and not hello.is_router:
+            raise DatabaseStandsAlone
         if hello.wire_version < _OLDEST_WIRE_VERSION:
             raise DatabaseTooOld
+        await self._try_bulk_write()
         await self.clock.measure()
+
+    async def _try_bulk_write(self) -> None:
+        """Have nothing changed by the command that is taken only since the feature compatibility
+        version 8.0, whatever version the server is of. Raises DatabaseTooOld.
+        """
+        name = self.collection(_WRITABLE).full_name
+        try:
+            await self.write([UpdateOne({"_id": "none"}, {"$set": {"at": None}}, namespace=name)])
+        except OperationFailure as error:
+            if error.code in (_COMMAND_NOT_FOUND, _COMMAND_NOT_SUPPORTED):
+                raise DatabaseTooOld from error
+            if error.code not in NOT_ALLOWED:  # an auditor may write nothing anywhere
+                raise
 
     async def is_embedded(self) -> bool:
         """Say whether this is the embedded server: what it does otherwise is in decision 1."""
@@ -369,6 +425,22 @@ def _of_one_write(error: ClientBulkWriteException) -> Exception:
     return OperationFailure(message, code)
 
 
+def _check_consistency(url: str) -> None:
+    """Refuse a URL that asks for other reads, or promises, than are given here.
+
+    Raises DatabaseAddressError.
+    """
+    needed = {name.lower(): (name, value) for name, value in _CONSISTENCY.items()}
+    needed |= {name.lower(): (name, "") for name in _OF_SECONDARIES}
+    for given, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        name, ours = needed.get(given.lower(), (given, value))
+        if value.lower() != ours.lower():
+            wanted = f"{name}={ours}" if ours else "what the primary has"
+            raise DatabaseAddressError(
+                f"it asks for {given}={value}, and Casebook needs {wanted}: leave it out"
+            )
+
+
 def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoClient[JsonObject]:
     make: Callable[..., object] = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
     operation = int(OPERATION_SECONDS * 1000)
@@ -377,12 +449,10 @@ def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoCli
         appname="casebook",
         connectTimeoutMS=operation,
         heartbeatFrequencyMS=operation,
-        journal=True,
-        readConcernLevel="majority",
+        **_CONSISTENCY,
         serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
         tz_aware=True,
         uuidRepresentation="standard",
-        w="majority",
         waitQueueTimeoutMS=operation,
         **limits,
     )

@@ -11,6 +11,8 @@ from domain.errors import CasebookError
 from eventstore import failures
 from eventstore.failures import StoreError, StoreFailed, StoreUnavailable, VersionConflict
 
+NOT_ALLOWED = (13, 8000)
+"""Codes by which a server, or Atlas, says that this user may not do what was asked."""
 _DUPLICATE_KEY = 11000
 _TRANSIENT_LABELS = (
     "RetryableWriteError",

@@ -2,16 +2,24 @@
 
 import asyncio
 import traceback
+from asyncio.subprocess import PIPE, STDOUT
+from contextlib import asynccontextmanager
 
+import dns.resolver
 import pytest
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import DuplicateKeyError, NetworkTimeout, OperationFailure
 
 from api.settings import Settings
+from eventstore.database import Database
 from eventstore.mongo import driver
-from eventstore.mongo.driver import DatabaseTooOld
+from eventstore.mongo.driver import DatabaseAddressError, DatabaseStandsAlone, DatabaseTooOld
+from eventstore.mongo.embedded_server import program
+from eventstore.mongo.passing_certificate import passing_certificate
 from eventstore.mongo.transaction import to_its_end
 from scripts import console
+from scripts.console import DatabaseSilent
+from tests.failing import failing
 
 
 @pytest.fixture
@@ -116,9 +124,114 @@ async def test_a_database_that_cannot_do_this_is_refused_at_the_start(
     async with console.database(settings):
         pass
     monkeypatch.setattr(driver, "_OLDEST_WIRE_VERSION", 1_000)
-    with pytest.raises(DatabaseTooOld, match=r"MongoDB 8\.0 or later"):
+    with pytest.raises(DatabaseTooOld, match=r"version 8\.0 or later"):
         async with console.database(settings):
             pass
+
+
+@pytest.mark.parametrize("code", [59, 115])
+async def test_a_server_that_still_behaves_as_an_older_one_is_refused(any_database, code):
+    """As after an upgrade whose feature compatibility version has not been set yet."""
+    async with failing(any_database, "bulkWrite", errorCode=code):
+        with pytest.raises(DatabaseTooOld, match="feature compatibility"):
+            await any_database.check()
+    await any_database.check()
+
+
+async def test_who_may_write_nothing_is_let_in(any_database):
+    """As an auditor, who only reads."""
+    async with failing(any_database, "bulkWrite", errorCode=13):
+        await any_database.check()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "readPreference=secondary",
+        "readpreference=primaryPreferred",
+        "readPreferenceTags=dc:east",
+        "maxStalenessSeconds=120",
+        "readConcernLevel=local",
+        "w=1",
+        "w=0",
+        "journal=false",
+    ],
+)
+@pytest.mark.parametrize("name", ["motor", "pymongo"])
+def test_an_address_that_asks_for_other_reads_or_promises_is_refused(option, name):
+    """L3, L9: what is acknowledged is durable, and what is read is what was acknowledged."""
+    with pytest.raises(DatabaseAddressError, match=f"it asks for {option}, and Casebook needs"):
+        Database(f"mongodb://one,two/casebook?replicaSet=rs&{option}", name)
+
+
+@pytest.mark.parametrize("name", ["motor", "pymongo"])
+@pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
+async def test_an_address_as_a_cloud_gives_it_is_taken(scheme, name):
+    options = "retryWrites=true&w=majority&readPreference=primary&appName=Cluster0"
+    taken = Database(f"{scheme}://user:pass@cluster0.example.invalid/casebook?{options}", name)
+    assert taken.name == "casebook"
+    await taken.close()
+
+
+@pytest.mark.parametrize("name", ["motor", "pymongo"])
+async def test_an_address_that_leads_to_no_servers_is_told(name, monkeypatch):
+    def nothing(*_args, **_kwargs):
+        raise dns.resolver.NXDOMAIN
+
+    monkeypatch.setattr("pymongo.synchronous.srv_resolver._resolve", nothing)
+    monkeypatch.setattr("pymongo.asynchronous.srv_resolver._resolve", nothing)
+    unknown = Database("mongodb+srv://cluster0.example.invalid/casebook", name)
+    with pytest.raises(DatabaseAddressError, match="cannot use the database URL"):
+        await unknown.check()
+    await unknown.close()
+
+
+@asynccontextmanager
+async def server(folder, *options):
+    """A server of its own, started with other options than the embedded one. Gives its port."""
+    (folder / "empty.toml").touch()
+    command = [program(), "--config", folder / "empty.toml", "--storage-path", folder / "files"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--port", "0", *options, stdout=PIPE, stderr=STDOUT
+    )
+    assert process.stdout is not None
+    try:
+        while b"listening on" not in (line := await process.stdout.readline()):
+            assert line
+        yield int(line.rpartition(b":")[2])
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_a_server_that_stands_alone_is_refused(tmp_path):
+    async with server(tmp_path, "--standalone") as port:
+        alone = Database(f"mongodb://127.0.0.1:{port}/")
+        with pytest.raises(DatabaseStandsAlone, match="a replica set"):
+            await alone.check()
+        await alone.close()
+
+
+@pytest.mark.parametrize("name", ["motor", "pymongo"])
+async def test_a_server_is_spoken_to_in_secret_and_must_prove_who_it_is(tmp_path, name):
+    """TLS, by the options of the address."""
+    ours, another = tmp_path / "ours", tmp_path / "another"
+    for certificate in (ours, another):
+        passing_certificate(certificate)
+    files = [f"--tls-cert-file={ours}", f"--tls-key-file={ours}"]
+    async with server(tmp_path, *files) as port:
+        for trusted in (ours, another):
+            settings = Settings(
+                mongodb_url=f"mongodb://127.0.0.1:{port}/?tls=true&tlsCAFile={trusted}",
+                mongo_driver=name,
+            )
+            if trusted == ours:
+                async with console.database(settings) as database:
+                    await database.collection("things").insert_one({"_id": 1})
+            else:
+                with pytest.raises(DatabaseSilent, match="certificate verify failed"):
+                    async with console.database(settings):
+                        pass
 
 
 async def test_a_transaction_that_fails_again_and_again_is_given_up(any_database, monkeypatch):

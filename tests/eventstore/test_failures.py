@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.mongo.errors import describe, translated
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
+from tests.failing import failing
 from tests.processes import environment, script
 from tests.projecting import until
 
@@ -30,19 +30,6 @@ REPLY = {
     "codeName": "Unauthorized",
     "$clusterTime": {"clusterTime": 1, "signature": {"hash": b"", "keyId": 0}},
 }
-
-
-@asynccontextmanager
-async def failing(client, *commands: str, code: int):
-    """Have the server refuse commands, whoever sends them, with an error code."""
-    data = {"failCommands": list(commands), "errorCode": code}
-    await client.admin.command(
-        {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data}
-    )
-    try:
-        yield
-    finally:
-        await client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +78,7 @@ async def test_clients_are_told_in_our_words(database, code, status):
             for headers in (AGENT, SUPERVISOR, AUDITOR):
                 await client.get(path, headers=headers)
         refused = ("insert", "find", "aggregate", "bulkWrite", "update", "count")
-        async with failing(database.client, *refused, code=code):
+        async with failing(database, *refused, errorCode=code):
             opening = await client.post("/tickets", json=OPEN, headers=AGENT)
             # An append of which nobody knows; or it is known that it was refused.
             is_problem(opening, status, "outcome_unknown" if status == 503 else "store_failed")
@@ -142,7 +129,7 @@ async def test_the_log_has_nothing_of_the_databases_replies(tmp_path, form):
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         headers = {"Authorization": f"Bearer {key}"}
         assert (await client.get("/tickets", headers=headers)).status_code == 200
-        async with failing(database.client, "insert", "find", "aggregate", "bulkWrite", code=13):
+        async with failing(database, "insert", "find", "aggregate", "bulkWrite", errorCode=13):
             answer = await client.post(
                 "/tickets", json={"subject": "x", "requester": "bob"}, headers=headers
             )

@@ -6,18 +6,17 @@ are enabled.
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
 
 import pytest
 from pymongo.errors import NetworkTimeout, OperationFailure, PyMongoError
 
 from eventstore.mongo.driver import maybe_await
 from eventstore.mongo.transaction import with_transaction
+from tests.failing import failing
 
 pytestmark = pytest.mark.skipif(
     "CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="wants test commands to be enabled"
 )
-_ALWAYS = "alwaysOn"
 _TRANSIENT, _UNKNOWN = "TransientTransactionError", "UnknownTransactionCommitResult"
 
 
@@ -42,19 +41,6 @@ class Work:
 async def work(any_database):
     await any_database.collection("ones").insert_one({"_id": 0})  # so that the collection is there
     return Work(any_database)
-
-
-@asynccontextmanager
-async def failing(database, times, command, **how):
-    """Have the server fail the next `times` commands of a name, or all."""
-    admin = database.client.admin
-    mode = times if times == _ALWAYS else {"times": times}
-    point = {"configureFailPoint": "failCommand", "mode": mode}
-    await admin.command({**point, "data": {"failCommands": [command], **how}})
-    try:
-        yield
-    finally:
-        await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 async def run(database, work, seconds=60.0, **more):
@@ -106,13 +92,13 @@ async def test_who_is_cancelled_leaves_no_transaction_open(any_database, work):
 
 
 async def test_the_work_is_done_anew_after_a_transient_error(any_database, work):
-    async with failing(any_database, 3, "insert", errorCode=112, errorLabels=[_TRANSIENT]):
+    async with failing(any_database, "insert", errorCode=112, errorLabels=[_TRANSIENT], times=3):
         assert await run(any_database, work) == "run 4"
     assert await work.written() == [0, 4]
 
 
 async def test_the_work_is_not_done_anew_after_another_error(any_database, work):
-    async with failing(any_database, 1, "insert", errorCode=2):
+    async with failing(any_database, "insert", errorCode=2, times=1):
         with pytest.raises(OperationFailure):
             await run(any_database, work)
     assert (work.runs, await work.written()) == (1, [0])
@@ -131,7 +117,7 @@ async def test_the_work_is_not_done_anew_after_another_error(any_database, work)
 )
 async def test_a_commit_of_unknown_outcome_alone_is_sent_anew(any_database, work, how):
     twice = 2  # the driver sends it a second time by itself
-    async with failing(any_database, twice, "commitTransaction", **how):
+    async with failing(any_database, "commitTransaction", times=twice, **how):
         assert await run(any_database, work) == "run 1"
     assert await work.written() == [0, 1]
 
@@ -139,7 +125,7 @@ async def test_a_commit_of_unknown_outcome_alone_is_sent_anew(any_database, work
 @pytest.mark.parametrize("code", [79, 100])
 async def test_a_write_concern_that_cannot_be_is_raised(any_database, work, code):
     concern = {"code": code, "errmsg": "there is no such write concern"}
-    async with failing(any_database, 1, "commitTransaction", writeConcernError=concern):
+    async with failing(any_database, "commitTransaction", writeConcernError=concern, times=1):
         with pytest.raises(PyMongoError) as failed:
             await run(any_database, work)
     assert not failed.value.has_error_label(_UNKNOWN)
@@ -148,7 +134,7 @@ async def test_a_write_concern_that_cannot_be_is_raised(any_database, work, code
 
 async def test_the_work_is_done_anew_if_the_commit_finds_no_transaction(any_database, work):
     how = {"errorCode": 251, "errorLabels": [_TRANSIENT]}
-    async with failing(any_database, 1, "commitTransaction", **how):
+    async with failing(any_database, "commitTransaction", times=1, **how):
         assert await run(any_database, work) == "run 2"
     assert work.runs == 2
 
@@ -156,7 +142,7 @@ async def test_the_work_is_done_anew_if_the_commit_finds_no_transaction(any_data
 @pytest.mark.parametrize("command", ["insert", "commitTransaction"])
 async def test_the_work_is_not_done_anew_when_its_time_is_over(any_database, work, command):
     how = {"errorCode": 251, "errorLabels": [_TRANSIENT]}
-    async with failing(any_database, _ALWAYS, command, **how):
+    async with failing(any_database, command, **how):
         with pytest.raises(NetworkTimeout):
             await run(any_database, work, seconds=0.2)
     assert work.runs > 1
@@ -164,7 +150,7 @@ async def test_the_work_is_not_done_anew_when_its_time_is_over(any_database, wor
 
 async def test_a_commit_is_not_sent_anew_when_its_time_is_over(any_database, work):
     how = {"errorCode": 91, "errorLabels": ["RetryableWriteError"]}
-    async with failing(any_database, _ALWAYS, "commitTransaction", **how):
+    async with failing(any_database, "commitTransaction", **how):
         with pytest.raises(PyMongoError) as failed:
             await run(any_database, work, seconds=0.2)
     assert failed.value.has_error_label(_UNKNOWN)
@@ -177,11 +163,11 @@ async def test_the_pauses_between_two_runs_grow_and_are_of_random_length(any_dat
     async def sleep(seconds):
         pauses.append(seconds)
 
-    async with failing(any_database, 13, "insert", errorCode=112, errorLabels=[_TRANSIENT]):
+    async with failing(any_database, "insert", errorCode=112, errorLabels=[_TRANSIENT], times=13):
         await run(any_database, work, sleep=sleep, jitter=lambda: 1.0)
     assert pauses[:3] == pytest.approx([0.0075, 0.01125, 0.016875])
     assert pauses == sorted(pauses)
     assert pauses[-1] == 0.5
-    async with failing(any_database, 1, "insert", errorCode=112, errorLabels=[_TRANSIENT]):
+    async with failing(any_database, "insert", errorCode=112, errorLabels=[_TRANSIENT], times=1):
         await run(any_database, work, sleep=sleep, jitter=lambda: 0.25)
     assert pauses[-1] == pytest.approx(0.0075 / 4)
