@@ -402,14 +402,14 @@ def _time(text: str) -> datetime:
 
 
 def recounted(reads: Mapping[Any, Document]) -> dict[tuple[str, str], int]:
-    """Add up what the dashboard's counters must hold, by metric and period, and path."""
+    """Add up what the dashboard's counters must hold, by period and group, and path."""
     counts: Counter[tuple[str, str]] = Counter()
     for read in reads.values():
         for key, n in read["counted"].items():
             day, metric, group, label = key.split("|")
             for period in (day, day[:7], day[:4]):
-                counts[f"{metric}/{period}", f"all.{label}"] += n
-                counts[f"{metric}/{period}", f"groups.{group}.{label}"] += n
+                for whose in ("", group):
+                    counts[f"{period}/{whose}", f"{metric}.{label}"] += n
     return {key: n for key, n in counts.items() if n}
 
 
@@ -434,13 +434,11 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
         assert {**stored[ticket_id], "in_views": counting} == document
     shown: Counter[tuple[str, str]] = Counter()
     for counter in await _shown(database, "dashboard_counters"):
-        metric, period = counter["metric"], counter["period"]
-        assert counter["_id"].startswith(f"{metric}/{period}/")
-        for label, n in counter["n"].get("all", {}).items():
-            shown[f"{metric}/{period}", f"all.{label}"] += n
-        for group, labels in counter["n"].get("groups", {}).items():
+        where = f"{counter['period']}/{counter['group']}"
+        assert counter["_id"].startswith(f"{where}/")
+        for metric, labels in counter["n"].items():
             for label, n in labels.items():
-                shown[f"{metric}/{period}", f"groups.{group}.{label}"] += n
+                shown[where, f"{metric}.{label}"] += n
     assert {key: n for key, n in shown.items() if n} == recounted(expected)
     counts: Counter[str] = Counter()
     for count in await _shown(database, "saved_view_counts"):

@@ -47,7 +47,7 @@ from eventstore.mongo.driver import (
 )
 from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
 from eventstore.mongo.resume_tokens import ResumeToken
-from eventstore.partition import PARTITIONS, partition_of
+from eventstore.partition import partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
 from projections.projector.checkpoints import Applied, Checkpoints
@@ -55,7 +55,6 @@ from projections.projector.parked import ParkedTickets
 from projections.projector.tracing import trace_folding
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView, SavedViews, counting
-from projections.views.sum_view import SHARDS
 from projections.views.sums import Contributions
 from projections.views.tickets import TicketRead
 
@@ -87,6 +86,7 @@ class OwnedPartitions:
     """What one process holds: its partitions' epochs, and what it must know of their tickets.
 
     `uncounted`: ids of saved views that cannot be read; what it writes is in the count of none.
+    `slot`: which shard of the sums it writes.
     """
 
     me: str
@@ -94,11 +94,7 @@ class OwnedPartitions:
     views: Sequence[SavedView] = ()
     parked: set[UUID] = field(default_factory=set)
     uncounted: Collection[str] = ()
-
-    @property
-    def shard(self) -> int:
-        """Which counters it writes: those that no other process does, if there are few."""
-        return min(self.epochs, default=0) * SHARDS // PARTITIONS
+    slot: int = 0
 
 
 class Stored(NamedTuple):
@@ -418,7 +414,7 @@ class BatchWriter:
         """Write checkpoints, documents and sums at once. Raises Fenced."""
         writes = self._checkpoints.moves(owned.me, owned.epochs, applied, token=token)
         known = {*(view.id for view in owned.views), *owned.uncounted}
-        writes += self._writes(known, owned.shard, changes)
+        writes += self._writes(known, owned.slot, changes)
         await self._write(writes, session, {number: owned.epochs[number] for number in applied})
 
     async def _write(

@@ -4,7 +4,7 @@ A partition has one document in `projections`, and every process that projects o
 
     {_id: 7, epoch, owner, phase, token, applied, last, as_of, views}
     {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving,
-                         fencing}
+                         fencing, slot}
 
 A process shows life by `seen_at`, which every batch and every heartbeat sets to the database's own
 time. Taking a partition raises its epoch. Every batch names the epochs of its partitions in the
@@ -24,6 +24,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from typing import NamedTuple
 
 from domain.errors import CasebookError
@@ -34,7 +35,7 @@ from eventstore.event_document import Envelope
 from eventstore.lease import LEASE_SECONDS, is_alive
 from eventstore.log import Recorded
 from eventstore.mongo.driver import ReplaceOne, Session, UpdateMany, UpdateOne, Write
-from eventstore.mongo.errors import BulkWriteError
+from eventstore.mongo.errors import BulkWriteError, DuplicateKeyError
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
@@ -80,6 +81,7 @@ class Checkpoints:
         """Make the documents that are not there. Safe to repeat."""
         # For conditions on the epoch; the embedded server would look at all 64 each time.
         await make_index(self._partitions, [("_id", 1), ("epoch", 1)])
+        await make_index(self._members, [("slot", 1)], unique=True, sparse=True)
         there = {document["_id"] async for document in self._partitions.find({}, {"_id": 1})}
         missing = [as_document(Partition(n), "number") for n in range(PARTITIONS) if n not in there]
         if missing:
@@ -201,6 +203,27 @@ class Checkpoints:
         ]
         taken = await self._partitions.bulk_write(taking, ordered=False)
         return taken.modified_count > 0
+
+    async def slot(self, me: str, state: State) -> int:
+        """Return the number that no other member has, for as long as one shows life: the first that
+        is free. Who is dead and has no partitions can write nothing, and needs none.
+        """
+        own = state.members.get(me)
+        if own is not None and own.slot is not None:
+            return own.slot
+        taken: set[int | None] = set()
+        for member in state.members.values():
+            if state.is_alive(member.id) or state.of(member.id):
+                taken.add(member.slot)
+            elif member.slot is not None:  # unless it shows life after all
+                dead = {"_id": member.id, "seen_at": member.seen_at}
+                await self._members.update_one(dead, {"$unset": {"slot": ""}})
+        for slot in (n for n in count() if n not in taken):
+            having: JsonObject = {"$set": {"slot": slot}, "$currentDate": {"seen_at": True}}
+            with suppress(DuplicateKeyError):  # another was quicker
+                await self._members.update_one({"_id": me}, having, upsert=True)
+                return slot
+        raise AssertionError("there is always another number")
 
     async def leave(self, me: str) -> None:
         """Give back all that one still has, and go: others need not wait."""

@@ -43,7 +43,7 @@ class Member:
     """A process that projects. `failure` is why it does not get on, null once it has.
 
     `leaving`: it goes on with what it has until others have taken it. `fencing`: it keeps what it
-    has from all others, for a moment.
+    has from all others, for a moment. `slot`: which shard of the sums it alone writes.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Member:
     failure: str | None = None
     leaving: bool = False
     fencing: bool = False
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,8 @@ class Projector:
         marked = {n: p.epoch for n, p in self._mine.items() if not uncounted.isdisjoint(p.views)}
         await self._checkpoints.uncount(marked, uncounted)  # before anything is written without
         epochs = {number: partition.epoch for number, partition in self._mine.items()}
-        self._owned = OwnedPartitions(self._me, epochs, views, self._owned.parked, uncounted)
+        slot = await self._checkpoints.slot(self._me, state) if epochs else 0
+        self._owned = OwnedPartitions(self._me, epochs, views, self._owned.parked, uncounted, slot)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
         await self._look_after(waiting, new)
         self._recounting.see(views, self._mine)

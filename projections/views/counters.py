@@ -1,13 +1,16 @@
-"""The view `dashboard_counters`: sums of entries by metric, period, shard and part.
+"""The view `dashboard_counters`: sums of entries by period, group, shard and part.
 
-    {_id: "status/2026-01/3/0", metric, span: "month", period: "2026-01",
-     n: {all: {open: 5}, groups: {print: {open: 2}}}}
+    {_id: "2026-01/print/3/0", span: "month", period: "2026-01", group: "print",
+     n: {status: {open: 5}, priority: {high: 2}}}
 
-No read counts tickets: the dashboard of a day is the sum of some fifty periods, whatever the number
-of tickets. Names that are long are kept in other parts, so that one document holds some ten
-thousand groups and assignees, whatever they are called.
+Each group has documents of its own, and all together have those of the group "", which is no
+group's. No read counts tickets: the dashboard of a day is the sum of some fifty periods, whatever
+the number of tickets or of groups. A document grows with the names in it, until its period ends:
+names that are long are kept in other parts, so that one holds ten thousand groups and as many
+assignees, whatever they are called.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from zlib import crc32
@@ -15,10 +18,11 @@ from zlib import crc32
 from domain.values import JsonObject
 from projections.views import dashboard
 from projections.views.dashboard import Metric
-from projections.views.sum_view import Figures, SumView
+from projections.views.sum_view import Figures, SumView, without_zeros
 
 _SHORT_CHARACTERS = 60
 _PARTS_FOR_LONG_NAMES = 63
+_ALL = ""
 
 
 class Counters(SumView):
@@ -27,14 +31,14 @@ class Counters(SumView):
     collection = "dashboard_counters"
     field = "counted"
     entry = dashboard.ENTRY
-    indexes = (("span", "period"), ("metric", "span", "period"))
+    indexes = (("group", "span", "period"),)
     steps_behind = 2
     numbers = staticmethod(dashboard.numbers)
 
     @staticmethod
     def labels(where: str) -> Mapping[str, str]:
-        metric, period = where.split("/")
-        return {"metric": metric, "span": dashboard.SPANS[len(period)], "period": period}
+        period, _, group = where.partition("/")
+        return {"span": dashboard.SPANS[len(period)], "period": period, "group": group}
 
     @staticmethod
     def part(path: str) -> str:
@@ -44,16 +48,16 @@ class Counters(SumView):
 
     async def until(self, day: date, group: str | None = None) -> Figures:
         """Add up all days until the end of one, by metric."""
-        conditions: list[JsonObject] = [
-            {"span": span, "period": {"$gte": first, "$lt": before}}
-            for span, first, before in dashboard.until(day)
-        ]
-        return await self.total("metric", *conditions, path=_path(group))
+        return await self._by_metric(
+            *(
+                _where(group, span, {"$gte": first, "$lt": before})
+                for span, first, before in dashboard.until(day)
+            )
+        )
 
     async def on(self, day: date, group: str | None = None) -> Figures:
         """Return what one day has added, by metric."""
-        of_day: JsonObject = {"span": "day", "period": day.isoformat()}
-        return await self.total("metric", of_day, path=_path(group))
+        return await self._by_metric(_where(group, "day", day.isoformat()))
 
     async def by_day(
         self, metric: Metric, first: date, last: date, group: str | None = None
@@ -61,9 +65,16 @@ class Counters(SumView):
         """Return what each day of a range has added to one metric, by day as YYYY-MM-DD; days
         without are left out.
         """
-        period = {"$gte": first.isoformat(), "$lte": last.isoformat()}
-        days: JsonObject = {"metric": metric, "span": "day", "period": period}
-        return await self.total("period", days, path=_path(group))
+        days = _where(group, "day", {"$gte": first.isoformat(), "$lte": last.isoformat()})
+        return await self.total("period", days, path=f"n.{metric}")
+
+    async def _by_metric(self, *conditions: JsonObject) -> Figures:
+        total: dict[str, Counter[str]] = defaultdict(Counter)
+        for document in await self.matching({"n": 1}, *conditions):
+            for number, n in self.kept(document):
+                metric, label = number.path.split(".")
+                total[metric][label] += n
+        return without_zeros(total)
 
     async def last_day(self) -> date | None:
         """Return the last day on which anything was counted."""
@@ -77,7 +88,7 @@ class Counters(SumView):
         """Look among years, then among that year's months, then among that month's days."""
         period = ""
         for span in ("year", "month", "day"):
-            wanted: JsonObject = {"span": span, "period": {"$gte": period, "$lt": f"{period}~"}}
+            wanted = _where(None, span, {"$gte": period, "$lt": f"{period}~"})
             found = {str(d["period"]) async for d in self._documents.find(wanted, {"period": 1})}
             if not found:
                 return None
@@ -85,5 +96,5 @@ class Counters(SumView):
         return date.fromisoformat(period)
 
 
-def _path(group: str | None) -> str:
-    return "n.all" if group is None else f"n.groups.{group}"
+def _where(group: str | None, span: str, period: object) -> JsonObject:
+    return {"group": _ALL if group is None else group, "span": span, "period": period}

@@ -192,15 +192,15 @@ SPANS: Mapping[int, Span] = {10: "day", 7: "month", 4: "year"}
 
 
 def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
-    """Yield which counters entries change: `<metric>/<period>`, in all and in their group.
+    """Yield which counters entries change: `<period>/<group>`, of all ("") and of their group.
 
     Kept by month and year as well, so that the sum of all days up to one takes some fifty
     counters and not thousands.
     """
     for (key, n), length in product(entries.items(), SPANS):
         day, metric, group, label = key.split("|")
-        for path in (f"all.{label}", f"groups.{group}.{label}"):
-            yield Number(f"{metric}/{day[:length]}", path), n
+        for whose in ("", group):
+            yield Number(f"{day[:length]}/{whose}", f"{metric}.{label}"), n
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:

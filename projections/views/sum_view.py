@@ -5,8 +5,8 @@ entry changes (`numbers`); here they are added up in documents
 
     {_id: "<where>/<shard>", n: {...}} and the fields by which they are found (`labels`)
 
-A number is spread over some shards, of which every projector writes one, so that projectors do not
-queue for it; readers add the shards up.
+A number is spread over shards, one for each slot of a projector (`Checkpoints.slot`), so that
+projectors do not queue for it; readers add the shards up.
 """
 
 import asyncio
@@ -20,8 +20,6 @@ from typing import ClassVar, NamedTuple, cast
 from domain.values import JsonObject
 from eventstore.mongo.driver import MongoDatabase, Write, adding
 from eventstore.mongo.limits import make_index
-
-SHARDS = 8
 
 Entries = Mapping[str, int]
 """What a ticket adds, by the keys of one view."""
@@ -110,23 +108,32 @@ class SumView(ABC):
 
     async def total(self, by: str, *conditions: JsonObject, path: str = "n") -> Figures:
         """Add up the documents of some conditions, by a field of theirs; `path`: what of them."""
-        wanted = {"_id": 0, by: 1, path: 1}
+        total: dict[str, Counter[str]] = defaultdict(Counter)
+        for document in await self.matching({"_id": 0, by: 1, path: 1}, *conditions):
+            inside: object = document
+            for step in path.split("."):
+                inside = inside.get(step) if isinstance(inside, dict) else None
+            total[str(document[by])].update(cast("dict[str, int]", inside or {}))
+        return without_zeros(total)
+
+    async def matching(
+        self, wanted: Mapping[str, int], *conditions: JsonObject
+    ) -> list[JsonObject]:
+        """Return the wanted fields of the documents for which one of some conditions holds."""
 
         async def find(condition: JsonObject) -> list[JsonObject]:
             return await self._documents.find(condition, wanted).to_list()
 
         # One after the other would be as right; as one $or some servers read everything.
-        found = await asyncio.gather(*map(find, conditions))
-        total: dict[str, Counter[str]] = defaultdict(Counter)
-        for document in chain(*found):
-            inside: object = document
-            for step in path.split("."):
-                inside = inside.get(step) if isinstance(inside, dict) else None
-            total[str(document[by])].update(cast("dict[str, int]", inside or {}))
-        return {
-            key: Counter({label: n for label, n in labels.items() if n})
-            for key, labels in total.items()
-        }
+        return [*chain(*await asyncio.gather(*map(find, conditions)))]
+
+
+def without_zeros(figures: Figures) -> Figures:
+    """Return figures without what adds up to nothing."""
+    return {
+        key: Counter({label: n for label, n in labels.items() if n})
+        for key, labels in figures.items()
+    }
 
 
 def _leaves(inside: object, path: str = "") -> Iterator[tuple[str, int]]:

@@ -46,7 +46,7 @@ from projections.views import agents, dashboard
 from projections.views.sum_view import Entries
 
 COLLECTION = "ticket_reads"
-SHAPE = 6
+SHAPE = 7
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000

@@ -46,12 +46,12 @@ async def test_equal_views_have_no_differences(database, store, views):
         ("ticket_reads", {"$set": {"version": 99}}, "ticket", "version"),
         ("ticket_reads", {"$set": {"in_views": []}}, "ticket", "counted in view 'print'"),
         ("ticket_reads", {"$inc": {"counted.2026-03-01|status|print|new": 1}}, "ticket", "counted"),
-        ("dashboard_counters", {"$inc": {"n.all.new": 1}}, "dashboard_counters", "all.new"),
+        ("dashboard_counters", {"$inc": {"n.status.new": 1}}, "dashboard_counters", "status.new"),
         (
             "dashboard_counters",
-            {"$set": {"n.groups.gone": {"new": 2}}},
+            {"$set": {"n.gone": {"new": 2}}},
             "dashboard_counters",
-            "groups.gone.new",
+            "gone.new",
         ),
         ("agent_weeks", {"$inc": {"n.notes": 2}}, "agent_weeks", "notes"),
         ("saved_view_counts", {"$inc": {"n": -1}}, "saved_view_counts 'print'", "count"),
@@ -140,10 +140,10 @@ async def test_under_load_nothing_differs_that_does_not(database, store, views):
         for _ in range(5):
             assert await differences(database) == []
         await database.collection("dashboard_counters").update_one(
-            {"metric": "status", "span": "year"}, {"$inc": {"n.all.closed": 1}}
+            {"group": "", "span": "year"}, {"$inc": {"n.status.closed": 1}}
         )
         [found] = await differences(database)
-        assert (found.field, found.expected, found.found) == ("all.closed", 0, 1)
+        assert (found.field, found.expected, found.found) == ("status.closed", 0, 1)
         stop.set()
         await writing
 

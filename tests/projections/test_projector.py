@@ -22,6 +22,7 @@ from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.health import Health
 from projections.projector.parked import ParkedTickets
+from projections.projector.partitions import plan
 from projections.projector.projector import Projector
 from projections.projector.recounting import Recounting
 from projections.views import tickets
@@ -554,13 +555,47 @@ async def test_names_that_no_command_would_take_are_counted(database, store):
     await assert_views_equal_the_log(database)
 
 
-async def test_projectors_write_different_counters(database, store):
-    """Or they would wait for each other with every batch."""
-    owned = await owning_all(database)
-    halves = [{n: 1 for n in range(64) if n // 32 == half} for half in range(2)]
-    shards = {replace(owned, epochs=half).shard for half in halves}
-    assert len(shards) == 2
-    assert {replace(owned, epochs={n: 1}).shard for n in range(64)} == set(range(8))
+async def test_no_two_projectors_add_to_the_same_counters_after_restarts(database):
+    """Or they would wait for each other with every batch; and restarts make no more counters."""
+    await Generations(database).prepare()
+    checkpoints, members = Checkpoints(database), database.collection("projectors")
+
+    async def share(me):
+        await checkpoints.beat(me)
+        state = await checkpoints.read(me)
+        await checkpoints.take(me, state, plan(state, me))
+        state = await checkpoints.read(me)
+        assert state.of(me)
+        return await checkpoints.slot(me, state)
+
+    living = ["a", "b", "c"]
+    for restart in range(6):
+        for me in living:
+            await share(me)
+        slots = [await share(me) for me in living]
+        assert len({*slots}) == 3
+        assert max(slots) < 4
+        leaves = living.pop(0)
+        if restart % 2:
+            await checkpoints.leave(leaves)
+        else:
+            await members.update_one(
+                {"_id": leaves}, {"$set": {"seen_at": NOW - timedelta(days=1)}}
+            )
+        living.append(f"new {restart}")
+
+
+async def test_a_projector_that_wakes_up_has_another_number_than_who_took_its_own(database):
+    """It was taken for dead: it is not to wait for the other with every batch from now on."""
+    await Generations(database).prepare()
+    checkpoints, members = Checkpoints(database), database.collection("projectors")
+    await checkpoints.beat("frozen")
+    assert await checkpoints.slot("frozen", await checkpoints.read("frozen")) == 0
+    await members.update_one({"_id": "frozen"}, {"$set": {"seen_at": NOW - timedelta(days=1)}})
+    await checkpoints.beat("other")
+    assert await checkpoints.slot("other", await checkpoints.read("other")) == 0
+    await checkpoints.beat("frozen")
+    assert await checkpoints.slot("frozen", await checkpoints.read("frozen")) == 1
 
 
 async def test_what_is_too_much_for_the_time_of_an_operation_is_folded_in_parts(

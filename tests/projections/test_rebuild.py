@@ -89,7 +89,7 @@ async def test_the_same_views_come_out_whatever_was_there(database, store):
         await reads.delete_one({"_id": ids[1]})
         await reads.update_one({"_id": ids[2]}, {"$set": {"version": 99}})
         await (await shown(database, "dashboard_counters")).update_many(
-            {}, {"$inc": {"n.all.x": 5}}
+            {}, {"$inc": {"n.status.x": 5}}
         )
         await (await shown(database, "agent_weeks")).drop()
         summary = await rebuilt(database)
