@@ -18,7 +18,7 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.cursors import Cursors
 from api.webhooks.addresses import is_refused
-from api.webhooks.deliveries import Deliveries, Delivery, DeliveryStatus
+from api.webhooks.deliveries import MOST_COUNTED, Deliveries, Delivery, DeliveryStatus
 from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret
 from domain.errors import NotFound, Unacceptable
 from domain.values import JsonObject, Moment, at_most
@@ -114,7 +114,7 @@ class WebhookAnswer(BaseModel, extra="forbid"):
     created_at: datetime
     created_by: str
     backfilling: bool = Field(description="Whether events of the past are still being found.")
-    pending: int
+    pending: int = Field(description=f"How many wait, counted up to {MOST_COUNTED}.")
     parked: int
     ended_at: datetime | None = Field(
         description="When its address answered 410 Gone: nothing is sent since, until it is "

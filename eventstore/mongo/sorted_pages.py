@@ -20,7 +20,8 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -40,6 +41,7 @@ from eventstore.mongo.key_histogram import (
     time_and_id,
 )
 
+T = TypeVar("T")
 _NO_SUCH_INDEX = 2  # BadValue
 _GROWTH = 4
 _FIRST_WIDTH = 3_600_000 << ID_BITS
@@ -171,10 +173,9 @@ class Pager:
 
     async def count(self, shown: MongoDatabase, query: Query, most: int) -> int:
         """Return how many documents match, if they are no more than `most`."""
-        # Not count_documents, which is an aggregation.
-        found = shown.collection(query.collection).find(query.filter(), {"_id": 1}).limit(most)
-        is_embedded = await shown.is_embedded()
-        return len(await (found.to_list() if is_embedded else _along(query.index, found)))
+        collection = shown.collection(query.collection)
+        count = partial(collection.count_documents, query.filter(), limit=most)
+        return await (count() if await shown.is_embedded() else _along(query.index, count))
 
     async def page(
         self, shown: MongoDatabase, query: Query, position: Position | None, limit: int
@@ -274,7 +275,7 @@ class _Reads:
             if len(found) < limit:
                 some = self.collection.find(self.query.filter(each), self.query.projection)
                 some = some.sort(order).limit(limit - len(found))
-                found += await _along(self.query.index, some)
+                found += await _along(self.query.index, partial(_listed, some))
         return found
 
     async def keys(self, low: int, high: int) -> list[int]:
@@ -343,16 +344,20 @@ class _Reads:
         return self.query.key(Position(time, id_))
 
 
-async def _along(
-    index: Sequence[tuple[str, int]], found: AsyncCursor[JsonObject]
-) -> list[JsonObject]:
+async def _along(index: Sequence[tuple[str, int]], ask: Callable[..., Awaitable[T]]) -> T:
     """Return what is found along an index, or without it where a former version has not made it."""
     try:
-        return await found.clone().hint([*index]).to_list()
+        return await ask(hint=[*index])
     except OperationFailure as error:
         if error.code != _NO_SUCH_INDEX:
             raise
-        return await found.to_list()
+        return await ask()
+
+
+async def _listed(
+    found: AsyncCursor[JsonObject], hint: Sequence[tuple[str, int]] | None = None
+) -> list[JsonObject]:
+    return await found.clone().hint(hint).to_list()
 
 
 def _with_new(

@@ -93,6 +93,9 @@ async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
         plainly = await paged(many, listing)
         monkeypatch.setattr(Database, "is_embedded", is_embedded)
         assert await paged(many, listing) == plainly, (asked, sort)
+        assert await Pager(begin).count(many, listing, 1000) == len(plainly)
+        monkeypatch.setattr(Database, "is_embedded", is_mongodb)
+        assert await Pager(begin).count(many, listing, 3) == min(3, len(plainly))
         assert len(set(plainly)) == len(plainly)
         counted += len(plainly)
     assert counted > 500
