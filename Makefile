@@ -17,26 +17,27 @@ PROCESSES ?= 4
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
+EMBEDDED := $(VENV)/.embedded
 MUTATION := .venv-mutation
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes \
+COMPILE := $(BIN)/uv pip compile --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .PHONY: run demo test soak check bench mutants client lock clean
 
-run: $(RUN)
+run: $(RUN) $(EMBEDDED)
 	@$(BIN)/python -m scripts.serve
 
-demo: $(RUN)
+demo: $(RUN) $(EMBEDDED)
 	@$(BIN)/python -m scripts.demo
 
 # Hundreds of processes are started, of which each is to find its code compiled, whatever is set here.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
-test: $(DEV)
+test: $(DEV) $(EMBEDDED)
 	@echo "Left out, because they take long: tests of fault injection, which \`make soak\` runs."
 	$(PYTEST) -m "not soak"
 
-soak: $(DEV)
+soak: $(DEV) $(EMBEDDED)
 	$(PYTEST) -m soak
 
 check: $(DEV)
@@ -44,7 +45,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(BENCH)
+bench: $(BENCH) $(EMBEDDED)
 	@$(BIN)/python -m scripts.bench all
 
 # In an environment of its own: it needs none of the other tools, and they need none of it.
@@ -59,12 +60,13 @@ client: $(DEV)
 
 lock: $(DEV)
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) -o requirements/server.txt
-	$(COMPILE) --extra embedded --group build -o requirements/run.txt
-	$(COMPILE) --extra tracing -o requirements/tracing.txt
-	$(COMPILE) --extra embedded --group build --group bench -o requirements/bench.txt
-	$(COMPILE) --extra embedded --group dev -o requirements/dev.txt
-	$(COMPILE) --extra embedded --group mutation -o requirements/mutation.txt
+	$(COMPILE) pyproject.toml -o requirements/server.txt
+	$(COMPILE) pyproject.toml --group build -o requirements/run.txt
+	$(COMPILE) --group embedded --no-deps -o requirements/embedded.txt
+	$(COMPILE) pyproject.toml --extra tracing -o requirements/tracing.txt
+	$(COMPILE) pyproject.toml --group build --group bench -o requirements/bench.txt
+	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --group mutation -o requirements/mutation.txt
 
 clean:
 	rm -rf $(VENV) $(MUTATION) mutants client openapi.json
@@ -84,6 +86,14 @@ INSTALL_CASEBOOK := $(BIN)/pip install --quiet --disable-pip-version-check --no-
 $(RUN): requirements/run.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@$(INSTALL_CASEBOOK)
+	@touch $@
+
+# The embedded database is a program, in wheels for Python up to 3.13, of which it needs nothing. So
+# pip unpacks one, whichever Python this is; on Linux what is in bin/ would only call the program.
+$(EMBEDDED): requirements/embedded.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade \
+		--only-binary=:all: --python-version 3.13 --target $(VENV)/embedded -r $<
+	@cd $(BIN) && ln -sf "$$(ls ../embedded/*/secantusd-rs | tail -n 1)" secantusd-rs
 	@touch $@
 
 $(BENCH): requirements/bench.txt pyproject.toml | $(VENV)/bin/python
