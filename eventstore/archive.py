@@ -19,7 +19,7 @@ import orjson
 from domain.errors import CasebookError
 from eventstore.event_document import EventDocument, canonical_form, time_of
 from eventstore.log import EventStore, Heads
-from eventstore.transparency.checkpoints import root_of
+from eventstore.transparency.heads import PackedHeads
 
 FORMAT = 1
 
@@ -80,7 +80,7 @@ class Summing:
             tickets=len(self._heads),
             events=self._events,
             sha256=self._sha256.hexdigest(),
-            root=root_of(self._heads).hex(),
+            root=PackedHeads().updated(self._heads).root().hex(),
         )
 
 

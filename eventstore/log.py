@@ -394,25 +394,30 @@ class EventStore:
         found = self._database.scan(self._name, condition or {}, wanted)
         return cast("AsyncIterator[EventDocument]", found)
 
-    async def heads(self) -> Heads:
-        """Return the last version and hash of every ticket.
+    async def heads(self, since: datetime | None = None) -> Heads:
+        """Return the last version and hash of every ticket; of those with events that were
+        recorded since a time, if one is given.
 
-        Reads the whole log, and keeps some 300 bytes for each ticket. Raises HistoryError for a
-        document that is no event: the verifier tells more about it.
+        Reads the whole log, or those events, and keeps some 300 bytes for each ticket. Raises
+        HistoryError for a document that is no event: the verifier tells more about it.
         """
         heads: Heads = {}
-        async for ticket_id, version, hash_ in self.hashes():
+        async for ticket_id, version, hash_ in self.hashes(since):
             known = heads.get(ticket_id)
             if known is None or known[0] < version:
                 heads[ticket_id] = (version, hash_)
         return heads
 
-    async def hashes(self) -> AsyncIterator[tuple[UUID, int, bytes]]:
-        """Yield ticket, version and hash of every event, in the order of storage.
+    async def hashes(self, since: datetime | None = None) -> AsyncIterator[tuple[UUID, int, bytes]]:
+        """Yield ticket, version and hash of every event, in the order of storage; of those that
+        were recorded since a time, if one is given, in any order.
 
         Raises HistoryError for a document that is no event.
         """
-        async for event in self.scan_stored(("_id", "ticket_id", "version", "hash")):
+        wanted = ("_id", "ticket_id", "version", "hash")
+        async for event in self.scan_stored(
+            wanted, None if since is None else _recorded(since, None)
+        ):
             match event:
                 case {
                     "ticket_id": UUID() as ticket_id,

@@ -8,8 +8,12 @@ elsewhere can prove later that nothing it covers was changed.
 The root alone would not say which ticket is wrong, so the heads are kept too: with each checkpoint
 those that are new since the one before it, in `log_checkpoint_heads`.
 
-A checkpoint reads the whole log once, so its cost grows with it. Several processes may take them at
-once: the number decides who wins, and the other's work is left out.
+A process reads the whole log for the first checkpoint that it takes, and again once a day; for
+others, what was recorded since it last did, and the checkpoints that others have taken. How far it
+has read is in its memory alone: in the database it would be another place where a part of the log
+could be left out unseen. The heads stay in memory too (`heads.py`), for the tree is over all of
+them. Several processes may take checkpoints at once: the number decides who wins, and the other's
+work is left out.
 
 A user who can write to the database can also remove all checkpoints and let them begin anew at
 number 0. So the last number and digest are kept beside the signing key, and in the memory of every
@@ -19,10 +23,11 @@ was restored goes on with a signed statement that says so: from which checkpoint
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
+from datetime import datetime, timedelta
 from pathlib import Path
+from random import random
 from typing import NamedTuple, cast
 from uuid import UUID, uuid4
 
@@ -39,7 +44,8 @@ from eventstore.key_files import KeyUnusable, overwrite
 from eventstore.log import EventStore, Heads
 from eventstore.mongo.driver import Collection
 from eventstore.mongo.errors import DuplicateKeyError
-from eventstore.transparency import merkle
+from eventstore.subscription import LOOK_BACK
+from eventstore.transparency.heads import PackedHeads
 from eventstore.transparency.statements import (
     COLLECTION,
     HEADS_COLLECTION,
@@ -47,13 +53,12 @@ from eventstore.transparency.statements import (
     Restored,
     Statement,
     key_id,
-    leaf,
     statement_of,
 )
 
 _log = logging.getLogger(__name__)
 
-_HEAD_BYTES = 16 + 8 + 32
+_READ_WHOLE = timedelta(days=1)
 _HEADS_A_DOCUMENT = 100_000  # 5.6 MB
 _LOOK_SECONDS = 30.0
 _FIRST_SECONDS = 30.0
@@ -77,7 +82,7 @@ class LogCheckpoint(NamedTuple):
 
     statement: Statement
     signature: bytes
-    heads: Heads
+    heads: PackedHeads
 
 
 async def last_statement(database: Database) -> Statement | None:
@@ -220,6 +225,11 @@ class LogCheckpoints:
         self._witness = Witness(database, key.public_key(), file)
         self._checkpoints = database.collection(COLLECTION)
         self._heads = database.collection(HEADS_COLLECTION)
+        self._covered = PackedHeads()
+        self._last_number = -1  # of the checkpoints that cover them
+        self._uncovered: Heads = {}
+        self._read_at: datetime | None = None
+        self._read_whole_at: datetime | None = None
 
     async def take(self) -> LogCheckpoint | None:
         """Take a checkpoint of the log as it is; None if nothing is new, or another was first.
@@ -227,18 +237,23 @@ class LogCheckpoints:
         Raises KeyUnusable if the log's checkpoints are signed by another key; CheckpointsGone.
         """
         latest = await self._witness.look()
-        known = await self.heads()
+        covered = await self.heads()
+        await self._read_on()
         # Heads only ever move on. One that is gone or went back stays what it was: a checkpoint
         # speaks for what should be there, and never covers up for a log that lost something.
-        new = {
-            ticket: head
-            for ticket, head in (await self._store.heads()).items()
-            if ticket not in known or known[ticket][0] < head[0]
-        }
+        new = self._uncovered = await asyncio.to_thread(covered.newer, self._uncovered)
         if not new:
             return None
         number = 0 if latest is None else latest.number + 1
-        return await self._sign({**known, **new}, new, number, latest)
+        return await self._sign(await asyncio.to_thread(covered.updated, new), new, number, latest)
+
+    async def _read_on(self) -> None:
+        """Find the heads of what was recorded since this was called before; once a day, of all."""
+        now, whole_at = self._store.clock.now(), self._read_whole_at
+        whole = self._read_at is None or whole_at is None or now - whole_at >= _READ_WHOLE
+        since = None if whole or self._read_at is None else self._read_at - LOOK_BACK
+        self._uncovered |= await self._store.heads(since)
+        self._read_at, self._read_whole_at = now, now if whole else whole_at
 
     async def take_restored(self, why: str, log: UUID) -> LogCheckpoint:
         """Sign that the log was restored, and stands for what it holds now.
@@ -254,7 +269,8 @@ class LogCheckpoints:
         last = _later(latest.known if latest else None, self._witness.last())
         restored = Restored(since=since, last=last, log=str(log), why=why)
         number = 0 if last is None else last.number + 1
-        taken = await self._sign(heads, heads, number, latest, restored)
+        packed = await asyncio.to_thread(PackedHeads().updated, heads)
+        taken = await self._sign(packed, heads, number, latest, restored)
         if taken is None:
             raise CheckpointsGone(number, latest)
         return taken
@@ -282,7 +298,7 @@ class LogCheckpoints:
 
     async def _sign(
         self,
-        heads: Heads,
+        heads: PackedHeads,
         new: Heads,
         number: int,
         latest: Statement | None,
@@ -293,8 +309,8 @@ class LogCheckpoints:
             number=number,
             taken_at=milliseconds(await self._database.server_time()),
             tickets=len(heads),
-            events=sum(version for version, _ in heads.values()),
-            root=(await asyncio.to_thread(root_of, heads)).hex(),
+            events=heads.events,
+            root=(await asyncio.to_thread(heads.root)).hex(),
             previous=None if latest is None else latest.digest(),
             restored=restored,
         )
@@ -302,7 +318,7 @@ class LogCheckpoints:
             return None
         signature = self._key.sign(statement.signed_bytes())
         parts: list[UUID] = []
-        for packed in _packed(new):
+        for packed in PackedHeads().updated(new).parts(_HEADS_A_DOCUMENT):
             parts.append(uuid4())
             await self._heads.insert_one({"_id": parts[-1], "heads": packed})
         content = statement.content()
@@ -325,14 +341,19 @@ class LogCheckpoints:
         signature = cast("bytes", document["signature"])
         return LogCheckpoint(statement_of(document), signature, await self.heads())
 
-    async def heads(self) -> Heads:
-        """Return the heads that the checkpoints so far stand for."""
-        heads: Heads = {}
-        async for checkpoint in self._database.scan(COLLECTION).sort("_id", 1):
+    async def heads(self) -> PackedHeads:
+        """Return the heads that the checkpoints so far stand for. Reads those that are new."""
+        covered, last, new = self._covered, self._last_number, Heads()
+        later = self._database.scan(COLLECTION, {"_id": {"$gt": last}})
+        async for checkpoint in later.sort("_id", 1):
             if checkpoint.get("restored") is not None:
-                heads = {}  # it holds all of them
-            heads |= await self._parts(checkpoint)
-        return heads
+                covered, new = PackedHeads(), {}  # it holds all of them
+                self._read_at, self._uncovered = None, {}  # and the log may be another
+            new |= await self._parts(checkpoint)
+            last = cast("int", checkpoint["_id"])
+        self._covered = await asyncio.to_thread(covered.updated, new)
+        self._last_number = last
+        return self._covered
 
     async def _parts(self, checkpoint: Mapping[str, object]) -> Heads:
         """Return the heads that are stored with a checkpoint."""
@@ -340,7 +361,7 @@ class LogCheckpoints:
         for part in cast("list[UUID]", checkpoint["heads"]):
             document = await self._heads.find_one({"_id": part})
             if document is not None:
-                heads.update(_unpacked(cast("bytes", document["heads"])))
+                heads.update(PackedHeads(cast("bytes", document["heads"])).items())
         return heads
 
     async def keep(self, seconds: float) -> None:
@@ -351,6 +372,10 @@ class LogCheckpoints:
 
         async def take_when_due() -> None:
             await asyncio.sleep(await self._seconds_until_due(seconds))
+            # Not all at once: who comes later finds that it has been done.
+            await asyncio.sleep(random() * min(_LOOK_SECONDS, seconds / 10))  # noqa: S311
+            if await self._seconds_until_due(seconds) > 0:
+                return
             taken = await self.take()
             if taken is not None:
                 _log.info("checkpoint %d: %s", taken.statement.number, taken.statement.root)
@@ -382,26 +407,5 @@ def write_file(path: Path, checkpoint: LogCheckpoint, public: Ed25519PublicKey) 
             "signature": checkpoint.signature.hex(),
         }
         file.write(orjson.dumps(header, option=orjson.OPT_SORT_KEYS) + b"\n")
-        for ticket, (version, hash_) in sorted(checkpoint.heads.items()):
+        for ticket, (version, hash_) in checkpoint.heads.items():
             file.write(orjson.dumps([str(ticket), version, hash_.hex()]) + b"\n")
-
-
-def _leaves(heads: Heads) -> Iterator[bytes]:
-    return (leaf(ticket, *head) for ticket, head in sorted(heads.items()))
-
-
-def root_of(heads: Heads) -> bytes:
-    """Return the Merkle root over the heads."""
-    return merkle.root(_leaves(heads))
-
-
-def _packed(heads: Heads) -> Iterator[bytes]:
-    leaves = _leaves(heads)
-    while some := b"".join(islice(leaves, _HEADS_A_DOCUMENT)):
-        yield some
-
-
-def _unpacked(packed: bytes) -> Iterator[tuple[UUID, tuple[int, bytes]]]:
-    for start in range(0, len(packed), _HEAD_BYTES):
-        one = packed[start : start + _HEAD_BYTES]
-        yield UUID(bytes=one[:16]), (int.from_bytes(one[16:24], "big"), one[24:])

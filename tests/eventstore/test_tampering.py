@@ -311,7 +311,8 @@ async def test_checkpoints_follow_each_other_and_never_cover_up_a_loss(log):
     stream = await store.load(tickets[1])
     about = Metadata(ALICE, CommandRef("k", "f"))
     head = (stream[-1].version, stream[-1].hash)
-    more = chained(tickets[1], type(EMPTY)(*head), [EventData("More", 1, {})], about, NOW, NOW)
+    now = store.clock.now()
+    more = chained(tickets[1], type(EMPTY)(*head), [EventData("More", 1, {})], about, now, now)
     await store.append(more)
     second = await checkpoints.take()
     assert second is not None

@@ -6,13 +6,18 @@ import logging
 import os
 import shutil
 import stat
+from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eventstore.key_files import KeyUnusable, place
-from eventstore.log import COLLECTION
+from eventstore.log import COLLECTION, EventStore, Heads
 from eventstore.transparency.checkpoints import CheckpointsGone, LogCheckpoints, Witness
+from eventstore.transparency.heads import PackedHeads
 from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
 from scripts.verification import Verification
@@ -167,6 +172,67 @@ async def test_two_that_take_a_checkpoint_at_once_log_no_failure(database, store
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     verification, _ = await verified(database, key)
     assert verification.finish() == []
+
+
+async def read_by(checkpoints, monkeypatch) -> set[UUID]:
+    """Return the tickets whose events are read for a checkpoint."""
+    read, hashes = set[UUID](), EventStore.hashes
+
+    async def reading(store, *since):
+        async for ticket_id, *head in hashes(store, *since):
+            read.add(ticket_id)
+            yield ticket_id, *head
+
+    monkeypatch.setattr(EventStore, "hashes", reading)
+    assert await checkpoints.take() is not None
+    return read
+
+
+async def test_a_checkpoint_reads_what_was_recorded_since_the_last_one(
+    database, store, signing, monkeypatch
+):
+    """L11: it stands for all of the log, and for what another process has signed meanwhile. What
+    was recorded long ago and came late is found by reading everything, once in a while.
+    """
+    checkpoints, key, path = signing
+    now = store.clock.now() + timedelta(hours=1)
+    monkeypatch.setattr(type(store.clock), "now", lambda _: now)
+    monkeypatch.setattr("tests.projecting.utc_now", lambda: now)
+    others = await open_some(store, 2)
+    assert await LogCheckpoints(database, store, key, last_path(path)).take() is not None
+    for _ in range(2):
+        assert await checkpoints.take() is None
+        now += timedelta(hours=1)
+    [new] = await open_some(store, 1)
+    await add(store, others[0], "NoteAdded", body="more")
+    assert await read_by(checkpoints, monkeypatch) == {others[0], new}
+    assert (await checkpoints.latest()).statement.tickets == 6
+    now -= timedelta(days=30)
+    [late] = await open_some(store, 1)
+    now += timedelta(days=30)
+    assert await checkpoints.take() is None
+    now += timedelta(days=1)
+    assert late in await read_by(checkpoints, monkeypatch)
+    verification, signed = await verified(database, key)
+    assert (verification.finish(), signed.latest.tickets) == ([], 7)
+
+
+HEADS = st.dictionaries(
+    st.uuids(), st.tuples(st.integers(1, 9), st.binary(min_size=32, max_size=32))
+)
+
+
+@given(st.lists(HEADS))
+def test_packed_heads_are_a_dictionary_of_heads(changes):
+    packed, plain = PackedHeads(), Heads()
+    for change in changes:
+        packed, plain = packed.updated(change), plain | change
+        assert dict(packed.items()) == plain
+        assert (len(packed), packed.events) == (len(plain), sum(v for v, _ in plain.values()))
+        newer = {ticket: (version + 1, hash_) for ticket, (version, hash_) in change.items()}
+        assert packed.newer(plain | newer) == newer
+    assert [*packed.items()] == sorted(plain.items())
+    assert b"".join(packed.parts(3)) == b"".join(packed.leaves())
 
 
 # --- restores ----------------------------------------------------------------------------------
