@@ -1,6 +1,8 @@
 # make run    serve on http://127.0.0.1:8000, with a database of its own unless told otherwise
 # make demo   load a small real log into it, and say what to try
 # make test   run the tests, but for fault injection
+# make test-mongodb URL=mongodb://...   the same on a MongoDB of yours; without URL, on one that Docker
+#             runs, of three members or, with CLUSTER=sharded, of two shards
 # make soak   run fault injection: processes and databases killed, frozen and cut off, for minutes
 # make check  formatting, lint, types
 # make bench  measure
@@ -22,7 +24,7 @@ MUTATION := .venv-mutation
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test soak check bench mutants client lock clean
+.PHONY: run demo test test-mongodb soak check bench mutants client lock clean
 
 run: $(RUN) $(EMBEDDED)
 	@$(BIN)/python -m scripts.serve
@@ -36,6 +38,16 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROC
 test: $(DEV) $(EMBEDDED)
 	@echo "Left out, because they take long: tests of fault injection, which \`make soak\` runs."
 	$(PYTEST) -m "not soak"
+
+CLUSTER ?= replica-set
+CONTAINERS := docker compose --file compose.test.yaml --profile $(CLUSTER)
+
+test-mongodb:
+ifdef URL
+	CASEBOOK_TEST_MONGODB_URL='$(URL)' $(MAKE) test
+else
+	$(CONTAINERS) run --rm tests-$(CLUSTER); passed=$$?; $(CONTAINERS) down --volumes; exit $$passed
+endif
 
 soak: $(DEV) $(EMBEDDED)
 	$(PYTEST) -m soak

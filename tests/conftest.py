@@ -16,6 +16,7 @@ from eventstore.mongo import embedded
 from eventstore.mongo.driver import DriverName
 from eventstore.personal.master_keys import new_master_key
 from projections.generations import FIRST, Generations
+from scripts.testbed.wire import database_at
 from tests.memory import MemoryDatabase
 from tests.scratch import (  # noqa: F401 pytest calls them
     pytest_configure,
@@ -60,9 +61,8 @@ async def server_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
-    address, _, options = server_url.partition("?")
     name = f"test_{uuid4().hex[:8]}_{next(_numbers)}"
-    database = Database(f"{address.rstrip('/')}/{name}?{options}", driver)
+    database = Database(database_at(server_url, name), driver)
     # As it is with the first generation of views, which is the one that is shown in most tests.
     yield FIRST.of(database)
     if "CASEBOOK_TEST_MONGODB_URL" not in os.environ:

@@ -14,7 +14,7 @@ from eventstore.log import EventStore
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import COMMAND, EVENTS_PER_TICKET, make_up, ticket_of
 from scripts.bench.measuring import Options, in_turns, milliseconds, prepared
-from scripts.testbed.services import database_at
+from scripts.testbed.wire import database_at
 
 _LENGTHS = (10, 1_000, 9_000)  # a ticket takes 10,000 at most
 _EACH_TIME = 10
@@ -45,7 +45,9 @@ async def _logs(url: str, rounds: int, sizes: Sequence[int]) -> Table:
     async with AsyncExitStack() as stack:
         ways = {}
         for size in sizes:
-            database = await stack.enter_async_context(prepared(database_at(url, f"log_{size}")))
+            database = await stack.enter_async_context(
+                prepared(database_at(url, f"bench_log_{size}"))
+            )
             await make_up(database, size // EVENTS_PER_TICKET)
             store = EventStore(database)
             warm = Handler(store)

@@ -19,7 +19,7 @@ from scripts.bench.made_up_views import SHAPES, history, write_views
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, service
-from scripts.testbed.services import database_at
+from scripts.testbed.wire import database_at
 
 _ASKED_A_ROUND = 20
 _LISTS = {f"by {sort}": f"sort={sort}" for sort in get_args(Sort)}
@@ -33,7 +33,7 @@ async def measure(url: str, options: Options) -> list[Table]:
     async with AsyncExitStack() as stack:
         connections: dict[str, Connection] = {}
         for n, shape in enumerate(SHAPES):
-            own = database_at(url, f"lists_{n}")
+            own = database_at(url, f"bench_lists_{n}")
             async with prepared(own) as database:
                 shown = await Generations(database).shown()
                 await write_views(shown, history(shape, options.tickets))

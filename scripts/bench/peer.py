@@ -38,7 +38,8 @@ from scripts.bench.made_up_log import COMMAND, ticket_of
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.bench.projections import fold_backlog
 from scripts.testbed.promises import free_port
-from scripts.testbed.services import NOTE, database_at
+from scripts.testbed.services import NOTE
+from scripts.testbed.wire import database_at
 
 _EVENTS_EACH = 10
 _TICKETS = 200
@@ -108,7 +109,7 @@ async def measure(url: str, options: Options) -> list[Table]:
             ways[name, _PROJECTED] = partial(
                 asyncio.to_thread, _their_projecting, desk, env, options.seconds
             )
-        async with prepared(database_at(url, "peer")) as database:
+        async with prepared(database_at(url, "bench_peer")) as database:
             store = EventStore(database)
             handler = Handler(store)
             ours = [await ticket_of(store, handler, _EVENTS_EACH) for _ in range(_TICKETS)]

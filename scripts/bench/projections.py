@@ -33,7 +33,7 @@ from scripts.bench.measuring import (
 from scripts.catch_up import projecting
 from scripts.testbed.judging import caught_up
 from scripts.testbed.promises import service
-from scripts.testbed.services import database_at
+from scripts.testbed.wire import database_at
 
 RATES = (50, 200)
 _RECEIVED, _FOLDED = "received from the stream", "folded into views"
@@ -55,7 +55,7 @@ class Visible(NamedTuple):
 
 async def measure(url: str, options: Options) -> list[Table]:
     """Measure both."""
-    own = database_at(url, "visible")
+    own = database_at(url, "bench_visible")
     async with service("projecting", own) as port, prepared(own) as log:
         shown = await Generations(log).shown()
         await _until_visible(shown, port, RATES[-1], _WARM_UP_SECONDS)
@@ -122,7 +122,7 @@ async def receive_backlog(url: str) -> float:
 @asynccontextmanager
 async def _backlog(url: str) -> AsyncIterator[tuple[Database, int, ResumeToken]]:
     """Write events that nothing has folded; yields how many, and the token before them."""
-    async with prepared(database_at(url, f"backlog_{uuid4().hex}")) as database:
+    async with prepared(database_at(url, f"bench_backlog_{uuid4().hex}")) as database:
         await _fold_all(database)  # what is done once only
         store = EventStore(database)
         token = await store.position()

@@ -7,7 +7,8 @@ from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import EVENTS_PER_TICKET, make_up
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.bench.replay import replay
-from scripts.testbed.services import database_at, services
+from scripts.testbed.services import services
+from scripts.testbed.wire import database_at
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
 _CONNECTIONS = 32
@@ -22,8 +23,8 @@ async def measure(url: str, options: Options) -> list[Table]:
         }
         answered = await in_turns(commands, options.rounds, "commands")
     async with (
-        prepared(database_at(url, "log_unsealed")) as unsealed,
-        prepared(database_at(url, "log_group")) as sealed,
+        prepared(database_at(url, "bench_log_unsealed")) as unsealed,
+        prepared(database_at(url, "bench_log_group")) as sealed,
     ):
         logs = {"unsealed": unsealed, "group": sealed}
         for kind, database in logs.items():

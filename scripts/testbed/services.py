@@ -23,6 +23,7 @@ from eventstore.log import EventStore
 from projections.daemon import project
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, service, serving
+from scripts.testbed.wire import database_at
 
 TICKETS = 200
 ANSWERS = "bench_answers"
@@ -141,7 +142,7 @@ async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]
     async with AsyncExitStack() as stack:
         running: dict[str, Service] = {}
         for kind, url in urls.items():
-            own = database_at(url, kind)
+            own = database_at(url, f"bench_{kind}")
             server = _two_workers(own) if kind == "two" else service(kind, own)
             port = await stack.enter_async_context(server)
             running[kind] = Service(port, await open_tickets(port))
@@ -155,12 +156,6 @@ async def _two_workers(url: str) -> AsyncIterator[int]:
     settings |= {"CASEBOOK_PROJECTING": "no", "CASEBOOK_LOG_REQUESTS": "no"}
     async with serving("scripts.serve", "--workers", "2", port=port, url=url, **settings):
         yield port
-
-
-def database_at(url: str, name: str) -> str:
-    """Return the URL of another database of the same server."""
-    base, _, options = url.partition("?")
-    return f"{base.rstrip('/')}/bench_{name}?{options}"
 
 
 async def open_tickets(port: int) -> list[str]:

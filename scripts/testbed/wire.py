@@ -160,6 +160,11 @@ def decoded(body: bytes) -> JsonObject:
     return command
 
 
+def database_at(url: str, name: str) -> str:
+    """Return the URL of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
 def url_at(url: str, port: int) -> str:
     """Return the URL of the same database, by another port of this machine."""
     parts = urlsplit(url)

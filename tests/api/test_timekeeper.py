@@ -324,15 +324,14 @@ async def test_nothing_is_closed_as_of_a_time_before_the_desk_said_so(world):
     assert act.occurred_at == (await world.desks.read()).closing_since == NOW
 
 
-async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world, server_url):
+async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world):
     """L5: kill -9 of the process itself, in the middle of its work."""
     opening = OpenTicket(subject="x", requester="bob", priority="urgent")
     for _ in range(150):
         await world.do(uuid4(), opening, BOB, utc_now() - timedelta(days=1))
     await caught_up(world.database, world.store)
-    address, _, options = server_url.partition("?")
     environment = {
-        "CASEBOOK_MONGODB_URL": f"{address.rstrip('/')}/{world.database.name}?{options}",
+        "CASEBOOK_MONGODB_URL": world.database.url,
         "CASEBOOK_TIMEKEEPER_SECONDS": "0.05",
     }
 

@@ -55,10 +55,8 @@ async def test_a_golden_document_is_read_as_it_should_be(database, each):
 
 
 @pytest.fixture
-async def golden_database(database, server_url):
-    address, _, options = server_url.partition("?")
-    url = f"{address.rstrip('/')}/{database.name}?{options}"
-    connected = Database(url, masters=MasterKeys.read(MASTER_KEY))
+async def golden_database(database):
+    connected = Database(database.url, masters=MasterKeys.read(MASTER_KEY))
     await load(connected)
     yield connected
     await connected.close()

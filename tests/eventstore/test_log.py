@@ -31,6 +31,7 @@ from eventstore.log import COLLECTION, Change, EventStore
 from eventstore.log_identity import LogReplaced
 from projections.generations import Generations
 from scripts.testbed.patience import patience
+from scripts.testbed.wire import database_at
 from tests.conftest import fresh
 from tests.memory import MemoryDatabase
 from tests.projecting import caught_up, open_some, rebuilt, running
@@ -331,8 +332,7 @@ async def test_the_log_is_only_ever_found_and_inserted_into(server_url, tmp_path
     """L1: what goes over the wire, through commands, conflicts, projection, rebuild and export."""
     overheard = Overheard()
     register(overheard)
-    address, _, options = server_url.partition("?")
-    database = Database(f"{address.rstrip('/')}/test_overheard?{options}")
+    database = Database(database_at(server_url, "test_overheard"))
     made = EventStore(database)
     await made.prepare()
     database = (await Generations(database).prepare()).of(database)

@@ -163,11 +163,10 @@ async def test_keys_of_before_makers_were_kept_are_read_and_revoked(client, data
 
 
 async def test_the_command_line_lists_what_cannot_be_read_and_revokes_what_was_made(
-    tmp_path, server_url, database
+    tmp_path, database
 ):
-    address, _, options = server_url.partition("?")
     env = environment(tmp_path)
-    env["CASEBOOK_MONGODB_URL"] = f"{address.rstrip('/')}/{database.name}?{options}"
+    env["CASEBOOK_MONGODB_URL"] = database.url
     bad_id, _ = await stored_key(database, role="overlord")
     root, text = await stored_admin(database)
     principal = await Keys(database).principal(text)

@@ -5,7 +5,6 @@ are enabled.
 """
 
 import asyncio
-import os
 
 import pytest
 from pymongo.errors import NetworkTimeout, OperationFailure, PyMongoError
@@ -14,9 +13,6 @@ from eventstore.mongo.driver import maybe_await
 from eventstore.mongo.transaction import with_transaction
 from tests.failing import failing
 
-pytestmark = pytest.mark.skipif(
-    "CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="wants test commands to be enabled"
-)
 _TRANSIENT, _UNKNOWN = "TransientTransactionError", "UnknownTransactionCommitResult"
 
 

@@ -162,13 +162,11 @@ async def test_the_command_says_that_all_is_equal(tmp_path):
     assert (unknown.returncode, err) == (1, f"error: there is no ticket {missing}\n".encode())
 
 
-async def test_a_ticket_is_repaired_from_the_command_line(database, store, views, server_url):
+async def test_a_ticket_is_repaired_from_the_command_line(database, store, views):
     """L7: whoever projects does it; the command waits, and projects itself if nobody does."""
     reads = database.collection("ticket_reads")
     await reads.update_one({"_id": views[0]}, {"$set": {"status": "closed"}})
-    address, _, options = server_url.partition("?")
-    url = f"{address.rstrip('/')}/{database.name}?{options}"
-    env = {"CASEBOOK_MONGODB_URL": url}
+    env = {"CASEBOOK_MONGODB_URL": database.url}
     wrong = await script("scripts.replay", "--verify", env=env)
     out, _ = await wrong.communicate()
     assert wrong.returncode == 1

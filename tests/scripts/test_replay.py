@@ -27,9 +27,8 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def env(database, server_url):
-    address, _, options = server_url.partition("?")
-    return {"CASEBOOK_MONGODB_URL": f"{address.rstrip('/')}/{database.name}?{options}"}
+def env(database):
+    return {"CASEBOOK_MONGODB_URL": database.url}
 
 
 async def told(*words, env):

@@ -41,10 +41,9 @@ LOST = (
 
 
 @pytest.fixture
-def scratch_url(database, server_url):
+def scratch_url(database):
     """A database of the test's own on the running server, as a URL for other processes."""
-    address, _, options = server_url.partition("?")
-    return f"{address.rstrip('/')}/{database.name}?{options}"
+    return database.url
 
 
 async def test_a_race_of_50_writers_in_3_processes(scratch_url):
