@@ -85,13 +85,18 @@ async def end(*tasks: asyncio.Task[object]) -> None:
 
 
 async def run_all(*works: Coroutine[None, None, None]) -> None:
-    """Run coroutines at once. The first that fails cancels the others, and its error is raised."""
+    """Run coroutines at once. The first that fails cancels the others, and its error is raised.
+
+    A TaskGroup would cancel them once, and wait for ever for one that loses it: see `end`.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+    finally:
+        await end(*tasks)
 
 
 @asynccontextmanager

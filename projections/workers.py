@@ -23,7 +23,7 @@ from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.garbage import tune_gc
 from eventstore.mongo.driver import DriverName
-from eventstore.mongo.errors import UNANSWERED, DriverError, describe
+from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.personal.master_keys import MasterKeys
 
 Item = TypeVar("Item")
@@ -86,8 +86,11 @@ class Workers:
 async def patiently(work: Callable[[bool], Awaitable[Result]]) -> Result:
     """Do something, again for some time while the database is away; `work` is told if it is."""
     for seconds in _PAUSES_SECONDS:
-        with suppress(*UNANSWERED):
+        try:
             return await work(seconds != _PAUSES_SECONDS[0])
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
         await asyncio.sleep(seconds)
     return await work(True)
 

@@ -9,7 +9,7 @@ from eventstore.database import Database
 from eventstore.event_document import TICKET_EVENTS
 from eventstore.mongo.driver import DriverName
 from projections.generations import FIRST
-from scripts.testbed.wire import Fate, Heard, Wire, passed, through
+from scripts.testbed.wire import Fate, Wire, passed, through
 
 
 def hold_appends(command: JsonObject) -> Fate:
@@ -17,7 +17,7 @@ def hold_appends(command: JsonObject) -> Fate:
     return Fate.PASSED if "autocommit" in command else hold_inserts_into(TICKET_EVENTS)(command)
 
 
-def hold_inserts_into(collection: str) -> Heard:
+def hold_inserts_into(collection: str) -> Callable[[JsonObject], Fate]:
     return lambda command: Fate.HELD if command.get("insert") == collection else Fate.PASSED
 
 

@@ -112,6 +112,7 @@ class Sender:
 
         Each receiver is sent to by a task of its own: a slow one keeps no other waiting.
         """
+        self._busy.clear()  # a task that was cancelled before it began could not do that
         async with asyncio.TaskGroup() as group:
             while True:
                 self._news.clear()

@@ -37,6 +37,7 @@ from pymongo.errors import (
     InvalidURI,
     NetworkTimeout,
     OperationFailure,
+    WriteConcernError,
 )
 from pymongo.read_concern import ReadConcern
 
@@ -414,7 +415,12 @@ def adding(
 def _of_one_write(error: ClientBulkWriteException) -> Exception:
     """Return what went wrong as a single write would have raised it, without what was written."""
     if not error.details["writeErrors"]:
-        return error.error if isinstance(error.error, Exception) else error
+        if isinstance(error.error, Exception):
+            return error.error
+        # Done, but not on a majority in time: it may be taken back in a failover.
+        concern: Mapping[str, object] = error.details["writeConcernErrors"][0]
+        code = cast("int", concern["code"])
+        return WriteConcernError("not confirmed by a majority", code, concern)
     first: Mapping[str, object] = error.details["writeErrors"][0]
     code, message = cast("int", first["code"]), str(first["errmsg"])
     if code == _DUPLICATE_KEY:

@@ -35,8 +35,6 @@ DuplicateKeyError = errors.DuplicateKeyError
 OperationFailure = errors.OperationFailure
 DriverError = errors.PyMongoError
 """The root of what the driver raises, for modules that need not know which driver it is."""
-UNANSWERED = (errors.ConnectionFailure, errors.ExecutionTimeout, StoreUnavailable)
-"""What is raised where nothing is wrong but that the database did not answer, or not in time."""
 
 
 @contextmanager
@@ -109,7 +107,9 @@ def translated(error: DriverError) -> StoreError:
     """Return the store's own error for a driver's."""
     if isinstance(error, BulkWriteError):
         refused = error.details.get("writeErrors", [])
-        return write_failure(refused[0]) if refused else StoreUnavailable()
+        if not refused or error.details.get("writeConcernErrors"):
+            return StoreUnavailable()
+        return write_failure(refused[0])
     if isinstance(error, DuplicateKeyError):
         return VersionConflict()
     unsure = errors.ConnectionFailure | errors.ExecutionTimeout | errors.WriteConcernError
@@ -118,6 +118,12 @@ def translated(error: DriverError) -> StoreError:
     if isinstance(error, unsure) or labelled or code in _TRANSIENT_CODES:
         return StoreUnavailable()
     return StoreFailed(describe(error))
+
+
+def is_unavailable(error: BaseException | None) -> bool:
+    """Say whether nothing is wrong but that the database does not answer, or not now."""
+    told = translated(error) if isinstance(error, DriverError) else error
+    return isinstance(told, StoreUnavailable)
 
 
 def write_failure(failure: Mapping[str, object]) -> StoreError:

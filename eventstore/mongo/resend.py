@@ -98,7 +98,10 @@ async def insert_new(collection: Collection, documents: Sequence[JsonObject]) ->
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+        details = error.details
+        if details["writeConcernErrors"] or any(
+            each["code"] != _DUPLICATE_KEY for each in details["writeErrors"]
+        ):
             raise
         return False
     return True

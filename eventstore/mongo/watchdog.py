@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakSet
 
-from eventstore.mongo.errors import UNANSWERED
+from eventstore.mongo.errors import is_unavailable
 from eventstore.mongo.limits import OPERATION_SECONDS
 
 FORGOTTEN_SECONDS = OPERATION_SECONDS
@@ -39,7 +39,7 @@ class Watched:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, UNANSWERED):
+        if is_unavailable(error):
             self._failed_at = time.monotonic()
         else:  # a refusal is an answer; and a cancelled task asks no more
             self._since = None

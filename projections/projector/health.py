@@ -22,7 +22,7 @@ from uuid import UUID
 
 from eventstore.database import Database
 from eventstore.log import EventStore, Recorded
-from eventstore.mongo.errors import UNANSWERED
+from eventstore.mongo.errors import is_unavailable
 from eventstore.partition import partition_of
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import Parked, ParkedTickets
@@ -196,7 +196,9 @@ class Health:
             return None
         try:
             return looking.result()
-        except UNANSWERED:
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
             return None
 
     def _does_not_move(self, folded: int) -> bool:

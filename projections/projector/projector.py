@@ -35,7 +35,7 @@ from eventstore.event_document import EventDocument
 from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore, Recorded
-from eventstore.mongo.errors import UNANSWERED, DriverError, describe
+from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
@@ -139,12 +139,14 @@ class Projector:
                     _log.warning("the change stream lost its place: %s; scanning", error.detail)
                     with suppress(DriverError, Fenced):
                         await self._checkpoints.scan(self._owned.epochs)
-                except UNANSWERED as error:
-                    _log.warning("trying again: %s", describe(error))
-                    # It may be that so many are too many for the time that an operation has.
-                    self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
-                    await asyncio.sleep(RETRY_SECONDS)
                 except Exception as error:  # noqa: BLE001
+                    if is_unavailable(error):
+                        _log.warning("trying again: %s", describe(error))
+                        # It may be that so many are too many for the time of an operation.
+                        self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
+                        await asyncio.sleep(RETRY_SECONDS)
+                        await self._database.end_session()
+                        continue
                     # Whatever it is, giving up would leave the views stale for good. The log has
                     # everything, and the checkpoints tell the world that we fail, and why.
                     again, failure = failure == _told(error), _told(error)
@@ -312,7 +314,9 @@ class Projector:
             return counts  # something may be on its way: look again
         try:
             report = await self._health.look(self._database, exact=True)
-        except UNANSWERED as error:  # no reason to follow no longer
+        except Exception as error:
+            if not is_unavailable(error):
+                raise  # else no reason to follow no longer
             _log.warning("the log cannot be counted: %s", describe(error))
             return counts
         folded, stored = report.log_events - report.missing_events, report.log_events

@@ -42,7 +42,7 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.mongo.errors import UNANSWERED, DriverError, describe
+from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, partition_of
 from projections.generations import (
@@ -307,11 +307,13 @@ class Rebuild:
     async def _show_life(self) -> None:
         while True:
             try:
-                with suppress(*UNANSWERED):  # it may be back before the lease is over
-                    at = self._progress
-                    await self._generations.beat(self._me, at.phase, at.done, at.total)
+                at = self._progress
+                await self._generations.beat(self._me, at.phase, at.done, at.total)
             except BuildLost:
                 if not self._ending:
+                    raise
+            except Exception as error:
+                if not is_unavailable(error):  # it may be back before the lease is over
                     raise
             await asyncio.sleep(_SHOW_SECONDS)
 

@@ -19,7 +19,8 @@
     python -m scripts.soak overload         more connections than can be served, for a minute
     python -m scripts.soak upgrade          a server over documents as every version wrote them
     python -m scripts.soak outage           a database that cuts off, and stands still for a while
-    python -m scripts.soak vanish           one answer of the database lost, of each command
+    python -m scripts.soak faults           each command to the database fails in each way
+    python -m scripts.soak failover         no primary for some seconds, under load
 
 Each works on a database of its own in a temporary folder, checks the whole log (and the views) at
 the end, prints what it counted and exits 1 if a promise was broken. Short forms of all are in the
@@ -37,6 +38,7 @@ from scripts.console import arguments, run
 from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
+from scripts.soak.faults import FAULTS, failover, faults
 from scripts.soak.feed import feed
 from scripts.soak.kill import kill_api, kill_database
 from scripts.soak.merge import merges
@@ -47,7 +49,6 @@ from scripts.soak.proxy import retry_through_proxy
 from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
-from scripts.soak.vanish import vanish
 from scripts.soak.webhooks import webhooks
 from scripts.testbed.promises import scratch
 
@@ -71,7 +72,8 @@ _SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
     "overload": (overload, 60),
     "upgrade": (upgrade, 20),
     "outage": (outage, 20),
-    "vanish": (vanish, 1000),
+    "faults": (faults, len(FAULTS)),
+    "failover": (failover, 15),
 }
 
 

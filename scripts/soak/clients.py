@@ -34,6 +34,7 @@ from scripts.testbed.promises import (
     require,
     until,
 )
+from scripts.testbed.wire import RAW
 
 # A transaction whose process was killed holds its ticket until the database ends it, which takes a
 # minute by default; until then that ticket's commands are answered 503.
@@ -41,7 +42,7 @@ _RETRY_SECONDS = 180
 _SLOWEST_SECONDS = 0.5  # of a command, when all goes on
 _LOST_PAUSE_SECONDS = 0.05
 _READS = 0.2  # of all requests
-_OPENING = {"subject": "Soak", "requester": "soak", "body": "It jams."}
+OPENING = {"subject": "Soak", "requester": "soak", "body": "It jams."}
 
 
 class Accepted(BaseModel):
@@ -61,6 +62,11 @@ class Sent:
     headers: Mapping[str, str]
     answer: Answer | None = None
 
+    @property
+    def ticket(self) -> str:
+        """The id of the ticket that it was sent to; of an opening there is none."""
+        return self.path.split("/")[2]
+
     def accepted(self) -> Accepted | None:
         """Return what was told if it was accepted."""
         if self.answer is None or self.answer.status not in (200, 201):
@@ -75,7 +81,9 @@ class Sent:
 
 
 def random_command(tickets: Sequence[UUID], caller: Mapping[str, str]) -> Sent:
-    """Make a command: of one event, of two, or of none because it must be refused."""
+    """Make a command: of one event, of two, of two tickets, or of none because it must be
+    refused.
+    """
     key = uuid4().hex
     kinds: tuple[tuple[int, str, Mapping[str, str]], ...] = (
         (5, "add_note", {"body": key}),
@@ -87,7 +95,9 @@ def random_command(tickets: Sequence[UUID], caller: Mapping[str, str]) -> Sent:
         (1, "resolve", {"resolution": "toner"}),
         (1, "reopen", {"reason": "no"}),
         (1, "add_note", {"body": ""}),
-        (1, "open", _OPENING),
+        (1, "open", OPENING),
+        # Its opposite goes to the other ticket: both or neither (L4).
+        (2, "link", {"relation": "relates", "ticket": str(random.choice(tickets))}),
     )
     [(_, verb, content)] = random.choices(kinds, [weight for weight, _, _ in kinds])
     headers = {**caller, "Idempotency-Key": key}
@@ -177,9 +187,12 @@ class Clients:
         return None
 
     def note(self, status: int, body: bytes) -> None:
-        """Count an answer by its status. Raises PromiseBroken for a 5xx other than 503 (L12)."""
+        """Count an answer by its status. Raises PromiseBroken for a 5xx other than 503, and for
+        what the database itself has said (L12).
+        """
         self.counted[f"answered_{status}"] += 1
         require(status < 500 or status == 503, f"{status}: {body[:300]!r}")
+        require(RAW.encode() not in body, f"what the database says is told: {body[:300]!r}")
 
     async def retry(self, port: int) -> None:
         """Send again what is unknown, and some of what is known: that is answered as before."""
@@ -204,6 +217,11 @@ class Clients:
         for sent in self.sent:
             found = logged.get(sent.headers["Idempotency-Key"], [])
             require(sent.answer is None or found == sent.places(), f"{sent}: {found} in the log")
+            if other := sent.content.get("ticket"):
+                # The other ticket knows it by a name that says where the command was sent.
+                opposite = logged.get(f"{sent.ticket}:{sent.headers['Idempotency-Key']}", [])
+                on = [str(ticket) for ticket, _ in opposite]
+                require(on == [other] * len(found), f"{sent}: {found}, {opposite} in the log")
 
     async def judge(self, port: int, url: str, check: Check | None = None) -> Counter[str]:
         """Have all commands answered, and compare the log with the answers; if `check` is given,
@@ -223,7 +241,7 @@ class Clients:
 
 async def open_tickets(port: int, count: int) -> list[UUID]:
     async with Connection(port, HEADERS) as connection:
-        answers = [accepted(await connection.post("/tickets", _OPENING)) for _ in range(count)]
+        answers = [accepted(await connection.post("/tickets", OPENING)) for _ in range(count)]
     return [Accepted.model_validate_json(answer.body).ticket_id for answer in answers]
 
 
@@ -249,7 +267,7 @@ async def _require_well(port: int, shown_seconds: float) -> None:
     began = time.perf_counter()
     async with Connection(port, HEADERS) as connection:
         wait = {"Prefer": f"wait={math.ceil(shown_seconds)}"}
-        answer = accepted(await connection.post("/tickets", _OPENING, wait))
+        answer = accepted(await connection.post("/tickets", OPENING, wait))
         if not answer.applied or time.perf_counter() - began > shown_seconds:
             views = await connection.get("/projections")
             raise PromiseBroken(f"not shown in {shown_seconds:.1f} s: {views.body[:1000]!r}")

@@ -34,10 +34,11 @@ _PATIENCE_SECONDS = 300
 _LEASE_SECONDS = 1.0
 
 
-class _Receiver:
+class Receiver:
     """Notes what comes, and hangs up on some of it: before it is noted, or after."""
 
-    def __init__(self, one_in: int) -> None:
+    def __init__(self, one_in: int | None = None) -> None:
+        """`one_in`: it hangs up on one in so many; on none unless given."""
         self._one_in = one_in
         self._seen: set[str] = set()
         self.received = Received()
@@ -49,7 +50,7 @@ class _Receiver:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 body = await reader.readexactly(int(headers["content-length"]))
-                is_cut = random.randrange(self._one_in) == 0
+                is_cut = self._one_in is not None and random.randrange(self._one_in) == 0
                 self.counted["cuts"] += is_cut
                 if is_cut and random.choice(["before", "after"]) == "before":
                     return
@@ -75,7 +76,7 @@ class _Receiver:
 
 async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS) -> Counter[str]:
     """Write so many events and see them arrive. Raises PromiseBroken."""
-    receiver = _Receiver(max(2, events // cuts))
+    receiver = Receiver(max(2, events // cuts))
     async with (
         log_at(url) as (database, store),
         listening(receiver.take) as port,
@@ -83,7 +84,7 @@ async def webhooks(url: str, events: int, cuts: int = _CUTS, kills: int = _KILLS
     ):
         await Deliveries(database).prepare()
         for at in (port, silent):
-            await _hook(database, store, f"http://127.0.0.1:{at}/")
+            await add_webhook(database, store, f"http://127.0.0.1:{at}/")
         async with background(_write(store, events)):
             for kill in with_progress(range(1, kills + 1), "arriving", "kills"):
                 goal = events * kill // kills
@@ -108,7 +109,8 @@ async def send(url: str) -> None:
     await WebhookWorker(database, EventStore(database), patience, _LEASE_SECONDS).run()
 
 
-async def _hook(database: Database, store: EventStore, url: str) -> None:
+async def add_webhook(database: Database, store: EventStore, url: str) -> None:
+    """Have events from now on told to a receiver."""
     await Webhooks(database).add(
         Webhook(
             id=uuid4(),

@@ -1,4 +1,4 @@
-"""A way to the database on which each command is heard, and a command or its answer can get lost.
+"""A way to the database on which each command is heard, and its answer can get lost or be another.
 
 It reads MongoDB's wire protocol: messages with a header of four numbers (length, number, number of
 the message that is answered, kind), and in the kind OP_MSG a command as BSON, with lists of
@@ -8,6 +8,7 @@ has forgotten a connection.
 """
 
 import asyncio
+import re
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,10 @@ _HEADER = struct.Struct("<iiii")
 _OP_MSG = 2013
 
 
+RAW = "said by the database itself"
+"""For what no client is to be shown."""
+
+
 class Fate(Enum):
     """What becomes of a command that a client sends."""
 
@@ -37,13 +42,48 @@ class Fate(Enum):
     """Its client is cut off, and the database gets it when it is delivered."""
 
 
-Heard = Callable[[JsonObject], Fate]
+class Done(NamedTuple):
+    """The database does it; its client gets the answer with these fields in it."""
+
+    fields: JsonObject
+
+
+class Refused(NamedTuple):
+    """Its client gets this answer, and the database does not do it. A transaction that it is part
+    of ends, as it does on a server that refuses one of its commands, unless `is_kept`.
+    """
+
+    answer: JsonObject
+    is_kept: bool = False
+
+
+Heard = Callable[[JsonObject], Fate | Done | Refused]
 """Says of each command what is to become of it."""
 
 
 def passed(_: JsonObject) -> Fate:
     """Let every command pass."""
     return Fate.PASSED
+
+
+def kind_of(sent: JsonObject) -> str:
+    """Name the kind of a command: for example `insert in transaction ticket_events`."""
+    name = next(iter(sent))
+    words = [name]
+    if sent.get("autocommit") is False and not name.endswith("Transaction"):
+        words.append("in transaction")
+    is_stream = name == "aggregate" and "$changeStream" in str(sent["pipeline"])
+    if is_stream or (name == "getMore" and "maxTimeMS" in sent):
+        words.append("stream")
+    on = sent.get("collection") if name == "getMore" else sent[name]
+    if isinstance(on, str):
+        words.append(re.sub(r"_\d+$", "", on))
+    if name in ("hello", "ismaster") and "maxTimeMS" not in sent:
+        return "hello of the driver"
+    return " ".join(words)
+
+
+_Fates = dict[int, Fate | Done | Refused]
 
 
 class _Held(NamedTuple):
@@ -87,7 +127,7 @@ class Wire:
         await end(*self._connections)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        fates: dict[int, Fate] = {}  # of the messages by number, but for those that are passed
+        fates: _Fates = {}  # of the messages by number, but for those that are passed
         try:
             upstream, to_upstream = await asyncio.open_connection(*self._to)
         except OSError:
@@ -99,7 +139,8 @@ class Wire:
             while True:
                 header, body = await _message(reader)
                 _, number, _, kind = _HEADER.unpack(header)
-                fate = self.heard(decoded(body)) if kind == _OP_MSG else Fate.PASSED
+                command = decoded(body) if kind == _OP_MSG else {}
+                fate = self.heard(command) if command else Fate.PASSED
                 if fate is Fate.HELD:
                     is_held = True
                     answers.cancel()
@@ -110,8 +151,11 @@ class Wire:
                 if fate is not Fate.PASSED:
                     self.waiting += fate is Fate.ANSWER_LOST and fate not in fates.values()
                     fates[number] = fate
+                message = header + body
+                if isinstance(fate, Refused):
+                    message = _message_of(_instead_of(command, fate), number)
                 await self.moving.wait()
-                to_upstream.write(header + body)
+                to_upstream.write(message)
                 await to_upstream.drain()
         except (EOFError, OSError):
             pass
@@ -123,16 +167,20 @@ class Wire:
                 to_upstream.close()
 
     async def _pass_answers(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fates: dict[int, Fate]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fates: _Fates
     ) -> None:
         with suppress(EOFError, OSError):
             while True:
                 header, body = await _message(reader)
                 await self.moving.wait()
-                match fates.get(_HEADER.unpack(header)[2]):
+                match fates.get(asked := _HEADER.unpack(header)[2]):
                     case None:
                         writer.write(header + body)
                         await writer.drain()
+                    case Done(fields):
+                        writer.write(_message_of(decoded(body) | fields, asked, is_answer=True))
+                    case Refused(answer):
+                        writer.write(_message_of(answer, asked, is_answer=True))
                     case Fate.CUT_OFF:
                         writer.transport.abort()
                         return
@@ -142,6 +190,21 @@ class Wire:
 async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     header = await reader.readexactly(_HEADER.size)
     return header, await reader.readexactly(_HEADER.unpack(header)[0] - _HEADER.size)
+
+
+def _message_of(document: JsonObject, number: int, *, is_answer: bool = False) -> bytes:
+    """Return a command of that number, or the answer to it, as a message."""
+    body = bytes(5) + bson.encode(document)  # no flags, and one document
+    numbers = (0, number) if is_answer else (number, 0)
+    return _HEADER.pack(_HEADER.size + len(body), *numbers, _OP_MSG) + body
+
+
+def _instead_of(command: JsonObject, fate: Refused) -> JsonObject:
+    """Return what the database is sent for a command that it does not get."""
+    if command.get("autocommit") is not False or fate.is_kept:
+        return {"ping": 1, "$db": "admin"}
+    session = {name: command[name] for name in ("lsid", "txnNumber", "autocommit")}
+    return {"abortTransaction": 1, **session, "$db": "admin"}
 
 
 def decoded(body: bytes) -> JsonObject:

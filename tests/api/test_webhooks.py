@@ -24,7 +24,7 @@ from api.webhooks import enqueuer as enqueuing
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import asked_pause, signature
-from api.webhooks.sender import Patience, WebhookWorker
+from api.webhooks.sender import Patience, Sender, WebhookWorker
 from api.webhooks.store import Backfill, WebhookLease, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
@@ -837,6 +837,27 @@ async def test_what_is_read_while_a_person_is_erased_is_not_kept(database, store
     monkeypatch.setattr(enqueuing, "read_events", erasing)
     assert not await enqueuer._matches(wanted, event)
     assert ticket not in enqueuer._reads
+
+
+async def test_a_failure_in_the_moment_in_which_sending_begins_ends_no_webhook(
+    database, store, client, receiver, monkeypatch
+):
+    """L8: what had not begun when it was cancelled is begun again."""
+    await hooked(client, receiver)
+    start_due = Sender._start_due
+    failed: list[int] = []
+
+    async def fail_once(sender, group):
+        await start_due(sender, group)
+        if sender._busy and not failed:
+            failed.append(1)
+            raise StoreUnavailable
+
+    monkeypatch.setattr(Sender, "_start_due", fail_once)
+    async with dispatching(database):
+        ids = await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+    assert failed
 
 
 def test_a_failure_is_tried_again_for_three_days():

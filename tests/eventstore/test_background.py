@@ -1,9 +1,12 @@
 """Tasks that work for ever are ended, even where a cancellation gets lost."""
 
 import asyncio
+from contextlib import suppress
+
+import pytest
 
 from eventstore import background as module
-from eventstore.background import Supervisor, background, end
+from eventstore.background import Supervisor, background, end, run_all
 from eventstore.failures import StoreUnavailable
 from tests.projecting import until
 
@@ -28,6 +31,24 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
         await end(working)
     assert working.cancelled()
     assert lost == 3
+
+
+async def test_one_of_several_loses_its_cancellation_when_another_fails(monkeypatch):
+    """L8: else what was to be begun again would stand still for ever, and nothing would show it."""
+    monkeypatch.setattr(module, "_CANCEL_AGAIN_SECONDS", 0.01)
+
+    async def lose_it():
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def fail():
+        await asyncio.sleep(0)
+        raise StoreUnavailable
+
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailable):
+            await run_all(lose_it(), fail())
 
 
 async def test_what_a_task_has_raised_is_still_its_own():

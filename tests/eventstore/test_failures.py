@@ -1,6 +1,7 @@
 """What the database says goes neither to clients nor into the log: they are told in our words."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from pymongo.errors import (
 )
 
 from domain.errors import NotFound
+from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.failures import StoreFailed, StoreUnavailable
-from eventstore.mongo.errors import describe, translated
+from eventstore.mongo.driver import InsertOne
+from eventstore.mongo.errors import describe, is_unavailable, translated, translating
+from eventstore.mongo.resend import insert_new
+from scripts.testbed.wire import Done, Fate, through
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
 from tests.failing import failing
@@ -56,12 +61,39 @@ def test_errors_are_described_without_what_the_database_says(error, said):
             assert raw not in translated(error).detail
 
 
-@pytest.mark.parametrize("code", [1, 8, 6, 89, 91, 133, 189, 262, 264, 10107, 11600, 13436, 14031])
+CODES = [1, 8, 6, 89, 91, 112, 133, 134, 189, 246, 251, 262, 264, 10107, 11600, 11602, 13436, 14031]
+
+
+@pytest.mark.parametrize("code", CODES)
 def test_what_may_be_over_in_a_moment_is_unavailable(code):
     """L12: what is not known is never refused."""
     assert type(translated(OperationFailure("x", code))) is StoreUnavailable
     one = BulkWriteError({"writeErrors": [{"index": 0, "code": code, "errmsg": "x"}]})
     assert type(translated(one)) is StoreUnavailable
+    assert is_unavailable(OperationFailure("x", code))
+
+
+@pytest.mark.parametrize("code", [64, 91])
+async def test_what_no_majority_has_confirmed_is_unavailable(any_database, code):
+    """L12: it is done, and a failover may undo it; so it is neither refused nor written."""
+    if "CASEBOOK_TEST_MONGODB_URL" in os.environ:
+        pytest.skip("one host only")
+    unconfirmed = Done({"writeConcernError": {"code": code, "errmsg": "secret words"}})
+    things = any_database.collection("things")
+    await things.insert_one({"_id": 1})
+
+    def heard(sent: JsonObject) -> Fate | Done:
+        return unconfirmed if {"insert", "bulkWrite"} & sent.keys() else Fate.PASSED
+
+    async with through(any_database.url, heard) as (url, _):
+        database = Database(url, any_database.driver)
+        with pytest.raises(StoreUnavailable), translating():
+            await database.write([InsertOne({"_id": 2}, namespace=things.full_name)])
+        for id_ in (1, 3):
+            with pytest.raises(StoreUnavailable), translating():
+                await insert_new(database.collection("things"), [{"_id": id_}])
+        await database.close()
+    assert await things.count_documents({}) == 3
 
 
 @pytest.mark.parametrize("code", [2, 9, 13, 14, 18, 26, 59, 121, 8000])

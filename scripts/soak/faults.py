@@ -1,0 +1,429 @@
+"""Each command that goes to the database fails, in each way that a MongoDB server or a network has:
+what clients are told stays true, and all goes on by itself (L3, L4, L5, L7, L8, L12).
+
+A server works for clients, its projector folds, a webhook is told, and views are built anew beside
+it. Between each of these and the database stands a wire that has one command fail: one kind of
+command after the other (its name, the collection, whether it is part of a transaction or a change
+stream's), in one way after the other, on each driver. No later than 15 seconds after that all is as
+before: a command is taken, lists show it, and the server is ready. Some kinds are only sent while a
+server starts, and fail then.
+
+A round has each kind fail once, each in another way than in the rounds before; so as many rounds as
+there are ways are the whole matrix. At the end of a round each command is in the log once, as its
+client was told, the webhook has been told of all of it, and the views equal the log.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+
+from domain.values import JsonObject
+from eventstore.background import background, run_all
+from eventstore.mongo.driver import DriverName
+from scripts.console import screen
+from scripts.soak.clients import OPENING, Clients, until_well
+from scripts.soak.webhooks import Receiver, add_webhook
+from scripts.testbed.judging import Check, audited
+from scripts.testbed.load import Connection
+from scripts.testbed.patience import patience
+from scripts.testbed.promises import (
+    HEADERS,
+    READY_SECONDS,
+    PromiseBroken,
+    accepted,
+    free_port,
+    let_in,
+    listening,
+    log_at,
+    process,
+    ready,
+    require,
+    until,
+)
+from scripts.testbed.wire import RAW, Done, Fate, Heard, Refused, Wire, kind_of, passed, through
+
+BACK_SECONDS = 15.0
+DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
+_LEARNING_SECONDS = 20.0
+_SLACK = 10
+_STUCK_SECONDS = 60.0  # after which it will not come back
+_ASKED_SECONDS = 2.0
+_SEEN_SECONDS = 15.0  # until a command of a kind is sent again
+_CLIENTS = 3
+_TICKETS = 120  # more than come in the first answer to a list
+_PAUSE_SECONDS = 0.05
+_READ = ("/tickets?limit=200", "/dashboard", "/projections", "/events")
+
+AT_START: Collection[str] = (
+    "aggregate stream ticket_events",
+    "buildInfo",
+    "bulkWrite",
+    "create ticket_reads",
+    "createIndexes ticket_events",
+    "drop ticket_reads",
+    "hello",
+    "hello of the driver",
+    "insert projections",
+    "listIndexes ticket_events",
+)
+"""Of those that are sent while a server starts on an empty database."""
+REPLAY = "replay: "
+"""What the kinds of commands begin with that a replay sends."""
+
+# --- how a command fails --------------------------------------------------------------------------
+
+_CODES: Mapping[str, int] = {
+    "ShutdownInProgress": 91,
+    "WriteConflict": 112,
+    "ReadConcernMajorityNotAvailableYet": 134,
+    "PrimarySteppedDown": 189,
+    "SnapshotUnavailable": 246,
+    "NoSuchTransaction": 251,
+    "ExceededTimeLimit": 262,
+    "NotWritablePrimary": 10107,
+    "InterruptedAtShutdown": 11600,
+    "InterruptedDueToReplStateChange": 11602,
+}
+_WRITE_CONCERN: Mapping[str, int] = {
+    "write concern: WriteConcernTimeout": 64,
+    "write concern: ShutdownInProgress": 91,
+}
+_ON_THE_WAY: Mapping[str, Fate] = {
+    "connection closed before": Fate.HELD,
+    "connection closed behind": Fate.CUT_OFF,
+    "connection blocked": Fate.ANSWER_LOST,
+}
+FAULTS = (*_CODES, *_WRITE_CONCERN, *_ON_THE_WAY)
+
+# What servers label so (MongoDB, src/mongo/base/error_codes.yml and src/mongo/db/error_labels.cpp).
+_RETRIABLE = {91, 134, 189, 262, 10107, 11600, 11602}
+_ENDS_TRANSACTION = {112, 246, 251}
+_WRITING = {"insert", "update", "delete", "findAndModify", "bulkWrite", "commitTransaction"}
+_WRITING |= {"create", "createIndexes", "drop"}
+_CONNECTING = {"hello", "ismaster", "saslStart", "saslContinue", "endSessions"}
+
+
+def failing(sent: JsonObject, fault: str) -> Fate | Done | Refused | None:
+    """Return what becomes of a command that fails so; None if none of its kind does."""
+    if fault in _ON_THE_WAY:
+        return _ON_THE_WAY[fault]
+    name = next(iter(sent))
+    if fault in _WRITE_CONCERN:
+        if name not in _WRITING or (_in_transaction(sent) and name != "commitTransaction"):
+            return None
+        code = _WRITE_CONCERN[fault]
+        info = {"wtimeout": True} if code == 64 else {}
+        error = {"code": code, "errmsg": RAW, "errInfo": info}
+        return Done({"writeConcernError": error, "errorLabels": _labels(sent, code, done=True)})
+    return _refused(sent, fault)
+
+
+def _refused(sent: JsonObject, fault: str) -> Refused:
+    code = _CODES[fault]
+    labels = _labels(sent, code, done=False)
+    answer = {"ok": 0.0, "code": code, "codeName": fault, "errmsg": RAW, "errorLabels": labels}
+    return Refused(answer, is_kept="RetryableWriteError" in labels)
+
+
+def _labels(sent: JsonObject, code: int, *, done: bool) -> list[str]:
+    name = next(iter(sent))
+    ends = name in ("commitTransaction", "abortTransaction")
+    retriable, inside = code in _RETRIABLE, _in_transaction(sent)
+    if inside and not done and (code in _ENDS_TRANSACTION or (retriable and not ends)):
+        return ["TransientTransactionError"]
+    if retriable and (ends or ("txnNumber" in sent and not inside)):
+        return ["RetryableWriteError"]
+    if retriable and "stream" in kind_of(sent).split():
+        return ["ResumableChangeStreamError"]
+    return []
+
+
+def _in_transaction(sent: JsonObject) -> bool:
+    return sent.get("autocommit") is False
+
+
+class _Fault:
+    """Has the first command of one kind fail in one way, and counts what is sent."""
+
+    def __init__(self, kind: str | None = None, fault: str = "") -> None:
+        self.seen: Counter[str] = Counter()
+        self.name = f"{fault}, {kind}"
+        self._kind, self._fault = kind, fault
+        self.at: float | None = None
+        self.is_possible = True
+
+    def heard(self, sent: JsonObject) -> Fate | Done | Refused:
+        kind = kind_of(sent)
+        self.seen[kind] += 1
+        if kind != self._kind or self.at is not None or not self.is_possible:
+            return Fate.PASSED
+        fate = failing(sent, self._fault)
+        if fate is None:
+            self.is_possible = False
+            return Fate.PASSED
+        self.at = time.monotonic()
+        return fate
+
+    async def happen(self, port: int) -> bool:
+        """Wait until it has happened; return whether it can. Raises PromiseBroken if no such
+        command is sent.
+        """
+
+        async def is_over() -> bool:
+            with suppress(PromiseBroken):
+                await until_well(port, _ASKED_SECONDS)  # which sends what is not sent otherwise
+            return self.at is not None or not self.is_possible
+
+        seen = self.seen.keys()
+        await until(is_over, _SEEN_SECONDS, f"{self._kind} is sent, and not only {seen}")
+        return self.is_possible
+
+    async def mended(self, port: int, wire: Wire) -> float:
+        """Wait until all is as before; return how many seconds after the fault that is."""
+        if self.at is None:
+            raise AssertionError("it has happened")
+        await until(lambda: not wire.waiting, _STUCK_SECONDS, f"{self.name}: given up")
+        try:
+            await until_well(port, _STUCK_SECONDS)
+        except PromiseBroken as error:
+            raise PromiseBroken(f"{self.name}: {error}") from None
+        took = time.monotonic() - self.at
+        began = time.monotonic()
+        await until_well(port, _STUCK_SECONDS)
+        # What takes long when nothing fails is the machine, which others may use as well.
+        most = BACK_SECONDS + _SLACK * (time.monotonic() - began)
+        require(took < most, f"{self.name}: back only after {took:.1f} s")
+        return took
+
+
+# --- what it works on -----------------------------------------------------------------------------
+
+
+class _Table:
+    """What has been seen: how many faults of each way, and how long it took until all was well."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+
+    def add(self, driver: DriverName, kind: str, fault: str, seconds: float) -> None:
+        screen.print(f"{seconds:6.1f} s  {driver:8}{fault:36}{kind}", soft_wrap=True)
+        self.counted["faults"] += 1
+        self.counted[fault] += 1
+        self.counted["slowest_ms"] = max(self.counted["slowest_ms"], round(1000 * seconds))
+
+
+async def _fail_at_start(
+    url: str, driver: DriverName, kind: str, fault: str, table: _Table
+) -> None:
+    """Start a server on an empty database, and have a command fail meanwhile."""
+    failing = _Fault(kind, fault)
+    async with _server(url, driver, failing.heard) as (port, wire):
+        if await failing.happen(port):
+            table.add(driver, f"at the start: {kind}", fault, await failing.mended(port, wire))
+
+
+class _Cell(NamedTuple):
+    kind: str
+    fault: str
+
+
+async def _fail_at_work(
+    url: str,
+    driver: DriverName,
+    cells: Sequence[_Cell] | None,
+    table: _Table,
+    check: Check,
+    *,
+    all_are_sent: bool = False,
+) -> list[str]:
+    """Have a server work, and one command after the other fail; judge log, views and webhook.
+
+    Returns the kinds of commands that were sent; without `cells` that is all that is done.
+    `all_are_sent`: it is wrong if a kind is not sent; else, it may have been seen by chance.
+    """
+    clients, receiver = Clients(), Receiver()
+    learning, replaying = _Fault(), _Fault()
+    async with (
+        _server(url, driver, learning.heard) as (port, wire),
+        through(url, replaying.heard) as (replayed_by, replay_wire),
+        listening(receiver.take) as hook,
+        log_at(url) as (database, store),
+    ):
+        await add_webhook(database, store, f"http://127.0.0.1:{hook}/")
+        await until_well(port, _STUCK_SECONDS)
+        async with (
+            clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS),
+            background(_read(port, clients)),
+            background(_replay_again_and_again(replayed_by, driver)),
+        ):
+            if cells is None:
+                learning.seen.clear()
+                await asyncio.sleep(_LEARNING_SECONDS)
+            for kind, fault in cells or ():
+                failing = _Fault(kind.removeprefix(REPLAY), fault)
+                on = replay_wire if kind.startswith(REPLAY) else wire
+                on.heard = failing.heard
+                try:
+                    happened = await failing.happen(port)
+                except PromiseBroken:
+                    if all_are_sent:
+                        raise
+                    table.counted["not sent again"] += 1
+                    continue
+                if happened:
+                    table.add(driver, kind, fault, await failing.mended(port, on))
+        table.counted.update(await clients.judge(port, url, check))
+        await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
+        table.counted.update(told=receiver.received.counted["events"])
+        require(await replayed(url, driver) == 0, "a replay at the end fails")
+    return [*sorted(learning.seen), *(REPLAY + kind for kind in sorted(replaying.seen))]
+
+
+async def replayed(url: str, driver: DriverName) -> int | None:
+    """Build the views anew; return the exit code."""
+    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_MONGO_DRIVER": driver}
+    async with process("scripts.replay", **settings) as replay:
+        async with asyncio.timeout(patience(READY_SECONDS)):
+            return await replay.wait()
+
+
+async def _replay_again_and_again(url: str, driver: DriverName) -> None:
+    """Build the views anew until cancelled, whether or not it succeeds; it must come to an end."""
+    while True:
+        try:
+            await replayed(url, driver)
+        except TimeoutError:
+            raise PromiseBroken("a replay stands still") from None
+
+
+async def _read(port: int, clients: Clients) -> None:
+    """Read lists and the log, until cancelled."""
+    base = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base, headers=HEADERS, timeout=60.0) as client:
+        while True:
+            for path in _READ:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                with suppress(httpx.TransportError):
+                    answer = await client.get(path)
+                    clients.note(answer.status_code, answer.content)
+
+
+@asynccontextmanager
+async def _server(url: str, driver: DriverName, heard: Heard) -> AsyncIterator[tuple[int, Wire]]:
+    """Run a server on a driver; yield its port, and the wire to its database."""
+    with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
+        async with through(url, heard) as (reached_by, wire):
+            port = free_port()
+            serve_again = _serve_again_and_again(
+                CASEBOOK_DATA_DIR=folder,
+                CASEBOOK_MONGODB_URL=reached_by,
+                CASEBOOK_MONGO_DRIVER=driver,
+                CASEBOOK_PORT=str(port),
+                CASEBOOK_LOG_REQUESTS="no",
+            )
+            async with background(serve_again):
+                await ready(port)
+                await let_in(url)
+                yield port, wire
+
+
+async def _serve_again_and_again(**settings: str) -> None:
+    """Run a server until cancelled, as a supervisor does: one that finds no database when it
+    starts ends with a line, and is started again.
+    """
+    while True:
+        async with process("scripts.serve", **settings) as server:
+            try:
+                await server.wait()
+            except asyncio.CancelledError:
+                with suppress(ProcessLookupError, TimeoutError):  # killed if it does not end
+                    server.terminate()
+                    await asyncio.wait_for(server.wait(), BACK_SECONDS)
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _database_at(url: str, name: str) -> str:
+    """Return the URL of another database of the same server."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"/{parts.path.strip('/') or 'soak'}_{name}").geturl()
+
+
+def no_primary(sent: JsonObject) -> Fate | Refused:
+    """Refuse what a server refuses that is no primary any more: all but what keeps connections."""
+    if next(iter(sent)) in _CONNECTING:
+        return Fate.PASSED
+    return _refused(sent, "NotWritablePrimary")
+
+
+async def failover(url: str, seconds: int, check: Check = audited) -> Counter[str]:
+    """Have no primary for so long under load, on each driver. A command that is sent just then is
+    done, and all goes on by itself. Raises PromiseBroken.
+    """
+    counted: Counter[str] = Counter()
+
+    async def outlast(driver: DriverName) -> None:
+        own, clients, missed = _database_at(url, driver), Clients(), _Fault("", "no primary")
+        async with _server(own, driver, passed) as (port, wire), Connection(port, HEADERS) as one:
+            await until_well(port, _STUCK_SECONDS)
+            async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
+                await clients.answered(_CLIENTS)
+                wire.heard = no_primary
+                async with asyncio.TaskGroup() as group:
+                    sent = group.create_task(one.post("/tickets", OPENING))
+                    await asyncio.sleep(seconds)
+                    missed.at = time.monotonic()
+                    wire.heard = passed
+                accepted(sent.result())
+                took = await missed.mended(port, wire)
+                counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * took))
+            counted.update(await clients.judge(port, own, check))
+
+    await run_all(*(outlast(driver) for driver in DRIVERS))
+    return counted
+
+
+def diagonal(kinds: Collection[str], round_: int) -> list[_Cell]:
+    """Return each kind once with one way to fail, which is another in each round."""
+    return [_Cell(kind, FAULTS[(n + round_) % len(FAULTS)]) for n, kind in enumerate(kinds)]
+
+
+async def faults(
+    url: str,
+    rounds: int,
+    check: Check = audited,
+    kinds: Collection[str] | None = None,
+    at_start: Collection[str] = AT_START,
+) -> Counter[str]:
+    """Have each kind of command fail in so many ways on each driver; both drivers at once.
+
+    `kinds`: those that are to fail while the server works, all that it is seen to send unless
+    given; `at_start`: those while it starts. Raises PromiseBroken.
+    """
+    table = _Table()
+
+    async def fail_on(driver: DriverName) -> None:
+        first = len(FAULTS) // len(DRIVERS) * DRIVERS.index(driver)  # so that few rounds have most
+
+        def own(name: str) -> str:
+            return _database_at(url, f"{driver}_{name}")
+
+        sent = kinds or await _fail_at_work(own("learning"), driver, None, table, check)
+        for round_ in range(first, first + rounds):
+            for n, (kind, fault) in enumerate(diagonal(at_start, round_)):
+                await _fail_at_start(own(f"start_{round_}_{n}"), driver, kind, fault, table)
+            cells = diagonal(sent, round_)
+            explicit = kinds is not None
+            await _fail_at_work(
+                own(f"{round_}"), driver, cells, table, check, all_are_sent=explicit
+            )
+
+    await run_all(*(fail_on(driver) for driver in DRIVERS))
+    return table.counted
