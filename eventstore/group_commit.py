@@ -23,6 +23,7 @@ from eventstore.event_document import EventDocument
 from eventstore.failures import StoreBusy, StoreFailed, StoreUnavailable
 from eventstore.mongo.driver import AsyncCollection
 from eventstore.mongo.errors import BulkWriteError, DriverError, translated, write_failure
+from eventstore.mongo.limits import in_batches, size_of
 from eventstore.mongo.watchdog import Watched
 
 GROUP_DOCUMENTS = 500
@@ -39,6 +40,7 @@ _QUEUE = Gauge("casebook_commit_waiting", "Events that wait to be written.")
 
 class _Waiting(NamedTuple):
     document: EventDocument
+    size: int
     written: asyncio.Future[None]
 
 
@@ -62,7 +64,8 @@ class GroupCommit:
         """
         if len(self._waiting) >= QUEUE_DOCUMENTS:
             raise StoreBusy
-        waiting = _Waiting(document, asyncio.get_running_loop().create_future())
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(document, size_of(document), written)
         self._waiting.append(waiting)
         _QUEUE.set(len(self._waiting))
         if self._writer is None:
@@ -74,10 +77,11 @@ class GroupCommit:
         """Write group after group until nobody waits."""
         try:
             while self._waiting:
-                size = min(len(self._waiting), GROUP_DOCUMENTS)
-                group = [self._waiting.popleft() for _ in range(size)]
+                group = next(in_batches(self._waiting, GROUP_DOCUMENTS, lambda each: each.size))
+                for _ in group:
+                    self._waiting.popleft()
                 _QUEUE.set(len(self._waiting))
-                _GROUPS.observe(size)
+                _GROUPS.observe(len(group))
                 await self._write_group(group)
         finally:
             self._writer = None

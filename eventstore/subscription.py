@@ -55,6 +55,7 @@ from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import Change, EventStore, Recorded, TicketRange
 from eventstore.mongo.errors import translating
+from eventstore.mongo.limits import BATCH_BYTES, size_of
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.mongo.watchdog import Watched
 from eventstore.partition import PARTITIONS, partition_of
@@ -416,8 +417,10 @@ class EventBuffer:
 
     def __init__(self, position: Position) -> None:
         self._position = position
-        self._queue: asyncio.Queue[Step | Exception] = asyncio.Queue(4 * BATCH_EVENTS)
+        self._queue: asyncio.Queue[tuple[Step, int] | Exception] = asyncio.Queue(4 * BATCH_EVENTS)
         self._waiting = 0
+        self._bytes = 0
+        self._taken = asyncio.Event()
 
     @property
     def is_empty(self) -> bool:
@@ -425,32 +428,42 @@ class EventBuffer:
         return self._waiting == 0
 
     async def fill(self, steps: AsyncGenerator[Step, None]) -> None:
-        """Read until cancelled, waiting while too many events wait."""
+        """Read until cancelled, waiting while too many events wait, or too large ones."""
         try:
             async with aclosing(steps):
                 async for step in steps:
+                    size = 0 if step.event is None else size_of(step.event)
                     self._waiting += step.event is not None
-                    await self._queue.put(step)
+                    self._bytes += size
+                    await self._queue.put((step, size))
+                    while self._bytes > BATCH_BYTES:
+                        self._taken.clear()
+                        await self._taken.wait()
         except Exception as error:  # noqa: BLE001 the consumer gets it
             await self._queue.put(error)
 
     async def take(self, most: int = BATCH_EVENTS) -> Batch:
-        """Return what is there, at most so many events, waiting until something is.
+        """Return what is there, at most so many events, and none behind BATCH_BYTES of them,
+        waiting until something is.
 
         Raises what the subscription does.
         """
         steps: list[Step] = []
-        drained = False
-        while len(steps) < most and not ((steps or drained) and self._queue.empty()):
+        drained, room = False, BATCH_BYTES
+        while len(steps) < most and room > 0 and not ((steps or drained) and self._queue.empty()):
             got = await self._queue.get()
             if isinstance(got, Exception):
                 raise got
-            self._position = got.position
+            step, size = got
+            room -= size
+            self._bytes -= size
+            self._taken.set()
+            self._position = step.position
             # A quiet moment with something behind it is over.
-            drained = got.event is None
+            drained = step.event is None
             if not drained:
                 self._waiting -= 1
-                steps.append(got)
+                steps.append(step)
         return Batch(steps, self._position, drained)
 
 

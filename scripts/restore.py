@@ -37,7 +37,7 @@ from eventstore.key_files import KeyUnusable, place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
 from eventstore.mongo import extended_json
-from eventstore.mongo.limits import count, make_index
+from eventstore.mongo.limits import count, in_batches, make_index, size_of
 from eventstore.personal import sealed_file
 from eventstore.personal.sealing import persons
 from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
@@ -405,7 +405,7 @@ async def _insert_all(db: Database, documents: Iterable[tuple[str, JsonObject]])
     for name, group in groupby(documents, key=itemgetter(0)):
         if name not in known:
             raise RestoreRefused(f"the backup has {name}, which this version does not know")
-        while some := [document for _, document in islice(group, _BATCH_DOCUMENTS)]:
+        for some in in_batches((document for _, document in group), _BATCH_DOCUMENTS, size_of):
             try:
                 await backup.collection_of(db, name).insert_many(some, ordered=False)
             except BulkWriteError as error:
@@ -417,7 +417,7 @@ async def _insert_events(store: EventStore, path: Path) -> None:
     manifest = Manifest.read(manifest_path(path))
     doing = f"restoring {path.name}"
     with path.open("rb") as file, counting(doing, manifest.events, "events") as advance:
-        while some := [from_line(line) for line in islice(file, _BATCH_EVENTS)]:
+        for some in in_batches(map(from_line, file), _BATCH_EVENTS, size_of):
             await store.restore(some)
             advance(len(some))
 

@@ -12,10 +12,14 @@ and the cursor another.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import bson
 import pymongo
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidDocument
+from bson.raw_bson import RawBSONDocument
 from pymongo import IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import NetworkTimeout
@@ -37,7 +41,39 @@ BUILD_SECONDS = 24 * 3600.0
 """An index."""
 COUNT_SECONDS = 60.0
 """An exact count of a collection. Nothing waits for one but a look at what is missing."""
+BATCH_BYTES = 8 * 2**20
+"""What is sent, or waits in memory, at once: far below the 48 MB of a message, so that it is done
+within the time of an operation, whatever a document holds.
+"""
 _PART = 1_000
+_CODEC = CodecOptions[dict[str, object]](uuid_representation=bson.UuidRepresentation.STANDARD)
+
+
+def size_of(document: Mapping[str, object]) -> int:
+    """Return the bytes of a document as it is sent; 0 if it cannot be."""
+    if isinstance(document, RawBSONDocument):
+        return len(document.raw)
+    try:
+        return len(bson.encode(document, codec_options=_CODEC))
+    except (InvalidDocument, OverflowError):
+        return 0
+
+
+def in_batches(items: Iterable[T], most: int, size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield what is to be sent together: at most so many of the items, and no more than BATCH_BYTES
+    of them unless one alone has more.
+    """
+    batch: list[T] = []
+    room = BATCH_BYTES
+    for item in items:
+        needed = size(item)
+        if batch and (len(batch) == most or needed > room):
+            yield batch
+            batch, room = [], BATCH_BYTES
+        batch.append(item)
+        room -= needed
+    if batch:
+        yield batch
 
 
 async def count(collection: AsyncCollection[D]) -> int:

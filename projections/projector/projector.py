@@ -36,6 +36,7 @@ from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore, Recorded
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
+from eventstore.mongo.limits import BATCH_BYTES, size_of
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
@@ -354,13 +355,16 @@ class Projector:
         log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
         token = log.position.token
         batch: list[EventDocument] = []
+        size = 0
         async with background(self._stay_alive()), aclosing(log.past()) as steps:
             async for position, event, _ in steps:
                 if event is not None:
                     batch.append(event)
-                if batch and (len(batch) >= self._most_events or position.is_followed):
+                    size += size_of(event)
+                is_full = len(batch) >= self._most_events or size >= BATCH_BYTES
+                if batch and (is_full or position.is_followed):
                     await self._writer.write(self._owned, batch)
-                    batch = []
+                    batch, size = [], 0
                 if position.is_followed:
                     break
                 if clock() - beaten > self._beat_seconds:

@@ -84,6 +84,7 @@ _RECENT_SECONDS = 15.0
 _HAND_OVER_SECONDS = 15.0
 _FAILING_SECONDS = 30.0
 _MOST_TOLD = 5
+_WRITES_AT_ONCE = 1000
 
 
 class NotProved(CasebookError):
@@ -331,7 +332,9 @@ class Rebuild:
         ranges = await self._store.ranges()
         await self._workers.each(fold_range, [(job, saved, part) for part in ranges], took)
         for view in sums.of(views):
-            await views.write(view.writes(folded.added[view.field], 0))
+            writes = view.writes(folded.added[view.field], 0)
+            for start in range(0, len(writes), _WRITES_AT_ONCE):
+                await views.write(writes[start : start + _WRITES_AT_ONCE])
         for failure in folded.failures:
             await ParkedTickets(views).park(*failure, None)
         self._gaps = folded.gaps

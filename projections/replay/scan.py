@@ -19,6 +19,7 @@ from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore, TicketRange
 from eventstore.mongo.driver import RawBSONDocument
+from eventstore.mongo.limits import in_batches, size_of
 from eventstore.partition import partition_of
 from projections.generations import By, Generation
 from projections.projector.batch import FoldFailure, fold_ticket
@@ -101,9 +102,9 @@ async def _fold_range(
     folded.tickets = len(documents)
     if again:
         await reads.delete_many({"_id": {"$in": ids}})
-    for start in range(0, len(documents), _INSERTED_AT_ONCE):
-        some = cast("list[JsonObject]", documents[start : start + _INSERTED_AT_ONCE])
-        await reads.insert_many(some, ordered=False)  # the driver takes raw ones too
+    for some in in_batches(documents, _INSERTED_AT_ONCE, size_of):
+        # The driver takes raw ones too.
+        await reads.insert_many(cast("list[JsonObject]", some), ordered=False)
     return folded
 
 

@@ -57,6 +57,18 @@ async def test_whoever_waits_while_a_write_is_in_flight_goes_out_with_the_next(s
     assert await store.count(exact=True) == 151
 
 
+async def test_large_documents_go_in_groups_that_a_message_holds(store, database):
+    """L3: and in the time that an operation has."""
+    slow = Slow(database)
+    group = GroupCommit(slow)  # type: ignore[arg-type]
+    large = [one() for _ in range(20)]
+    for each in large:
+        each["data"] = {"body": "x" * 2**20}
+    await asyncio.gather(*(group.insert(each) for each in large))
+    assert max(slow.groups) < 8
+    assert await store.count(exact=True) == 20
+
+
 async def test_a_conflict_is_its_own_and_nobody_elses(store, database):
     """L2: in one group, each document's fate is its own."""
     group = GroupCommit(Slow(database))  # type: ignore[arg-type]

@@ -7,13 +7,25 @@ from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pymongo import InsertOne
 from pymongo.errors import ConnectionFailure
 
 from eventstore.database import Database
+from eventstore.event_document import to_document
 from eventstore.log import EventStore
 from eventstore.mongo.errors import is_unavailable
-from eventstore.mongo.limits import ANSWER_SECONDS, OPERATION_SECONDS, count, in_parts, make_index
+from eventstore.mongo.limits import (
+    ANSWER_SECONDS,
+    BATCH_BYTES,
+    OPERATION_SECONDS,
+    count,
+    in_batches,
+    in_parts,
+    make_index,
+    size_of,
+)
 from scripts.testbed.wire import Fate, through
 from tests.eventstore.test_log import happened
 from tests.projecting import until
@@ -22,6 +34,20 @@ from tests.unlimited import unlimited
 pytestmark = pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")
 _SLACK_SECONDS = 15.0  # for a machine that others use
 _DOCUMENTS = 1500
+
+
+@given(st.lists(st.integers(0, 20 * 2**20), max_size=30), st.integers(1, 5))
+def test_batches_hold_all_in_order_and_each_no_more_than_it_may(sizes, most):
+    batches = [*in_batches(sizes, most, lambda size: size)]
+    assert [size for batch in batches for size in batch] == sizes
+    assert all(0 < len(batch) <= most for batch in batches)
+    assert all(sum(batch) <= BATCH_BYTES for batch in batches if len(batch) > 1)
+
+
+def test_what_cannot_be_sent_has_no_size():
+    event = to_document(happened(uuid4())[0])
+    assert 300 < size_of(event) < 1000
+    assert size_of({"n": 2**70}) == 0
 
 
 class Losing:

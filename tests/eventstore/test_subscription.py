@@ -7,11 +7,21 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from eventstore.event_document import to_document
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.partition import PARTITIONS, partition_of
-from eventstore.subscription import LateLook, Seen, Subscription, beginning, gathering, present
+from eventstore.subscription import (
+    LateLook,
+    Seen,
+    Step,
+    Subscription,
+    beginning,
+    gathering,
+    present,
+)
 from scripts.testbed.patience import patience
+from tests.eventstore.test_log import happened
 from tests.projecting import add, open_some
 from tests.streams import leaving_out
 
@@ -169,6 +179,29 @@ async def test_what_gathers_while_a_consumer_works_is_the_next_batch(store):
         assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
         assert batch.drained
         assert buffer.is_empty
+
+
+async def test_a_batch_and_what_is_read_ahead_of_it_have_a_size(store):
+    """Or a thousand long replies would not fit into memory, nor into a transaction's time."""
+    position, read = await present(store), 0
+
+    async def steps():
+        nonlocal read
+        for n in range(40):
+            read += 1
+            event = to_document(happened(uuid4())[0])
+            event["version"], event["data"] = n, {"body": "x" * 2**20}
+            yield Step(position, event)
+
+    async with gathering(Subscription(store, position), steps()) as buffer:
+        taken: list[int] = []
+        while len(taken) < 40:
+            batch = await buffer.take()
+            assert len(batch.events) <= 8
+            taken += [event["version"] for event in batch.events]
+            await asyncio.sleep(0)
+            assert read <= len(taken) + 9
+        assert taken == [*range(40)]
 
 
 async def test_a_consumer_gets_what_fails(store):

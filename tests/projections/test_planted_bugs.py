@@ -475,7 +475,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 Rebuild,
                 "_scan",
-                "await views.write(view.writes(folded.added[view.field], 0))",
+                "await views.write(writes[start : start + _WRITES_AT_ONCE])",
                 "pass",
             ),
         ),
@@ -486,7 +486,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 Rebuild,
                 "_scan",
-                "await views.write(view.writes(folded.added[view.field], 0))",
+                "await views.write(writes[start : start + _WRITES_AT_ONCE])",
                 "pass",
             ),
             Line(Rebuild, "_prove", "await auditor.compare(tell)", "pass"),
