@@ -13,8 +13,9 @@ StoreError
 
 from domain.errors import CasebookError
 
-PATIENCE_SECONDS = 10.0
-"""For how long a client is kept waiting for a database that does not answer."""
+PATIENCE_SECONDS = 20.0
+"""For how long a client is kept waiting for a database that does not answer: longer than it takes a
+replica set to elect a primary, some 12 seconds."""
 
 
 class StoreError(CasebookError):

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 Task = Callable[[Database, Item], Awaitable[Result]]
 
 _TASKS_AT_ONCE = 2
-_PAUSES_SECONDS = (1, 2, 4, 8)
+_PAUSES_SECONDS = (1, 2, 4, 8, 8)  # longer than an election takes
 
 
 class WorkerFailed(CasebookError):

@@ -22,6 +22,7 @@ from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.mongo.driver import InsertOne
 from eventstore.mongo.errors import describe, is_unavailable, translated, translating
 from eventstore.mongo.resend import insert_new
+from scripts.testbed.patience import patience
 from scripts.testbed.wire import Done, Fate, through
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
@@ -102,8 +103,9 @@ def test_what_trying_again_does_not_mend_is_failed(code):
 
 
 @pytest.mark.parametrize(("code", "status"), [(1, 503), (14031, 503), (13, 500)])
-async def test_clients_are_told_in_our_words(database, code, status):
+async def test_clients_are_told_in_our_words(database, code, status, monkeypatch):
     """Commands, tickets, lists and the rest, whoever asks: 503 with a time, or 500."""
+    monkeypatch.setattr("eventstore.failures.PATIENCE_SECONDS", patience(1))
     async with serving(database, project=False) as client:
         ticket = (await client.post("/tickets", json=OPEN, headers=AGENT)).headers["location"]
         for path in ("/projections", "/tickets"):  # so that the keys are known

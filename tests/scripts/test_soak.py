@@ -215,4 +215,4 @@ async def test_commands_to_the_database_that_fail_in_every_way(scratch_url):
 async def test_a_failover(scratch_url):
     """L3, L5, L7, L12: a command that is sent at its start is done; all goes on by itself."""
     counted = await failover(scratch_url, 15, assert_views_equal_the_log)
-    assert counted["ok"] > 100
+    assert counted["ok"] > 20
