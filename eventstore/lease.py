@@ -1,6 +1,7 @@
 """Leases: which process does a piece of work that one at a time is to do.
 
-An owner shows life in `seen_at`, by the database's clock, which alone judges it. Taking a lease
+An owner shows life in `seen_at`, by the database's clock, which alone judges it (on a sharded
+cluster that of the document's own shard: routers may have another). Taking a lease
 raises its epoch (a fencing epoch), and what an owner writes is on condition of that epoch: a
 process that was frozen, and wakes up after another has taken over, writes nothing. So no clock has
 to be right: one that is set makes work change hands, and nothing else.
@@ -18,7 +19,7 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import Reader, UnreadableDocument
-from eventstore.mongo.driver import Collection
+from eventstore.mongo.driver import Collection, ReturnDocument
 from eventstore.mongo.errors import DuplicateKeyError
 
 LEASE_SECONDS = 10.0
@@ -50,6 +51,25 @@ def is_alive(seen_at: datetime, now: datetime, lease_seconds: float = LEASE_SECO
     return abs(now - seen_at) < timedelta(seconds=lease_seconds)
 
 
+async def is_dead(
+    database: Database,
+    documents: Collection,
+    id_: str,
+    seen_at: datetime,
+    lease_seconds: float = LEASE_SECONDS,
+) -> bool:
+    """Return whether the sign of life in a document is old by the clock that has dated it."""
+    if is_alive(seen_at, await database.server_time(), lease_seconds):
+        return False  # a clock that is wrong does not stay within a lease of it
+    asked: JsonObject | None = await documents.find_one_and_update(
+        {"_id": id_},
+        {"$currentDate": {"asked_at": True}},
+        return_document=ReturnDocument.AFTER,
+    )
+    now = None if asked is None else asked.get("asked_at")
+    return isinstance(now, datetime) and not is_alive(seen_at, now, lease_seconds)
+
+
 async def renew(documents: Collection, held: JsonObject, values: JsonObject | None = None) -> None:
     """Show life in the document that the condition `held` finds, and set values in it.
 
@@ -71,6 +91,7 @@ class Lease(Generic[C]):
         self._database = database
         self._reader = reader
         self._documents = documents
+        self._id = id_
         self._held: JsonObject = {"_id": id_, "epoch": 0}
 
     async def take(
@@ -81,18 +102,18 @@ class Lease(Generic[C]):
         `new`: what the document says besides if it is not there yet. A document that cannot be read
         is not taken: only a process that knows its form can go on from it.
         """
-        now = await self._database.server_time()
-        which = {"_id": self._held["_id"]}
-        unowned: JsonObject = {**which, "owner": None, "epoch": 0, "seen_at": now, **new}
+        which = {"_id": self._id}
         if (found := await self._documents.find_one(which)) is None:
-            found = unowned
+            now = await self._database.server_time()
+            found = unowned = {**which, "owner": None, "epoch": 0, "seen_at": now, **new}
             with suppress(DuplicateKeyError):  # another process was quicker: it may take it, too
                 await self._documents.insert_one(unowned)
         try:
             claim = self._reader.one(found)
         except UnreadableDocument:
             return None
-        if claim.owner not in (None, me) and is_alive(claim.seen_at, now, lease_seconds):
+        about = self._database, self._documents, self._id, claim.seen_at, lease_seconds
+        if claim.owner not in (None, me) and not await is_dead(*about):
             return None
         taken = await self._documents.update_one(
             {**which, "epoch": claim.epoch, "seen_at": claim.seen_at},

@@ -40,7 +40,7 @@ from eventstore.documents import (
     as_document,
     strictly,
 )
-from eventstore.lease import LeaseLost, is_alive, renew
+from eventstore.lease import LeaseLost, is_dead, renew
 from eventstore.mongo.driver import Session
 from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -474,7 +474,8 @@ class Generations:
         if building is None:
             return
         seen_at = self._build.one(building).seen_at
-        if not is_alive(seen_at, await self._database.server_time(), BUILD_LEASE_SECONDS):
+        about = self._database, self._documents, "building", seen_at, BUILD_LEASE_SECONDS
+        if await is_dead(*about):
             builder = building["builder"]
             await self._retire({"_id": "building", "builder": builder, "seen_at": seen_at})
             views = self._reader.one(building).of(self._database)

@@ -1,6 +1,7 @@
 """What is due happens, once, at its time."""
 
 import asyncio
+import logging
 import os
 import random
 from collections import Counter
@@ -198,7 +199,8 @@ async def test_a_desk_that_closes_nothing_closes_nothing(world):
     assert await world.pass_time(days=3000) == 0
 
 
-async def test_several_timekeepers_at_once_do_nothing_twice(world):
+async def test_several_timekeepers_at_once_do_nothing_twice(world, caplog):
+    """And who comes too late says nothing of it."""
     ids = [await world.opened(priority="urgent") for _ in range(20)]
     world.clock.now = later(days=1)
     await caught_up(world.database, world.store)
@@ -210,6 +212,7 @@ async def test_several_timekeepers_at_once_do_nothing_twice(world):
     for ticket in ids:
         targets = [act.data["target"] for act in await world.acts(ticket)]
         assert sorted(targets) == ["first_response", "resolution"]
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 async def test_a_stale_view_makes_nothing_happen_twice(world):

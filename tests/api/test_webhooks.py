@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import ssl
 from collections import defaultdict
@@ -267,14 +268,15 @@ async def count(receiver, n):
     return len(receiver.got) >= n
 
 
-async def test_one_that_dies_is_followed_by_another(database, store, client, receiver):
-    """L3, L8: nothing is lost, and two at once keep the order."""
+async def test_one_that_dies_is_followed_by_another(database, store, client, receiver, caplog):
+    """L3, L8: nothing is lost, and two at once keep the order; who has no lease says nothing."""
     await hooked(client, receiver)
     ids = []
     async with dispatching(database, lease_seconds=1.0), dispatching(database, lease_seconds=1.0):
         for _ in range(3):
             ids += await open_some(store, 2)
         await arrived(receiver, versions(ids, 1, 2, 3))
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     ids += await open_some(store, 2)  # nobody is there
     dead = WebhookLease(database)
     assert await dead.take("dead")

@@ -44,6 +44,24 @@ async def test_a_living_owner_keeps_it_and_goes_on_from_what_was_kept(database):
     assert (claim.done, claim.epoch) == (7, 1)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_router_whose_clock_is_wrong_takes_nothing_from_the_living(
+    database, monkeypatch, hours
+):
+    """L7: of a sharded cluster; what is dead is taken, whichever clock is asked."""
+    mine, other = lease(database), lease(database)
+    assert await mine.take("me", {})
+    right = await database.server_time()
+
+    async def wrong(_):
+        return right + timedelta(hours=hours)
+
+    monkeypatch.setattr(type(database), "server_time", wrong)
+    assert await other.take("other", {}) is None
+    await database.collection(NAME).update_one({}, {"$set": {"seen_at": NOW}})
+    assert await other.take("other", {}) is not None
+
+
 async def test_a_former_owner_writes_nothing_and_takes_nothing_away(database):
     """L7: it was frozen for longer than its lease."""
     frozen, other = lease(database), lease(database)
