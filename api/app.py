@@ -47,7 +47,6 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.transparency.checkpoints import Witness
 from projections.erasure.progress import Erasures
-from projections.generations import Generations
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await database.clock.time()
-        stores = (Generations(database), Deliveries(database), Erasures(database))
+        stores = (Deliveries(database), Erasures(database))
         for part in (store, *stores, database.vault, access.log):
             await part.prepare()
         identity = database.identity

@@ -7,7 +7,7 @@ starts and every second; a process that finds another one writes nothing to the 
 (`LogReplaced`), until it is started again.
 
     log_identity   {_id: "log", log, made_at, why, restoring}
-    processes      {_id: "host:123:ab", kind, seen_at}    a sign of life every few seconds
+    processes      {_id: "host:123:ab", kind, layout, seen_at}    a sign of life every few seconds
 
 An append asks nothing of the database for this. What is appended in the second before the new
 identity is read is a version without the one before it: the verifier names it, and projectors park
@@ -42,6 +42,8 @@ LOOK_SECONDS = 1.0
 STALE_SECONDS = 3.0
 """A process that has not read the identity for so long, as after it was frozen, reads it before it
 appends."""
+LAYOUT = 2
+"""Which layout of the databases this version knows: since 2, views are in one of their own."""
 ALIVE_SECONDS = 15.0
 """For how long after its last sign of life a process counts as running."""
 
@@ -116,11 +118,8 @@ class LogIdentity:
             found = await self._identity.find_one({"_id": _LOG})
         return None if found is None else _STORED(found)
 
-    async def begin(self) -> None:
-        """Remember which log this is; a log without an identity gets one.
-
-        Raises RestoreUnderWay, LogReplaced, StoreError.
-        """
+    async def ensure(self) -> Identity:
+        """Return the identity; a log without one gets one. Raises LogReplaced, StoreError."""
         found = await self.read()
         if found is None:
             made: JsonObject = {
@@ -134,6 +133,14 @@ class LogIdentity:
             found = await self.read()
         if found is None:
             raise LogReplaced
+        return found
+
+    async def begin(self) -> None:
+        """Remember which log this is; one without an identity gets one.
+
+        Raises RestoreUnderWay, LogReplaced, StoreError.
+        """
+        found = await self.ensure()
         if found.restoring is not None:
             raise RestoreUnderWay
         if not self._at_work:  # nothing of this process's is of another log yet
@@ -202,6 +209,16 @@ class LogIdentity:
             if age < timedelta(seconds=ALIVE_SECONDS) and each["_id"] != self._me
         ]
 
+    async def other_layouts_used(self, seconds: float) -> bool:
+        """Return whether a process that knows another layout has shown life within `seconds`.
+
+        Raises StoreError.
+        """
+        return any(
+            each.get("layout") != LAYOUT and age < timedelta(seconds=seconds)
+            for each, age in await self._shown()
+        )
+
     async def replace(self, why: str, restoring: str | None = None) -> UUID:
         """Return the log a new identity: all processes that run stop writing to it.
 
@@ -250,7 +267,7 @@ class LogIdentity:
         async with time_limit(_PATIENCE_SECONDS):
             await self._processes.update_one(
                 {"_id": self._me},
-                {"$set": {"kind": kind}, "$currentDate": {"seen_at": True}},
+                {"$set": {"kind": kind, "layout": LAYOUT}, "$currentDate": {"seen_at": True}},
                 upsert=True,
             )
         self._beaten_at = _now()

@@ -41,7 +41,7 @@ async def project(
 
     async def keep() -> None:
         nonlocal lost
-        active = await generations.active()
+        active = await generations.prepare()  # there are none at first, and after they were dropped
         reason = await _keep(active, generations, database, store, lease_seconds, lost)
         if reason is not None:
             _log.warning("%s: building the views anew", reason)

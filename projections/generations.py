@@ -4,9 +4,15 @@ Every view is kept in numbered collections (`ticket_reads_7`). One document name
 are shown, of read documents, sums and checkpoints together; so a rebuilt set of views takes the
 place of another at one instant, for all processes (law L7).
 
+All of this is in a database of its own, `<database>_views`, beside that of the log: it can be
+dropped, and is made again by who projects. Each generation says of which log it was folded; one of
+another log is built anew.
+
     generations
-      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, next, since}
-      {_id: "former", numbers, shape, drop_after}    what was active before; null: it is kept
+      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, log, next,
+                      since}
+      {_id: "former", numbers, shape, log, drop_after}
+                                                     what was active before; null: it is kept
       {_id: "building", numbers, builder, began_at, seen_at}
                                                      one at a time; given up when it shows no life
       {_id: "as_of/<name>", numbers, name, until, by, made_at}
@@ -18,6 +24,9 @@ a killed process may have left a transaction open in it. Then the embedded serve
 end, and all other transactions for the drop, for ever.
 
 For those who look by hand, `ticket_reads` and the others are database views of what is active.
+
+Former versions kept all of this beside the log. What they show is shown until a generation has been
+built here, and dropped once none of their processes shows life.
 """
 
 import asyncio
@@ -25,9 +34,10 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeVar, cast
+from uuid import UUID
 
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.values import JsonObject
@@ -64,7 +74,11 @@ patience, and than a transaction lasts that a killed process has left open in it
 """
 
 OF_ANOTHER_LOG = 0
-"""The shape of views of a log that has been replaced: no version writes it, so all build anew."""
+"""The shape that views of another log are taken for: no version writes it, so all build anew."""
+
+_NUMBERED = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
+OF_FORMER_LAYOUT = re.compile(rf"{COLLECTION}|(?:{'|'.join(VIEWS)})(?:_\d+)?")
+"""What collections and database views of a former version are called, beside the log."""
 
 By = Literal["occurred", "recorded"]
 
@@ -97,18 +111,24 @@ class UnknownAsOf(NotFound):
         super().__init__("as_of_view_not_found", f"there are no views as of a time named {name!r}")
 
 
+def views_of(database: str) -> str:
+    """Return the name of the database that has the views of another."""
+    return f"{database}_views"
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One set of views: the number of each view's collection."""
+    """One set of views: the number of each view's collection, and which log they are of."""
 
     numbers: Mapping[str, int]
     shape: int = SHAPE
+    log: UUID | None = None
 
     def of(self, database: Database) -> Database:
         """Return the database as it is with these views: theirs are the collections of that
         name.
         """
-        return database.renaming(self.names)
+        return database.renaming({**self.names, COLLECTION: COLLECTION}, views_of(database.name))
 
     @property
     def names(self) -> dict[str, str]:
@@ -117,6 +137,15 @@ class Generation:
 
 
 FIRST = Generation(dict.fromkeys(VIEWS, 1))
+_NONE_YET = Generation({}, OF_ANOTHER_LOG)
+
+
+@dataclass(frozen=True, slots=True)
+class FormerLayout(Generation):
+    """What a former version shows, beside the log. Its shape is a former one, too."""
+
+    def of(self, database: Database) -> Database:
+        return database.renaming({**self.names, COLLECTION: COLLECTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +186,10 @@ class Generations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._documents = database.collection(COLLECTION)
+        self._views = database.renaming({COLLECTION: COLLECTION}, views_of(database.name))
+        self._documents = self._views.collection(COLLECTION)
+        self._beside_log = database.renaming({})  # where former versions kept them
+        self._log: UUID | None = None  # for good: a process whose log is replaced projects nothing
         self._reader = Reader(database.unreadable, COLLECTION, generation_of)
         self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
         self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
@@ -167,29 +199,40 @@ class Generations:
 
     async def prepare(self) -> Generation:
         """Make the first generation, if there is none; return the active one. Safe to repeat."""
-        if await self._documents.find_one({"_id": "active"}) is None:
-            await self._drop_former_layout()
-            await prepare(FIRST.of(self._database))
+        if await self._pointed() is None:
+            first = replace(FIRST, log=(await self._database.identity.ensure()).log)
+            await prepare(first.of(self._database))
             now = await self._database.server_time()
             with suppress(DuplicateKeyError):  # another process was quicker
-                await self._put(FIRST, _id="active", next=2, since=now)
-        await self._show_by_hand()
+                shown = {"$set": {**as_document(first, None), "since": now}, "$max": {"next": 2}}
+                which = {"_id": "active", "numbers": _NONE_YET.numbers}
+                await self._documents.update_one(which, shown, upsert=True)
         return await self.active()
 
-    async def _drop_former_layout(self) -> None:
-        """Drop the views of a version that kept them under their own names."""
-        there = await self._database.collections()
-        for name in VIEWS:
-            if name in there and there[name] is None:
-                await self._database.drop(name)
+    async def _pointed(self, session: Session | None = None) -> Generation | None:
+        """Return what is to be shown; None if there is nothing yet. Raises UnreadableDocument."""
+        active = {"_id": "active"}
+        document = await self._documents.find_one(active, session=session)
+        if document is not None and document.get("numbers") != _NONE_YET.numbers:
+            return await self._read(document)
+        former = self._beside_log.collection(COLLECTION)
+        if (document := await former.find_one(active, session=session)) is None:
+            return None
+        found = self._reader.one(document)
+        return FormerLayout(found.numbers, found.shape)
+
+    async def _read(self, document: Document) -> Generation:
+        found = self._reader.one(document)
+        if self._log is None and (identity := await self._database.identity.read()) is not None:
+            self._log = identity.log
+        return found if found.log == self._log else replace(found, shape=OF_ANOTHER_LOG)
 
     # --- asking ----------------------------------------------------------------------------------
 
     async def active(self) -> Generation:
         """Return the generation that is shown now. Raises EssentialUnreadable."""
-        document = await self._documents.find_one({"_id": "active"})
         try:
-            self._known = FIRST if document is None else self._reader.one(document)
+            self._known = await self._pointed() or FIRST
         except UnreadableDocument as error:
             raise EssentialUnreadable(COLLECTION, "active") from error
         self._seen_at = asyncio.get_running_loop().time()
@@ -252,12 +295,17 @@ class Generations:
         A build that shows no life is given up first. Keep it alive by `beat`.
         """
         await self.give_up_the_dead()
+        log = (await self._database.identity.ensure()).log
+        # As long as what a former version shows is shown, there is nothing that counts.
+        none_yet = {"$setOnInsert": {**as_document(_NONE_YET, None), "next": 2}}
+        await self._documents.update_one({"_id": "active"}, none_yet, upsert=True)
         counted = await self._documents.find_one_and_update(
             {"_id": "active"}, {"$inc": {"next": 1}}
         )
         if counted is None:
-            raise AssertionError("there is no generation")
-        generation = Generation(dict.fromkeys(VIEWS, cast("int", counted["next"])))
+            raise AssertionError("there is no pointer")
+        number = cast("int", counted["next"])
+        generation = Generation(dict.fromkeys(VIEWS, number), log=log)
         now = await self._database.server_time()
         try:
             await self._put(generation, _id="building", builder=builder, began_at=now, seen_at=now)
@@ -331,13 +379,13 @@ class Generations:
         drop_after = None if keep_former else now + timedelta(seconds=DROP_SECONDS)
 
         async def work(session: Session) -> Generation:
-            active = await self._documents.find_one({"_id": "active"}, session=session)
-            if active is None:
+            former, to = await self._pointed(session), await take(session, now)
+            if former is None:
                 raise AssertionError("there is no generation")
-            former, to = self._reader.one(active), await take(session, now)
             if not await Checkpoints(former.of(self._database)).hold_all(projector, session):
                 raise Fenced
-            await self._put(former, session, _id="former", drop_after=drop_after)
+            if not isinstance(former, FormerLayout):
+                await self._put(former, session, _id="former", drop_after=drop_after)
             change = {"$set": {**as_document(to, None), "since": now}}
             await self._documents.update_one({"_id": "active"}, change, session=session)
             return to
@@ -351,7 +399,7 @@ class Generations:
         document = await self._documents.find_one({"_id": "former"})
         if document is None:
             raise NoFormer
-        return self._reader.one(document)
+        return await self._read(document)
 
     async def keep_former(self, drop_after: datetime | None = None) -> datetime | None:
         """Have the former generation not be dropped, or not before a time; return what was said
@@ -364,9 +412,10 @@ class Generations:
             raise NoFormer
         return cast("datetime | None", before.get("drop_after"))
 
-    async def discredit(self) -> None:
-        """Have what is shown built anew: it was folded from a log that was replaced since."""
-        await self._documents.update_many({}, {"$set": {"shape": OF_ANOTHER_LOG}})
+    async def discredit_former_layout(self) -> None:
+        """Have what a former version shows be taken for views of another log: it says of none."""
+        change = {"$set": {"shape": OF_ANOTHER_LOG}}
+        await self._beside_log.collection(COLLECTION).update_many({}, change)
 
     async def _put(
         self, generation: Generation, session: Session | None = None, **about: object
@@ -380,7 +429,7 @@ class Generations:
         if found is None:
             return None
         await self._documents.delete_one({"_id": found["_id"]}, session=session)
-        return self._reader.one(found)
+        return await self._read(found)
 
     async def _end_build(self, builder: str, session: Session) -> Generation:
         built = await self._take({"_id": "building", "builder": builder}, session)
@@ -410,7 +459,7 @@ class Generations:
         Raises UnreadableDocument if one cannot be read: it may be one of them.
         """
         documents = await self._documents.find().to_list()
-        found = map(self._reader.one, documents)
+        found = [await self._read(document) for document in documents]
         return [generation for generation in found if tickets.COLLECTION in generation.numbers]
 
     async def build(self) -> Build | None:
@@ -435,12 +484,14 @@ class Generations:
 
     async def leftovers(self) -> bool:
         """Return whether read documents are there that are of no generation, or soon of none."""
-        return any(name.startswith(f"{tickets.COLLECTION}_") for name in await self._unnamed())
+        left = [*await self._unnamed(), *await self._of_former_layout()]
+        return any(name.startswith(f"{tickets.COLLECTION}_") for name in left)
 
     # --- sweeping --------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """Drop what no longer shows, and what was begun and never finished. Safe at any time.
+        """Drop what no longer shows, and what was begun and never finished; show what is active by
+        the views' own names. Safe at any time.
 
         Raises UnreadableDocument: what cannot be read may name anything, and nothing is dropped.
         """
@@ -449,20 +500,38 @@ class Generations:
         gone: JsonObject = {"drop_after": {"$lt": now}}
         await self._documents.delete_many(gone)
         for name in await self._unnamed():
-            await self._database.drop(name)
+            await self._views.drop(name)
+        await self._drop_former_layout(now)
+        await self._show_by_hand()
+
+    async def _of_former_layout(self) -> list[str]:
+        """Return the names of what a former version has left, or uses."""
+        there = await self._beside_log.collections()
+        return [name for name in there if OF_FORMER_LAYOUT.fullmatch(name)]
+
+    async def _drop_former_layout(self, now: datetime) -> None:
+        """Drop what former versions kept beside the log, once nobody can be asking it."""
+        if not (left := await self._of_former_layout()):
+            return
+        active = await self._documents.find_one({"_id": "active"})
+        since = None if active is None else cast("datetime | None", active.get("since"))
+        if since is None or is_alive(since, now, DROP_SECONDS):
+            return
+        if not await self._database.identity.other_layouts_used(DROP_SECONDS):
+            for name in left:
+                await self._beside_log.drop(name)
 
     async def _unnamed(self) -> list[str]:
         """Return the collections of views that no document names."""
         # What is there comes first: what is begun after this is not in it.
-        there = await self._database.collections()
+        there = await self._views.collections()
 
         async def read(session: Session) -> set[str]:
             documents = await self._documents.find({}, session=session).to_list()
             return {name for d in documents for name in self._reader.one(d).names.values()}
 
         named = await self._database.in_transaction(read, snapshot=True)
-        ours = re.compile(rf"(?:{'|'.join(VIEWS)})_\d+")
-        return sorted(name for name in there if ours.fullmatch(name) and name not in named)
+        return sorted(name for name in there if _NUMBERED.fullmatch(name) and name not in named)
 
     async def give_up_the_dead(self) -> None:
         """Give up a build that shows no life, and end what its process has left open.
@@ -487,16 +556,21 @@ class Generations:
         """Have the views' own names show what is active, for those who look by hand."""
         try:
             active = await self.active()
-            there = await self._database.collections()
+            there = await self._views.collections()
             for view, collection in active.names.items():
-                if there.get(view) != collection:
-                    await self._database.show(view, collection)
+                if there.get(view) != collection and not isinstance(active, FormerLayout):
+                    await self._views.show(view, collection)
         except DriverError as error:  # as where one may not, or two do it at once
             _log.info("the views cannot be shown by name: %s", describe(error))
 
 
-generation_of = strictly(Generation, id_field=None, complete=True)
+_GENERATION = strictly(Generation, id_field=None, complete=True)
 _AS_OF = strictly(AsOf, id_field=None)
+
+
+def generation_of(document: Document) -> Generation:
+    """Read what a document names; one of a former version does not say of which log that is."""
+    return _GENERATION({"log": None, **document})
 
 
 def _as_of(document: Document) -> AsOf:

@@ -2,7 +2,8 @@
 
     python -m scripts.mongo_users make         with an administrator's URL, which names the
                                                database, in CASEBOOK_ADMIN_URL
-    python -m scripts.mongo_users print NAME   the roles of a database as JSON, and nothing is done
+    python -m scripts.mongo_users print NAME   the roles of a database as JSON, and nothing is done;
+                                               --atlas: the commands that make them on Atlas
     python -m scripts.mongo_users check        are they refused what they must be? by the URLs in
                                                CASEBOOK_API_URL, CASEBOOK_PROJECTOR_URL,
                                                CASEBOOK_AUDITOR_URL
@@ -10,24 +11,25 @@
 `make` makes the collections and indexes of the log, three roles and three users, and prints the
 users' URLs, shown this once; made again, it renews roles and passwords. Passwords are made too,
 unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASSWORD give them.
+While a former version's views are shown, roles keep what they had: make again when those are gone.
 For a database `casebook`:
 
     casebook_api         reads all; writes what is its own; of the log, finds and inserts (L1)
                          and makes and destroys the keys of persons
-    casebook_projector   finds and watches the log; writes the views, and drops what was replaced;
-                         finds the keys of persons
+    casebook_projector   finds and watches the log; does as it likes with the views; finds the keys
+                         of persons
     casebook_auditor     finds in the log and its checkpoints: all that scripts.verify needs
 
 Roles and users are made in `admin`, for a role of any other database can say nothing about a second
-one, and the keys of persons are in one of their own. MongoDB knows no patterns of names, and views
-are kept in numbered collections: the projector's role names so many ahead (--generations). Make
-again before they run out; a replay takes one each. The embedded server has no users.
+one, and the keys of persons and the views are in some of their own. The embedded server has no
+users.
 """
 
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypedDict
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
@@ -48,7 +50,8 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.erasure.progress import Erasures
-from projections.generations import FIRST, Generations
+from projections.generations import FormerLayout, Generations, views_of
+from projections.projector import parked
 from projections.views import saved_views
 from scripts.console import UsageError, arguments, run
 
@@ -56,8 +59,6 @@ API, PROJECTOR, AUDITOR = USERS = ("api", "projector", "auditor")
 """What they are called behind the name of the database: `casebook_api`."""
 HOME = "admin"
 """The database in which roles and users are made."""
-_GENERATIONS_AHEAD = 500
-_MOST_AHEAD = 5_000  # or a role would not fit into a document
 _LOG_CHECKPOINTS = (log_checkpoints.COLLECTION, log_checkpoints.HEADS_COLLECTION)
 _OF_THE_API = (
     desk.COLLECTION,
@@ -69,19 +70,27 @@ _OF_THE_API = (
     keys.COLLECTION,
     access_log.COLLECTION,
 )
-_KEYS = "_keys/"
-"""Before the name of a collection that is in the database of the keys of persons."""
+_KEYS, _VIEWS = "_keys/", "_views/"
+"""Before the name of a collection that is in the database of the keys of persons, of the views."""
 _READ = ("find", "listIndexes", "collStats")
 _WRITE = ("insert", "update", "remove", "createIndex")
-_NUMBERED = re.compile(f"(?:{'|'.join(FIRST.names)})_([0-9]+)")
 
-Privilege = Mapping[str, object]
+_CAPITAL = re.compile("(?=[A-Z])")
+
+
+class Privilege(TypedDict):
+    """What may be done with a collection, or with all of a database if its name is empty."""
+
+    resource: dict[str, str]
+    actions: list[str]
+
 
 REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
     API: [
         ("update", store.COLLECTION),
         ("remove", store.COLLECTION),
-        ("update", "ticket_reads_1"),
+        ("update", f"{_VIEWS}ticket_reads_1"),
+        ("update", f"{_VIEWS}{generations.COLLECTION}"),
         ("insert", log_checkpoints.COLLECTION),
         ("update", PERSON_EVENTS),
         ("remove", f"{_KEYS}{PERSONS}"),
@@ -103,7 +112,7 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
         ("remove", store.COLLECTION),
         ("insert", log_checkpoints.COLLECTION),
         ("find", keys.COLLECTION),
-        ("find", "ticket_reads_1"),
+        ("find", f"{_VIEWS}ticket_reads_1"),
         ("find", f"{_KEYS}{PERSONS}"),
         ("find", f"{_KEYS}{KEYRING}"),
     ],
@@ -111,12 +120,8 @@ REFUSED: Mapping[str, Sequence[tuple[str, str]]] = {
 """What each user must be refused, among other things: what `check` tries."""
 
 
-def privileges(
-    database: str, first_generation: int, ahead: int = _GENERATIONS_AHEAD
-) -> dict[str, list[Privilege]]:
+def privileges(database: str) -> dict[str, list[Privilege]]:
     """Return what each role may do, as `createRole` takes it."""
-    numbers = range(first_generation, first_generation + ahead)
-    numbered = [f"{view}_{n}" for view in FIRST.names for n in numbers]
 
     def on(names: Iterable[str], *actions: str, of: str = database) -> list[Privilege]:
         return [
@@ -124,15 +129,15 @@ def privileges(
             for name in names
         ]
 
-    of_keys = keys_of(database)
+    of_keys, of_views = keys_of(database), views_of(database)
     everywhere = on([""], "listCollections")
-    parked = [name for name in numbered if name.startswith("parked_tickets_")]
     return {
         API: [
             *on([""], *_READ, "listCollections", "changeStream"),
+            *on([""], *_READ, of=of_views),
             *on([store.COLLECTION], "insert"),
             *on(_OF_THE_API, *_WRITE),
-            *on(parked, "insert", "update"),
+            *on([parked.REPAIRS], "insert"),
             *on([PERSON_EVENTS], "insert", "createIndex"),
             *on([log_identity.COLLECTION], "insert"),
             *on([log_identity.PROCESSES], "insert", "update", "remove"),
@@ -144,9 +149,10 @@ def privileges(
             *on([store.COLLECTION], *_READ, "changeStream"),
             *on([saved_views.COLLECTION], "find"),
             *on(_LOG_CHECKPOINTS, *_READ, "insert", "createIndex"),
-            *on([generations.COLLECTION], *_READ, "insert", "update", "remove", "createIndex"),
-            *on(FIRST.names, "find", "createCollection", "dropCollection"),
-            *on(numbered, *_READ, *_WRITE, "createCollection", "dropCollection"),
+            *on([""], *_READ, *_WRITE, "createCollection", "dropCollection", of=of_views),
+            *on([""], "listCollections", of=of_views),
+            *on([parked.REPAIRS], "find", "remove"),
+            *on([generations.COLLECTION], "find", "dropCollection"),  # of a former version
             *on([PERSON_EVENTS], *_READ, "insert"),
             *on([log_identity.COLLECTION], "find", "insert"),
             *on([log_identity.PROCESSES], "find", "insert", "update", "remove"),
@@ -160,6 +166,17 @@ def privileges(
     }
 
 
+def for_atlas(database: str) -> Iterator[str]:
+    """Yield the commands of Atlas' command line that make the roles: it takes none of MongoDB's."""
+    for user, granted in privileges(database).items():
+        named = [
+            f"{_CAPITAL.sub('_', action).upper()}@{'.'.join(each['resource'].values())}".rstrip(".")
+            for each in granted
+            for action in each["actions"]
+        ]
+        yield f"atlas customDbRoles create {database}_{user} --privilege {','.join(named)}"
+
+
 class _NotRefused(Exception):
     pass
 
@@ -167,38 +184,34 @@ class _NotRefused(Exception):
 async def main() -> int:
     parser = arguments(__doc__, "mongo-users")
     what = parser.add_subparsers(dest="what", required=True)
-    make = what.add_parser("make")
+    what.add_parser("make")
     shown = what.add_parser("print")
     shown.add_argument("name")
-    for each in (make, shown):
-        each.add_argument("--generations", type=int, default=_GENERATIONS_AHEAD)
+    shown.add_argument("--atlas", action="store_true")
     what.add_parser("check")
     options = parser.parse_args()
     if options.what == "check":
         return await _check()
-    if not 1 <= options.generations <= _MOST_AHEAD:
-        raise UsageError(f"--generations must be 1 to {_MOST_AHEAD}")
     if options.what == "print":
-        made = privileges(options.name, 1, options.generations)
-        print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
+        made = orjson.dumps(privileges(options.name), option=orjson.OPT_INDENT_2).decode()
+        print("\n".join(for_atlas(options.name)) if options.atlas else made)
         return 0
-    return await _make(_url("CASEBOOK_ADMIN_URL", "administrator"), options.generations)
+    return await _make(_url("CASEBOOK_ADMIN_URL", "administrator"))
 
 
-async def _make(url: str, ahead: int) -> int:
+async def _make(url: str) -> int:
     database = Database(url)
     try:
         await database.server_time()  # at once: a transaction would be tried again for two minutes
         await EventStore(database).prepare()
-        await Generations(database).prepare()
+        active = await Generations(database).prepare()
         await Erasures(database).prepare()
-        # Those that are kept for going back, or as of a time, are older than what is active.
-        there = [re.fullmatch(_NUMBERED, name) for name in await database.collections()]
-        first = min(int(found[1]) for found in there if found is not None)
+        # Processes of a former version go on with the same users.
+        change = "grantPrivilegesTo" if isinstance(active, FormerLayout) else "update"
         passwords = {user: _password(user) for user in USERS}
-        for user, granted in privileges(database.name, first, ahead).items():
+        for user, granted in privileges(database.name).items():
             name = f"{database.name}_{user}"
-            await _put(database, "Role", name, {"privileges": granted, "roles": []})
+            await _put(database, "Role", name, {"privileges": granted}, change)
             roles = [{"role": name, "db": HOME}]
             await _put(database, "User", name, {"pwd": passwords[user], "roles": roles})
     except OperationFailure as error:
@@ -220,12 +233,15 @@ def _variable(user: str, what: str) -> str:
     return f"CASEBOOK_{user.upper()}_{what}"
 
 
-async def _put(database: Database, kind: str, name: str, content: JsonObject) -> None:
+async def _put(
+    database: Database, kind: str, name: str, content: JsonObject, change: str = "update"
+) -> None:
     """Make a role or a user, or change the one that is there."""
     home, kinds = database.client[HOME], f"{kind.lower()}s"
-    found = await home.command({f"{kinds}Info": name})
-    verb = "update" if found[kinds] else "create"
-    await home.command({f"{verb}{kind}": name, **content})
+    if (await home.command({f"{kinds}Info": name}))[kinds]:
+        await home.command({f"{change}{kind}": name, **content})
+    else:
+        await home.command({f"create{kind}": name, "roles": [], **content})
 
 
 def _as_user(url: str, database: str, user: str, password: str) -> str:
@@ -264,8 +280,8 @@ async def _check() -> int:
 
 
 async def _is_refused(database: Database, action: str, name: str) -> bool:
-    of = keys_of(database.name) if name.startswith(_KEYS) else database.name
-    collection = database.client[of][name.removeprefix(_KEYS)]
+    beside, _, name = name.rpartition("/")
+    collection = database.client[f"{database.name}{beside}"][name]
     nothing: JsonObject = {"_id": "scripts.mongo_users check"}
 
     async def attempt(session: Session) -> None:

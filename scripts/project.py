@@ -10,7 +10,6 @@ from api.background import projecting
 from api.settings import Settings
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
-from projections.generations import Generations
 from scripts.console import arguments, at_work, database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 
@@ -23,7 +22,6 @@ async def main() -> int:
         store = EventStore(db)
         await store.prepare()
         await Erasures(db).prepare()
-        await Generations(db).prepare()
         await db.identity.begin()  # which refuses where a restore is not done
         await db.vault.check()
         show_metrics(settings)

@@ -202,23 +202,23 @@ async def _repair(db: Database, ids: Sequence[UUID], report: Report) -> int:
         if not await store.stored(ticket_id, limit=1):
             raise UsageError(f"there is no ticket {ticket_id}")
 
-    async def parked() -> ParkedTickets:
-        return ParkedTickets(await generations.shown())
+    asked = ParkedTickets(db)
 
     async def failure(ticket_id: UUID) -> str | None:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                while await (await parked()).is_asked(ticket_id):  # noqa: ASYNC110
+                while await asked.is_asked(ticket_id):  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             return f"ticket {ticket_id}: the projector of its partition does not get to it"
-        still = [each for each in await (await parked()).all() if each.ticket_id == ticket_id]
+        parked = await ParkedTickets(await generations.shown()).all()
+        still = [each for each in parked if each.ticket_id == ticket_id]
         return f"ticket {ticket_id} stays parked: {still[0].error}" if still else None
 
     code = 0
     async with projecting(db, store):
         for ticket_id in ids:
-            await (await parked()).ask(ticket_id)
+            await asked.ask(ticket_id)
         for ticket_id in ids:
             if why := await failure(ticket_id):
                 fail(why)

@@ -45,8 +45,7 @@ from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.statements import last_path, signing_key
 from projections.erasure.progress import Erasures
-from projections.generations import COLLECTION as GENERATIONS
-from projections.generations import Generations
+from projections.generations import OF_FORMER_LAYOUT, Generations
 from projections.projector import checkpoints
 from projections.projector.batch import fold_ticket
 from projections.views import tickets
@@ -61,9 +60,9 @@ _BATCH_DOCUMENTS = 500
 _MARKS = "restores"
 _DUPLICATE_KEY = 11000
 _SHOWN = 5
-# Made by whatever has looked at the database, and of no weight.
+# Made by whatever has looked at the database, and of no weight; views are built anew.
 _OF_NO_WEIGHT = re.compile(
-    r"log_identity|processes|restores|generations|projections_\d+|projectors_\d+|webhook_dispatch"
+    rf"log_identity|processes|restores|repairs|webhook_dispatch|{OF_FORMER_LAYOUT.pattern}"
 )
 
 
@@ -142,7 +141,7 @@ async def main() -> int:
             why = options.why or "restored by the database's own tools"
             await refuse_while_processes_run(db)
             await db.identity.replace(why)
-            await Generations(db).discredit()
+            await Generations(db).discredit_former_layout()
             await _send_from_now_on(db, EventStore(db))
         else:
             why = options.why or _why(source)
@@ -273,9 +272,7 @@ async def restore(
         if identity is None or identity.restoring != source.id:
             await db.identity.replace(why, restoring=source.id)
         await marks.update_one({"_id": source.id}, {"$set": {"done": False}}, upsert=True)
-    if await db.collection(GENERATIONS).find_one({"_id": "active"}) is not None:
-        await Generations(db).discredit()  # of a log that was here before
-    await Generations(db).prepare()
+    await Generations(db).discredit_former_layout()
     await _insert_all(db, source.plain())
     await _insert_all(db, _wrapped(db, source.secret()))
     if source.erasures is not None:
@@ -333,8 +330,7 @@ async def _refuse_other_content(
     names = {name for name, of in (await db.collections()).items() if of is None}
     if source.whole is None:
         # What is beside the log may have been restored by other means, and is wanted.
-        views = {name for name in names if re.fullmatch(rf"{tickets.COLLECTION}_\d+", name)}
-        names &= {store.name, *views}
+        names &= {store.name}
     for name in sorted(names):
         of_weight = not _OF_NO_WEIGHT.fullmatch(name)
         if of_weight and await db.client[db.name][name].find_one({}, {"_id": 1}) is not None:

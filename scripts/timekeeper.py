@@ -11,7 +11,6 @@ from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore
-from projections.generations import Generations
 from scripts.console import arguments, at_work, database, run, screen
 
 
@@ -21,7 +20,6 @@ async def main() -> int:
     async with database(settings) as db:
         store = EventStore(db)
         await store.prepare()
-        await Generations(db).prepare()
         seconds = settings.timekeeper_seconds or LOOK_SECONDS
         screen.print("keeping time; Ctrl-C to stop")
         with suppress(asyncio.CancelledError):  # how it ends

@@ -171,11 +171,15 @@ async def views_ahead(db: Database, verification: Verification) -> int | None:
     checkpoint. None if nothing is shown, or the database's user may not read it.
     """
     try:
-        active = await db.collection("generations").find_one({"_id": "active"})
-        match active:
-            # Views without a shape are of the log from before a restore.
-            case {"numbers": {"ticket_reads": number}, "shape": shape} if shape:
-                reads = db.scan(f"ticket_reads_{number}", {}, {"version": 1})
+        views = db.client[f"{db.name}_views"]
+        active = await views["generations"].find_one({"_id": "active"})
+        match active, await db.identity.read():
+            # Views of another log are from before a restore.
+            case {"numbers": {"ticket_reads": number}, "log": log}, identity if (
+                identity is not None and identity.log == log
+            ):
+                name = f"ticket_reads_{number}"
+                reads = db.scan(name, {}, {"version": 1}, namespace=views.name)
             case _:
                 return None
         shown = {str(each["_id"]): each.get("version") async for each in reads}

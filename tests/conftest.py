@@ -68,7 +68,7 @@ async def fresh(server_url: str, driver: DriverName) -> AsyncIterator[Database]:
     if "CASEBOOK_TEST_MONGODB_URL" not in os.environ:
         # What killed processes have left open would keep the server from dropping anything.
         await database.client.admin.command("killAllSessions", [])
-    for each in (name, f"{name}_keys"):
+    for each in (name, f"{name}_keys", f"{name}_views"):
         await database.client.drop_database(each)
     await database.close()
 

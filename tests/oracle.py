@@ -84,8 +84,10 @@ async def _all(database: Database, name: str) -> list[Document]:
 
 async def _shown(database: Database, name: str) -> list[Document]:
     """Read a view where the pointer says that it is."""
-    [pointer] = [d for d in await _all(database, "generations") if d["_id"] == "active"]
-    return await _all(database, f"{name}_{pointer['numbers'][name]}")
+    views: Any = database.client[f"{database.name}_views"]
+    [pointer] = await views["generations"].find({"_id": "active"}).to_list()
+    found: list[Document] = await views[f"{name}_{pointer['numbers'][name]}"].find().to_list()
+    return found
 
 
 def _matches(wanted: Document, read: Document) -> bool:

@@ -89,10 +89,10 @@ class ParkedAnswer(BaseModel, extra="forbid"):
     """A ticket whose next event could not be folded."""
 
     ticket_id: UUID
-    version: int | None
+    version: int
     waiting_events: int
-    error: str | None
-    tried_at: datetime | None
+    error: str
+    tried_at: datetime
     repair_asked: bool
 
 
@@ -276,7 +276,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         async with time_limit():
             if not await store.stored(asked.ticket_id, limit=1):
                 raise TicketNotFound
-            await generations.ask(lambda shown: ParkedTickets(shown).ask(asked.ticket_id))
+            await ParkedTickets(database).ask(asked.ticket_id)
         content = {"ticket_id": asked.ticket_id, "repair": True}
         return json_response(content, {"Location": "/projections"}, HTTPStatus.ACCEPTED)
 

@@ -43,6 +43,7 @@ KINDS = (
     Kind(checkpoints.COLLECTION, checkpoints.partition_from),
     Kind(checkpoints.MEMBERS, checkpoints.member_from),
     Kind(parked.COLLECTION, parked.parked_from),
+    Kind(parked.REPAIRS, parked.repair_from),
     Kind(desk.COLLECTION, desk.from_document, few=False),
     Kind(log_checkpoints.COLLECTION, log_checkpoints.statement_of, few=False),
     Kind(webhooks.DELIVERIES, deliveries.delivery_of, few=False),

@@ -180,6 +180,7 @@ class MongoDatabase:
         self.watchdog = Watchdog()
         """What must get on in this process."""
         self._names: Mapping[str, str] = {}
+        self._namespace = self.name  # where those names are, and what is listed and dropped
         # Shared by all that `renaming` makes of this one.
         self._kept: _KeptSession | None = None
         self._server = _Server()
@@ -192,8 +193,13 @@ class MongoDatabase:
     async def _ask_time(self) -> datetime:
         return (await self._hello()).time
 
+    def _place(self, name: str) -> tuple[str, str]:
+        renamed = self._names.get(name)
+        return (self.name, name) if renamed is None else (self._namespace, renamed)
+
     def collection(self, name: str) -> Collection:
-        return self.client[self.name][self._names.get(name, name)]
+        namespace, name = self._place(name)
+        return self.client[namespace][name]
 
     def scan(
         self,
@@ -209,16 +215,21 @@ class MongoDatabase:
         That lasts for as long as the next ones come within ANSWER_SECONDS. It can be part of no
         transaction. `namespace`: of another database of the deployment.
         """
-        collection = self._scans[namespace or self.name][self._names.get(name, name)]
+        namespace, name = (namespace, name) if namespace else self._place(name)
+        collection = self._scans[namespace][name]
         if codec_options is not None:
             collection = collection.with_options(codec_options=codec_options)
         limit = int(SCAN_SECONDS * 1000)
         return collection.find(condition, wanted, batch_size=_SCANNED_AT_ONCE, max_time_ms=limit)
 
-    def renaming(self, names: Mapping[str, str]) -> Self:
-        """Return the same database with other collections behind some names."""
+    def renaming(self, names: Mapping[str, str], namespace: str | None = None) -> Self:
+        """Return the same database with other collections behind some names.
+
+        `namespace`: the database of the deployment that they are in, and that `collections`, `drop`
+        and `show` are about; this one unless given.
+        """
         same = copy(self)
-        same._names = names  # noqa: SLF001 it is one of us
+        same._names, same._namespace = names, namespace or self.name  # noqa: SLF001 it is one of us
         return same
 
     async def collections(self) -> dict[str, str | None]:
@@ -228,7 +239,7 @@ class MongoDatabase:
         None for a collection.
         """
         found: dict[str, str | None] = {}
-        async for each in await maybe_await(self.client[self.name].list_collections()):
+        async for each in await maybe_await(self.client[self._namespace].list_collections()):
             if not (name := str(each["name"])).startswith("system."):
                 is_view = each.get("type") == "view"
                 found[name] = str(each["options"]["viewOn"]) if is_view else None
@@ -242,12 +253,12 @@ class MongoDatabase:
         that have lasted for more than a minute are ended first.
         """
         await self.clear_abandoned_transactions()
-        await until_answered(lambda: self.client[self.name].drop_collection(name))
+        await until_answered(lambda: self.client[self._namespace].drop_collection(name))
 
     async def show(self, name: str, of: str) -> None:
         """Make a database view of a collection, in the place of one that had the name."""
         await self.drop(name)  # collMod would do without, and does nothing on the embedded server
-        await self.client[self.name].command({"create": name, "viewOn": of, "pipeline": []})
+        await self.client[self._namespace].command({"create": name, "viewOn": of, "pipeline": []})
 
     async def in_transaction(
         self, work: Callable[[Session], Awaitable[T]], *, snapshot: bool = False
@@ -332,8 +343,8 @@ class MongoDatabase:
         along. Until then they block writers. MongoDB needs no such help, and is not harmed by it.
         """
 
-        async def look(session: Session) -> None:
-            await self.collection("projections").find_one({}, {"_id": 1}, session=session)
+        async def look(session: Session) -> None:  # at something that every user may read
+            await self.collection("log_identity").find_one({}, {"_id": 1}, session=session)
 
         await self.in_transaction(look)
 

@@ -226,12 +226,8 @@ class BatchWriter:
         owned.parked.update(failure.ticket_id for failure in failures)
         return events
 
-    async def refold(
-        self, owned: OwnedPartitions, ticket_id: UUID, *, as_asked: bool = False
-    ) -> str | None:
+    async def refold(self, owned: OwnedPartitions, ticket_id: UUID) -> str | None:
         """Fold one ticket again from its first event, whatever its document holds.
-
-        `as_asked`: that was asked for, before this call.
 
         Return None, or why it could not be done: then the document stays as it is, and the ticket
         is parked. Raises as `write` does.
@@ -263,7 +259,7 @@ class BatchWriter:
                 await self._parked.free(ticket_id, session)
                 return None
             version = 1 if stored is None else stored.version + 1
-            await self._parked.park(ticket_id, version, failure.error, session, as_asked=as_asked)
+            await self._parked.park(ticket_id, version, failure.error, session)
             return failure.error
 
         error = await self._in_transaction(work)

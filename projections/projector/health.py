@@ -131,8 +131,7 @@ class Health:
         `database`: as it is with the views in question.
         """
         waiting = ParkedTickets(database)
-        state, asked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
-        parked = [ticket for ticket in asked if ticket.version is not None]
+        state, parked = await asyncio.gather(Checkpoints(database).read(), waiting.all())
         conditions = [condition(state, partition) for partition in state.partitions]
         stuck = timedelta(seconds=STUCK_SECONDS)
         lately = await self._store.since(
@@ -147,7 +146,7 @@ class Health:
             await self._store.count(exact=exact),
             parked,
             behind,
-            await overdue(database, state, asked, lately),
+            await overdue(database, state, parked, lately),
         )
         if report.overdue:
             return replace(report, condition="stuck")

@@ -91,11 +91,13 @@ class Projector:
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float | None = None,
         keeps_lost: bool = False,
+        repairs: bool = True,
         late: LateLook | None = None,
     ) -> None:
         """`database` as it is with these views (`Generation.of`).
 
         `keeps_lost`: go on with views that show events which have vanished from the log.
+        `repairs`: do those that are asked for; else who keeps what is shown current does.
 
         `beat_seconds`: how often it shows life, and how far it is; five times a lease unless given.
         """
@@ -110,6 +112,7 @@ class Projector:
         self._mine: dict[int, Partition] = {}
         self._owned = OwnedPartitions(self._me, {})
         self._keeps_lost = keeps_lost
+        self._repairs = repairs
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._rescanned: tuple[int, int] | None = None
@@ -224,15 +227,16 @@ class Projector:
             await self._checkpoints.forget(sorted(gone))
 
     async def _look_after(self, waiting: Iterable[Parked], new: set[int]) -> None:
-        """Fold parked tickets again: those that were asked for, and all of new partitions."""
-        self._owned.parked = {p.ticket_id for p in waiting if p.version is not None}
-        for ticket in waiting:
-            if ticket.repair or partition_of(ticket.ticket_id) in new:
-                error = await self._writer.refold(
-                    self._owned, ticket.ticket_id, as_asked=ticket.repair
-                )
-                what = "is folded again" if error is None else f"stays parked: {error}"
-                _log.info("ticket %s %s", ticket.ticket_id, what)
+        """Fold tickets again: those that were asked for, and the parked ones of new partitions."""
+        self._owned.parked = {p.ticket_id for p in waiting}
+        asked = await self._parked.asked_of(self._mine) if self._repairs else {}
+        parked_anew = {t for t in self._owned.parked if partition_of(t) in new}
+        for ticket_id in {*asked, *parked_anew}:
+            error = await self._writer.refold(self._owned, ticket_id)
+            what = "is folded again" if error is None else f"stays parked: {error}"
+            _log.info("ticket %s %s", ticket_id, what)
+            if ticket_id in asked:
+                await self._parked.done(asked[ticket_id])
 
     # --- following -----------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class Auditor:
 
     async def _see_parked(self) -> None:
         parked = ParkedTickets(self._shown)
-        stopped = [ticket for ticket in await parked.all() if ticket.version is not None]
+        stopped = await parked.all()
         self.waiting = await parked.waiting_events(self._store, stopped)
         self._asked = self._asked._replace(waiting=frozenset(t.ticket_id for t in stopped))
 

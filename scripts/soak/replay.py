@@ -80,8 +80,9 @@ async def _replay(url: str) -> None:
 
 
 async def _is_swept(database: Database) -> bool:
-    active = set((await Generations(database).active()).names.values())
-    return {name for name in await database.collections() if name[-1].isdigit()} == active
+    active = await Generations(database).active()
+    there = await active.of(database).collections()
+    return {name for name in there if name[-1].isdigit()} == {*active.names.values()}
 
 
 async def replay_and_die(url: str, point: str, nth: str) -> None:

@@ -11,7 +11,7 @@ from eventstore.database import Database
 from eventstore.event_document import Envelope, chain_is_whole, to_document
 from eventstore.log import EventStore
 from eventstore.personal.vault import keys_of
-from projections.generations import Generations
+from projections.generations import Generations, views_of
 from projections.projector.health import Health
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
@@ -63,9 +63,9 @@ async def audited(database: Database) -> None:
 
 
 async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
-    """Return the documents of a log's database, and of its keys', that contain a word."""
+    """Return the documents of a log's database, its keys' and its views', that contain a word."""
     found: list[tuple[str, JsonObject]] = []
-    for name in (database.name, keys_of(database.name)):
+    for name in (database.name, keys_of(database.name), views_of(database.name)):
         own = database.client[name]
         for collection in await own.list_collection_names():
             if collection.startswith("system."):

@@ -30,6 +30,7 @@ NOBODY = "0192f0c4-0000-7000-8000-000000000001"
 @asynccontextmanager
 async def serving(database, *, project=True):
     store = EventStore(database)
+    await Generations(database).prepare()  # which who projects what is shown does, and no API
     beside = [Projector(database, store).run] if project else []
     app = create_app(database, store, beside, access=access(database))
     async with app.router.lifespan_context(app), asking(app) as client:

@@ -11,11 +11,18 @@ from eventstore.documents import Unreadable, UnreadableDocument
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
-from scripts.testbed.golden_documents import GOLDEN, MASTER_KEY, changed, golden, load
+from scripts.testbed.golden_documents import (
+    GOLDEN,
+    MASTER_KEY,
+    changed,
+    collection_of,
+    golden,
+    load,
+)
 from tests.processes import environment, script
 
-WRITTEN = 65
-DIGEST = "f2785cef39ac3a422bf86d7bdaadd67587ca0fc39070047b12514ef0a5ff67cb"
+WRITTEN = 67
+DIGEST = "985d72f375e4548d1a760cc1cc45414b109af704d417f8299de09c3bc69d18f4"
 """Of the lines that are written. Lines are added behind them, and both then; none is changed."""
 BY_NAME = {kind.collection: kind for kind in KINDS}
 UNTOLD = {"log_checkpoint_heads", "restores", PERSONS, KEYRING}
@@ -45,7 +52,7 @@ def test_there_are_golden_documents_of_everything():
 )
 async def test_a_golden_document_is_read_as_it_should_be(database, each):
     """By itself, in an installation that has nothing else of its kind; and it stays as it was."""
-    collection = database.client[database.name][each.collection]
+    collection = collection_of(database, each.collection)
     await Generations(database).prepare()
     await collection.replace_one({"_id": each.document["_id"]}, each.document, upsert=True)
     if each.reads or each.document["_id"] != "active":

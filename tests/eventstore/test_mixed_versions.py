@@ -369,7 +369,7 @@ async def test_nothing_is_dropped_while_it_cannot_be_read_what_is_named(database
     await documents.update_one({"_id": "building"}, {"$set": former, "$unset": {"began_at": ""}})
     assert await generations.build() is not None  # as a former version has stored it
     await documents.insert_one({"numbers": "of the future", "drop_after": None})
-    left = database.collection("ticket_reads_99")
+    left = database.client[f"{database.name}_views"]["ticket_reads_99"]
     await left.insert_one({"_id": 1})
     async with running(database):
         await open_some(store, 3)

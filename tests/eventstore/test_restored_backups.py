@@ -61,16 +61,16 @@ async def test_a_log_from_before_an_erasure_names_the_erased_no_more(database, s
         await client.put("/views/hers", json={"requester": CARLA}, headers=SUPERVISOR)
         await client.get("/dashboard", headers=OF_CARLA)  # denied, and on record
         await caught_up(database, store)
-        own = database.client[database.name]
-        names = ("api_keys", "access_log", "saved_views", "ticket_reads_1")
-        backup = {name: await own[name].find().to_list() for name in names}
+        names = ("api_keys", "access_log", "saved_views", "ticket_reads")
+        places = map(database.collection, names)
+        backup = [(place, await place.find().to_list()) for place in places]
         person = await person_named(client, CARLA)
         await erased(client, person)
         await completed(client, person)
-        await own["person_events"].delete_many({})
-        for name, documents in backup.items():
-            await own[name].delete_many({})
-            await own[name].insert_many(documents)
+        await database.collection("person_events").delete_many({})
+        for place, documents in backup:
+            await place.delete_many({})
+            await place.insert_many(documents)
         assert await documents_with(database, CARLA)
         forgetting = Forgetting(database, store)
         await forgetting.reconcile()

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from eventstore.event_document import utc_now
 from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.processes import environment, script
@@ -93,9 +94,7 @@ async def test_what_is_moved_from_one_checkpoint_to_another_is_found(database, s
 
 async def test_a_ticket_that_is_parked_and_shown_is_found(database, store, views):
     parked = {"_id": views[0], "partition": views[0].int % 64, "version": 3, "error": "x"}
-    await database.collection("parked_tickets").insert_one(
-        {**parked, "tried_at": None, "repair": False}
-    )
+    await database.collection("parked_tickets").insert_one({**parked, "tried_at": utc_now()})
     [found] = await differences(database)
     assert (found.field, found.expected, found.found) == ("parked at version", 5, 3)
 

@@ -238,7 +238,8 @@ async def poisoned(database, store):
 
 
 async def _none_parked(database):
-    return not await ParkedTickets(database).all()
+    parked = ParkedTickets(database)
+    return not (await parked.asked() or await parked.all())
 
 
 async def repairs(database, store):

@@ -27,8 +27,11 @@ from eventstore.personal.sealed_file import (
 )
 from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import last_path, signing_key
+from projections import generations
 from projections.erasure.progress import Erasures
-from projections.generations import Generations
+from projections.generations import FIRST, FormerLayout, Generations
+from projections.projector.checkpoints import Checkpoints
+from projections.projector.projector import Projector
 from scripts.backup import back_up
 from scripts.restore import (
     RestoreRefused,
@@ -409,9 +412,14 @@ async def test_who_was_erased_since_stays_erased(database, store, tmp_path):
 async def test_a_restore_refuses_while_a_projector_of_a_former_version_runs(database, store):
     """L2: that shows life among the projectors alone."""
     await refuse_while_processes_run(database)
-    async with running(database):
-        await open_some(store, 1)
-        await caught_up(database, store)
+    former = FormerLayout(FIRST.numbers).of(database)
+    await generations.prepare(former)
+
+    async def shows_life():
+        return (await Checkpoints(former).read()).members
+
+    async with running(Projector(former, store)):
+        await until(shows_life)
         with pytest.raises(RestoreRefused, match="projector "):
             await refuse_while_processes_run(database)
 
@@ -422,7 +430,7 @@ async def test_views_of_a_replaced_log_are_built_anew(database, store):
     async with running(database):
         await caught_up(database, store)
     await database.collection("ticket_events").delete_many({"version": 3})
-    await Generations(database).discredit()
+    await database.identity.replace("restored by the database's own tools")
     async with running(database):
 
         async def anew():
