@@ -50,7 +50,7 @@ from eventstore.documents import (
     as_document,
     strictly,
 )
-from eventstore.lease import LeaseLost, is_dead, renew
+from eventstore.lease import LeaseLost, is_alive, is_dead, renew
 from eventstore.mongo.driver import Session
 from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -161,6 +161,7 @@ class AsOf:
 
 async def prepare(views: Database) -> None:
     """Make a generation's collections and indexes and its checkpoints. Safe to repeat."""
+    await views.spread(tickets.COLLECTION)  # sums, leases and the like are few
     await indexes.make(views)
     for view in sums.of(views):
         await view.prepare()

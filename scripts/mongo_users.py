@@ -74,6 +74,7 @@ _KEYS, _VIEWS = "_keys/", "_views/"
 """Before the name of a collection that is in the database of the keys of persons, of the views."""
 _READ = ("find", "listIndexes", "collStats")
 _WRITE = ("insert", "update", "remove", "createIndex")
+_MAKE = ("createCollection", "dropCollection", "enableSharding")
 
 _CAPITAL = re.compile("(?=[A-Z])")
 
@@ -149,7 +150,7 @@ def privileges(database: str) -> dict[str, list[Privilege]]:
             *on([store.COLLECTION], *_READ, "changeStream"),
             *on([saved_views.COLLECTION], "find"),
             *on(_LOG_CHECKPOINTS, *_READ, "insert", "createIndex"),
-            *on([""], *_READ, *_WRITE, "createCollection", "dropCollection", of=of_views),
+            *on([""], *_READ, *_WRITE, *_MAKE, of=of_views),
             *on([""], "listCollections", of=of_views),
             *on([parked.REPAIRS], "find", "remove"),
             *on([generations.COLLECTION], "find", "dropCollection"),  # of a former version

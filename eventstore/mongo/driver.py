@@ -8,6 +8,7 @@ All that is asked has a limit in time, which is set here (`limits.py`).
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
@@ -47,6 +48,7 @@ from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.errors import NOT_ALLOWED
 from eventstore.mongo.limits import (
     ANSWER_SECONDS,
+    BUILD_SECONDS,
     OPERATION_SECONDS,
     SCAN_SECONDS,
     TRANSACTION_SECONDS,
@@ -54,6 +56,8 @@ from eventstore.mongo.limits import (
 )
 from eventstore.mongo.transaction import to_its_end, with_transaction
 from eventstore.mongo.watchdog import Watchdog
+
+_log = logging.getLogger(__name__)
 
 # What other rooms use of the driver, whichever it is.
 BSONError = bson.errors.BSONError
@@ -254,6 +258,21 @@ class MongoDatabase:
         """
         await self.clear_abandoned_transactions()
         await until_answered(lambda: self.client[self._namespace].drop_collection(name))
+
+    async def spread(self, name: str) -> None:
+        """Have a collection, which is still empty, be spread over the shards of a cluster by the
+        hashes of its ids. It stays on one where there is one, or the right to do so is missing.
+        """
+        if not (await self._hello()).is_router:
+            return
+        sharding = {"shardCollection": self.collection(name).full_name, "key": {"_id": "hashed"}}
+        limit = int(BUILD_SECONDS * 1000)
+        try:
+            await until_answered(lambda: self.client.admin.command(sharding, maxTimeMS=limit))
+        except OperationFailure as error:
+            if error.code not in NOT_ALLOWED:
+                raise
+            _log.warning("%s stays on one shard: this user lacks enableSharding", name)
 
     async def show(self, name: str, of: str) -> None:
         """Make a database view of a collection, in the place of one that had the name."""

@@ -1,6 +1,7 @@
 """Several collections written to at once, by either driver."""
 
 import asyncio
+import os
 import traceback
 from asyncio.subprocess import PIPE, STDOUT
 from contextlib import asynccontextmanager
@@ -11,14 +12,17 @@ from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import DuplicateKeyError, NetworkTimeout, OperationFailure
 
 from api.settings import Settings
+from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.mongo import driver
 from eventstore.mongo.driver import DatabaseAddressError, DatabaseStandsAlone, DatabaseTooOld
 from eventstore.mongo.embedded_server import program
 from eventstore.mongo.passing_certificate import passing_certificate
 from eventstore.mongo.transaction import to_its_end
+from projections.generations import Generations
 from scripts import console
 from scripts.console import DatabaseSilent
+from scripts.testbed.wire import Done, Fate, Refused, through
 from tests.failing import failing
 
 
@@ -280,3 +284,29 @@ async def test_what_is_known_of_the_server_is_shared_by_all_that_rename(database
     kept = database.keeping_session()
     assert await kept.renaming({}).session_id() == await kept.session_id()
     await kept.end_session()
+
+
+@pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")
+@pytest.mark.parametrize("refused", [False, True])
+async def test_on_a_cluster_read_documents_are_spread_while_there_are_none(
+    any_database, caplog, refused
+):
+    """A replay makes new ones each time: else they would be on one shard. And without the right to
+    spread them, they are.
+    """
+    asked: list[tuple[object, object]] = []
+
+    def heard(sent: JsonObject) -> Fate | Done | Refused:
+        if "shardCollection" in sent:
+            asked.append((sent["shardCollection"], sent["key"]))
+            no = {"ok": 0, "code": 13, "codeName": "Unauthorized", "errmsg": "no"}
+            return Refused(no if refused else {"ok": 1})
+        is_ours = "hello" in sent and "maxTimeMS" in sent
+        return Done({"msg": "isdbgrid"}) if is_ours else Fate.PASSED
+
+    async with through(any_database.url, heard) as (url, _):
+        database = Database(url, any_database.driver)
+        await Generations(database).prepare()
+        await database.close()
+    assert asked == [(f"{any_database.name}_views.ticket_reads_1", {"_id": "hashed"})]
+    assert ("stays on one shard" in caplog.text) is refused
