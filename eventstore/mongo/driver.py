@@ -260,12 +260,13 @@ class MongoDatabase:
         await until_answered(lambda: self.client[self._namespace].drop_collection(name))
 
     async def spread(self, name: str) -> None:
-        """Have a collection, which is still empty, be spread over the shards of a cluster by the
-        hashes of its ids. It stays on one where there is one, or the right to do so is missing.
+        """Have a collection that is empty be spread over the shards of a cluster by the hashes of
+        its ids. It stays on one where there is one, or the right to do so is missing.
         """
-        if not (await self._hello()).is_router:
+        collection = self.collection(name)
+        if not (await self._hello()).is_router or await collection.find_one({}, {"_id": 1}):
             return
-        sharding = {"shardCollection": self.collection(name).full_name, "key": {"_id": "hashed"}}
+        sharding = {"shardCollection": collection.full_name, "key": {"_id": "hashed"}}
         limit = int(BUILD_SECONDS * 1000)
         try:
             await until_answered(lambda: self.client.admin.command(sharding, maxTimeMS=limit))

@@ -19,7 +19,7 @@ from eventstore.mongo.driver import DatabaseAddressError, DatabaseStandsAlone, D
 from eventstore.mongo.embedded_server import program
 from eventstore.mongo.passing_certificate import passing_certificate
 from eventstore.mongo.transaction import to_its_end
-from projections.generations import Generations
+from projections.generations import Generations, prepare
 from scripts import console
 from scripts.console import DatabaseSilent
 from scripts.testbed.wire import Done, Fate, Refused, through
@@ -306,7 +306,9 @@ async def test_on_a_cluster_read_documents_are_spread_while_there_are_none(
 
     async with through(any_database.url, heard) as (url, _):
         database = Database(url, any_database.driver)
-        await Generations(database).prepare()
+        views = (await Generations(database).prepare()).of(database)
+        await views.collection("ticket_reads").insert_one({"_id": 1})
+        await prepare(views)  # as each projector does when it begins
         await database.close()
     assert asked == [(f"{any_database.name}_views.ticket_reads_1", {"_id": "hashed"})]
     assert ("stays on one shard" in caplog.text) is refused
