@@ -77,11 +77,17 @@ async def end(*tasks: asyncio.Task[object]) -> None:
     what it waits for is done: then a task that works for ever goes on, and waiting for its end
     lasts for ever as well (github.com/python/cpython/issues/86296).
     """
+    cancelled: asyncio.CancelledError | None = None
     while running := [task for task in tasks if not task.done()]:
         for task in running:
             task.cancel()
-        await asyncio.wait(running, timeout=_CANCEL_AGAIN_SECONDS)
+        try:
+            await asyncio.wait(running, timeout=_CANCEL_AGAIN_SECONDS)
+        except asyncio.CancelledError as error:  # by who ends the caller: not before these have
+            cancelled = error
     await asyncio.gather(*tasks, return_exceptions=True)
+    if cancelled is not None:
+        raise cancelled
 
 
 async def run_all(*works: Coroutine[None, None, None]) -> None:

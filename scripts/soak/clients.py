@@ -42,6 +42,7 @@ _RETRY_SECONDS = 180
 _SLOWEST_SECONDS = 0.5  # of a command, when all goes on
 _LOST_PAUSE_SECONDS = 0.05
 _READS = 0.2  # of all requests
+_RAW = (RAW.encode(), b"timeoutMS", b"Traceback", b"pymongo")  # it is for the log
 OPENING = {"subject": "Soak", "requester": "soak", "body": "It jams."}
 
 
@@ -192,7 +193,8 @@ class Clients:
         """
         self.counted[f"answered_{status}"] += 1
         require(status < 500 or status == 503, f"{status}: {body[:300]!r}")
-        require(RAW.encode() not in body, f"what the database says is told: {body[:300]!r}")
+        for raw in _RAW:
+            require(raw not in body, f"what database or driver say is told: {body[:300]!r}")
 
     async def retry(self, port: int) -> None:
         """Send again what is unknown, and some of what is known: that is answered as before."""

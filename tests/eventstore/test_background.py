@@ -33,6 +33,31 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
     assert lost == 3
 
 
+async def test_who_ends_a_task_that_loses_a_cancellation_may_be_cancelled_again(monkeypatch):
+    """Else it would work on for ever, known to nobody: a change stream that nobody reads."""
+    monkeypatch.setattr(module, "_CANCEL_AGAIN_SECONDS", 0.01)
+    left = 3
+
+    async def lose_some():
+        nonlocal left
+        while left:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                left -= 1
+
+    async def work():
+        async with background(lose_some()):
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        await end(working)
+    assert working.cancelled()
+    assert left == 0
+
+
 async def test_one_of_several_loses_its_cancellation_when_another_fails(monkeypatch):
     """L8: else what was to be begun again would stand still for ever, and nothing would show it."""
     monkeypatch.setattr(module, "_CANCEL_AGAIN_SECONDS", 0.01)
