@@ -156,7 +156,7 @@ async def test_tickets_that_are_not_for_one_and_that_are_not_there_make_the_same
     """The same answer, after the same questions to the database: before and after it is known."""
     monkeypatch.setattr("api.desk.store.KEPT_SECONDS", 600.0)
     register(OVERHEARD)
-    async for database in fresh(server_url, "motor"):
+    async for database in fresh(server_url):
         async with serving(database) as served:
             opening = await served.post("/tickets", json=OPEN, headers=REQUESTER)
             ticket = opening.headers["location"]
