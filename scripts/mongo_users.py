@@ -152,7 +152,7 @@ def privileges(database: str) -> dict[str, list[Privilege]]:
             *on(_LOG_CHECKPOINTS, *_READ, "insert", "createIndex"),
             *on([""], *_READ, *_WRITE, *_MAKE, of=of_views),
             *on([""], "listCollections", of=of_views),
-            *on([parked.REPAIRS], "find", "remove"),
+            *on([parked.REPAIRS], "find", "insert", "remove"),  # scripts.replay --ticket
             *on([generations.COLLECTION], "find", "dropCollection"),  # of a former version
             *on([PERSON_EVENTS], *_READ, "insert"),
             *on([log_identity.COLLECTION], "find", "insert"),

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import bson
@@ -22,6 +24,7 @@ from scripts.mongo_users import (
     PROJECTOR,
     REFUSED,
     USERS,
+    _put,
     for_atlas,
     privileges,
 )
@@ -229,12 +232,14 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
         while not address:
             line = (await api.stdout.readline()).decode()
             address = line.split()[1] if line.startswith("Casebook: ") else ""
-        await _ask_for_everything(address, keys)
+        ticket = await _ask_for_everything(address, keys)
         async with httpx.AsyncClient() as client:
             shown = (await client.get(f"http://127.0.0.1:{of_metrics}/metrics")).text
         assert "casebook_projection_batch_events_count" in shown
-        replay = await script("scripts.replay", env=of_views)
-        assert await replay.wait() == 0
+        for words in ((), ("--ticket", ticket)):
+            replay = await script("scripts.replay", *words, env=of_views)
+            out, err = await replay.communicate()
+            assert replay.returncode == 0, out + err
         pem = Path(clean["CASEBOOK_SIGNING_KEY"]).with_suffix(".pub")
         verify = await script(
             *("scripts.verify", "--key", str(pem)),
@@ -263,8 +268,8 @@ async def test_each_process_asks_for_no_more_than_its_user_may(scratch_url, data
     assert beyond(of_auditor, AUDITOR, name) <= probe
 
 
-async def _ask_for_everything(address, keys):
-    """Use the API as its users do."""
+async def _ask_for_everything(address, keys) -> str:
+    """Use the API as its users do; give the id of a ticket."""
 
     def by(role):
         return {"Authorization": f"Bearer {keys[role]}"}
@@ -339,6 +344,7 @@ async def _ask_for_everything(address, keys):
                 steps = [step["step"] for step in shown["erasure"]]
         await client.delete(f"/webhooks/{made['id']}")
         await client.delete("/views/all")
+        return two.rpartition("/")[2]
 
 
 def test_what_a_user_must_be_refused_is_in_no_role_of_its():
@@ -361,6 +367,7 @@ is refused by the server."""
 ATLAS_ACTIONS = (
     *("FIND", "INSERT", "UPDATE", "REMOVE", "CREATE_COLLECTION", "DROP_COLLECTION"),
     *("CREATE_INDEX", "CHANGE_STREAM", "LIST_COLLECTIONS", "LIST_INDEXES", "COLL_STATS"),
+    "ENABLE_SHARDING",
     "ENABLE_SHARDING",
 )
 """Of the actions that Atlas lists for custom roles, those that have to do with data."""
@@ -426,6 +433,25 @@ async def test_roles_and_users_are_made_as_mongodb_takes_them(scratch_url, datab
         assert parts.path == f"/{database.name}"
         assert parts.query.endswith("authSource=admin")
     assert f"_{API}:***@" in shown[API]
+
+
+class Admin(list[dict[str, object]]):
+    """A database for users in which the role `old` is there."""
+
+    async def command(self, command):
+        self.append(command)
+        return {"roles": [{}] if command.get("rolesInfo") == "old" else []}
+
+
+async def test_a_role_keeps_what_it_had_while_processes_of_a_former_version_need_it():
+    for change, verb in (("update", "updateRole"), ("grantPrivilegesTo", "grantPrivilegesToRole")):
+        database: Any = SimpleNamespace(client={"admin": Admin()})
+        for name in ("old", "new"):
+            await _put(database, "Role", name, {"privileges": []}, change)
+        assert database.client["admin"][1::2] == [
+            {verb: "old", "privileges": []},
+            {"createRole": "new", "roles": [], "privileges": []},
+        ]
 
 
 async def test_the_roles_are_printed_as_they_are_made():
