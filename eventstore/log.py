@@ -116,6 +116,11 @@ class Feed:
     """An open change stream over the log."""
 
     _stream: ChangeStream
+    is_merged: bool
+    """Whether a router merges it of several shards' streams. Then an event is held back until each
+    shard has written something later, or a no-op (`periodicNoopIntervalSecs`, 10 s), and that
+    nothing comes says nothing. One server says so only when it has read to the end of its oplog.
+    """
 
     @property
     def token(self) -> ResumeToken | None:
@@ -555,10 +560,15 @@ class EventStore:
         return {ticket_id: head for ticket_id, head in heads.items() if ticket_id not in damaged}
 
     async def position(self) -> ResumeToken:
-        """Return the token of now: watching from it brings every event written after this call."""
+        """Return the token of now: watching from it brings every event written after this call, and
+        none that was written before it.
+        """
+        asked = self.clock.now()
         async with self.watch(None) as feed:
-            while feed.token is None:
-                await feed.next()
+            # A new stream of the embedded server may begin a moment ago.
+            change = await feed.next()
+            while feed.token is None or (change and _was_recorded_before(asked, change.document)):
+                change = await feed.next()
             return feed.token
 
     @asynccontextmanager
@@ -579,7 +589,7 @@ class EventStore:
                 resume_after=after,
                 wait_milliseconds=_STREAM_WAIT_MILLISECONDS,
             ) as stream:
-                yield Feed(stream)
+                yield Feed(stream, await self._database.is_router())
         except OperationFailure as error:
             if error.code in _HISTORY_LOST:
                 raise HistoryLost(describe(error)) from error
@@ -589,6 +599,11 @@ class EventStore:
 def _recorded(since: datetime, before: datetime | None) -> Mapping[str, object]:
     """Return the condition that an event was recorded at or after a time, and before another."""
     return {"recorded_at": {"$gte": since} | ({} if before is None else {"$lt": before})}
+
+
+def _was_recorded_before(time: datetime, document: EventDocument) -> bool:
+    at: object = document.get("recorded_at")
+    return isinstance(at, datetime) and at < time
 
 
 def _place(document: EventDocument) -> tuple[int, int]:

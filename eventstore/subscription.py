@@ -4,7 +4,7 @@ A `Subscription` reads the log from a position on, without end. A position is al
 has to remember:
 
     token     the change stream's resume token to follow from
-    at        up to when, roughly, what was recorded is behind
+    at        up to when what was recorded is behind, give or take how clocks differ
     scanned   the ticket and version up to which the log has been read; None when all of it has been
     behind    whether what was recorded since `at` is to be read from the log, and not followed
 
@@ -16,6 +16,10 @@ neither, and some of it is found by both.
 were delivered is remembered: what comes again is passed over, and what is missing between two
 versions is read from the log. For what is missing at the end of a ticket the log is looked at every
 few seconds: events of some seconds ago that have not come are late, and delivered then.
+
+*Up to when* all has come is what the stream says, and its silence only where one server has read to
+the end of its oplog: a sharded cluster holds a stream back until every shard has written. There the
+time in its token tells; if a token has none, only the events do.
 
 *After a longer time*, or where the stream has lost its place (code 286), what was recorded since is
 read from the log, and of a minute before (clocks differ, writes take their time); then the stream
@@ -53,10 +57,10 @@ from eventstore.background import end
 from eventstore.cached_value import CachedValue
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
-from eventstore.log import Change, EventStore, Recorded, TicketRange
+from eventstore.log import Change, EventStore, Feed, Recorded, TicketRange
 from eventstore.mongo.errors import translating
 from eventstore.mongo.limits import BATCH_BYTES, size_of
-from eventstore.mongo.resume_tokens import ResumeToken
+from eventstore.mongo.resume_tokens import ResumeToken, stream_order, token_time
 from eventstore.mongo.watchdog import Watched
 from eventstore.partition import PARTITIONS, partition_of
 
@@ -152,9 +156,8 @@ def cuts_of(store: EventStore) -> CachedValue[list[TicketRange]]:
 
 async def present(store: EventStore) -> Position:
     """Return the position behind all that is written now. Raises StoreUnavailable."""
-    at = store.clock.now()  # before the token, for those of others may be a little behind
     with translating():
-        return Position(await store.position(), at)
+        return Position(await store.position(), store.clock.now())
 
 
 async def beginning(store: EventStore) -> Position:
@@ -197,6 +200,7 @@ class Subscription:
         look_back: bool = False,
         late: LateLook | None = None,
         missing: Missing | None = None,
+        written: Callable[[], datetime] | None = None,
         cuts: CachedValue[list[TicketRange]] | None = None,
         watched: Watched | None = None,
     ) -> None:
@@ -205,8 +209,9 @@ class Subscription:
         `late`: how late events are looked for, for a consumer that follows for long; not at all
         unless given. `look_back`: those too that were recorded some time before the position, for
         one that has been away. `missing`: which of some events have not arrived; unless given,
-        those that have not been delivered. `cuts`: for consumers that begin one after the other.
-        `watched` is told when the stream is asked, and when it answers.
+        those that have not been delivered. `written`: up to when the consumer has done with what it
+        was given, which may be less than has been read for it. `cuts`: for consumers that begin one
+        after the other. `watched` is told when the stream is asked, and when it answers.
         """
         self.position = position
         self.seen = seen or Seen()
@@ -217,12 +222,15 @@ class Subscription:
         self._looked = position.at if late is None or look_back else position.at + late.back
         self._next_look = 0.0
         self._missing = missing or self._unseen
+        self._written = written or (lambda: self.position.at)
         self._cuts = cuts or cuts_of(store)
         self._watched = watched or Watched("following the log")
+        self._silent_at: datetime | None = None
+        self._tells_time = True
 
     @property
     def looked_until(self) -> datetime:
-        """Up to when what was recorded has been looked for."""
+        """Up to when what was recorded has been looked for, and nothing was missing."""
         return self._looked
 
     async def steps(self, retry_seconds: float | None = None) -> AsyncGenerator[Step, None]:
@@ -248,6 +256,13 @@ class Subscription:
         """Have the log read from the position on, for the stream has forgotten it."""
         _log.error("the change stream has lost its place: %s; reading the log", error.detail)
         self.position = self.position._replace(behind=True)
+
+    def has_passed(self, order: str, at: datetime) -> bool:
+        """Say whether all that was written before a moment of this process has been delivered: when
+        the stream was there (`stream_order`), which was at that time by the log's clock.
+        """
+        silent = self._silent_at is not None and self._silent_at >= at
+        return silent or stream_order(self.position.token) >= order
 
     # --- the log ---------------------------------------------------------------------------------
 
@@ -315,11 +330,11 @@ class Subscription:
                     watched = self._store.watch(self.position.token, self._partitions)
                     feed = await stack.enter_async_context(watched)
                 while True:
+                    asked = self._store.clock.now()
                     with self._watched:
                         change = await feed.next()
                     if change is None:
-                        token = feed.token or self.position.token
-                        steps = [Step(Position(token, self._store.clock.now()), from_stream=True)]
+                        steps = [Step(self._silence(feed, asked), from_stream=True)]
                     else:
                         steps = await self._arrived(change)
                     for step in steps:
@@ -327,6 +342,20 @@ class Subscription:
                     # Behind what has arrived, which is not to wait for it, or to be lost with it.
                     for step in await self._overdue():
                         yield self._delivered(step)
+
+    def _silence(self, feed: Feed, asked: datetime) -> Position:
+        """Return the position of a stream that was asked at a time, and had nothing."""
+        token = feed.token or self.position.token
+        if not feed.is_merged:
+            self._silent_at = asked
+            return Position(token, asked)
+        until = token_time(token)
+        if until is not None and until < asked + LOOK_BACK:  # else it is no time
+            return Position(token, until)
+        if self._tells_time:
+            _log.warning("the change stream's tokens tell no time: only events say how far it is")
+        self._tells_time = False
+        return Position(token, self.position.at)
 
     def _delivered(self, step: Step) -> Step:
         """Take note of a step that is about to be yielded: only now is the position behind it."""
@@ -363,7 +392,7 @@ class Subscription:
         began = clock()
         if (look := self._late) is None or began < self._next_look:
             return []
-        since, before = self._looked - look.back, self.position.at - look.overdue
+        since, before = self._looked - look.back, self._written() - look.overdue
         found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
         wanted = [each for each in found if self._is_wanted(each.ticket_id)]
         events: list[EventDocument] = []
@@ -378,7 +407,8 @@ class Subscription:
         if len(found) == _LOOKED_AT_EVENTS:  # there may be more: from there on the next time
             moment = timedelta(milliseconds=1)
             before = max(found[-1].recorded_at, since + moment) + look.back
-        self._looked = max(self._looked, before)
+        if not late:  # else only once it is not missing any more: a consumer may fail with it
+            self._looked = max(self._looked, before)
         pause = max(look.every_seconds, (clock() - began) / _LOOK_SHARE)
         self._next_look = clock() + pause
         return [Step(self.position, event) for event in events]
@@ -397,11 +427,10 @@ def recorded_at(event: Mapping[str, object]) -> datetime | None:
 
 
 class Batch(NamedTuple):
-    """Steps with events, the position behind them, and whether that was all there was."""
+    """Steps with events, and the position behind them."""
 
     steps: list[Step]
     position: Position
-    drained: bool
 
     @property
     def events(self) -> list[EventDocument]:
@@ -418,14 +447,8 @@ class EventBuffer:
     def __init__(self, position: Position) -> None:
         self._position = position
         self._queue: asyncio.Queue[tuple[Step, int] | Exception] = asyncio.Queue(4 * BATCH_EVENTS)
-        self._waiting = 0
         self._bytes = 0
         self._taken = asyncio.Event()
-
-    @property
-    def is_empty(self) -> bool:
-        """Say whether no event waits."""
-        return self._waiting == 0
 
     async def fill(self, steps: AsyncGenerator[Step, None]) -> None:
         """Read until cancelled, waiting while too many events wait, or too large ones."""
@@ -433,7 +456,6 @@ class EventBuffer:
             async with aclosing(steps):
                 async for step in steps:
                     size = 0 if step.event is None else size_of(step.event)
-                    self._waiting += step.event is not None
                     self._bytes += size
                     await self._queue.put((step, size))
                     while self._bytes > BATCH_BYTES:
@@ -449,8 +471,8 @@ class EventBuffer:
         Raises what the subscription does.
         """
         steps: list[Step] = []
-        drained, room = False, BATCH_BYTES
-        while len(steps) < most and room > 0 and not ((steps or drained) and self._queue.empty()):
+        room = BATCH_BYTES
+        while True:
             got = await self._queue.get()
             if isinstance(got, Exception):
                 raise got
@@ -459,12 +481,10 @@ class EventBuffer:
             self._bytes -= size
             self._taken.set()
             self._position = step.position
-            # A quiet moment with something behind it is over.
-            drained = step.event is None
-            if not drained:
-                self._waiting -= 1
+            if step.event is not None:
                 steps.append(step)
-        return Batch(steps, self._position, drained)
+            if len(steps) == most or room <= 0 or self._queue.empty():
+                return Batch(steps, self._position)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from domain.errors import CasebookError
 from eventstore.background import background
@@ -10,7 +11,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.daemon import project
 from projections.generations import Generations
-from projections.projector.health import Health
+from projections.projector.health import look
 from scripts.console import at_work, progress
 
 _WAIT_SECONDS = 0.25
@@ -41,7 +42,7 @@ async def caught_up(database: Database, store: EventStore, doing: str) -> int:
 
     Raises ViewsStuck.
     """
-    health, generations = Health(store), Generations(database)
+    generations = Generations(database)
     clock = asyncio.get_running_loop().time
     moved, folded = clock(), -1
     with progress() as bar:
@@ -49,7 +50,8 @@ async def caught_up(database: Database, store: EventStore, doing: str) -> int:
         while True:
             # The estimate may be wrong; what does not move is counted.
             exact = folded >= 0 and clock() - moved > _EXACT_SECONDS
-            report = await health.look(await generations.shown(), exact=exact)
+            count = partial(store.count, exact=exact)
+            report = await look(await generations.shown(), store, count)
             bar.update(task, total=report.log_events, completed=report.folded_events)
             live = all(partition.phase == "live" for partition in report.state.partitions)
             if live and report.missing_events <= 0:

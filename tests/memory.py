@@ -52,6 +52,9 @@ class MemoryDatabase:
     def scan(self, name, condition=None, wanted=None) -> "Found":
         return self._collections[name].find(condition, wanted)
 
+    async def is_router(self) -> bool:
+        return False
+
     async def clear_abandoned_transactions(self) -> None:
         """There are none: a transaction here is over when its task is."""
 

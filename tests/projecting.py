@@ -23,7 +23,7 @@ from projections.daemon import project
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter, OwnedPartitions
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.health import Health
+from projections.projector.health import look
 from projections.projector.projector import Projector
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
@@ -94,10 +94,11 @@ async def until(holds: Callable[[], Awaitable[object]], seconds: float | None = 
 
 async def caught_up(database, store, seconds=None):
     """Wait until as many events are folded, or wait with a parked ticket, as the log holds."""
-    health, generations = Health(store), Generations(database)
+    generations = Generations(database)
 
     async def nothing_missing():
-        return (await health.look(await generations.shown())).missing_events == 0
+        shown = await generations.shown()
+        return (await look(shown, store, store.count)).missing_events == 0
 
     await until(nothing_missing, seconds)
 

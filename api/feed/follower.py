@@ -10,6 +10,7 @@ turn.
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import datetime
 from uuid import UUID
 
 from api.feed.client import Client, Limits
@@ -24,7 +25,6 @@ _TURN_EVENTS = 500
 _MARK_EVENTS = 1000
 _PAUSE_SECONDS = 0.02  # so that what comes quickly is sent together
 _RECONNECT_MILLISECONDS = 1000
-_QUIET_MOMENTS = 5
 
 
 class Follower:
@@ -46,10 +46,10 @@ class Follower:
         """Send what the log has, then what the stream has brought by now, and the cursor behind it.
 
         The end is where the stream was when the log had been read, and not where it falls silent:
-        under load it never does.
+        under load it never does, and on a sharded cluster that is not all.
         """
-        sent = read = quiet = 0
-        at = last = ""
+        sent = read = 0
+        end: tuple[str, datetime] | None = None
         async with aclosing(self._log.steps()) as steps:
             async for position, event, _ in steps:
                 if event is not None:
@@ -62,11 +62,10 @@ class Follower:
                     if read % self._limits.cursor_every_events == 0:
                         await self._put(await self._writer.cursor_line(position))
                 if position.is_followed:
-                    last = last or stream_order((await self._hub.present()).token)
-                    before, at = at, stream_order(position.token)
-                    # Some servers let a silent stream's token stand for seconds.
-                    quiet = quiet + 1 if event is None and at == before else 0
-                    if at >= last or quiet == _QUIET_MOMENTS:
+                    if end is None:
+                        now = await self._hub.present()
+                        end = stream_order(now.token), now.at
+                    if self._log.has_passed(*end):
                         break
         await self._put(await self._writer.cursor_line(self._log.position))
 
@@ -80,7 +79,7 @@ class Follower:
             async with aclosing(self._log.past()) as steps:
                 async for step in steps:
                     await self._send(step)
-            if self._hub.reaches(self._log.position.token):
+            if self._hub.reaches(self._log):
                 break
             for step in await self._turn(turns):
                 await self._send(step)
@@ -96,8 +95,7 @@ class Follower:
             async with turns, aclosing(self._log.stream()) as steps:
                 async for step in steps:
                     read.append(step)
-                    reached = step.event is None or self._hub.reaches(step.position.token)
-                    if reached or len(read) == _TURN_EVENTS:
+                    if self._hub.reaches(self._log) or len(read) == _TURN_EVENTS:
                         break
         except HistoryLost as error:
             self._log.lose_place(error)

@@ -68,7 +68,7 @@ class Hub:
         self._position: Position | None = None
         self._row: deque[Entry] = deque()
         self._bytes = self._first = self._cleared = 0
-        self._floor = ""
+        self._floor, self._floor_at = "", store.clock.now()
         self._news = asyncio.Event()
 
     async def present(self) -> Position:
@@ -91,7 +91,7 @@ class Hub:
                 await self.closed()
                 position = self._position = await self.present()
                 self._cut_off()
-                self._floor = stream_order(position.token)
+                self._floor, self._floor_at = stream_order(position.token), position.at
                 self._reading = asyncio.create_task(self._read(position))
             self._clients += 1
             return position
@@ -121,9 +121,9 @@ class Hub:
         """The place behind all that is in the row."""
         return self._first + len(self._row)
 
-    def reaches(self, token: ResumeToken) -> bool:
-        """Say whether all that the stream has brought behind a token is in the row."""
-        return stream_order(token) >= self._floor
+    def reaches(self, log: Subscription) -> bool:
+        """Say whether all that comes behind what a subscription has delivered is in the row."""
+        return log.has_passed(self._floor, self._floor_at)
 
     def place(self, token: ResumeToken) -> int:
         """Return the place behind a token that the row reaches back to."""
@@ -177,7 +177,7 @@ class Hub:
     def _drop(self) -> None:
         oldest = self._row.popleft()
         self._bytes -= len(oldest.written) + _ENTRY_BYTES
-        self._floor = oldest.order
+        self._floor, self._floor_at = oldest.order, self._store.clock.now()
         self._first += 1
 
     def _cut_off(self) -> None:

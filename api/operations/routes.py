@@ -29,7 +29,7 @@ from eventstore.mongo.errors import time_limit
 from eventstore.transparency.checkpoints import Witness, last_statement
 from eventstore.transparency.statements import Statement
 from projections.generations import Generations
-from projections.projector.health import Condition, Health, Lag, Report, age_seconds
+from projections.projector.health import Condition, Lag, Report, age_seconds, lags, look
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Member, Partition, Phase, State
 
@@ -175,9 +175,12 @@ class RepairAsked(BaseModel, extra="forbid"):
 def router(database: Database, store: EventStore, witness: Witness) -> Router:
     """Make the routes over one database. `witness` has seen the log's checkpoints."""
     generations = Generations(database)
-    health = Health(store)
     stored = Looking(database)
-    looked = CachedValue(partial(generations.ask, health.look))  # any caller may ask, and it costs
+
+    async def looking(shown: Database) -> Report:
+        return await look(shown, store)
+
+    looked = CachedValue(partial(generations.ask, looking))  # any caller may ask, and it costs
     routes = Router("health")
 
     @routes.get("/healthz", response_model=Alive)
@@ -229,8 +232,8 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         return _readiness(content, ready=ready)
 
     async def looked_at(shown: Database) -> tuple[Report, Mapping[int, Lag]]:
-        report = await health.look(shown)
-        return report, await health.lags(shown, report)
+        report = await look(shown, store)
+        return report, await lags(shown, store, report)
 
     @routes.get("/projections", response_model=ProjectionsAnswer)
     async def show_projections() -> Response:
@@ -240,11 +243,12 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         not known how far a partition is.
         """
         async with time_limit():
-            report, lags = await generations.ask(looked_at)
+            report, behind = await generations.ask(looked_at)
             build, statement = await asyncio.gather(generations.build(), last_statement(database))
         state = report.state
         shown = {
             **_views(report),
+            "missing_events": max(report.missing_events, sum(b.events for b in behind.values())),
             "log_events": report.log_events,
             "applied_events": report.folded_events,
             "parked": [
@@ -253,7 +257,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
             ],
             "projectors": [_projector(state, member) for member in state.members.values()],
             "partitions": [
-                _partition(state, partition, condition, lags.get(partition.number))
+                _partition(state, partition, condition, behind.get(partition.number))
                 for partition, condition in zip(state.partitions, report.conditions, strict=True)
             ],
             "replay": None if build is None else build._asdict(),

@@ -156,6 +156,7 @@ class _Server:
     """What is known of the server, once it has been asked."""
 
     is_embedded: bool | None = None
+    is_router: bool | None = None
 
 
 class MongoDatabase:
@@ -426,6 +427,12 @@ class MongoDatabase:
             build = await self.client.admin.command("buildInfo")
             self._server.is_embedded = "secantusVersion" in build
         return self._server.is_embedded
+
+    async def is_router(self) -> bool:
+        """Say whether this is a router, behind which several shards answer."""
+        if self._server.is_router is None:
+            self._server.is_router = (await self._hello()).is_router
+        return self._server.is_router
 
     async def close(self) -> None:
         for client in (self._scans, self.client):

@@ -3,6 +3,7 @@
 A partition has one document in `projections`, and every process that projects one in `projectors`:
 
     {_id: 7, epoch, owner, phase, token, applied, last, as_of, views}
+    {_id: "log", events, drift, difference}
     {_id: "host:123:ab", seen_at, progressed_at, as_of, session, failure, leaving,
                          fencing, slot}
 
@@ -15,14 +16,16 @@ Who takes the partitions of a dead process also ends its database `session`: a t
 has left open would lock their documents for a minute.
 
 `token` resumes the log's stream behind all that has been applied to the partition; `applied` counts
-its events. `as_of`: what was written before this is shown, give or take the moment that the stream
-takes. It stands in the owner's document, and in the partition's while nobody owns it. `views` are
-the saved views that count all of the partition's tickets.
+its events. `as_of`: what was written before this is shown, give or take how clocks differ. It
+stands in the owner's document, and in the partition's while nobody owns it. `views` are the saved
+views that count all of the partition's tickets. One more document, `log`, says how the log was
+counted last (`counting.py`).
 """
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime
 from itertools import count
 from typing import NamedTuple
@@ -39,10 +42,12 @@ from eventstore.mongo.errors import BulkWriteError, DuplicateKeyError
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS
-from projections.projector.partitions import Member, Partition, State
+from eventstore.subscription import Position
+from projections.projector.partitions import LogCount, Member, Partition, State
 
 COLLECTION = "projections"
 MEMBERS = "projectors"
+_COUNTED = "log"
 
 
 class Fenced(CasebookError):
@@ -76,6 +81,7 @@ class Checkpoints:
         self._lease_seconds = lease_seconds
         self._partition = Reader(database.unreadable, COLLECTION, partition_from)
         self._member = Reader(database.unreadable, MEMBERS, member_from)
+        self._counted = Reader(database.unreadable, COLLECTION, strictly(LogCount, id_field=None))
 
     async def prepare(self) -> None:
         """Make the documents that are not there. Safe to repeat."""
@@ -101,8 +107,9 @@ class Checkpoints:
         partitions, members = await asyncio.gather(
             self._partitions.find().to_list(), self._members.find().to_list()
         )
-        # What a former version kept here has a name for an id.
+        # What else is kept here, or was by a former version, has a name for an id.
         numbered, _ = self._partition.all_apart(d for d in partitions if isinstance(d["_id"], int))
+        counted = self._counted.each(d for d in partitions if d["_id"] == _COUNTED)
         alive, _ = self._member.all_apart(members)
         found = {partition.number: partition for partition in numbered}
         known = {member.id: member for member in alive}
@@ -115,33 +122,30 @@ class Checkpoints:
             [found.get(n, Partition(n)) for n in range(PARTITIONS)],
             known,
             self._lease_seconds,
+            *counted,
         )
 
     async def beat(
         self,
         me: str,
-        token: ResumeToken | None = None,
+        behind: Position | None = None,
         *,
-        as_of: datetime | None = None,
         progressed: bool = False,
     ) -> None:
-        """Show life; keep `token`, before which everything is applied, for all live partitions.
-
-        With a token, everything is shown until `as_of`, or until the present if that is None.
-        """
+        """Show life; keep a position, before which everything is shown, for all live partitions."""
         values: JsonObject = {"session": await self._database.session_id()}
-        if token is None:
+        if behind is None:
             await self._show_life(me, values)
             return
         if progressed:
             values["failure"] = None
-        now = {"progressed_at": progressed, "as_of": as_of is None}
         followed = UpdateMany(
             {"owner": me, "phase": "live"},
-            {"$set": {"token": token}},
+            {"$set": {"token": behind.token}},
             namespace=self._partitions.full_name,
         )
-        life = self._life(me, values, *(name for name in now if now[name]), as_of=as_of)
+        now = ["progressed_at"] if progressed else []
+        life = self._life(me, values, *now, as_of=behind.at)
         await self._database.write([followed, life])
 
     async def get_on(self, me: str) -> None:
@@ -334,7 +338,9 @@ class Checkpoints:
 
         async def work(session: Session) -> None:
             await self._partitions.update_many(
-                {}, {"$set": {"owner": me}, "$inc": {"epoch": 1}}, session=session
+                {"_id": {"$in": [*range(PARTITIONS)]}},
+                {"$set": {"owner": me}, "$inc": {"epoch": 1}},
+                session=session,
             )
             values: JsonObject = {"fencing": True, "as_of": as_of}
             await self._show_life(me, values, "progressed_at", session=session)
@@ -354,6 +360,11 @@ class Checkpoints:
             ReplaceOne({"_id": p.number}, as_document(p, "number"), upsert=True) for p in partitions
         ]
         await self._partitions.bulk_write(writes, ordered=False)
+
+    async def keep_count(self, counted: LogCount) -> None:
+        """Say how the log was counted."""
+        change = {"$set": asdict(counted)}
+        await self._partitions.update_one({"_id": _COUNTED}, change, upsert=True)
 
     async def _change(self, epochs: Mapping[int, int], change: JsonObject) -> None:
         writes = [UpdateOne({"_id": n, "epoch": epoch}, change) for n, epoch in epochs.items()]

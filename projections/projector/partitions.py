@@ -39,6 +39,17 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class LogCount:
+    """How many events the log had when it was counted last. `drift`: how many more than estimated.
+    `difference`: how many more are folded than it has, fewer if negative; by an exact count.
+    """
+
+    events: int = 0
+    drift: int = 0
+    difference: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A process that projects. `failure` is why it does not get on, null once it has.
 
@@ -65,6 +76,7 @@ class State:
     partitions: Sequence[Partition]
     members: Mapping[str, Member]
     lease_seconds: float = LEASE_SECONDS
+    counted: LogCount = LogCount()
 
     def is_alive(self, member: str | None) -> bool:
         """Return whether a member has shown life within a lease."""

@@ -4,9 +4,9 @@ Any number may run. They share 64 partitions (`partitions.py`); each follows the
 writes it in batches (`batch.py`).
 
 The log is followed by a `Subscription` to one's own partitions, which fills gaps and looks for what
-has not come: here, for what is said to be shown and is not. And the checkpoints count what has been
-folded: when that differs from the log's count while nothing is on its way, everything is scanned
-again. Scanning is always safe: what is there already is passed over.
+has not come: here, for what should be shown and is not. And the checkpoints count what has been
+folded: when that differs from the log's count (`counting.py`), everything is scanned again.
+Scanning is always safe: what is there already is passed over.
 
 Where to start: from the earliest token of the partitions that one has; doubles cost little. A
 partition without a token, or whose token the database has forgotten, is scanned: from the beginning
@@ -41,7 +41,6 @@ from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
     BATCH_EVENTS,
-    Batch,
     LateLook,
     Position,
     Subscription,
@@ -51,7 +50,7 @@ from eventstore.subscription import (
 from projections.projector import health
 from projections.projector.batch import BatchWriter, OwnedPartitions, describe_error
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.health import Health
+from projections.projector.counting import Counting
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, plan
 from projections.projector.recounting import Recounting
@@ -62,7 +61,6 @@ _log = logging.getLogger(__name__)
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
-_SWEEP_SHARE = 0.02  # of the time, at most, goes into counting the log
 _BEATS_PER_LEASE = 5
 _FAILURE_CHARACTERS = 500
 _FEWEST_EVENTS = 50
@@ -115,11 +113,13 @@ class Projector:
         self._repairs = repairs
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
-        self._rescanned: tuple[int, int] | None = None
-        self._health = Health(store)
+        self._counting = Counting(database, store, self._checkpoints, self._late.overdue)
+        self._rescanned = self._told_difference = 0
+        self._unusable: Unusable | None = None
         self._watched = database.watchdog.watch("following the log for the views")
+        self._as_of: datetime | None = None
         self._looked_until: datetime | None = None
-        self._is_quiet = False
+        self._written_until = store.clock.now()
         self._most_events = BATCH_EVENTS
 
     async def run(self) -> None:
@@ -172,6 +172,7 @@ class Projector:
         """Do what the partitions that one has need most, until that changes."""
         await self._share()
         if not self._mine:
+            self._looked_until = None
             await asyncio.sleep(min(STANDBY_SECONDS, self._beat_seconds))
             return
         unread = [p for p in self._mine.values() if p.phase == "scan" or p.token is None]
@@ -182,26 +183,18 @@ class Projector:
 
     # --- sharing -------------------------------------------------------------------------------
 
-    async def _share(self, followed: Batch | None = None, *, progressed: bool = False) -> bool:
+    async def _share(self, behind: Position | None = None, *, progressed: bool = False) -> bool:
         """Show life, see what one has, take what is to be taken; do what was asked for.
 
-        `followed` has just been written, `progressed`: with something new in it. Say whether one
-        now has other partitions, or they need something else than to be followed.
+        `behind`: up to where all has been written, `progressed`: with something new in it. Say
+        whether one now has other partitions, or they need something else than to be followed.
         """
-        if followed is None:
-            await self._checkpoints.beat(self._me)
-        else:
-            shown = None if followed.drained else followed.events[-1]["recorded_at"]
-            await self._checkpoints.beat(
-                self._me,
-                followed.position.token,
-                as_of=shown,
-                progressed=followed.drained or progressed,
-            )
+        await self._checkpoints.beat(self._me, behind, progressed=progressed)
         state = await self._checkpoints.read(self._me)
         if await self._checkpoints.take(self._me, state, plan(state, self._me)):
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.remove_expired(state)
+        self._as_of = me.as_of if (me := state.members.get(self._me)) else None
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
         (views, unreadable), waiting = await asyncio.gather(
             self._views.all_apart(), self._parked.of(self._mine)
@@ -242,108 +235,82 @@ class Projector:
 
     async def _follow(self) -> None:
         """Follow the log until one has other partitions, or they are to be scanned."""
-        self._is_quiet = False
         clock = asyncio.get_running_loop().time
         beaten = 0.0
         log = self._subscribe()
-        async with gathering(log, log.stream()) as buffer, background(self._count_now_and_then()):
+        what = "comparing the views with the log"
+        sweeping = self._database.supervisor.keep(self._sweep, what, SWEEP_SECONDS)
+        async with gathering(log, log.stream()) as buffer, background(sweeping):
             while True:
                 batch = await buffer.take(self._most_events)
-                self._is_quiet = False
                 new = 0
                 if events := batch.events:
                     new = await self._writer.write(self._owned, events, batch.position.token)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
+                self._written_until = batch.position.at
                 await self._recounting.step(self._owned, self._mine)
-                # It was all there was; now it may not be.
-                batch = batch._replace(drained=batch.drained and buffer.is_empty)
+                if self._unusable is not None:
+                    raise self._unusable
                 if clock() - beaten > self._beat_seconds:
                     # What was all folded before is no sign of getting on: it may fail again.
-                    if await self._share(batch, progressed=new > 0 or not events):
+                    if await self._share(batch.position, progressed=new > 0 or not events):
                         return
                     if not events:  # or the batch's own transaction has done so
                         await self._database.clear_abandoned_transactions()
                     beaten = clock()
-                self._is_quiet = batch.drained and not events
                 self._looked_until = log.looked_until
 
     def _subscribe(self) -> Subscription:
         """Go on from the earliest token of the partitions that one has."""
         tokens = [p.token for p in self._mine.values() if p.token is not None]
-        now = self._store.clock.now()
+        times = (self._store.clock.now(), self._as_of, self._looked_until)
+        self._written_until = min(time for time in times if time is not None)
         return Subscription(
             self._store,
-            Position(min(tokens, key=stream_order), min(now, self._looked_until or now)),
+            Position(min(tokens, key=stream_order), self._written_until),
             frozenset(self._mine),
             look_back=True,
             late=self._late,
             missing=self._not_shown,
+            written=lambda: self._written_until,
             watched=self._watched,
         )
 
     async def _not_shown(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
-        """Return those of some events that are said to be shown, and are not (law L8).
+        """Return those of some events that should be shown, and are not (law L8).
 
         However much goes on: a count that always differs by what is on its way would not tell.
         """
         if not events:
             return ()
-        state, parked = await asyncio.gather(self._checkpoints.read(), self._parked.all())
-        return await health.overdue(self._database, state, parked, events)
+        waiting = {p.ticket_id for p in await self._parked.of(self._mine)}
+        awaited = [event for event in events if event.ticket_id not in waiting]
+        return await health.not_applied(self._database, awaited)
 
-    async def _count_now_and_then(self) -> None:
-        """Compare what has been folded with the log in quiet moments, until cancelled.
-
-        Done by who has the first partition, for all, and beside following: nothing waits for it.
+    async def _sweep(self) -> None:
+        """Compare what has been folded with the log; done by who has the first partition, for all,
+        and beside following: nothing waits for it.
         """
-        clock = asyncio.get_running_loop().time
-        suspicion: tuple[int, int] | None = None
-        pause = SWEEP_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            began = clock()
-            if 0 in self._mine and self._is_quiet:
-                suspicion = await self._sweep(suspicion)
-            pause = max(SWEEP_SECONDS, (clock() - began) / _SWEEP_SHARE)
-
-    async def _sweep(self, suspicion: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Compare what has been folded with the log.
-
-        What differs twice in the same way, while nothing is on its way, is wrong.
-        """
-        report = await self._health.look(self._database)
-        counts = (report.log_events - report.missing_events, report.log_events)
-        if report.missing_events == 0:
-            return None
-        if counts != suspicion:
-            return counts  # something may be on its way: look again
-        try:
-            report = await self._health.look(self._database, exact=True)
-        except Exception as error:
-            if not is_unavailable(error):
-                raise  # else no reason to follow no longer
-            _log.warning("the log cannot be counted: %s", describe(error))
-            return counts
-        folded, stored = report.log_events - report.missing_events, report.log_events
-        if folded == stored:
-            return None
-        if not self._is_quiet:
-            return counts  # something came meanwhile: it may be that
-        if folded > stored and self._keeps_lost:
-            if (folded, stored) != self._rescanned:
-                _log.error("%d events have vanished from the log: scripts.verify", folded - stored)
-            self._rescanned = (folded, stored)
-            return None
-        if (folded, stored) == self._rescanned:
-            _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
-            return None
-        _log.error("the views hold %d events, the log %d", folded, stored)
-        self._rescanned = (folded, stored)
-        if stored > folded:
+        if 0 not in self._mine:
+            return
+        known, counted = await self._counting.compare()
+        difference = counted.difference
+        if difference < 0 and difference != self._rescanned:
+            _log.error("the log holds %d events that the views do not", -difference)
+            self._rescanned = difference
             await self._checkpoints.scan_all()
-        else:
-            raise Unusable(f"the log has lost {folded - stored} events, which the views show")
-        return None
+            return  # it is told only if that does not mend it
+        self._rescanned = difference
+        if counted != known:
+            await self._checkpoints.keep_count(counted)
+        if difference > 0 and not self._keeps_lost:
+            self._unusable = Unusable(f"the log has lost {difference} events, which the views show")
+        elif difference != self._told_difference:
+            self._told_difference = difference
+            if difference > 0:
+                _log.error("%d events have vanished from the log: scripts.verify", difference)
+            elif difference < 0:
+                _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
 
     # --- scanning -----------------------------------------------------------------
 

@@ -67,7 +67,7 @@ _TRIES = 50
 _PAUSE_SECONDS = 0.2
 _BEHIND_SECONDS = 15.0
 _ERASING_SECONDS = 30.0
-_RECENT_SECONDS = 10.0
+_RECENT_SECONDS = 15.0
 _CLOCKS_DIFFER_SECONDS = 60.0
 
 
@@ -348,8 +348,9 @@ class Auditor:
                     for (where, path), n in view.kept(document):
                         numbers[Number(f"{view.collection} {where}", path)] += n
             versions = await versions_of(self._shown, wanted, session)
+            of_partitions = [c for c in checkpoints if isinstance(c["_id"], int)]
             applied = Counter(
-                {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in checkpoints}
+                {cast("int", c["_id"]): cast("int", c.get("applied", 0)) for c in of_partitions}
             )
             return _Snapshot(applied, numbers, versions, parked)
 

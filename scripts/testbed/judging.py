@@ -12,7 +12,7 @@ from eventstore.event_document import Envelope, chain_is_whole, to_document
 from eventstore.log import EventStore
 from eventstore.personal.vault import keys_of
 from projections.generations import Generations, views_of
-from projections.projector.health import Health
+from projections.projector.health import look
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
 from projections.views.saved_views import SavedViews
@@ -41,11 +41,11 @@ async def streams(store: EventStore) -> dict[UUID, list[Envelope]]:
 
 async def caught_up(database: Database) -> None:
     """Wait until every event is folded into the views, and every saved view is counted."""
-    health, generations = Health(EventStore(database)), Generations(database)
+    store, generations = EventStore(database), Generations(database)
 
     async def all_folded() -> bool:
         shown = await generations.shown()
-        report = await health.look(shown)
+        report = await look(shown, store, store.count)
         views = await SavedViews(shown).all()
         counted = all(v.id in p.views for p in report.state.partitions for v in views)
         return report.missing_events == 0 and counted

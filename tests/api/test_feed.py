@@ -697,6 +697,8 @@ def failing(fails):
                 given = 0
 
                 class Feed:
+                    is_merged = one.is_merged
+
                     @property
                     def token(_):  # noqa: N805
                         return one.token

@@ -166,19 +166,15 @@ async def test_a_lost_place_is_said_and_the_log_is_read(store, caplog):
 
 
 async def test_what_gathers_while_a_consumer_works_is_the_next_batch(store):
-    """Quiet moments in between do not divide it; nor is it said then that there was no more."""
+    """Quiet moments in between do not divide it."""
     [ticket] = await open_some(store, 1, versions=1)
     async with gathering(Subscription(store, await present(store))) as buffer:
-        quiet = await buffer.take()
-        assert (quiet.events, quiet.drained) == ([], True)
+        assert (await buffer.take()).events == []
         for n in range(4):
             await add(store, ticket, "AgentReplied", body=f"{n}")
             await asyncio.sleep(0.2)  # longer than a stream is waited for
-        assert not buffer.is_empty
         batch = await buffer.take()
         assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
-        assert batch.drained
-        assert buffer.is_empty
 
 
 async def test_a_batch_and_what_is_read_ahead_of_it_have_a_size(store):

@@ -31,6 +31,7 @@ from eventstore.archive import Summing, lines
 from eventstore.background import background
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
+from eventstore.subscription import Subscription
 from projections import generations
 from projections.erasure import views as erasing
 from projections.erasure.progress import Erasures
@@ -560,8 +561,8 @@ async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database
     """Their words may be in what is kept for all clients; who comes back reads them erased."""
     hub = Hub(store, Writer(database, store).block)
     store.vault.on_erasure(hub)
-    token = (await hub.join()).token
-    first = hub.place(token)
+    joined = await hub.join()
+    first = hub.place(joined.token)
     handler, ticket = Handler(store), uuid4()
     order = OpenTicket(subject="canarysubject", requester=CARLA)
     await handler.handle(ticket, Submission(command=order, actor=ALICE))
@@ -576,7 +577,7 @@ async def test_who_follows_the_log_is_sent_away_when_somebody_is_erased(database
     with pytest.raises(CutOff):
         await hub.behind(first, 0)
     assert (await hub.behind(hub.end, 0))[0] == ()
-    assert not hub.reaches(token)
+    assert not hub.reaches(Subscription(store, joined))
     hub.leave()
     again = await Writer(database, store).line((await store.stored(ticket))[0])
     assert b"canarysubject" not in again

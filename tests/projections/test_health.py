@@ -1,22 +1,25 @@
 """How the views say that they are: by progress against the log (L8, L9)."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
 
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
+from eventstore.personal.vault import PERSON_EVENTS
 from eventstore.subscription import LateLook
-from projections.generations import FIRST
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.health import Health, condition
+from projections.projector.health import condition
 from projections.projector.partitions import Member, Partition, State
 from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
+from scripts.testbed.wire import Fate, through
 from tests.api.test_api import OPEN, WAIT, is_problem, serving
 from tests.callers import ADMIN, AGENT
 from tests.oracle import assert_views_equal_the_log
@@ -382,44 +385,85 @@ async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
         await add(store, ticket_id, "NobodyKnows")
         await add(store, ticket_id, "AgentReplied", body="x")
         await caught_up(database, store)
-    report = await Health(store).look(database)
+    report = await health.look(database, store, store.count)
     assert (report.log_events, report.folded_events, report.missing_events) == (5, 3, 0)
 
 
-async def test_the_log_is_counted_once_however_many_ask_and_nobody_waits_for_long(database):
-    """Whoever asks while it goes on is answered by the estimate; the next one has the count."""
-    shown = [FIRST.of(database) for _ in range(6)]  # each request opens the views for itself
-
-    class Slow(Health):
-        counts = 0
-        may_end = asyncio.Event()
-
-        async def look(self, database, *, exact=False):
-            assert exact
-            self.counts += 1
-            await self.may_end.wait()
-            return self
-
-    health = Slow(EventStore(database), count_seconds=0.01)
-    assert await asyncio.gather(*map(health._counted, shown[:3])) == [None] * 3
-    assert health.counts == 1
-    health.may_end.set()
-    assert await health._counted(shown[3]) is not None
-    assert health.counts == 1
-    assert await health._counted(shown[4]) is not None
-    assert health.counts == 2
+# --- counting the log -----------------------------------------------------------------------------
 
 
-async def test_a_count_of_views_that_are_shown_no_more_is_given_up(database):
-    """Who waits for it is answered by the estimate, and does not fail."""
+class Estimated(EventStore):
+    """A log whose estimate is off, as after an unclean shutdown; `counts`: how it was counted."""
 
-    class Slow(Health):
-        async def look(self, database, *, exact=False):
-            await asyncio.Event().wait()
+    off = 7
 
-    health = Slow(EventStore(database), count_seconds=5)
-    waiting = asyncio.create_task(health._counted(database))
-    await asyncio.sleep(0)
-    health._count_seconds = 0.01
-    assert await health._counted(database.renaming({"ticket_reads": "ticket_reads_2"})) is None
-    assert await waiting is None
+    def __init__(self, database):
+        super().__init__(database)
+        self.counts: list[bool] = []
+
+    async def count(self, *, exact=False):
+        self.counts.append(exact)
+        return await super().count(exact=exact) + (0 if exact else self.off)
+
+
+@pytest.mark.parametrize("off", [-7, 7])
+async def test_a_wrong_estimate_is_corrected_once(database, store, monkeypatch, off):
+    """It is a reason to count exactly, and then it is remembered: by who comes later as well."""
+    monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.05)
+    log = Estimated(database)
+    log.off = off
+    late = LateLook(1000.0, timedelta(seconds=0.1))
+
+    async def counted(times):
+        return len(log.counts) >= times
+
+    async def projected(client, events):
+        """While some sweeps go on, and events are written."""
+        projector = Projector(database, log, lease_seconds=LEASE_SECONDS, late=late)
+        async with running(projector):
+            await until(partial(ready, client, 200))
+            for _ in range(2):
+                await open_some(store, 1)
+                await until(partial(counted, len(log.counts) + 5))
+
+            async def told():
+                shown = (await client.get("/projections")).json()
+                return (shown["log_events"], shown["missing_events"]) == (events, 0)
+
+            await until(told)
+            assert (await client.get("/readyz")).json()["views"] == "current"
+
+    async with serving(database, project=False) as client:
+        await projected(client, 6)
+        assert 1 <= log.counts.count(True) <= 2  # again if it was counted while something came
+        log.counts.clear()
+        await projected(client, 12)
+        assert True not in log.counts
+        log.off = 0
+        await projected(client, 18)
+        assert 1 <= log.counts.count(True) <= 2
+
+
+async def test_no_request_counts_the_log(database, store):
+    """Nor aggregates: however often readiness is asked for, it costs what a few finds do."""
+    await open_some(store, 3)
+    sent: list[str] = []
+
+    def heard(command):
+        name = next(iter(command))
+        if command[name] != PERSON_EVENTS:  # which are looked for in the background, and are few
+            sent.append(name)
+        return Fate.PASSED
+
+    async with running(database):
+        await caught_up(database, store)
+        await all_live(database)
+        async with through(database.url, heard) as (url, _):
+            reader = Database(url, "pymongo")
+            async with serving(reader, project=False) as client:
+                sent.clear()
+                for path in ("/readyz", "/projections", "/metrics"):
+                    assert (await client.get(path, headers=ADMIN)).status_code == 200
+            await reader.close()
+    assert "find" in sent
+    assert not {"count", "aggregate", "distinct"} & {*sent}, Counter(sent)

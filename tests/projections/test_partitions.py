@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore.partition import PARTITIONS
+from eventstore.subscription import present
 from projections.daemon import project
 from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
@@ -135,10 +136,10 @@ async def test_who_takes_partitions_that_are_behind_does_not_say_to_be_up_to_dat
     partitions = Checkpoints(database)
     owned = await owning_all(database, "dead")
     await open_some(store, 5)
-    token = await store.position()
-    await partitions.follow(owned.epochs, token)
-    await partitions.beat("dead", token, as_of=NOW)
-    await partitions.beat("me", token)
+    behind = await present(store)
+    await partitions.follow(owned.epochs, behind.token)
+    await partitions.beat("dead", behind._replace(at=NOW))
+    await partitions.beat("me", behind)
     found = await partitions.read()
     await partitions.take("me", found, found.partitions)
     after = await partitions.read()

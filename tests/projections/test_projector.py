@@ -11,16 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import NetworkTimeout
 
+from eventstore.background import background
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
+from eventstore.subscription import LateLook
 from projections.generations import Generations
+from projections.projector import health
 from projections.projector import projector as module
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.health import Health
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import plan
 from projections.projector.projector import Projector
@@ -144,6 +146,44 @@ async def test_what_the_stream_never_brings_is_found_by_counting(database, store
     async with running(Projector(database, deaf, lease_seconds=LEASE_SECONDS)):
         await caught_up(database, store)
         await open_some(store, 5)
+        await caught_up(database, store)
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_is_late_is_looked_for_until_it_is_written(database, store, monkeypatch):
+    """L8: having been read is not enough; its batch fails for longer than is looked back."""
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    victim, other = await open_some(store, 2)
+    leaky = leaving_out(database, lambda e: (e["ticket_id"], e["version"]) == (victim, 4))
+    late = LateLook(0.05, timedelta(seconds=0.2), timedelta(seconds=0.5))
+    projector = Projector(database, leaky, lease_seconds=LEASE_SECONDS, late=late)
+    write = projector._writer.write
+    failed: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def failing(owned, batch, token=None):
+        if any(event["ticket_id"] == victim for event in batch):
+            failed.append(clock())
+            raise RuntimeError("the disk is full")
+        return await write(owned, batch, token)
+
+    async def go_on():
+        while True:
+            await add(store, other, "AgentReplied", body="x")
+            await asyncio.sleep(0.02)
+
+    async def failed_for_long():
+        return failed and clock() - failed[0] > 3.0
+
+    async with running(projector):
+        await all_live(database)
+        await until(partial(is_shown, database, victim, 3))
+        projector._writer.write = failing  # type: ignore[method-assign]
+        async with background(go_on()):
+            await add(store, victim, "AgentReplied", body="late")
+            await until(failed_for_long)
+            projector._writer.write = write  # type: ignore[method-assign]
+            await until(partial(is_shown, database, victim, 4))
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
 
@@ -487,8 +527,7 @@ async def test_what_is_nobodys_event_stops_nobody(database, store, quick, field,
             await put()
             [ticket_id] = await open_some(store, 1)
             await until(partial(is_shown, database, ticket_id, 3))
-        health = Health(store)
-        assert await health.lags(database, await health.look(database))
+        assert await health.lags(database, store, await health.look(database, store))
     await put()
     async with running(hasty(database, store)):
         await add(store, known, "AgentReplied", body="x")

@@ -561,7 +561,7 @@ async def test_while_it_is_fenced_the_age_is_known(database, store):
 
         await until(aged)
         await checkpoints.fence("me")
-        look = await health.Health(store).look(database)
+        look = await health.look(database, store)
         assert (look.condition, await aged()) == ("current", True)
         await checkpoints.leave("me")
         assert await aged()
