@@ -12,7 +12,8 @@ is a reason to count exactly again.
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -23,6 +24,13 @@ from projections.projector.partitions import LogCount, State
 
 _COUNT_SHARE = 0.02  # of the time, at most, goes into counting the log
 _LOOK_SECONDS = 0.25
+
+
+class _Awaited(NamedTuple):
+    """How many events must be folded once all is said to be shown up to a time."""
+
+    folded: int
+    shown: datetime
 
 
 class Counting:
@@ -40,6 +48,7 @@ class Counting:
         self._parked = ParkedTickets(database)
         self._late = late
         self._pause_seconds = 0.0
+        self._awaited: _Awaited | None = None
 
     async def compare(self) -> tuple[LogCount, LogCount]:
         """Return what was known, and what is: how many events the log has, and what differs.
@@ -48,28 +57,43 @@ class Counting:
         """
         state = await self._checkpoints.read()
         known, folded = state.counted, await self._folded(state)
+        is_missing = self._is_missing(state, folded)
         counted = replace(known, events=await self._count() + known.drift)
-        if await self._difference(folded, counted.events, known.difference) == known.difference:
+        more = folded - counted.events - known.difference
+        if more < 0 and self._awaited is None:
+            shown = await self._database.server_time() + self._late
+            self._awaited = _Awaited(folded - more, shown)
+        if more <= 0 and not is_missing:
             return known, counted
+        self._awaited = None
         folded = await self._folded(await self._checkpoints.read())
         estimate = await self._count()
         exact = await self._count(exact=True)
         difference = await self._difference(folded, exact)
         return known, LogCount(exact, exact - estimate, difference)
 
-    async def _difference(self, folded: int, stored: int, known: int = 0) -> int:
-        """Return how many more events were folded than are stored; fewer than is `known` only if it
-        is so when all that was stored should be shown.
+    def _is_missing(self, state: State, folded: int) -> bool | None:
+        """Say whether fewer events are folded than should be by now; None if that is not known."""
+        awaited, shown = self._awaited, health.as_of(state)
+        if awaited is None or shown is None or shown < awaited.shown:
+            return None
+        self._awaited = None
+        return folded < awaited.folded
+
+    async def _difference(self, folded: int, stored: int) -> int:
+        """Return how many more events were folded than are stored; fewer if it is so when all that
+        was stored should be shown.
         """
-        if folded - stored >= known:
+        if folded >= stored:
             return folded - stored
-        counted_at = await self._database.server_time()
-        while True:
-            state = await self._checkpoints.read()
-            shown = health.as_of(state)
-            if shown is not None and shown >= counted_at + self._late:
-                return min(known, await self._folded(state) - stored)
+        self._awaited = _Awaited(stored, await self._database.server_time() + self._late)
+        is_missing: bool | None = None
+        while is_missing is None:
             await asyncio.sleep(_LOOK_SECONDS)
+            state = await self._checkpoints.read()
+            folded = await self._folded(state)
+            is_missing = self._is_missing(state, folded)
+        return folded - stored if is_missing else 0
 
     async def _folded(self, state: State) -> int:
         """Return how many events are folded, or wait with parked tickets."""

@@ -52,7 +52,7 @@ from projections.projector.batch import BatchWriter, OwnedPartitions, describe_e
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.counting import Counting
 from projections.projector.parked import Parked, ParkedTickets
-from projections.projector.partitions import Partition, plan
+from projections.projector.partitions import LogCount, Partition, plan
 from projections.projector.recounting import Recounting
 from projections.views.saved_views import SavedViews, ids_of
 
@@ -114,7 +114,8 @@ class Projector:
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._counting = Counting(database, store, self._checkpoints, self._late.overdue)
-        self._rescanned = self._told_difference = 0
+        self._rescanned: LogCount | None = None
+        self._told_difference = 0
         self._unusable: Unusable | None = None
         self._watched = database.watchdog.watch("following the log for the views")
         self._as_of: datetime | None = None
@@ -128,6 +129,11 @@ class Projector:
         A failure is logged and tried again from the checkpoints, which tell everyone about it.
         Raises Unusable.
         """
+        what = "comparing the views with the log"
+        async with background(self._database.supervisor.keep(self._sweep, what, SWEEP_SECONDS)):
+            await self._keep_current()
+
+    async def _keep_current(self) -> None:
         failure = ""
         try:
             while True:
@@ -238,9 +244,7 @@ class Projector:
         clock = asyncio.get_running_loop().time
         beaten = 0.0
         log = self._subscribe()
-        what = "comparing the views with the log"
-        sweeping = self._database.supervisor.keep(self._sweep, what, SWEEP_SECONDS)
-        async with gathering(log, log.stream()) as buffer, background(sweeping):
+        async with gathering(log, log.stream()) as buffer:
             while True:
                 batch = await buffer.take(self._most_events)
                 new = 0
@@ -289,18 +293,17 @@ class Projector:
 
     async def _sweep(self) -> None:
         """Compare what has been folded with the log; done by who has the first partition, for all,
-        and beside following: nothing waits for it.
+        and beside all else: nothing waits for it.
         """
         if 0 not in self._mine:
             return
         known, counted = await self._counting.compare()
         difference = counted.difference
-        if difference < 0 and difference != self._rescanned:
+        if difference < 0 and counted != self._rescanned and difference != known.difference:
             _log.error("the log holds %d events that the views do not", -difference)
-            self._rescanned = difference
+            self._rescanned = counted
             await self._checkpoints.scan_all()
             return  # it is told only if that does not mend it
-        self._rescanned = difference
         if counted != known:
             await self._checkpoints.keep_count(counted)
         if difference > 0 and not self._keeps_lost:

@@ -128,7 +128,8 @@ async def test_views_are_as_old_as_they_say(database, store, cluster, monkeypatc
             await asyncio.sleep(0.1)
 
     async with serving(database, project=False) as client, background(projector.run()):
-        await until(lambda: is_ready(client))
+        await caught_up(database, store)
+        assert await is_ready(client)
         async with background(write()):
             while len(shown) < 40:
                 asked, before = database.clock.now(), len(written)
