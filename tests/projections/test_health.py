@@ -93,6 +93,7 @@ async def test_a_projector_that_fails_again_and_again_is_stuck_and_says_why(
     monkeypatch.setattr("projections.projector.projector.RETRY_SECONDS", 0.05)
     failing = Projector(database, store)
     async with serving(database, project=False) as client, running(failing):
+        await all_live(database)
         await until(partial(ready, client, 200))
         write = failing._writer.write
 
@@ -192,6 +193,7 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
             took.append(clock() - began)
 
     async with serving(database, project=False) as client, running(slow):
+        await all_live(database)
         await until(partial(ready, client, 200))
         slow._writer.write = slowly  # type: ignore[method-assign]
         ids = await open_some(store, 3)
