@@ -41,6 +41,7 @@ from uuid import UUID
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
+from eventstore.documents import UnreadableDocument
 from eventstore.log import EventStore
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
@@ -286,7 +287,8 @@ class Rebuild:
         generation = await self._first_in_line()
         try:
             async with background(self._show_life()):
-                await self._generations.sweep()  # of what a former build has left
+                with suppress(UnreadableDocument):  # what cannot be read stays, and harms nothing
+                    await self._generations.sweep()  # of what a former build has left
                 yield generation
         except BaseException:
             with suppress(DriverError):

@@ -374,6 +374,7 @@ async def test_nothing_is_dropped_while_it_cannot_be_read_what_is_named(database
     async with running(database):
         await open_some(store, 3)
         await caught_up(database, store)
+        await rebuilt(database)
     assert await left.find_one() is not None
     await documents.delete_one({"numbers": "of the future"})
     await generations.sweep()
