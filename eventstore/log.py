@@ -81,7 +81,7 @@ _OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
-_STREAM_WAIT_MILLISECONDS = 50
+_STREAM_WAIT_MILLISECONDS = 250  # an event ends it at once: it is for saying that there is none
 
 
 class Change(NamedTuple):
@@ -128,7 +128,7 @@ class Feed:
         return self._stream.resume_token
 
     async def next(self) -> Change | None:
-        """Return the next event, or None if none comes within a moment (some 50 ms)."""
+        """Return the next event, or None if none comes within a moment (a quarter of a second)."""
         change = await self._stream.try_next()
         if change is None:
             return None

@@ -172,7 +172,7 @@ async def test_what_gathers_while_a_consumer_works_is_the_next_batch(store):
         assert (await buffer.take()).events == []
         for n in range(4):
             await add(store, ticket, "AgentReplied", body=f"{n}")
-            await asyncio.sleep(0.2)  # longer than a stream is waited for
+            await asyncio.sleep(0.4)  # longer than a stream is waited for
         batch = await buffer.take()
         assert [event["version"] for event in batch.events] == [2, 3, 4, 5]
 
