@@ -16,7 +16,7 @@ _USAGE_EXIT_CODE = 2
 _IN_A_CHECKOUT = "In a checkout"
 _GROUPS = {
     "Run": ["serve", "project", "timekeeper"],
-    "Look after": ["keys", "persons", "replay", "documents", "mongo-users"],
+    "Look after": ["keys", "persons", "replay", "documents", "migrate", "mongo-users"],
     "Keep and prove": ["backup", "restore", "export", "checkpoint", "verify"],
     "Try": ["demo", "import"],
     "Print": ["lifecycle", "openapi", "problems"],
