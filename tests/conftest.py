@@ -43,7 +43,8 @@ settings.load_profile("casebook")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what waits more than it works: others can be run meanwhile."""
-    items.sort(key=lambda item: item.path.name not in ("test_soak.py", "test_mongo_users.py"))
+    first = ("test_soak.py", "test_database_commands.py")
+    items.sort(key=lambda item: item.path.name not in first)
     if DRIVER == "pymongo":
         # It leaves a socket to the garbage collector if it is cancelled while it connects.
         for item in items:

@@ -41,6 +41,8 @@ OF_LISTS: Mapping[str, Index] = {
 OTHERS: tuple[Index, ...] = (
     # For the gate on the version, which makes the embedded server scan all documents without it.
     (("_id", 1), ("version", 1)),
+    # A person's: which tickets they follow.
+    (("followers", 1),),
     # The timekeeper's: what is resolved and is to be closed.
     (("status", 1), ("resolved_at", 1)),
 )

@@ -26,10 +26,10 @@ from eventstore.mongo.limits import (
     make_index,
     size_of,
 )
+from scripts.testbed.rules import unlimited
 from scripts.testbed.wire import Fate, through
 from tests.eventstore.test_log import happened
 from tests.projecting import until
-from tests.unlimited import unlimited
 
 pytestmark = pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")
 _SLACK_SECONDS = 15.0  # for a machine that others use

@@ -31,11 +31,11 @@ from eventstore.log import COLLECTION, Change, EventStore
 from eventstore.log_identity import LogReplaced
 from projections.generations import Generations
 from scripts.testbed.patience import patience
+from scripts.testbed.rules import statements
 from scripts.testbed.wire import database_at
 from tests.conftest import fresh
 from tests.memory import MemoryDatabase
 from tests.projecting import caught_up, open_some, rebuilt, running
-from tests.scripts.test_mongo_users import needed_for_each
 from tests.spec import ALICE
 
 OPENING = OpenTicket(subject="x", requester="bob")
@@ -320,8 +320,8 @@ class Overheard(CommandListener):
         ):
             self.about_the_log.add(event.command_name)
         if event.command_name == "bulkWrite":
-            written = needed_for_each(event.command)
-            self.about_the_log |= {action for action, name in written if name == COLLECTION}
+            written = statements(dict(event.command))
+            self.about_the_log |= {each.verb for each in written if each.name == COLLECTION}
 
     def succeeded(self, event): ...
 

@@ -5,7 +5,6 @@ where it says one value of the first. It gives the order if what follows the fie
 is what the list is sorted by. The embedded server's plans prove nothing about MongoDB's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import pytest
@@ -15,7 +14,7 @@ from api.queries.lists.routes import ListQuery
 from eventstore.mongo.sorted_pages import Query
 from projections.generations import Generations
 from projections.views import indexes
-from projections.views.indexes import Index
+from scripts.testbed.rules import bounded, gives_order
 
 LISTS: list[tuple[dict[str, Any], str, bool]] = [
     # what is asked for, the index by `opened_at`, whether another sort has it as well
@@ -48,41 +47,6 @@ LISTS: list[tuple[dict[str, Any], str, bool]] = [
     ({"q": "group:print"}, "group", True),
     ({"status": ["open"], "group": "print", "assignee": "alice"}, "assignee", True),
 ]
-
-
-def conditions(filter_: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every condition that must hold, by field; those in $or and $nor bound nothing."""
-    for name, condition in filter_.items():
-        if name == "$and":
-            for each in condition:
-                yield from conditions(each)
-        elif not name.startswith("$"):
-            yield name, condition
-
-
-def is_equality(condition: Any) -> bool:
-    return not isinstance(condition, dict)
-
-
-def bounded(index: Index, filter_: Mapping[str, Any]) -> list[str]:
-    """The first fields of an index that a filter bounds."""
-    found = []
-    for name, _ in index:
-        about = [condition for field, condition in conditions(filter_) if field == name]
-        if not any(is_equality(c) or c.keys() - {"$ne"} for c in about):
-            break
-        found.append(name)
-        if not any(map(is_equality, about)):
-            break
-    return found
-
-
-def gives_order(index: Index, filter_: Mapping[str, Any], order: Sequence[tuple[str, int]]) -> bool:
-    """Whether what an index gives is in an order, forwards or backwards."""
-    equal = {name for name, condition in conditions(filter_) if is_equality(condition)}
-    rest = [(name, direction) for name, direction in index if name not in equal]
-    backwards = [(name, -direction) for name, direction in order]
-    return rest[: len(order)] in (list(order), backwards)
 
 
 def served(asked: Query) -> bool:
