@@ -33,6 +33,7 @@ from projections.generations import Generation, Generations
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.views import tickets
+from projections.views.counters import Counters
 from projections.views.saved_views import ViewName
 
 T = TypeVar("T")
@@ -93,6 +94,22 @@ class ViewsBehind(Refusal):
         )
 
 
+class SumsOfFormerVersion(Refusal):
+    """A dashboard was asked for, whose sums a former version has kept in another form: for example
+    just after an upgrade.
+    """
+
+    kind = "unavailable"
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__(
+            "sums_of_former_version",
+            "the sums that are shown were kept by a former version of the server, and are built "
+            "anew; those as of a time are to be, by `scripts.replay --until`",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Views to be asked, the headers that say of when they are, and which UTC day that is.
@@ -108,6 +125,13 @@ class Snapshot:
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
         """Ask the database as it is with these views. Raises StoreUnavailable."""
         return await self._read_models.ask(question, self.kept)
+
+    async def ask_counters(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Do the same with a question about counters. Raises SumsOfFormerVersion, too."""
+        shape = (self.kept or await self._read_models.known()).shape
+        if shape < Counters.since_shape:
+            raise SumsOfFormerVersion
+        return await self.ask(question)
 
 
 class ReadModels:
@@ -131,6 +155,11 @@ class ReadModels:
             if kept is not None:
                 return await question(kept.of(self._database))
             return await self._generations.ask(question)
+
+    async def known(self) -> Generation:
+        """Return which views are shown, or were a second ago. Raises StoreUnavailable."""
+        async with time_limit():
+            return await self._generations.known()
 
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Return a ticket's document in any views: the log has what it does not show."""

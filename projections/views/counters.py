@@ -33,6 +33,8 @@ class Counters(SumView):
     entry = dashboard.ENTRY
     indexes = (("group", "span", "period"),)
     steps_behind = 2
+    since_shape = 7
+    """The first shape of views (`SHAPE`) whose counters are in this form."""
     numbers = staticmethod(dashboard.numbers)
 
     @staticmethod

@@ -26,10 +26,11 @@ from domain.tickets.lifecycle import (
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority
 from eventstore.mongo.driver import encode_bson
+from projections.generations import Generations
 from projections.projector.projector import Projector
 from projections.views import dashboard
 from projections.views.counters import Counters
-from tests.api.test_api import serving
+from tests.api.test_api import is_problem, serving
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import caught_up, open_some, running
 from tests.spec import ALICE, BOB, NOW
@@ -238,6 +239,17 @@ async def test_names_may_be_many_and_long(database):
     told = await counters.until(date(2009, 3, 1))
     assert (told["assignee"].total(), told["resolution"]["b7"]) == (2000, 1000)
     assert (await counters.on(date(2007, 3, 1), groups[7]))["resolution"] == times
+
+
+async def test_counters_of_a_former_version_are_not_read_as_ours(database, store):
+    """L12: they would be zeros; until the views are built anew nothing is said, and lists are."""
+    async with serving(database, project=False) as client:
+        pointer = Generations(database)._documents
+        await pointer.update_one({"_id": "active"}, {"$set": {"shape": Counters.since_shape - 1}})
+
+        for path in ("/dashboard", "/dashboard/series?metric=created", "/agents"):
+            is_problem(await client.get(path), 503, "sums_of_former_version")
+        assert (await client.get("/tickets")).status_code == 200
 
 
 def test_ages_are_told_in_days():

@@ -107,7 +107,7 @@ def router(views: ReadModels) -> Router:
             stood = await Counters(shown).until(min(week, date.max - _SUNDAY) + _SUNDAY)
             return done, stood.get("assignee", {})
 
-        done, backlog = await snapshot.ask(question)
+        done, backlog = await snapshot.ask_counters(question)
         named = {word: dashboard.name(word) for word in done.keys() | backlog.keys()}
         found = {
             name: {**_done(done.get(word, {})), "backlog": backlog.get(word, 0)}

@@ -176,7 +176,7 @@ def router(policy: VisibilityPolicy) -> Router:
             stood = await counters.until(asked.date_ or date.max, group)
             return stood, await counters.on(day, group)
 
-        stood, happened = await snapshot.ask(question)
+        stood, happened = await snapshot.ask_counters(question)
         content = {
             "date": day,
             "group": asked.group,
@@ -210,7 +210,7 @@ def router(policy: VisibilityPolicy) -> Router:
                 return changes, await counters.until(days[0] - timedelta(days=1), group)
             return changes, {}
 
-        changes, before = await snapshot.ask(question)
+        changes, before = await snapshot.ask_counters(question)
         stood = Counter(before.get(metric, Counter()))
 
         def value(day: date) -> object:
