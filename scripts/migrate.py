@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from pydantic import BaseModel
+from pymongo.read_concern import ReadConcern
 from rich.progress import Progress, TaskID
 
 from api.access.access_log import AccessLog
@@ -47,10 +48,12 @@ async def main() -> int:
             "the access log": AccessLog(db).prepare,
             "deliveries of webhooks": Deliveries(db).prepare,
         }
+        # What is under way is known of one server only, and refused where a majority is to know.
+        admin = db.client.get_database("admin", read_concern=ReadConcern("local"))
         with progress() as bar:
             for name, prepare in parts.items():
                 task = bar.add_task(name, total=1, rate="")
-                async with background(_show_builds(db.client.admin, bar, task)):
+                async with background(_show_builds(admin, bar, task)):
                     await prepare()
                 bar.update(task, total=1, completed=1, rate="")
         print("all indexes are there")
@@ -61,7 +64,7 @@ async def _show_builds(admin: Namespace, bar: Progress, task: TaskID) -> None:
     """Show how far the index is that the database builds, where it tells."""
     with suppress(OperationFailure):
         while True:
-            asked = admin.aggregate([{"$currentOp": {}}, {"$match": _BUILDING}])
+            asked = admin.aggregate([{"$currentOp": {"allUsers": True}}, {"$match": _BUILDING}])
             async for each in await maybe_await(asked):
                 far = _Build.model_validate(each).progress
                 bar.update(task, completed=far.done, total=far.total, rate="documents")

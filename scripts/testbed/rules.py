@@ -208,7 +208,7 @@ _FAULTS = ("", "sort", "walk", "scan")
 def plan(asked: Statement, indexes: Iterable[Index]) -> Plan:
     """Return the best plan with some indexes, or the one along the index that is hinted."""
     is_known = asked.verb == "count" and not asked.filter  # without looking at documents
-    if is_known or asked.verb not in _READS | _WRITES - {"insert"}:
+    if is_known or not asked.name or asked.verb not in _READS | _WRITES - {"insert"}:
         return Plan(None, "")
     hinted = tuple(asked.hint.items()) if asked.hint else None
     there = sorted({_BY_ID, *indexes})
@@ -332,7 +332,10 @@ def concern(sent: Sent) -> Iterator[str]:
         yield "it may be read from a secondary"
     if sent.verb in _READS and not sent.in_transaction:
         level = _object(sent.command.get("readConcern")).get("level")
-        if level not in ("majority", "snapshot"):
+        if any("$currentOp" in stage for stage in _each(sent.command.get("pipeline"))):
+            if level != "local":
+                yield "what is under way is known of one server only"
+        elif level not in ("majority", "snapshot"):
             yield "it may read what is rolled back"
     if (sent.verb in _WRITES and not sent.in_transaction) or sent.verb == "commitTransaction":
         concern = _object(sent.command.get("writeConcern"))

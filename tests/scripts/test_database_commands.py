@@ -22,6 +22,7 @@ from api.access.rights import RIGHTS
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.personal.master_keys import new_master_key
+from scripts.casebook import commands
 from scripts.mongo_users import API, AUDITOR, PROJECTOR
 from scripts.testbed.excused import ANY, EXCUSED, RACES, SHARD_KEYS, SMALL
 from scripts.testbed.patience import patience
@@ -260,6 +261,7 @@ async def _run_all(here, ticket, folder):
     await here.run(AUDITOR, "scripts.verify", "--key", public, "--checkpoint", kept)
     await here.run(API, "scripts.export", str(folder / "log.ndjson"))
     await here.run(API, "scripts.documents")
+    await here.run(None, "scripts.migrate")
     await here.run(API, "scripts.keys", "make", "ops", "admin")
     await here.run(API, "scripts.keys", "list")
     for words in (("show", "bob1"), ("data", "bob1"), ("erase", "bob2", "--reason", "asked")):
@@ -281,6 +283,10 @@ async def test_no_process_sends_what_mongodb_would_refuse(scratch_url, database,
     excused = {each: each.excuse() for each in recorder.broken()}
     assert {each for each, why in excused.items() if why is None} == set()
     assert set(EXCUSED) - set(excused.values()) == set()  # what nobody asks needs no excuse
+    heard = {name for row in recorder.rows() for name in row.processes.split(", ")}
+    groups = commands()
+    lines = {*groups["Run"], *groups["Look after"], *groups["Keep and prove"]}
+    assert {name.replace("-", "_") for name in lines} <= heard
     assert kinds(page(recorder)) == kinds(PAGE.read_text())
 
 

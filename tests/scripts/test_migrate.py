@@ -57,4 +57,4 @@ async def test_an_index_that_is_being_built_shows_how_far_it_is(database, monkey
         await migrate._show_builds(admin, bar, task)
         [shown] = bar.tasks
         assert (shown.completed, shown.total) == (3, 7)
-    assert asked[0][0] == {"$currentOp": {}}
+    assert asked[0][0] == {"$currentOp": {"allUsers": True}}

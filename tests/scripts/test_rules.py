@@ -87,6 +87,10 @@ def test_what_is_right_breaks_no_rule(user):
         ([FIND | GO_ON | {"$db": "config"}], "no transaction can touch config.ticket_events"),
         ([INSERT | GO_ON | {"insert": "new"}], "a transaction would make a collection"),
         ([FIND | {"readConcern": {"level": "local"}}], "it may read what is rolled back"),
+        (
+            [{"aggregate": 1, "pipeline": [{"$currentOp": {}}], "$db": "admin"}],
+            "what is under way is known of one server only",
+        ),
         ([INSERT | {"writeConcern": {"w": 1}}], "it may be rolled back"),
         ([COMMIT | {"writeConcern": None}], "it may be rolled back"),
         ([FIND | {"$readPreference": {"mode": "secondary"}}], "it may be read from a secondary"),
