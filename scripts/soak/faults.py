@@ -52,7 +52,6 @@ from scripts.testbed.wire import RAW, Done, Fate, Heard, Refused, Wire, kind_of,
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
 _LEARNING_SECONDS = 20.0
-_SLACK = 10
 _STUCK_SECONDS = 60.0  # after which it will not come back
 _ASKED_SECONDS = 2.0
 _SEEN_SECONDS = 60.0  # until a command of a kind is sent again
@@ -200,11 +199,7 @@ class _Fault:
         except PromiseBroken as error:
             raise PromiseBroken(f"{self.name}: {error}") from None
         took = time.monotonic() - self.at
-        began = time.monotonic()
-        await until_well(port, _STUCK_SECONDS)
-        # What takes long when nothing fails is the machine, which others may use as well.
-        most = BACK_SECONDS + _SLACK * (time.monotonic() - began)
-        require(took < most, f"{self.name}: back only after {took:.1f} s")
+        require(took < patience(BACK_SECONDS), f"{self.name}: back only after {took:.1f} s")
         return took
 
 
