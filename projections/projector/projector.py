@@ -154,19 +154,17 @@ class Projector:
                         _log.warning("trying again: %s", describe(error))
                         # It may be that so many are too many for the time of an operation.
                         self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
-                        await asyncio.sleep(RETRY_SECONDS)
-                        await self._database.end_session()
-                        continue
-                    # Whatever it is, giving up would leave the views stale for good. The log has
-                    # everything, and the checkpoints tell the world that we fail, and why.
-                    again, failure = failure == _told(error), _told(error)
-                    with suppress(DriverError):
-                        await self._checkpoints.fail(self._me, failure)
-                    _log.error(
-                        "projection failed; trying again: %s",
-                        failure,
-                        exc_info=None if again or isinstance(error, DriverError) else error,
-                    )
+                    else:
+                        # Whatever it is, giving up would leave the views stale for good. The log
+                        # has everything, and the checkpoints tell everyone that we fail, and why.
+                        again, failure = failure == _told(error), _told(error)
+                        with suppress(DriverError):
+                            await self._checkpoints.fail(self._me, failure)
+                        _log.error(
+                            "projection failed; trying again: %s",
+                            failure,
+                            exc_info=None if again or isinstance(error, DriverError) else error,
+                        )
                     await asyncio.sleep(RETRY_SECONDS)
                 await self._database.end_session()
         finally:

@@ -26,18 +26,18 @@ import httpx
 
 from domain.values import JsonObject
 from eventstore.background import background, run_all
+from eventstore.failures import PATIENCE_SECONDS
 from eventstore.mongo.driver import DriverName
 from scripts.console import screen
 from scripts.soak.clients import OPENING, Clients, until_well
 from scripts.soak.webhooks import Receiver, add_webhook
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.load import Connection
+from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (
     HEADERS,
     READY_SECONDS,
     PromiseBroken,
-    accepted,
     free_port,
     let_in,
     listening,
@@ -356,9 +356,13 @@ def no_primary(sent: JsonObject) -> Fate | Refused:
 
 async def failover(url: str, seconds: int, check: Check = audited) -> Counter[str]:
     """Have no primary for so long under load, on each driver. A command that is sent just then is
-    done, and all goes on by itself. Raises PromiseBroken.
+    done, or answered with 503 when patience ends, and all goes on by itself. Raises PromiseBroken.
     """
     counted: Counter[str] = Counter()
+
+    async def send(connection: Connection) -> tuple[Answer, float]:
+        began = time.monotonic()
+        return await connection.post("/tickets", OPENING), time.monotonic() - began
 
     async def outlast(driver: DriverName) -> None:
         own, clients, missed = _database_at(url, driver), Clients(), _Fault("", "no primary")
@@ -368,11 +372,14 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
                 await clients.answered(_CLIENTS)
                 wire.heard = no_primary
                 async with asyncio.TaskGroup() as group:
-                    sent = group.create_task(one.post("/tickets", OPENING))
+                    sent = group.create_task(send(one))
                     await asyncio.sleep(seconds)
                     missed.at = time.monotonic()
                     wire.heard = passed
-                accepted(sent.result())
+                answer, waited = sent.result()
+                is_true = answer.status == 201 or waited >= PATIENCE_SECONDS
+                require(is_true, f"{answer.status} after {waited:.1f} s")
+                counted[f"first_answered_{answer.status}"] += 1
                 took = await missed.mended(port, wire)
                 counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * took))
             counted.update(await clients.judge(port, own, check))

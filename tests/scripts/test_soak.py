@@ -213,6 +213,6 @@ async def test_commands_to_the_database_that_fail_in_every_way(scratch_url):
 
 @pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
 async def test_a_failover(scratch_url):
-    """L3, L5, L7, L12: a command that is sent at its start is done; all goes on by itself."""
+    """L3, L5, L7, L12: what is sent at its start is done, or not known; all goes on by itself."""
     counted = await failover(scratch_url, 15, assert_views_equal_the_log)
     assert counted["ok"] > 20
