@@ -39,8 +39,8 @@ SCAN_SECONDS = 24 * 3600.0
 """All that the server does for one cursor over a whole collection."""
 BUILD_SECONDS = 24 * 3600.0
 """An index."""
-COUNT_SECONDS = 60.0
-"""An exact count of a collection. Nothing waits for one but a look at what is missing."""
+COUNT_SECONDS = 600.0
+"""An exact count of a collection. No request waits for one."""
 BATCH_BYTES = 8 * 2**20
 """What is sent, or waits in memory, at once: far below the 48 MB of a message, so that it is done
 within the time of an operation, whatever a document holds.
