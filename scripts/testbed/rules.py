@@ -508,7 +508,9 @@ class Recorder:
         for each in asked:
             if not sent.in_transaction and each.verb in ("insert", "create", "createIndexes"):
                 self._collections.add((each.database, each.name))
-            key = (each.collection, each.verb, each.shape, str(each.hint))
+            about = (each.verb, each.collection, each.shape)
+            self._broken |= {Broken(what, *about, sent.process) for what in shard(each)}
+            key = (*about, str(each.hint))
             known = self._asked.setdefault(key, Asked(each, set(), set()))
             known.privileges.update(action for action, _ in actions(each, sent.command))
             known.processes.add(sent.process)
@@ -539,7 +541,7 @@ class Recorder:
         """Return all that breaks a rule, excused or not."""
         found = set(self._broken)
         for asked, _, processes in self._asked.values():
-            for what in (*index(asked, self._indexes[asked.collection]), *shard(asked)):
+            for what in index(asked, self._indexes[asked.collection]):
                 by = ", ".join(sorted(processes))
                 found.add(Broken(what, asked.verb, asked.collection, asked.shape, by))
         return found

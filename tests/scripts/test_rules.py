@@ -110,7 +110,7 @@ def test_what_is_right_breaks_no_rule(user):
         ([FIND | {"sort": {"_id": 1}, "filter": {"type": "x"}, "limit": 1}], "walk"),
         ([FIND | {"hint": {"type": 1}}], "hint"),
         ([FIND | {"filter": {"ticket_id": {"$gt": ID}}}], "scatter"),
-        ([INSERT | {"documents": [{"version": 1}]}], "scatter"),
+        ([INSERT, INSERT | {"documents": [{"version": 1}]}], "scatter"),
         (
             [UPDATE | {"updates": [{"q": {"version": 1}, "u": {}}]}],
             "one document is changed without the shard key",
