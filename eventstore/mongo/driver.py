@@ -44,6 +44,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.mongo import condition_wait
 from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.errors import NOT_ALLOWED
 from eventstore.mongo.limits import (
@@ -83,6 +84,8 @@ Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | UpdateMany 
 """A write that names its collection: `namespace=collection.full_name`."""
 
 T = TypeVar("T")
+
+condition_wait.mend()
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10
