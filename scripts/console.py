@@ -176,7 +176,7 @@ async def _connected(
         try:
             await connected.check()
         except (ConnectionFailure, ExecutionTimeout) as error:
-            reason = str(error).partition(" (")[0]
+            reason = str(error).partition(", Timeout: ")[0].partition(" (")[0]
             raise DatabaseSilent("database_silent", f"no database answers: {reason}") from error
         yield connected
     finally:

@@ -203,7 +203,7 @@ async def main() -> int:
 async def _make(url: str) -> int:
     database = Database(url)
     try:
-        await database.server_time()  # at once: a transaction would be tried again for two minutes
+        await database.check()  # at once: a transaction would be tried again and again
         await EventStore(database).prepare()
         active = await Generations(database).prepare()
         await Erasures(database).prepare()

@@ -9,6 +9,7 @@ All that is asked has a limit in time, which is set here (`limits.py`).
 
 import asyncio
 import logging
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
@@ -170,15 +171,19 @@ class MongoDatabase:
     """
 
     def __init__(self, url: str, driver: DriverName = "motor") -> None:
-        """Sends nothing yet. Raises DatabaseAddressError if the URL cannot be read."""
-        _check_consistency(url)
+        """Sends nothing yet. Raises DatabaseAddressError if the URL cannot be read, or has an
+        option that the driver would pass over with a warning: `tls=yes` would be without TLS.
+        """
         try:
-            operation = int(OPERATION_SECONDS * 1000)
-            self.client = _client(url, driver, timeoutMS=operation, socketTimeoutMS=operation)
-            # It connects when it is used.
-            answer = int(ANSWER_SECONDS * 1000)
-            self._scans = _client(url, driver, timeoutMS=None, socketTimeoutMS=answer)
-        except (ConfigurationError, InvalidURI, ValueError) as error:
+            _check_url(url)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                operation = int(OPERATION_SECONDS * 1000)
+                self.client = _client(url, driver, timeoutMS=operation, socketTimeoutMS=operation)
+                # It connects when it is used.
+                answer = int(ANSWER_SECONDS * 1000)
+                self._scans = _client(url, driver, timeoutMS=None, socketTimeoutMS=answer)
+        except (ConfigurationError, InvalidURI, UserWarning, ValueError) as error:
             raise DatabaseAddressError(error) from error
         self.name = self.client.get_default_database(_DATABASE_NAME).name
         self.url = url
@@ -472,14 +477,18 @@ def _of_one_write(error: ClientBulkWriteException) -> Exception:
     return OperationFailure(message, code)
 
 
-def _check_consistency(url: str) -> None:
-    """Refuse a URL that asks for other reads, or promises, than are given here.
+def _check_url(url: str) -> None:
+    """Refuse a URL that asks for other reads, or promises, than are given here; or names a
+    collection, of which the driver would take what is before the dot.
 
-    Raises DatabaseAddressError.
+    Raises DatabaseAddressError, and ValueError if it cannot be read.
     """
+    parts = urlsplit(url)
+    if "." in parts.path:
+        raise DatabaseAddressError(f"a database's name has no dot: {parts.path[1:]}")
     needed = {name.lower(): (name, value) for name, value in _CONSISTENCY.items()}
     needed |= {name.lower(): (name, "") for name in _OF_SECONDARIES}
-    for given, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+    for given, value in parse_qsl(parts.query, keep_blank_values=True):
         name, ours = needed.get(given.lower(), (given, value))
         if value.lower() != ours.lower():
             wanted = f"{name}={ours}" if ours else "what the primary has"

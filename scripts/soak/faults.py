@@ -47,7 +47,18 @@ from scripts.testbed.promises import (
     require,
     until,
 )
-from scripts.testbed.wire import RAW, Done, Fate, Heard, Refused, Wire, kind_of, passed, through
+from scripts.testbed.wire import (
+    RAW,
+    Done,
+    Fate,
+    Heard,
+    Refused,
+    Wire,
+    database_at,
+    kind_of,
+    passed,
+    through,
+)
 
 BACK_SECONDS = 15.0
 DRIVERS: Sequence[DriverName] = ("motor", "pymongo")
@@ -341,10 +352,9 @@ async def _serve_again_and_again(**settings: str) -> None:
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def _database_at(url: str, name: str) -> str:
-    """Return the URL of another database of the same server."""
-    parts = urlsplit(url)
-    return parts._replace(path=f"/{parts.path.strip('/') or 'soak'}_{name}").geturl()
+def _own_database(url: str, name: str) -> str:
+    """Return the URL of another database of the same server, named after this one's."""
+    return database_at(url, f"{urlsplit(url).path.strip('/') or 'soak'}_{name}")
 
 
 def no_primary(sent: JsonObject) -> Fate | Refused:
@@ -365,7 +375,7 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
         return await connection.post("/tickets", OPENING), time.monotonic() - began
 
     async def outlast(driver: DriverName) -> None:
-        own, clients, missed = _database_at(url, driver), Clients(), _Fault("", "no primary")
+        own, clients, missed = _own_database(url, driver), Clients(), _Fault("", "no primary")
         async with _server(own, driver, passed) as (port, wire), Connection(port, HEADERS) as one:
             await until_well(port, _STUCK_SECONDS)
             async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
@@ -411,7 +421,7 @@ async def faults(
         first = len(FAULTS) // len(DRIVERS) * DRIVERS.index(driver)  # so that few rounds have most
 
         def own(name: str) -> str:
-            return _database_at(url, f"{driver}_{name}")
+            return _own_database(url, f"{driver}_{name}")
 
         sent = kinds or await _fail_at_work(own("learning"), driver, None, table, check)
         for round_ in range(first, first + rounds):

@@ -168,6 +168,23 @@ def test_an_address_that_asks_for_other_reads_or_promises_is_refused(option, nam
         Database(f"mongodb://one,two/casebook?replicaSet=rs&{option}", name)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mongodb://[::1/casebook", "Invalid IPv6 URL"),
+        ("mongodb://host/casebook.events", "a database's name has no dot: casebook.events"),
+        ("mongodb://host/?tls=yes", "The value of tls must be 'true' or 'false'"),
+        ("mongodb+srv://host/?authMechanism=none", "authmechanism must be in"),
+        ("mongodb://host/?replicaset=rs&retryWrite=true", "Unknown option: retrywrite"),
+    ],
+)
+@pytest.mark.parametrize("name", ["motor", "pymongo"])
+def test_an_address_that_would_be_taken_for_another_is_refused(url, told, name):
+    """The driver warns of an option that it does not understand, and goes on, as without TLS."""
+    with pytest.raises(DatabaseAddressError, match=f"cannot use the database URL: {told}"):
+        Database(url, name)
+
+
 @pytest.mark.parametrize("name", ["motor", "pymongo"])
 @pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
 async def test_an_address_as_a_cloud_gives_it_is_taken(scheme, name):
@@ -206,6 +223,14 @@ async def server(folder, *options):
     finally:
         process.terminate()
         await process.communicate()
+
+
+async def test_a_server_of_another_replica_set_is_told_in_a_line(server_url):
+    option = "&replicaSet=other" if "?" in server_url else "/?replicaSet=other"
+    with pytest.raises(DatabaseSilent) as refused:
+        async with console.database(Settings(mongodb_url=f"{server_url}{option}")):
+            pass
+    assert str(refused.value).endswith('replica set name "other"')
 
 
 async def test_a_server_that_stands_alone_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from scripts.mongo_users import API, REFUSED, USERS, _put, for_atlas, privileges
 from scripts.testbed.rules import grants
 from scripts.testbed.wire import passed, through
+from tests.eventstore.test_driver import server
 from tests.processes import script
 from tests.scripts.test_soak import scratch_url
 
@@ -177,3 +178,13 @@ async def test_what_cannot_be_made_or_checked_is_said_in_a_line():
         assert (tried.returncode, out) == (1, b"")
         assert err.startswith(b"error: ")
         assert b"Traceback" not in err
+
+
+async def test_users_are_made_only_where_casebook_can_run(tmp_path):
+    """What an operator runs first says so: a server that stands alone has no change streams."""
+    async with server(tmp_path, "--standalone") as port:
+        env = {**os.environ, "CASEBOOK_ADMIN_URL": f"mongodb://127.0.0.1:{port}/x"}
+        tried = await script("scripts.mongo_users", "make", env=env)
+        out, err = await tried.communicate()
+    assert (tried.returncode, out) == (1, b"")
+    assert err.startswith(b"error: a replica set or a sharded cluster is needed")
