@@ -43,7 +43,6 @@ ATLAS_ACTIONS = (
     *("FIND", "INSERT", "UPDATE", "REMOVE", "CREATE_COLLECTION", "DROP_COLLECTION"),
     *("CREATE_INDEX", "CHANGE_STREAM", "LIST_COLLECTIONS", "LIST_INDEXES", "COLL_STATS"),
     "ENABLE_SHARDING",
-    "ENABLE_SHARDING",
 )
 """Of the actions that Atlas lists for custom roles, those that have to do with data."""
 _ON_A_DATABASE = frozenset({"listCollections", "dbStats", "dropDatabase", "enableSharding"})
