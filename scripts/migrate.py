@@ -26,7 +26,11 @@ from projections.erasure.progress import Erasures
 from scripts.console import arguments, database, progress, run
 
 _LOOK_SECONDS = 1.0
-_BUILDING = {"command.createIndexes": {"$exists": True}, "progress.total": {"$gt": 0}}
+_BUILDING = {
+    "$or": [{"command.createIndexes": {"$exists": True}}, {"msg": {"$regex": "^Index Build"}}],
+    "progress.total": {"$gt": 0},
+}
+"""What the manual asks of currentOp for "Active Indexing Operations", where it tells how far."""
 
 
 class _Far(BaseModel):

@@ -24,7 +24,9 @@ from pymongo import IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import NetworkTimeout
 
+from domain.errors import CasebookError
 from domain.values import JsonObject
+from eventstore.mongo.errors import NOT_ALLOWED, OperationFailure
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Mapping[str, object])
@@ -76,6 +78,17 @@ def in_batches(items: Iterable[T], most: int, size: Callable[[T], int]) -> Itera
         yield batch
 
 
+class IndexMissing(CasebookError):
+    """Only an administrator can make an index: for example one of the log that a version adds."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            "index_missing",
+            f"{collection} lacks an index that this database user may not make: run"
+            " `casebook migrate` with an administrator's URL",
+        )
+
+
 async def count(collection: AsyncCollection[D]) -> int:
     """Count all documents of a collection. Raises what the driver raises."""
     with pymongo.timeout(COUNT_SECONDS):
@@ -89,10 +102,15 @@ async def make_index(
 ) -> None:
     """Make an index unless it is there; with many documents that takes long.
 
-    `options` are those of `pymongo.IndexModel`. Raises what the driver raises.
+    `options` are those of `pymongo.IndexModel`. Raises IndexMissing, and what the driver raises.
     """
     index, limit = IndexModel(keys, **options), int(BUILD_SECONDS * 1000)
-    await until_answered(lambda: collection.create_indexes([index], maxTimeMS=limit))
+    try:
+        await until_answered(lambda: collection.create_indexes([index], maxTimeMS=limit))
+    except OperationFailure as error:
+        if error.code in NOT_ALLOWED:
+            raise IndexMissing(collection.name) from error
+        raise
 
 
 async def in_parts(

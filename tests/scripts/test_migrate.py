@@ -9,6 +9,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import maybe_await
 from scripts import migrate
 from scripts.console import progress
+from tests.failing import failing
 from tests.processes import script
 
 
@@ -36,6 +37,17 @@ async def test_a_server_that_starts_afterwards_makes_no_index(database):
         assert await indexes(database) == made
 
 
+async def test_a_process_whose_user_may_make_no_index_names_what_does(database):
+    """L1: of the log, no process's user may do more than find and insert."""
+    env = {**os.environ, "CASEBOOK_MONGODB_URL": database.url, "CASEBOOK_PORT": "0"}
+    async with failing(database, "createIndexes", errorCode=13):
+        process = await script("scripts.serve", env=env)
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"lacks an index that this database user may not make: run `casebook migrate`" in err
+    assert b"Traceback" not in err
+
+
 async def test_an_index_that_is_being_built_shows_how_far_it_is(database, monkeypatch):
     """As MongoDB tells it; the embedded server tells nothing."""
     asked = []
@@ -58,3 +70,12 @@ async def test_an_index_that_is_being_built_shows_how_far_it_is(database, monkey
         [shown] = bar.tasks
         assert (shown.completed, shown.total) == (3, 7)
     assert asked[0][0] == {"$currentOp": {"allUsers": True}}
+
+
+async def test_an_index_is_known_by_its_command_or_by_what_the_server_says_of_it(database):
+    far = {"progress": {"done": 3, "total": 7}}
+    making, scanning = {"createIndexes": "x"}, "Index Build: scanning collection"
+    shown = [{"command": making, **far}, {"command": {"$truncated": "..."}, "msg": scanning, **far}]
+    others = [{"command": making}, {"command": {"find": "x"}, **far}]
+    await database.collection("things").insert_many([*shown, *others])
+    assert await database.collection("things").find(migrate._BUILDING).to_list() == shown
