@@ -477,9 +477,15 @@ class Generations:
         return None if building is None else self._build.one(building).began_at
 
     async def drop_foreign(self) -> None:
-        """Have what another version has folded, and nobody is shown, be dropped soon."""
-        ids = {"$nin": ["active", "building"]}
-        foreign: JsonObject = {"shape": {"$ne": SHAPE}, "_id": ids, "drop_after": None}
+        """Have what another version has folded, or of another log, and nobody is shown, be dropped
+        soon.
+        """
+        log = (await self._database.identity.ensure()).log
+        foreign: JsonObject = {
+            "$or": [{"shape": {"$ne": SHAPE}}, {"log": {"$ne": log}}],
+            "_id": {"$nin": ["active", "building"]},
+            "drop_after": None,
+        }
         while await self._documents.find_one(foreign) is not None:
             await self._retire(foreign)
 
@@ -529,7 +535,10 @@ class Generations:
 
         async def read(session: Session) -> set[str]:
             documents = await self._documents.find({}, session=session).to_list()
-            return {name for d in documents for name in self._reader.one(d).names.values()}
+            found = [self._reader.one(document) for document in documents]
+            if not any(d["_id"] == "active" and d["numbers"] for d in documents):
+                found.append(FIRST)  # `prepare` may be about to name it
+            return {name for each in found for name in each.names.values()}
 
         named = await self._database.in_transaction(read, snapshot=True)
         return sorted(name for name in there if _NUMBERED.fullmatch(name) and name not in named)

@@ -395,15 +395,14 @@ async def test_a_build_that_had_begun_before_is_waited_for(database, store):
             await completed(client, person)
 
 
-async def test_views_of_another_version_are_dropped(database, store):
+@pytest.mark.parametrize("other", [{"shape": 1}, {"log": UUID(int=7)}])
+async def test_views_of_another_version_or_log_are_dropped(database, store, other):
     """They cannot be folded anew: and nobody is shown them."""
     async with serving(database, project=False) as client, running(database):
         await client.post("/tickets", json=OPEN, headers=OF_CARLA)
         await caught_up(database, store)
         await rebuilt(database, keep_former=True)
-        await database.collection("generations").update_one(
-            {"_id": "former"}, {"$set": {"shape": 1}}
-        )
+        await database.collection("generations").update_one({"_id": "former"}, {"$set": other})
         person = await person_named(client, CARLA)
         await erased(client, person)
         async with erasing_in(database) as sweeper:

@@ -66,6 +66,20 @@ async def test_the_database_of_the_views_can_be_dropped(database, store, stopped
     await assert_views_equal_the_log(database)
 
 
+async def test_what_is_made_first_is_not_swept_before_it_is_named(database, monkeypatch):
+    """L7: another that begins to project sweeps at the same time. Its indexes would be missing."""
+    making = generations.prepare
+    await database.client.drop_database(f"{database.name}_views")
+
+    async def while_another_sweeps(views):
+        await making(views)
+        await Generations(database).sweep()
+
+    monkeypatch.setattr(generations, "prepare", while_another_sweeps)
+    first = await Generations(database).prepare()
+    assert {*first.names.values()} <= {*await first.of(database).collections()}
+
+
 async def former_version(database) -> Database:
     """Have the views of a version that kept them beside the log; return the database with them."""
     shown = FormerLayout(dict.fromkeys(VIEWS, 4), SHAPE - 1)
