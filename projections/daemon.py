@@ -22,9 +22,9 @@ from projections.workers import workers
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 _SWEEP_SECONDS = 30.0
-_DEAD_SECONDS = 3.0
+_DEAD_SECONDS = 5.0
 _TRY_AGAIN_SECONDS = 60.0
 _VANISHED_SECONDS = 600.0
 

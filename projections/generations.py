@@ -491,8 +491,8 @@ class Generations:
 
     async def leftovers(self) -> bool:
         """Return whether read documents are there that are of no generation, or soon of none."""
-        left = [*await self._unnamed(), *await self._of_former_layout()]
-        return any(name.startswith(f"{tickets.COLLECTION}_") for name in left)
+        left = [*await self._unnamed(), *await self.of_former_layout()]
+        return any(name.startswith(tickets.COLLECTION) for name in left)
 
     # --- sweeping --------------------------------------------------------------------------------
 
@@ -511,14 +511,14 @@ class Generations:
         await self._drop_former_layout(now)
         await self._show_by_hand()
 
-    async def _of_former_layout(self) -> list[str]:
+    async def of_former_layout(self) -> list[str]:
         """Return the names of what a former version has left, or uses."""
         there = await self._beside_log.collections()
         return [name for name in there if OF_FORMER_LAYOUT.fullmatch(name)]
 
     async def _drop_former_layout(self, now: datetime) -> None:
         """Drop what former versions kept beside the log, once nobody can be asking it."""
-        if not (left := await self._of_former_layout()):
+        if not (left := await self.of_former_layout()):
             return
         active = await self._documents.find_one({"_id": "active"})
         since = None if active is None else cast("datetime | None", active.get("since"))

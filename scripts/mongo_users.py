@@ -11,7 +11,7 @@
 `make` makes the collections and indexes of the log, three roles and three users, and prints the
 users' URLs, shown this once; made again, it renews roles and passwords. Passwords are made too,
 unless CASEBOOK_API_PASSWORD, CASEBOOK_PROJECTOR_PASSWORD, CASEBOOK_AUDITOR_PASSWORD give them.
-While a former version's views are shown, roles keep what they had: make again when those are gone.
+While a former version's views are there, roles keep what they had: make again when those are gone.
 For a database `casebook`:
 
     casebook_api         reads all; writes what is its own; of the log, finds and inserts (L1)
@@ -50,7 +50,7 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.erasure.progress import Erasures
-from projections.generations import FormerLayout, Generations, views_of
+from projections.generations import Generations, views_of
 from projections.projector import parked
 from projections.views import saved_views
 from scripts.console import UsageError, arguments, run
@@ -205,10 +205,9 @@ async def _make(url: str) -> int:
     try:
         await database.check()  # at once: a transaction would be tried again and again
         await EventStore(database).prepare()
-        active = await Generations(database).prepare()
+        await Generations(database).prepare()
         await Erasures(database).prepare()
-        # Processes of a former version go on with the same users.
-        change = "grantPrivilegesTo" if isinstance(active, FormerLayout) else "update"
+        change = await _change(database)
         passwords = {user: _password(user) for user in USERS}
         for user, granted in privileges(database.name).items():
             name = f"{database.name}_{user}"
@@ -224,6 +223,15 @@ async def _make(url: str) -> int:
         shown = "***" if _variable(user, "PASSWORD") in os.environ else password
         print(f"{user}: {_as_user(url, database.name, user, shown)}")
     return 0
+
+
+async def _change(database: Database) -> str:
+    """Return what is done to roles that are there: they keep what they had until what a former
+    version has left is dropped. Its processes go on with the same users, and it is a former right
+    to drop it.
+    """
+    left = await Generations(database).of_former_layout()
+    return "grantPrivilegesTo" if left else "update"
 
 
 def _password(user: str) -> str:

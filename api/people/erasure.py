@@ -36,7 +36,7 @@ from projections.generations import Generations
 from projections.views import tickets
 from projections.views.saved_views import SavedViews, UnknownView
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 5.0  # for what a process that was killed has left
 AGAIN_SECONDS = 20.0
 _RECONCILE_SECONDS = 600.0
 _RESTORED = "erased before a backup was restored"

@@ -249,11 +249,13 @@ class LogCheckpoints:
 
     async def _read_on(self) -> None:
         """Find the heads of what was recorded since this was called before; once a day, of all."""
-        now, whole_at = self._store.clock.now(), self._read_whole_at
-        whole = self._read_at is None or whole_at is None or now - whole_at >= _READ_WHOLE
-        since = None if whole or self._read_at is None else self._read_at - LOOK_BACK
+        now, read_at, whole_at = self._store.clock.now(), self._read_at, self._read_whole_at
+        since = None
+        # A clock that was ahead, and was put back, tells nothing of what has been read.
+        if read_at and whole_at and read_at <= now < whole_at + _READ_WHOLE:
+            since = read_at - LOOK_BACK
         self._uncovered |= await self._store.heads(since)
-        self._read_at, self._read_whole_at = now, now if whole else whole_at
+        self._read_at, self._read_whole_at = now, whole_at if since else now
 
     async def take_restored(self, why: str, log: UUID) -> LogCheckpoint:
         """Sign that the log was restored, and stands for what it holds now.

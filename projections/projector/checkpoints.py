@@ -246,14 +246,15 @@ class Checkpoints:
 
     async def remove_expired(self, state: State) -> None:
         """Remove members that are long gone and own nothing."""
-        gone = [
-            member.id
+        gone = {
+            member.id: member.seen_at
             for member in state.members.values()
             if not is_alive(member.seen_at, state.now, 10 * self._lease_seconds)
             and not state.of(member.id)
-        ]
-        if gone:
-            await self._members.delete_many({"_id": {"$in": gone}})
+        }
+        if gone:  # unless they have shown life since
+            seen_at = {"$in": [*gone.values()]}
+            await self._members.delete_many({"_id": {"$in": [*gone]}, "seen_at": seen_at})
 
     def moves(
         self,

@@ -213,8 +213,11 @@ async def test_a_checkpoint_reads_what_was_recorded_since_the_last_one(
     assert await checkpoints.take() is None
     now += timedelta(days=1)
     assert late in await read_by(checkpoints, monkeypatch)
+    now -= timedelta(days=300)  # the clock was ahead until now
+    [right] = await open_some(store, 1)
+    assert right in await read_by(checkpoints, monkeypatch)
     verification, signed = await verified(database, key)
-    assert (verification.finish(), signed.latest.tickets) == ([], 7)
+    assert (verification.finish(), signed.latest.tickets) == ([], 8)
 
 
 HEADS = st.dictionaries(

@@ -64,6 +64,7 @@ OTHERS = {"subject": "Printer jam", "requester": "bob", "body": "Bob's own words
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(erasing, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("api.people.erasure._LOOK_SECONDS", 0.5)
     monkeypatch.setattr(erasing, "_STALE_SECONDS", 0.1)
     monkeypatch.setattr(generations, "DROP_SECONDS", 0.2)
 

@@ -632,6 +632,18 @@ async def test_no_two_projectors_add_to_the_same_counters_after_restarts(databas
         living.append(f"new {restart}")
 
 
+async def test_a_projector_that_wakes_up_is_not_removed_by_who_has_seen_it_dead(database):
+    """L7: its number and its sign of life are in what would be removed."""
+    await Generations(database).prepare()
+    checkpoints, members = Checkpoints(database), database.collection("projectors")
+    await checkpoints.beat("frozen")
+    await members.update_one({"_id": "frozen"}, {"$set": {"seen_at": NOW - timedelta(days=1)}})
+    seen = await checkpoints.read()
+    await checkpoints.beat("frozen")
+    await checkpoints.remove_expired(seen)
+    assert "frozen" in (await checkpoints.read()).members
+
+
 async def test_a_projector_that_wakes_up_has_another_number_than_who_took_its_own(database):
     """It was taken for dead: it is not to wait for the other with every batch from now on."""
     await Generations(database).prepare()

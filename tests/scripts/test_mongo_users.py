@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import bson
 import pytest
 
-from scripts.mongo_users import API, REFUSED, USERS, _put, for_atlas, privileges
+from projections.generations import Generations
+from scripts.mongo_users import API, REFUSED, USERS, _change, _put, for_atlas, privileges
 from scripts.testbed.rules import grants
 from scripts.testbed.wire import passed, through
 from tests.eventstore.test_driver import server
@@ -133,6 +134,17 @@ async def test_a_role_keeps_what_it_had_while_processes_of_a_former_version_need
             {verb: "old", "privileges": []},
             {"createRole": "new", "roles": [], "privileges": []},
         ]
+
+
+async def test_roles_are_renewed_once_nothing_is_left_of_a_former_layout(database):
+    """Not at the switch: who drops what was shown before it has only a former right to."""
+    await Generations(database).prepare()
+    assert await _change(database) == "update"
+    left = database.client[database.name]["ticket_reads_4"]
+    await left.insert_one({"version": 1})
+    assert await _change(database) == "grantPrivilegesTo"
+    await left.drop()
+    assert await _change(database) == "update"
 
 
 async def test_the_roles_are_printed_as_they_are_made():
