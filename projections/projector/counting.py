@@ -2,7 +2,8 @@
 
 The log has as many events as are folded, and wait with parked tickets. What was folded before the
 log was counted must be in it, or it has vanished; what it had must be folded once all until then is
-said to be shown, or it is missing. So neither needs a moment in which nothing is written.
+said to be shown, or it is missing. So nothing that is on its way is taken for either. It may hide
+as much of what is, for as long as it goes on: then the look for late events is what finds it.
 
 The log is estimated, which costs next to nothing. An estimate is off for long: after an unclean
 shutdown, and by orphaned documents on a sharded cluster (the manual, "count"). By how much is found
@@ -11,6 +12,7 @@ is a reason to count exactly again.
 """
 
 import asyncio
+import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -20,17 +22,20 @@ from eventstore.log import EventStore
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
-from projections.projector.partitions import LogCount, State
+from projections.projector.partitions import LogCount
 
-_COUNT_SHARE = 0.02  # of the time, at most, goes into counting the log
-_LOOK_SECONDS = 0.25
+_COUNT_SHARE = 0.02  # of the time, at most, goes into counting the log exactly
+_log = logging.getLogger(__name__)
 
 
 class _Awaited(NamedTuple):
-    """How many events must be folded once all is said to be shown up to a time."""
+    """How many events must be folded once all is said to be shown up to a time; by an exact count,
+    or by an estimate.
+    """
 
-    folded: int
+    events: int
     shown: datetime
+    is_exact: bool
 
 
 class Counting:
@@ -47,64 +52,75 @@ class Counting:
         self._checkpoints = checkpoints
         self._parked = ParkedTickets(database)
         self._late = late
-        self._pause_seconds = 0.0
+        self._clock = asyncio.get_running_loop().time
+        self._next_count = 0.0
         self._awaited: _Awaited | None = None
+        self._scanned = 0
 
     async def compare(self) -> tuple[LogCount, LogCount]:
         """Return what was known, and what is: how many events the log has, and what differs.
 
-        Raises what the driver raises.
+        What is missing is scanned for, and told only if that does not mend it. Raises what the
+        driver raises.
         """
         state = await self._checkpoints.read()
-        known, folded = state.counted, await self._folded(state)
-        is_missing = self._is_missing(state, folded)
-        counted = replace(known, events=await self._count() + known.drift)
+        known, shown = state.counted, health.as_of(state)
+        folded = await self._folded()  # later than what is said to be shown: that must be in it
+        counted = replace(known, events=await self._store.count() + known.drift)
         more = folded - counted.events - known.difference
-        if more < 0 and self._awaited is None:
-            shown = await self._database.server_time() + self._late
-            self._awaited = _Awaited(folded - more, shown)
-        if more <= 0 and not is_missing:
+        if more == 0:
+            self._scanned = 0
+        awaited, is_missing = self._awaited, False
+        if awaited is not None and shown is not None and shown >= awaited.shown:
+            self._awaited = None
+            if awaited.is_exact:
+                # What has come meanwhile is no sign that something is lost, nor that it is not.
+                difference = min(max(0, known.difference), folded - awaited.events)
+                difference = await self._scan_for(difference, known)
+                return known, replace(counted, difference=difference)
+            is_missing = folded < awaited.events
+        elif awaited is None and more < 0:
+            await self._await(folded - more, is_exact=False)
+        is_known = more <= 0 and not is_missing
+        if is_known or (awaited and awaited.is_exact) or self._clock() < self._next_count:
             return known, counted
+        folded = await self._folded()
+        counted = await self._counted()
+        if folded < counted.events:
+            await self._await(counted.events, is_exact=True)
+            return known, replace(counted, difference=known.difference)
         self._awaited = None
-        folded = await self._folded(await self._checkpoints.read())
-        estimate = await self._count()
-        exact = await self._count(exact=True)
-        difference = await self._difference(folded, exact)
-        return known, LogCount(exact, exact - estimate, difference)
+        return known, replace(counted, difference=folded - counted.events)
 
-    def _is_missing(self, state: State, folded: int) -> bool | None:
-        """Say whether fewer events are folded than should be by now; None if that is not known."""
-        awaited, shown = self._awaited, health.as_of(state)
-        if awaited is None or shown is None or shown < awaited.shown:
-            return None
-        self._awaited = None
-        return folded < awaited.folded
+    async def _await(self, events: int, *, is_exact: bool) -> None:
+        shown = await self._database.server_time() + self._late
+        self._awaited = _Awaited(events, shown, is_exact)
 
-    async def _difference(self, folded: int, stored: int) -> int:
-        """Return how many more events were folded than are stored; fewer if it is so when all that
-        was stored should be shown.
+    async def _scan_for(self, difference: int, known: LogCount) -> int:
+        """Have the log scanned if more is missing than is known; return what is to be told."""
+        if difference >= min(known.difference, self._scanned):
+            return difference
+        _log.error("the log holds %d events that the views do not", -difference)
+        self._scanned = difference
+        await self._checkpoints.scan_all()
+        return known.difference
+
+    async def _counted(self) -> LogCount:
+        """Count the log exactly; the estimate comes after it.
+
+        What is written between the two makes the drift too small: then the log seems to have less
+        than it has, and is counted again. One that is too large would hide as many lost events.
         """
-        if folded >= stored:
-            return folded - stored
-        self._awaited = _Awaited(stored, await self._database.server_time() + self._late)
-        is_missing: bool | None = None
-        while is_missing is None:
-            await asyncio.sleep(_LOOK_SECONDS)
-            state = await self._checkpoints.read()
-            folded = await self._folded(state)
-            is_missing = self._is_missing(state, folded)
-        return folded - stored if is_missing else 0
-
-    async def _folded(self, state: State) -> int:
-        """Return how many events are folded, or wait with parked tickets."""
-        waiting = await self._parked.waiting_events(self._store, await self._parked.all())
-        return sum(each.applied for each in state.partitions) + waiting.total()
-
-    async def _count(self, *, exact: bool = False) -> int:
-        clock = asyncio.get_running_loop().time
-        await asyncio.sleep(self._pause_seconds)
-        began = clock()
+        began = self._clock()
         try:
-            return await self._store.count(exact=exact)
+            exact = await self._store.count(exact=True)
         finally:
-            self._pause_seconds = (clock() - began) / _COUNT_SHARE
+            now = self._clock()
+            self._next_count = now + (now - began) / _COUNT_SHARE
+        return LogCount(exact, exact - await self._store.count())
+
+    async def _folded(self) -> int:
+        """Return how many events are folded, or wait with parked tickets."""
+        partitions = (await self._checkpoints.read()).partitions
+        waiting = await self._parked.waiting_events(self._store, await self._parked.all())
+        return sum(each.applied for each in partitions) + waiting.total()

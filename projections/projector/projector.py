@@ -52,7 +52,7 @@ from projections.projector.batch import BatchWriter, OwnedPartitions, describe_e
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.counting import Counting
 from projections.projector.parked import Parked, ParkedTickets
-from projections.projector.partitions import LogCount, Partition, plan
+from projections.projector.partitions import Partition, plan
 from projections.projector.recounting import Recounting
 from projections.views.saved_views import SavedViews, ids_of
 
@@ -114,7 +114,6 @@ class Projector:
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._counting = Counting(database, store, self._checkpoints, self._late.overdue)
-        self._rescanned: LogCount | None = None
         self._told_difference = 0
         self._unusable: Unusable | None = None
         self._watched = database.watchdog.watch("following the log for the views")
@@ -296,14 +295,9 @@ class Projector:
         if 0 not in self._mine:
             return
         known, counted = await self._counting.compare()
-        difference = counted.difference
-        if difference < 0 and counted != self._rescanned and difference != known.difference:
-            _log.error("the log holds %d events that the views do not", -difference)
-            self._rescanned = counted
-            await self._checkpoints.scan_all()
-            return  # it is told only if that does not mend it
-        if counted != known:
+        if counted != known and 0 in self._mine:  # else another counts by now
             await self._checkpoints.keep_count(counted)
+        difference = counted.difference
         if difference > 0 and not self._keeps_lost:
             self._unusable = Unusable(f"the log has lost {difference} events, which the views show")
         elif difference != self._told_difference:

@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from eventstore.database import Database
-from eventstore.event_document import EventDocument
+from eventstore.event_document import TICKET_EVENTS, EventDocument
 from eventstore.log import EventStore
 from eventstore.personal.vault import PERSON_EVENTS
 from eventstore.subscription import LateLook
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
+from projections.projector.counting import Counting
 from projections.projector.health import condition
 from projections.projector.partitions import Member, Partition, State
 from projections.projector.projector import Projector
@@ -23,7 +24,16 @@ from scripts.testbed.wire import Fate, through
 from tests.api.test_api import OPEN, WAIT, is_problem, serving
 from tests.callers import ADMIN, AGENT
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import LEASE_SECONDS, add, all_live, caught_up, open_some, running, until
+from tests.projecting import (
+    LEASE_SECONDS,
+    add,
+    all_live,
+    caught_up,
+    hasty,
+    open_some,
+    running,
+    until,
+)
 from tests.streams import leaving_out
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -443,6 +453,80 @@ async def test_a_wrong_estimate_is_corrected_once(database, store, monkeypatch, 
         log.off = 0
         await projected(client, 18)
         assert 1 <= log.counts.count(True) <= 2
+
+
+async def test_what_comes_while_the_log_is_counted_hides_nothing_that_vanishes(
+    database, store, monkeypatch
+):
+    """L8: what an estimate is off by is not taken for more than it is."""
+
+    async def no_sweep(_projector):
+        pass
+
+    monkeypatch.setattr(Projector, "_sweep", no_sweep)
+
+    class Busy(Estimated):
+        async def count(self, *, exact=False):
+            if exact:
+                await open_some(self, 1)
+            return await super().count(exact=exact)
+
+    log, checkpoints = Busy(database), Checkpoints(database)
+    log.off = -7
+
+    async def compared(log):
+        _, counted = await Counting(database, log, checkpoints, timedelta()).compare()
+        await checkpoints.keep_count(counted)
+        return counted.difference
+
+    async def project():
+        async with running(hasty(database, store)):
+            await caught_up(database, store)
+
+    await open_some(log, 1)
+    await project()
+    assert await compared(log) == 0
+    assert True in log.counts
+    await project()
+    await database.collection(TICKET_EVENTS).delete_one({"version": 3})
+    quiet = Estimated(database)
+    quiet.off = log.off
+    assert await compared(quiet) == 1
+
+
+async def test_what_scanning_does_not_mend_is_told_and_not_scanned_for_for_ever(
+    database, store, monkeypatch
+):
+    """L8: though more is written meanwhile: a document of the log that is no event, for one."""
+    monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.05)
+    late = LateLook(1000.0, timedelta(seconds=0.1))
+    projector = Projector(database, store, lease_seconds=LEASE_SECONDS, late=late)
+    checkpoints, scan_all = projector._checkpoints, projector._checkpoints.scan_all
+    scans = []
+
+    async def scan():
+        scans.append(await open_some(store, 1))
+        await scan_all()
+
+    monkeypatch.setattr(checkpoints, "scan_all", scan)
+
+    async def difference():
+        return (await checkpoints.read()).counted.difference
+
+    async with running(projector):
+        await open_some(store, 1)
+        await caught_up(database, store)
+        damaged = {"_id": uuid4(), "ticket_id": uuid4(), "version": "one"}
+        await database.collection(TICKET_EVENTS).insert_one(damaged)
+        assert await until(difference, patience(20)) == -1
+        assert len(scans) == 1
+        # And once it is mended, that is told as well.
+        await database.collection(TICKET_EVENTS).delete_one({"_id": damaged["_id"]})
+
+        async def mended():
+            return await difference() == 0
+
+        await until(mended)
 
 
 async def test_no_request_counts_the_log(database, store):
