@@ -14,6 +14,7 @@ from projections import daemon, generations
 from projections.generations import OF_FORMER_LAYOUT, VIEWS, FormerLayout, Generations
 from projections.projector.projector import Projector
 from projections.views.tickets import SHAPE
+from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, open_some, running, until
 
@@ -22,7 +23,7 @@ from tests.projecting import add, caught_up, open_some, running, until
 def quick(monkeypatch):
     monkeypatch.setattr(daemon, "_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(daemon, "_SWEEP_SECONDS", 0.1)
-    monkeypatch.setattr(generations, "DROP_SECONDS", 0.5)
+    monkeypatch.setattr(generations, "DROP_SECONDS", patience(1.0))
 
 
 async def active(database):
