@@ -50,7 +50,7 @@ async def under_load(url: str, check: Check, kind: str = "group") -> AsyncIterat
     """
     clients = Clients()
     async with service(kind, url) as port, connected(url) as database:
-        shown = await Generations(database).shown()
+        shown = (await Generations(database).prepare()).of(database)
         await SavedViews(shown).save("unsolved", TicketFilter(solved=False))
         await SavedViews(shown).save("alices", TicketFilter(assignee="alice", solved=False))
         async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
