@@ -132,11 +132,15 @@ class Checkpoints:
         *,
         progressed: bool = False,
     ) -> None:
-        """Show life; keep a position, before which everything is shown, for all live partitions."""
+        """Show life; keep a position, before which everything is shown, for all live partitions.
+
+        Its time holds whatever was said before: a clock may have been put back since.
+        """
         values: JsonObject = {"session": await self._database.session_id()}
         if behind is None:
             await self._show_life(me, values)
             return
+        values["as_of"] = behind.at
         if progressed:
             values["failure"] = None
         followed = UpdateMany(
@@ -145,8 +149,7 @@ class Checkpoints:
             namespace=self._partitions.full_name,
         )
         now = ["progressed_at"] if progressed else []
-        life = self._life(me, values, *now, as_of=behind.at)
-        await self._database.write([followed, life])
+        await self._database.write([followed, self._life(me, values, *now)])
 
     async def get_on(self, me: str) -> None:
         """Show life, and that one gets on, as in a scan over what is there already."""

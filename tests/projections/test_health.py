@@ -220,6 +220,21 @@ async def test_slow_is_not_stuck(database, store, monkeypatch):
     assert max(took) > 4.0 or {status for status, _ in told} == {200}
 
 
+async def test_views_do_not_stay_as_new_as_a_clock_once_said_that_was_wrong(database, store):
+    """L9: it is put back by an hour, and they are not called new for an hour."""
+    async with running(hasty(database, store)):
+        await until(partial(_known, database))
+        ahead = await database.server_time() + timedelta(hours=1)
+        await database.collection("projectors").update_many({}, {"$set": {"as_of": ahead}})
+
+        async def is_told():
+            state = await Checkpoints(database).read()
+            shown = health.as_of(state)
+            return shown is not None and shown <= state.now
+
+        await until(is_told, patience(10))
+
+
 async def test_with_every_projector_stopped_nothing_fails_and_lists_say_how_old_they_are(database):
     """L9: single tickets show everything; lists what they can."""
     store = EventStore(database)
