@@ -287,10 +287,10 @@ class BatchWriter:
                 return True
             sealed = await self._read_log(ticket_id, upto=stored.version, sealed=True)
             events = await self._store.open(sealed)
-            hidden = next((event["version"] for event in events if "sealed" in event), None)
-            if hidden is not None:
+            if any("sealed" in event for event in events):
                 events = await self._store.open(sealed, missing=MissingKey())
-                await self._parked.park(ticket_id, hidden, _KEY_MISSING, session)
+                # Behind what it shows: that is counted as folded, and would be as waiting too.
+                await self._parked.park(ticket_id, stored.version + 1, _KEY_MISSING, session)
             stored = await self._undamaged(views, ticket_id, stored, events)
             # Only views that count it already: a new one's is counted by those that project.
             counted = [v for v in views if v.id in stored.added.get(SavedViews.field, ())]
