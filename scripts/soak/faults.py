@@ -235,7 +235,7 @@ async def _fail_at_start(
 ) -> None:
     """Start a server on an empty database, and have a command fail meanwhile."""
     failing = _Fault(kind, fault)
-    async with _server(url, driver, failing.heard) as (port, wire):
+    async with _server(url, driver, failing.heard, may_end=True) as (port, wire):
         if await failing.happen(port):
             table.add(driver, f"at the start: {kind}", fault, await failing.mended(port, wire))
 
@@ -318,12 +318,17 @@ async def _read(port: int, clients: Clients) -> None:
 
 
 @asynccontextmanager
-async def _server(url: str, driver: DriverName, heard: Heard) -> AsyncIterator[tuple[int, Wire]]:
-    """Run a server on a driver; yield its port, and the wire to its database."""
+async def _server(
+    url: str, driver: DriverName, heard: Heard, *, may_end: bool = False
+) -> AsyncIterator[tuple[int, Wire]]:
+    """Run a server on a driver; yield its port, and the wire to its database. Raises PromiseBroken
+    if it ends, unless it may: then it is started again.
+    """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         async with through(url, heard) as (reached_by, wire):
             port = free_port()
-            serve_again = _serve_again_and_again(
+            serve_again = serve_again_and_again(
+                may_end=may_end,
                 CASEBOOK_DATA_DIR=folder,
                 CASEBOOK_MONGODB_URL=reached_by,
                 CASEBOOK_MONGO_DRIVER=driver,
@@ -336,9 +341,9 @@ async def _server(url: str, driver: DriverName, heard: Heard) -> AsyncIterator[t
                 yield port, wire
 
 
-async def _serve_again_and_again(**settings: str) -> None:
+async def serve_again_and_again(*, may_end: bool, **settings: str) -> None:
     """Run a server until cancelled, as a supervisor does: one that finds no database when it
-    starts ends with a line, and is started again.
+    starts ends with a line, and is started again. Raises PromiseBroken if it ends, and may not.
     """
     while True:
         async with process("scripts.serve", **settings) as server:
@@ -349,6 +354,7 @@ async def _serve_again_and_again(**settings: str) -> None:
                     server.terminate()
                     await asyncio.wait_for(server.wait(), BACK_SECONDS)
                 raise
+            require(may_end, f"the server ends at work: exit code {server.returncode}")
         await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -8,7 +8,7 @@ import pytest
 from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
-from scripts.soak.faults import FAULTS, failover, faults
+from scripts.soak.faults import FAULTS, failover, faults, serve_again_and_again
 from scripts.soak.feed import feed
 from scripts.soak.kill import POINTS, kill_api, kill_database
 from scripts.soak.merge import killed_merges, opposite_merges
@@ -21,6 +21,7 @@ from scripts.soak.race import race
 from scripts.soak.replay import kill_replay, replay_under_load
 from scripts.soak.upgrade import upgrade
 from scripts.soak.webhooks import webhooks
+from scripts.testbed.promises import PromiseBroken
 from tests.oracle import assert_views_equal_the_log
 
 pytestmark = pytest.mark.soak
@@ -209,6 +210,12 @@ async def test_commands_to_the_database_that_fail_in_every_way(scratch_url):
     assert all(counted[fault] for fault in FAULTS)
     assert counted["ok"] > 100
     assert counted["told"] > 100
+
+
+async def test_a_server_that_ends_at_work_is_not_started_again_in_silence():
+    """L12: one whose supervisor brings it back would look as if it had gone on."""
+    with pytest.raises(PromiseBroken, match="ends at work: exit code 1"):
+        await serve_again_and_again(may_end=False, CASEBOOK_MONGODB_URL="mongo://nowhere")
 
 
 @pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
