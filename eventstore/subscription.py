@@ -351,7 +351,8 @@ class Subscription:
             return Position(token, asked)
         until = token_time(token)
         if until is not None and until < asked + LOOK_BACK:  # else it is no time
-            return Position(token, until)
+            # The cluster's time is that of the clock which is furthest ahead.
+            return Position(token, min(until, asked))
         if self._tells_time:
             _log.warning("the change stream's tokens tell no time: only events say how far it is")
         self._tells_time = False

@@ -81,7 +81,9 @@ def as_of(state: State) -> datetime | None:
 def age_seconds(state: State) -> float | None:
     """Return how old the views are at most; None if that is not known."""
     shown = as_of(state)
-    return None if shown is None else max(0.0, (state.now - shown).total_seconds())
+    if shown is None or _age(shown, state.now) > _CLOCKS_DIFFER_SECONDS:  # a clock was put back
+        return None
+    return _age(state.now, shown)
 
 
 def condition(state: State, partition: Partition) -> Condition:

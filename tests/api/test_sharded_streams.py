@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -23,7 +24,7 @@ from tests.api.test_feed import exported, following, listening
 from tests.callers import ADMIN
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import LEASE_SECONDS, add, caught_up, open_some, until
-from tests.streams import sharded
+from tests.streams import sharded, token_at
 
 HELD_BACK_SECONDS = 1.5
 SOON = LateLook(0.05, timedelta(seconds=0.2))
@@ -76,6 +77,21 @@ async def test_what_is_held_back_is_neither_late_nor_said_to_be_behind(store, cl
                     break
     assert held_back > 0
     assert "has not arrived" not in caplog.text
+
+
+async def test_no_clock_of_a_cluster_says_that_what_will_be_written_has_come(memory):
+    """L9: one of its clocks is ahead, and the cluster's time is the latest of all."""
+    store = EventStore(memory)
+    log = Subscription(store, await present(store))
+    asked = store.clock.now()
+    for seconds in (-8, 30):
+        time = asked.replace(microsecond=0) + timedelta(seconds=seconds)
+        assert log._silence(silent(token_at(time, 1, "01")), asked).at == min(time, asked)
+
+
+def silent(token):
+    """Make a stream of a cluster that has brought nothing."""
+    return SimpleNamespace(token=token, is_merged=True)
 
 
 async def test_where_tokens_tell_no_time_only_events_do(memory, monkeypatch, caplog):

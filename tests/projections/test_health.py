@@ -70,6 +70,13 @@ def test_a_partition_is_judged_by_how_far_it_is_and_whether_it_gets_on(told, exp
     assert judged(**told) == expected
 
 
+@pytest.mark.parametrize(("ahead", "expected"), [(-7, 7.0), (1, 0.0), (3600, None)])
+def test_views_of_a_time_to_come_are_of_unknown_age(ahead, expected):
+    """L9: a clock was put back, and nobody projects: they may be as old as they like."""
+    partition = Partition(0, phase="live", as_of=NOW + timedelta(seconds=ahead))
+    assert health.age_seconds(State(NOW, [partition], {})) == expected
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(health, "STUCK_SECONDS", 1.0)
