@@ -95,8 +95,8 @@ class ViewsBehind(Refusal):
 
 
 class SumsOfFormerVersion(Refusal):
-    """A dashboard was asked for, whose sums a former version has kept in another form: for example
-    just after an upgrade.
+    """A dashboard was asked for, whose sums a former version has kept in another form, or are of
+    another log: for example just after an upgrade, or a restore.
     """
 
     kind = "unavailable"
@@ -105,8 +105,9 @@ class SumsOfFormerVersion(Refusal):
     def __init__(self) -> None:
         super().__init__(
             "sums_of_former_version",
-            "the sums that are shown were kept by a former version of the server, and are built "
-            "anew; those as of a time are to be, by `scripts.replay --until`",
+            "the sums that are shown were kept by a former version of the server, or before a "
+            "restore, and are built anew; those as of a time are to be, by "
+            "`scripts.replay --until`",
         )
 
 
