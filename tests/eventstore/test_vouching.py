@@ -213,11 +213,15 @@ async def test_a_checkpoint_reads_what_was_recorded_since_the_last_one(
     assert await checkpoints.take() is None
     now += timedelta(days=1)
     assert late in await read_by(checkpoints, monkeypatch)
+    now -= timedelta(seconds=30)
+    [sooner] = await open_some(store, 1)
+    now += timedelta(seconds=30)
+    assert sooner in await read_by(checkpoints, monkeypatch)
     now -= timedelta(days=300)  # the clock was ahead until now
     [right] = await open_some(store, 1)
     assert right in await read_by(checkpoints, monkeypatch)
     verification, signed = await verified(database, key)
-    assert (verification.finish(), signed.latest.tickets) == ([], 8)
+    assert (verification.finish(), signed.latest.tickets) == ([], 9)
 
 
 HEADS = st.dictionaries(

@@ -644,6 +644,19 @@ async def test_a_projector_that_wakes_up_is_not_removed_by_who_has_seen_it_dead(
     assert "frozen" in (await checkpoints.read()).members
 
 
+async def test_a_dead_projector_has_its_number_for_as_long_as_it_has_partitions(database):
+    """Until those are taken it may go on writing, for it was only frozen."""
+    await Generations(database).prepare()
+    checkpoints, members = Checkpoints(database), database.collection("projectors")
+    await checkpoints.beat("frozen")
+    state = await checkpoints.read("frozen")
+    assert await checkpoints.take("frozen", state, plan(state, "frozen"))
+    assert await checkpoints.slot("frozen", await checkpoints.read("frozen")) == 0
+    await members.update_one({"_id": "frozen"}, {"$set": {"seen_at": NOW - timedelta(days=1)}})
+    await checkpoints.beat("other")
+    assert await checkpoints.slot("other", await checkpoints.read("other")) == 1
+
+
 async def test_a_projector_that_wakes_up_has_another_number_than_who_took_its_own(database):
     """It was taken for dead: it is not to wait for the other with every batch from now on."""
     await Generations(database).prepare()
