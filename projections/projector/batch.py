@@ -46,10 +46,10 @@ from eventstore.mongo.driver import (
     encode_bson,
 )
 from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
-from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
+from eventstore.subscription import Position
 from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.tracing import trace_folding
@@ -192,12 +192,12 @@ class BatchWriter:
         self,
         owned: OwnedPartitions,
         batch: Sequence[EventDocument],
-        token: ResumeToken | None = None,
+        behind: Position | None = None,
     ) -> int:
         """Fold stored events in, of the process's partitions only; return how many were new.
 
-        `token` resumes behind them. Raises Fenced, StoreUnavailable and what the driver raises;
-        then nothing has been written.
+        `behind`: the position behind them, if the stream has brought them. Raises Fenced,
+        StoreUnavailable and what the driver raises; then nothing has been written.
         """
         ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
         arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
@@ -210,7 +210,7 @@ class BatchWriter:
             changes = [each.change for each in results if each.change is not None]
             failures = [each.failure for each in results if each.failure is not None]
             applied = _applied(changes, touched)
-            await self._store_all(owned, changes, applied, session, token)
+            await self._store_all(owned, changes, applied, session, behind)
             for failure in failures:
                 await self._parked.park(*failure, session)
             return sum(each.events for each in applied.values()), failures
@@ -405,10 +405,10 @@ class BatchWriter:
         changes: Sequence[Change],
         applied: Mapping[int, Applied],
         session: Session,
-        token: ResumeToken | None = None,
+        behind: Position | None = None,
     ) -> None:
         """Write checkpoints, documents and sums at once. Raises Fenced."""
-        writes = self._checkpoints.moves(owned.me, owned.epochs, applied, token=token)
+        writes = self._checkpoints.moves(owned.me, owned.epochs, applied, behind=behind)
         known = {*(view.id for view in owned.views), *owned.uncounted}
         writes += self._writes(known, owned.slot, changes)
         await self._write(writes, session, {number: owned.epochs[number] for number in applied})

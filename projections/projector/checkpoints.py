@@ -265,25 +265,24 @@ class Checkpoints:
         epochs: Mapping[int, int],
         applied: Mapping[int, Applied],
         *,
-        token: ResumeToken | None = None,
+        behind: Position | None = None,
     ) -> list[Write]:
-        """Return the writes that move the checkpoints of some partitions on.
+        """Return the writes that move the checkpoints of some partitions on, behind a position.
 
         Each is on condition of its epoch: where one finds no document, `require_held` says why.
         """
         progressed = any(a.events for a in applied.values())
-        last = max((a.last.recorded_at for a in applied.values() if a.last), default=None)
         writes: list[Write] = [
             self._life(
                 me,
                 {"failure": None} if progressed else {},
                 *(["progressed_at"] if progressed else []),
-                as_of=None if token is None else last,
+                as_of=None if behind is None else behind.at,
             )
         ]
         for number, (events, latest) in sorted(applied.items()):
             change: dict[str, JsonObject] = {"$inc": {"applied": events}}
-            kept: JsonObject = {} if token is None else {"token": token}
+            kept: JsonObject = {} if behind is None else {"token": behind.token}
             if latest is not None:
                 kept["last"] = latest._asdict()
             if kept:

@@ -246,7 +246,7 @@ class Projector:
                 batch = await buffer.take(self._most_events)
                 new = 0
                 if events := batch.events:
-                    new = await self._writer.write(self._owned, events, batch.position.token)
+                    new = await self._writer.write(self._owned, events, batch.position)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
                 self._written_until = batch.position.at
                 await self._recounting.step(self._owned, self._mine)

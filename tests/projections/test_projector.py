@@ -17,7 +17,7 @@ from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
-from eventstore.subscription import LateLook
+from eventstore.subscription import LateLook, Position
 from projections.generations import Generations
 from projections.projector import health
 from projections.projector import projector as module
@@ -227,6 +227,17 @@ async def test_a_projector_that_was_replaced_writes_nothing(database, store):
     assert await database.collection(tickets.COLLECTION).count_documents({}) == 0
     await writer(database, store).write(owner, events)
     await assert_views_equal_the_log(database)
+
+
+async def test_what_is_read_ahead_of_the_stream_makes_views_no_newer(database, store):
+    """L9: a gap is filled with all that a ticket has, and others' events are still to come."""
+    await open_some(store, 1)
+    *_, event = await stored_events(store)
+    owned = await owning_all(database)
+    position = Position({"_data": "1"}, event["recorded_at"] - timedelta(hours=1))
+    assert await writer(database, store).write(owned, [event], position) == 3
+    state = await Checkpoints(database).read()
+    assert state.members[owned.me].as_of == position.at
 
 
 async def test_one_lost_partition_stops_the_whole_batch(database, store):
