@@ -88,10 +88,17 @@ class Session {
   #became(state) {
     this.live = state;
     drawSession();
-    if (state === "live") this.#tell(null); // of what happened before, nothing came
+    if (state !== "live") return;
+    this.liveSince = performance.now();
+    this.#tell(null); // of what happened before, nothing came
   }
 
   aged(age) {
+    if (this.live === "live" && age * 1000 > performance.now() - this.liveSince) {
+      // What happened before changes came in may not be in these views yet.
+      clearTimeout(this.again);
+      this.again = setTimeout(() => this.#tell(null), 1000);
+    }
     const note = document.getElementById("freshness");
     const isStale = age === null || age > STALE_SECONDS;
     note.hidden = !isStale;
