@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -118,8 +119,15 @@ async def callers(url: str, *roles: PrincipalRole) -> list[dict[str, str]]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return cast("int", listening.getsockname()[1])
+    """Return a port of this machine that nobody listens on.
+
+    It is below those that systems give to whoever connects: one of these may be in use again before
+    a server that was killed is started anew.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @asynccontextmanager

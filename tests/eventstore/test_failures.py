@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 from pathlib import Path
 
 import httpx
@@ -23,6 +22,7 @@ from eventstore.mongo.driver import InsertOne
 from eventstore.mongo.errors import describe, is_unavailable, translated, translating
 from eventstore.mongo.resend import insert_new
 from scripts.testbed.patience import patience
+from scripts.testbed.promises import free_port
 from scripts.testbed.wire import Done, Fate, through
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import AGENT, AUDITOR, SUPERVISOR
@@ -140,8 +140,7 @@ async def test_clients_are_told_in_our_words(database, code, status, monkeypatch
 
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_the_log_has_nothing_of_the_databases_replies(tmp_path, form):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     env = {**environment(tmp_path, port), "CASEBOOK_LOG_FORMAT": form}
     made = await script("scripts.keys", "make", "sam", "supervisor", env=env)
     key = (await made.communicate())[0].decode().strip()

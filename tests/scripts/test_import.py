@@ -5,7 +5,6 @@ import gzip
 import json
 import lzma
 import signal
-import socket
 from datetime import timedelta
 
 import httpx
@@ -27,6 +26,7 @@ from scripts.logs import Act, History, Row, UnreadableLog
 from scripts.logs.table import read_rows
 from scripts.logs.tally import Tally
 from scripts.testbed.patience import patience
+from scripts.testbed.promises import free_port
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import ROOT, Process, environment, script
 from tests.spec import ALICE, BOB, NOW
@@ -304,8 +304,7 @@ async def test_what_cannot_be_imported_is_one_line_and_a_failure(tmp_path, words
 
 async def test_a_server_killed_in_the_middle_of_an_import_loses_nothing(tmp_path):
     """L3, L5, L7: kill -9, start again, import again: all is as if nothing had happened."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     env = environment(tmp_path, port)
     url = f"http://127.0.0.1:{port}"
 

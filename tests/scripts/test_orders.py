@@ -3,14 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 from itertools import permutations
 from pathlib import Path
 
 import httpx
 import pytest
 
-from scripts.testbed.promises import database_processes
+from scripts.testbed.promises import database_processes, free_port
 from tests.processes import Process, environment, script
 from tests.projecting import until
 
@@ -60,8 +59,7 @@ async def test_any_order_of_starts_and_ends_on_one_folder_works(tmp_path):
     As long as the server runs it takes commands, whoever else has come or gone; short commands
     work at any time; at the end nothing runs.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     key = (await once(tmp_path, "scripts.keys", "make", "sam", "supervisor")).strip()
     orders = list(permutations(LONG))
     for number, (starts, ends) in enumerate(zip(orders, orders[2:] + orders[:2], strict=True)):
@@ -87,8 +85,7 @@ async def test_any_order_of_starts_and_ends_on_one_folder_works(tmp_path):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the database's process in /proc")
 async def test_a_database_that_dies_while_its_starter_is_gone_serves_again(tmp_path):
     """A short command starts it, serve goes on with it, and nobody is left who has started it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     key = (await once(tmp_path, "scripts.keys", "make", "sam", "supervisor")).strip()
     projector = await started("scripts.project", tmp_path, port)
     server = await started("scripts.serve", tmp_path, port)

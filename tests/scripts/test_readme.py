@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import httpx
 
 from api.settings import Settings
 from scripts.testbed.patience import patience
+from scripts.testbed.promises import free_port
 from tests.processes import environment, script
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,7 @@ def section(title):
 @asynccontextmanager
 async def server(tmp_path):
     """A server as `make run` starts it, and ready: its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     served = await script("scripts.serve", env=environment(tmp_path, port))
     try:
         async with httpx.AsyncClient() as client, asyncio.timeout(patience(60)):
