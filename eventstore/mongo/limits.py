@@ -6,6 +6,8 @@ OPERATION_SECONDS, here by the drivers' client-side operation timeout (`timeoutM
 server by the `maxTimeMS` that it sends along. `MongoDatabase` sets that for all that is asked, and
 nothing that is added later can go without.
 
+How much is sent at once is bounded here too, for what is too large would not be done in time.
+
 What may take longer says so here: an index, a dropped collection, an exact count; and a cursor over
 a whole collection is of a client of its own (`Database.scan`), for which each answer has a limit
 and the cursor another.

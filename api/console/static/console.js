@@ -78,6 +78,7 @@ class Session {
   }
 
   end() {
+    clearTimeout(this.again);
     this.ending.abort();
   }
 
