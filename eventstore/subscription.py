@@ -466,25 +466,22 @@ class EventBuffer:
             await self._queue.put(error)
 
     async def take(self, most: int = BATCH_EVENTS) -> Batch:
-        """Return what is there, at most so many events, and none behind BATCH_BYTES of them,
-        waiting until something is.
+        """Return what is there, at most so many events, waiting until something is.
 
         Raises what the subscription does.
         """
         steps: list[Step] = []
-        room = BATCH_BYTES
         while True:
             got = await self._queue.get()
             if isinstance(got, Exception):
                 raise got
             step, size = got
-            room -= size
             self._bytes -= size
             self._taken.set()
             self._position = step.position
             if step.event is not None:
                 steps.append(step)
-            if len(steps) == most or room <= 0 or self._queue.empty():
+            if len(steps) == most or self._queue.empty():
                 return Batch(steps, self._position)
 
 

@@ -188,6 +188,23 @@ async def test_what_is_late_is_looked_for_until_it_is_written(database, store, m
     await assert_views_equal_the_log(database)
 
 
+async def test_a_scan_writes_no_more_at_once_than_is_done_in_time(database, store, monkeypatch):
+    """L7: however large events are, a batch comes to its end within the time of an operation."""
+    monkeypatch.setattr(module, "BATCH_BYTES", 1_000)
+    await open_some(store, 4)
+    projector = hasty(database, store)
+    write, sizes = projector._writer.write, []
+
+    async def noted(owned, batch, behind=None):
+        sizes.append(len(batch))
+        return await write(owned, batch, behind)
+
+    monkeypatch.setattr(projector._writer, "write", noted)
+    async with running(projector):
+        await caught_up(database, store)
+    assert 1 <= max(sizes) <= 3
+
+
 async def test_a_lost_history_is_scanned_again(database, store, quick):
     """L8: the token is no longer known; nothing is skipped."""
     async with running(Projector(database, store)):
