@@ -1,8 +1,8 @@
 """The log as a file: one event a line, and a manifest that says what the file holds.
 
-A line is the canonical form of an event (docs/hash-chain.md) with its `hash` added: sorted keys, no
-white space, so the same log is the same bytes. What is sealed stays so: of an erased person a
-file says no more than the log. Lines stand in the order of ticket id and version.
+A line is the canonical form of an event (docs/explanation/hash-chain.md) with its `hash` added:
+sorted keys, no white space, so the same log is the same bytes. What is sealed stays so: of an
+erased person a file says no more than the log. Lines stand in the order of ticket id and version.
 The manifest is a small JSON file beside it: counts, the SHA-256 of the file, and the Merkle root
 over the heads of its tickets.
 """

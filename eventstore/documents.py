@@ -43,7 +43,7 @@ class UnreadableDocument(StateConflict):
     """
 
     def __init__(self, collection: str, id_: object) -> None:
-        super().__init__(  # in full: docs/problems.md is made from it
+        super().__init__(  # in full: docs/reference/problems.md is made from it
             "unreadable_document",
             f"{_short(id_)} in {collection} cannot be read by this version of the server",
         )

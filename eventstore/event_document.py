@@ -3,9 +3,10 @@
 An envelope wraps an event of whatever kind: here an event is a (type, schema, data) triple and
 nothing more is known of it.
 
-The hash of an event is SHA-256 over its canonical form, which docs/hash-chain.md gives to the byte.
-It covers the document as it is stored, the hash of the ticket's event before it included, so it
-outlives any change of the code that reads it, and the keys of what is sealed in it (`sealing.py`).
+The hash of an event is SHA-256 over its canonical form, which docs/explanation/hash-chain.md gives
+to the byte. It covers the document as it is stored, the hash of the ticket's event before it
+included, so it outlives any change of the code that reads it, and the keys of what is sealed in it
+(`sealing.py`).
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Print the diagram and the table of docs/lifecycle.md, made from the commands."""
+"""Print the diagram and the table of docs/reference/lifecycle.md, made from the commands."""
 
 from inspect import getdoc
 

@@ -8,7 +8,8 @@
 
 NAME: as tickets have it, for their requester or who follows them. With the database and the master
 key at hand no other key is needed for this. To change the master key: put a new one before the old
-in its file, start all processes again, rewrap, take the old one away (docs/personal-data.md).
+in its file, start all processes again, rewrap, take the old one away
+(docs/explanation/personal-data.md).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print docs/problems.md: every problem that an answer can hold, found in the code that raises it.
+"""Print docs/reference/problems.md: each problem that an answer can hold, found where it is raised.
 
 The statuses come from `api/http/problems.py`, the words from where an error is raised, the example
 of its cause from its class.
@@ -46,7 +46,7 @@ _DAMAGE = """
 The server's own fault, or the log's. All but `internal_error` say that something stored cannot be
 so, in which event of which ticket where that is known, and what an operator does about it; other
 tickets are served as before. A command line says the same in one line. [When the log is
-damaged](deployment.md#when-the-log-is-damaged) has the commands.
+damaged](../guides/deploy.md#when-the-log-is-damaged) has the commands.
 """.strip()
 
 

@@ -1,8 +1,8 @@
 """What it means for a log to be as it was written: hashes and chains. No I/O.
 
-Written from docs/hash-chain.md alone, and shared with nothing that writes the log, so that one
-mistake cannot hide in both. `scripts/verify.py` reads events for it, and `scripts/vouching.py` what
-signed checkpoints say.
+Written from docs/explanation/hash-chain.md alone, and shared with nothing that writes the log, so
+that one mistake cannot hide in both. `scripts/verify.py` reads events for it, and
+`scripts/vouching.py` what signed checkpoints say.
 """
 
 import hashlib

@@ -50,7 +50,7 @@ async def folded_reads(
 
 
 async def opened_events(database: Database) -> list[Document]:
-    """Read the log, and open what is sealed in it, by docs/personal-data.md and no code of ours."""
+    """Read the log, opening what is sealed by the page on personal data and no code of ours."""
     masters = database.masters
     assert masters is not None
     [master] = masters.secrets

@@ -15,7 +15,8 @@
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
 Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The
-ratios mean more than the numbers. `--record` puts what was found into docs/performance.md.
+ratios mean more than the numbers. `--record` puts what was found into
+docs/explanation/performance.md.
 """
 
 import os
@@ -67,7 +68,9 @@ async def main() -> int:
         "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
     )
     parser.add_argument(
-        "--record", action="store_true", help="put what is found into docs/performance.md"
+        "--record",
+        action="store_true",
+        help="put what is found into docs/explanation/performance.md",
     )
     words = parser.parse_args()
     options = Options(words.rounds, words.seconds, sorted(words.tickets), words.events)

@@ -1,6 +1,7 @@
 """What a measurement has found: tables for people, each with a picture.
 
-`record` puts them into docs/performance.md, between the two comments that name the measurement:
+`record` puts them into docs/explanation/performance.md, between the two comments that name the
+measurement:
 so no figure of that page is written by hand.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from scripts.console import UsageError
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
 
 
 @dataclass(frozen=True, slots=True)

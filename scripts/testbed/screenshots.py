@@ -1,4 +1,4 @@
-"""Take the pictures of docs/console.md: each view of the console, light and dark and on a phone.
+"""Take the pictures of docs/guides/console.md: each view of the console, by day, night and phone.
 
     python -m scripts.testbed.screenshots
 
@@ -21,7 +21,7 @@ from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, process, scratch, serving
 
-_FOLDER = Path(__file__).parents[2] / "docs" / "console"
+_FOLDER = Path(__file__).parents[2] / "docs" / "guides" / "console"
 _DAY = "2016-03-31"
 _LOOKS: dict[str, ViewportSize] = {
     "light": {"width": 1280, "height": 860},

@@ -121,8 +121,8 @@ async def test_a_ticket_is_shown_with_the_documented_fields_and_no_others(client
 
 
 def test_the_page_of_problems_is_made_from_the_code():
-    made = (ROOT / "docs" / "problems.md").read_text()
-    assert made == page(), "python -m scripts.problems > docs/problems.md"
+    made = (ROOT / "docs" / "reference" / "problems.md").read_text()
+    assert made == page(), "python -m scripts.problems > docs/reference/problems.md"
 
 
 # --- a client made from it ------------------------------------------------------------------------

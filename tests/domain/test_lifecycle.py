@@ -274,6 +274,6 @@ def test_every_command_is_in_the_lifecycle_and_has_a_route():
 
 
 def test_the_page_of_the_lifecycle_is_printed_from_the_commands():
-    page = (Path(__file__).parents[2] / "docs" / "lifecycle.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "lifecycle.md").read_text()
     assert diagram() in page
     assert table() in page

@@ -1,6 +1,6 @@
 """All that Casebook asks of its database, held to what MongoDB allows (L1).
 
-`python -m tests.scripts.test_database_commands` writes `docs/database-commands.md` anew.
+`python -m tests.scripts.test_database_commands` writes `docs/reference/database-commands.md` anew.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from tests.projecting import until
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]
-PAGE = ROOT / "docs" / "database-commands.md"
+PAGE = ROOT / "docs" / "reference" / "database-commands.md"
 SAMPLE = ROOT / "scripts" / "sample" / "servicenow.csv"
 INTRODUCTION = """# What Casebook asks of its database
 
 Every kind of command that a process or a command line sends to MongoDB, as it was recorded on the
 wire. `python -m tests.scripts.test_database_commands` writes this page anew, and a test holds each
-command to MongoDB's rules ([decision 68](decisions/0068-recorded-commands.md)).
+command to MongoDB's rules ([decision 68](../decisions/0068-recorded-commands.md)).
 
 *Filter, order*: `=`, `in`, `range` and so on say how a field is compared, `by` the order, `-` a
 falling one, `limited` that so many are read and no more. *Index*: what bounds the reading or gives

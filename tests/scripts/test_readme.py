@@ -15,7 +15,7 @@ from tests.processes import environment, script
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-TOUR = (ROOT / "docs" / "api.md").read_text()
+TOUR = (ROOT / "docs" / "tutorial.md").read_text()
 
 
 def blocks(text):

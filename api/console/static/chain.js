@@ -1,4 +1,4 @@
-// An event's hash, computed here: what docs/hash-chain.md says, and no word of the server's.
+// An event's hash, computed here: what docs/explanation/hash-chain.md says, and no word of the server's.
 
 const milliseconds = (time) => Date.parse(time);
 

@@ -92,7 +92,9 @@ class SealedPart(BaseModel, extra="forbid"):
 
     path: str = Field(description="Where in the event: a JSON Pointer.")
     person: UUID = Field(description="Whose it is.")
-    text: str = Field(description="Encrypted under that person's key; see docs/personal-data.md.")
+    text: str = Field(
+        description="Encrypted under that person's key; see docs/explanation/personal-data.md."
+    )
 
 
 class FieldChange(BaseModel, extra="forbid"):
