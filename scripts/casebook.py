@@ -19,8 +19,8 @@ _GROUPS = {
     "Look after": ["keys", "persons", "replay", "documents", "migrate", "mongo-users"],
     "Keep and prove": ["backup", "restore", "export", "checkpoint", "verify"],
     "Try": ["demo", "import"],
-    "Print": ["lifecycle", "openapi", "problems"],
-    _IN_A_CHECKOUT: ["soak", "bench", "screenshots"],
+    "Print": ["openapi"],
+    _IN_A_CHECKOUT: ["soak", "bench", "screenshots", "reference"],
 }
 _MODULES = {
     "import": "import_log",

@@ -1,9 +1,14 @@
-"""What the pages name is there: files of the repository, and pages that they link to."""
+"""What the pages name is there: files of the repository, and what they link to."""
 
 import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+
+from scripts.reference.markdown import slug
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -11,6 +16,7 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     if path.name != "CHANGELOG.md"  # it names what was there
 )
+DECISIONS = ROOT / "docs" / "decisions"
 ROOMS = ("domain", "eventstore", "projections", "api", "scripts", "tests", "docs")
 
 
@@ -24,11 +30,51 @@ def test_files_that_a_page_names_exist(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_pages_that_a_page_links_to_exist(page):
-    targets = re.findall(r"\]\(([^)#\s]+)(#[^)\s]*)?\)", page.read_text())
-    local = [target for target, _ in targets if "://" not in target]
-    assert [target for target in local if not (page.parent / target).exists()] == []
+def inner(page):
+    """The tokens of a page's text: headings, links, pictures."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
+    for before, token in pairwise(tokens):
+        if token.type == "inline":
+            yield before.type, token.children
+
+
+def anchors(page):
+    """What can stand behind # for a page: as GitHub and the site have it."""
+    found: Counter[str] = Counter()
+    for kind, children in inner(page):
+        if kind == "heading_open":
+            name = slug("".join(each.content for each in children))
+            yield f"{name}-{found[name]}" if found[name] else name
+            found[name] += 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page):
+    """Pages with the heading that is named, files, pictures."""
+    missing = []
+    links = [
+        str(each.attrGet("href") or each.attrGet("src"))
+        for _, children in inner(page)
+        for each in children
+        if each.type in ("link_open", "image")
+    ]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(link)
+    assert missing == []
+
+
+def test_a_decision_that_changes_others_is_named_by_them():
+    for page in DECISIONS.glob("0*.md"):
+        head, _, _ = page.read_text().partition("**Context.**")
+        _, _, *changed = head.split("\n\n")
+        for name in re.findall(r"\((\d{4}-[\w-]+\.md)\)", " ".join(changed)):
+            theirs = (DECISIONS / name).read_text().split("\n\n")[1]
+            assert page.name in theirs or "Superseded" in theirs, (page.name, name)
 
 
 def test_files_of_the_map_are_in_the_room_that_it_names():

@@ -38,15 +38,14 @@ OF_LISTS: Mapping[str, Index] = {
     "opened_at": _by_time("opened_at"),
 }
 """By the field that a term is about: the narrowest first. The timekeeper asks by `next_due_at`."""
-OTHERS: tuple[Index, ...] = (
-    # For the gate on the version, which makes the embedded server scan all documents without it.
-    (("_id", 1), ("version", 1)),
-    # A person's: which tickets they follow.
-    (("followers", 1),),
-    # The timekeeper's: what is resolved and is to be closed.
-    (("status", 1), ("resolved_at", 1)),
-)
-_WIDE = frozenset({"status", "priority"})
+OTHERS: Mapping[Index, str] = {
+    (("_id", 1), ("version", 1)): "a write on condition of the version: without it the embedded"
+    " server scans all documents",
+    (("followers", 1),): "a person's data: the tickets that they follow",
+    (("status", 1), ("resolved_at", 1)): "the timekeeper: what is resolved and is to be closed",
+}
+"""With what each is for."""
+WIDE = frozenset({"status", "priority"})
 
 
 async def make(views: Database) -> None:
@@ -60,6 +59,6 @@ def for_list(about: Collection[str], by: str) -> str:
 
     `about`: the fields of the terms that must hold. `by`: the time that the list is sorted by.
     """
-    if by != "opened_at" and _WIDE.issuperset(about):
+    if by != "opened_at" and WIDE.issuperset(about):
         return by
     return next((field for field in OF_LISTS if field in about), by)

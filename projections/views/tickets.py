@@ -1,8 +1,8 @@
 """The view `ticket_reads`: one document per ticket with all that a list needs, computed once.
 
 What the ticket itself is (status, assignee, tags ...) is folded by the domain's own `evolve`, so a
-view cannot disagree with the model, and a new command needs no line here. This module adds what
-only a view wants to know: preview, reply counts, times, days.
+view cannot disagree with the model, and a new command needs no line here. What only a view wants to
+know stands beside that: preview, reply counts, times, days.
 
 A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `opened_at`,
 `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until

@@ -14,7 +14,6 @@ from api.access.rights import RIGHTS
 from api.queries.representations import TicketDetail, TicketSummary
 from domain.tickets import COMMANDS
 from scripts.openapi import document
-from scripts.problems import page
 from tests.api.test_api import OPEN, client, serving
 from tests.callers import AGENT
 from tests.processes import environment, script
@@ -118,11 +117,6 @@ async def test_a_ticket_is_shown_with_the_documented_fields_and_no_others(client
     assert shown.keys() == TicketDetail.model_fields.keys()
     [listed] = (await client.get("/tickets")).json()["tickets"]
     assert listed.keys() == TicketSummary.model_fields.keys()
-
-
-def test_the_page_of_problems_is_made_from_the_code():
-    made = (ROOT / "docs" / "reference" / "problems.md").read_text()
-    assert made == page(), "python -m scripts.problems > docs/reference/problems.md"
 
 
 # --- a client made from it ------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What every command does in every state, written out."""
 
-from pathlib import Path
-
 import pytest
 
 from domain.actors import Actor
@@ -41,7 +39,6 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority, MarkSlaBreach
 from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
 from domain.tickets.ticket import evolve
-from scripts.lifecycle import diagram, table
 from tests.spec import ALICE, BOB, FOLLOW_UP, NOW, OTHER, TICKET, folded, opened
 
 LIFE = (
@@ -271,9 +268,3 @@ def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
 def test_every_command_is_in_the_lifecycle_and_has_a_route():
     """Both find commands by themselves: one by its class, the other by its module."""
     assert set(Command.__subclasses__()) == set(COMMANDS.values())
-
-
-def test_the_page_of_the_lifecycle_is_printed_from_the_commands():
-    page = (Path(__file__).parents[2] / "docs" / "reference" / "lifecycle.md").read_text()
-    assert diagram() in page
-    assert table() in page

@@ -1,4 +1,4 @@
-"""Print docs/reference/problems.md: each problem that an answer can hold, found where it is raised.
+"""problems.md: each problem that an answer can hold, found where it is raised.
 
 The statuses come from `api/http/problems.py`, the words from where an error is raised, the example
 of its cause from its class.
@@ -8,20 +8,17 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from inspect import cleandoc
 from pathlib import Path
 
 import api.app  # noqa: F401 with it all errors are known
 from api.http.problems import HTTP_PROBLEMS, status_of, title_of
 from domain.errors import REMEDIES, CasebookError, HistoryError
-from scripts.console import arguments
+from scripts.reference.markdown import first_paragraph, page, table
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _ROOMS = ("domain", "eventstore", "projections", "api")
 _INTRODUCTION = """
-# Problems
-
-Made by `python -m scripts.problems`. Every error is answered with an RFC 9457 problem document:
+Every error is answered with an RFC 9457 problem document:
 
 ```json
 {
@@ -54,32 +51,29 @@ _COMMON = {"Refusal", "NotFound", "Unacceptable", "StateConflict"}
 """Raised for many reasons: their class says nothing of a single one."""
 
 
-def page() -> str:
+def made() -> str:
     """Return the page."""
     by_status: dict[HTTPStatus, dict[str, str]] = defaultdict(dict)
     for code, (status, words) in HTTP_PROBLEMS.items():
         by_status[status][code] = words
-    for error, code, words in _all_raised():
-        status = status_of(error)
-        described = words
+    for error, code, told in _all_raised():
+        status, words = status_of(error), told
         if error is HistoryError:
-            described = f"{words}; {REMEDIES[code]}"
+            words = f"{words}; {REMEDIES[code]}"
         elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
             continue
         elif error.__name__ not in _COMMON:
-            [example, *_] = cleandoc(error.__doc__ or "").split("\n\n")
-            described = f"{words}. {example}"
-        by_status[status].setdefault(code, described)
-    lines = [_INTRODUCTION.strip()]
-    for status in sorted(by_status):
-        lines += ["", f"## {status.value} {title_of(status)}", ""]
+            said = first_paragraph(error.__doc__)
+            words = said if words == "…" else f"{words}. {said}"
+        by_status[status].setdefault(code, words)
+    parts = []
+    for status, described in sorted(by_status.items()):
+        parts.append(f"## {status.value} {title_of(status)}")
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            lines += [_DAMAGE, ""]
-        lines += ["| code | |", "| --- | --- |"]
-        for code, described in sorted(by_status[status].items()):
-            one_line = " ".join(described.split()).replace("|", "\\|")
-            lines.append(f"| `{code}` | {one_line} |")
-    return "\n".join(lines) + "\n"
+            parts.append(_DAMAGE)
+        rows = ([f"`{code}`", words] for code, words in sorted(described.items()))
+        parts.append(table(["code", "what it means"], rows))
+    return page("Problems", _INTRODUCTION, *parts)
 
 
 def _all_raised() -> Iterator[tuple[type[CasebookError], str, str]]:
@@ -128,8 +122,3 @@ def _words(node: ast.expr) -> str:
             return "".join(map(_words, parts))
         case _:
             return "…"
-
-
-if __name__ == "__main__":
-    arguments(__doc__, "problems").parse_args()
-    print(page(), end="")

@@ -1,0 +1,28 @@
+"""Write the pages of docs that are made from the code.
+
+These are docs/reference and the index of docs/decisions. One page is recorded from a running system
+instead: python -m tests.scripts.test_database_commands writes docs/reference/database-commands.md.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from scripts.console import arguments
+from scripts.reference import api as api_
+from scripts.reference import decisions, events, lifecycle, metrics, problems, views
+
+FOLDER = Path(__file__).parents[2] / "docs"
+PAGES: Mapping[str, Callable[[], str]] = {
+    "reference/api.md": api_.made,
+    "reference/events.md": events.made,
+    "reference/lifecycle.md": lifecycle.made,
+    "reference/metrics.md": metrics.made,
+    "reference/problems.md": problems.made,
+    "reference/views.md": views.made,
+    "decisions/README.md": decisions.made,
+}
+
+if __name__ == "__main__":
+    arguments(__doc__, "reference").parse_args()
+    for name, made in PAGES.items():
+        FOLDER.joinpath(name).write_text(made())
