@@ -1,4 +1,4 @@
-"""Settings, by environment variables alone. The README has the table."""
+"""Settings, by environment variables alone: docs/reference/settings.md has the table."""
 
 import ipaddress
 import os

@@ -8,7 +8,7 @@
   backup.json           how much of each, with checksums
 
 Without keys.sealed nothing personal in the backup can be read: keep it apart from the rest, keep
-few of it and for a short time (docs/explanation/personal-data.md). Taken while everything runs:
+few of it and for a short time (docs/guides/back-up-and-restore.md). Taken while everything runs:
 each ticket is whole up to its last event in the file.
 """
 

@@ -1,7 +1,7 @@
 """What signed checkpoints say should be in the log, and whether they are as they were signed.
 
-Written from docs/explanation/hash-chain.md alone, as `scripts/verification.py` is. A checkpoint is
-read from the database, or from a file that was kept elsewhere.
+Written from docs/explanation/proof.md alone, as `scripts/verification.py` is from hash-chain.md.
+A checkpoint is read from the database, or from a file that was kept elsewhere.
 """
 
 import hashlib

@@ -43,7 +43,7 @@ _DAMAGE = """
 The server's own fault, or the log's. All but `internal_error` say that something stored cannot be
 so, in which event of which ticket where that is known, and what an operator does about it; other
 tickets are served as before. A command line says the same in one line. [When the log is
-damaged](../guides/deploy.md#when-the-log-is-damaged) has the commands.
+damaged](../guides/operate.md#when-the-log-is-damaged) has the commands.
 """.strip()
 
 

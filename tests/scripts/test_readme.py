@@ -25,7 +25,7 @@ from tests.processes import ROOT, environment, script
 
 PAGES = sorted([ROOT / "README.md", ROOT / "docs/tutorial.md", *ROOT.glob("docs/guides/*.md")])
 NOT_TYPED = re.compile(
-    r"docker|mongodb(\+srv)?://|CASEBOOK_ADMIN_URL|atlas|systemctl|git clone|"
+    r"docker|mongodb(\+srv)?://|CASEBOOK_ADMIN_URL|atlas|systemctl|git clone|casebook serve|"
     r"make (test|soak|check|bench|mutants|client|clean)|pip install|mkdocs"
 )
 """What a block of `console` needs that is not here, or would take too long."""
