@@ -16,7 +16,8 @@ def test_a_page_is_made_from_the_code(name):
 
 def test_each_page_of_the_reference_is_made_or_recorded():
     pages = {f"reference/{path.name}" for path in (FOLDER / "reference").glob("*.md")}
-    recorded = {"reference/database-commands.md"}
+    by_hand = {"reference/settings.md", "reference/command-line.md"}  # until they are made, too
+    recorded = {"reference/database-commands.md", *by_hand}
     assert pages | {"decisions/README.md"} == PAGES.keys() | recorded
 
 
