@@ -7,6 +7,7 @@
 # make check  formatting, lint, types
 # make bench  measure
 # make mutants  change the domain's code in a thousand ways, and see which the tests notice
+# make docs   build the site of docs/ into ./site
 # make client  generate a typed Python client into ./client, from the OpenAPI document
 # make lock   compile the requirements anew from pyproject.toml
 
@@ -22,10 +23,11 @@ DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
 EMBEDDED := $(VENV)/.embedded
 MUTATION := .venv-mutation
+DOCS := .venv-docs
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test test-mongodb soak check bench mutants client lock clean
+.PHONY: run demo test test-mongodb soak check bench mutants docs client lock clean
 
 run: $(RUN) $(EMBEDDED)
 	@$(BIN)/python -m scripts.serve
@@ -66,6 +68,13 @@ mutants: $(MUTATION)/.done
 	@$(MUTATION)/bin/mutmut run
 	@$(MUTATION)/bin/mutmut results
 
+# What fails it: a link or an anchor that leads nowhere, a page that is in no contents.
+docs: $(DOCS)/.done
+	@$(DOCS)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --fresh-env --quiet \
+		--doctree-dir $(DOCS)/doctrees docs site
+	@cp site/README.html site/index.html
+	@echo "The site is in ./site: open site/index.html, which needs no server."
+
 client: $(DEV)
 	@$(BIN)/python -m scripts.openapi > openapi.json
 	@PATH="$(CURDIR)/$(BIN):$$PATH" openapi-python-client generate --path openapi.json --output-path client --overwrite \
@@ -80,13 +89,14 @@ lock: $(DEV)
 	$(COMPILE) pyproject.toml --group build --group bench -o requirements/bench.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --group mutation -o requirements/mutation.txt
+	$(COMPILE) --group docs -o requirements/docs.txt
 
 clean:
-	rm -rf $(VENV) $(MUTATION) mutants client openapi.json
+	rm -rf $(VENV) $(MUTATION) $(DOCS) mutants site client openapi.json
 
-$(MUTATION)/.done: requirements/mutation.txt
-	$(PYTHON) -m venv $(MUTATION)
-	$(MUTATION)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+$(MUTATION)/.done $(DOCS)/.done: .venv-%/.done: requirements/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/bin/python:
