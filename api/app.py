@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -40,6 +39,7 @@ from api.queries.saved_views import routes as saved_views
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import ReadModels
 from api.settings import Settings
+from api.version import version
 from api.webhooks import routes as webhooks
 from api.webhooks.deliveries import Deliveries
 from eventstore.background import end
@@ -112,7 +112,7 @@ def create_app(
 
     app = Application(
         title="Casebook",
-        version=_version(),
+        version=version(),
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
@@ -160,10 +160,3 @@ async def _problem(_: Request, error: Exception) -> Response:
 def _tell_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a background task has ended", exc_info=error)
-
-
-def _version() -> str:
-    try:
-        return version("casebook")
-    except PackageNotFoundError:  # run from a checkout
-        return "dev"

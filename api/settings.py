@@ -1,7 +1,11 @@
-"""Settings, by environment variables alone: docs/reference/settings.md has the table."""
+"""Settings, by environment variables alone: here is what each means.
+
+`docs/reference/settings.md` is made of it, and so is what is said of a name that is misspelt.
+"""
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,10 +14,34 @@ from typing import Annotated, Literal, NamedTuple
 import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from api.nearest import did_you_mean
 from domain.errors import CasebookError
 from eventstore.mongo.driver import DriverName
 
 _PREFIX = "CASEBOOK_"
+OTHERS = {
+    "CASEBOOK_MASTER_KEY_FILE": "A file with the master key, which wraps the keys of persons: "
+    "without it nothing personal can be read. With the embedded database `master-key` in the data "
+    "folder unless set.",
+    "CASEBOOK_MASTER_KEY": "The master key itself.",
+    "CASEBOOK_ADMIN_URL": "For `casebook mongo-users make`: an administrator's URL.",
+    "CASEBOOK_API_PASSWORD": "For the same: the API's password; made unless set.",
+    "CASEBOOK_PROJECTOR_PASSWORD": "For the same: the projector's password.",
+    "CASEBOOK_AUDITOR_PASSWORD": "For the same: the auditor's password.",
+    "CASEBOOK_API_URL": "For `casebook mongo-users check`: the API's URL.",
+    "CASEBOOK_PROJECTOR_URL": "For the same: the projector's URL.",
+    "CASEBOOK_AUDITOR_URL": "For the same: the auditor's URL.",
+}
+"""Variables that are read elsewhere, with what they mean."""
+_NOT_OURS = re.compile(
+    # of the tests
+    "CASEBOOK_(TEST|REAL_LOGS$|MONTH_OF$)"
+    # of Kubernetes, which sets them where a Service is called casebook
+    "|CASEBOOK_(SERVICE_(HOST|PORT)|PORT_[0-9]+_)"
+)
+_OF_KUBERNETES = (
+    "; Kubernetes sets this for a Service of that name, without enableServiceLinks: false"
+)
 
 
 class SettingsError(CasebookError):
@@ -48,28 +76,58 @@ def _rate_limit(text: str) -> str:
 class Settings(BaseModel):
     """What can be set; each field is the variable CASEBOOK_<FIELD>."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """The address on which the server listens."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    data_dir: Path = Path("data")
-    mongodb_url: str | None = None
-    mongo_driver: DriverName = "motor"
-    signing_key: Path | None = None
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
-    timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
-    webhooks: bool = True
-    projecting: bool = True
+    """The port on which it listens; 0: one that is free."""
     beyond_loopback: bool = False
-    log_requests: bool = True
-    log_format: Literal["text", "json"] | None = None
+    """Whether `CASEBOOK_HOST` may be an address that other machines reach."""
     trusted_proxies: str | None = None
-    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The addresses of proxies whose `X-Forwarded-For` is believed, with commas between."""
+    data_dir: Path = Path("data")
+    """The folder of the embedded database, and of the keys that the first start makes."""
+    mongodb_url: str | None = None
+    """A MongoDB replica set or sharded cluster, 8.0 or later, to use instead of the embedded
+    database. Its path names the database, `casebook` if it has none.
+    """
+    mongo_driver: DriverName = "motor"
+    """The driver: Motor, or PyMongo's own async client, which takes its place."""
+    signing_key: Path | None = None
+    """A file with the Ed25519 key that signs checkpoints of the log, made if it is not there; with
+    the embedded database `signing-key.pem` in the data folder unless set.
+    """
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """How often a checkpoint of the log is signed, in seconds; 0: never."""
+    projecting: bool = True
+    """Whether the server keeps views and checkpoints current; not, where `casebook project` does.
+    """
+    timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """How often the server looks for what is due, in seconds; 0: `casebook timekeeper` does."""
+    webhooks: bool = True
+    """Whether the server sends to webhooks; of several servers one does."""
     rate_limit: Annotated[str, AfterValidator(_rate_limit)] = "200/second"
+    """How many requests a key, or a principal by tokens, may send to each process, like
+    `1000/minute`.
+    """
     jwt_key: Path | None = None
+    """A file with the public key, in PEM, that the tokens of an identity provider are signed for.
+    """
     jwks: str | None = None
+    """The address, or a file, of a JWK Set with such keys."""
     jwt_issuer: str | None = None
+    """What `iss` of a token must be."""
     jwt_audience: str | None = None
+    """What `aud` of a token must be."""
+    log_format: Literal["text", "json"] | None = None
+    """The form of the log; unless set, text at a terminal and JSON elsewhere."""
+    log_requests: bool = True
+    """Whether every request is logged, or only those that failed (5xx)."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """The port on which a projector shows its metrics, without a key; with `serve --workers N` the
+    first of N, one for each process.
+    """
 
     @property
     def signing_key_path(self) -> Path:
@@ -105,7 +163,13 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the settings; a variable set to nothing counts as not set. Raises SettingsError."""
+        """Read the settings; a variable set to nothing counts as not set.
+
+        Raises SettingsError, of a name that is not known as well: a setting that is misspelt would
+        be one that is not made.
+        """
+        for variable in environment:
+            _check_name(variable)
         given = {
             name: value
             for name in cls.model_fields
@@ -116,6 +180,25 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = _PREFIX + str(first["loc"][0]).upper()
+            hint = _OF_KUBERNETES if str(first["input"]).startswith("tcp://") else ""
             raise SettingsError(
-                "bad_setting", f"{name}={first['input']!r}: {first['msg']}"
+                "bad_setting", f"{name}={first['input']!r}: {first['msg']}{hint}"
             ) from error
+
+
+def variables() -> dict[str, str]:
+    """Return all variables that Casebook reads, with what each means."""
+    return {
+        f"{_PREFIX}{name.upper()}": " ".join((about.description or "").split())
+        for name, about in Settings.model_fields.items()
+    } | OTHERS
+
+
+def _check_name(variable: str) -> None:
+    """Raise SettingsError for the name of a variable that reads like a setting and is none."""
+    known = variables()
+    if not variable.startswith(_PREFIX) or variable in known or _NOT_OURS.match(variable):
+        return
+    names = [name.removeprefix(_PREFIX) for name in known]
+    hint = did_you_mean(variable.removeprefix(_PREFIX), names, _PREFIX)
+    raise SettingsError("bad_setting", f"there is no setting {variable}{hint}")

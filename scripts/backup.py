@@ -12,6 +12,7 @@ few of it and for a short time (docs/guides/back-up-and-restore.md). Taken while
 each ticket is whole up to its last event in the file.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -41,7 +42,8 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterK
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views
-from scripts.console import UsageError, arguments, counting, database, fail, run, writing
+from scripts.commands import fail, parse
+from scripts.console import UsageError, counting, database, run, writing
 
 FORMAT = 1
 MANIFEST, SEALED = "backup.json", "keys.sealed"
@@ -139,16 +141,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "backup")
-    parser.add_argument("folder", type=Path, help="is made; must not be there")
-    parser.add_argument(
-        "--passphrase-file",
-        type=Path,
-        metavar="FILE",
-        help="seal the keys under its first line, not under the master key",
-    )
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
     passphrase = read_passphrase(options.passphrase_file)
     folder: Path = options.folder
     _require_new(folder)
@@ -258,4 +251,4 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("backup"))

@@ -5,7 +5,7 @@ What later checkpoints stood for is given up by that, and `scripts.verify` tells
 this by itself where the signing key is at hand.
 """
 
-from pathlib import Path
+import argparse
 
 from api.settings import Settings
 from eventstore.database import Database
@@ -13,16 +13,11 @@ from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
 from eventstore.transparency.checkpoints import LogCheckpoint, LogCheckpoints, write_file
 from eventstore.transparency.statements import last_path, signing_key
-from scripts.console import UsageError, arguments, at_work, database, run, writing
+from scripts.commands import parse
+from scripts.console import UsageError, at_work, database, run, writing
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "checkpoint")
-    parser.add_argument(
-        "--restored", metavar="WHY", help="the log was restored: sign that, and why"
-    )
-    parser.add_argument("--export", type=Path, metavar="FILE", help="with all heads, to be kept")
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     if settings.mongodb_url is not None and settings.signing_key is None:
         raise UsageError("name the key that signs this log's checkpoints in CASEBOOK_SIGNING_KEY")
@@ -70,4 +65,4 @@ def describe(checkpoint: LogCheckpoint) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("checkpoint"))

@@ -36,12 +36,13 @@ from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
 from eventstore.mongo.errors import describe
 from eventstore.personal.master_keys import MasterKeys, new_master_key
+from scripts.commands import fail
 from scripts.log_output import log_to_stderr
 
 T = TypeVar("T")
+Main = Callable[[argparse.Namespace], Coroutine[None, None, int]]
 
 screen = Console()
-errors = Console(stderr=True)
 
 _INTERRUPTED = 130
 _ENDING_SECONDS = 3.0
@@ -58,15 +59,6 @@ class DatabaseSilent(CasebookError):
     """Nothing answers at the database's address: it is not running, or the address is wrong."""
 
 
-def arguments(about: str | None, name: str) -> argparse.ArgumentParser:
-    """Return the parser of a command line: `about` is its module's docstring, shown as it is."""
-    return argparse.ArgumentParser(
-        prog=f"casebook {name}",
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 @contextmanager
 def validating(name: str) -> Iterator[None]:
     """Raise UsageError if the block finds that what was typed as `name` is not valid."""
@@ -74,12 +66,6 @@ def validating(name: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         raise UsageError(f"{name}: {error.errors()[0]['msg']}") from error
-
-
-def check_range(name: str, number: int, least: int, most: int) -> None:
-    """Raise UsageError unless the number that was typed as `name` is in the range."""
-    if not least <= number <= most:
-        raise UsageError(f"{name} must be {least} to {most}")
 
 
 @contextmanager
@@ -91,14 +77,14 @@ def writing(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot write {path}: {error}") from error
 
 
-def run(main: Callable[[], Coroutine[None, None, int]]) -> None:
+def run(main: Main, options: argparse.Namespace) -> None:
     """Run a command line to its end and exit with its code; 1 and one line for an error."""
     log_to_stderr()
     tune_gc()
     code = 1
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_until_stopped(main))
+            code = runner.run(_until_stopped(main, options))
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except CasebookError as error:
@@ -137,14 +123,9 @@ def check_host(settings: Settings) -> None:
         )
 
 
-def fail(detail: str) -> None:
-    """Say on standard error what went wrong."""
-    errors.print(f"error: {detail}", style="red", highlight=False, markup=False, soft_wrap=True)
-
-
-async def _until_stopped(main: Callable[[], Coroutine[None, None, int]]) -> int:
+async def _until_stopped(main: Main, options: argparse.Namespace) -> int:
     """Run `main`; SIGTERM and Ctrl-C cancel it, so that everything is tidied up."""
-    task = asyncio.create_task(main())
+    task = asyncio.create_task(main(options))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:

@@ -1,5 +1,6 @@
 """Load a small part of a real incident log, and say what to try with it."""
 
+import argparse
 from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
@@ -8,7 +9,8 @@ from api.access.keys import KeyOrder, Keys, keep_in_file
 from api.access.rights import Unauthenticated
 from api.settings import Settings
 from eventstore.key_files import names_for
-from scripts.console import arguments, database, run, screen, writing
+from scripts.commands import parse
+from scripts.console import database, run, screen, writing
 from scripts.import_log import FORMATS, id_of, import_into, read
 from scripts.logs.tally import Tally, summarise
 
@@ -16,8 +18,7 @@ _KEY = "demo-key"
 _SAMPLE = Path(__file__).parent / "sample" / "servicenow.csv"
 
 
-async def main() -> int:
-    arguments(__doc__, "demo").parse_args()
+async def main(_: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     format_ = FORMATS["servicenow"]
     tally = Tally()
@@ -66,4 +67,4 @@ def _answers(address: str) -> bool:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("demo"))

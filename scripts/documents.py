@@ -8,13 +8,15 @@ new one, with the version in question. Exits 1 if there is something that cannot
 the log, `scripts.verify` reads; the keys of persons, `scripts.persons`.
 """
 
+import argparse
+
 from api.operations.stored_documents import look_through
 from api.settings import Settings
-from scripts.console import arguments, database, run
+from scripts.commands import parse
+from scripts.console import database, run
 
 
-async def main() -> int:
-    arguments(__doc__, "documents").parse_args()
+async def main(_: argparse.Namespace) -> int:
     async with database(Settings.from_environment()) as db:
         collections = [name async for name in look_through(db, everything=True)]
         found = db.unreadable.all()
@@ -27,4 +29,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("documents"))

@@ -4,18 +4,17 @@ The same log gives the same bytes. Events that are added meanwhile may or may no
 ticket is whole up to its last line.
 """
 
+import argparse
 from pathlib import Path
 
 from api.settings import Settings
 from eventstore.archive import Summing, lines, manifest_path
 from eventstore.log import EventStore
-from scripts.console import arguments, counting, database, run, writing
+from scripts.commands import parse
+from scripts.console import counting, database, run, writing
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "export")
-    parser.add_argument("file", type=Path)
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
     path: Path = options.file
     unfinished = path.with_name(f"{path.name}.part")
     async with database(Settings.from_environment()) as db:
@@ -38,4 +37,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("export"))

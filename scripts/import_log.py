@@ -6,6 +6,7 @@ known, so all is decided for a desk without any. Every command carries a key mad
 running the same import again, or after it was interrupted, adds only what is missing.
 """
 
+import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -30,7 +31,8 @@ from eventstore.log import EventStore
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
-from scripts.console import UsageError, arguments, counting, database, fail, run, screen
+from scripts.commands import fail, parse
+from scripts.console import UsageError, counting, database, run, screen
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
 from scripts.logs.gathering import Gathered
 from scripts.logs.table import read_rows, require_columns
@@ -236,21 +238,7 @@ def show_unread(tally: Tally) -> None:
         )
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "import")
-    parser.add_argument("format", choices=sorted(FORMATS))
-    parser.add_argument("file", type=Path, help="a csv file; .xz and .gz are unpacked")
-    parser.add_argument(
-        "--encoding",
-        metavar="NAME",
-        help="the file's encoding, unless it is UTF-8 or says so itself: cp1252 for example; rows "
-        "that are not in it are left out",
-    )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="list all findings there")
-    parser.add_argument(
-        "--check", type=Path, metavar="EXPECTED", help="compare with a table of expected results"
-    )
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
     format_ = FORMATS[options.format]
     tally = Tally()
     if options.check is not None:
@@ -301,4 +289,4 @@ async def import_into(db: Database, format_: Format, histories: Histories, tally
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("import"))

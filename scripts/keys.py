@@ -17,15 +17,13 @@ import getpass
 from datetime import datetime, timedelta
 
 from api.access.keys import KeyOrder, Keys
-from api.access.rights import ROLES, SCOPES
+from api.access.scopes import SCOPES
 from api.settings import Settings
-from scripts.console import arguments, at_work, check_range, database, run, validating
+from scripts.commands import parse
+from scripts.console import at_work, database, run, validating
 
-_MOST_DAYS = 36_500
 
-
-async def main() -> int:
-    options = _options()
+async def main(options: argparse.Namespace) -> int:
     async with database(Settings.from_environment()) as db:
         keys = Keys(db)
         if options.what == "list":
@@ -39,25 +37,9 @@ async def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "keys")
-    what = parser.add_subparsers(dest="what", required=True)
-    make = what.add_parser("make", help="make a key and print it")
-    make.add_argument("principal", help="whose it is to be")
-    make.add_argument("role", choices=ROLES)
-    make.add_argument("--scope", action="append", choices=SCOPES, help="unless given: all")
-    make.add_argument("--days", type=int, help="good for so many days; unless given: for ever")
-    what.add_parser("list", help="list all keys")
-    revoke = what.add_parser("revoke", help="make a key good for nothing")
-    revoke.add_argument("id", help="as listed; the part of a key before the last _")
-    revoke.add_argument("--with-made", action="store_true", help="also all that was made with it")
-    return parser.parse_args()
-
-
 async def _make(keys: Keys, options: argparse.Namespace, now: datetime) -> None:
     until = None
     if options.days is not None:
-        check_range("--days", options.days, 1, _MOST_DAYS)
         until = now + timedelta(days=options.days)
     with validating("PRINCIPAL"):
         order = KeyOrder(
@@ -98,4 +80,4 @@ async def _list(keys: Keys) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("keys"))

@@ -7,6 +7,7 @@ with an index that was begun, and takes commands meanwhile. Views of another sha
 first projector of this version, or by `casebook replay`, beside those that are shown.
 """
 
+import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -23,7 +24,8 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Namespace, maybe_await
 from eventstore.mongo.errors import OperationFailure
 from projections.erasure.progress import Erasures
-from scripts.console import arguments, database, progress, run
+from scripts.commands import parse
+from scripts.console import database, progress, run
 
 _LOOK_SECONDS = 1.0
 _BUILDING = {
@@ -42,8 +44,7 @@ class _Build(BaseModel):
     progress: _Far
 
 
-async def main() -> int:
-    arguments(__doc__, "migrate").parse_args()
+async def main(_: argparse.Namespace) -> int:
     async with database(Settings.from_environment()) as db:
         parts: Mapping[str, Callable[[], Awaitable[None]]] = {
             "the log": EventStore(db).prepare,
@@ -76,4 +77,4 @@ async def _show_builds(admin: Namespace, bar: Progress, task: TaskID) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("migrate"))

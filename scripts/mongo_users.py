@@ -25,6 +25,7 @@ one, and the keys of persons and the views are in some of their own. The embedde
 users.
 """
 
+import argparse
 import os
 import re
 import secrets
@@ -38,6 +39,7 @@ from pymongo.errors import OperationFailure
 from api.access import access_log, keys
 from api.desk import store as desk
 from api.queries import cursors
+from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.values import JsonObject
 from eventstore import log as store
@@ -53,7 +55,8 @@ from projections.erasure.progress import Erasures
 from projections.generations import Generations, views_of
 from projections.projector import parked
 from projections.views import saved_views
-from scripts.console import UsageError, arguments, run
+from scripts.commands import parse
+from scripts.console import UsageError, run
 
 API, PROJECTOR, AUDITOR = USERS = ("api", "projector", "auditor")
 """What they are called behind the name of the database: `casebook_api`."""
@@ -182,15 +185,8 @@ class _NotRefused(Exception):
     pass
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "mongo-users")
-    what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("make")
-    shown = what.add_parser("print")
-    shown.add_argument("name")
-    shown.add_argument("--atlas", action="store_true")
-    what.add_parser("check")
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
+    Settings.from_environment()  # so that a name that is misspelt is told here, too
     if options.what == "check":
         return await _check()
     if options.what == "print":
@@ -315,4 +311,4 @@ async def _is_refused(database: Database, action: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("mongo-users"))

@@ -1,5 +1,6 @@
 """Print the API's OpenAPI document, as a server would give it at /openapi.json."""
 
+import argparse
 import sys
 
 import orjson
@@ -7,7 +8,8 @@ import orjson
 from api.app import create_app
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.console import arguments
+from scripts.commands import parse
+from scripts.console import run
 
 
 def document() -> bytes:
@@ -19,6 +21,10 @@ def document() -> bytes:
     )
 
 
-if __name__ == "__main__":
-    arguments(__doc__, "openapi").parse_args()
+async def main(_: argparse.Namespace) -> int:
     sys.stdout.buffer.write(document())
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, parse("openapi"))

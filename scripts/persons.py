@@ -28,13 +28,13 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
-from scripts.console import arguments, at_work, counting, database, print_json, run, validating
+from scripts.commands import parse
+from scripts.console import at_work, counting, database, print_json, run, validating
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-async def main() -> int:
-    options = _options()
+async def main(options: argparse.Namespace) -> int:
     if options.what == "new-master-key":
         print(new_master_key())
         return 0
@@ -62,23 +62,6 @@ async def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "persons")
-    what = parser.add_subparsers(dest="what", required=True)
-    for name, help_ in (
-        ("show", "who it is, and how far an erasure has come"),
-        ("data", "all that is held on them, a line each"),
-        ("erase", "for good: there is no way back"),
-    ):
-        one = what.add_parser(name, help=help_)
-        one.add_argument("name")
-        if name == "erase":
-            one.add_argument("--reason", required=True, help="kept for ever: name nobody in it")
-    what.add_parser("new-master-key", help="print a new master key")
-    what.add_parser("rewrap", help="wrap the keys of all persons by the first master key")
-    return parser.parse_args()
-
-
 async def _erase(known: Persons, id_: UUID, reason: str) -> None:
     with validating("--reason"):
         command = ErasePerson(reason=reason)
@@ -96,4 +79,4 @@ async def _rewrap(db: Database) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("persons"))

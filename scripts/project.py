@@ -3,6 +3,7 @@
 Any number may run, and the server's own too: they share the work, and take over from each other.
 """
 
+import argparse
 import asyncio
 from contextlib import suppress
 
@@ -10,12 +11,12 @@ from api.background import projecting
 from api.settings import Settings
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
-from scripts.console import arguments, at_work, database, run, screen, show_metrics
+from scripts.commands import parse
+from scripts.console import at_work, database, run, screen, show_metrics
 from scripts.tracing import trace_if_asked
 
 
-async def main() -> int:
-    arguments(__doc__, "project").parse_args()
+async def main(_: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     trace_if_asked()
     async with database(settings) as db:
@@ -34,4 +35,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("project"))

@@ -18,10 +18,8 @@ options make no sense; 130: stopped by Ctrl-C.
 
 import argparse
 import asyncio
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
@@ -38,17 +36,22 @@ from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from projections.workers import Workers, workers
 from scripts.catch_up import projecting
-from scripts.console import UsageError, arguments, at_work, database, fail, run
+from scripts.commands import fail, parse
+from scripts.console import UsageError, at_work, database, run
 from scripts.replaying import Report, reporting
 
 _LOOK_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
-_MOST_WORKERS = 64
 _NAME: TypeAdapter[str] = TypeAdapter(ViewName)
 
 
-async def main() -> int:
-    options = _options()
+async def main(options: argparse.Namespace) -> int:
+    if options.name is not None:
+        try:
+            _NAME.validate_python(options.name)
+        except ValidationError:
+            refusal = f"--name {options.name!r} must be letters a-z, digits, - and _, at most 64"
+            raise UsageError(refusal) from None
     with reporting(json=options.json) as report:
         async with database(Settings.from_environment()) as db:
             if options.verify:
@@ -68,69 +71,6 @@ async def main() -> int:
             else:
                 await _build(db, options, report)
     return 0
-
-
-def _options() -> argparse.Namespace:
-    parser = arguments(__doc__, "replay")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--verify", action="store_true", help="compare, and write nothing")
-    what.add_argument("--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these")
-    what.add_argument("--until", type=_moment, metavar="TIME", help="a day, or a time with zone")
-    what.add_argument("--rollback", action="store_true", help="show what was shown before")
-    what.add_argument("--list", action="store_true", help="list views as of a time")
-    what.add_argument("--drop", metavar="NAME", help="drop views as of a time")
-    parser.add_argument("--name", type=_name, help="with --until: what to ask for them by")
-    parser.add_argument(
-        "--by",
-        choices=("occurred", "recorded"),
-        help="with --until: what had happened then (occurred, the default), or was known then",
-    )
-    parser.add_argument("--keep-old", action="store_true", help="keep what was shown before")
-    parser.add_argument(
-        "--accept-loss", action="store_true", help="even if events have vanished from the log"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        choices=range(_MOST_WORKERS + 1),
-        default=min(4, os.cpu_count() or 1),
-        metavar="N",
-        help="processes to fold with, up to 64; 0: this one (as many as processors, at most 4)",
-    )
-    parser.add_argument(
-        "--most", type=int, default=50, metavar="N", help="differences to show (50)"
-    )
-    parser.add_argument("--json", action="store_true", help="a JSON document a line, for machines")
-    options = parser.parse_args()
-    if options.until is None and (options.name or options.by):
-        parser.error("--name and --by go with --until")
-    if (options.keep_old or options.accept_loss) and (
-        options.verify or options.ticket or options.until or options.rollback
-    ):
-        parser.error("--keep-old and --accept-loss go with building all views")
-    return options
-
-
-def _name(text: str) -> str:
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        refusal = f"{text!r} must be letters a-z, digits, - and _, at most 64"
-        raise argparse.ArgumentTypeError(refusal) from error
-
-
-def _moment(text: str) -> datetime:
-    """Read a time with its zone, or a day: that is its last moment."""
-    with suppress(ValueError):
-        return datetime.combine(date.fromisoformat(text), time.max, UTC)
-    with suppress(ValueError, OverflowError):
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise argparse.ArgumentTypeError(f"{text} has no zone: write {text}Z for UTC")
-        return moment.astimezone(UTC)
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is no time: write 2026-03-31, or 2026-03-31T12:00:00Z"
-    )
 
 
 async def _build(db: Database, options: argparse.Namespace, report: Report) -> None:
@@ -229,4 +169,4 @@ async def _repair(db: Database, ids: Sequence[UUID], report: Report) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("replay"))

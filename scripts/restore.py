@@ -14,6 +14,7 @@ After a restore by the database's own tools: --by-database-tools, without PATH. 
 new identity, has the views built anew, folds every ticket and signs.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -51,7 +52,8 @@ from projections.projector.batch import fold_ticket
 from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore
-from scripts.console import UsageError, arguments, counting, database, fail, run
+from scripts.commands import fail, parse
+from scripts.console import UsageError, counting, database, run
 from scripts.verification import Verification
 from scripts.verify import verify_file
 
@@ -116,22 +118,7 @@ class Source:
                 yield str(content["in"]), cast("JsonObject", content["document"])
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "restore")
-    parser.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
-    parser.add_argument("--by-database-tools", action="store_true", help="it is done already")
-    parser.add_argument(
-        "--erasures",
-        type=Path,
-        metavar="FILE",
-        help="person_events.ndjson of a later backup: who was erased since stays so",
-    )
-    parser.add_argument("--why", help="kept with the signed statement that the log was restored")
-    parser.add_argument("--incomplete", action="store_true", help="whatever is missing")
-    parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="opens the keys")
-    options = parser.parse_args()
-    if (options.path is None) != options.by_database_tools:
-        parser.error("name what to restore, or say --by-database-tools")
+async def main(options: argparse.Namespace) -> int:
     path: Path | None = options.path
     passphrase = backup.read_passphrase(options.passphrase_file)
     source = None if path is None else read(path, options.erasures)
@@ -527,4 +514,4 @@ async def _sign(db: Database, settings: Settings, why: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("restore"))

@@ -18,20 +18,12 @@ from api.feed.feeds import Feeds
 from api.settings import Settings
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.console import (
-    UsageError,
-    arguments,
-    check_host,
-    check_range,
-    database,
-    run,
-    show_metrics,
-)
+from scripts.commands import parse
+from scripts.console import UsageError, check_host, database, run, show_metrics
 from scripts.http_workers import end_with_parent, http_workers
 from scripts.server import serve
 from scripts.tracing import trace_if_asked
 
-_MOST_WORKERS = 64
 _EMBEDDED = """\
 Embedded database in {}: for trying, developing
 and small single-machine use. In production, name a MongoDB replica set in
@@ -42,12 +34,7 @@ The master key is made: {}, which only you can read.
 Keep a copy elsewhere: without it nothing personal can be read again."""
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "serve")
-    parser.add_argument("--workers", type=int, default=1, help="processes that answer (1)")
-    parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    check_range("--workers", options.workers, 1, _MOST_WORKERS)
+async def main(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     trace_if_asked()
     if options.listening is not None:
@@ -124,4 +111,4 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("serve"))

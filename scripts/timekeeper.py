@@ -4,6 +4,7 @@ Runs until it is stopped. The server does it too, unless CASEBOOK_TIMEKEEPER_SEC
 number may run at once.
 """
 
+import argparse
 import asyncio
 from contextlib import suppress
 
@@ -11,11 +12,11 @@ from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore
-from scripts.console import arguments, at_work, database, run, screen
+from scripts.commands import parse
+from scripts.console import at_work, database, run, screen
 
 
-async def main() -> int:
-    arguments(__doc__, "timekeeper").parse_args()
+async def main(_: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     async with database(settings) as db:
         store = EventStore(db)
@@ -29,4 +30,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("timekeeper"))

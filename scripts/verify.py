@@ -29,7 +29,8 @@ from api.settings import Settings
 from domain.errors import CasebookError
 from eventstore.database import Database
 from eventstore.mongo.errors import describe
-from scripts.console import arguments, counting, database, fail, run
+from scripts.commands import fail, parse
+from scripts.console import counting, database, run
 from scripts.verification import (
     FIELDS,
     CannotVerify,
@@ -261,26 +262,7 @@ def _from_lines(file: IO[bytes], digest: Callable[[bytes], None]) -> Iterator[Ev
 # --- the command ---------------------------------------------------------------------------------
 
 
-async def main() -> int:
-    parser = arguments(__doc__, "verify")
-    parser.add_argument("--file", type=Path, help="an exported file, instead of the database")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="one kept elsewhere")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the public key of checkpoints")
-    parser.add_argument(
-        "--unsigned", action="store_true", help="there need be no signed checkpoint"
-    )
-    parser.add_argument(
-        "--views",
-        action="store_true",
-        help="compare with what the views show, too, as is always done with the embedded database",
-    )
-    parser.add_argument(
-        "--within",
-        type=float,
-        metavar="SECONDS",
-        help="a checkpoint must stand for every event that is older",
-    )
-    options = parser.parse_args()
+async def main(options: argparse.Namespace) -> int:
     try:
         return await _verify(options)
     except Exception as error:  # noqa: BLE001 exit 1 is for tampering, and for nothing else
@@ -392,4 +374,4 @@ def _age(milliseconds: int, now: datetime) -> float:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("verify"))

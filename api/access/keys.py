@@ -34,7 +34,8 @@ from typing import Annotated
 from cachetools import LRUCache
 from pydantic import BaseModel, Field, TypeAdapter
 
-from api.access.rights import SCOPES, Principal, Scope, Unauthenticated, is_reserved
+from api.access.rights import Principal, Unauthenticated, is_reserved
+from api.access.scopes import SCOPES, Scope
 from domain.actors import PrincipalRole
 from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line

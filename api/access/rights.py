@@ -17,16 +17,13 @@ A role is a part that people have at the desk:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
+from api.access.scopes import SCOPES, Scope
 from domain.actors import EVERYONE, STAFF, Actor, PrincipalRole
 from domain.errors import CasebookError, TicketNotFound
 from domain.tickets import COMMANDS
 from domain.tickets.opening import OpenTicket
-
-Scope = Literal["read", "write", "feed", "desk", "operate", "keys", "persons"]
-ROLES: tuple[PrincipalRole, ...] = get_args(PrincipalRole)
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 TIMEKEEPER = Actor("timekeeper", "system")
 """Who acts when nobody does. Its id is nobody else's, so that nobody uses up its keys."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
-from api.access.rights import Scope
+from api.access.scopes import Scope
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from api.access.rights import CONSOLE, Scope
+from api.access.rights import CONSOLE
+from api.access.scopes import Scope
 from api.http.answers import as_json, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.routing import Router

@@ -19,17 +19,19 @@ ratios mean more than the numbers. `--record` puts what was found into
 docs/explanation/performance.md.
 """
 
+import argparse
 import os
 import platform
-import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
+from api.nearest import did_you_mean
 from api.settings import Settings
 from eventstore.personal.master_keys import new_master_key
 from scripts.bench.found import Table, record
 from scripts.bench.measuring import Options
-from scripts.console import UsageError, arguments, run
+from scripts.commands import parse
+from scripts.console import UsageError, run
 from scripts.testbed.promises import scratch
 from scripts.testbed.services import serve
 
@@ -49,30 +51,12 @@ _WHAT = (
 """Measurements, each the `measure` of the module that has its name."""
 
 
-async def main() -> int:
-    if sys.argv[1:2] == ["_serve"]:
-        kind, url, port = sys.argv[2:]
+async def main(words: argparse.Namespace) -> int:
+    if words.what == "_serve":
+        kind, url, port = words.words
         return await serve(kind, url, int(port))
-    parser = arguments(__doc__, "bench")
-    parser.add_argument("what", choices=[*_WHAT, "all"])
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")
-    parser.add_argument(
-        "--tickets",
-        type=int,
-        nargs="+",
-        default=[10_000, 100_000, 1_000_000],
-        help="of the dashboard (10000 100000 1000000); reads, lists and console: the second",
-    )
-    parser.add_argument(
-        "--events", type=int, default=1_000_000, help="of the log that is replayed (1000000)"
-    )
-    parser.add_argument(
-        "--record",
-        action="store_true",
-        help="put what is found into docs/explanation/performance.md",
-    )
-    words = parser.parse_args()
+    if words.what not in (*_WHAT, "all"):
+        raise UsageError(f"there is no benchmark {words.what}{did_you_mean(words.what, _WHAT)}")
     options = Options(words.rounds, words.seconds, sorted(words.tickets), words.events)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     driver = Settings.from_environment().mongo_driver
@@ -100,4 +84,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("bench"))

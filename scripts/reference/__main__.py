@@ -4,10 +4,12 @@ These are docs/reference and the index of docs/decisions. One page is recorded f
 instead: python -m tests.scripts.test_database_commands writes docs/reference/database-commands.md.
 """
 
+import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scripts.console import arguments
+from scripts.commands import parse
+from scripts.console import run
 from scripts.reference import api as api_
 from scripts.reference import decisions, events, lifecycle, metrics, problems, views
 
@@ -22,7 +24,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "decisions/README.md": decisions.made,
 }
 
-if __name__ == "__main__":
-    arguments(__doc__, "reference").parse_args()
+
+async def main(_: argparse.Namespace) -> int:
     for name, made in PAGES.items():
         FOLDER.joinpath(name).write_text(made())
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, parse("reference"))

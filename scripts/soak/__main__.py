@@ -27,14 +27,16 @@ the end, prints what it counted and exits 1 if a promise was broken. Short forms
 test suite.
 """
 
+import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pkgutil import resolve_name
 
+from api.nearest import did_you_mean
 from eventstore.personal.master_keys import new_master_key
-from scripts.console import arguments, run
+from scripts.commands import parse
+from scripts.console import UsageError, run
 from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
@@ -77,14 +79,13 @@ _SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
 }
 
 
-async def main() -> int:
-    if sys.argv[1:2] == ["_child"]:
-        await resolve_name(sys.argv[2])(*sys.argv[3:])
+async def main(options: argparse.Namespace) -> int:
+    if options.what == "_child":
+        work, *words = options.words
+        await resolve_name(work)(*words)
         return 0
-    parser = arguments(__doc__, "soak")
-    parser.add_argument("what", choices=_SOAKS)
-    parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
-    options = parser.parse_args()
+    if options.what not in _SOAKS:
+        raise UsageError(f"there is no soak {options.what}{did_you_mean(options.what, _SOAKS)}")
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     soak, rounds = _SOAKS[options.what]
     async with scratch() as url:
@@ -94,4 +95,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("soak"))

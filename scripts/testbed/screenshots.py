@@ -5,6 +5,7 @@
 On a database of its own, with the sample log and a ticket's made-up life. Needs Chromium.
 """
 
+import argparse
 import asyncio
 import os
 import sys
@@ -16,7 +17,8 @@ from playwright.async_api import Browser, Page, ViewportSize
 
 from domain.values import JsonObject
 from eventstore.personal.master_keys import new_master_key
-from scripts.console import arguments, run
+from scripts.commands import parse
+from scripts.console import run
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, process, scratch, serving
@@ -47,8 +49,7 @@ _LIFE: tuple[tuple[str, JsonObject], ...] = (
 )
 
 
-async def main() -> int:
-    arguments(__doc__, "screenshots").parse_args()
+async def main(_: argparse.Namespace) -> int:
     _FOLDER.mkdir(exist_ok=True)
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     async with chromium() as browser, _served() as (port, connection):
@@ -124,4 +125,4 @@ async def _keep(page: Page, view: str, look: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parse("screenshots"))

@@ -15,7 +15,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import expect
 
 from api.access.keys import KeyOrder, Keys
-from api.access.rights import Scope
+from api.access.scopes import Scope
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.event_document import to_document

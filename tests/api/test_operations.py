@@ -212,14 +212,14 @@ async def test_a_traceback_tells_no_secrets(tmp_path, form):
     failing = (
         "import logging, asyncio\n"
         "from scripts.console import run\n"
-        "async def main():\n"
+        "async def main(_):\n"
         "    secret = 'CANARY'\n"
         "    try:\n"
         "        raise ValueError('it happens')\n"
         "    except ValueError:\n"
         "        logging.getLogger('x').exception('failed')\n"
         "    return len(secret) - 6\n"
-        "run(main)\n"
+        "run(main, None)\n"
     )
     env = {**environment(tmp_path), "CASEBOOK_LOG_FORMAT": form}
     ran = await asyncio.create_subprocess_exec(
@@ -367,13 +367,13 @@ async def test_a_process_ends_though_a_thread_of_a_driver_waits_for_an_answer(tm
     waiting = (
         "import asyncio, time\n"
         "from scripts.console import run\n"
-        "async def main():\n"
+        "async def main(_):\n"
         "    asyncio.get_running_loop().run_in_executor(pool, time.sleep, 3600)\n"
         "    print('done')\n"
         "    return 3\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "pool = ThreadPoolExecutor()\n"
-        "run(main)\n"
+        "run(main, None)\n"
     )
     ran = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", waiting),

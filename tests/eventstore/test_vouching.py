@@ -20,6 +20,7 @@ from eventstore.transparency.checkpoints import CheckpointsGone, LogCheckpoints,
 from eventstore.transparency.heads import PackedHeads
 from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
+from scripts.commands import parse
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from scripts.vouching import Known, compare_kept, expect_database_checkpoints
@@ -440,11 +441,10 @@ async def test_a_checkpoint_that_is_taken_meanwhile_is_not_said_to_be_missing(
         return signed
 
     monkeypatch.setattr("scripts.verify.expect_database_checkpoints", expecting)
-    monkeypatch.setattr("sys.argv", ["verify"])
     monkeypatch.setenv("CASEBOOK_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CASEBOOK_MONGODB_URL", scratch_url)
     monkeypatch.setenv("CASEBOOK_SIGNING_KEY", str(path))
-    code = await verify.main()
+    code = await verify.main(parse("verify", []))
     said = capsys.readouterr()
     assert code == 0, said
     assert json.loads(last_path(path).read_bytes())["number"] == 2

@@ -112,7 +112,7 @@ async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, e
         (("--name", "x"), "go with --until"),
         (("--verify", "--keep-old"), "go with building all views"),
         (("--verify", "--rollback"), "not allowed with"),
-        (("--workers", "65"), "invalid choice"),
+        (("--workers", "65"), "is no number from 0 to 64"),
         (("--most", "x"), "invalid int value"),
         (("--ticket", "7"), "invalid"),
     ],
