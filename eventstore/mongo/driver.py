@@ -45,7 +45,7 @@ from pymongo.read_concern import ReadConcern
 
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.mongo import condition_wait
+from eventstore.mongo import wait_for
 from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.errors import NOT_ALLOWED
 from eventstore.mongo.limits import (
@@ -86,7 +86,7 @@ Write = InsertOne[JsonObject] | ReplaceOne[JsonObject] | UpdateOne | UpdateMany 
 
 T = TypeVar("T")
 
-condition_wait.mend()
+wait_for.mend()
 
 _DATABASE_NAME = "casebook"  # unless the URL names one
 _SERVER_SELECTION_SECONDS = 10

@@ -120,9 +120,13 @@ async def test_a_projector_that_fails_again_and_again_is_stuck_and_says_why(
         failing._writer.write = broken  # type: ignore[method-assign]
         await open_some(store, 1)
         await until(partial(ready, client, 503))
-        shown = (await client.get("/projections")).json()
-        assert shown["condition"] == "stuck"
-        assert "the disk is full" in shown["failures"][0]
+
+        async def told():
+            shown = (await client.get("/projections")).json()
+            return shown["condition"] == "stuck" and shown["failures"]
+
+        [failure] = await until(told)
+        assert "the disk is full" in failure
 
         async def missing():
             return (await client.get("/projections")).json()["missing_events"] == 3

@@ -15,6 +15,7 @@ from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import TicketRange
+from eventstore.mongo.driver import maybe_await
 from projections import daemon as keeping
 from projections import generations
 from projections.generations import (
@@ -268,8 +269,8 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
     generation = await Generations(database).begin("killed")
     left_open = generation.of(database).collection("ticket_reads")
     await left_open.insert_one({"_id": uuid4()})
-    session = await database.client.start_session()
-    session.start_transaction()
+    session = await maybe_await(database.client.start_session())
+    await maybe_await(session.start_transaction())
     await left_open.insert_one({"_id": uuid4()}, session=session)
     await asyncio.sleep(0.3)
     async with asyncio.timeout(BEFORE_IT_IS_ENDED), running(database):
