@@ -56,8 +56,6 @@ class Supervisor:
             await asyncio.sleep(min(doubled, max(pause_seconds, longest_seconds)))
 
     def _note(self, what: str, error: Exception) -> None:
-        while isinstance(error, ExceptionGroup):  # a step may do several things at once
-            error = error.exceptions[0]
         expected = isinstance(error, DriverError | CasebookError)
         why = describe(error) if expected else repr(error)
         if self._failing.get(what) == why:

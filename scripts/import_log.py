@@ -7,7 +7,6 @@ running the same import again, or after it was interrupted, adds only what is mi
 """
 
 import argparse
-import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from api.settings import Settings
 from domain.actors import Actor
 from domain.errors import HistoryError, Refusal
 from domain.tickets.command import UNBOUNDED, Context, decide
+from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
@@ -166,12 +166,7 @@ async def import_histories(
                 await importer.run(history)
                 count()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_AT_ONCE):
-                    group.create_task(work())
-        except ExceptionGroup as failures:  # one is enough to say why
-            raise failures.exceptions[0] from failures
+        await run_all(*(work() for _ in range(_AT_ONCE)))
 
 
 async def check(format_: Format, expected: Path, db: Database, tally: Tally) -> bool:

@@ -36,6 +36,7 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.promises import MarkSlaBreach, PriorityChanged
 from domain.values import JsonObject
 from eventstore import failures
+from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.event_document import Envelope, from_document
 from eventstore.failures import StoreBusy, StoreUnavailable
@@ -136,13 +137,13 @@ class Timekeeper:
             return 0
         set_up = await self._desks.read()
         waiting = iter(await self._find_due(set_up.desk, now))
+        done: list[int] = []
 
-        async def work() -> int:
-            return sum([await self._tend(ticket_id, set_up, now) for ticket_id in waiting])
+        async def work() -> None:
+            done.extend([await self._tend(ticket_id, set_up, now) for ticket_id in waiting])
 
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(work()) for _ in range(TICKETS_AT_ONCE)]
-        return sum(worker.result() for worker in workers)
+        await run_all(*(work() for _ in range(TICKETS_AT_ONCE)))
+        return sum(done)
 
     async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
         """Return a page of tickets that the views show as due."""

@@ -34,7 +34,7 @@ from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import Answer, Poster, signature
 from api.webhooks.store import UnknownWebhook, Webhook, WebhookLease, Webhooks
 from domain.values import JsonObject
-from eventstore.background import run_all
+from eventstore.background import end, run_all
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
 from eventstore.lease import LEASE_SECONDS, LeaseLost
@@ -105,23 +105,26 @@ class Sender:
         self._deliveries = Deliveries(database)
         self._failures: Counter[UUID] = Counter()  # of a webhook, in a row
         self._rest_until: dict[UUID, datetime] = {}
-        self._busy: set[UUID] = set()
 
     async def run(self) -> None:
-        """Send until cancelled. Raises what the driver raises, in a group.
+        """Send until cancelled. Raises what the driver raises.
 
         Each receiver is sent to by a task of its own: a slow one keeps no other waiting.
         """
-        self._busy.clear()  # a task that was cancelled before it began could not do that
-        async with asyncio.TaskGroup() as group:
+        sending: dict[UUID, asyncio.Task[None]] = {}
+        try:
             while True:
                 self._news.clear()
-                await self._start_due(group)
+                await self._start_due(sending)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._news.wait()
+                for hook_id in [id_ for id_, task in sending.items() if task.done()]:
+                    sending.pop(hook_id).result()
+        finally:
+            await end(*sending.values())
 
-    async def _start_due(self, group: asyncio.TaskGroup) -> None:
+    async def _start_due(self, sending: dict[UUID, asyncio.Task[None]]) -> None:
         """Begin to send what is due, to each receiver that is not being sent to; and end what was
         made for webhooks that have ended.
         """
@@ -131,11 +134,10 @@ class Sender:
                 await self._deliveries.end(hook.id, now)
                 continue
             # What is still to be enqueued of the past comes before what is new.
-            if hook.backfill is not None or hook.id in self._busy or self._rests(hook, now):
+            if hook.backfill is not None or hook.id in sending or self._rests(hook, now):
                 continue
             if tickets := await self._deliveries.due(hook.id, now, _DUE_AT_ONCE):
-                self._busy.add(hook.id)
-                group.create_task(self._send_to(hook, tickets))
+                sending[hook.id] = asyncio.create_task(self._send_to(hook, tickets))
 
     def _rests(self, hook: Webhook, now: datetime) -> bool:
         return hook.rests(now) or now < self._rest_until.get(hook.id, now)
@@ -149,11 +151,9 @@ class Sender:
                     return
 
         try:
-            async with self._poster.client() as client, asyncio.TaskGroup() as group:
-                for _ in range(min(_AT_ONCE, len(tickets))):
-                    group.create_task(lane())
+            async with self._poster.client() as client:
+                await run_all(*(lane() for _ in range(min(_AT_ONCE, len(tickets)))))
         finally:
-            self._busy.discard(hook.id)
             self._news.set()  # there may be more
 
     async def _send_of(self, hook: Webhook, ticket_id: UUID, client: httpx.AsyncClient) -> bool:

@@ -387,12 +387,11 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
             async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
                 await clients.answered(_CLIENTS)
                 wire.heard = no_primary
-                async with asyncio.TaskGroup() as group:
-                    sent = group.create_task(send(one))
-                    await asyncio.sleep(seconds)
-                    missed.at = time.monotonic()
-                    wire.heard = passed
-                answer, waited = sent.result()
+                sent = asyncio.create_task(send(one))
+                await asyncio.sleep(seconds)
+                missed.at = time.monotonic()
+                wire.heard = passed
+                answer, waited = await sent
                 is_unknown = answer.status == 503 and waited >= PATIENCE_SECONDS
                 is_true = answer.status == 201 or is_unknown
                 require(is_true, f"{answer.status} after {waited:.1f} s")

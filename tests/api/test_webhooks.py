@@ -849,9 +849,9 @@ async def test_a_failure_in_the_moment_in_which_sending_begins_ends_no_webhook(
     start_due = Sender._start_due
     failed: list[int] = []
 
-    async def fail_once(sender, group):
-        await start_due(sender, group)
-        if sender._busy and not failed:
+    async def fail_once(sender, sending):
+        await start_due(sender, sending)
+        if sending and not failed:
             failed.append(1)
             raise StoreUnavailable
 
