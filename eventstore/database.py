@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from eventstore import log_identity
 from eventstore.background import Supervisor
 from eventstore.documents import Unreadable
 from eventstore.log_identity import LogIdentity
@@ -14,6 +15,8 @@ class Database(MongoDatabase):
     """The database of a log, with what belongs to it. Bound to the event loop in which it is first
     used.
     """
+
+    readable, writable = log_identity.COLLECTION, log_identity.PROCESSES
 
     def __init__(
         self, url: str, driver: DriverName = "motor", masters: MasterKeys | None = None

@@ -145,7 +145,7 @@ class FormerLayout(Generation):
     """What a former version shows, beside the log. Its shape is a former one, too."""
 
     def of(self, database: Database) -> Database:
-        return database.renaming({**self.names, COLLECTION: COLLECTION})
+        return database.renaming(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,11 @@ class Generations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._views = database.renaming({COLLECTION: COLLECTION}, views_of(database.name))
-        self._documents = self._views.collection(COLLECTION)
-        self._beside_log = database.renaming({})  # where former versions kept them
+        self._namespace = views_of(database.name)
+        views = database.renaming({COLLECTION: COLLECTION}, self._namespace)
+        self._documents = views.collection(COLLECTION)
+        # Where former versions kept them.
+        self._beside_log = database.renaming({}).collection(COLLECTION)
         self._log: UUID | None = None  # for good: a process whose log is replaced projects nothing
         self._reader = Reader(database.unreadable, COLLECTION, generation_of)
         self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
@@ -216,8 +218,7 @@ class Generations:
         document = await self._documents.find_one(active, session=session)
         if document is not None and document.get("numbers") != _NONE_YET.numbers:
             return await self._read(document)
-        former = self._beside_log.collection(COLLECTION)
-        if (document := await former.find_one(active, session=session)) is None:
+        if (document := await self._beside_log.find_one(active, session=session)) is None:
             return None
         found = self._reader.one(document)
         return FormerLayout(found.numbers, found.shape)
@@ -416,7 +417,7 @@ class Generations:
     async def discredit_former_layout(self) -> None:
         """Have what a former version shows be taken for views of another log: it says of none."""
         change = {"$set": {"shape": OF_ANOTHER_LOG}}
-        await self._beside_log.collection(COLLECTION).update_many({}, change)
+        await self._beside_log.update_many({}, change)
 
     async def _put(
         self, generation: Generation, session: Session | None = None, **about: object
@@ -507,13 +508,13 @@ class Generations:
         gone: JsonObject = {"drop_after": {"$lt": now}}
         await self._documents.delete_many(gone)
         for name in await self._unnamed():
-            await self._views.drop(name)
+            await self._database.drop(self._namespace, name)
         await self._drop_former_layout(now)
         await self._show_by_hand()
 
     async def of_former_layout(self) -> list[str]:
         """Return the names of what a former version has left, or uses."""
-        there = await self._beside_log.collections()
+        there = await self._database.collections(self._database.name)
         return [name for name in there if OF_FORMER_LAYOUT.fullmatch(name)]
 
     async def _drop_former_layout(self, now: datetime) -> None:
@@ -526,12 +527,12 @@ class Generations:
             return
         if not await self._database.identity.other_layouts_used(DROP_SECONDS):
             for name in left:
-                await self._beside_log.drop(name)
+                await self._database.drop(self._database.name, name)
 
     async def _unnamed(self) -> list[str]:
         """Return the collections of views that no document names."""
         # What is there comes first: what is begun after this is not in it.
-        there = await self._views.collections()
+        there = await self._database.collections(self._namespace)
 
         async def read(session: Session) -> set[str]:
             documents = await self._documents.find({}, session=session).to_list()
@@ -566,10 +567,10 @@ class Generations:
         """Have the views' own names show what is active, for those who look by hand."""
         try:
             active = await self.active()
-            there = await self._views.collections()
+            there = await self._database.collections(self._namespace)
             for view, collection in active.names.items():
                 if there.get(view) != collection and not isinstance(active, FormerLayout):
-                    await self._views.show(view, collection)
+                    await self._database.show(self._namespace, view, collection)
         except DriverError as error:  # as where one may not, or two do it at once
             _log.info("the views cannot be shown by name: %s", describe(error))
 

@@ -290,7 +290,7 @@ async def refuse_while_processes_run(db: Database) -> None:
     """Raise RestoreRefused while any process is at work on the database."""
     alive = await db.identity.running()
     now = await db.server_time()
-    for name in await db.renaming({}).collections():
+    for name in await db.collections(db.name):
         if re.fullmatch(rf"{checkpoints.MEMBERS}_\d+", name):
             # Those of former versions show life there alone.
             async for member in db.client[db.name][name].find({}, {"seen_at": 1}):
@@ -314,7 +314,7 @@ async def _refuse_other_content(
         if not await _holds_only(store, source.log):
             raise RestoreRefused("the database holds other events; restore into an empty one")
         return
-    names = {name for name, of in (await db.renaming({}).collections()).items() if of is None}
+    names = {name for name, of in (await db.collections(db.name)).items() if of is None}
     if source.whole is None:
         # What is beside the log may have been restored by other means, and is wanted.
         names &= {store.name}

@@ -16,7 +16,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import isawaitable
-from typing import Literal, Self, TypeVar, cast, overload
+from typing import ClassVar, Literal, Self, TypeVar, cast, overload
 from urllib.parse import parse_qsl, urlsplit
 
 import bson
@@ -94,8 +94,6 @@ _SCANNED_AT_ONCE = 1000
 _OLDEST_WIRE_VERSION = 25  # MongoDB 8.0
 _DUPLICATE_KEY, _WRITE_CONFLICT = 11000, 112
 _COMMAND_NOT_FOUND, _COMMAND_NOT_SUPPORTED = 59, 115
-_WRITABLE = "processes"
-"""A collection in which all may write who write anything."""
 _CONSISTENCY = {
     "journal": "true",
     "readConcernLevel": "majority",
@@ -170,6 +168,11 @@ class MongoDatabase:
     was read, or answered from, can be rolled back in a failover.
     """
 
+    readable: ClassVar[str]
+    """A collection that every user may read."""
+    writable: ClassVar[str]
+    """A collection in which all may write who write anything."""
+
     def __init__(self, url: str, driver: DriverName = "motor") -> None:
         """Sends nothing yet. Raises DatabaseAddressError if the URL cannot be read, or has an
         option that the driver would pass over with a warning: `tls=yes` would be without TLS.
@@ -193,7 +196,7 @@ class MongoDatabase:
         self.watchdog = Watchdog()
         """What must get on in this process."""
         self._names: Mapping[str, str] = {}
-        self._namespace = self.name  # where those names are, and what is listed and dropped
+        self._namespace = self.name  # where those names are
         # Shared by all that `renaming` makes of this one.
         self._kept: _KeptSession | None = None
         self._server = _Server()
@@ -238,35 +241,34 @@ class MongoDatabase:
     def renaming(self, names: Mapping[str, str], namespace: str | None = None) -> Self:
         """Return the same database with other collections behind some names.
 
-        `namespace`: the database of the deployment that they are in, and that `collections`, `drop`
-        and `show` are about; this one unless given.
+        `namespace`: the database of the deployment that they are in; this one unless given.
         """
         same = copy(self)
         same._names, same._namespace = names, namespace or self.name  # noqa: SLF001 it is one of us
         return same
 
-    async def collections(self) -> dict[str, str | None]:
-        """Return the names of what is really there; with each database view's, what it is a view
-        of.
+    async def collections(self, namespace: str) -> dict[str, str | None]:
+        """Return the names of what is really in a database of the deployment; with each database
+        view's, what it is a view of.
 
         None for a collection.
         """
         found: dict[str, str | None] = {}
-        async for each in await maybe_await(self.client[self._namespace].list_collections()):
+        async for each in await maybe_await(self.client[namespace].list_collections()):
             if not (name := str(each["name"])).startswith("system."):
                 is_view = each.get("type") == "view"
                 found[name] = str(each["options"]["viewOn"]) if is_view else None
         return found
 
-    async def drop(self, name: str) -> None:
-        """Drop a collection or a view by its real name.
+    async def drop(self, namespace: str, name: str) -> None:
+        """Drop a collection or a view of a database of the deployment, by its real name.
 
         Not a collection that a transaction may be open in, even one that a killed process has left
         so: the embedded server would wait for its end, and all transactions for the drop. Those
         that have lasted for more than a minute are ended first.
         """
         await self.clear_abandoned_transactions()
-        await until_answered(lambda: self.client[self._namespace].drop_collection(name))
+        await until_answered(lambda: self.client[namespace].drop_collection(name))
 
     async def spread(self, name: str) -> None:
         """Have a collection that is empty be spread over the shards of a cluster by the hashes of
@@ -284,10 +286,11 @@ class MongoDatabase:
                 raise
             _log.warning("%s stays on one shard: this user lacks enableSharding", name)
 
-    async def show(self, name: str, of: str) -> None:
-        """Make a database view of a collection, in the place of one that had the name."""
-        await self.drop(name)  # collMod would do without, and does nothing on the embedded server
-        await self.client[self._namespace].command({"create": name, "viewOn": of, "pipeline": []})
+    async def show(self, namespace: str, name: str, of: str) -> None:
+        """Make a database view of a collection beside it, in the place of what had the name."""
+        # collMod would do without, and does nothing on the embedded server.
+        await self.drop(namespace, name)
+        await self.client[namespace].command({"create": name, "viewOn": of, "pipeline": []})
 
     async def in_transaction(
         self, work: Callable[[Session], Awaitable[T]], *, snapshot: bool = False
@@ -372,8 +375,8 @@ class MongoDatabase:
         along. Until then they block writers. MongoDB needs no such help, and is not harmed by it.
         """
 
-        async def look(session: Session) -> None:  # at something that every user may read
-            await self.collection("log_identity").find_one({}, {"_id": 1}, session=session)
+        async def look(session: Session) -> None:
+            await self.collection(self.readable).find_one({}, {"_id": 1}, session=session)
 
         await self.in_transaction(look)
 
@@ -420,7 +423,7 @@ class MongoDatabase:
         """Have nothing changed by the command that is taken only since the feature compatibility
         version 8.0, whatever version the server is of. Raises DatabaseTooOld.
         """
-        name = self.collection(_WRITABLE).full_name
+        name = self.collection(self.writable).full_name
         try:
             await self.write([UpdateOne({"_id": "none"}, {"$set": {"at": None}}, namespace=name)])
         except OperationFailure as error:

@@ -135,7 +135,7 @@ OPERATIONS = {
     "hello": lambda db: db.server_time(),
     "buildInfo": lambda db: db.client.admin.command("buildInfo"),
     "killSessions": lambda db: db.kill_session(uuid4().bytes),
-    "listCollections": lambda db: db.collections(),
+    "listCollections": lambda db: db.collections(db.name),
     "listIndexes": lambda db: things(db).index_information(),
     "count": lambda db: things(db).estimated_document_count(),
 }
@@ -197,7 +197,7 @@ async def test_what_takes_long_is_asked_again_until_it_is_answered(filled):
         await filled.collection(name).insert_one({"n": 1})
     await asyncio.gather(
         lose("createIndexes", "some", lambda db, name: make_index(db.collection(name), [("n", 1)])),
-        lose("drop", "others", lambda db, name: db.drop(name)),
+        lose("drop", "others", lambda db, name: db.drop(db.name, name)),
     )
 
 

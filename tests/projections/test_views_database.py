@@ -11,7 +11,13 @@ from eventstore.event_document import utc_now
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from projections import daemon, generations
-from projections.generations import OF_FORMER_LAYOUT, VIEWS, FormerLayout, Generations
+from projections.generations import (
+    OF_FORMER_LAYOUT,
+    VIEWS,
+    FormerLayout,
+    Generations,
+    views_of,
+)
 from projections.projector.projector import Projector
 from projections.views.tickets import SHAPE
 from scripts.testbed.patience import patience
@@ -83,7 +89,7 @@ async def test_what_is_made_first_is_not_swept_before_it_is_named(database, monk
 
     monkeypatch.setattr(generations, "prepare", while_another_sweeps)
     first = await Generations(database).prepare()
-    assert {*first.names.values()} <= {*await first.of(database).collections()}
+    assert {*first.names.values()} <= {*await database.collections(views_of(database.name))}
 
 
 async def former_version(database) -> Database:
@@ -93,12 +99,12 @@ async def former_version(database) -> Database:
     beside = database.client[database.name]
     await beside["generations"].insert_one({**pointer, "since": utc_now()})
     await generations.prepare(shown.of(database))
-    await database.renaming({}).show("ticket_reads", "ticket_reads_4")
+    await database.show(database.name, "ticket_reads", "ticket_reads_4")
     return shown.of(database)
 
 
 async def beside_the_log(database):
-    there = await database.renaming({}).collections()
+    there = await database.collections(database.name)
     return {name for name in there if OF_FORMER_LAYOUT.fullmatch(name)}
 
 
