@@ -113,6 +113,13 @@ class Submission:
     causation_id: str | None = None
     require: Callable[[Ticket], None] | None = None
 
+    def ref(self) -> CommandRef:
+        """Return what the log calls the command: its key, or an id of its own each time."""
+        # Without defaults: a field that a later version adds does not make it another command.
+        content = self.command.model_dump(mode="json", exclude_defaults=True)
+        said = fingerprint({"command": self.command.verb, "content": content})
+        return CommandRef(self.key or str(uuid7()), said)
+
 
 class Outcome(NamedTuple):
     """What came of a command: the ticket's version behind it, no events if it changed nothing."""
@@ -205,13 +212,7 @@ class Handler:
         StoreBusy and StoreUnavailable: nothing was written then; and OutcomeUnknown if nobody knows
         that. The command may then be repeated with its key, and will have one effect.
         """
-        command = submission.command
-        # Without defaults: a field that a later version adds does not make it another command.
-        content = command.model_dump(mode="json", exclude_defaults=True)
-        ref = CommandRef(
-            submission.key or str(uuid7()),
-            fingerprint({"command": command.verb, "content": content}),
-        )
+        command, ref = submission.command, submission.ref()
         if self._under_way >= COMMANDS_AT_ONCE:
             raise StoreBusy
         self._under_way += 1

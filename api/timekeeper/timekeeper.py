@@ -182,7 +182,7 @@ class Timekeeper:
                 return 0
             # Or all would wait for one. What is read of a long ticket until then is kept.
             async with time_limit(2 * failures.PATIENCE_SECONDS):
-                outcome = await self._handler.handle(ticket_id, _submission(act, read, causes))
+                outcome = await self._handler.handle(ticket_id, submission(act, read, causes))
         except (VersionMismatch, TooContended):
             return 0  # someone is at work on it, or another timekeeper: look again
         except (StoreBusy, StoreUnavailable) as error:
@@ -199,7 +199,7 @@ class Timekeeper:
         self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
 
 
-def _submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
+def submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
     """Return the command for an act; `some`: at least those of the ticket's events that may be
     its cause.
     """

@@ -34,6 +34,7 @@ from api.settings import Issuer, Settings, SettingsError
 from domain.tickets import COMMANDS
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
+from scripts.demo import PEOPLE
 from scripts.openapi import document
 from tests.api.test_api import OPEN, asking, client, is_problem
 from tests.callers import ADMIN, AGENT, AUDITOR, EVERYBODY, ISSUER, access, as_, token
@@ -322,7 +323,8 @@ async def test_a_server_and_the_demo_on_another_database_leave_the_keys_that_are
 ):
     folder = tmp_path / "data"
     folder.mkdir()
-    for name in ("admin-key", "demo-key"):
+    theirs = ("admin-key", *(f"demo-{person.role}-key" for person in PEOPLE))
+    for name in theirs:
         (folder / name).write_text("the only key of another database\n")
     env = {**environment(tmp_path), "CASEBOOK_MONGODB_URL": database.url}
     env["CASEBOOK_MASTER_KEY"] = os.environ["CASEBOOK_MASTER_KEY"]
@@ -337,15 +339,17 @@ async def test_a_server_and_the_demo_on_another_database_leave_the_keys_that_are
         demo = await script("scripts.demo", env=env)
         out, err = await demo.communicate()
         assert (demo.returncode, err) == (0, b"")
-        assert f"$(cat {folder}/demo-key-{database.name})" in out.decode()
+        assert f"$(cat {folder}/demo-supervisor-key-{database.name})" in out.decode()
     keys = Keys(database)
     assert (await keys.principal(named.read_text().strip())).role == "admin"
-    demos = folder / f"demo-key-{database.name}"
-    assert (await keys.principal(demos.read_text().strip())).role == "supervisor"
-    for name in ("admin-key", "demo-key"):
+    for person in PEOPLE:
+        file = folder / f"demo-{person.role}-key-{database.name}"
+        principal = await keys.principal(file.read_text().strip())
+        assert (principal.id, principal.role) == person
+    for name in theirs:
         assert (folder / name).read_text() == "the only key of another database\n"
     assert {p.name for p in folder.glob("*-key*")} == {
-        *("admin-key", "demo-key", named.name, demos.name)
+        *(*theirs, *(f"{name}-{database.name}" for name in theirs))
     } | {p.name for p in folder.glob("signing-key*")}
 
 
