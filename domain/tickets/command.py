@@ -202,8 +202,9 @@ def require_other(context: Context) -> Ticket:
 
 def closed(ticket: Ticket) -> StateConflict:
     """Return the refusal of a closed ticket."""
-    if ticket.is_linked("merged_into"):
-        reason = "the ticket was merged into another, which goes on in its place"
-    else:
-        reason = "the ticket is closed; it takes only tags, links and a rating"
-    return StateConflict("ticket_closed", reason)
+    return StateConflict(
+        "ticket_closed",
+        "the ticket was merged into another, which goes on in its place"
+        if ticket.is_linked("merged_into")
+        else "the ticket is closed; it takes only tags, links and a rating",
+    )

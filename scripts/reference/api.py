@@ -139,12 +139,11 @@ def _section(tag: str, routes: Routes, schemas: Schemas) -> Iterator[str]:
         yield route.description
         own = [p for p in route.parameters if _key(p) not in shared]
         takes = [p.name for p in route.parameters if _key(p) in shared and _key(p)[-1]]
-        yield "\n".join(_facts(name, takes))
-        yield _parameters(own)
-        for media in route.body.content.values():
-            yield schemas[media.shape.name].fields()
-        if n <= _MANY or _answers(route) != usual:
-            yield _answers(route)
+        tables = [schemas[media.shape.name].fields() for media in route.body.content.values()]
+        taken = "\n\n".join(filter(None, [_parameters(own), *tables]))
+        answers = "" if n > _MANY and _answers(route) == usual else _answers(route)
+        facts = "\n".join(_facts(name, takes))
+        yield f"{facts}\n\n{taken}\n\n{answers}" if taken else f"{facts}\n{answers}"
 
 
 def _key(parameter: Parameter) -> tuple[str, ...]:
@@ -167,7 +166,12 @@ def _parameters(parameters: Iterable[Parameter]) -> str:
     return table(
         ["parameter", "in", "value", "what it is"],
         (
-            [f"`{each.name}`", each.place, each.shape.given(), each.told()]
+            [
+                f"`{each.name}`",
+                each.place,
+                each.shape.given() + each.shape.unless_given(),
+                each.told(),
+            ]
             for each in parameters
             if each.name and (each.place != "path" or each.told())
         ),

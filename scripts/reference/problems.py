@@ -53,26 +53,23 @@ _COMMON = {"Refusal", "NotFound", "Unacceptable", "StateConflict"}
 
 def made() -> str:
     """Return the page."""
-    by_status: dict[HTTPStatus, dict[str, str]] = defaultdict(dict)
+    found: dict[HTTPStatus, dict[str, tuple[str, str]]] = defaultdict(dict)
     for code, (status, words) in HTTP_PROBLEMS.items():
-        by_status[status][code] = words
-    for error, code, told in _all_raised():
-        status, words = status_of(error), told
+        found[status][code] = words, ""
+    for error, code, words in _all_raised():
+        status = status_of(error)
         if error is HistoryError:
-            words = f"{words}; {REMEDIES[code]}"
-        elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            continue
-        elif error.__name__ not in _COMMON:
-            said = first_paragraph(error.__doc__)
-            words = said if words == "…" else f"{words}. {said}"
-        by_status[status].setdefault(code, words)
+            found[status].setdefault(code, (words, f"To do: {REMEDIES[code]}"))
+        elif status != HTTPStatus.INTERNAL_SERVER_ERROR:
+            when = "" if error.__name__ in _COMMON else first_paragraph(error.__doc__)
+            found[status].setdefault(code, (words, when))
     parts = []
-    for status, described in sorted(by_status.items()):
+    for status, problems in sorted(found.items()):
         parts.append(f"## {status.value} {title_of(status)}")
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             parts.append(_DAMAGE)
-        rows = ([f"`{code}`", words] for code, words in sorted(described.items()))
-        parts.append(table(["code", "what it means"], rows))
+        rows = ([f"`{code}`", *told] for code, told in sorted(problems.items()))
+        parts.append(table(["code", "`detail`", "more of it"], rows))
     return page("Problems", _INTRODUCTION, *parts)
 
 
@@ -120,5 +117,7 @@ def _words(node: ast.expr) -> str:
             return text
         case ast.JoinedStr(values=parts):
             return "".join(map(_words, parts))
+        case ast.IfExp(body=one, orelse=other):
+            return f"{_words(one)}; or: {_words(other)}"
         case _:
             return "…"

@@ -71,9 +71,9 @@ class Schema(BaseModel, alias_generator=to_camel):
             shown = self.enum[: _LONGEST_ENUM // 2] if many else self.enum
             return " | ".join(f"`{value}`" for value in shown) + (" ..." if many else "")
         if self.type == "array":
-            return f"list of {self.items.kind() if self.items else 'anything'}" + _bounds(
-                self.min_items, self.max_items, ""
-            )
+            bounds = _bounds(self.min_items, self.max_items, "").removeprefix(", ")
+            many = f"list ({bounds})" if bounds else "list"
+            return f"{many} of {self.items.kind() if self.items else 'anything'}"
         if self.type == "object":
             return self._object()
         if self.type == "integer":
@@ -99,8 +99,13 @@ class Schema(BaseModel, alias_generator=to_camel):
     def _value(self, name: str, inner: "Schema") -> str:
         if name in self.required:
             return inner.kind()
-        told = inner.default is not None and inner.default not in ([], {}, "")
-        return inner.given() + (f"; default `{inner.default}`" if told else "; optional")
+        return inner.given() + (inner.unless_given() or "; optional")
+
+    def unless_given(self) -> str:
+        """Return how a page says a single value that is the default; empty if there is none."""
+        if self.default in (None, "") or isinstance(self.default, list | dict):
+            return ""
+        return f"; default `{str(self.default).lower()}`"
 
 
 Schemas = Mapping[str, Schema]
