@@ -1,6 +1,6 @@
-"""Back up all that is worth keeping into a new folder: `scripts.restore` brings it back.
+"""Back up all that is worth keeping into a new folder: `casebook restore` brings it back.
 
-  log.ndjson            the log, as `scripts.export` writes it; person_events.ndjson likewise
+  log.ndjson            the log, as `casebook export` writes it; person_events.ndjson likewise
   desks.ndjson ...      the desk's set-up, and the signed checkpoints of the log
   keys.sealed           what must not lie about: the keys of persons, API keys, webhooks, saved
                         views, the access log, secrets, and the key that signs checkpoints if it is

@@ -1,7 +1,7 @@
 """Take a signed checkpoint of the log now; with --export, write it to a file to keep elsewhere.
 
 With --restored, sign that the log was restored: from which checkpoint it goes on, when, and why.
-What later checkpoints stood for is given up by that, and `scripts.verify` tells it. A restore does
+What later checkpoints stood for is given up by that, and `casebook verify` tells it. A restore does
 this by itself where the signing key is at hand.
 """
 

@@ -1,11 +1,9 @@
 """Look through all that is stored outside the log, and name what this version cannot read.
 
-    python -m scripts.documents
-
 A document that another version has stored in a form that this one does not know costs only itself:
 it is passed over, and stays as it is. Run this before going back to a former version, or on to a
 new one, with the version in question. Exits 1 if there is something that cannot be read. What is in
-the log, `scripts.verify` reads; the keys of persons, `scripts.persons`.
+the log, `casebook verify` reads; the keys of persons, `casebook persons`.
 """
 
 import argparse

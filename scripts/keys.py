@@ -1,8 +1,8 @@
 """Make, list and revoke API keys.
 
-    python -m scripts.keys make PRINCIPAL ROLE [--scope SCOPE]... [--days N]
-    python -m scripts.keys list
-    python -m scripts.keys revoke ID [--with-made]
+    casebook keys make PRINCIPAL ROLE [--scope SCOPE]... [--days N]
+    casebook keys list
+    casebook keys revoke ID [--with-made]
 
 `make` prints the key and nothing else; it is shown this once. ROLE: requester (own tickets), agent
 (those of their groups), supervisor (all), auditor (reads all), admin (keys, the desk, projections).

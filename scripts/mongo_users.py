@@ -1,12 +1,12 @@
 """Make the database users on MongoDB, each able to do what it must and no more.
 
-    python -m scripts.mongo_users make         with an administrator's URL, which names the
-                                               database, in CASEBOOK_ADMIN_URL
-    python -m scripts.mongo_users print NAME   the roles of a database as JSON, and nothing is done;
-                                               --atlas: the commands that make them on Atlas
-    python -m scripts.mongo_users check        are they refused what they must be? by the URLs in
-                                               CASEBOOK_API_URL, CASEBOOK_PROJECTOR_URL,
-                                               CASEBOOK_AUDITOR_URL
+    casebook mongo-users make         with an administrator's URL, which names the
+                                      database, in CASEBOOK_ADMIN_URL
+    casebook mongo-users print NAME   the roles of a database as JSON, and nothing is done;
+                                      --atlas: the commands that make them on Atlas
+    casebook mongo-users check        are they refused what they must be? by the URLs in
+                                      CASEBOOK_API_URL, CASEBOOK_PROJECTOR_URL,
+                                      CASEBOOK_AUDITOR_URL
 
 `make` makes the collections and indexes of the log, three roles and three users, and prints the
 users' URLs, shown this once; made again, it renews roles and passwords. Passwords are made too,

@@ -1,10 +1,10 @@
 """Show what is held on a person, erase one, and change the key that wraps the keys of all.
 
-    python -m scripts.persons show NAME                   who it is, and how far an erasure has come
-    python -m scripts.persons data NAME                   all that is held on them, a line each
-    python -m scripts.persons erase NAME --reason TEXT    for good: there is no way back
-    python -m scripts.persons new-master-key              print one
-    python -m scripts.persons rewrap                      wrap all keys by the first master key
+    casebook persons show NAME                   who it is, and how far an erasure has come
+    casebook persons data NAME                   all that is held on them, a line each
+    casebook persons erase NAME --reason TEXT    for good: there is no way back
+    casebook persons new-master-key              print one
+    casebook persons rewrap                      wrap all keys by the first master key
 
 NAME: as tickets have it, for their requester or who follows them. With the database and the master
 key at hand no other key is needed for this. To change the master key: put a new one before the old

@@ -1,6 +1,6 @@
 """Restore a backup, or an exported log, into an empty database.
 
-  PATH is a folder of `scripts.backup`, or a file of `scripts.export`, which is the log alone.
+PATH is a folder of `casebook backup`, or a file of `casebook export`, which is the log alone.
 
 Nothing is written before everything has been read and verified: checksums, every hash, every chain.
 What would be missing afterwards is said first, and refused unless --incomplete says that it is
@@ -501,7 +501,7 @@ async def _sign(db: Database, settings: Settings, why: str) -> int:
             return 0
         fail(
             f"not signed: {path} is not here. Until it is said where the signing key is "
-            f"(python -m scripts.checkpoint --restored {json.dumps(why)}), nothing is signed"
+            f"(casebook checkpoint --restored {json.dumps(why)}), nothing is signed"
         )
         return 1
     try:

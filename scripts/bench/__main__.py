@@ -1,17 +1,17 @@
 """Measure Casebook and what one would do otherwise, in one run.
 
-    python -m scripts.bench commands     the write path, a CRUD service, and no database
-    python -m scripts.bench durability   the same with each command on disk, and without
-    python -m scripts.bench reads        tickets and lists, and the same bytes from memory
-    python -m scripts.bench lists        pages of lists over histories of different shapes
-    python -m scripts.bench growth       what a command costs on a long stream, and in a long log
-    python -m scripts.bench projections  from acknowledged to visible; what a projector can take
-    python -m scripts.bench dashboard    the dashboard, and an aggregation over the same tickets
-    python -m scripts.bench replay       all views built anew, and a mere scan of the log
-    python -m scripts.bench sealing      commands and replays with personal data sealed and not
-    python -m scripts.bench peer         the library `eventsourcing`
-    python -m scripts.bench console      the desk in a browser, over many tickets and live
-    python -m scripts.bench all
+    casebook bench commands     the write path, a CRUD service, and no database
+    casebook bench durability   the same with each command on disk, and without
+    casebook bench reads        tickets and lists, and the same bytes from memory
+    casebook bench lists        pages of lists over histories of different shapes
+    casebook bench growth       what a command costs on a long stream, and in a long log
+    casebook bench projections  from acknowledged to visible; what a projector can take
+    casebook bench dashboard    the dashboard, and an aggregation over the same tickets
+    casebook bench replay       all views built anew, and a mere scan of the log
+    casebook bench sealing      commands and replays with personal data sealed and not
+    casebook bench peer         the library `eventsourcing`
+    casebook bench console      the desk in a browser, over many tickets and live
+    casebook bench all
 
 Everything runs on this machine on an embedded database of its own, with its default durability.
 Machines are noisy: what is compared takes turns, round by round, and the medians are reported. The

@@ -10,16 +10,27 @@ from pathlib import Path
 
 from scripts.commands import parse
 from scripts.console import run
-from scripts.reference import api as api_
-from scripts.reference import decisions, events, lifecycle, metrics, problems, views
+from scripts.reference import (
+    api,
+    command_line,
+    decisions,
+    events,
+    lifecycle,
+    metrics,
+    problems,
+    settings,
+    views,
+)
 
 FOLDER = Path(__file__).parents[2] / "docs"
 PAGES: Mapping[str, Callable[[], str]] = {
-    "reference/api.md": api_.made,
+    "reference/api.md": api.made,
+    "reference/command-line.md": command_line.made,
     "reference/events.md": events.made,
     "reference/lifecycle.md": lifecycle.made,
     "reference/metrics.md": metrics.made,
     "reference/problems.md": problems.made,
+    "reference/settings.md": settings.made,
     "reference/views.md": views.made,
     "decisions/README.md": decisions.made,
 }

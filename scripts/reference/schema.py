@@ -67,9 +67,9 @@ class Schema(BaseModel, alias_generator=to_camel):
         if self.const is not None:
             return f"`{self.const}`"
         if self.enum:
-            many = len(self.enum) > _LONGEST_ENUM
-            shown = self.enum[: _LONGEST_ENUM // 2] if many else self.enum
-            return " | ".join(f"`{value}`" for value in shown) + (" ..." if many else "")
+            is_long = len(self.enum) > _LONGEST_ENUM
+            shown = self.enum[: _LONGEST_ENUM // 2] if is_long else self.enum
+            return " | ".join(f"`{value}`" for value in shown) + (" ..." if is_long else "")
         if self.type == "array":
             bounds = _bounds(self.min_items, self.max_items, "").removeprefix(", ")
             many = f"list ({bounds})" if bounds else "list"

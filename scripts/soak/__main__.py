@@ -1,26 +1,26 @@
 """Put the promises of log and views under stress: races, kills at bad moments, coming and going.
 
-    python -m scripts.soak race             50 writers in 3 processes on one ticket and on many
-    python -m scripts.soak kill-api         kill -9 of the API, at random and at named points
-    python -m scripts.soak kill-database    kill -9 of the embedded database under load
-    python -m scripts.soak merge            opposite merges at once, and kills between the halves
-    python -m scripts.soak proxy            clients that retry while every tenth answer is eaten
-    python -m scripts.soak contract         requests of all kinds; is each answer as documented?
-    python -m scripts.soak paging           a list read page by page while tickets change
-    python -m scripts.soak follow           a consumer stopped and started at random under 8 writers
-    python -m scripts.soak feed             consumers of the feed cut off while the server restarts
-    python -m scripts.soak webhooks         their receiver cut off, their sender killed
-    python -m scripts.soak kill-projector   kill -9 of a projector between any two steps of a batch
-    python -m scripts.soak freeze           a projector frozen past its lease, and woken again
-    python -m scripts.soak projectors       three projectors that come and go for a minute
-    python -m scripts.soak replay           one replay after the other, under clients' load
-    python -m scripts.soak kill-replay      kill -9 of a replay between any two steps
-    python -m scripts.soak erase            kill -9 of an erasure of a person between any two steps
-    python -m scripts.soak overload         more connections than can be served, for a minute
-    python -m scripts.soak upgrade          a server over documents as every version wrote them
-    python -m scripts.soak outage           a database that cuts off, and stands still for a while
-    python -m scripts.soak faults           each command to the database fails in each way
-    python -m scripts.soak failover         no primary for some seconds, under load
+    casebook soak race             50 writers in 3 processes on one ticket and on many
+    casebook soak kill-api         kill -9 of the API, at random and at named points
+    casebook soak kill-database    kill -9 of the embedded database under load
+    casebook soak merge            opposite merges at once, and kills between the halves
+    casebook soak proxy            clients that retry while every tenth answer is eaten
+    casebook soak contract         requests of all kinds; is each answer as documented?
+    casebook soak paging           a list read page by page while tickets change
+    casebook soak follow           a consumer stopped and started at random under 8 writers
+    casebook soak feed             consumers of the feed cut off while the server restarts
+    casebook soak webhooks         their receiver cut off, their sender killed
+    casebook soak kill-projector   kill -9 of a projector between any two steps of a batch
+    casebook soak freeze           a projector frozen past its lease, and woken again
+    casebook soak projectors       three projectors that come and go for a minute
+    casebook soak replay           one replay after the other, under clients' load
+    casebook soak kill-replay      kill -9 of a replay between any two steps
+    casebook soak erase            kill -9 of an erasure of a person between any two steps
+    casebook soak overload         more connections than can be served, for a minute
+    casebook soak upgrade          a server over documents as every version wrote them
+    casebook soak outage           a database that cuts off, and stands still for a while
+    casebook soak faults           each command to the database fails in each way
+    casebook soak failover         no primary for some seconds, under load
 
 Each works on a database of its own in a temporary folder, checks the whole log (and the views) at
 the end, prints what it counted and exits 1 if a promise was broken. Short forms of all are in the

@@ -1,7 +1,5 @@
 """Take the pictures of docs/guides/console.md: each view of the console, by day, night and phone.
 
-    python -m scripts.testbed.screenshots
-
 On a database of its own, with the sample log and a ticket's made-up life. Needs Chromium.
 """
 

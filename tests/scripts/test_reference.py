@@ -7,6 +7,8 @@ import pytest
 from api.queries.lists.routes import ListQuery
 from scripts.reference import views
 from scripts.reference.__main__ import FOLDER, PAGES
+from tests.processes import ROOT
+from tests.test_architecture import LAYERS
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -16,9 +18,20 @@ def test_a_page_is_made_from_the_code(name):
 
 def test_each_page_of_the_reference_is_made_or_recorded():
     pages = {f"reference/{path.name}" for path in (FOLDER / "reference").glob("*.md")}
-    by_hand = {"reference/settings.md", "reference/command-line.md"}  # until they are made, too
-    recorded = {"reference/database-commands.md", *by_hand}
+    recorded = {"reference/database-commands.md"}
     assert pages | {"decisions/README.md"} == PAGES.keys() | recorded
+
+
+def test_each_variable_that_is_read_is_among_the_settings():
+    files = [path for room in LAYERS for path in (ROOT / room).rglob("*.py")]
+    files += [ROOT / "Makefile", *ROOT.glob("compose*.yaml"), *(ROOT / "tests").glob("*.py")]
+    named = {
+        name
+        for path in files
+        for name in re.findall(r"\bCASEBOOK_[A-Z_]*[A-Z]\b", path.read_text())
+    }
+    page = (FOLDER / "reference" / "settings.md").read_text()
+    assert named - set(re.findall(r"^\| `(CASEBOOK_\w+)`", page, re.MULTILINE)) == set()
 
 
 def test_each_collection_that_is_used_is_explained():
