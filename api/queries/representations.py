@@ -144,7 +144,7 @@ async def states(
     """Yield a ticket after each of its next events, behind a state. Raises HistoryError."""
     async with aclosing(events):
         async for _, event in events:
-            read = tickets.apply(read, from_document(event))
+            read = tickets.evolve(read, from_document(event))
             yield read
 
 

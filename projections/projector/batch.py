@@ -149,16 +149,23 @@ async def fold_ticket(
     `also_in`: ids of saved views that count it beside those of `views` that it matches.
     Whatever goes wrong with one ticket is no reason to keep the others waiting.
     """
-    after = read = None if before is None else before.read
-    last, error, change = None, "", None
+    read = None if before is None else before.read
+    after, folded, error, change = None if read is None else tickets.copy(read), 0, "", None
+    last: Envelope | None = None
     try:
-        for n, event in enumerate(events, start=1):
-            envelope = from_document(event)
-            after, last = tickets.apply(after, envelope), envelope
-            if n % _FOLDS_AT_A_TIME == 0:
+        for event in events:
+            last = from_document(event)
+            after = tickets.apply(after, last)
+            folded += 1
+            if folded % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
     except Exception as caught:  # noqa: BLE001 a bug in a fold may raise anything
         error = describe_error(caught)
+        # The fold has changed it in place, nobody knows how far.
+        after, last = read, None
+        for event in events[:folded]:
+            last = from_document(event)
+            after = tickets.evolve(after, last)
     if after is not None and (last is not None or not error):
         try:
             in_views = {*counting(views, after), *also_in}

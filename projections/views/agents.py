@@ -31,7 +31,7 @@ from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
 from projections.views import dashboard
-from projections.views.dashboard import Time
+from projections.views.dashboard import Before, Time
 from projections.views.sum_view import Entries, Figures, Number, SumView
 
 
@@ -41,7 +41,7 @@ def monday(day: date) -> date:
 
 
 def entries(
-    before: Ticket | None,
+    before: Before,
     after: Ticket,
     event: TicketEvent,
     actor: Actor,
@@ -62,12 +62,12 @@ def entries(
 
 
 def _work(
-    before: Ticket | None, after: Ticket, event: TicketEvent, actor: Actor, age: timedelta
+    before: Before, after: Ticket, event: TicketEvent, actor: Actor, age: timedelta
 ) -> Iterator[tuple[str | None, str, int]]:
     match event:
         case AgentReplied():
             yield actor.id, "replies", 1
-            if before is not None and not before.sla.answered:
+            if not before.answered:
                 yield from _took(actor.id, "first_response", age)
         case NoteAdded() if actor.role == "agent":
             yield actor.id, "notes", 1

@@ -35,7 +35,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
 from domain.tickets.conversation import AgentReplied
@@ -80,12 +80,23 @@ ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 """Entries' keys `day|metric|group|label`, group and label as `word` writes them."""
 
 
+class Before(NamedTuple):
+    """What is to be known of a ticket as it was before an event, which changes it in place."""
+
+    standing: _Standing
+    answered: bool
+
+    @classmethod
+    def of(cls, ticket: Ticket) -> "Before":
+        return cls(_standing(ticket), ticket.sla.answered)
+
+
 def entries(
-    before: Ticket | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
+    before: Before | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
 ) -> dict[str, int]:
     """Return what one event adds; `at`: its time, or that of the event before if that was later."""
     change: dict[str, int] = {}
-    stood = None if before is None else _standing(before)
+    stood = None if before is None else before.standing
     stands = _standing(after)
     if stood == stands and not isinstance(event, _COUNTED):
         return change
@@ -142,13 +153,13 @@ def _sla(ticket: Ticket) -> str:
 
 
 def _happened(
-    before: Ticket | None, event: TicketEvent, age: timedelta
+    before: Before | None, event: TicketEvent, age: timedelta
 ) -> Iterator[tuple[Metric, str, int]]:
     """Yield what has happened, and how long it took: metric, label, how many."""
     if before is None:
         yield "happened", "created", 1
     match event:
-        case AgentReplied() if before is not None and not before.sla.answered:
+        case AgentReplied() if before is not None and not before.answered:
             yield from (("first_response", label, n) for label, n in took(age))
         case TicketResolved():
             yield "happened", "resolved", 1
@@ -163,15 +174,13 @@ def _happened(
             return
 
 
-def added(one: Entries, other: Entries) -> dict[str, int]:
-    """Return the sum of entries, without zeros; `one` is such a sum, or what a first event adds."""
-    total = dict(one)
-    for key, n in other.items():
-        if more := total.get(key, 0) + n:
-            total[key] = more
+def add(total: dict[str, int], more: Entries) -> None:
+    """Add entries to a sum of entries, without zeros, or to what a first event adds."""
+    for key, n in more.items():
+        if sum_ := total.get(key, 0) + n:
+            total[key] = sum_
         else:
             total.pop(key, None)
-    return total
 
 
 def happened(counted: Entries, label: str) -> int:

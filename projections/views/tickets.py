@@ -1,6 +1,6 @@
 """The view `ticket_reads`: one document per ticket with all that a list needs, computed once.
 
-What the ticket itself is (status, assignee, tags ...) is folded by the domain's own `evolve`, so a
+What the ticket itself is (status, assignee, tags ...) is folded by the domain's own `apply`, so a
 view cannot disagree with the model, and a new command needs no line here. What only a view wants to
 know stands beside that: preview, reply counts, times, days.
 
@@ -39,11 +39,12 @@ from domain.tickets.details import FieldSet, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketMergedInto
-from domain.tickets.ticket import Ticket, TicketEvent, evolve
+from domain.tickets.ticket import Ticket, TicketEvent
+from domain.tickets.ticket import apply as apply_event
 from domain.values import FieldValue, JsonObject
 from eventstore.event_document import Envelope
 from projections.views import agents, dashboard
-from projections.views.sum_view import Entries
+from projections.views.dashboard import Before
 
 COLLECTION = "ticket_reads"
 SHAPE = 7
@@ -54,9 +55,9 @@ _TERM_CHARACTERS = 64
 _SECOND = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TicketRead:
-    """A ticket as the view holds it after `version` events."""
+    """A ticket as the view holds it after `version` events. The fold alone sets its fields."""
 
     id: UUID
     version: int
@@ -75,36 +76,49 @@ class TicketRead:
     resolution_seconds: int | None = None
     closed_at: datetime | None = None
     terms: tuple[str, ...] = ()
-    counted: Entries = field(default_factory=dict)
-    worked: Entries = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    worked: dict[str, int] = field(default_factory=dict)
     in_views: tuple[str, ...] = ()
 
 
 def fold(read: TicketRead | None, envelopes: Iterable[Envelope]) -> TicketRead | None:
-    """Fold a ticket's next events, in order, into its view.
-
-    Raises HistoryError if a version is not the next, or an event cannot be read.
-    """
+    """Fold a ticket's next events, in order, into its view, as `apply` does."""
     for envelope in envelopes:
         read = apply(read, envelope)
     return read
 
 
+def evolve(read: TicketRead | None, envelope: Envelope) -> TicketRead:
+    """Return what `apply` does, and leave `read` as it is."""
+    return apply(None if read is None else copy(read), envelope)
+
+
+def copy(read: TicketRead) -> TicketRead:
+    """Return a copy that can be folded on."""
+    ticket = replace(read.ticket)
+    return replace(read, ticket=ticket, counted={**read.counted}, worked={**read.worked})
+
+
 def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
-    """Fold one event. Raises HistoryError if it is not the ticket's next, or cannot be read."""
+    """Fold one event into `read` itself, and return it; or the view of a new ticket.
+
+    Raises HistoryError if it is not the ticket's next, or cannot be read. A view at which this has
+    raised is of no use any more.
+    """
     expected = 1 if read is None else read.version + 1
     if envelope.version != expected:
         raise HistoryError("not_the_next_version", f"it stands where {expected} is next").at(
             envelope.ticket_id, envelope.version
         )
     at = envelope.occurred_at
+    before = None if read is None else Before.of(read.ticket)
     try:
         event = decode(*envelope.readable[:3])
-        ticket = evolve(None if read is None else read.ticket, event, at)
+        ticket = apply_event(None if read is None else read.ticket, event, at)
     except HistoryError as error:
         raise error.at(envelope.ticket_id, envelope.version) from error
     actor = envelope.metadata.actor
-    if read is None:
+    if read is None or before is None:
         return TicketRead(
             id=envelope.ticket_id,
             version=1,
@@ -118,50 +132,45 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
         )
     # A clock may have been set back; what is counted by days never runs backwards.
     now = max(at, read.updated_at)
-    more = dashboard.entries(read.ticket, ticket, event, opened_at=read.opened_at, at=now)
-    work = agents.entries(read.ticket, ticket, event, actor, opened_at=read.opened_at, at=now)
-    read = _shown(read, event, ticket, at, now)
-    return replace(
-        read,
-        version=envelope.version,
-        ticket=ticket,
-        updated_at=now,
-        last_actor=actor.id,
-        counted=dashboard.added(read.counted, more) if more else read.counted,
-        worked=dashboard.added(read.worked, work) if work else read.worked,
+    opened_at = read.opened_at
+    dashboard.add(
+        read.counted, dashboard.entries(before, ticket, event, opened_at=opened_at, at=now)
     )
+    dashboard.add(
+        read.worked, agents.entries(before, ticket, event, actor, opened_at=opened_at, at=now)
+    )
+    _show(read, event, at, now)
+    read.version, read.updated_at, read.last_actor = envelope.version, now, actor.id
+    return read
 
 
-def _shown(
-    read: TicketRead, event: TicketEvent, ticket: Ticket, at: datetime, now: datetime
-) -> TicketRead:
-    """Return the view with what an event means for it alone; `ticket` is how that has left it."""
+def _show(read: TicketRead, event: TicketEvent, at: datetime, now: datetime) -> None:
+    """Take up what an event means for the view alone; its ticket is as the event has left it."""
     seconds = (now - read.opened_at) // _SECOND
     match event:
         case AgentReplied(body):
-            read = replace(read, preview=_preview(body), agent_replies=read.agent_replies + 1)
-            if read.first_response_at is not None:
-                return read
-            return replace(read, first_response_at=at, first_response_seconds=seconds)
+            read.preview = _preview(body)
+            read.agent_replies += 1
+            if read.first_response_at is None:
+                read.first_response_at, read.first_response_seconds = at, seconds
         case RequesterReplied(body):
-            return replace(
-                read, preview=_preview(body), requester_replies=read.requester_replies + 1
-            )
+            read.preview = _preview(body)
+            read.requester_replies += 1
         case NoteAdded():
-            return replace(read, has_note=True)
+            read.has_note = True
         case SubjectChanged() | FieldSet():
-            return replace(read, terms=_terms(ticket))
+            read.terms = _terms(read.ticket)
         case TicketResolved():
-            return replace(read, resolved_at=at, resolution_seconds=seconds)
+            read.resolved_at, read.resolution_seconds = at, seconds
         case TicketReopened():
-            again = read.reopenings + 1
-            return replace(read, resolved_at=None, resolution_seconds=None, reopenings=again)
+            read.resolved_at = read.resolution_seconds = None
+            read.reopenings += 1
         case TicketClosed() | TicketMergedInto():
-            return replace(read, closed_at=at)
+            read.closed_at = at
         case TicketOpened():
-            raise AssertionError("evolve refuses a second opening")
+            raise AssertionError("a second opening is refused")
         case _:  # the ticket's own fields say it all
-            return read
+            pass
 
 
 def _preview(body: str) -> str:

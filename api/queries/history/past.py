@@ -94,7 +94,7 @@ class Changes:
         """Fold an event that is not shown."""
         try:
             if self._is_readable:
-                self._read = tickets.apply(self._read, from_document(event))
+                self._read = tickets.evolve(self._read, from_document(event))
         except UNREADABLE:
             self._is_readable = False
 
