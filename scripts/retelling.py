@@ -85,10 +85,11 @@ def retold(history: History) -> list[Act]:
 
 
 def desk_of(lives: Iterable[Sequence[Act]]) -> Desk:
-    """Return a desk whose groups have all agents that are assigned in them, and which promises
-    what most of its tickets keep.
+    """Return a desk whose groups have all agents that are assigned in them, and alice of the README
+    and the tutorial; it promises what most of its tickets keep.
     """
     members: defaultdict[str, set[str]] = defaultdict(set)
+    members[_WORDS.first_group].add("alice")
     for acts in lives:
         group = None
         for act in acts:
