@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from pymongo.errors import NetworkTimeout
 
 from eventstore.background import background
+from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import LateLook, Position
-from projections.generations import Generations
+from projections.generations import FIRST, Generations
 from projections.projector import health
 from projections.projector import projector as module
 from projections.projector.batch import BatchWriter
@@ -28,6 +29,7 @@ from projections.projector.partitions import plan
 from projections.projector.projector import Projector
 from projections.projector.recounting import Recounting
 from projections.views import tickets
+from scripts.testbed.wire import Fate, Refused, kind_of, through
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
     LEASE_SECONDS,
@@ -528,6 +530,50 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_sum(database, store):
             await add(store, ticket_id, "TicketResolved", back, resolution="x")
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
+
+
+_REFUSED = {"ok": 0.0, "code": 112, "codeName": "WriteConflict", "errmsg": "another was quicker"}
+_FAILING = {"cut off": Fate.CUT_OFF, "never arrived": Fate.HELD, "refused": Refused(_REFUSED)}
+
+
+@pytest.mark.parametrize("way", ["cancelled", "fenced", *_FAILING])
+async def test_no_transaction_is_left_open_however_a_batch_ends(any_database, way):
+    """L3: it would hold up who writes the same, and on some servers every change stream."""
+    store, begun = EventStore(any_database), asyncio.Event()
+    await store.prepare()
+    await Generations(any_database).prepare()
+    await open_some(store, 3)
+    unended: set[tuple[object, object]] = set()
+
+    def heard(sent):
+        if sent.get("autocommit") is not False:
+            return Fate.PASSED
+        transaction = (sent["lsid"]["id"], sent["txnNumber"])
+        if next(iter(sent)) in ("commitTransaction", "abortTransaction"):
+            unended.discard(transaction)
+            return Fate.PASSED
+        unended.add(transaction)
+        if kind_of(sent) != "bulkWrite in transaction" or begun.is_set():
+            return Fate.PASSED
+        begun.set()
+        if way not in _FAILING:
+            wire.moving.clear()
+        return _FAILING.get(way, Fate.PASSED)
+
+    async with through(any_database.url, heard) as (url, wire):
+        database = Database(url, any_database.driver)
+        async with running(Projector(FIRST.of(database), EventStore(database))) as [projecting]:
+            await begun.wait()
+            if way == "cancelled":
+                projecting.cancel()
+                await asyncio.sleep(0)
+            elif way == "fenced":
+                await owning_all(any_database, "another")
+            wire.moving.set()
+            if way in _FAILING:
+                await caught_up(any_database, store)
+        assert unended == set()
+        await database.close()
 
 
 def test_a_ticket_is_in_one_partition_whatever_its_id():
