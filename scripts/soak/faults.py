@@ -45,6 +45,7 @@ from scripts.testbed.promises import (
     process,
     ready,
     require,
+    stop,
     until,
 )
 from scripts.testbed.wire import (
@@ -350,9 +351,7 @@ async def serve_again_and_again(*, may_end: bool, **settings: str) -> None:
             try:
                 await server.wait()
             except asyncio.CancelledError:
-                with suppress(ProcessLookupError, TimeoutError):  # killed if it does not end
-                    server.terminate()
-                    await asyncio.wait_for(server.wait(), BACK_SECONDS)
+                await stop(server)
                 raise
             require(may_end, f"the server ends at work: exit code {server.returncode}")
         await asyncio.sleep(_PAUSE_SECONDS)

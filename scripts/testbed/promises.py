@@ -28,6 +28,7 @@ ACTOR = Actor("soak", "agent")
 OPEN = OpenTicket(subject="Soak", requester="soak")
 
 READY_SECONDS = 60
+_ENDING_SECONDS = 15
 
 _KEY, _TEXT = new_key(ACTOR.id, "supervisor", "a soak", utc_now())
 HEADERS = {"Authorization": f"Bearer {_TEXT}"}
@@ -171,6 +172,18 @@ async def serving(
         if url is not None:
             await let_in(url)
         yield server
+        await stop(server)
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Have a process end, if it still runs, as its supervisor does; wait for that for a while.
+
+    One that is killed may leave a transaction open, and for as long as it is, no stream of the
+    embedded server brings anything.
+    """
+    with suppress(ProcessLookupError, TimeoutError):
+        process.terminate()
+        await asyncio.wait_for(process.wait(), patience(_ENDING_SECONDS))
 
 
 @asynccontextmanager
