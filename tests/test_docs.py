@@ -1,4 +1,4 @@
-"""What the pages name is there: files of the repository, and what they link to."""
+"""What the pages name is there, and what they link to; and those that are made are of this code."""
 
 import re
 from collections import Counter
@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from api.queries.lists.routes import ListQuery
+from scripts.reference.__main__ import PAGES as MADE
 from scripts.reference.markdown import slug
+from scripts.reference.views import COLLECTIONS
+from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -16,7 +20,8 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     if path.name != "CHANGELOG.md"  # it names what was there
 )
-DECISIONS = ROOT / "docs" / "decisions"
+DOCS = ROOT / "docs"
+DECISIONS = DOCS / "decisions"
 ROOMS = ("domain", "eventstore", "projections", "api", "scripts", "tests", "docs")
 
 
@@ -91,3 +96,42 @@ def test_files_of_the_map_are_in_the_room_that_it_names():
             if not any(place.exists() for place in places):
                 missing.append(f"{room}{folders}: {name}")
     assert missing == []
+
+
+# --- what is made from the code -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_page_is_made_from_the_code(name):
+    assert (DOCS / name).read_text() == MADE[name](), "run: casebook reference"
+
+
+def test_each_page_of_the_reference_is_made_or_recorded():
+    pages = {f"reference/{path.name}" for path in (DOCS / "reference").glob("*.md")}
+    recorded = {"reference/database-commands.md"}
+    assert pages | {"decisions/README.md"} == MADE.keys() | recorded
+
+
+def test_each_variable_that_is_read_is_among_the_settings():
+    files = [path for room in LAYERS for path in (ROOT / room).rglob("*.py")]
+    files += [ROOT / "Makefile", *ROOT.glob("compose*.yaml"), *(ROOT / "tests").glob("*.py")]
+    named = {
+        name
+        for path in files
+        for name in re.findall(r"\bCASEBOOK_[A-Z_]*[A-Z]\b", path.read_text())
+    }
+    page = (DOCS / "reference" / "settings.md").read_text()
+    assert named - set(re.findall(r"^\| `(CASEBOOK_\w+)`", page, re.MULTILINE)) == set()
+
+
+def test_each_collection_that_is_used_is_explained():
+    recorded = (DOCS / "reference" / "database-commands.md").read_text()
+    explained = [name for of in COLLECTIONS.values() for name in of]
+    assert sorted(explained) == sorted(re.findall(r"^## (\w+)$", recorded, re.MULTILINE))
+
+
+def test_each_condition_of_a_list_has_its_index():
+    page = MADE["reference/views.md"]()
+    no_conditions = {"after", "as_of_view", "view", "sort", "limit", "cursor", "count"}
+    conditions = ListQuery.model_fields.keys() - no_conditions
+    assert set(re.findall(r"^\| `(\w+)` \| `[-\w]+` \| `", page, re.MULTILINE)) == conditions

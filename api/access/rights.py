@@ -50,7 +50,7 @@ def is_open(path: str) -> bool:
 
 
 class Unauthenticated(CasebookError):
-    """Nobody is known to ask: no key or token, or one that is unknown, expired or revoked."""
+    """The request has no key or token, or one that is unknown, expired or revoked."""
 
     kind = "unauthenticated"
 
@@ -65,7 +65,7 @@ class Unseen(TicketNotFound):
 
 
 class TooManyRequests(CasebookError):
-    """Somebody asks more often than is good for the others: for example a client in a loop."""
+    """The caller sends more requests than its rate limit allows: for example in a loop."""
 
     kind = "too_many"
 

@@ -76,8 +76,9 @@ def keys_router(keys: Keys) -> Router:
         responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
     )
     async def make_key(order: KeyOrder, who: CurrentPrincipal) -> Response:
-        """Make a key for somebody, good for no more and no longer than the key or token that is
-        used for this. Without `expires_at` it ends when that does, as the answer says.
+        """Make a key. It cannot do more, or last longer, than the key or token it is made with.
+
+        Without `expires_at` it expires when that does, as the answer says.
         """
         beyond = set(order.scopes) - who.scopes
         if beyond:
@@ -88,14 +89,14 @@ def keys_router(keys: Keys) -> Router:
 
     @routes.get("", response_model=KeysAnswer, responses=problem_responses(422))
     async def list_keys() -> Response:
-        """List all keys, those that are good for nothing any more too."""
+        """List all keys, expired and revoked ones included."""
         found, unreadable = await keys.all_apart()
         content = {"keys": [_shown(key) for key in found], **named(unreadable)}
         return json_response(content, {})
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
     async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
-        """Make a key good for nothing: within five seconds in every process."""
+        """Revoke a key. Every process refuses it within five seconds."""
         if asked.with_made:
             await keys.revoke_with_made(key_id)
         else:
@@ -118,7 +119,7 @@ class Known(BaseModel, extra="forbid"):
 
 
 class AccessRecord(BaseModel, extra="forbid"):
-    """An access, or that there was none."""
+    """An access that was granted or refused."""
 
     id: UUID
     at: datetime
@@ -158,12 +159,12 @@ def access_log_router(log: AccessLog, database: Database) -> Router:
         responses={200: {"headers": described_headers("Link")}},
     )
     async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
-        """Show who was let in where it matters, and who was not let in, the last first.
+        """List recorded accesses, the last first.
 
-        `granted`: exports and streams of the log, and whatever changes webhooks, keys, the desk's
-        set-up and projections. `denied`: known, and not allowed to. `unseen`: a ticket that is not
-        for them. `unknown`: with no key or token, or one that is not good. Of failed ones no more
-        than five a second are recorded of one principal, or from one address.
+        `granted`: uses of the routes whose uses are put on record. `denied`: the caller's role or
+        scope does not allow it. `unseen`: a ticket that the caller may not see. `unknown`: without
+        a key or token, or with one that is not valid. Of refused ones at most five a second are
+        recorded for one principal, or one address.
         """
         before = await cursors.read(asked.cursor)
         page, last = await log.page(asked.principal, asked.outcome, before, asked.limit)

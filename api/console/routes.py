@@ -106,7 +106,7 @@ def router(openapi: Callable[[], Mapping[str, object]]) -> Router:
 
     @routes.get("/me", tags=["access"], response_model=Me)
     async def me(who: CurrentPrincipal) -> Response:
-        """Say whose key or token this is, and what it is good for."""
+        """Show whose key or token is used, and what it allows."""
         shown = {"id": who.id, "role": who.role, "scopes": sorted(who.scopes)}
         return json_response(shown, {})
 

@@ -42,17 +42,17 @@ def router(desks: Desks) -> Router:
         "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(404, 409)}
     )
     async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
-        """Show how the desk is set up: groups, custom fields, SLA policies; or how it was."""
+        """Show how the desk is set up, or was: groups, custom fields, SLA policies."""
         return _answer(await desks.read(asked.version))
 
     @routes.put(
         "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(409, 412)}
     )
     async def set_up_desk(desk: Desk, who: CurrentPrincipal, if_match: IfMatch = None) -> Response:
-        """Set the desk up, as a whole. All former set-ups stay to be looked at.
+        """Replace the desk's set-up as a whole. All former set-ups can still be shown.
 
-        Every process goes by it within some seconds. Tickets that are there already keep what was
-        promised for them.
+        Every process uses the new one within some seconds. Existing tickets keep what was promised
+        for them.
         """
         return _answer(await desks.replace(desk, who.actor, expected_version(if_match)))
 

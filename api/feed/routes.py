@@ -46,7 +46,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cursor: str | None = Field(default=None, description="Go on behind what gave this cursor.")
+    cursor: str | None = Field(default=None, description="Continue after this cursor.")
     type: Annotated[list[EventType], Field(max_length=100), at_most(100)] = Field(
         default=[], description="Only events of this type; repeatable."
     )
@@ -127,13 +127,13 @@ def router(feeds: Feeds, access: Access) -> Router:
     ) -> Response:
         """Export the log up to now: every event as it is stored, a line each.
 
-        Without a cursor it begins with the first event. A line `{"cursor": ...}` comes now and then
-        and in the end; ask again with the last one for what has happened since. If a line
-        `{"error": {"code", "detail"}}` comes, or the end is missing, go on from the last cursor.
+        Without a cursor the export begins with the first event. A line `{"cursor": ...}` comes now
+        and then and at the end; ask again with the last one for what has happened since. If a line
+        `{"error": {"code", "detail"}}` comes, or the end is missing, continue from the last cursor.
 
-        Each ticket's events come in the order of their versions. After going on from a cursor, and
-        where the log was written to meanwhile, an event may come twice; from one that is older than
-        a minute, those of the minute before it.
+        Each ticket's events come in the order of their versions. An event may come twice: after
+        continuing from a cursor (if it is older than a minute, all events of the minute before it
+        come again), and where events are added during the export.
         """
         client = client_of(request, who, asked)
         filling = await feeds.export(client, asked.cursor, asked.limit)
@@ -153,15 +153,17 @@ def router(feeds: Feeds, access: Access) -> Router:
         asked: Annotated[StreamAsked, Query()],
         last_event_id: Annotated[
             str | None,
-            Header(alias="last-event-id", description="As browsers send it; goes before `cursor`."),
+            Header(
+                alias="last-event-id", description="As browsers send it; used instead of `cursor`."
+            ),
         ] = None,
     ) -> Response:
-        """Follow the log: every event as a server-sent event, until one of both sides ends it.
+        """Follow the log: every event as a server-sent event, until the client or the server stops.
 
-        It goes on behind `Last-Event-ID` or `cursor`, of this or of `/events`, without loss;
-        without one it starts from now, or from the beginning. A client that reads too slowly is cut
-        off, and comes back with its last id. Each ticket's events come in the order of their
-        versions.
+        The stream continues after `Last-Event-ID` or `cursor`, which `/events` gives as well, and
+        loses nothing; without one it starts from now, or from the beginning. A client that reads
+        too slowly is disconnected, and continues with its last id. Each ticket's events come in the
+        order of their versions.
         """
         client = client_of(request, who, asked)
         cursor, from_beginning = last_event_id or asked.cursor, asked.from_ == "beginning"

@@ -56,19 +56,21 @@ class ViewsHealth(BaseModel, extra="forbid"):
     condition: Condition
     age_seconds: float | None = Field(description="Null while it is not known.")
     missing_events: int
-    vanished_events: int = Field(description="Shown, and in the log no more: see scripts.verify.")
+    vanished_events: int = Field(
+        description="Shown, and in the log no more: see `casebook verify`."
+    )
     overdue_events: int
     parked_tickets: int
     failures: list[str]
 
 
 class Readiness(BaseModel, extra="forbid"):
-    """Whether it can be relied on. `views` are not looked at if the database is silent.
-    `held_up`: what in this process has been waiting for the database for too long. `failing`: what
-    it does in the background that failed within the last minute, and is tried again.
+    """Whether the process is ready. `views` is left out if the database does not answer.
+    `held_up`: what in this process has waited too long for the database. `failing`: background
+    tasks that failed within the last minute, and are tried again.
 
     `unreadable`: how many documents of which collections this version cannot read, if there are
-    any; each costs only itself. For anybody; so it says no more. The rest is in `/projections`.
+    any. It needs no key, so it says no more; the rest is in `/projections`.
     """
 
     status: Literal["ready", "not ready"]
@@ -194,19 +196,18 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         responses={503: {"model": Readiness, "description": "Not ready; the same document."}},
     )
     async def readyz() -> Response:
-        """Say whether commands can be taken and the views get on; 503 if not.
+        """Say whether this process takes commands and the views are kept current; 503 if not.
 
-        `current`: all that was written before the last 15 seconds is shown. `slow`: it is not, and
-        the projectors get on; starting them anew would not help. `stuck`: it is not, and nothing
-        moves, or something is missing that is said to be there. Judged by how far the log has been
-        folded, not by what runs. And whoever writes to the log in this process, or follows it, must
-        get on: one that the database has left without an answer for longer than it may take is told
-        in `held_up`, though the database answers others. `log` is `replaced` when it was restored
-        while this process ran: start it again.
+        `views`: `current` if they show all that was written before the last 15 seconds. `slow` if
+        they do not, but progress: starting projectors again would not help. `stuck` if they do not
+        and nothing progresses, or if events are missing that they should show. What counts is how
+        far the log has been folded, not which processes run.
 
-        What another version has stored and this one cannot read is counted in `unreadable`, and
-        makes it not ready only where nothing right can be done without: the newest set-up of the
-        desk, and which views are shown.
+        `held_up` names what in this process has waited too long for an answer of the database,
+        though the database answers others. `log` is `replaced` if it was restored while this
+        process ran: start the process again. `unreadable` counts documents that another version has
+        stored and this one cannot read. They make the process not ready only if they are the
+        newest set-up of the desk, or say which views are shown.
         """
         held_up, failing = database.watchdog.held_up(), database.supervisor.failing()
         late: JsonObject = {"held_up": held_up, "failing": failing}
@@ -237,10 +238,10 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
 
     @routes.get("/projections", response_model=ProjectionsAnswer)
     async def show_projections() -> Response:
-        """Show how far the views are, by partition, who keeps them so, and what is parked.
+        """Show how far the views are: by partition, with its projector, and the parked tickets.
 
-        `lag` is what is in the log and not in the views, parked tickets left out; null while it is
-        not known how far a partition is.
+        `lag` counts events that are in the log and not in the views, without those of parked
+        tickets; it is null while it is not known how far a partition is.
         """
         async with time_limit():
             report, behind = await generations.ask(looked_at)
@@ -273,7 +274,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         responses={202: {"headers": described_headers("Location")}, **problem_responses(404)},
     )
     async def repair(asked: Repair) -> Response:
-        """Have a ticket's view folded again from its first event: a parked one, or any other.
+        """Fold a ticket again from its first event, whether it is parked or not.
 
         Its projector does so within moments; a ticket that still cannot be folded stays parked.
         """
@@ -295,8 +296,8 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         },
     )
     async def show_metrics() -> Response:
-        """Show what this process counts, and how far the views are behind the log: NaN while the
-        database does not answer.
+        """Show this process's metrics, and how far the views are behind the log (NaN while the
+        database does not answer).
         """
         return Response(await metrics.text(looked), media_type=CONTENT_TYPE_LATEST)
 

@@ -30,7 +30,7 @@ _EXPORTS_EACH = 2
 class PersonAsked(BaseModel, extra="forbid"):
     """Whom to find. In the body: names have no business in addresses, which many keep."""
 
-    name: Name = Field(description="As tickets have it: their requester, or who follows them.")
+    name: Name = Field(description="As it stands on tickets, as requester or follower.")
 
 
 class ErasureStep(BaseModel, extra="forbid"):
@@ -43,7 +43,7 @@ class ErasureStep(BaseModel, extra="forbid"):
 
 
 class PersonAnswer(BaseModel, extra="forbid"):
-    """What the keys know of somebody."""
+    """What the store of keys knows of a person."""
 
     id: UUID
     name: str | None = Field(description="Null once they have been erased.")
@@ -79,14 +79,14 @@ def router(database: Database, store: EventStore) -> Router:
         "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
     async def find_person(asked: PersonAsked) -> Response:
-        """Find somebody by name, to have the id by which all else is asked for."""
+        """Find a person by name: the answer has the id that the other routes take."""
         return json_response(await known.find(asked.name), {})
 
     @routes.get(
         "/persons/{person_id}", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
     async def show_person(person_id: UUID) -> Response:
-        """Say who it is; or, of somebody who is erased, how far that has come."""
+        """Show a person's name, or, if they are erased, how far the erasure has come."""
         return json_response(await known.show(person_id), {})
 
     @routes.get(
@@ -104,7 +104,7 @@ def router(database: Database, store: EventStore) -> Router:
         },
     )
     async def export_person(person_id: UUID, who: CurrentPrincipal) -> Response:
-        """Give everything that is held on somebody, before they are erased: the right of access."""
+        """Export everything that is held on a person: their right of access."""
         if not exports.take(who.share, 1, most=_EXPORTS_AT_ONCE, each=_EXPORTS_EACH):
             raise StoreBusy
         close = partial(exports.give_back, who.share, 1)
@@ -123,11 +123,11 @@ def router(database: Database, store: EventStore) -> Router:
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal
     ) -> Response:
-        """Erase somebody: their words and their name become unreadable, and stay so.
+        """Erase a person: what they wrote and their name become unreadable, for good.
 
-        It is durable with this answer, and there is no way back. What lists and tickets show
-        follows within seconds, and is complete some minutes later at most: `GET /persons/{id}`
-        says `ErasureCompleted` then. Facts stay: what was done to a ticket, and when.
+        The erasure is durable with this answer, and cannot be undone. Lists and tickets follow
+        within seconds, all of them within some minutes: then `GET /persons/{id}` shows
+        `ErasureCompleted`. What was done to a ticket, and when, stays.
         """
         return json_response(await known.erase(person_id, command, who), {}, 202)
 

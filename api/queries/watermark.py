@@ -62,8 +62,8 @@ class AtLeast(BaseModel, extra="forbid"):
     as_of_view: Annotated[
         ViewName | None,
         Field(
-            description="Views that were built as of a time, under this name "
-            "(`scripts.replay --until`), instead of those of now.",
+            description="Views that were built as of a time under this name "
+            "(`casebook replay --until`), instead of those of now.",
         ),
     ] = None
 

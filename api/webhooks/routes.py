@@ -64,12 +64,12 @@ class WebhookChange(BaseModel, extra="forbid"):
     url: Url
     types: Annotated[
         list[EventType],
-        Field(max_length=100, description="Of events of these types; none: of all."),
+        Field(max_length=100, description="Only events of these types; empty: all."),
         at_most(100),
     ] = []
     filter: TicketFilter = Field(
         default_factory=TicketFilter,
-        description="Of tickets that match, as they are after the event.",
+        description="Only events of tickets that match it after the event.",
     )
     secret: Annotated[
         str | None,
@@ -77,8 +77,8 @@ class WebhookChange(BaseModel, extra="forbid"):
             min_length=16,
             max_length=200,
             pattern=r"^[!-~]+$",
-            description="To sign with from now on. Unless given, one is made for a new webhook, "
-            "and for another URL: who was at the former one knows the former secret.",
+            description="The key of signatures from now on. Unless given, one is made for a new "
+            "webhook, and for another URL, since the receiver there knows the former secret.",
         ),
     ] = None
 
@@ -87,7 +87,8 @@ class WebhookOrder(WebhookChange):
     """Where to send, and what, and from when on."""
 
     since: Moment | None = Field(
-        default=None, description="Also what was recorded from then on; from now on unless given."
+        default=None,
+        description="Also events that were recorded from then on; unless given, from now.",
     )
 
 
@@ -146,13 +147,13 @@ class WebhooksAnswer(BaseModel, extra="forbid"):
     webhooks: list[WebhookAnswer]
     unreadable: list[str] = Field(
         default=[],
-        description="Ids of those that another version has stored, and this one cannot read; it "
-        "tells them of nothing.",
+        description="Ids of webhooks that another version has stored and this one cannot read; "
+        "they are sent nothing.",
     )
 
 
 class Attempt(BaseModel, extra="forbid"):
-    """Once that it was sent."""
+    """One try to send it."""
 
     at: datetime
     status: int | None = Field(description="Null if there was no answer.")
@@ -224,12 +225,12 @@ def router(database: Database, store: EventStore) -> Router:
         responses={201: {"headers": described_headers("Location")}, **problem_responses(409)},
     )
     async def add_webhook(order: WebhookOrder, who: CurrentPrincipal) -> Response:
-        """Have events be sent as they happen, as signed POSTs.
+        """Add a webhook: events are sent to its address as they happen, as signed POSTs.
 
-        Each is sent at least once, and a ticket's in the order of their versions. Any 2xx means
-        that it has arrived; else it is tried again, for three days, and not sooner than
-        `Retry-After` asks. 410 ends the webhook. `Casebook-Signature` is
-        `v1=` and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` under the secret, in
+        Each event is sent at least once, and those of a ticket in the order of their versions. An
+        answer of 2xx means that it has arrived. After any other it is sent again, for three days,
+        and not sooner than `Retry-After` asks. 410 ends the webhook. `Casebook-Signature` is `v1=`
+        and the HMAC-SHA-256 of `<Casebook-Timestamp>.<body>` with the secret as its key, in
         hexadecimal.
         """
         async with time_limit():
@@ -272,11 +273,10 @@ def router(database: Database, store: EventStore) -> Router:
         "/{webhook_id}", response_model=WebhookChanged, responses=problem_responses(404, 409)
     )
     async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
-        """Send elsewhere, or of other events, or signed otherwise, from now on. What waits already
-        is sent too.
+        """Change where events are sent, which events, or the secret, from now on.
 
-        Another URL gets another secret, which is in the answer. A webhook that had ended goes on,
-        from now on.
+        Events that are waiting already are sent too. Another URL gets another secret, which is in
+        the answer. A webhook that had ended sends again, what happens from now on.
         """
         async with time_limit():
             await check(change.filter)
@@ -290,7 +290,7 @@ def router(database: Database, store: EventStore) -> Router:
 
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
     async def delete_webhook(webhook_id: UUID) -> Response:
-        """Send no more, and forget what was."""
+        """Delete a webhook, and its deliveries."""
         async with time_limit():
             await hooks.delete(webhook_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -303,7 +303,7 @@ def router(database: Database, store: EventStore) -> Router:
     async def list_deliveries(
         request: Request, webhook_id: UUID, asked: Annotated[DeliveryQuery, Query()]
     ) -> Response:
-        """Tell what was sent and what is to be, the last events first.
+        """List what was sent and what waits to be sent, the last events first.
 
         What has arrived is kept for a week.
         """
@@ -324,7 +324,7 @@ def router(database: Database, store: EventStore) -> Router:
         responses=problem_responses(404, 409),
     )
     async def resume_webhook(webhook_id: UUID) -> Response:
-        """Try now what was parked after too many failures, and what waits after one."""
+        """Try parked deliveries again now, and those that wait after a failure."""
         async with time_limit():
             await hooks.wake(webhook_id)
             resumed = await deliveries.resume(webhook_id)

@@ -203,8 +203,8 @@ def _used(routes: Routes, schemas: Schemas) -> Iterator[tuple[str, Schema]]:
     """Yield the schemas that answers and bodies are made of, but for the bodies themselves."""
     found: set[str] = set()
     answers = [m.shape for _, r in routes for a in r.responses.values() for m in a.content.values()]
-    bodies = [schemas[m.shape.name] for _, r in routes for m in r.body.content.values()]
-    waiting = [*answers, *(b for b in bodies if not b.name.startswith("Bulk"))]
+    bodies = [m.shape.name for n, r in routes for m in r.body.content.values() if _BULK not in n]
+    waiting = [*answers, *(schemas[name] for name in bodies)]
     while waiting:
         for name in waiting.pop().names():
             if name not in found and name in schemas:

@@ -97,7 +97,7 @@ def router(views: ReadModels) -> Router:
     async def show_agents(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:
         """Show what each agent has done in a week, and how many tickets each had at its end.
 
-        Times are from a ticket's opening, as on the dashboard.
+        Times count from a ticket's opening, as on the dashboard.
         """
         snapshot = await views.open(asked, prefer)
         week = agents.monday(asked.week or snapshot.today)

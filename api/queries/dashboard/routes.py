@@ -91,7 +91,7 @@ class Times(BaseModel, extra="forbid"):
 
 
 class Happened(BaseModel, extra="forbid"):
-    """How often what happened, and how long it took."""
+    """How often things happened, and how long they took."""
 
     created: int
     resolved: int
@@ -162,9 +162,9 @@ def router(policy: VisibilityPolicy) -> Router:
     ) -> Response:
         """Show the desk as it is, or as it was at the end of a day.
 
-        `on_date` is what happened on that day, `until_date` since ever. Times are from a ticket's
-        opening; p50 and p90 are at most 19 % above the exact ones, for times of a second and more.
-        Agents of groups ask for one of theirs.
+        `on_date` counts what happened on that day, `until_date` all that happened up to its end.
+        Times count from a ticket's opening; p50 and p90 are at most 19 % above the exact values,
+        for times of a second and more. Agents who belong to groups must ask for one of them.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         visible.check_group(asked.group)
@@ -194,8 +194,9 @@ def router(policy: VisibilityPolicy) -> Router:
     ) -> Response:
         """Show one metric for each day of a range.
 
-        `backlog` and the happenings are numbers, the states numbers by label, as at the end of the
-        day; `first_response` and `resolution` tell count, mean, p50 and p90 of the day.
+        For `backlog`, and for what happens (`created`, `resolved` ...), a day has one number. For
+        states (`status`, `group` ...) it has numbers by label, as at the end of the day. For
+        `first_response` and `resolution` it has count, mean, p50 and p90.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         visible.check_group(asked.group)

@@ -37,8 +37,8 @@ class PastQuery(BaseModel, extra="forbid"):
     )
     by: By = Field(
         default="occurred",
-        description="With `as_of`: by when things happened, or by when they were recorded, that "
-        "is, what was known then.",
+        description="With `as_of`: what had happened by then, or what had been recorded, that is, "
+        "was known, by then.",
     )
 
     def is_later(self, event: Mapping[str, object]) -> bool:
@@ -58,7 +58,9 @@ class TicketQuery(PastQuery):
 class TimelineQuery(PastQuery):
     """Which part of a timeline."""
 
-    after: Annotated[int, Field(ge=0, lt=2**31, description="Behind this version.")] = 0
+    after: Annotated[
+        int, Field(ge=0, lt=2**31, description="Only events with a higher version.")
+    ] = 0
     limit: Annotated[int, Field(ge=1, le=1000)] = 200
 
 
@@ -179,8 +181,7 @@ def router(
     ) -> Response:
         """Show a ticket as it is after its last acknowledged event, or as it once was.
 
-        As of a time it is what its events up to the first later one have made of it; 404 if it was
-        not there yet.
+        With `as_of`, only events up to that time count; 404 if the ticket was not open yet.
         """
         if asked.as_of is not None and asked.version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
@@ -219,11 +220,11 @@ def router(
     ) -> Response:
         """Tell a ticket's history from the log: who did what, when, and what it changed.
 
-        `chain` is `whole` if every event shown is what was once written behind its predecessor,
-        and `broken` if not; what can no longer be read is shown as it is stored, and from there on
-        nobody knows what changed. Requesters are not shown internal notes and missed promises.
-        A page may be shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says
-        whether there is more.
+        `chain` is `whole` if the hash of every event shown fits the event and the one before it,
+        and `broken` if not. An event that cannot be read is shown as it is stored, and `changes` is
+        null from there on. Requesters do not see internal notes and missed promises. A page may be
+        shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says whether there
+        is more.
         """
         visible = await policy.of_ticket(who, ticket_id)
         anchor: EventDocument | None = None

@@ -175,13 +175,15 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     ) -> Response:
         """List tickets, the last opened first unless another `sort` is asked for.
 
-        What is listed is as old as `Casebook-Views-Age` says, in seconds; `after` makes it show a
-        command. Who follows `next` to the end while tickets change gets, sorted by `opened_at`,
-        each ticket that matched throughout exactly once. By `updated_at` a ticket that changes
-        meanwhile moves: the first to change last, it comes at least once; the latest first, it may
-        be missed. By `resolved_at` likewise for what is resolved or reopened meanwhile.
+        A list holds the tickets that the caller may see: requesters see their own, agents those of
+        their groups. Lists follow the log within moments. `Casebook-Views-Age` says how many
+        seconds old the list is; with `after` it shows at least the version that is named.
 
-        Listed is what who asks may see: requesters their own tickets, agents those of their groups.
+        Tickets may change while a client reads page after page with `next`. Sorted by `opened_at`,
+        each ticket that matches all the while comes exactly once. Sorted by `updated_at`, a ticket
+        that changes moves within the list: it comes at least once if the latest come last, and may
+        be missed if the latest come first. The same holds for `resolved_at` when a ticket is
+        resolved or reopened.
         """
         found = asked.filter()
         place = await cursors.read(asked.cursor)

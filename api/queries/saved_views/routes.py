@@ -73,7 +73,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
     ) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
-        The count is exact, as new as the views are; null for the moment in which it is first made.
+        The count is exact, and as new as the views are; it is null until it is first known.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         async with time_limit():
@@ -109,7 +109,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
         },
     )
     async def save_view(name: ViewName, who: CurrentPrincipal, asked: TicketFilter) -> Response:
-        """Save a filter under a name, in the place of what had the name. 201 if nothing had it."""
+        """Save a filter under a name, instead of the one that has the name. 201 if none had it."""
         async with time_limit():
             if asked.requester is not None:
                 await database.vault.check_name(asked.requester)
@@ -120,7 +120,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
 
     @routes.delete("/{name}", status_code=204, responses=problem_responses(404))
     async def delete_view(name: ViewName) -> Response:
-        """Forget a saved view. Its tickets are what they were."""
+        """Delete a saved view, and none of its tickets."""
         async with time_limit():
             await saved.delete(name)
         return Response(status_code=HTTPStatus.NO_CONTENT)
