@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from inspect import getdoc
 from types import ModuleType
-from typing import get_args
 from uuid import UUID
 
 import orjson
 
-from api.queries.lists.listing import Sort, query
+from api.queries.lists.listing import query
 from api.queries.lists.routes import ListQuery
 from domain.actors import Actor
 from domain.sla import SlaTargets
@@ -88,10 +87,10 @@ shape are built anew by the first projector that meets them, while the old ones 
 {LAYOUT}.
 """.strip()
 _LISTS = f"""
-A list is read along one index, which Casebook names: that of the first field in this table about
-which the list has a condition. A list that is sorted by another time than `opened_at`, and has
-conditions on {" and ".join(sorted(f"`{field}`" for field in indexes.WIDE))} alone, is read along
-that time. Without a condition a list is read along the time that it is sorted by.
+A list is read along one index, which Casebook names: the first in this table that serves one of the
+list's conditions. A list without a condition is read along the time that it is sorted by. So is one
+that is sorted by another time than `opened_at`, and has conditions on
+{" and ".join(sorted(f"`{field}`" for field in indexes.WIDE))} alone.
 """.strip()
 _CONDITIONS: Mapping[str, object] = {
     "q": "printer jam",
@@ -125,10 +124,9 @@ def made() -> str:
     parts += _view(tickets.COLLECTION, tickets)
     parts += ["A ticket that was opened and assigned:", fenced("json", _example())]
     parts += ["### Indexes of ticket_reads", _LISTS, _indexes()]
-    parts += ["Which of them serves each condition of `GET /tickets`, by the sort:", _lists()]
     for view, module in zip(sums.VIEWS, (counters, saved_views, agents), strict=True):
         parts += _view(view.collection, module)
-        parts.append(f"Indexes: {'; '.join(map(listed, view.indexes))}.")
+        parts.append(f"Indexes: {listed(map(', '.join, view.indexes))}.")
         if module is counters:
             parts += ["What is counted:", getdoc(dashboard) or ""]
     return page("What is stored, and views", _INTRODUCTION, *parts)
@@ -162,7 +160,11 @@ def _example() -> str:
 
 
 def _indexes() -> str:
-    lists = [(index, f"lists by `{field}`") for field, index in indexes.OF_LISTS.items()]
+    serving: dict[indexes.Index, list[str]] = {index: [] for index in indexes.OF_LISTS.values()}
+    for name, value in _CONDITIONS.items():
+        asked = query(ListQuery.model_validate({name: value}).filter(), "-opened_at")
+        serving[tuple(asked.index)].append(name)
+    lists = [(index, f"lists by {listed(names)}") for index, names in serving.items()]
     return table(
         ["index", "what it serves"],
         ([_fields(index), what] for index, what in (*lists, *indexes.OTHERS.items())),
@@ -170,20 +172,4 @@ def _indexes() -> str:
 
 
 def _fields(index: indexes.Index) -> str:
-    return listed(f"{'-' if direction < 0 else ''}{field}" for field, direction in index)
-
-
-def _lists() -> str:
-    sorts = [sort for sort in get_args(Sort) if sort.startswith("-")]
-    return table(
-        ["condition", *(f"`sort={sort}`" for sort in sorts)],
-        (
-            [f"`{name}`", *(_served(name, value, sort) for sort in sorts)]
-            for name, value in _CONDITIONS.items()
-        ),
-    )
-
-
-def _served(name: str, value: object, sort: Sort) -> str:
-    asked = query(ListQuery.model_validate({name: value}).filter(), sort)
-    return _fields(tuple(asked.index)[:1])
+    return f"`{', '.join(f'-{name}' if direction < 0 else name for name, direction in index)}`"
