@@ -10,9 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.access import keys
 from api.access import routes as access_routes
-from api.access.access_log import AccessLog
 from api.access.authentication import Access
 from api.access.tokens import Tokens
 from api.background import Work
@@ -63,8 +61,7 @@ def access_by(database: Database, settings: Settings) -> Access:
     """Return how callers are identified. Raises SettingsError, TokensUnusable."""
     issuer = settings.issuer()
     return Access(
-        keys.Keys(database),
-        AccessLog(database),
+        database,
         None if issuer is None else Tokens(issuer, database.clock.now),
         settings.rate_limit,
     )
@@ -85,7 +82,7 @@ def create_app(
     it stops, since it waits for its responses to end.
     """
     feeds = feeds or Feeds(database, store)
-    access = access or Access(keys.Keys(database), AccessLog(database))
+    access = access or Access(database)
     witness = Witness(database)
 
     @asynccontextmanager
@@ -144,6 +141,7 @@ def create_app(
         desk.router(desks),
         health.router(database, store, witness),
         access_routes.keys_router(access.keys),
+        access_routes.sign_in_router(access.links),
         access_routes.access_log_router(access.log, database),
         persons.router(database, store),
         console.router(app.openapi),

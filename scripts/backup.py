@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
+from api import cursors
 from api.access import access_log, keys
 from api.desk import store as desk
-from api.queries import cursors
 from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.errors import CasebookError

@@ -156,6 +156,9 @@ def _keys(parser: Parser) -> None:
     make.add_argument(
         "--days", type=_between(1, _MOST_DAYS), help="good for so many days; unless given: for ever"
     )
+    link = what.add_parser("link", help="print an address that signs them in once")
+    link.add_argument("principal", help="who they are")
+    link.add_argument("role", choices=ROLES)
     what.add_parser("list", help="list all keys")
     revoke = what.add_parser("revoke", help="make a key good for nothing")
     revoke.add_argument("id", help="as listed; the part of a key before the last _")

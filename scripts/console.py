@@ -123,6 +123,11 @@ def check_host(settings: Settings) -> None:
         )
 
 
+def address(host: str, port: int) -> str:
+    """Return the address of a server."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 async def _until_stopped(main: Main, options: argparse.Namespace) -> int:
     """Run `main`; SIGTERM and Ctrl-C cancel it, so that everything is tidied up."""
     task = asyncio.create_task(main(options))

@@ -1,11 +1,17 @@
 """Make, list and revoke API keys.
 
     casebook keys make PRINCIPAL ROLE [--scope SCOPE]... [--days N]
+    casebook keys link PRINCIPAL ROLE
     casebook keys list
     casebook keys revoke ID [--with-made]
 
-`make` prints the key and nothing else; it is shown this once. ROLE: requester (own tickets), agent
-(those of their groups), supervisor (all), auditor (reads all), admin (keys, the desk, projections).
+`make` prints the key and nothing else; it is shown this once. `link` prints an address that signs
+them in to the console of a server on this machine, once and within 15 minutes, with a key that is
+good for twelve hours.
+
+ROLE: requester (own tickets), agent (those of their groups), supervisor (all), auditor (reads all),
+admin (keys, the desk, projections).
+
 `revoke --with-made`: also all that was made with it, with those, and so on. With the database at
 hand no key is needed for this: who has that can do anything, and what is made here may last longer
 than any other key. `list` names what another version has stored and this one cannot read; such a
@@ -17,17 +23,22 @@ import getpass
 from datetime import datetime, timedelta
 
 from api.access.keys import KeyOrder, Keys
+from api.access.links import SignInLinks
 from api.access.scopes import SCOPES
-from api.settings import Settings
+from api.settings import Settings, is_loopback
 from scripts.commands import parse
-from scripts.console import at_work, database, run, validating
+from scripts.console import UsageError, address, at_work, database, run, validating
 
 
 async def main(options: argparse.Namespace) -> int:
-    async with database(Settings.from_environment()) as db:
+    settings = Settings.from_environment()
+    async with database(settings) as db:
         keys = Keys(db)
         if options.what == "list":
             await _list(keys)
+            return 0
+        if options.what == "link":
+            await _link(SignInLinks(db, keys), options, settings)
             return 0
         async with at_work(db, "keys"):
             if options.what == "make":
@@ -35,6 +46,15 @@ async def main(options: argparse.Namespace) -> int:
             else:
                 await _revoke(keys, options)
     return 0
+
+
+async def _link(links: SignInLinks, options: argparse.Namespace, settings: Settings) -> None:
+    if not is_loopback(settings.host):
+        raise UsageError("a sign-in link is for the server's own machine alone: make a key")
+    with validating("PRINCIPAL"):
+        order = KeyOrder(principal=options.principal, role=options.role)
+    code = await links.make(order.principal, order.role)
+    print(f"{address(settings.host, settings.port)}/#{code}")
 
 
 async def _make(keys: Keys, options: argparse.Namespace, now: datetime) -> None:

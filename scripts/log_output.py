@@ -52,6 +52,8 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if as_text:  # the command says by itself that it serves
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for chatty in ("pymongo", "httpx", "httpcore"):  # they would log webhooks' addresses
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -36,9 +36,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import orjson
 from pymongo.errors import OperationFailure
 
+from api import cursors
 from api.access import access_log, keys
 from api.desk import store as desk
-from api.queries import cursors
 from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.values import JsonObject

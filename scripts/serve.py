@@ -1,6 +1,7 @@
 """Serve the API; project, keep time and send to webhooks in the same process.
 
-The first start makes an administrator's key, shows it once, and keeps it in the data folder.
+The first start makes an administrator's key, and keeps it in the data folder. At a terminal, and on
+an address of this machine alone, each start shows a link that signs in to the console once.
 
 With `--workers N` there are N processes that answer requests, on one socket: this one, and others
 that do nothing else. One that ends is started again, and all end with this one.
@@ -9,29 +10,34 @@ that do nothing else. One that ends is started again, and all end with this one.
 import argparse
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 
 from api.access.keys import Keys
+from api.access.links import SignInLinks
 from api.app import access_by, create_app
 from api.background import Work, serving
 from api.feed.client import LIMITS
 from api.feed.feeds import Feeds
-from api.settings import Settings
+from api.settings import Settings, is_loopback
+from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.log import EventStore
 from scripts.commands import parse
-from scripts.console import UsageError, check_host, database, run, show_metrics
+from scripts.console import UsageError, address, check_host, database, run, show_metrics
 from scripts.http_workers import end_with_parent, http_workers
 from scripts.server import serve
 from scripts.tracing import trace_if_asked
 
+_WHO: tuple[str, PrincipalRole] = ("operator", "supervisor")
+"""Whom the link signs in: one who sees all tickets, and can do what there is to be tried."""
 _EMBEDDED = """\
-Embedded database in {}: for trying, developing
-and small single-machine use. In production, name a MongoDB replica set in
-CASEBOOK_MONGODB_URL. Only a user who can read its files can open it: it asks for the
-password in database.secret there, and may do everything with it."""
-_MASTER_KEY = """\
-The master key is made: {}, which only you can read.
-Keep a copy elsewhere: without it nothing personal can be read again."""
+Embedded database in {}: for trying, developing and small single-machine use.
+In production, name a MongoDB replica set in CASEBOOK_MONGODB_URL."""
+_MASTER_KEY = "Made {}, the master key. Keep a copy: without it nothing personal can be read."
+_READY = """\
+Console:   {console}
+API pages: {address}/docs
+Ctrl-C to stop"""
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -52,12 +58,22 @@ async def main(options: argparse.Namespace) -> int:
             background = serving(db, EventStore(db), settings)
             if options.workers > 1:
                 show_metrics(settings)
-            host, port = listening.getsockname()[:2]
-            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+            async def tell() -> None:
+                console = where = address(*listening.getsockname()[:2])
+                if _is_read_here(settings):
+                    code = await SignInLinks(db, Keys(db)).make(*_WHO)
+                    console = f"{where}/#{code}  (signs you in, once)"
+                print(_READY.format(console=console, address=where), flush=True)
+
             async with http_workers(options.workers - 1, listening, db, settings):
-                print(f"Casebook: {address}  (try {address}/docs; Ctrl-C to stop)", flush=True)
-                await _serve(db, settings, listening, background)
+                await _serve(db, settings, listening, background, tell)
     return 0
+
+
+def _is_read_here(settings: Settings) -> bool:
+    """Return whether what is printed is read at this machine's terminal, and kept in no log."""
+    return sys.stdout.isatty() and is_loopback(settings.host) and settings.log_format != "json"
 
 
 async def _answer(settings: Settings, descriptor: int) -> int:
@@ -70,13 +86,17 @@ async def _answer(settings: Settings, descriptor: int) -> int:
 
 
 async def _serve(
-    db: Database, settings: Settings, listening: socket.socket, background: list[Work]
+    db: Database,
+    settings: Settings,
+    listening: socket.socket,
+    background: list[Work],
+    told: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     store = EventStore(db)
     feeds = Feeds(db, store)
     access = access_by(db, settings)
     app = create_app(db, store, background, feeds, access, log_requests=settings.log_requests)
-    await serve(app, settings, listening, feeds)
+    await serve(app, settings, listening, feeds, told)
 
 
 async def _make_first_key(keys: Keys, settings: Settings) -> None:
@@ -84,14 +104,10 @@ async def _make_first_key(keys: Keys, settings: Settings) -> None:
         made = await keys.make_first(settings.admin_key_path)
     except OSError as error:
         print(f"No administrator's key is made, for it cannot be kept: {error}")
-        print("Make one: python -m scripts.keys make NAME admin")
+        print("Make one: casebook keys make NAME admin")
         return
     if made is not None:
-        key, path = made
-        print("The administrator's key, which makes others (python -m scripts.keys), is made.")
-        if sys.stdout.isatty():  # elsewhere it would be in a log for good
-            print(f"  {key}")
-        print(f"It is kept in {path}, which only you can read.")
+        print(f"Made {made[1]}, an administrator's key, which makes others.")
 
 
 def _listen(settings: Settings) -> socket.socket:

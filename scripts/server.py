@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_network
 
@@ -30,12 +30,22 @@ class Server(uvicorn.Server):
     """Serves, and closes connections on which the head of a request does not come to its end."""
 
     def __init__(
-        self, config: uvicorn.Config, stands_for_many: Callable[[str], bool] = is_loopback
+        self,
+        config: uvicorn.Config,
+        stands_for_many: Callable[[str], bool] = is_loopback,
+        told: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`stands_for_many`: whether others connect by way of an address."""
+        """`stands_for_many`: whether others connect by an address; `told`: once it serves."""
         super().__init__(config)
         self._stands_for_many = stands_for_many
+        self._told = told
         self._waiting: dict[H11Protocol, tuple[object, float]] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and say so."""
+        await super().startup(sockets)
+        if self.started and self._told is not None:
+            await self._told()
 
     async def on_tick(self, counter: int) -> bool:
         """Look after connections now and then."""
@@ -96,10 +106,16 @@ def _standing_for_many(trusted_proxies: str | None) -> Callable[[str], bool]:
     return stands_for_many
 
 
-async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feeds: Feeds) -> None:
+async def serve(
+    app: FastAPI,
+    settings: Settings,
+    listening: socket.socket,
+    feeds: Feeds,
+    told: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Serve until cancelled; then let requests end, and the application stop in good order.
 
-    Streams do not end by themselves.
+    Streams do not end by themselves. `told`: that it has begun.
     """
     server = Server(
         uvicorn.Config(
@@ -113,6 +129,7 @@ async def serve(app: FastAPI, settings: Settings, listening: socket.socket, feed
             timeout_graceful_shutdown=10,
         ),
         _standing_for_many(settings.trusted_proxies),
+        told,
     )
     serving = asyncio.create_task(server.serve([listening]))
     try:

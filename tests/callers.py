@@ -6,9 +6,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from api.access.access_log import AccessLog
 from api.access.authentication import Access
-from api.access.keys import Keys
 from api.access.tokens import Tokens
 from api.settings import Issuer
 
@@ -54,4 +52,4 @@ EVERYBODY = (REQUESTER, AGENT, SUPERVISOR, AUDITOR, ADMIN)
 
 def access(database, limit="1000000/second"):
     """Who is known in tests: by keys of the database, and by the tokens made here."""
-    return Access(Keys(database), AccessLog(database), Tokens(ISSUER), limit)
+    return Access(database, Tokens(ISSUER), limit)

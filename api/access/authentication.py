@@ -19,12 +19,14 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter as Metric
 
+from api.access import links
 from api.access.access_log import AccessLog, Asking, Outcome
 from api.access.keys import PREFIX, Keys
 from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
 from api.access.shares import network_of
 from api.access.tokens import Tokens
 from domain.errors import Forbidden, PersonGone
+from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
 from eventstore.mongo.errors import time_limit
 
@@ -40,24 +42,30 @@ class Access:
     """By what it is known who asks, and how often they may."""
 
     def __init__(
-        self, keys: Keys, log: AccessLog, tokens: Tokens | None = None, limit: str = "200/second"
+        self, database: Database, tokens: Tokens | None = None, limit: str = "200/second"
     ) -> None:
         """`limit`: how often each principal may ask, like `200/second` or `1000 per minute`."""
-        self.keys = keys
-        self.log = log
+        self.keys = Keys(database)
+        self.links = links.SignInLinks(database, self.keys)
+        self.log = AccessLog(database)
         self._tokens = tokens
         self._limit = limits.parse(limit)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._under_way: Counter[str] = Counter()
 
     async def identify(self, authorization: str | None) -> Principal:
-        """Return whose key or token this is. Raises Unauthenticated, StoreUnavailable."""
+        """Return whose key, token or sign-in code this is.
+
+        Raises Unauthenticated, StoreUnavailable.
+        """
         if authorization is None:
             raise Unauthenticated("send a key in the header `Authorization: Bearer <key>`")
         scheme, _, shown = authorization.partition(" ")
         if scheme.lower() != "bearer" or not shown.strip():
             raise Unauthenticated("the header Authorization must read `Bearer <key>`")
         shown = shown.strip()
+        if shown.startswith(links.PREFIX):
+            return await self.links.principal(shown)
         if shown.startswith(PREFIX) or self._tokens is None:
             return await self.keys.principal(shown)
         who = await self._tokens.principal(shown)

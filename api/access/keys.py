@@ -52,10 +52,10 @@ PREFIX = "casebook_"
 KEPT_SECONDS = 5.0
 _KEPT_IN_SILENCE_SECONDS = 600.0
 _MOST_KEPT = 10_000
-_ID_BYTES = 12
+ID_BYTES = 12
 _SECRET_BYTES = 32
 _KEY = re.compile(r"casebook_(?P<id>[0-9a-f]{24})_(?P<secret>[0-9a-f]{64})")
-_FIRST = "0" * 2 * _ID_BYTES
+_FIRST = "0" * 2 * ID_BYTES
 """The id of the key that the first start makes: of two that start at once, one makes it."""
 
 
@@ -121,7 +121,7 @@ def new_key(
     principal: str, role: PrincipalRole, created_by: str, now: datetime, id_: str | None = None
 ) -> tuple[Key, str]:
     """Make a key with all scopes; return what is kept of it, and its text."""
-    id_, secret = id_ or secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
+    id_, secret = id_ or secrets.token_hex(ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     scopes = frozenset(SCOPES)
     key = Key(id_, _hash(secret), principal, role, scopes, now, created_by, None, None)
     return key, f"{PREFIX}{id_}_{secret}"
@@ -140,14 +140,19 @@ class Keys:
         self._kept: LRUCache[str, tuple[float, Key]] = LRUCache(_MOST_KEPT)
 
     async def make(
-        self, order: KeyOrder, created_by: str, maker: Principal | None = None
+        self,
+        order: KeyOrder,
+        created_by: str,
+        maker: Principal | None = None,
+        id_: str | None = None,
     ) -> tuple[Key, str]:
         """Make a key; return it, and its text, which is nowhere else.
 
         `maker`: who makes it, by a key or token that it does not outlive; None: the operator, whose
-        keys have no such limit.
+        keys have no such limit. `id_`: its id, a new one unless given.
         Raises Unacceptable for an id that is nobody's to have, BeyondMaker, PersonGone,
-        StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile.
+        StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile;
+        VersionConflict if there is a key of that id.
         """
         check_line("principal", order.principal)
         await self.vault.check_name(order.principal)
@@ -158,7 +163,7 @@ class Keys:
         limit = None if maker is None else maker.expires_at
         if limit is not None and order.expires_at is not None and order.expires_at > limit:
             raise BeyondMaker(limit)
-        key, text = new_key(order.principal, order.role, created_by, self._now())
+        key, text = new_key(order.principal, order.role, created_by, self._now(), id_)
         key = replace(
             key,
             scopes=frozenset(order.scopes),

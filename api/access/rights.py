@@ -2,7 +2,8 @@
 
 `RIGHTS` has a row for every route, and a route without one is denied to all. Which tickets a
 principal sees, and how much of them, is the visibility policy (`api/queries/visibility.py`). Keys
-are checked in `keys.py`, tokens in `tokens.py`; `authentication.py` asks both.
+are checked in `keys.py`, tokens in `tokens.py`, sign-in links in `links.py`; `authentication.py`
+asks them.
 
 A role is a part that people have at the desk:
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from api.access.scopes import SCOPES, Scope
+from api.access.scopes import SCOPES, Scope, SignIn
 from domain.actors import EVERYONE, STAFF, Actor, PrincipalRole
 from domain.errors import CasebookError, TicketNotFound
 from domain.tickets import COMMANDS
@@ -82,7 +83,7 @@ class Principal:
 
     id: str
     role: PrincipalRole
-    scopes: frozenset[Scope] = frozenset(SCOPES)
+    scopes: frozenset[Scope | SignIn] = frozenset(SCOPES)
     key: str | None = None
     expires_at: datetime | None = None
 
@@ -105,7 +106,7 @@ class Right(NamedTuple):
     put on record.
     """
 
-    scope: Scope | None
+    scope: Scope | SignIn | None
     roles: _Roles
     recorded: bool = False
 
@@ -125,6 +126,7 @@ RIGHTS: Mapping[str, Right] = {
         for path in ("tickets/{ticket_id}", "bulk")
     },
     "GET /me": Right(None, EVERYONE | _AUDITOR | _ADMIN),
+    "POST /sign_in": Right("sign_in", EVERYONE | _AUDITOR | _ADMIN, recorded=True),
     "GET /tickets": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/timeline": Right("read", EVERYONE | _AUDITOR),

@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
+from api.access.links import SignInLinks
 from api.access.scopes import Scope
+from api.cursors import Cursors
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
-from api.queries.cursors import Cursors
 from domain.actors import PrincipalRole
 from domain.errors import Forbidden
 from domain.values import JsonObject, Name
@@ -102,6 +103,25 @@ def keys_router(keys: Keys) -> Router:
         else:
             await keys.revoke(key_id)
         return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes
+
+
+def sign_in_router(links: SignInLinks) -> Router:
+    """Return the route of sign-in links."""
+    routes = Router("access")
+
+    @routes.post(
+        "/sign_in", status_code=201, response_model=KeyMade, responses=problem_responses(409)
+    )
+    async def sign_in(who: CurrentPrincipal) -> Response:
+        """Exchange a sign-in link's code for a key.
+
+        The code is sent as a key is. It works once, within 15 minutes of being made, and the key
+        ends after twelve hours. `casebook keys link` makes a link.
+        """
+        key, text = await links.exchange(who)
+        return json_response({**_shown(key), "key": text}, {}, HTTPStatus.CREATED)
 
     return routes
 

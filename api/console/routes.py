@@ -16,7 +16,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from api.access.rights import CONSOLE
-from api.access.scopes import Scope
+from api.access.scopes import Scope, SignIn
 from api.http.answers import as_json, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.routing import Router
@@ -57,7 +57,7 @@ class Me(BaseModel, extra="forbid"):
 
     id: str
     role: PrincipalRole
-    scopes: list[Scope]
+    scopes: list[Scope | SignIn]
 
 
 class _File(NamedTuple):

@@ -6,7 +6,7 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter
 
-from api.queries.cursors import Cursors
+from api.cursors import Cursors
 from api.queries.representations import present_event
 from eventstore.database import Database
 from eventstore.event_document import EventDocument

@@ -8,9 +8,9 @@ and all of them by `python -m scripts.documents`.
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
+from api import cursors
 from api.access import access_log, keys
 from api.desk import store as desk
-from api.queries import cursors
 from api.webhooks import deliveries
 from api.webhooks import store as webhooks
 from eventstore.cached_value import CachedValue

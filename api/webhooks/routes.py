@@ -11,12 +11,12 @@ from fastapi import Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 from uuid_utils.compat import uuid7
 
+from api.cursors import Cursors
 from api.feed.routes import EventType
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
-from api.queries.cursors import Cursors
 from api.webhooks.addresses import is_refused
 from api.webhooks.deliveries import MOST_COUNTED, Deliveries, Delivery, DeliveryStatus
 from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret

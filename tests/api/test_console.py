@@ -16,6 +16,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import expect
 
 from api.access.keys import KeyOrder, Keys
+from api.access.links import SignInLinks
 from api.access.scopes import Scope
 from domain.actors import PrincipalRole
 from eventstore.database import Database
@@ -125,7 +126,7 @@ async def test_a_first_visit_without_a_key_says_how_to_get_one(served, page_of):
     async with page_of(served) as page:
         await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
         await page.get_by_text("Where do I get one?").click()
-        await expect(page.get_by_text("scripts.keys make sam supervisor")).to_be_visible()
+        await expect(page.get_by_text("casebook keys link sam supervisor")).to_be_visible()
         assert await serious_faults(page) == []
         await page.get_by_label("Key", exact=True).fill("casebook_wrong_key")
         await page.get_by_role("button", name="Enter").click()
@@ -137,6 +138,28 @@ async def test_a_first_visit_without_a_key_says_how_to_get_one(served, page_of):
         await page.get_by_role("button", name="Sign out").click()
         await page.reload()
         await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
+
+
+@browsing
+async def test_a_sign_in_link_lets_in_once(served, page_of, database):
+    """Its code is gone from the address and from the history at once."""
+    code = await SignInLinks(database, Keys(database)).make("operator", "supervisor")
+    async with page_of(served) as page:
+        await page.goto(f"/#{code}")
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
+        await expect(page.get_by_text("operator, supervisor")).to_be_visible()
+        assert code not in page.url
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
+        await page.goto(f"/#{code}")  # again, by somebody who is in
+        await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
+        assert code not in page.url
+    async with page_of(served) as page:
+        await page.goto(f"/#{code}")
+        await expect(page.get_by_role("heading", name="See the desk")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_contain_text("the sign-in link was used before")
+        assert code not in page.url
+        assert await serious_faults(page) == []
 
 
 @browsing

@@ -18,10 +18,10 @@ from pydantic import TypeAdapter
 from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
+from api.cursors import Cursors
 from api.feed.client import LIMITS, Limits
 from api.feed.feeds import Feeds
 from api.feed.format import Writer
-from api.queries.cursors import Cursors
 from domain.codec import EventData
 from domain.errors import Unacceptable
 from eventstore.database import Database

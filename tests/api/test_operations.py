@@ -128,7 +128,7 @@ async def listens_at(served):
     async with asyncio.timeout(patience(60)):
         while True:
             line = (await served.stdout.readline()).decode()
-            if line.startswith("Casebook: "):
+            if line.startswith("Console: "):
                 return line.split()[1]
 
 
@@ -198,10 +198,11 @@ async def test_lines_are_for_people_or_for_machines(tmp_path, form):
     assert err == b""  # nothing to say
     env["CASEBOOK_DATA_DIR"] = str(tmp_path)
     served = await script("scripts.serve", env={**env, "CASEBOOK_CHECKPOINT_SECONDS": "0"})
-    await listens_at(served)
+    async with httpx.AsyncClient(base_url=await listens_at(served)) as client:
+        await client.get("/healthz")
     served.terminate()
     _, err = await served.communicate()
-    assert b"startup complete" in err
+    assert b"/healthz" in err
     for line in err.decode().splitlines():
         assert line.startswith("{") == (form == "json")
 

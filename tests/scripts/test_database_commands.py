@@ -138,7 +138,7 @@ async def record(url: str, name: str, folder: Path) -> Recorder:
         while not address:
             line = (await api.stdout.readline()).decode()
             assert line, await api.communicate()
-            address = line.split()[1] if line.startswith("Casebook: ") else ""
+            address = line.split()[1] if line.startswith("Console: ") else ""
         keeping = Database(url)
         keys = {
             r: (await Keys(keeping).make(KeyOrder(principal="x", role=r), "x"))[1] for r in ROLES

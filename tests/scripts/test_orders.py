@@ -147,4 +147,4 @@ async def test_a_data_folder_that_holds_no_files_stops_no_server_with_a_database
     served.terminate()
     await served.communicate()
     assert b"No administrator's key is made, for it cannot be kept" in said
-    assert b"scripts.keys make" in said
+    assert b"casebook keys make" in said

@@ -195,8 +195,10 @@ function signIn(problem) {
         "details",
         {},
         h("summary", {}, "Where do I get one?"),
-        h("p", {}, "On the machine that runs the server, for a supervisor called sam:"),
-        h("pre", { tabindex: "0" }, ".venv/bin/python -m scripts.keys make sam supervisor"),
+        h("p", {}, "On the machine that runs the server, this prints a link that signs in a supervisor called sam:"),
+        h("pre", { tabindex: "0" }, ".venv/bin/casebook keys link sam supervisor"),
+        h("p", {}, "And this prints a key, which is good until it is revoked:"),
+        h("pre", { tabindex: "0" }, ".venv/bin/casebook keys make sam supervisor"),
         h(
           "p",
           {},
@@ -258,12 +260,30 @@ function show() {
   window.scrollTo(0, 0);
 }
 
-addEventListener("hashchange", show);
+const isLink = () => location.hash.startsWith("#sign-in_");
+
+// By a sign-in link: its code is used once, and stays neither in the address nor in the history.
+async function signInByLink() {
+  const code = location.hash.slice(1);
+  history.replaceState(null, "", "/");
+  put(main, loading("the desk"));
+  try {
+    const made = await new Api(code, () => {}).ask("POST", "/sign_in");
+    await begin(made.key);
+  } catch (problem) {
+    const kept = sessionStorage.getItem(KEPT);
+    if (kept) await begin(kept);
+    else signIn(problem);
+  }
+}
+
+addEventListener("hashchange", () => (isLink() ? signInByLink() : show()));
 setInterval(tellTime, 15000);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // it is no view
   main.focus();
 });
 const kept = sessionStorage.getItem(KEPT);
-if (kept) begin(kept);
+if (isLink()) signInByLink();
+else if (kept) begin(kept);
 else signIn();

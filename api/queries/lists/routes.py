@@ -11,12 +11,12 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
+from api.cursors import Cursors
 from api.http.answers import as_json, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import view_responses
 from api.http.routing import Router
-from api.queries.cursors import Cursors
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
