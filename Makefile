@@ -6,6 +6,7 @@
 # make soak   run fault injection: processes and databases killed, frozen and cut off, for minutes
 # make check  formatting, lint, types
 # make bench  measure
+# make figures  take the documents' pictures and measure their plots anew, for hours
 # make mutants  change the domain's code in a thousand ways, and see which the tests notice
 # make docs   build the site of docs/ into ./site
 # make client  generate a typed Python client into ./client, from the OpenAPI document
@@ -27,7 +28,7 @@ DOCS := .venv-docs
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
-.PHONY: run demo test test-mongodb soak check bench mutants docs client lock clean
+.PHONY: run demo test test-mongodb soak check bench figures mutants docs client lock clean
 
 run: $(RUN) $(EMBEDDED)
 	@$(BIN)/python -m scripts.serve
@@ -62,6 +63,10 @@ check: $(DEV)
 
 bench: $(BENCH) $(EMBEDDED)
 	@$(BIN)/python -m scripts.bench all
+
+figures: $(BENCH) $(EMBEDDED)
+	@$(BIN)/python -m scripts.testbed.screenshots
+	@$(BIN)/python -m scripts.bench all --record
 
 # In an environment of its own: it needs none of the other tools, and they need none of it.
 mutants: $(MUTATION)/.done

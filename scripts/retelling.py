@@ -162,7 +162,7 @@ class _Story:
         since = self._one(("this morning", "yesterday", "some days ago"))
         command = OpenTicket(
             subject=problem,
-            body=f"{problem}. It began {since}; {site} is concerned. Reported by telephone.",
+            body=f"It began {since}; {site} is concerned. Reported by telephone.",
             requester=self._caller.id,
             priority=self._priority(opening.priority),
             tags=(self._topic.tag,),
@@ -221,8 +221,9 @@ class _Story:
         if self._assignee is None:  # which the log allows
             yield from self._assignment(step, step.actor.id)
         self._is_solved, self._waits = True, False
-        yield self._staff(step, Reply(body=_WORDS.solved))
-        yield self._staff(step, ResolveTicket(resolution=self._one(self._topic.fixes)))
+        fix = self._one(self._topic.fixes)
+        yield self._staff(step, Reply(body=f"{fix} {_WORDS.solved}"))
+        yield self._staff(step, ResolveTicket(resolution=fix))
 
     def _rating(self) -> Iterator[Act]:
         """Two of three rate the solution, by what it took."""
