@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from prometheus_client import generate_latest
 
 from api.queries.lists.routes import ListQuery
 from scripts.reference.__main__ import PAGES as MADE
@@ -128,6 +129,12 @@ def test_each_collection_that_is_used_is_explained():
     recorded = (DOCS / "reference" / "database-commands.md").read_text()
     explained = [name for of in COLLECTIONS.values() for name in of]
     assert sorted(explained) == sorted(re.findall(r"^## (\w+)$", recorded, re.MULTILINE))
+
+
+def test_each_metric_is_among_those_of_the_page():
+    shown = re.findall(r"^# TYPE (casebook_\w+) ", generate_latest().decode(), re.MULTILINE)
+    page = (DOCS / "reference" / "metrics.md").read_text()
+    assert [name for name in shown if f"`{name.removesuffix('_created')}" not in page] == []
 
 
 def test_each_condition_of_a_list_has_its_index():

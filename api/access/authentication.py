@@ -35,7 +35,7 @@ AT_ONCE = 200
 _FAILURES = limits.parse("5/second")
 _LOOK_SECONDS = 1.0
 _LOOKED_UP = limits.parse("100/second")
-_FAILED = Metric("casebook_accesses_failed", "Accesses that were not given.", ["outcome"])
+_FAILED = Metric("casebook_accesses_failed", "Accesses that were refused.", ["outcome"])
 
 
 class Access:

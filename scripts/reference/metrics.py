@@ -8,7 +8,6 @@ from scripts.reference.markdown import listed, page, table
 
 _ROOT = Path(__file__).parents[2]
 _ROOMS = ("eventstore", "projections", "api")
-_SUFFIX = {"Counter": "_total", "Gauge": "", "Histogram": ""}
 _INTRODUCTION = """
 `GET /metrics` shows a server's metrics in Prometheus's text format to a key with the scope
 `operate`. With `CASEBOOK_METRICS_PORT` a process shows them on a port of its own, without a key. A
@@ -31,13 +30,17 @@ def made() -> str:
 
 
 def _metrics(module: ast.Module) -> Iterator[list[str]]:
+    imported = (node for node in module.body if isinstance(node, ast.ImportFrom))
+    client = (node for node in imported if node.module == "prometheus_client")
+    kinds = {alias.asname or alias.name: alias.name for node in client for alias in node.names}
     for node in ast.walk(module):
         match node:
             case ast.Call(
-                func=ast.Name(id=kind),
+                func=ast.Name(id=called),
                 args=[ast.Constant(value=str(name)), ast.Constant(value=str(told)), *rest],
-            ) if kind in _SUFFIX:
-                labels = [
-                    c.value for each in rest for c in ast.walk(each) if isinstance(c, ast.Constant)
-                ]
-                yield [f"`{name}{_SUFFIX[kind]}`", kind.lower(), listed(map(str, labels)), told]
+            ) if called in kinds:
+                inner = (each for part in rest for each in ast.walk(part))
+                labels = (str(each.value) for each in inner if isinstance(each, ast.Constant))
+                kind = kinds[called]
+                shown = f"{name}_total" if kind == "Counter" else name
+                yield [f"`{shown}`", kind.lower(), listed(labels), told]
