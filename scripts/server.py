@@ -10,11 +10,11 @@ from ipaddress import ip_address, ip_network
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access.shares import network_of
 from api.feed.feeds import Feeds
 from api.settings import Settings, is_loopback
+from scripts.http_protocol import HttpProtocol
 
 HEAD_SECONDS = 20.0
 """How long the head of a request may take: sent byte by byte, it holds a connection."""
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._stands_for_many = stands_for_many
         self._told = told
-        self._waiting: dict[H11Protocol, tuple[object, float]] = {}
+        self._waiting: dict[HttpProtocol, tuple[object, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve, and say so."""
@@ -60,14 +60,14 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         before, self._waiting = self._waiting, {}
         for connection in self.server_state.connections:
-            if isinstance(connection, H11Protocol):
+            if isinstance(connection, HttpProtocol):
                 last = connection.cycle  # None until the head of the first request has come
                 if last is None or last.response_complete:
                     of, since = before.get(connection, (last, now))
                     self._waiting[connection] = (last, since if of is last else now)
         idle = sorted(self._waiting, key=lambda connection: self._waiting[connection][1])
         closing = {each for each in idle if now - self._waiting[each][1] > HEAD_SECONDS}
-        of_network: dict[str, list[H11Protocol]] = defaultdict(list)
+        of_network: dict[str, list[HttpProtocol]] = defaultdict(list)
         for connection in idle:
             if connection.client is not None and not self._stands_for_many(connection.client[0]):
                 of_network[network_of(connection.client[0])].append(connection)
@@ -120,7 +120,8 @@ async def serve(
     server = Server(
         uvicorn.Config(
             app,
-            http=H11Protocol,
+            http=HttpProtocol,
+            ws="none",
             reset_contextvars=True,
             proxy_headers=settings.trusted_proxies is not None,
             forwarded_allow_ips=settings.trusted_proxies,

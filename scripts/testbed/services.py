@@ -21,11 +21,13 @@ from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.daemon import project
+from scripts.http_protocol import HttpProtocol
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, accepted, free_port, service, serving
 from scripts.testbed.wire import database_at
 
 TICKETS = 200
+_PLAIN = frozenset({"nothing", "crud", "memory"})  # as uvicorn serves them, by h11
 ANSWERS = "bench_answers"
 """The collection of what the service from memory answers, by path."""
 ACTOR = Actor("bench", "agent")
@@ -122,8 +124,9 @@ async def serve(kind: str, url: str, port: int) -> int:
             store = EventStore(database, sealing=kind != "unsealed")
             work: list[Work] = [partial(project, database, store)] if kind == "projecting" else []
             app = create_app(database, store, work, access=access_by(database, settings))
+    protocol = H11Protocol if kind in _PLAIN else HttpProtocol
     config = uvicorn.Config(
-        app, http=H11Protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
+        app, http=protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
     )
     await uvicorn.Server(config).serve()
     return 0

@@ -28,6 +28,7 @@ from eventstore.database import Database
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
 from eventstore.subscription import LateLook, Position
+from scripts.http_protocol import HttpProtocol
 from scripts.testbed.patience import patience
 from tests.api.test_api import asking, is_problem, serving
 from tests.callers import SOMEBODY, access
@@ -50,6 +51,7 @@ async def listening(database, store=None, limits=LIMITS):
     feeds = Feeds(database, store, limits)
     config = uvicorn.Config(
         create_app(database, store, (), feeds, access(database)),
+        http=HttpProtocol,
         log_config=None,
         ws="none",
     )
