@@ -41,6 +41,7 @@ THIRD_PARTY = {
         "uuid_utils",
     },
     "scripts": {
+        "httptools",
         "bson",
         "cryptography",
         "fastapi",
