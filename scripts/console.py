@@ -128,6 +128,11 @@ def address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def is_read_here(settings: Settings) -> bool:
+    """Return whether what is printed is read at this machine's terminal, and kept in no log."""
+    return sys.stdout.isatty() and is_loopback(settings.host) and settings.log_format != "json"
+
+
 async def _until_stopped(main: Main, options: argparse.Namespace) -> int:
     """Run `main`; SIGTERM and Ctrl-C cancel it, so that everything is tidied up."""
     task = asyncio.create_task(main(options))

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 from uuid import UUID
 
 from api.access.keys import KeyOrder, Keys, keep_in_file
+from api.access.links import SignInLinks
 from api.access.rights import Unauthenticated
 from api.commands.handler import Submission, VersionMismatch, new_ticket_id
 from api.desk.store import Desks, SetUp
@@ -33,7 +34,7 @@ from projections.views import tickets
 from projections.views.tickets import TicketRead
 from scripts.catch_up import caught_up, projecting
 from scripts.commands import parse
-from scripts.console import database, run, with_progress, writing
+from scripts.console import address, database, is_read_here, run, with_progress, writing
 from scripts.import_log import FORMATS, read
 from scripts.logs import Act
 from scripts.logs.tally import Tally
@@ -84,8 +85,11 @@ async def main(_: argparse.Namespace) -> int:
         async with projecting(db, store):
             loaded = await load(store, lives, desk, await store.clock.time())
             await caught_up(db, store, "projecting")
-        files = [await _keep_key(Keys(db), settings.data_dir, db.name, each) for each in PEOPLE]
-    _show(settings, files)
+        keys = Keys(db)
+        files = [await _keep_key(keys, settings.data_dir, db.name, each) for each in PEOPLE]
+        links = SignInLinks(db, keys)
+        codes = [await links.make(*each) for each in PEOPLE] if is_read_here(settings) else []
+    _show(settings, files, codes)
     print(
         f"{loaded.added} tickets were loaded, {loaded.there} were there. They are incidents of "
         f"2016, moved by {loaded.shift.days} days as a whole: they end on "
@@ -97,18 +101,21 @@ async def main(_: argparse.Namespace) -> int:
     return 0
 
 
-def _show(settings: Settings, files: Sequence[Path]) -> None:
-    """Print where the console is, who can sign in, and what to type."""
-    address = f"http://{settings.host}:{settings.port}"
-    if not _answers(address):
+def _show(settings: Settings, files: Sequence[Path], codes: Sequence[str]) -> None:
+    """Print where the console is, who can sign in, by links if there are codes of some, and what to
+    type.
+    """
+    where = address(settings.host, settings.port)
+    if not _answers(where):
         print("The server is not running: start it with `make run`.")
-    print(f"Open {address}/ and sign in with one of these keys:")
-    for person, file in zip(PEOPLE, files, strict=True):
-        print(f"  {person.principal:<12} {file}")
+    ways = [f"{where}/#{code}" for code in codes] or files
+    print("Open one of these, which sign you in, once:" if codes else f"Open {where}/ with a key:")
+    for person, way in zip(PEOPLE, ways, strict=True):
+        print(f"  {person.principal:<12} {way}")
     print("Or ask for what is not solved, and for a ticket's story:")
     key = f'"Authorization: Bearer $(cat {shlex.quote(str(files[0]))})"'
     for asked in ("tickets?solved=false&sort=opened_at", f"tickets/{STORY}/timeline"):
-        print(f"  curl -s -H {key} '{address}/{asked}'")
+        print(f"  curl -s -H {key} '{where}/{asked}'")
 
 
 def sample() -> dict[UUID, list[Act]]:
@@ -217,8 +224,8 @@ async def _keep_key(keys: Keys, folder: Path, database: str, person: _Person) ->
         return keep_in_file(text, path, database)
 
 
-def _answers(address: str) -> bool:
-    with suppress(OSError), urlopen(f"{address}/healthz", timeout=1) as answer:  # noqa: S310 our own
+def _answers(where: str) -> bool:
+    with suppress(OSError), urlopen(f"{where}/healthz", timeout=1) as answer:  # noqa: S310 our own
         return bool(answer.status == 200)
     return False
 

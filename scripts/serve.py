@@ -18,12 +18,20 @@ from api.app import access_by, create_app
 from api.background import Work, serving
 from api.feed.client import LIMITS
 from api.feed.feeds import Feeds
-from api.settings import Settings, is_loopback
+from api.settings import Settings
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.log import EventStore
 from scripts.commands import parse
-from scripts.console import UsageError, address, check_host, database, run, show_metrics
+from scripts.console import (
+    UsageError,
+    address,
+    check_host,
+    database,
+    is_read_here,
+    run,
+    show_metrics,
+)
 from scripts.http_workers import end_with_parent, http_workers
 from scripts.server import serve
 from scripts.tracing import trace_if_asked
@@ -61,7 +69,7 @@ async def main(options: argparse.Namespace) -> int:
 
             async def tell() -> None:
                 console = where = address(*listening.getsockname()[:2])
-                if _is_read_here(settings):
+                if is_read_here(settings):
                     code = await SignInLinks(db, Keys(db)).make(*_WHO)
                     console = f"{where}/#{code}  (signs you in, once)"
                 print(_READY.format(console=console, address=where), flush=True)
@@ -69,11 +77,6 @@ async def main(options: argparse.Namespace) -> int:
             async with http_workers(options.workers - 1, listening, db, settings):
                 await _serve(db, settings, listening, background, tell)
     return 0
-
-
-def _is_read_here(settings: Settings) -> bool:
-    """Return whether what is printed is read at this machine's terminal, and kept in no log."""
-    return sys.stdout.isatty() and is_loopback(settings.host) and settings.log_format != "json"
 
 
 async def _answer(settings: Settings, descriptor: int) -> int:

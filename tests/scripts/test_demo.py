@@ -1,10 +1,12 @@
 """The demo: a desk that looks as if people had worked at it until yesterday, loaded once."""
 
 import asyncio
+import os
 import re
 import signal
+import sys
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +27,7 @@ from scripts.demo import PEOPLE, STORY, load, sample, set_up
 from scripts.retelling import desk_of
 from scripts.testbed.promises import READY_SECONDS, free_port, until
 from tests.oracle import assert_views_equal_the_log
-from tests.processes import environment, script
+from tests.processes import ROOT, environment, script
 from tests.spec import ALICE
 
 NOW = datetime(2026, 11, 30, 9, 30, tzinfo=UTC)
@@ -174,7 +176,9 @@ async def served(tmp_path):
     env = environment(tmp_path, free_port())
     server = await script("scripts.serve", env=env)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{env['CASEBOOK_PORT']}") as client:
+        url = f"http://127.0.0.1:{env['CASEBOOK_PORT']}"
+        each_anew = httpx.Limits(max_keepalive_connections=0)  # one may be closed when it is reused
+        async with httpx.AsyncClient(base_url=url, limits=each_anew) as client:
 
             async def answers():
                 try:
@@ -233,6 +237,28 @@ async def test_what_it_prints_works_when_it_is_pasted_beside_a_server(tmp_path):
             assert asked.status_code == 200
             assert asked.json()["tickets"]
         assert "0 tickets were loaded, 47 were there" in second
+
+
+async def test_at_a_terminal_it_prints_links_that_sign_in_once(tmp_path):
+    async with served(tmp_path) as (env, client):
+        ours, its = os.openpty()
+        shown = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "scripts.demo"), stdout=its, stderr=its, cwd=ROOT, env=env
+        )
+        os.close(its)
+        text = b""
+        with suppress(OSError):  # the other end is closed
+            while part := await asyncio.to_thread(os.read, ours, 2**16):
+                text += part
+        os.close(ours)
+        assert await shown.wait() == 0, text.decode()
+        codes = re.findall(r"/#(sign-in_\S+)", text.decode())
+        for code, person in zip(codes, PEOPLE, strict=True):
+            by = {"Authorization": f"Bearer {code}"}
+            made = (await client.post("/sign_in", headers=by)).json()
+            me = await client.get("/me", headers={"Authorization": f"Bearer {made['key']}"})
+            assert (me.json()["id"], me.json()["role"]) == person
+            assert (await client.post("/sign_in", headers=by)).status_code == 401
 
 
 async def test_without_a_server_it_says_how_to_start_one(tmp_path):
