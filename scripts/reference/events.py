@@ -67,15 +67,12 @@ def _kind(field: Schema, within: Schema) -> str:
 
 
 def _facts(cls: type[Event]) -> Iterable[str]:
-    if cls.schema > 1:
-        yield f"Schema {cls.schema}; events of former ones are read as this."
+    former = "" if cls.schema == 1 else "; events of former schemas are read as this one"
+    yield f"Schema {cls.schema}{former}."
     if issubclass(cls, TicketEvent):
-        if by := [
-            v for v, c in COMMANDS.items() if re.search(rf"\b{cls.__name__}\(", getsource(c))
-        ]:
-            yield f"Follows from the commands {listed(by)}."
-        if cls.internal:
-            yield "Requesters do not see it."
+        made = re.compile(rf"\b{cls.__name__}\(")
+        by = [verb for verb, command in COMMANDS.items() if made.search(getsource(command))]
+        yield f"Follows from {listed(by)}. Requesters {'do not ' if cls.internal else ''}see it."
 
 
 def _documented(cls: type[Event]) -> str:
