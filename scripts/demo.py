@@ -94,7 +94,7 @@ async def main(_: argparse.Namespace) -> int:
         f"{loaded.added} tickets were loaded, {loaded.there} were there. They are incidents of "
         f"2016, moved by {loaded.shift.days} days as a whole: they end on "
         f"{(_LAST_DAY + loaded.shift).date()}.\nSubjects and texts are made up, and persons are "
-        "numbers: see scripts/sample/README.md."
+        "shown as roles and numbers: see scripts/sample/README.md."
     )
     if not is_set_up:
         print("The desk was set up already and stays so: it lacks the demo's groups and promises.")
@@ -109,7 +109,11 @@ def _show(settings: Settings, files: Sequence[Path], codes: Sequence[str]) -> No
     if not _answers(where):
         print("The server is not running: start it with `make run`.")
     ways = [f"{where}/#{code}" for code in codes] or files
-    print("Open one of these, which sign you in, once:" if codes else f"Open {where}/ with a key:")
+    print(
+        "Open one of these links. Each signs you in, once:"
+        if codes
+        else f"Open {where}/ with a key:"
+    )
     for person, way in zip(PEOPLE, ways, strict=True):
         print(f"  {person.principal:<12} {way}")
     print("Or ask for what is not solved, and for a ticket's story:")
