@@ -32,6 +32,7 @@ from eventstore.log import EventStore
 from eventstore.reading import read_events
 from eventstore.subscription import LateLook
 from projections.views.saved_views import TicketFilter
+from scripts.testbed.patience import patience as seconds_here
 from tests.api.test_api import is_problem, serving
 from tests.callers import REQUESTER, SUPERVISOR
 from tests.projecting import add, open_some, until
@@ -360,7 +361,7 @@ async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
         url = f"http://127.0.0.1:{port}/"
         made = await client.post("/webhooks", json={"url": url}, headers=SUPERVISOR)
         await hooked(client, receiver)
-        async with dispatching(database, replace(HASTY, answer_seconds=0.3)):
+        async with dispatching(database, replace(HASTY, answer_seconds=seconds_here(0.3))):
             ids = []
             for _ in range(4):  # while the other one is waited for
                 ids += await open_some(store, 5)

@@ -387,7 +387,7 @@ async def test_a_restore_that_is_not_signed_though_it_was_before_fails(
         last_path(key).write_text(json.dumps({"number": 0, "digest": "00"}))
     code, said = await restored()
     assert code == 1, said
-    assert "scripts.checkpoint --restored" in said
+    assert "casebook checkpoint --restored" in said
 
 
 async def test_who_was_erased_since_stays_erased(database, store, tmp_path):
