@@ -300,7 +300,7 @@ class Auditor:
     def _tell_different_numbers(self, snapshot: _Snapshot, tell: Tell) -> None:
         expected: Counter[Number] = Counter()
         for view in sums.of(self._shown):
-            for (where, path), n in view.summed(self._added.get(view.field, {})).items():
+            for where, path, n in view.numbers(self._added.get(view.field, {})):
                 expected[Number(f"{view.collection} {where}", path)] += n
         # Those that are not counted everywhere yet, and those that are gone, are nobody's number.
         names = {f"{saved_views.COUNTS} {v.id}": repr(v.name) for v in self._asked.views}

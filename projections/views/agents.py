@@ -32,7 +32,7 @@ from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
 from projections.views import dashboard
 from projections.views.dashboard import Before, Time
-from projections.views.sum_view import Entries, Figures, Number, SumView
+from projections.views.sum_view import Entries, Figures, SumView
 
 
 def monday(day: date) -> date:
@@ -96,10 +96,10 @@ class AgentWeeks(SumView):
     indexes = (("week",), ("agent", "week"))
 
     @staticmethod
-    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+    def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
         for key, n in entries.items():
             week, agent, label = key.split("|")
-            yield Number(f"{week}/{agent}", label), n
+            yield f"{week}/{agent}", label, n
 
     @staticmethod
     def labels(where: str) -> Mapping[str, str]:

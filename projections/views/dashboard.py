@@ -34,7 +34,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from itertools import product
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
@@ -44,7 +43,7 @@ from domain.tickets.promises import SlaBreached
 from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Status, Ticket, TicketEvent
 from domain.values import Priority
-from projections.views.sum_view import Entries, Number
+from projections.views.sum_view import Entries
 
 State = Literal["status", "priority", "group", "assignee", "opened_on", "sla", "rating"]
 Time = Literal["first_response", "resolution"]
@@ -200,16 +199,18 @@ SPANS: Mapping[int, Span] = {10: "day", 7: "month", 4: "year"}
 """By the length of a period as it is written."""
 
 
-def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
     """Yield which counters entries change: `<period>/<group>`, of all ("") and of their group.
 
     Kept by month and year as well, so that the sum of all days up to one takes some fifty
     counters and not thousands.
     """
-    for (key, n), length in product(entries.items(), SPANS):
+    for key, n in entries.items():
         day, metric, group, label = key.split("|")
-        for whose in ("", group):
-            yield Number(f"{day[:length]}/{whose}", f"{metric}.{label}"), n
+        path = f"{metric}.{label}"
+        for length in SPANS:
+            yield f"{day[:length]}/", path, n
+            yield f"{day[:length]}/{group}", path, n
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:

@@ -38,7 +38,7 @@ from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.mongo.driver import ReturnDocument
 from projections.views import tickets
 from projections.views.filter import Filter, named
-from projections.views.sum_view import Entries, Number, SumView
+from projections.views.sum_view import Entries, SumView
 from projections.views.tickets import TicketRead
 
 T = TypeVar("T")
@@ -133,9 +133,9 @@ class SavedViews(SumView):
         return None
 
     @staticmethod
-    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
+    def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
         for view, n in entries.items():
-            yield Number(view, ""), n
+            yield view, "", n
 
     @staticmethod
     def labels(where: str) -> Mapping[str, str]:

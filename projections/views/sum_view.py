@@ -63,8 +63,10 @@ class SumView(ABC):
 
     @staticmethod
     @abstractmethod
-    def numbers(entries: Entries) -> Iterator[tuple[Number, int]]:
-        """Yield the numbers that entries change, and by how much; any of them more than once."""
+    def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
+        """Yield the numbers that entries change (`where`, `path`), and by how much; any of them
+        more than once.
+        """
 
     @staticmethod
     @abstractmethod
@@ -77,11 +79,12 @@ class SumView(ABC):
         del path
         return ""
 
-    def summed(self, entries: Entries) -> Counter[Number]:
-        """Return what is to be kept for all entries there are."""
-        total: Counter[Number] = Counter()
-        for number, n in self.numbers(entries):
-            total[number] += n
+    def summed(self, entries: Entries) -> Mapping[str, Mapping[str, int]]:
+        """Return what is to be kept for all entries there are, by `where` and `path`."""
+        total: dict[str, dict[str, int]] = defaultdict(dict)
+        for where, path, n in self.numbers(entries):
+            paths = total[where]
+            paths[path] = paths.get(path, 0) + n
         return total
 
     async def prepare(self) -> None:
@@ -92,9 +95,10 @@ class SumView(ABC):
     def writes(self, change: Entries, shard: int) -> list[Write]:
         """Return the writes that add a change of entries to one shard."""
         documents: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-        for (where, path), n in self.summed(change).items():
-            if n:
-                documents[where, self.part(path)][f"n.{path}" if path else "n"] = n
+        for where, summed in self.summed(change).items():
+            for path, n in summed.items():
+                if n:
+                    documents[where, self.part(path)][f"n.{path}" if path else "n"] = n
         return [
             adding(self._documents, f"{where}/{shard}{part}", paths, self.labels(where))
             for (where, part), paths in sorted(documents.items())
