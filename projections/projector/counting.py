@@ -5,10 +5,11 @@ log was counted must be in it, or it has vanished; what it had must be folded on
 said to be shown, or it is missing. So nothing that is on its way is taken for either. It may hide
 as much of what is, for as long as it goes on: then the look for late events is what finds it.
 
-The log is estimated, which costs next to nothing. An estimate is off for long: after an unclean
-shutdown, and by orphaned documents on a sharded cluster (the manual, "count"). By how much is found
-by an exact count and remembered; and so is what differs. Only an estimate that says something new
-is a reason to count exactly again.
+The log is estimated, which costs MongoDB next to nothing; the embedded server counts all events for
+it, so there it is not done so often if there are many. An estimate is off for long: after an
+unclean shutdown, and by orphaned documents on a sharded cluster (the manual, "count"). By how much
+is found by an exact count and remembered; and so is what differs. Only an estimate that says
+something new is a reason to count exactly again.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import LogCount
 
-_COUNT_SHARE = 0.02  # of the time, at most, goes into counting the log exactly
+_COUNT_SHARE = 0.02  # of the time, at most, goes into estimating the log, and into counting it
 _log = logging.getLogger(__name__)
 
 
@@ -53,9 +54,14 @@ class Counting:
         self._parked = ParkedTickets(database)
         self._late = late
         self._clock = asyncio.get_running_loop().time
-        self._next_count = 0.0
+        self._next_look = self._next_count = 0.0
         self._awaited: _Awaited | None = None
         self._scanned = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the log may be looked at again."""
+        return self._clock() >= self._next_look
 
     async def compare(self) -> tuple[LogCount, LogCount]:
         """Return what was known, and what is: how many events the log has, and what differs.
@@ -66,7 +72,9 @@ class Counting:
         state = await self._checkpoints.read()
         known, shown = state.counted, health.as_of(state)
         folded = await self._folded()  # later than what is said to be shown: that must be in it
+        began = self._clock()
         counted = replace(known, events=await self._store.count() + known.drift)
+        self._next_look = self._clock() + (self._clock() - began) / _COUNT_SHARE
         more = folded - counted.events - known.difference
         if more == 0:
             self._scanned = 0

@@ -294,6 +294,8 @@ class Projector:
         """
         if 0 not in self._mine:
             return
+        if not self._counting.is_due:
+            return
         known, counted = await self._counting.compare()
         if counted != known and 0 in self._mine:  # else another counts by now
             await self._checkpoints.keep_count(counted)

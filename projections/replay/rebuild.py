@@ -349,12 +349,12 @@ class Rebuild:
         """Wait until views show what is shown now. Raises CannotSwitch."""
         self._begin("tail")
         began = await self._database.server_time()
+        total = await self._store.count()  # once: some servers count for it
         failing_since: float | None = None
         while True:
             state = await Checkpoints(views).read()
             applied = sum(partition.applied for partition in state.partitions)
-            total = max(applied, await self._store.count())
-            self._tell(Progress("tail", applied, total, health.age_seconds(state)))
+            self._tell(Progress("tail", applied, max(applied, total), health.age_seconds(state)))
             shown = health.as_of(state)
             if shown is not None and shown >= began and await self._shows_all(views):
                 return
