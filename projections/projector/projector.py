@@ -22,7 +22,7 @@ import logging
 import os
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from datetime import datetime
 from uuid import uuid4
 
@@ -31,12 +31,10 @@ from pydantic import ValidationError
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
-from eventstore.event_document import EventDocument
 from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore, Recorded
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
-from eventstore.mongo.limits import BATCH_BYTES, size_of
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
@@ -322,19 +320,13 @@ class Projector:
         began = await self._database.server_time()
         log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
         token = log.position.token
-        batch: list[EventDocument] = []
-        size = 0
-        async with background(self._stay_alive()), aclosing(log.past()) as steps:
-            async for position, event, _ in steps:
-                if event is not None:
-                    batch.append(event)
-                    size += size_of(event)
-                is_full = len(batch) >= self._most_events or size >= BATCH_BYTES
-                if batch and (is_full or position.is_followed):
-                    await self._writer.write(self._owned, batch)
-                    batch, size = [], 0
-                if position.is_followed:
-                    break
+        async with background(self._stay_alive()), gathering(log, log.past()) as buffer:
+            position = log.position
+            while not position.is_followed:
+                batch = await buffer.take(self._most_events)
+                position = batch.position
+                if events := batch.events:
+                    await self._writer.write(self._owned, events)
                 if clock() - beaten > self._beat_seconds:
                     await self._checkpoints.get_on(self._me)
                     beaten = clock()

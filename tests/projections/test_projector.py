@@ -192,7 +192,7 @@ async def test_what_is_late_is_looked_for_until_it_is_written(database, store, m
 
 async def test_a_scan_writes_no_more_at_once_than_is_done_in_time(database, store, monkeypatch):
     """L7: however large events are, a batch comes to its end within the time of an operation."""
-    monkeypatch.setattr(module, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr("eventstore.subscription.BATCH_BYTES", 1_000)
     await open_some(store, 4)
     projector = hasty(database, store)
     write, sizes = projector._writer.write, []
