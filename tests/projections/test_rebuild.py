@@ -42,6 +42,7 @@ from projections.workers import WorkerFailed, workers
 from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import (
+    LEASE_SECONDS,
     add,
     audited,
     caught_up,
@@ -186,8 +187,8 @@ async def test_stopped_in_any_phase_it_leaves_what_is_shown_as_it_was(database, 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_killed_in_any_phase_it_is_taken_for_dead(database, store, phase, monkeypatch):
     """L7: nothing is tidied up; the next build waits for its sign of life to lapse."""
-    monkeypatch.setattr(generations, "BUILD_LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(rebuild, "BUILD_LEASE_SECONDS", 1.0)
+    for module in (generations, rebuild):
+        monkeypatch.setattr(module, "BUILD_LEASE_SECONDS", 2 * LEASE_SECONDS)
     await open_some(store, 10)
 
     def tell(progress):
