@@ -45,6 +45,7 @@ Main = Callable[[argparse.Namespace], Coroutine[None, None, int]]
 screen = Console()
 
 _INTERRUPTED = 130
+_NOT_READ = 141
 _ENDING_SECONDS = 3.0
 
 
@@ -91,6 +92,8 @@ def run(main: Main, options: argparse.Namespace) -> None:
         fail(error.detail)
     except PyMongoError as error:
         fail(describe(error))
+    except BrokenPipeError:  # nobody reads on what is printed, as with `| head`
+        code = _NOT_READ
     except OSError as error:
         if error.filename is None:
             raise
@@ -106,8 +109,11 @@ def _end_soon(code: int) -> None:
     Python for that thread. What it asked for may come to pass or not, as after any lost connection.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        try:
             stream.flush()
+        except (OSError, ValueError):  # or Python would try again, and tell that it cannot
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     ending = threading.Timer(_ENDING_SECONDS, os._exit, (code,))
     ending.daemon = True
     ending.start()

@@ -125,3 +125,9 @@ def test_where_it_is_installed_soak_and_bench_are_no_commands(monkeypatch):
     """What only a checkout has is left out of a wheel."""
     monkeypatch.setattr(commands, "find_spec", lambda _: None)
     assert not {"soak", "bench"} & commands.commands().keys()
+
+
+def test_who_reads_no_further_is_told_nothing():
+    typed = f"{sys.executable} -m scripts.casebook openapi | true"
+    ran = subprocess.run(["/bin/sh", "-c", typed], cwd=ROOT, capture_output=True, check=True)
+    assert ran.stderr == b""

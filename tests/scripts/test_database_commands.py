@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from api.access.keys import KeyOrder, Keys
+from api.access.links import SignInLinks
 from api.access.rights import RIGHTS
 from domain.actors import PrincipalRole
 from eventstore.database import Database
@@ -99,7 +100,7 @@ class Recording:
 class Asking:
     """A client of the API that keeps which routes were asked."""
 
-    def __init__(self, client: httpx.AsyncClient, keys: Mapping[PrincipalRole, str]):
+    def __init__(self, client: httpx.AsyncClient, keys: Mapping[str, str]):
         self._client, self._keys = client, keys
         self.left = {route: re.sub(r"{\w+}", "[^/]+", route) for route in RIGHTS}
 
@@ -140,9 +141,10 @@ async def record(url: str, name: str, folder: Path) -> Recorder:
             assert line, await api.communicate()
             address = line.split()[1] if line.startswith("Console: ") else ""
         keeping = Database(url)
-        keys = {
+        keys: dict[str, str] = {
             r: (await Keys(keeping).make(KeyOrder(principal="x", role=r), "x"))[1] for r in ROLES
         }
+        keys["link"] = await SignInLinks(keeping, Keys(keeping)).make("x", "agent")
         await keeping.close()
         receiver = await stack.enter_async_context(receiving())
         client = httpx.AsyncClient(base_url=address, timeout=patience(60))
@@ -166,6 +168,7 @@ async def record(url: str, name: str, folder: Path) -> Recorder:
 
 async def _use(ask, receiver):
     """Use the API as its users do; return tickets, and the path of a person who is erased."""
+    await ask("link", "POST", "/sign_in")
     await ask("admin", "PUT", "/desk", json={})
     await ask("admin", "PUT", "/desk", json=DESK)
     since = {"since": "2020-01-01T00:00:00Z"}
