@@ -22,6 +22,7 @@ from eventstore.mongo.transaction import to_its_end
 from projections.generations import Generations, prepare
 from scripts import console
 from scripts.console import DatabaseSilent
+from scripts.testbed.patience import patience
 from scripts.testbed.wire import Done, Fate, Refused, through
 from tests.failing import failing
 
@@ -265,7 +266,7 @@ async def test_a_server_is_spoken_to_in_secret_and_must_prove_who_it_is(tmp_path
 
 async def test_a_transaction_that_fails_again_and_again_is_given_up(any_database, monkeypatch):
     """After some tries, and not only when the drivers' two minutes are over."""
-    monkeypatch.setattr("eventstore.mongo.driver.TRANSACTION_SECONDS", 0.3)
+    monkeypatch.setattr("eventstore.mongo.driver.TRANSACTION_SECONDS", patience(0.3))
     tries = 0
 
     async def work(session):
