@@ -83,7 +83,6 @@ AT_START: Collection[str] = (
     "createIndexes ticket_events",
     "createIndexes webhook_deliveries",
     "delete generations",
-    "delete processes",
     "drop ticket_reads",
     "find access_log",
     "find in transaction generations",
