@@ -154,6 +154,8 @@ class Settings(BaseModel):
             raise SettingsError(
                 "bad_setting", "tokens need CASEBOOK_JWT_ISSUER and CASEBOOK_JWT_AUDIENCE"
             )
+        if self.jwks is not None and "://" not in self.jwks and not Path(self.jwks).is_file():
+            raise SettingsError("bad_setting", f"CASEBOOK_JWKS: there is no file {self.jwks}")
         if self.jwt_key is None:
             return Issuer("jwks", self.jwks or "", self.jwt_issuer, self.jwt_audience)
         try:
@@ -182,7 +184,8 @@ class Settings(BaseModel):
             name = _PREFIX + str(first["loc"][0]).upper()
             hint = _OF_KUBERNETES if str(first["input"]).startswith("tcp://") else ""
             raise SettingsError(
-                "bad_setting", f"{name}={first['input']!r}: {first['msg']}{hint}"
+                "bad_setting",
+                f"{name}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{hint}",
             ) from error
 
 

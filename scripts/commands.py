@@ -25,12 +25,14 @@ FORMATS = ("helpdesk", "servicenow")
 """What `casebook import` reads, each a module of `scripts.logs`."""
 _MOST_WORKERS = 64
 _MOST_DAYS = 36_500
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
+"""What Python puts before the system's words."""
 _IN_A_CHECKOUT = "Develop, in a checkout"
 
 
 def fail(detail: str) -> None:
     """Say on standard error what went wrong."""
-    text = f"error: {detail}"
+    text = f"error: {_ERRNO.sub('', detail)}"
     is_red = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\x1b[31m{text}\x1b[0m" if is_red else text, file=sys.stderr)
 

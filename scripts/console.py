@@ -2,10 +2,13 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -95,11 +98,21 @@ def run(main: Main, options: argparse.Namespace) -> None:
     except BrokenPipeError:  # nobody reads on what is printed, as with `| head`
         code = _NOT_READ
     except OSError as error:
-        if error.filename is None:
-            raise
-        fail(f"{error.filename}: {error.strerror}")
+        fail(str(error) if error.filename is None else f"{error.filename}: {error.strerror}")
+    except Exception as error:  # noqa: BLE001 no traceback is for who typed a command
+        fail(f"{type(error).__name__}: {error} (a fault of Casebook: {_traceback_of(error)})")
     _end_soon(code)
     sys.exit(code)
+
+
+def _traceback_of(error: Exception) -> str:
+    """Put the traceback of an unexpected error where it can be found; return where that is."""
+    if not sys.stderr.isatty():
+        logging.getLogger(__name__).critical("unexpected error", exc_info=error)
+        return "its traceback is in the log"
+    with tempfile.NamedTemporaryFile("w", prefix="casebook-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return f"its traceback is in {file.name}"
 
 
 def _end_soon(code: int) -> None:
@@ -174,7 +187,10 @@ async def _connected(
             await connected.check()
         except (ConnectionFailure, ExecutionTimeout) as error:
             reason = str(error).partition(", Timeout: ")[0].partition(" (")[0]
-            raise DatabaseSilent("database_silent", f"no database answers: {reason}") from error
+            raise DatabaseSilent(
+                "database_silent",
+                f"no database answers: {reason}; does it run, and is CASEBOOK_MONGODB_URL right?",
+            ) from error
         yield connected
     finally:
         await connected.close()

@@ -8,6 +8,7 @@ that do nothing else. One that ends is started again, and all end with this one.
 """
 
 import argparse
+import errno
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -54,6 +55,7 @@ async def main(options: argparse.Namespace) -> int:
     if options.listening is not None:
         return await _answer(settings, options.listening)
     check_host(settings)
+    settings.issuer()  # what is wrong with it is told before anything is started
     with _listen(settings) as listening:
         async with database(settings) as db:
             if settings.mongodb_url is None:
@@ -119,7 +121,11 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
-        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+        why = str(error).partition(" (while")[0]
+        hint = "; choose another with CASEBOOK_PORT" if error.errno == errno.EADDRINUSE else ""
+        raise UsageError(
+            f"cannot listen on {settings.host}:{settings.port}: {why}{hint}"
+        ) from error
     if sys.platform == "linux":
         # Inherited by every connection: one whose client takes nothing for so long is closed. A
         # server that closes it by itself would wait for ever to have its last bytes taken.

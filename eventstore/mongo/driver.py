@@ -487,6 +487,8 @@ def _check_url(url: str) -> None:
     Raises DatabaseAddressError, and ValueError if it cannot be read.
     """
     parts = urlsplit(url)
+    if parts.scheme not in ("mongodb", "mongodb+srv"):
+        raise DatabaseAddressError("it must begin with mongodb:// or mongodb+srv://")
     if "." in parts.path:
         raise DatabaseAddressError(f"a database's name has no dot: {parts.path[1:]}")
     needed = {name.lower(): (name, value) for name, value in _CONSISTENCY.items()}

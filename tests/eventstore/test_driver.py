@@ -231,7 +231,7 @@ async def test_a_server_of_another_replica_set_is_told_in_a_line(server_url):
     with pytest.raises(DatabaseSilent) as refused:
         async with console.database(Settings(mongodb_url=f"{server_url}{option}")):
             pass
-    assert str(refused.value).endswith('replica set name "other"')
+    assert 'replica set name "other"' in str(refused.value)
 
 
 async def test_a_server_that_stands_alone_is_refused(tmp_path):

@@ -1,7 +1,9 @@
 """`casebook`: one command in front of all command lines."""
 
 import os
+import pty
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +133,79 @@ def test_who_reads_no_further_is_told_nothing():
     typed = f"{sys.executable} -m scripts.casebook openapi | true"
     ran = subprocess.run(["/bin/sh", "-c", typed], cwd=ROOT, capture_output=True, check=True)
     assert ran.stderr == b""
+
+
+# --- what is wrong is one line --------------------------------------------------------------------
+
+
+async def fails(tmp_path, *words, **settings):
+    """Run a command that cannot do what it is asked for; return the line that it says."""
+    ran = await script(*words, env={**environment(tmp_path), **settings})
+    out, err = await ran.communicate()
+    assert ran.returncode == 1, out
+    said = err.decode()
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1, said
+    assert "Errno" not in said
+    return said.removeprefix("error: ").rstrip()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"CASEBOOK_RATE_LIMIT": "much"}, "CASEBOOK_RATE_LIMIT='much': a rate limit reads like"),
+        ({"CASEBOOK_RATE_LIMT": "5/second"}, "did you mean CASEBOOK_RATE_LIMIT?"),
+        ({"CASEBOOK_MONGODB_URL": "127.0.0.1:27017"}, "it must begin with mongodb://"),
+        ({"CASEBOOK_MONGODB_URL": "mongo://127.0.0.1/"}, "it must begin with mongodb://"),
+        (
+            {"CASEBOOK_MONGODB_URL": "mongodb://127.0.0.1:9/"},
+            "Connection refused; does it run, and",
+        ),
+        (
+            {"CASEBOOK_MASTER_KEY_FILE": "nowhere"},
+            "cannot read the master key nowhere: No such file",
+        ),
+        ({"CASEBOOK_JWT_KEY": "a", "CASEBOOK_JWKS": "b"}, "set CASEBOOK_JWT_KEY or CASEBOOK_JWKS"),
+        (
+            {"CASEBOOK_JWKS": "no.json", "CASEBOOK_JWT_ISSUER": "i", "CASEBOOK_JWT_AUDIENCE": "a"},
+            "CASEBOOK_JWKS: there is no file no.json",
+        ),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, dict) else "",
+)
+async def test_a_wrong_setting_is_told_before_anything_is_started(tmp_path, settings, said):
+    assert said in await fails(tmp_path, "scripts.serve", **settings)
+
+
+async def test_a_port_in_use_is_told_with_what_to_set(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        said = await fails(tmp_path, "scripts.serve", CASEBOOK_PORT=port)
+    assert said == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "choose another with CASEBOOK_PORT"
+    )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_fault_of_casebook_is_one_line_for_who_typed_a_command(tmp_path, is_terminal):
+    """Its traceback is kept: in the log, or, at a terminal, in a file."""
+    failing = (
+        "from scripts.console import run\n"
+        "async def main(_):\n"
+        "    return {}['nothing']\n"
+        "run(main, None)\n"
+    )
+    ours, its = pty.openpty() if is_terminal else os.pipe()
+    env = {**environment(tmp_path), "TMPDIR": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", failing], cwd=ROOT, env=env, stderr=its, check=False
+    )
+    os.close(its) if not is_terminal else None
+    said = os.read(ours, 65536).decode()
+    assert ran.returncode == 1
+    assert "KeyError: 'nothing' (a fault of Casebook: its traceback is in " in said
+    kept = "".join(path.read_text() for path in tmp_path.glob("casebook-*.txt"))
+    assert ("Traceback" in kept) == is_terminal
+    assert ("Traceback" in said) is False
+    assert ("unexpected error" in said) == (not is_terminal)
