@@ -67,7 +67,8 @@ class OutcomeUnknown(StoreUnavailable):
     def __init__(self) -> None:
         super(StoreUnavailable, self).__init__(
             "outcome_unknown",
-            "nobody knows whether this was written; send it again with its idempotency key",
+            "nobody knows whether this was written; send it again with its idempotency key; "
+            "without one, look first: sending it again may do it twice",
         )
 
 

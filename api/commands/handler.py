@@ -77,7 +77,7 @@ class KeyReused(CasebookError):
 
 
 class VersionMismatch(CasebookError):
-    """The client decided on a version that is not the current one."""
+    """The client decided on an old version: read it again, decide again, send the new one."""
 
     kind = "precondition_failed"
 

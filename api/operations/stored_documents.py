@@ -2,7 +2,7 @@
 
 A document that cannot be read is noted where it is read (`eventstore/documents.py`). But a process
 reads only what it needs: so the small collections are looked through now and then for `/readyz`,
-and all of them by `python -m scripts.documents`.
+and all of them by `casebook documents`.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -107,7 +107,7 @@ class SumsOfFormerVersion(Refusal):
             "sums_of_former_version",
             "the sums that are shown were kept by a former version of the server, or before a "
             "restore, and are built anew; those as of a time are to be, by "
-            "`scripts.replay --until`",
+            "`casebook replay --until`",
         )
 
 

@@ -73,7 +73,7 @@ class CheckpointsGone(CasebookError):
             "checkpoints_gone",
             f"checkpoint {last} of this log was signed, and is gone or another one now "
             f"({there}): nothing is signed. If the log was restored, say so where the signing key "
-            "is: python -m scripts.checkpoint --restored WHY",
+            "is: casebook checkpoint --restored WHY",
         )
 
 

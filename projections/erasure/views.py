@@ -112,5 +112,5 @@ class Eraser:
             for ticket_id in ids if generation.shape == SHAPE else ():
                 if not await writer.renew(saved, ticket_id, ids_of(unreadable)):
                     done = False
-                    _log.error("ticket %s cannot be folded anew: see scripts.verify", ticket_id)
+                    _log.error("ticket %s cannot be folded anew: see `casebook verify`", ticket_id)
         return len(ids) if done else None

@@ -303,9 +303,11 @@ class Projector:
         elif difference != self._told_difference:
             self._told_difference = difference
             if difference > 0:
-                _log.error("%d events have vanished from the log: scripts.verify", difference)
+                _log.error(
+                    "%d events have vanished from the log: see `casebook verify`", difference
+                )
             elif difference < 0:
-                _log.error("scanning has not mended it: see scripts.verify, and scripts.replay")
+                _log.error("scanning has not mended it: see `casebook verify`, `casebook replay`")
 
     # --- scanning -----------------------------------------------------------------
 

@@ -109,8 +109,8 @@ class EventsVanished(CasebookError):
         super().__init__(
             "events_vanished",
             f"events have vanished from the log, of {len(tickets_)} tickets ({some}): the views "
-            "stay as they are. See python -m scripts.verify; python -m scripts.replay "
-            "--accept-loss builds them without these events",
+            "stay as they are. See `casebook verify`; `casebook replay "
+            "--accept-loss` builds them without these events",
         )
 
 

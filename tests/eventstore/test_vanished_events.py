@@ -73,7 +73,7 @@ async def test_a_server_says_so_and_keeps_what_it_shows(database, shown, monkeyp
         assert (ready.status_code, ready.json()["views"]) == (503, "stuck")
 
         async def kept_as_it_is():
-            return "3 events have vanished from the log: scripts.verify" in caplog.text
+            return "3 events have vanished from the log: see `casebook verify`" in caplog.text
 
         await until(kept_as_it_is)
         assert await versions_shown(database) == dict.fromkeys(shown, 3)
