@@ -271,14 +271,16 @@ class Subscription:
 
         Raises StoreUnavailable.
         """
-        for part in (self._scan, self._catch_up):
+        for part in (self.scan, self._catch_up):
             async with aclosing(part()) as steps:
                 async for step in steps:
                     self.position = step.position
                     yield step
 
-    async def _scan(self) -> AsyncGenerator[Step, None]:
-        """Yield what the log has behind the position, by ticket and version, a range at a time."""
+    async def scan(self) -> AsyncGenerator[Step, None]:
+        """Yield what the log has behind the position, by ticket and version, a range at a time; at
+        last a step behind which the stream is followed. Raises StoreUnavailable.
+        """
         if self.position.scanned is None:
             return
         last, young = self.position.scanned, self._store.clock.now() - LOOK_BACK

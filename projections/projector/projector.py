@@ -290,9 +290,7 @@ class Projector:
         """Compare what has been folded with the log; done by who has the first partition, for all,
         and beside all else: nothing waits for it.
         """
-        if 0 not in self._mine:
-            return
-        if not self._counting.is_due:
+        if 0 not in self._mine or not self._counting.is_due:
             return
         known, counted = await self._counting.compare()
         if counted != known and 0 in self._mine:  # else another counts by now
@@ -322,7 +320,7 @@ class Projector:
         began = await self._database.server_time()
         log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
         token = log.position.token
-        async with background(self._stay_alive()), gathering(log, log.past()) as buffer:
+        async with background(self._stay_alive()), gathering(log, log.scan()) as buffer:
             position = log.position
             while not position.is_followed:
                 batch = await buffer.take(self._most_events)

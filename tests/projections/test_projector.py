@@ -18,7 +18,7 @@ from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
-from eventstore.subscription import LateLook, Position
+from eventstore.subscription import LateLook, Position, Subscription
 from projections.generations import FIRST, Generations
 from projections.projector import health
 from projections.projector import projector as module
@@ -207,6 +207,24 @@ async def test_a_scan_writes_no_more_at_once_than_is_done_in_time(database, stor
     assert 1 <= max(sizes) <= 3
 
 
+async def test_a_scan_that_has_taken_long_reads_nothing_twice(database, store, monkeypatch):
+    """What is written during it the stream brings, from the token that was taken before."""
+    monkeypatch.setattr("eventstore.subscription.TRUSTED", timedelta(0))
+    caught = []
+    catch_up = Subscription._catch_up
+
+    def noted(log):
+        caught.append(log)
+        return catch_up(log)
+
+    monkeypatch.setattr(Subscription, "_catch_up", noted)
+    await open_some(store, 4)
+    async with running(hasty(database, store)):
+        await caught_up(database, store)
+        await all_live(database)
+    assert caught == []
+
+
 async def test_a_lost_history_is_scanned_again(database, store, quick):
     """L8: the token is no longer known; nothing is skipped."""
     async with running(Projector(database, store)):
@@ -382,13 +400,17 @@ async def test_an_event_that_cannot_be_folded_parks_its_ticket_and_nothing_else(
 
 @pytest.mark.parametrize("how", ["asked", "restarted"])
 async def test_a_parked_ticket_is_folded_again_once_it_can_be(database, store, monkeypatch, how):
-    """L7, L8: a bug in a fold, mended: when asked, and by every projector that starts."""
+    """L7, L8: a bug in a fold, mended: when asked, and by every projector that starts.
+
+    What was read is left as it was, though the fold has changed its own when it fails.
+    """
     apply = tickets.apply
 
     def broken(read, envelope):
+        read = apply(read, envelope)
         if envelope.type == "AgentReplied":
             raise RuntimeError("a bug in a fold")
-        return apply(read, envelope)
+        return read
 
     monkeypatch.setattr(tickets, "apply", broken)
     ids = await open_some(store, 3)
