@@ -70,10 +70,11 @@ class Supervisor:
 async def end(*tasks: asyncio.Task[object]) -> None:
     """Cancel tasks and wait until they have ended, whatever they raise.
 
-    They are cancelled again if that takes long. PyMongo's async client waits for its sockets by
-    `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes in the moment in which
-    what it waits for is done: then a task that works for ever goes on, and waiting for its end
-    lasts for ever as well (github.com/python/cpython/issues/86296).
+    They are cancelled again if that takes long: in Python 3.11 `asyncio.wait_for` loses a
+    cancellation that comes in the moment in which what it waits for is done. Then a task that works
+    for ever goes on, and waiting for its end lasts for ever as well
+    (github.com/python/cpython/issues/86296). PyMongo's client is mended (`mongo/wait_for.py`);
+    others may use it.
     """
     cancelled: asyncio.CancelledError | None = None
     while running := [task for task in tasks if not task.done()]:
