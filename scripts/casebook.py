@@ -3,6 +3,7 @@
 Each is the module of `scripts` that has its name, and `python -m scripts.<name>` does the same.
 """
 
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,6 +17,7 @@ def main() -> None:
     """Run the command that is named first, with the words that follow."""
     match sys.argv[1:]:
         case [] | ["help" | "-h" | "--help"]:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # it may be read by `head`
             print("usage: casebook COMMAND ...    (casebook COMMAND --help: its options)")
             for wish, group in groups().items():
                 print(f"\n{wish}:", *map(_entry, group, group.values()), sep="\n")
