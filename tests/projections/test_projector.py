@@ -415,10 +415,16 @@ async def test_a_parked_ticket_is_folded_again_once_it_can_be(database, store, m
     monkeypatch.setattr(tickets, "apply", broken)
     ids = await open_some(store, 3)
     async with running(hasty(database, store)):
+        await caught_up(database, store)
         for body in ("one", "two"):
             await add(store, ids[1], "AgentReplied", body=body)
         await caught_up(database, store)
         await assert_views_equal_the_log(database, parked=[ids[1]])
+        [parked] = await ParkedTickets(database).all()
+        assert parked.version == 4
+        shown = await database.collection("ticket_reads").find_one({"_id": ids[1]})
+        assert shown is not None
+        assert (shown["version"], shown["agent_replies"]) == (3, 0)
         monkeypatch.setattr(tickets, "apply", apply)
         if how == "asked":
             await ParkedTickets(database).ask(ids[1])
