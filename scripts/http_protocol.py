@@ -1,9 +1,9 @@
 """HTTP/1.1 by httptools, a parser in C, with what uvicorn's use of it leaves open mended.
 
 uvicorn's `HttpToolsProtocol` takes heads and trailers of any length, requests of other versions of
-HTTP and such without a host; answers rubbish behind a request before that request; loses the body
-of a request that would like to change protocols; and answers clients of HTTP/1.0 in chunks, which
-HTTP/1.0 does not have. `tests/scripts/test_http_protocol.py` drives each over a socket, so that an
+HTTP and such without a host; adds trailers to a request's headers; answers rubbish behind a request
+before that request; loses the body of a request that would like to change protocols; and answers
+clients of HTTP/1.0 by `100 Continue` and in chunks, which HTTP/1.0 does not have. `tests/scripts/test_http_protocol.py` drives each over a socket, so that an
 upgrade that changes what this relies on fails a test.
 """
 
@@ -45,16 +45,21 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to serve a request. What is raised here is answered with 400."""
         self._incomplete_bytes = 0
         version = self.parser.get_http_version()
-        hosts, head_bytes = 0, len(self.url)
+        hosts, head_bytes, is_chunked = 0, len(self.url), False
         for name, value in self.headers:
             hosts += name == b"host"
+            is_chunked |= name == b"transfer-encoding"
             head_bytes += len(name) + len(value)
         is_whole = hosts == 1 or (version == "1.0" and not hosts)
         if version not in _VERSIONS or not is_whole or head_bytes > _MOST_BYTES:
             raise ValueError
+        if is_chunked and self.parser.should_upgrade():  # it would not read the chunks
+            raise ValueError
         super().on_headers_complete()
+        self.headers = [*self.headers]  # a trailer is none of the request's headers
         if version == "1.0":
             self.cycle.__class__ = _WithoutChunks
+            self.cycle.waiting_for_100_continue = False  # which HTTP/1.0 does not know
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -90,14 +95,9 @@ class HttpProtocol(HttpToolsProtocol):
 
         The parser takes what follows its head, its body too, for the other protocol's.
         """
-        headers = dict(self.headers)
-        if b"transfer-encoding" in headers:
-            self.cycle.more_body = True
-            self._refuse("This server changes to no other protocol.")
-            return
         self._is_ending = True
         self.cycle.keep_alive = False
-        self._body_bytes = int(headers.get(b"content-length", b"0"))
+        self._body_bytes = int(dict(self.headers).get(b"content-length", b"0"))
         self.cycle.more_body = self._body_bytes > 0
         self._take_body(rest)
 

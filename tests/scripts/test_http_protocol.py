@@ -18,7 +18,9 @@ CLOSE = b"Connection: close\r\n"
 
 
 async def echo(scope, receive, send):
-    """Answer with the body that has come: at once, or in parts of unknown number for `/parts`."""
+    """Answer with the body that has come: at once, or in parts of unknown number for `/parts`; for
+    `/headers` with the names of the request's headers.
+    """
     body, more = b"", True
     while more:
         message = await receive()
@@ -26,6 +28,8 @@ async def echo(scope, receive, send):
             return
         body += message["body"]
         more = message["more_body"]
+    if scope["path"] == "/headers":
+        body = b"".join(name + b" " for name, _ in scope["headers"])
     headers = [] if scope["path"] == "/parts" else [(b"content-length", b"%d" % (len(body) + 3))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"it:", "more_body": True})
@@ -76,6 +80,19 @@ async def test_a_client_of_http_1_0_gets_no_chunks(port, path):
     assert (statuses, body) == ([200], b"it:")
 
 
+async def test_a_client_of_http_1_0_is_not_told_to_continue(port):
+    """RFC 9110, 10.1.1."""
+    head = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    assert answers(await said(port, head, b"hi")) == ([200], b"it:hi")
+
+
+async def test_a_trailer_is_none_of_the_headers(port):
+    """RFC 9110, 6.5.1: or a client could set what a proxy sets, the address it asks from."""
+    head = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"\r\n"
+    heard = await said(port, head + b"1\r\nx\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\nA: b\r\n\r\n")
+    assert answers(heard) == ([200], b"it:host transfer-encoding connection ")
+
+
 async def test_a_client_of_http_1_1_gets_chunks_where_the_length_is_not_known(port):
     _, body = answers(await said(port, b"GET /parts HTTP/1.1\r\nHost: x\r\n" + CLOSE + b"\r\n"))
     assert body == b"3\r\nit:\r\n0\r\n\r\n"
@@ -92,6 +109,11 @@ async def test_requests_that_come_at_once_are_answered_in_their_order(port):
     heard = await said(port, both)
     assert answers(heard)[0] == [200, 200, 400]
     assert heard.index(b"it:1") < heard.index(b"it:2") < heard.index(b"400")
+
+
+async def test_chunks_that_are_for_another_protocol_are_refused_behind_the_answer(port):
+    chunked = POST + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert answers(await said(port, GET + b"\r\n" + chunked))[0] == [200, 400]
 
 
 @pytest.mark.parametrize("between", [(), (b"",)], ids=["one piece", "pieces"])
