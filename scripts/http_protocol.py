@@ -3,8 +3,9 @@
 uvicorn's `HttpToolsProtocol` takes heads and trailers of any length, requests of other versions of
 HTTP and such without a host; adds trailers to a request's headers; answers rubbish behind a request
 before that request; loses the body of a request that would like to change protocols; and answers
-clients of HTTP/1.0 by `100 Continue` and in chunks, which HTTP/1.0 does not have. `tests/scripts/test_http_protocol.py` drives each over a socket, so that an
-upgrade that changes what this relies on fails a test.
+clients of HTTP/1.0 by `100 Continue` and in chunks, which HTTP/1.0 does not have.
+`tests/scripts/test_http_protocol.py` drives each over a socket, so that an upgrade that changes
+what this relies on fails a test.
 """
 
 from httptools import HttpParserError, HttpParserUpgrade

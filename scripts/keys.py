@@ -26,6 +26,7 @@ from api.access.keys import KeyOrder, Keys
 from api.access.links import SignInLinks
 from api.access.scopes import SCOPES
 from api.settings import Settings, is_loopback
+from eventstore.database import Database
 from scripts.commands import parse
 from scripts.console import UsageError, address, at_work, database, run, validating
 
@@ -38,7 +39,7 @@ async def main(options: argparse.Namespace) -> int:
             await _list(keys)
             return 0
         if options.what == "link":
-            await _link(SignInLinks(db, keys), options, settings)
+            await _link(db, options, settings)
             return 0
         async with at_work(db, "keys"):
             if options.what == "make":
@@ -48,12 +49,14 @@ async def main(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _link(links: SignInLinks, options: argparse.Namespace, settings: Settings) -> None:
+async def _link(db: Database, options: argparse.Namespace, settings: Settings) -> None:
     if not is_loopback(settings.host):
         raise UsageError("a sign-in link is for the server's own machine alone: make a key")
     with validating("PRINCIPAL"):
         order = KeyOrder(principal=options.principal, role=options.role)
-    code = await links.make(order.principal, order.role)
+    keys = Keys(db)
+    await keys.check_principal(order.principal)
+    code = await SignInLinks(db, keys).make(order.principal, order.role)
     print(f"{address(settings.host, settings.port)}/#{code}")
 
 

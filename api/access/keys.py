@@ -154,10 +154,7 @@ class Keys:
         StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile;
         VersionConflict if there is a key of that id.
         """
-        check_line("principal", order.principal)
-        await self.vault.check_name(order.principal)
-        if is_reserved(order.principal):
-            raise Unacceptable("reserved_id", f"the id {order.principal} is the server's own")
+        await self.check_principal(order.principal)
         if order.expires_at is not None and order.expires_at <= self._now():
             raise Unacceptable("expires_at_past", "expires_at must lie in the future")
         limit = None if maker is None else maker.expires_at
@@ -182,6 +179,18 @@ class Keys:
                 raise Unauthenticated("the key has been revoked", maker)
         return key, text
 
+    async def check_principal(self, name: str) -> None:
+        """Raise Unacceptable or PersonGone for an id that nobody can have, StoreUnavailable."""
+        check_line("principal", name)
+        await self.vault.check_name(name)
+        if is_reserved(name):
+            raise Unacceptable("reserved_id", f"the id {name} is the server's own")
+
+    async def is_there(self, id_: str) -> bool:
+        """Return whether a key has this id, a revoked one too. Raises StoreUnavailable."""
+        async with time_limit():
+            return await self._documents.find_one({"_id": id_}, {"_id": 1}) is not None
+
     async def make_first(self, path: Path) -> tuple[str, Path] | None:
         """Make an administrator's key unless one was made so before; return its text and its file.
 
@@ -189,9 +198,8 @@ class Keys:
         that nobody has would be the only one, and good for nobody. Raises OSError if it cannot be
         kept, and none is made then; StoreUnavailable.
         """
-        async with time_limit():
-            if await self._documents.find_one({"_id": _FIRST}, {"_id": 1}) is not None:
-                return None
+        if await self.is_there(_FIRST):
+            return None
         key, text = new_key("admin", "admin", "the first start", self._now(), _FIRST)
         kept = keep_in_file(text, path, self._name)
         try:
@@ -231,8 +239,8 @@ class Keys:
         not_yet: JsonObject = {"_id": id_, "revoked_at": {"$not": {"$type": "date"}}}
         async with time_limit():
             await self._documents.update_one(not_yet, {"$set": {"revoked_at": self._now()}})
-            if await self._documents.find_one({"_id": id_}, {"_id": 1}) is None:
-                raise NoSuchKey
+        if not await self.is_there(id_):
+            raise NoSuchKey
         self._kept.pop(id_, None)
 
     async def revoke_with_made(self, id_: str) -> list[str]:

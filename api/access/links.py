@@ -3,8 +3,8 @@
     http://127.0.0.1:8000/#sign-in_<code>
 
 No browser sends what stands behind `#`, so the code is in no log of requests, here or at a proxy.
-The console exchanges it for a key, by a request that the code authorises as a key would, and it is
-good for nothing else.
+The console exchanges it for a key, by a request that the code authorises as a key would. Besides
+that it only says whose it is, by `GET /me`.
 
 Nothing is stored before that. The code says whose the key is to be, its id and how long the code is
 good, behind a keyed hash that only processes with the database can make (`api/cursors.py`). A key's
@@ -68,6 +68,8 @@ class SignInLinks:
         who = Principal(found.principal, found.role, frozenset(["sign_in"]), found.key, until)
         if until <= self._now():
             raise Unauthenticated("the sign-in link is too old", who)
+        if await self._keys.is_there(found.key):
+            raise _used_before(who)
         return who
 
     async def exchange(self, who: Principal) -> tuple[Key, str]:
@@ -79,4 +81,8 @@ class SignInLinks:
         try:
             return await self._keys.make(order, "a sign-in link", id_=who.key)
         except VersionConflict:
-            raise Unauthenticated("the sign-in link was used before", who) from None
+            raise _used_before(who) from None
+
+
+def _used_before(who: Principal) -> Unauthenticated:
+    return Unauthenticated("the sign-in link was used before", who)

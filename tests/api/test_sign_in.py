@@ -55,9 +55,12 @@ async def test_a_code_is_exchanged_for_a_key_once(client, database):
 
     async def recorded():
         page = await client.get("/access_log?principal=operator", headers=ADMIN)
-        return [each for each in page.json()["records"] if each["route"] == "/sign_in"]
+        found = [each for each in page.json()["records"] if each["path"] == "/sign_in"]
+        return found if len(found) == 2 else None
 
-    assert {each["principal"]["key"] for each in await until(recorded)} == {key["id"]}
+    last, first = await until(recorded)
+    assert (first["outcome"], last["outcome"]) == ("granted", "unknown")
+    assert first["principal"]["key"] == last["principal"]["key"] == key["id"]
     for name in await database.collections(database.name):
         assert code not in str(await database.collection(name).find().to_list()), name
 
@@ -194,6 +197,9 @@ async def test_a_link_is_made_at_the_command_line(tmp_path):
         out, err = await ran.communicate()
         return ran.returncode, out.decode(), err.decode()
 
+    code, out, err = await link("timekeeper", "agent")
+    assert (code, out) == (1, "")
+    assert "the server's own" in err
     code, out, _ = await link("sam", "auditor")
     assert code == 0
     assert re.fullmatch(r"http://127\.0\.0\.1:8123/#sign-in_[\w-]+\n", out)

@@ -129,8 +129,9 @@ def test_where_it_is_installed_soak_and_bench_are_no_commands(monkeypatch):
     assert not {"soak", "bench"} & commands.commands().keys()
 
 
-def test_who_reads_no_further_is_told_nothing():
-    typed = f"{sys.executable} -m scripts.casebook openapi | true"
+@pytest.mark.parametrize("words", ["openapi", "help"])
+def test_who_reads_no_further_is_told_nothing(words):
+    typed = f"{sys.executable} -m scripts.casebook {words} | true"
     ran = subprocess.run(["/bin/sh", "-c", typed], cwd=ROOT, capture_output=True, check=True)
     assert ran.stderr == b""
 
