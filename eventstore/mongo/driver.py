@@ -490,7 +490,8 @@ def _check_url(url: str) -> None:
     if parts.scheme not in ("mongodb", "mongodb+srv"):
         raise DatabaseAddressError("it must begin with mongodb:// or mongodb+srv://")
     if "." in parts.path:
-        raise DatabaseAddressError(f"a database's name has no dot: {parts.path[1:]}")
+        # Unnamed: behind a `/` that is not escaped it is part of a password.
+        raise DatabaseAddressError("a database's name has no dot")
     needed = {name.lower(): (name, value) for name, value in _CONSISTENCY.items()}
     needed |= {name.lower(): (name, "") for name in _OF_SECONDARIES}
     for given, value in parse_qsl(parts.query, keep_blank_values=True):

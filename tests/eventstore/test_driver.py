@@ -173,7 +173,8 @@ def test_an_address_that_asks_for_other_reads_or_promises_is_refused(option, nam
     ("url", "told"),
     [
         ("mongodb://[::1/casebook", "Invalid IPv6 URL"),
-        ("mongodb://host/casebook.events", "a database's name has no dot: casebook.events"),
+        ("mongodb://host/casebook.events", "a database's name has no dot$"),
+        ("mongodb://user:sec/ret@127.0.0.1/casebook", "a database's name has no dot$"),
         ("mongodb://host/?tls=yes", "The value of tls must be 'true' or 'false'"),
         ("mongodb+srv://host/?authMechanism=none", "authmechanism must be in"),
         ("mongodb://host/?replicaset=rs&retryWrite=true", "Unknown option: retrywrite"),
