@@ -445,6 +445,18 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             BLIND,
         ),
     ),
+    "the end of a scan is not written": (
+        written_while_it_scans,
+        (
+            Line(
+                Projector,
+                "_scan",
+                "if events := batch.events:",
+                "if (events := batch.events) and not position.is_followed:",
+            ),
+            BLIND,
+        ),
+    ),
     "what cannot be folded is passed over": (
         poisoned,
         (
@@ -598,6 +610,7 @@ NEVER_CATCHES_UP = {
     "the checkpoint is not in the transaction",
     "who takes partitions starts from the latest token",
     "the token is taken after the scan",
+    "the end of a scan is not written",
     "the documents are not in the transaction",
     "what cannot be folded is passed over",
     "a repaired ticket stays parked",
