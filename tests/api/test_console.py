@@ -152,6 +152,7 @@ async def test_a_sign_in_link_lets_in_once(served, page_of, database):
         await page.reload()
         await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
         await page.goto(f"/#{code}")  # again, by somebody who is in
+        await expect(page.locator("#status")).to_have_text("the sign-in link was used before")
         await expect(page.get_by_role("heading", name="Desk")).to_be_visible()
         assert code not in page.url
     async with page_of(served) as page:

@@ -272,8 +272,9 @@ async function signInByLink() {
     await begin(made.key);
   } catch (problem) {
     const kept = sessionStorage.getItem(KEPT);
-    if (kept) await begin(kept);
-    else signIn(problem);
+    if (!kept) return signIn(problem);
+    say(problem.message); // or one would take whom this tab knows for whom the link was to sign in
+    await begin(kept);
   }
 }
 
