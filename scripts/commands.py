@@ -314,9 +314,8 @@ class Command(NamedTuple):
     @property
     def about(self) -> str:
         """What its module says of itself: the docstring, which needs no import."""
-        module = Path(__file__).parent.joinpath(*self.module.split("."))
-        path = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
-        return path.read_text().split('"""', 2)[1]
+        path = Path(__file__).parent.joinpath(*self.module.split("."))
+        return path.with_suffix(".py").read_text().split('"""', 2)[1]
 
 
 _GROUPS: Mapping[str, Mapping[str, Command]] = {
@@ -345,10 +344,10 @@ _GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Use it in a program": {"openapi": Command("openapi")},
     _IN_A_CHECKOUT: {
-        "soak": Command("soak", _soak, _check_child),
-        "bench": Command("bench", _bench, _check_child),
+        "soak": Command("soak.__main__", _soak, _check_child),
+        "bench": Command("bench.__main__", _bench, _check_child),
         "screenshots": Command("testbed.screenshots"),
-        "reference": Command("reference"),
+        "reference": Command("reference.__main__"),
     },
 }
 

@@ -22,7 +22,7 @@ COMMANDS = commands.commands()
 def modules():
     """The modules of scripts/ that can be run: those with a main of their own."""
     found = {path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()}
-    found |= {path.parent for path in SCRIPTS.glob("*/__main__.py")}
+    found |= {*SCRIPTS.glob("*/__main__.py")}
     found |= {path for path in SCRIPTS.glob("testbed/*.py") if "__main__" in path.read_text()}
     return {".".join(path.relative_to(SCRIPTS).with_suffix("").parts) for path in found}
 
@@ -176,6 +176,12 @@ async def fails(tmp_path, *words, **settings):
 )
 async def test_a_wrong_setting_is_told_before_anything_is_started(tmp_path, settings, said):
     assert said in await fails(tmp_path, "scripts.serve", **settings)
+
+
+@pytest.mark.parametrize("name", ["soak", "bench"])
+async def test_a_command_that_is_a_folder_runs_as_any_other(tmp_path, name):
+    said = await fails(tmp_path, "scripts.casebook", name, "raec")
+    assert re.match(f"there is no {name}(mark)? raec", said), said
 
 
 async def test_a_port_in_use_is_told_with_what_to_set(tmp_path):
