@@ -417,7 +417,12 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
     "nobody counts the log": (
         a_stream_brings_nothing,
         (
-            Line(Projector, "_sweep", "if 0 not in self._mine:", "if True:"),
+            Line(
+                Projector,
+                "_sweep",
+                "if 0 not in self._mine or not self._counting.is_due:",
+                "if True:",
+            ),
             BLIND,
         ),
     ),
