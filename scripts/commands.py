@@ -279,6 +279,9 @@ def _soak(parser: Parser) -> None:
     parser.add_argument("what", help="as listed above")
     _child(parser)
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
+    parser.add_argument(
+        "--done", type=Path, metavar="FILE", help="of faults: a list of what is done, to go on with"
+    )
 
 
 def _verify(parser: Parser) -> None:

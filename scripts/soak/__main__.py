@@ -31,6 +31,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pkgutil import resolve_name
 
 from api.nearest import did_you_mean
@@ -88,6 +89,10 @@ async def main(options: argparse.Namespace) -> int:
         raise UsageError(f"there is no soak {options.what}{did_you_mean(options.what, _SOAKS)}")
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     soak, rounds = _SOAKS[options.what]
+    if options.done is not None:
+        if soak is not faults:
+            raise UsageError("--done is for faults")
+        soak = partial(faults, done=options.done)
     async with scratch() as url:
         counted = await soak(url, options.rounds or rounds)
     print("held: " + ", ".join(f"{name} {n}" for name, n in counted.items()))

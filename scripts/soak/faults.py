@@ -10,15 +10,17 @@ server starts, and fail then.
 
 A round has each kind fail once, each in another way than in the rounds before; so as many rounds as
 there are ways are the whole matrix. At the end of a round each command is in the log once, as its
-client was told, the webhook has been told of all of it, and the views equal the log.
+client was told, the webhook has been told of all of it, and the views equal the log. All of it
+takes hours: with `--done FILE` it can be stopped, and goes on with what is left.
 """
 
 import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -106,8 +108,8 @@ AT_START: Collection[str] = (
 )
 """What is only sent while a server starts on an empty database (of `create` and `drop`, one of
 seven views), and what fails otherwise there: it ends with a line, and is started again."""
-REPLAY = "replay: "
-"""What the kinds of commands begin with that a replay sends."""
+START, REPLAY = "at the start: ", "replay: "
+"""What the kinds of commands begin with that a start, or a replay, sends."""
 
 # --- how a command fails --------------------------------------------------------------------------
 
@@ -239,11 +241,29 @@ class _Fault:
 # --- what it works on -----------------------------------------------------------------------------
 
 
+class _Cell(NamedTuple):
+    kind: str
+    fault: str
+
+
 class _Table:
     """What has been seen: how many faults of each way, and how long it took until all was well."""
 
-    def __init__(self) -> None:
+    def __init__(self, done: Path | None = None) -> None:
+        """`done`: a file of what earlier runs have had fail, a line each, which is added to."""
         self.counted: Counter[str] = Counter()
+        self._file = done
+        self._done = set(done.read_text().splitlines()) if done and done.exists() else set()
+
+    def left(self, driver: DriverName, cells: Iterable[_Cell]) -> list[_Cell]:
+        """Return what no earlier run has had fail."""
+        return [cell for cell in cells if "\t".join((driver, *cell)) not in self._done]
+
+    def done(self, driver: DriverName, cell: _Cell) -> None:
+        """Note that one has failed, or that none of its kind can fail so."""
+        if self._file is not None:
+            with self._file.open("a") as file:
+                print(driver, *cell, sep="\t", file=file)
 
     def add(self, driver: DriverName, kind: str, fault: str, seconds: float) -> None:
         screen.print(f"{seconds:6.1f} s  {driver:8}{fault:36}{kind}", soft_wrap=True)
@@ -252,19 +272,14 @@ class _Table:
         self.counted["slowest_ms"] = max(self.counted["slowest_ms"], round(1000 * seconds))
 
 
-async def _fail_at_start(
-    url: str, driver: DriverName, kind: str, fault: str, table: _Table
-) -> None:
+async def _fail_at_start(url: str, driver: DriverName, cell: _Cell, table: _Table) -> None:
     """Start a server on an empty database, and have a command fail meanwhile."""
-    failing = _Fault(kind, fault)
+    kind, fault = cell
+    failing = _Fault(kind.removeprefix(START), fault)
     async with _server(url, driver, failing.heard, may_end=True) as (port, wire):
         if await failing.happen(port):
-            table.add(driver, f"at the start: {kind}", fault, await failing.mended(port, wire))
-
-
-class _Cell(NamedTuple):
-    kind: str
-    fault: str
+            table.add(driver, kind, fault, await failing.mended(port, wire))
+    table.done(driver, cell)
 
 
 async def _fail_at_work(
@@ -303,6 +318,7 @@ async def _fail_at_work(
                 on.heard = failing.heard
                 if await failing.happen(port):
                     table.add(driver, kind, fault, await failing.mended(port, on))
+                table.done(driver, _Cell(kind, fault))
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
         table.counted.update(told=receiver.received.counted["events"])
@@ -435,13 +451,16 @@ async def faults(
     check: Check = audited,
     kinds: Collection[str] | None = None,
     at_start: Collection[str] = AT_START,
+    done: Path | None = None,
 ) -> Counter[str]:
     """Have each kind of command fail in so many ways on each driver; both drivers at once.
 
     `kinds`: those that are to fail while the server works, all that it is seen to send unless
-    given; `at_start`: those while it starts. Raises PromiseBroken.
+    given; `at_start`: those while it starts; `done`: a file of what has failed in earlier runs,
+    which is passed over, and added to. Raises PromiseBroken.
     """
-    table = _Table()
+    table = _Table(done)
+    starts = [START + kind for kind in at_start]
 
     async def fail_on(driver: DriverName) -> None:
         first = len(FAULTS) // len(DRIVERS) * DRIVERS.index(driver)  # so that few rounds have most
@@ -451,9 +470,10 @@ async def faults(
 
         sent = kinds or await _fail_at_work(own("learning"), driver, None, table, check)
         for round_ in range(first, first + rounds):
-            for n, (kind, fault) in enumerate(diagonal(at_start, round_)):
-                await _fail_at_start(own(f"start_{round_}_{n}"), driver, kind, fault, table)
-            await _fail_at_work(own(f"{round_}"), driver, diagonal(sent, round_), table, check)
+            for n, cell in enumerate(table.left(driver, diagonal(starts, round_))):
+                await _fail_at_start(own(f"start_{round_}_{n}"), driver, cell, table)
+            if cells := table.left(driver, diagonal(sent, round_)):
+                await _fail_at_work(own(f"{round_}"), driver, cells, table, check)
 
     await run_all(*(fail_on(driver) for driver in DRIVERS))
     return table.counted

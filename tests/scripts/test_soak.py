@@ -203,13 +203,17 @@ async def test_a_database_that_cuts_off_and_stands_still(scratch_url):
 
 
 @pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="speaks to one host")
-async def test_commands_to_the_database_that_fail_in_every_way(scratch_url):
+async def test_commands_to_the_database_that_fail_in_every_way(scratch_url, tmp_path):
     """L3, L5, L7, L8, L12: within 15 s all is as before; each command is what its client knows."""
     at_start = ("createIndexes ticket_events",)
-    counted = await faults(scratch_url, 1, assert_views_equal_the_log, FAILING, at_start)
+    done = tmp_path / "done"
+    counted = await faults(scratch_url, 1, assert_views_equal_the_log, FAILING, at_start, done)
     assert all(counted[fault] for fault in FAULTS)
     assert counted["ok"] > 100
     assert counted["told"] > 100
+    assert len(set(done.read_text().splitlines())) == 2 * len([*FAILING, *at_start])
+    again = await faults(scratch_url, 1, assert_views_equal_the_log, FAILING, at_start, done)
+    assert not again["faults"]
 
 
 async def test_a_server_that_ends_at_work_is_not_started_again_in_silence():
