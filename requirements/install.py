@@ -62,7 +62,7 @@ def _show(what: str, lines: Iterable[str]) -> list[str]:
         step = _STEP.match(line)
         if step is not None:
             count += step[1] == "Collecting"
-            now = f"{count}, {step[2]}" if step[1] == "Collecting" else f"all {count} are fetched"
+            now = f"{count}, {step[2]}" if step[1] == "Collecting" else "unpacking"
             if is_terminal:
                 print(f"\r\x1b[Kinstalling {what}: {now}", end="", flush=True)
     if is_terminal:
