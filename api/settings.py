@@ -199,8 +199,10 @@ def variables() -> dict[str, str]:
 
 def _check_name(variable: str) -> None:
     """Raise SettingsError for the name of a variable that reads like a setting and is none."""
+    if not variable.startswith(_PREFIX) or _NOT_OURS.match(variable):
+        return
     known = variables()
-    if not variable.startswith(_PREFIX) or variable in known or _NOT_OURS.match(variable):
+    if variable in known:
         return
     names = [name.removeprefix(_PREFIX) for name in known]
     hint = did_you_mean(variable.removeprefix(_PREFIX), names, _PREFIX)

@@ -69,7 +69,7 @@ async def main(options: argparse.Namespace) -> int:
             if options.workers > 1:
                 show_metrics(settings)
 
-            async def tell() -> None:
+            async def show_addresses() -> None:
                 console = where = address(*listening.getsockname()[:2])
                 if is_read_here(settings):
                     code = await SignInLinks(db, Keys(db)).make(*_WHO)
@@ -77,7 +77,7 @@ async def main(options: argparse.Namespace) -> int:
                 print(_READY.format(console=console, address=where), flush=True)
 
             async with http_workers(options.workers - 1, listening, db, settings):
-                await _serve(db, settings, listening, background, tell)
+                await _serve(db, settings, listening, background, show_addresses)
     return 0
 
 
@@ -95,13 +95,13 @@ async def _serve(
     settings: Settings,
     listening: socket.socket,
     background: list[Work],
-    told: Callable[[], Awaitable[None]] | None = None,
+    on_started: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     store = EventStore(db)
     feeds = Feeds(db, store)
     access = access_by(db, settings)
     app = create_app(db, store, background, feeds, access, log_requests=settings.log_requests)
-    await serve(app, settings, listening, feeds, told)
+    await serve(app, settings, listening, feeds, on_started)
 
 
 async def _make_first_key(keys: Keys, settings: Settings) -> None:

@@ -33,19 +33,19 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         stands_for_many: Callable[[str], bool] = is_loopback,
-        told: Callable[[], Awaitable[None]] | None = None,
+        on_started: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`stands_for_many`: whether others connect by an address; `told`: once it serves."""
+        """`stands_for_many`: whether others connect by an address; `on_started`: once it serves."""
         super().__init__(config)
         self._stands_for_many = stands_for_many
-        self._told = told
+        self._on_started = on_started
         self._waiting: dict[HttpProtocol, tuple[object, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve, and say so."""
+        """Begin to serve, and call `on_started`."""
         await super().startup(sockets)
-        if self.started and self._told is not None:
-            await self._told()
+        if self.started and self._on_started is not None:
+            await self._on_started()
 
     async def on_tick(self, counter: int) -> bool:
         """Look after connections now and then."""
@@ -111,11 +111,11 @@ async def serve(
     settings: Settings,
     listening: socket.socket,
     feeds: Feeds,
-    told: Callable[[], Awaitable[None]] | None = None,
+    on_started: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve until cancelled; then let requests end, and the application stop in good order.
 
-    Streams do not end by themselves. `told`: that it has begun.
+    Streams do not end by themselves. `on_started`: called once it serves.
     """
     server = Server(
         uvicorn.Config(
@@ -130,7 +130,7 @@ async def serve(
             timeout_graceful_shutdown=10,
         ),
         _standing_for_many(settings.trusted_proxies),
-        told,
+        on_started,
     )
     serving = asyncio.create_task(server.serve([listening]))
     try:

@@ -51,9 +51,10 @@ _PART = 1_000
 
 
 def size_of(document: Mapping[str, object]) -> int:
-    """Return about as many bytes as a document has as it is sent; 0 if it cannot be.
+    """Return about how many bytes a document has as it is sent; 0 if JSON has no form for a value.
 
-    Those of its JSON are about as many, and found in a quarter of the time.
+    It is the length of its JSON, which takes a quarter of the time of BSON. Casebook stores no
+    values without a form: of a document that holds one, only the number in a batch is bounded.
     """
     if isinstance(document, RawBSONDocument):
         return len(document.raw)

@@ -578,3 +578,17 @@ async def test_no_request_counts_the_log(database, store):
             await reader.close()
     assert "find" in sent
     assert not {"count", "aggregate", "distinct"} & {*sent}, Counter(sent)
+
+
+async def test_a_log_whose_estimate_takes_long_is_not_estimated_again_at_once(database, store):
+    """The embedded server counts every event for it."""
+
+    class Slow(Estimated):
+        async def count(self, *, exact=False):
+            await asyncio.sleep(1.0)
+            return await super().count(exact=exact)
+
+    counting = Counting(database, Slow(database), Checkpoints(database), timedelta())
+    assert counting.is_due
+    await counting.compare()
+    assert not counting.is_due  # for 50 times as long
