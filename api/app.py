@@ -118,13 +118,6 @@ def create_app(
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
     )
     app.router.route_class = Route
-    app.add_middleware(
-        Pipeline,
-        routes=app.routes,
-        access=access,
-        identity=database.identity,
-        log_all=log_requests,
-    )
     desks, views = Desks(database), ReadModels(database)
     handler, tickets = Handler(store, desks), Tickets(store, views)
     policy = VisibilityPolicy(desks, tickets, views)
@@ -147,6 +140,14 @@ def create_app(
         console.router(app.openapi),
     ):
         app.router.routes.extend(router.routes)
+    # Outermost, as none of FastAPI's own layers has anything to do for a route of the table.
+    app.middleware_stack = Pipeline(
+        app.build_middleware_stack(),
+        routes=app.routes,
+        access=access,
+        identity=database.identity,
+        log_all=log_requests,
+    )
     return app
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from api.access.shares import Shares
-from api.http.caller import principal
+from api.http.caller import header, principal
 from api.http.json_reader import read_json
 from api.http.problems import ServerBusy
 from domain.desk import Desk
@@ -59,7 +59,7 @@ class Bodies:
             await self._receive(request, most_bytes, whose, parts)
             body = b"".join(parts)
             if body:
-                _check_type(request.headers.get("content-type", ""))
+                _check_type(header(request.scope, b"content-type") or "")
             yield Content(read_json(body)) if body else None
         finally:
             self._held.give_back(whose, sum(map(len, parts)))
@@ -67,7 +67,7 @@ class Bodies:
     async def _receive(
         self, request: Request, most_bytes: int, whose: str, parts: list[bytes]
     ) -> None:
-        length = request.headers.get("content-length", "")
+        length = header(request.scope, b"content-length") or ""
         if length.isdecimal() and int(length[:20]) > most_bytes:
             raise _too_large(most_bytes)
         received = 0

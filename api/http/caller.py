@@ -1,5 +1,6 @@
-"""The caller of a request, as `pipeline.py` has found, for endpoints to depend on."""
+"""What is known of a request before its route is: its headers, and its caller."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,6 +17,21 @@ def principal(request: Request) -> Principal:
 
 
 CurrentPrincipal = Annotated[Principal, Depends(principal)]
+
+
+def read_headers(scope: Scope) -> Mapping[bytes, bytes]:
+    """Return a request's headers by their names, which are in small letters; of several of a name,
+    the first. They are kept for `header`.
+    """
+    headers = dict(reversed(scope["headers"]))
+    scope.setdefault("state", {})["headers"] = headers
+    return headers
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header, or None."""
+    value: bytes | None = scope["state"]["headers"].get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def asking_of(scope: Scope) -> Asking:

@@ -12,10 +12,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from opentelemetry import trace
-from starlette.datastructures import Headers
 from starlette.types import Scope
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
+from api.http.caller import header
 from domain.values import JsonObject
 
 HEADER = "Correlation-Id"
@@ -38,14 +38,13 @@ def _is_taken(given: str) -> bool:
 
 def of(scope: Scope) -> str:
     """Return the correlation id that a request's headers name, or a new one."""
-    headers = Headers(scope=scope)
-    given = headers.get(HEADER, "").strip()
-    if _is_taken(given):
+    given = header(scope, b"correlation-id")
+    if given is not None and _is_taken(given := given.strip()):
         return given
     own = trace.get_current_span().get_span_context()
     if own.is_valid:  # of a trace that this server takes part in, or begins
         return trace.format_trace_id(own.trace_id)
-    trace_id = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    trace_id = _TRACEPARENT.fullmatch(header(scope, b"traceparent") or "")
     return str(uuid7()) if trace_id is None else trace_id[1]
 
 

@@ -15,19 +15,18 @@ connection cannot be used for another request, and is closed rather than read to
 import time
 from collections.abc import Iterable
 
-import structlog
 from opentelemetry import trace
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from api.access.access_log import Outcome
 from api.access.authentication import Access
 from api.access.rights import Principal, Unseen, is_open
 from api.http import correlation
 from api.http.bodies import Bodies
-from api.http.caller import asking_of
+from api.http.caller import asking_of, header, read_headers
 from api.http.problems import ServerBusy, to_response
 from api.http.request_metrics import UNDER_WAY, note
 from api.http.routing import Table
@@ -68,19 +67,19 @@ class Pipeline:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, log_all=self._log_all)
-        with (
-            structlog.contextvars.bound_contextvars(correlation_id=exchange.correlation_id),
-            UNDER_WAY.track_inprogress(),
-        ):
-            try:
-                await self._serve(scope, exchange.receive, exchange.send)
-            except ClientDisconnect:
-                pass  # the client has gone
-            except Exception as error:
-                if exchange.status:
-                    raise  # too late for an answer: the server ends the connection
-                await self._note_refusal(scope, error)
-                await to_response(error)(scope, exchange.receive, exchange.send)
+        bind_contextvars(correlation_id=exchange.correlation_id)  # of the request's own task
+        UNDER_WAY.inc()
+        try:
+            await self._serve(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            pass  # the client has gone
+        except Exception as error:
+            if exchange.status:
+                raise  # too late for an answer: the server ends the connection
+            await self._note_refusal(scope, error)
+            await to_response(error)(scope, exchange.receive, exchange.send)
+        finally:
+            UNDER_WAY.dec()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_open(scope["path"]):
@@ -91,7 +90,7 @@ class Pipeline:
         self._under_way += 1
         who: Principal | None = None
         try:
-            authorization = Headers(scope=scope).get("authorization")
+            authorization = header(scope, b"authorization")
             who = await self._access.admit(asking_of(scope), authorization)
             scope["state"].update(principal=who, access=self._access, bodies=self._bodies)
             if self._identity.is_replaced and scope["method"] not in _READING:
@@ -127,10 +126,12 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, log_all: bool) -> None:
         self._scope, self._receive, self._send, self._log_all = scope, receive, send, log_all
         self._began = time.perf_counter()
-        self._is_unread = any(_announces_body(*header) for header in scope["headers"])
+        headers = read_headers(scope)
+        length = headers.get(b"content-length", b"0")
+        self._is_unread = length != b"0" or b"transfer-encoding" in headers
         self.status = 0
         self.correlation_id = correlation.of(scope)
-        scope.setdefault("state", {})["correlation_id"] = self.correlation_id
+        scope["state"]["correlation_id"] = self.correlation_id
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -141,16 +142,12 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=[*message["headers"]])
-            headers.setdefault("Cache-Control", "no-store")
+            own = [(b"correlation-id", self.correlation_id.encode())]
+            if all(name != b"cache-control" for name, _ in message["headers"]):
+                own.append((b"cache-control", b"no-store"))
             if self._is_unread:
-                headers["Connection"] = "close"
-            headers[correlation.HEADER] = self.correlation_id
-            message["headers"] = headers.raw
+                own.append((b"connection", b"close"))
+            message["headers"] = [*message["headers"], *own]
             seconds = time.perf_counter() - self._began
             note(self._scope, self.status, seconds, log_all=self._log_all)
         await self._send(message)
-
-
-def _announces_body(name: bytes, value: bytes) -> bool:
-    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")

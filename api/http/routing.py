@@ -30,7 +30,7 @@ from starlette.types import Scope
 from api.access.authentication import Access
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http.bodies import Bodies, Content, most_bytes
-from api.http.caller import asking_of
+from api.http.caller import asking_of, header
 
 Endpoint = Callable[..., Awaitable[Response]]
 _MOST_PARAMETERS = 200  # a list takes some 120
@@ -125,9 +125,9 @@ class Reader:
     def read(self, request: Request, content: Content | None = None) -> Mapping[str, object]:
         """Return the arguments of the endpoint. Raises RequestValidationError."""
         given: dict[str, object] = {**request.path_params}
-        for name, value in request.scope["headers"]:
-            if name in self._headers:
-                given.setdefault(self._headers[name], value.decode("latin-1"))
+        for name, alias in self._headers.items():
+            if (value := header(request.scope, name)) is not None:
+                given[alias] = value
         if self._query:
             if request.scope["query_string"].count(b"&") >= _MOST_PARAMETERS:
                 detail = f"a request has at most {_MOST_PARAMETERS} parameters"

@@ -20,6 +20,7 @@ from api.app import create_app
 from api.feed.client import Limits
 from api.http import bodies
 from api.http.bodies import Bodies
+from api.http.caller import read_headers
 from api.http.pipeline import Pipeline
 from api.http.problems import ServerBusy, to_response
 from api.settings import Settings
@@ -281,6 +282,7 @@ async def test_what_bodies_hold_in_all_is_bounded(monkeypatch):
 
         headers = [(b"content-type", b"application/json")]
         scope = {"type": "http", "headers": headers, "state": {"principal": who}}
+        read_headers(scope)
         return held.read(Request(scope, receive), 1_000)
 
     who, content = Principal("sam", "supervisor"), json.dumps({"body": "x" * 88}).encode()

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.app import create_app
 from api.http.bodies import Content
+from api.http.caller import read_headers
 from api.http.problems import to_response
 from api.http.routing import Reader, Route, Table
 from api.queries.lists.routes import ListQuery
@@ -78,6 +79,7 @@ class ReadAtOnce(APIRoute):
         reader = Reader(self.endpoint, self.param_convertors)
 
         async def answer(request):
+            read_headers(request.scope)
             body = await request.body()
             content = Content(await request.json()) if body else None
             return await self.endpoint(**reader.read(request, content))
