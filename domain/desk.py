@@ -7,7 +7,7 @@ A desk that names no groups takes any name for one, and a desk that defines no f
 field: so one can start with an empty desk, and be strict later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,7 +21,15 @@ from pydantic import (
 
 from domain.errors import StateConflict, Unacceptable
 from domain.sla import SlaTargets
-from domain.values import FieldKey, FieldValue, Name, Priority, at_most
+from domain.values import (
+    FieldKey,
+    FieldValue,
+    Name,
+    Priority,
+    at_most,
+    canonical_decimal,
+    is_day,
+)
 
 DESK_GROUPS = 500
 DESK_AGENTS = 10_000
@@ -29,7 +37,7 @@ DESK_FIELDS = 100
 FIELD_CHOICES = 200
 
 _TYPES = {"text": str, "integer": int, "boolean": bool}
-FieldType = Literal["text", "integer", "boolean", "choice"]
+FieldType = Literal["text", "integer", "boolean", "choice", "choices", "date", "decimal"]
 Minutes = Annotated[int, Field(ge=1, le=5_256_000, strict=True)]  # ten years
 
 
@@ -54,7 +62,7 @@ class _Part(BaseModel):
 
 
 class FieldDefinition(_Part):
-    """A custom field: its type, a choice's choices, and whether it must be filled in by when."""
+    """A custom field: its type, what can be chosen, and whether it must be filled in by when."""
 
     type: FieldType
     choices: Annotated[Names, Field(max_length=FIELD_CHOICES), at_most(FIELD_CHOICES)] = ()
@@ -62,15 +70,27 @@ class FieldDefinition(_Part):
 
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
-        if (self.type == "choice") != bool(self.choices):
-            raise ValueError("a choice has choices, and nothing else has")
+        if (self.type in ("choice", "choices")) != bool(self.choices):
+            raise ValueError("a choice or several have choices, and nothing else has")
         return self
 
-    def takes(self, value: FieldValue) -> bool:
-        """Say whether a value is of the field's kind."""
-        if self.type == "choice":
-            return value in self.choices
-        return type(value) is _TYPES[self.type]
+    def kept(self, value: FieldValue) -> FieldValue | None:
+        """Return a value as it is kept, if it is of the field's kind: a decimal in its canonical
+        form, choices as a list in the order of the desk. None if it is not.
+        """
+        match self.type:
+            case "choice":
+                return value if value in self.choices else None
+            case "choices":
+                several = value if isinstance(value, tuple) else (value,)
+                chosen = tuple(each for each in self.choices if each in several)
+                return chosen if len(chosen) == len(several) else None
+            case "date":
+                return value if isinstance(value, str) and is_day(value) else None
+            case "decimal":
+                return None if isinstance(value, bool | tuple) else canonical_decimal(str(value))
+            case _:
+                return value if type(value) is _TYPES[self.type] else None
 
     def kind(self) -> str:
         """Say in words what it takes."""
@@ -79,6 +99,9 @@ class FieldDefinition(_Part):
             "integer": "a whole number",
             "boolean": "true or false",
             "choice": f"one of: {', '.join(self.choices)}",
+            "choices": f"a list of some of: {', '.join(self.choices)}",
+            "date": "a day, like 2026-03-01",
+            "decimal": 'a number as text, like "12.50"',
         }[self.type]
 
 
@@ -139,15 +162,20 @@ class Desk(_Part):
                 "assignee_outside_group", f"{assignee!r} does not belong to the group {group!r}"
             )
 
-    def check_field(self, key: str, value: FieldValue) -> None:
-        """Raise Unacceptable if there is no such field, or the value is not one of its kind."""
+    def kept(self, key: str, value: FieldValue) -> FieldValue:
+        """Return a field's value as it is kept.
+
+        Raises Unacceptable if there is no such field, or the value is not one of its kind.
+        """
         if not self.fields:
-            return
+            return value
         field = self.fields.get(key)
         if field is None:
             raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
-        if not field.takes(value):
+        kept = field.kept(value)
+        if kept is None:
             raise Unacceptable("wrong_field_value", f"the field {key} takes {field.kind()}")
+        return kept
 
     def missing(
         self, fields: Mapping[str, FieldValue], *moments: Literal["open", "resolve"]
@@ -162,9 +190,25 @@ class Desk(_Part):
             if field.required_on in moments and not _filled(field, fields.get(key))
         )
 
+    def describe_missing(self, missing: Iterable[str], fields: Mapping[str, FieldValue]) -> str:
+        """Name the fields that are missing; of one with a value that it does not take any more, say
+        what that is and what it takes.
+        """
+        told = {key: fields.get(key, "") for key in missing}
+        return ", ".join(
+            f"{key} (it says {_words(value)}, and takes {self.fields[key].kind()})"
+            if value
+            else key
+            for key, value in told.items()
+        )
+
 
 def _filled(field: FieldDefinition, value: FieldValue | None) -> bool:
-    return value is not None and value != "" and field.takes(value)
+    return value is not None and value != "" and field.kept(value) is not None
+
+
+def _words(value: FieldValue) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 class PartlyKnownDesk(Desk):
@@ -177,8 +221,8 @@ class PartlyKnownDesk(Desk):
 
     unknown_fields: frozenset[str]
 
-    def check_field(self, key: str, value: FieldValue) -> None:
-        """Raise Unacceptable as a desk does, and for what only another version can judge."""
+    def kept(self, key: str, value: FieldValue) -> FieldValue:
+        """Return what a desk does. Raises Unacceptable also for what another version can judge."""
         if key in self.unknown_fields:
             raise Unacceptable(
                 "field_of_another_version",
@@ -186,7 +230,7 @@ class PartlyKnownDesk(Desk):
             )
         if not self.fields:
             raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
-        super().check_field(key, value)
+        return super().kept(key, value)
 
 
 EMPTY_DESK = Desk()

@@ -35,7 +35,7 @@ _SEEN = frozenset(
 """Format characters that are signs (Prepended_Concatenation_Mark)."""
 _JOINERS = frozenset("\u200c\u200d")
 _JOINED = frozenset({"Lo", "Mn", "Mc", "Me", "So", "Sk"})
-_VARIANTS = frozenset(
+VARIANTS = frozenset(
     chr(code)
     for codes in ((0x180B, 0x180C, 0x180D, 0x180F), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
     for code in codes
@@ -43,7 +43,7 @@ _VARIANTS = frozenset(
 """Variation selectors: marks that show nothing by themselves, and choose the form of what is before
 them. Taken there alone, once: behind a letter that has no variants they make another name of one.
 """
-_HAVE_VARIANTS = frozenset({"Lo", "So", "Sk", "Sm"})
+_HAVEVARIANTS = frozenset({"Lo", "So", "Sk", "Sm"})
 _SEEN_AS_EMOJI = frozenset("\u203c\u2049\u2139\u3030")
 _KEYCAP = "\u20e3"
 _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2065\u2800\u3164\uffa0")
@@ -55,9 +55,9 @@ def check_line(what: str, text: str) -> None:
     if text.isascii() and text.isprintable():
         return
     for n, character in enumerate(text):
-        if character in _VARIANTS and not _is_variant(text, n):
+        if character in VARIANTS and not _is_variant(text, n):
             raise _refused(what, character)
-        if _is_refused(character) and not _joins(text, n):
+        if is_refused(character) and not joins(text, n):
             raise _refused(what, character)
 
 
@@ -95,10 +95,11 @@ def _is_variant(text: str, n: int) -> bool:
     before, after = text[n - 1], text[n + 1 : n + 2]
     if before.isascii():
         return after == _KEYCAP
-    return before in _SEEN_AS_EMOJI or unicodedata.category(before) in _HAVE_VARIANTS
+    return before in _SEEN_AS_EMOJI or unicodedata.category(before) in _HAVEVARIANTS
 
 
-def _is_refused(character: str) -> bool:
+def is_refused(character: str) -> bool:
+    """Say whether a character breaks a line, turns text or shows nothing."""
     if character in _SEEN:
         return False
     code = ord(character)
@@ -111,7 +112,7 @@ def _is_refused(character: str) -> bool:
     )
 
 
-def _joins(text: str, n: int) -> bool:
+def joins(text: str, n: int) -> bool:
     """Say whether a joiner stands between what it can join."""
     if text[n] not in _JOINERS or not 0 < n < len(text) - 1:
         return False

@@ -1,20 +1,25 @@
 """The kinds of values that clients may send: bounded, printable, exact."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from domain.lines import ONE_LINE
+from domain.tags import TAG_CHARACTERS, fold_tag
 
 JsonObject = dict[str, object]
-FieldValue = str | int | bool
+FieldValue = str | int | bool | tuple[str, ...]
 Priority = Literal["low", "normal", "high", "urgent"]
 
 ERASED = "[erased]"
 """What is read in the place of an erased person's data. It is nobody's name."""
 VALUE_CHARACTERS = 5_000
+VALUE_ITEMS = 50
+_ITEM_CHARACTERS = 200
+_CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 
 
 def at_most(most: int) -> BeforeValidator:
@@ -33,10 +38,17 @@ def at_most(most: int) -> BeforeValidator:
 
 
 def _printable(text: str) -> str:
-    # NUL and its like are no part of any name or message; tabs and line ends may be.
-    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+    # NUL and its like are no part of any name; what has tabs or line ends is judged later.
+    if re.search(_CONTROLS, text):
         raise ValueError("control characters are not allowed")
     return text
+
+
+def _without_controls(text: object) -> object:
+    # A mail that was pasted is not lost for them; but no name is made of another in silence.
+    if not isinstance(text, str):
+        return text
+    return re.sub(_CONTROLS, "", re.sub(r"[\x0b\x0c]", " ", text))
 
 
 def _somebodys(name: str) -> str:
@@ -48,12 +60,24 @@ def _somebodys(name: str) -> str:
 def _value(value: object) -> object:
     # Here and not in the types, so that a wrong value is told in one sentence.
     if isinstance(value, str) and len(value) <= VALUE_CHARACTERS:
-        return _printable(value)
+        return _without_controls(value)
     if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
+    if isinstance(value, list | tuple) and 0 < len(value) <= VALUE_ITEMS and _are_items(value):
+        return tuple(dict.fromkeys(value))
     raise ValueError(
-        f"a value is text of at most {VALUE_CHARACTERS} characters, true or false, "
-        "or a whole number of 64 bits"
+        f"a value is text of at most {VALUE_CHARACTERS} characters, true or false, a whole number "
+        f'of 64 bits (another number is text, like "12.50", to be exact), or a list of 1 to '
+        f"{VALUE_ITEMS} texts of at most {_ITEM_CHARACTERS} characters"
+    )
+
+
+def _are_items(values: Sequence[object]) -> bool:
+    return all(
+        isinstance(each, str)
+        and 0 < len(each) <= _ITEM_CHARACTERS
+        and not re.search(_CONTROLS, each)
+        for each in values
     )
 
 
@@ -73,6 +97,26 @@ def _day(day: object) -> object:
     raise ValueError("a day is written like 2026-03-01")
 
 
+def canonical_decimal(text: str) -> str | None:
+    """Return a decimal number in the form in which it is kept: no zeros that say nothing, no plus
+    sign, no exponent. None for what is none, or has more than 30 digits before or behind the point.
+    """
+    found = re.fullmatch(r"([+-]?)0*(\d{1,30})(?:\.(\d{1,30}?)0*)?", text, re.ASCII)
+    if found is None:
+        return None
+    sign, whole, fraction = found[1], found[2], (found[3] or "0").rstrip("0")
+    digits = f"{whole}.{fraction}" if fraction else whole
+    return f"-{digits}" if sign == "-" and digits != "0" else digits
+
+
+def is_day(text: str) -> bool:
+    """Say whether a text is a day of the calendar, like 2026-03-01."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def _moment(time: datetime) -> datetime:
     try:
         utc = time.astimezone(UTC)
@@ -82,6 +126,7 @@ def _moment(time: datetime) -> datetime:
 
 
 _Clean = AfterValidator(_printable)
+_Cleaned = BeforeValidator(_without_controls)
 Name = Annotated[
     str,
     Field(min_length=1, max_length=200, examples=["alice"]),
@@ -92,12 +137,22 @@ Name = Annotated[
 """The name of a person or a thing. Where it is new, `lines.py` says what it is made of."""
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
 Line = Annotated[
-    str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Clean, ONE_LINE
+    str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Cleaned, ONE_LINE
 ]
 _SAID = "It jams on every page."
-Text = Annotated[str, Field(min_length=1, max_length=50_000, examples=[_SAID]), _Clean]
-TextOrNothing = Annotated[str, Field(max_length=50_000, examples=[_SAID]), _Clean]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]{0,63}$", examples=["paper"])]
+Text = Annotated[str, Field(min_length=1, max_length=50_000, examples=[_SAID]), _Cleaned]
+TextOrNothing = Annotated[str, Field(max_length=50_000, examples=[_SAID]), _Cleaned]
+Tag = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=TAG_CHARACTERS,
+        description="Letters and digits of any script, and `_.:-` behind the first. "
+        "It is kept without case (NFKC, case-folded).",
+        examples=["paper"],
+    ),
+    AfterValidator(fold_tag),
+]
 FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["floor"])]
 Value = Annotated[FieldValue, BeforeValidator(_value)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]

@@ -199,8 +199,9 @@ def _elapsed(read: Document) -> timedelta:
 
 def _terms(subject: str, body: str, fields: dict[str, Any]) -> list[str]:
     of_fields = [
-        f"{key}={json.dumps(value) if isinstance(value, bool) else value}"[:64]
+        f"{key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
         for key, value in fields.items()
+        for one in (value if isinstance(value, list) else [value])
     ]
     return _words(subject + " " + body) + sorted(of_fields)
 

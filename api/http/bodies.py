@@ -28,7 +28,7 @@ BODY_SECONDS = 30.0
 _MOST_HELD_BYTES = 128 * 2**20  # of all requests at once
 _PRINCIPALS_BYTES = 16 * 2**20  # of all requests of one principal
 _BYTES_A_CHARACTER = 12
-_SMALL_BYTES = 32 * 2**10
+_SMALL_BYTES = 44 * 2**10
 """Whatever has no long text: names, tags, a hundred tickets."""
 _DESK_BYTES = 4 * 2**20
 _FIELDS_BYTES = 400 * 2**10

@@ -20,6 +20,7 @@ from domain.tickets.ticket import (
 )
 from domain.values import (
     FieldKey,
+    FieldValue,
     Line,
     MediaType,
     Name,
@@ -125,16 +126,22 @@ class SetField(Command):
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         key, value, old = self.key, self.value, ticket.fields.get(self.key)
-        if value == old and type(value) is type(old):  # 1 and true are not the same
+        if _is_same(value, old):
             return NOTHING
         if value is not None:
-            context.desk.check_field(key, value)
+            value = context.desk.kept(key, value)
             require_room("fields", len({*ticket.fields, key}), TICKET_FIELDS)
+            if _is_same(value, old):
+                return NOTHING
         resolved = ("resolve",) if ticket.status == "resolved" else ()
         needed = context.desk.missing({**ticket.fields, key: ""}, "open", *resolved)
         if value in (None, "") and key in needed:
             raise Unacceptable("field_required", f"{key} cannot be empty; set it to another value")
         return Decision((FieldSet(key, value),))
+
+
+def _is_same(value: FieldValue | None, old: FieldValue | None) -> bool:
+    return value == old and type(value) is type(old)  # 1 and true are not the same
 
 
 class FileAttached(TicketEvent):

@@ -97,9 +97,8 @@ class ResolveTicket(Command):
             raise StateConflict("needs_assignee", "a ticket without an assignee cannot be resolved")
         require_transition(ticket, ResolveTicket, "resolved")
         if missing := context.desk.missing(ticket.fields, "open", "resolve"):
-            raise StateConflict(
-                "fields_missing", f"set before it is resolved: {', '.join(missing)}"
-            )
+            told = context.desk.describe_missing(missing, ticket.fields)
+            raise StateConflict("fields_missing", f"set before it is resolved: {told}")
         return Decision((TicketResolved(self.resolution),))
 
 

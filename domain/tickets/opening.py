@@ -61,9 +61,8 @@ class OpenTicket(Command):
     def begin(self, context: Context) -> Decision:
         desk = context.desk
         desk.check_group(self.group)
-        for key, value in self.fields.items():
-            desk.check_field(key, value)
-        if missing := desk.missing(self.fields, "open"):
+        fields = {key: desk.kept(key, value) for key, value in self.fields.items()}
+        if missing := desk.missing(fields, "open"):
             raise Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
         opened = TicketOpened(
             subject=self.subject,
@@ -72,7 +71,7 @@ class OpenTicket(Command):
             priority=self.priority,
             group=self.group,
             tags=tuple(sorted(set(self.tags))),
-            fields=self.fields,
+            fields=fields,
             sla=desk.targets(self.priority),
         )
         return Decision((opened,))

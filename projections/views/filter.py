@@ -16,7 +16,7 @@ from typing import get_args
 
 from domain.sla import SlaTarget
 from domain.tickets.ticket import Status
-from domain.values import FieldValue, JsonObject
+from domain.values import FieldValue, JsonObject, canonical_decimal
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
 
@@ -202,10 +202,15 @@ def is_due_before(moment: datetime) -> Filter:
 
 
 def has_field(key: str, text: str) -> Filter:
-    """Return the filter for tickets whose custom field has a value: as text, number or truth."""
-    values: list[FieldValue] = [text]
+    """Return the filter for tickets whose custom field has a value, or it among several: as text,
+    number or truth; a decimal in whatever form.
+    """
+    number = canonical_decimal(text)
+    texts = tuple(dict.fromkeys((text, number or text)))
+    values: list[FieldValue] = [*texts]
     if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63:
         values.append(int(text))
     if text in ("true", "false"):
         values.append(text == "true")
-    return all_of(Is("terms", (field_term(key, text),)), Is(f"fields.{key}", tuple(values)))
+    terms = tuple(field_term(key, each) for each in texts)
+    return all_of(Is("terms", terms), Is(f"fields.{key}", tuple(values)))

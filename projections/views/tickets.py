@@ -41,7 +41,7 @@ from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.tickets.ticket import apply as apply_event
-from domain.values import FieldValue, JsonObject
+from domain.values import JsonObject
 from eventstore.event_document import Envelope
 from projections.views import agents, dashboard
 from projections.views.dashboard import Before
@@ -178,12 +178,18 @@ def _preview(body: str) -> str:
 
 
 def _terms(ticket: Ticket) -> tuple[str, ...]:
-    of_fields = sorted(field_term(key, value) for key, value in ticket.fields.items())
+    of_fields = sorted(
+        field_term(key, each)
+        for key, value in ticket.fields.items()
+        for each in (value if isinstance(value, tuple) else (value,))
+    )
     return (*words(f"{ticket.subject} {ticket.body}"), *of_fields)
 
 
-def field_term(key: str, value: FieldValue) -> str:
-    """Return the term of a custom field's value, which no word is like; all kinds share one."""
+def field_term(key: str, value: str | int | bool) -> str:
+    """Return the term of a custom field's value, or of one of several, which no word is like; all
+    kinds share one.
+    """
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{key}={text}"[:_TERM_CHARACTERS]
 

@@ -591,10 +591,10 @@ def test_a_preference_that_is_not_understood_is_ignored(prefer, seconds):
 
 async def test_a_value_that_is_refused_is_refused_in_our_own_words(client, ticket):
     """L12"""
-    answer = await client.post(f"{ticket}/add_note", json={"body": "a\x00b"}, headers=AGENT)
+    answer = await client.post(f"{ticket}/assign", json={"assignee": "a\x00b"}, headers=AGENT)
     problem = is_problem(answer, 422, "invalid_request")
     assert problem["errors"] == [
-        {"pointer": "/body", "detail": "control characters are not allowed"}
+        {"pointer": "/assignee", "detail": "control characters are not allowed"}
     ]
     wait = {"status": "pending", "reason": "x", "resume_at": 1999999999}
     answer = await client.post(f"{ticket}/update_status", json=wait, headers=AGENT)

@@ -198,7 +198,7 @@ FUTURE_DESK: dict[str, Any] = {
         ],
         "fields": {
             "floor": {"type": "text", "choices": [], "required_on": None, "longest": 10},
-            "due": {"type": "date", "choices": [], "required_on": "resolve"},
+            "due": {"type": "place", "choices": [], "required_on": "resolve"},
             "cause": {"type": "text", "choices": [], "required_on": "close"},
         },
         "sla": {

@@ -5,6 +5,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from api.queries.lists.search import search
+from domain.values import FieldValue
 from projections.views import tickets
 from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, named
 from scripts.bench.made_up_views import made_up_lives
@@ -25,6 +26,8 @@ SEARCHES = [
     *("is:breached", "-is:breached", "has:note", "-has:note", "due<2100-01-01", "-due<2100-01-01"),
     *("opened>2025-01-01", "opened<=2025-01-01", "resolved>=2025-01-01", "-resolved>=2025-01-01"),
     *("field.floor:3", "-field.floor:3", "field.vip:true", "field.vip:1", "field.none:3"),
+    *("field.floor:12.50", "-field.floor:+012.5", "field.floor:b", "field.floor:a field.floor:b"),
+    *("field.floor:2026-03-01", "tag:紙", "-tag:紙"),
 ]
 FILTERS = [
     *map(search, SEARCHES),
@@ -42,17 +45,25 @@ async def test_a_filter_matches_what_the_database_finds(database):
     """L7: documents, and tickets that are being folded, alike."""
     chance = random.Random(5)  # noqa: S311
     lives = made_up_lives()[:60]
-    values: list[str | int | None] = [3, "3", 4, True, 1, "true", None]
+    values: list[FieldValue | None] = [3, "3", 4, True, 1, "true", None, "12.5", "2026-03-01"]
+    values += [("a", "b"), ("b",)]
     reads = []
     for n, life in enumerate(lives):
         value = values[n % len(values)]
         ticket = replace(
             life.ticket,
             fields={} if value is None else {"floor": value, "vip": value},
-            tags=tuple(chance.sample(["vip", "paper", "a"], n % 4)),
+            tags=tuple(chance.sample(["vip", "paper", "紙"], n % 4)),
             followers=("alice",) if n % 5 == 0 else (),
         )
-        terms = (*life.terms, *(tickets.field_term(k, v) for k, v in ticket.fields.items()))
+        terms = (
+            *life.terms,
+            *(
+                tickets.field_term(key, each)
+                for key, several in ticket.fields.items()
+                for each in (several if isinstance(several, tuple) else (several,))
+            ),
+        )
         id_ = UUID(int=chance.getrandbits(128))
         reads.append(replace(life, id=id_, ticket=ticket, terms=terms, has_note=n % 3 == 0))
     documents = [tickets.to_document(read) for read in reads]

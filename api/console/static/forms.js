@@ -74,11 +74,7 @@ function control(openapi, name, schema) {
     return {
       element: input,
       note: "several, with commas between",
-      read: () =>
-        input.value
-          .split(",")
-          .map((each) => each.trim())
-          .filter(Boolean),
+      read: () => listed(input.value),
       write: (value) => {
         input.value = value.join(", ");
       },
@@ -102,7 +98,7 @@ function control(openapi, name, schema) {
     const input = h("input", { ...described, type: "text" });
     return {
       element: input,
-      note: canBeNull ? "text, a number, true or false; empty for none" : "text, a number, true or false",
+      note: `text, a number, true or false, or several: [one, another]${canBeNull ? "; empty for none" : ""}`,
       read: () => (input.value === "" ? null : value(input.value)),
     };
   }
@@ -127,8 +123,12 @@ function control(openapi, name, schema) {
   return { element: input, read: () => input.value || null };
 }
 
-// A number as JSON writes it, true, false, or text; text in quotes is text whatever it looks like.
+const listed = (text) => text.split(",").map((each) => each.trim()).filter(Boolean);
+
+// A whole number as JSON writes it, true, false, several texts in brackets, or text; text in quotes
+// is text whatever it looks like.
 function value(text) {
+  if (/^\[.*\]$/.test(text)) return listed(text.slice(1, -1));
   if (/^(0|-?[1-9]\d{0,14})$/.test(text)) return Number(text);
   if (text === "true" || text === "false") return text === "true";
   return /^".*"$/.test(text) ? text.slice(1, -1) : text;

@@ -177,7 +177,7 @@ def _name(term: _Term) -> Filter:
 
 
 def _tag(term: _Term) -> Filter:
-    return all_of(Is("tags", (term.valid(_TAG, term.value, "a tag is like paper or floor-3"),)))
+    return all_of(Is("tags", (term.valid(_TAG, term.value, "a tag is like paper, floor-3 or 紙"),)))
 
 
 def _is(term: _Term) -> Filter:
