@@ -46,7 +46,6 @@ from eventstore.failures import (
     VersionConflict,
 )
 from eventstore.log import EventStore
-from eventstore.mongo.errors import time_limit
 
 _ROUNDS = 10  # of deciding again because another writer was first
 _PAUSE_SECONDS = 0.2
@@ -250,8 +249,7 @@ class Handler:
                 # Said only after a last look: what stood in the way may have been this command.
                 if conflicts == _ROUNDS and job.done is None:
                     raise TooContended
-                async with time_limit():
-                    outcome, parts = await self._decide(job, sure=is_current)
+                outcome, parts = await self._decide(job, sure=is_current)
                 if parts:
                     await self._append(job, parts)
                     return outcome

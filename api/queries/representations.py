@@ -19,7 +19,6 @@ from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
 from domain.values import FieldValue, JsonObject, Priority
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
-from eventstore.mongo.errors import time_limit
 from eventstore.mongo.request_batcher import RequestBatcher
 from eventstore.reading import Read, read_events
 from projections.views import tickets
@@ -115,8 +114,7 @@ class Tickets:
         """Return a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
         read = readable(await self._views.any_ticket(ticket_id))
         if read is not None and read.version <= _SHORT:
-            async with time_limit():
-                head = await self._heads.get(ticket_id)
+            head = await self._heads.get(ticket_id)
             if head is not None and head <= read.version:
                 return read
         after = 0 if read is None else read.version

@@ -27,7 +27,7 @@ from domain.values import at_most
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.failures import StoreError
-from eventstore.mongo.errors import time_limit
+from eventstore.mongo.errors import time_limit, translating
 from eventstore.mongo.request_batcher import RequestBatcher
 from projections.generations import Generation, Generations
 from projections.projector import health
@@ -164,13 +164,13 @@ class ReadModels:
 
     async def any_ticket(self, ticket_id: UUID) -> Mapping[str, object] | None:
         """Return a ticket's document in any views: the log has what it does not show."""
-        async with time_limit():
-            return await self._documents.get(ticket_id)
+        return await self._documents.get(ticket_id)
 
     async def _find_any(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
-        shown = (await self._generations.known()).of(self._database)
-        found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
-        return {cast("UUID", document["_id"]): document for document in await found.to_list()}
+        with translating():
+            shown = (await self._generations.known()).of(self._database)
+            found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
+            return {cast("UUID", document["_id"]): document for document in await found.to_list()}
 
     async def open(self, asked: AtLeast, prefer: str | None) -> Snapshot:
         """Open the views that are asked for, once they show what is asked for.

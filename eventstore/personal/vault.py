@@ -219,7 +219,8 @@ class Vault:
             missing = [each for each in wanted if each not in found]
             if not missing:
                 return found
-            new = await fetch(missing)
+            async with time_limit():
+                new = await fetch(missing)
             if times == self._forgotten:  # or any of these persons may be erased by now
                 known.update(new)
                 return found | new

@@ -8,7 +8,7 @@ import pytest
 from api.commands import ticket_cache as streams
 from api.commands.handler import Handler, Submission
 from api.commands.ticket_cache import TicketCache
-from api.commands.ticket_locks import TicketBusy
+from api.commands.ticket_locks import TicketBusy, TicketLocks
 from domain.errors import StateConflict
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote
@@ -18,7 +18,7 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.relations import LinkTicket
 from eventstore.log import EventStore
 from scripts.testbed.patience import patience
-from tests.projecting import open_some
+from tests.projecting import open_some, until
 from tests.spec import ALICE
 
 OPEN = OpenTicket(subject="x", requester="bob")
@@ -106,7 +106,7 @@ async def test_what_is_kept_is_bounded_by_its_weight(store, database, monkeypatc
     async with kept.locked(uuid4()) as (stream, _):
         await kept.refresh(stream)
     assert len(kept._kept) == before, "a ticket that is not there is not kept"
-    assert len(kept._locks._locks) == 0
+    assert not kept._locks._waiting
 
 
 async def test_one_huge_ticket_does_not_make_room_for_many(store, database, monkeypatch):
@@ -179,3 +179,20 @@ async def test_whoever_waits_too_long_for_a_ticket_is_told_that_it_is_busy(store
             pass
     async with kept.locked(one, other, 0.01):
         pass
+
+
+async def test_a_turn_that_comes_just_when_it_is_given_up_goes_to_the_next():
+    locks, ticket, had = TicketLocks(), uuid4(), []
+
+    async def take(name):
+        async with locks.hold({ticket}, 10):
+            had.append(name)
+
+    async with locks.hold({ticket}, 10):
+        first, second = asyncio.create_task(take("first")), asyncio.create_task(take("second"))
+        await until(lambda: asyncio.sleep(0, len(locks._waiting[ticket]) == 2))
+    first.cancel()  # which has been given its turn, and has not run since
+    await second
+    assert first.cancelled()
+    assert had == ["second"]
+    assert not locks._waiting

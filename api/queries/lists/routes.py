@@ -210,9 +210,8 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
             presented = as_json([visible.present(document) for document in found[:limit]])
             return _Page(orjson.Fragment(presented), following)
 
-        async with time_limit():
-            same = repr((snapshot.kept, how, behind, limit, fingerprint))
-            shown = await pages.get(same, page)
+        same = repr((snapshot.kept, how, behind, limit, fingerprint))
+        shown = await pages.get(same, page)
         total = None
         if asked.count:
             counted = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
