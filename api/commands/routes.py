@@ -29,7 +29,6 @@ from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
 from domain.values import JsonObject
-from projections.views import tickets
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -142,17 +141,18 @@ def router(
     ) -> Response:
         """Answer as is preferred. The command has been done: nothing fails here."""
         applied = await waited(views, [outcome], prefer)
-        content, version = to_content(outcome), outcome.version
+        content = to_content(outcome)
+        version: object = outcome.version
         preferred = return_preference(prefer)
         is_minimal = preferred == "minimal" and not opened
         if is_minimal:
             applied.append("return=minimal")
         elif preferred == "representation":
             with suppress(CasebookError, *UNREADABLE):
-                current = await current_tickets.current(outcome.ticket_id)
-                if visible.sees(current.ticket):  # this very command may have hidden it
-                    content["ticket"] = visible.present(tickets.to_document(current))
-                    version = current.version
+                current = await current_tickets.document(outcome.ticket_id)
+                if visible.sees(current):  # this very command may have hidden it
+                    content["ticket"] = visible.present(current)
+                    version = current["version"]
                     applied.append("return=representation")
         headers = {"ETag": f'"{version}"'}
         if applied:

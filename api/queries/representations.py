@@ -112,13 +112,33 @@ class Tickets:
 
     async def current(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is. Raises TicketNotFound, StoreUnavailable, HistoryError."""
-        read = readable(await self._views.any_ticket(ticket_id))
-        if read is not None and read.version <= _SHORT:
-            head = await self._heads.get(ticket_id)
-            if head is not None and head <= read.version:
-                return read
+        return await self._current(ticket_id, await self._views.any_ticket(ticket_id))
+
+    async def document(self, ticket_id: UUID) -> Mapping[str, object]:
+        """Return the read document of a ticket as it is: the stored one, if it is.
+
+        Raises as `current` does.
+        """
+        stored = await self._views.any_ticket(ticket_id)
+        if stored is not None and stored.get("shape") == tickets.SHAPE:
+            version = stored.get("version")
+            if isinstance(version, int) and await self._is_last(ticket_id, version):
+                return stored
+        return tickets.to_document(await self._current(ticket_id, stored))
+
+    async def _current(self, ticket_id: UUID, stored: Mapping[str, object] | None) -> TicketRead:
+        read = readable(stored)
+        if read is not None and await self._is_last(ticket_id, read.version):
+            return read
         after = 0 if read is None else read.version
         return await folded(read_events(self._store, ticket_id, after=after), read)
+
+    async def _is_last(self, ticket_id: UUID, version: int) -> bool:
+        """Return whether the log has nothing behind a version, if it is soon known."""
+        if version > _SHORT:
+            return False
+        head = await self._heads.get(ticket_id)
+        return head is not None and head <= version
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is, or was before its first event that cannot be read.

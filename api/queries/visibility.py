@@ -60,14 +60,13 @@ class Visibility:
         terms.append(Is("group", (None, *sorted(self.groups))))
         return all_of(AnyOf(tuple(all_of(term) for term in terms)))
 
-    def sees(self, ticket: Ticket) -> bool:
-        """Return whether a ticket is seen."""
-        seen = self.tickets
-        return seen.matches({name: getattr(ticket, name) for name in seen.fields()})
+    def sees(self, ticket: Mapping[str, object]) -> bool:
+        """Return whether a ticket is seen, by its fields."""
+        return self.is_of_all or self.tickets.matches(ticket)
 
     def require(self, ticket: Ticket) -> None:
         """Raise Unseen unless a ticket is seen."""
-        if not self.sees(ticket):
+        if not self.sees(vars(ticket)):
             raise Unseen
 
     def within(self, asked: Filter) -> Filter:

@@ -83,7 +83,7 @@ async def test_a_done_command_does_not_fail_for_want_of_a_representation(
     async def silent(*_):
         raise failure
 
-    monkeypatch.setattr("api.queries.representations.Tickets.current", silent)
+    monkeypatch.setattr("api.queries.representations.Tickets.document", silent)
     answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=REPRESENTATION)
     assert answer.status_code == 200
     assert "preference-applied" not in answer.headers
@@ -294,7 +294,7 @@ async def test_what_nobody_has_thought_of_is_answered_under_the_requests_id(
     async def broken(*_):
         raise RuntimeError("nobody has thought of this")
 
-    monkeypatch.setattr(Tickets, "current", broken)
+    monkeypatch.setattr(Tickets, "document", broken)
     async with serving(database, project=False) as client:
         path = (await client.post("/tickets", json=OPEN)).headers["location"]
         answer = await client.get(path, headers={"Correlation-Id": "order 77"})

@@ -10,6 +10,7 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
+from api.access.rights import Unseen
 from api.http.answers import described_headers, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
@@ -188,19 +189,20 @@ def router(
         if asked.as_of is None and asked.version is None:
             visible = await policy.of(who)
             try:
-                shown = await current_tickets.current(ticket_id)
+                shown = await current_tickets.document(ticket_id)
             except HistoryError:  # which is for those alone for whom it is there
                 await policy.of_ticket(who, ticket_id)
                 raise
-            visible.require(shown.ticket)
+            if not visible.sees(shown):
+                raise Unseen
         else:
             visible = await policy.of_ticket(who, ticket_id)
             if asked.as_of is not None:
-                shown = await past.as_it_was(store, ticket_id, asked.is_later)
+                was = await past.as_it_was(store, ticket_id, asked.is_later)
             else:
-                _, shown = await past.at_versions(store, ticket_id, 0, asked.version)
-        content = visible.present(tickets.to_document(shown))
-        return json_response(content, {"ETag": f'"{shown.version}"'})
+                _, was = await past.at_versions(store, ticket_id, 0, asked.version)
+            shown = tickets.to_document(was)
+        return json_response(visible.present(shown), {"ETag": f'"{shown["version"]}"'})
 
     @routes.get(
         "/tickets/{ticket_id}/timeline",
