@@ -1,10 +1,10 @@
 """One batch of events into the views: one transaction, all of it or nothing.
 
 The read documents of the batch's tickets are read and the events folded in; the checkpoint of each
-partition is moved on, on condition of its epoch; the documents are written back, each on condition
-of the version that was read; what has changed is added to the views that are sums (`sums.py`). So
-views, counters and checkpoint never disagree, and an event that comes twice, or through two
-projectors at once, finds its version taken and changes nothing (law L7).
+partition is moved on, on condition of its epoch; of the documents what has changed is written back,
+each on condition of the version that was read; the difference is added to the views that are sums
+(`sums.py`). So views, counters and checkpoint never disagree, and an event that comes twice, or
+through two projectors at once, finds its version taken and changes nothing (law L7).
 
 An event whose version is not the next shows a gap, which is filled from the log (L8).
 
@@ -42,6 +42,7 @@ from eventstore.mongo.driver import (
     RawBSONDocument,
     ReplaceOne,
     Session,
+    UpdateOne,
     Write,
     encode_bson,
 )
@@ -112,13 +113,17 @@ class Stored(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes of one ticket's read document; `document` is None if it is to go."""
+    """What becomes of one ticket's read document; `document` is None if it is to go.
+
+    `changed`: the fields of it that may differ from what is stored; None if all may.
+    """
 
     ticket_id: UUID
     before: Stored | None
     after: TicketRead | None
     document: RawBSONDocument | None
     last: Envelope | None
+    changed: JsonObject | None = None
 
 
 class FoldFailure(NamedTuple):
@@ -170,15 +175,17 @@ async def fold_ticket(
         try:
             in_views = {*counting(views, after), *also_in}
             after = replace(after, in_views=tuple(sorted(in_views)))
-            change = Change(ticket_id, before, after, _encoded(after, codec), last)
+            document = tickets.to_document(after)
+            changed = None if read is None else tickets.changed(read, after, document)
+            change = Change(ticket_id, before, after, _encoded(document, codec), last, changed)
         except Exception as caught:  # noqa: BLE001 as may what cannot be encoded
             after, error = read, describe_error(caught)
     version = 1 if after is None else after.version + 1
     return FoldResult(change, FoldFailure(ticket_id, version, error) if error else None)
 
 
-def _encoded(read: TicketRead, codec: CodecOptions) -> RawBSONDocument:
-    data = encode_bson(tickets.to_document(read), codec_options=codec)
+def _encoded(document: JsonObject, codec: CodecOptions) -> RawBSONDocument:
+    data = encode_bson(document, codec_options=codec)
     if len(data) > _MOST_BYTES:
         raise TooLarge(len(data))
     return RawBSONDocument(data)
@@ -455,6 +462,8 @@ def _write_of(change: Change, namespace: str) -> Write:
     gate = {"_id": change.ticket_id, "version": change.before.version}
     if change.document is None:
         return DeleteOne(gate, namespace=namespace)
+    if change.changed is not None:
+        return UpdateOne(gate, {"$set": change.changed}, namespace=namespace)
     return ReplaceOne(gate, document, namespace=namespace)
 
 
@@ -476,7 +485,7 @@ def _stored(document: Mapping[str, object]) -> Stored:
 def _applied(changes: Iterable[Change], partitions: Iterable[int]) -> dict[int, Applied]:
     """Return what changes do to the checkpoints of partitions."""
     applied = dict.fromkeys(partitions, Applied())
-    for ticket_id, before, after, _, last in changes:
+    for ticket_id, before, after, _, last, _ in changes:
         events = 0 if after is None else after.version
         if before is not None:  # one that was changed by hand may say anything
             events -= before.version if after is None else min(before.version, after.version)

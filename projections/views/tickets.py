@@ -227,6 +227,20 @@ def to_document(read: TicketRead) -> JsonObject:
     return {**document, **_promises(read.ticket), "shape": SHAPE}
 
 
+def changed(before: TicketRead, after: TicketRead, document: JsonObject) -> JsonObject:
+    """Return the fields of `document`, which is `after`'s, that may differ from those of `before`.
+
+    `after` was folded from `before`: a value of the ticket that no event has touched is the same
+    object, and one that is only equal may be stored as another (True and 1).
+    """
+    fields_ = {name for name in _OWN_FIELDS if getattr(before, name) != getattr(after, name)}
+    was, is_ = before.ticket, after.ticket
+    fields_ |= {name for name in _TICKET_FIELDS if getattr(was, name) is not getattr(is_, name)}
+    if not fields_.isdisjoint(("sla", "resume_at")):
+        fields_ |= {name for name, time in _promises(was).items() if time != document[name]}
+    return {name: value for name, value in document.items() if name in fields_}
+
+
 def values(read: TicketRead) -> Mapping[str, object]:
     """Return what a filter looks at: the fields of `to_document` without making one."""
     return {**vars(read.ticket), **vars(read), **_promises(read.ticket)}
