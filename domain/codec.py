@@ -9,9 +9,9 @@ no date object, so that the bytes an event is hashed over do not depend on a lib
 printing them.
 
 `Words` and `PersonName` mark personal fields. The store keeps each of them sealed, under a key of
-the person it belongs to: what is said on a ticket belongs to the ticket's requester, even if
-another person says it, and a name to the person that it names. When that person is erased,
-`ERASED` is read in its place.
+the person it belongs to: what is said on a ticket belongs to the ticket's requester, also if an
+agent says it, or to the other requester who does, and a name to the person that it names. When that
+person is erased, `ERASED` is read in its place.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -106,8 +106,8 @@ class Codec(Generic[E]):
         """The fields of events that hold a person's name."""
 
     def encode(self, event: E, requester: str | None = None) -> EventData:
-        """Return the stored form of `event`, on a ticket of `requester`, unless the event itself
-        names the requester.
+        """Return the stored form of `event`, whose words are `requester`'s, unless the event itself
+        names a requester.
         """
         name = type(event).__name__
         data: JsonObject = self._adapters[name].dump_python(event, mode="json")

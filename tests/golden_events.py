@@ -21,6 +21,7 @@ EVENTS = Path(__file__).parent / "golden" / "events.ndjson"
 _BY_TYPE: Mapping[object, object] = {
     str: "text",
     int: 1,
+    bool: True,
     datetime: datetime(2026, 3, 1, 12, tzinfo=UTC),
     UUID: UUID("018f3e1a-0000-7000-8000-000000000001"),
 }

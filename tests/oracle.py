@@ -124,7 +124,8 @@ def _count(
     if happened:
         counted[f"{day}|happened|{group}|{happened}"] += 1
     times = {"TicketResolved": "resolution"}
-    if before is not None and before["first_response_at"] is None:
+    automatic = event["data"].get("automatic", False)
+    if before is not None and before["first_response_at"] is None and not automatic:
         times["AgentReplied"] = "first_response"
     if kind in times:
         took = _elapsed(after) // timedelta(milliseconds=1)
@@ -143,7 +144,7 @@ def _work(worked: Counter[str], before: Document | None, after: Document, event:
     took = _elapsed(after) // timedelta(milliseconds=1)
     done: list[tuple[str | None, str, int]] = []
     times: list[tuple[str | None, str]] = []
-    if kind == "AgentReplied":
+    if kind == "AgentReplied" and not event["data"].get("automatic"):
         done = [(writer["id"], "replies", 1)]
         if before is not None and before["first_response_at"] is None:
             times = [(writer["id"], "first_response")]
@@ -257,7 +258,8 @@ def _after(read: Document | None, event: Document) -> Document:
     clock = new["sla"] = _passed(clock, at)
     new["last_actor"] = event["actor"]["id"]
     kind = event["type"]
-    if kind in ("TicketAssigned", "AgentReplied") and new["status"] == "new":
+    answers = kind == "AgentReplied" and not data.get("automatic")
+    if (kind == "TicketAssigned" or answers) and new["status"] == "new":
         new["status"] = "open"
     if kind == "TicketAssigned":
         new["assignee"] = data["assignee"]
@@ -305,14 +307,16 @@ def _after(read: Document | None, event: Document) -> Document:
         rest = {k: v for k, v in new["fields"].items() if k != data["key"]}
         new["fields"] = rest | ({} if data["value"] is None else {data["key"]: data["value"]})
         new["terms"] = _terms(new["subject"], new["body"], new["fields"])
+    elif kind == "ReplyForwarded":
+        pass
     elif kind == "NoteAdded":
         new["has_note"] = True
     elif kind in ("AgentReplied", "RequesterReplied"):
         new["preview"] = " ".join(data["body"].split())[:50]
         who = "agent_replies" if kind == "AgentReplied" else "requester_replies"
         new[who] += 1
-        clock["answered"] = clock["answered"] or kind == "AgentReplied"
-        if kind == "AgentReplied" and new["first_response_at"] is None:
+        clock["answered"] = clock["answered"] or answers
+        if answers and new["first_response_at"] is None:
             new["first_response_at"] = at
             new["first_response_seconds"] = _elapsed(new).seconds + 86_400 * _elapsed(new).days
     elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):

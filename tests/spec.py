@@ -68,7 +68,9 @@ class Spec:
         return replace(self, desk=desk)
 
     def beside(self, *past: TicketEvent) -> "Spec":
-        """Another ticket, of the id OTHER, with a past of its own."""
+        """Another ticket, of the id OTHER, with a past of its own: that which the command names, or
+        in which the conversation goes on.
+        """
         return replace(self, other=folded(*past))
 
     def full(self) -> "Spec":
@@ -82,9 +84,16 @@ class Spec:
     def when(self, command: Command) -> "Spec":
         return replace(self, command=command)
 
-    def then(self, *expected: TicketEvent, there: tuple[TicketEvent, ...] = ()) -> None:
-        """Exactly these events follow, here and on the other ticket; none if nothing changes."""
-        assert self._decide() == Decision(expected, there)
+    def then(
+        self,
+        *expected: TicketEvent,
+        there: tuple[TicketEvent, ...] = (),
+        follow_up: tuple[TicketEvent, ...] = (),
+    ) -> None:
+        """Exactly these events follow: here, on the other ticket, and on the follow-up that is
+        opened. None if nothing changes.
+        """
+        assert self._decide() == Decision(expected, there, follow_up)
 
     def refused(self, code: str) -> None:
         """The command is refused, with this code and words that say why."""
@@ -102,6 +111,7 @@ class Spec:
             ticket_id=TICKET,
             desk=self.desk,
             other=self.other,
+            other_id=None if self.other is None else OTHER,
             follow_up_id=FOLLOW_UP,
             size=self.size,
             other_size=self.other_size,

@@ -65,6 +65,7 @@ _BY_TYPE = (
     (Value, values),
     (Moment, times),
     (UUID, ids),
+    (bool, st.booleans()),
     (Score, st.integers(1, 5)),
     (MediaType, st.just("image/png")),
     (SizeBytes, st.integers(0, 1)),

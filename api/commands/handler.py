@@ -33,7 +33,6 @@ from domain.tickets import encode
 from domain.tickets.command import MOST, Command, Context, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import TicketLinked
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.values import ERASED
 from eventstore import failures
@@ -127,7 +126,8 @@ class Outcome(NamedTuple):
     version: int
     events: tuple[EventRef, ...]
     follow_up: UUID | None = None
-    """The ticket that a reply to a closed one has opened."""
+    """The ticket in which a reply to a closed one stands."""
+    follow_up_version: int = 1
     replayed: bool = False
     """The command had been done before: this is what came of it then."""
 
@@ -181,6 +181,14 @@ class _Job(NamedTuple):
         return self.stream.ticket_id, self.submission.actor.id, self.ref
 
 
+class _OtherTicket(Exception):
+    """The command is about another ticket than the one that is locked: about this one, or none."""
+
+    def __init__(self, ticket_id: UUID | None) -> None:
+        super().__init__()
+        self.ticket_id = ticket_id
+
+
 class _Part(NamedTuple):
     """What is to be appended to one ticket's stream, and how it is read back, not sealed."""
 
@@ -217,10 +225,7 @@ class Handler:
         self._under_way += 1
         became = "failed"
         try:
-            async with self._cache.locked(
-                ticket_id, command.other_ticket(), 2 * failures.PATIENCE_SECONDS
-            ) as (stream, other):
-                outcome = await self._settle(_Job(submission, ref, stream, other))
+            outcome = await self._with_other(ticket_id, submission, ref, command.other_ticket())
             became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
         except CasebookError as error:
             became = error.code
@@ -230,6 +235,21 @@ class Handler:
         finally:
             self._under_way -= 1
             _became(command.verb, became).inc()
+
+    async def _with_other(
+        self, ticket_id: UUID, submission: Submission, ref: CommandRef, other_id: UUID | None
+    ) -> Outcome:
+        """Do it with both tickets locked. Which other one it is may be found out by that only."""
+        for _ in range(_ROUNDS):
+            async with self._cache.locked(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS) as (
+                stream,
+                other,
+            ):
+                try:
+                    return await self._settle(_Job(submission, ref, stream, other))
+                except _OtherTicket as found:
+                    other_id = found.ticket_id
+        raise TooContended
 
     async def _settle(self, job: _Job) -> Outcome:
         """Attempt until there is an outcome, others were first too often, or time is up.
@@ -310,24 +330,32 @@ class Handler:
         await self._store.check_log()  # what is kept of the ticket would be of another log
         submission, ref, stream, other = job
         ticket_id, actor, command = stream.ticket_id, submission.actor, submission.command
-        follow_up_id = None
-        if isinstance(command, Reply):
-            follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
         if (done := job.done) is not None:
             if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
-            return _outcome(ticket_id, done.events, follow_up_id)._replace(replayed=True), []
+            outcome = Outcome(ticket_id, done.events[-1].version, done.events, done.follow_up)
+            if outcome.follow_up is not None:
+                there = await self._read(outcome.follow_up)
+                outcome = outcome._replace(follow_up_version=there.head.version)
+            return outcome._replace(replayed=True), []
         second = _check_visibility(job, sure=sure)
         now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
         if submission.expected_version not in (None, stream.head.version):
             raise VersionMismatch("ticket", stream.head.version)
+        follow_up_id = None
+        if isinstance(command, Reply):
+            follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
+            last = await self._last_of(stream.ticket)
+            if last != (None if other is None else other.ticket_id):
+                raise _OtherTicket(last)
         context = Context(
             now=occurred_at,
             actor=actor,
             ticket_id=ticket_id,
             desk=await self._desks.current(sure=sure),
             other=second,
+            other_id=None if other is None else other.ticket_id,
             follow_up_id=follow_up_id,
             size=stream.size,
             other_size=Size() if other is None else other.size,
@@ -338,8 +366,10 @@ class Handler:
             return Outcome(ticket_id, stream.head.version, ()), []
 
         async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
-            requester = None if of.ticket is None else of.ticket.requester
-            data = [encode(event, requester) for event in events]
+            # What a requester says is theirs, also where they follow another one's ticket.
+            own = actor.role == "requester"
+            whose = actor.id if own else None if of.ticket is None else of.ticket.requester
+            data = [encode(event, whose) for event in events]
             sealed = await self._store.chain(of.ticket_id, of.head, data, about, occurred_at, now)
             readable = [
                 envelope._replace(data=event.data, metadata=about, sealed=())
@@ -350,14 +380,47 @@ class Handler:
         about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
         parts = [await part(stream, decision.events, about)]
         sealed = parts[0].sealed
-        if decision.elsewhere:
-            # Its stream remembers it under a name of its own: a key belongs to one ticket.
-            own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
-            about = about._replace(command=own, causation_id=str(sealed[0].id))
-            other = other or Stream(follow_up_id or uuid7())
+        # The others remember it under a name of its own: a key belongs to one ticket.
+        own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
+        about = about._replace(command=own, causation_id=str(sealed[0].id))
+        if other is not None and decision.elsewhere:
             parts.append(await part(other, decision.elsewhere, about))
+        if follow_up_id is not None and decision.follow_up:
+            parts.append(await part(Stream(follow_up_id), decision.follow_up, about))
         refs = tuple(EventRef(event.version, event.type) for event in sealed)
-        return _outcome(ticket_id, refs, follow_up_id), parts
+        follow_up = next(filter(None, (event.goes_on_in() for event in decision.events)), None)
+        outcome = Outcome(ticket_id, refs[-1].version, refs, follow_up)
+        if follow_up is not None:
+            outcome = outcome._replace(follow_up_version=parts[-1].sealed[-1].version)
+        return outcome, parts
+
+    async def _last_of(self, ticket: Ticket | None) -> UUID | None:
+        """Return the ticket in which the conversation of a closed one goes on, or has ended: past
+        merges and follow-ups, however many. None if it is the ticket itself.
+        """
+        ended = None
+        ways = [] if ticket is None else [*ticket.continuations()]
+        seen = set[UUID]()
+        while ways:
+            if (way := ways.pop()) in seen:
+                continue
+            seen.add(way)
+            found = (await self._read(way)).ticket
+            if found is None:
+                continue
+            if found.status != "closed":
+                return way
+            further = found.continuations()
+            if not further and ended is None:
+                ended = way
+            ways += further
+        return ended
+
+    async def _read(self, ticket_id: UUID) -> Stream:
+        """Return a ticket as it is, which others may be changing."""
+        stream = Stream(ticket_id)
+        await self._cache.refresh(stream)
+        return stream
 
 
 def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
@@ -376,7 +439,7 @@ def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
         # Here, and not by the decision, which a ticket that the caller may not see does not come
         # to: the time that it takes must not tell one from the other.
         raise TicketNotFound
-    if other is not None:
+    if other is not None and not isinstance(job.submission.command, Reply):
         try:
             require(other)
         except Refusal:
@@ -384,10 +447,3 @@ def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
                 raise
             return None  # as if it were not there
     return other
-
-
-def _outcome(ticket_id: UUID, events: Sequence[EventRef], follow_up_id: UUID | None) -> Outcome:
-    # A reply that has linked its ticket has opened the other one.
-    opened = any(event.type == TicketLinked.__name__ for event in events)
-    follow_up = follow_up_id if opened else None
-    return Outcome(ticket_id, events[-1].version, tuple(events), follow_up)

@@ -75,7 +75,8 @@ class Accepted(BaseModel, extra="forbid"):
     version: int
     events: list[AcceptedEvent] = Field(description="Empty if nothing had to change.")
     follow_up: UUID | None = Field(
-        description="The new ticket that a requester's reply to this closed one has opened."
+        description="The ticket in which a requester's reply to this closed one stands: where its "
+        "conversation goes on, or a new one."
     )
     ticket: TicketDetail | None = Field(
         default=None, description="The ticket as it is, with `Prefer: return=representation`."
@@ -209,7 +210,7 @@ async def waited(views: ReadModels, outcomes: Sequence[Outcome], prefer: str | N
     if seconds is None:
         return []
     versions = {outcome.ticket_id: outcome.version for outcome in outcomes}
-    versions |= {o.follow_up: 1 for o in outcomes if o.follow_up is not None}
+    versions |= {o.follow_up: o.follow_up_version for o in outcomes if o.follow_up is not None}
     with suppress(CasebookError):
         if await views.show(versions, seconds):
             return [f"wait={seconds}"]

@@ -49,6 +49,7 @@ class Done(NamedTuple):
 
     fingerprint: str
     events: tuple[EventRef, ...]
+    follow_up: UUID | None
 
 
 class Stream:
@@ -105,7 +106,8 @@ class Stream:
             before = self._done.get(key)
             ref = EventRef(envelope.version, envelope.type)
             refs = (*before.events, ref) if before else (ref,)
-            self._done[key] = Done(command.fingerprint, refs)
+            follow_up = event.goes_on_in() or (before.follow_up if before else None)
+            self._done[key] = Done(command.fingerprint, refs, follow_up)
 
 
 class TicketCache:

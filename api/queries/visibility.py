@@ -21,7 +21,6 @@ from api.queries.watermark import AtLeast, ReadModels, Snapshot
 from domain.errors import Forbidden
 from domain.tickets import EVENT_TYPES
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from projections.views.filter import AnyOf, Filter, Is, all_of
@@ -89,11 +88,8 @@ class Visibility:
         """Return an event of a ticket that is seen as it is shown."""
         if not self.is_of_requester:
             return shown
-        # Other people's keys, and other tickets' ids, stand in what an event came of.
-        shown |= dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
-        if shown.get("type") == TicketMergedInto.__name__:
-            shown["data"] = {}
-        return shown
+        # Other people's keys, and tickets that are not theirs, stand in what an event came of.
+        return shown | dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
 
     def shows(self, event: Mapping[str, object]) -> bool:
         """Return whether an event of a ticket that is seen is shown."""

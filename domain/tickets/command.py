@@ -54,9 +54,9 @@ UNBOUNDED = Size(2**63, 2**63)
 class Context:
     """What a decision may know apart from the ticket and the command.
 
-    `now`: when it happens (UTC). `other`: the other ticket that the command names, if there is one.
-    `follow_up_id`: the id that a follow-up ticket is to have. `size`, `other_size`: what the two
-    hold already; `most`: what a ticket may hold.
+    `now`: when it happens (UTC). `other`, `other_id`: the other ticket that the command is about,
+    if there is one. `follow_up_id`: the id that a follow-up ticket is to have. `size`,
+    `other_size`: what the two hold already; `most`: what a ticket may hold.
     """
 
     now: datetime
@@ -64,6 +64,7 @@ class Context:
     ticket_id: UUID
     desk: Desk = EMPTY_DESK
     other: Ticket | None = None
+    other_id: UUID | None = None
     follow_up_id: UUID | None = None
     size: Size = EMPTY
     other_size: Size = EMPTY
@@ -72,11 +73,12 @@ class Context:
 
 class Decision(NamedTuple):
     """What a command leads to: events of its ticket, and at the same time of the other ticket that
-    it concerns. Nothing at all if it would change nothing.
+    it concerns, and of the follow-up that it opens. Nothing at all if it would change nothing.
     """
 
     events: tuple[TicketEvent, ...] = ()
     elsewhere: tuple[TicketEvent, ...] = ()
+    follow_up: tuple[TicketEvent, ...] = ()
 
 
 NOTHING = Decision()
@@ -149,11 +151,8 @@ def decide(ticket: Ticket | None, command: Command, context: Context) -> Decisio
             f"{most.content_bytes} bytes of content): resolve and close it, and go on in a new "
             "ticket that is linked to it",
         )
-    if command.lengthens_other and context.other_size.reaches(most):
-        raise StateConflict(
-            "other_ticket_full",
-            "the other ticket holds all that a ticket may; take one that has room, or a new one",
-        )
+    if command.lengthens_other:
+        require_space_elsewhere(context)
     return decision
 
 
@@ -193,6 +192,15 @@ def require_room(what: str, wanted: int, most: int) -> None:
         raise StateConflict(f"too_many_{what}", f"a ticket has at most {most} {what}")
 
 
+def require_space_elsewhere(context: Context) -> None:
+    """Raise StateConflict if the other ticket holds all that a ticket may."""
+    if context.other_size.reaches(context.most):
+        raise StateConflict(
+            "other_ticket_full",
+            "the other ticket holds all that a ticket may; take one that has room, or a new one",
+        )
+
+
 def require_other(context: Context) -> Ticket:
     """Return the other ticket. Raises Unacceptable if there is none."""
     if context.other is None:
@@ -202,9 +210,10 @@ def require_other(context: Context) -> Ticket:
 
 def closed(ticket: Ticket) -> StateConflict:
     """Return the refusal of a closed ticket."""
+    into = ticket.merged_into
     return StateConflict(
         "ticket_closed",
-        "the ticket was merged into another, which goes on in its place"
-        if ticket.is_linked("merged_into")
-        else "the ticket is closed; it takes only tags, links and a rating",
+        "the ticket is closed; it takes only tags, links and a rating"
+        if into is None
+        else f"the ticket was merged into {into}, which goes on in its place",
     )

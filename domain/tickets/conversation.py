@@ -1,93 +1,168 @@
-"""What is written on a ticket: replies and notes. A requester's reply to a closed ticket opens a
-follow-up ticket.
+"""What is written on a ticket: replies and notes. A requester's reply to a closed ticket goes to
+where its conversation goes on, or opens a follow-up ticket.
 """
 
-from domain.actors import EVERYONE
+from typing import ClassVar
+from uuid import UUID
+
+from domain.actors import EVERYONE, Actor
 from domain.codec import Words
-from domain.errors import Unacceptable
-from domain.tickets.command import Command, Context, Decision, closed, require_room, ways
+from domain.errors import StateConflict, Unacceptable
+from domain.tickets.assignment import FollowerAdded
+from domain.tickets.command import (
+    Command,
+    Context,
+    Decision,
+    closed,
+    require_room,
+    require_space_elsewhere,
+    ways,
+)
 from domain.tickets.lifecycle import StatusUpdated, TicketReopened
 from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketLinked
-from domain.tickets.ticket import TICKET_LINKS, Ticket, TicketEvent
-from domain.values import Text
+from domain.tickets.ticket import TICKET_FOLLOWERS, TICKET_LINKS, Ticket, TicketEvent
+from domain.values import ERASED, JsonObject, Text
+
+
+def _by_hand(data: JsonObject) -> JsonObject:
+    """Upcast a reply of a time when none said that it was automatic."""
+    return {**data, "automatic": False}
 
 
 class AgentReplied(TicketEvent):
-    """Public. Takes a new ticket to open."""
+    """Public. Takes a new ticket to open and is the first response, unless it is automatic."""
 
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (_by_hand,)
     body: Words
+    automatic: bool = False
 
     def change(self, ticket: Ticket) -> None:
-        ticket.start()
-        ticket.sla = ticket.sla.with_answer()
+        if not self.automatic:
+            ticket.start()
+            ticket.sla = ticket.sla.with_answer()
 
 
 class RequesterReplied(TicketEvent):
     """Public. A pending or resolved ticket is opened by an event of its own, right after this."""
 
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (_by_hand,)
     body: Words
+    automatic: bool = False
 
     def change(self, ticket: Ticket) -> None:
         """What it says is read in the timeline."""
 
 
+class ReplyForwarded(TicketEvent):
+    """Public. A reply to this closed ticket stands in `ticket`, where the conversation goes on."""
+
+    ticket: UUID
+
+    def change(self, ticket: Ticket) -> None:
+        """What it says is read in the timeline."""
+
+    def goes_on_in(self) -> UUID:
+        return self.ticket
+
+
 class Reply(Command):
-    """Write to the other side: public. A requester's reply takes a pending or resolved ticket back
-    to open; to a closed one it opens a follow-up ticket, which the answer names.
+    """Write to the other side: public. Who is the ticket's requester, or has the role of one,
+    writes as a requester, all others as agents.
+
+    A requester's reply takes a pending or resolved ticket back to open. To a closed one it goes to
+    where the conversation goes on: the ticket into which it was merged, or a follow-up, which it
+    opens if none is open. The answer names that ticket in `follow_up`. A reply that is `automatic`,
+    such as an out-of-office notice, leaves status and promises as they are, and opens no follow-up.
     """
 
     allowed = EVERYONE
     moves = ways("new", "pending", "resolved", to="open")
     taken_when_closed = True
     body: Text
+    automatic: bool = False
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        role = context.actor.role
-        if ticket.status == "closed" and role != "requester":
-            raise closed(ticket)
-        if role == "agent":
-            return Decision((AgentReplied(self.body),))
-        if role == "system":  # or an automatic receipt would count as the first response
-            raise Unacceptable("system_cannot_reply", "a reply is an agent's or a requester's")
-        replied = RequesterReplied(self.body)
-        match ticket.status:
-            case "pending":  # the requester is who was waited for
-                return Decision((replied, StatusUpdated("open", None, None)))
-            case "resolved":
-                return Decision((replied, TicketReopened("the requester replied")))
-            case "closed":
-                return self._follow_up(ticket, context)
-            case _:
-                return Decision((replied,))
+        actor = context.actor
+        if not _is_of_requester(actor, ticket):
+            if ticket.status == "closed":
+                raise closed(ticket)
+            if actor.role == "system":  # or an automatic receipt would count as the first response
+                raise Unacceptable("system_cannot_reply", "a reply is an agent's or a requester's")
+            return Decision((AgentReplied(self.body, self.automatic),))
+        if ticket.status != "closed":
+            return Decision(self._heard(ticket))
+        if context.other is not None and context.other.status != "closed":
+            return self._forwarded(context.other, context)
+        if self.automatic:
+            raise StateConflict(
+                "ticket_closed", "the ticket is closed, and an automatic reply opens no follow-up"
+            )
+        return self._follow_up(ticket, context)
+
+    def _heard(self, ticket: Ticket) -> tuple[TicketEvent, ...]:
+        """Return what a requester's reply leads to on a ticket that is not closed."""
+        replied = RequesterReplied(self.body, self.automatic)
+        if ticket.status == "pending" and not self.automatic:  # the requester was waited for
+            return replied, StatusUpdated("open", None, None)
+        if ticket.status == "resolved" and not self.automatic:
+            return replied, TicketReopened("the requester replied")
+        return (replied,)
+
+    def _forwarded(self, other: Ticket, context: Context) -> Decision:
+        """Say it on the other ticket, which the writer follows from now on."""
+        if context.other_id is None:
+            raise AssertionError("an other ticket has an id")
+        require_space_elsewhere(context)
+        there, writer = self._heard(other), context.actor.id
+        follows = writer in (other.requester, *other.followers)
+        if not follows and len(other.followers) < TICKET_FOLLOWERS:
+            there = (*there, FollowerAdded(writer))
+        return Decision((ReplyForwarded(context.other_id),), there)
 
     def _follow_up(self, ticket: Ticket, context: Context) -> Decision:
-        """Open a new ticket in the requester's name.
+        """Open a new ticket in the writer's name; who had to do with the old one follows it.
 
-        All but its text is as it was on the closed ticket, also fields that the desk defines
-        otherwise by now: the requester could not mend them.
+        It follows up the last ticket of the conversation: all but its text is as it was there, also
+        fields that the desk defines otherwise by now, which the requester could not mend.
         """
-        if context.follow_up_id is None:
+        new = context.follow_up_id
+        if new is None:
             raise AssertionError("a reply is decided with an id for a follow-up at hand")
-        require_room("links", len(ticket.links) + 1, TICKET_LINKS)
-        desk = context.desk
+        last = context.other or ticket
+        require_room("links", len(last.links) + 1, TICKET_LINKS)
+        desk, writer = context.desk, context.actor.id
         opened = TicketOpened(
-            subject=ticket.subject,
+            subject=last.subject,
             body=self.body,
-            requester=context.actor.id,
-            priority=ticket.priority,
-            group=ticket.group if desk.takes_group(ticket.group) else None,
-            tags=ticket.tags,
-            fields=ticket.fields,
-            sla=desk.targets(ticket.priority),
+            requester=writer,
+            priority=last.priority,
+            group=last.group if desk.takes_group(last.group) else None,
+            tags=last.tags,
+            fields=last.fields,
+            sla=desk.targets(last.priority),
         )
-        return Decision(
-            (TicketLinked("followed_up_by", context.follow_up_id),),
-            (opened, TicketLinked("follows_up", context.ticket_id)),
+        others = {ticket.requester, last.requester, *last.followers} - {writer, ERASED}
+        begun = (
+            opened,
+            TicketLinked("follows_up", context.other_id or context.ticket_id),
+            *map(FollowerAdded, sorted(others)[:TICKET_FOLLOWERS]),
         )
+        linked = TicketLinked("followed_up_by", new)
+        if context.other_id is None:
+            return Decision((linked,), (), begun)
+        return Decision((ReplyForwarded(new),), (linked,), begun)
 
     def ends(self, ticket: Ticket, context: Context) -> bool:  # when it opens a follow-up
-        return ticket.status == "closed"
+        last = context.other or ticket
+        return ticket.status == "closed" and last.status == "closed"
+
+
+def _is_of_requester(actor: Actor, ticket: Ticket) -> bool:
+    own = actor.role == "agent" and actor.id == ticket.requester
+    return own or actor.role == "requester"
 
 
 class NoteAdded(TicketEvent):

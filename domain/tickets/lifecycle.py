@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from domain.actors import EVERYONE, Actor
+from domain.actors import EVERYONE
 from domain.codec import Words
 from domain.errors import StateConflict, Unacceptable
 from domain.tickets.command import (
@@ -168,13 +168,13 @@ class RateTicket(Command):
     tickets too.
     """
 
-    allowed = frozenset({"requester"})
+    allowed = EVERYONE
     taken_when_closed = True
     score: Score
     comment: Text | None = None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        if context.actor != Actor(ticket.requester, "requester"):
+        if context.actor.id != ticket.requester:
             raise Unacceptable("not_the_requester", "only its requester can rate a ticket")
         if ticket.resolution is None:
             raise StateConflict("not_resolved", "a ticket is rated once it has been resolved")

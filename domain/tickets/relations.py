@@ -63,6 +63,9 @@ class TicketLinked(TicketEvent):
     def change(self, ticket: Ticket) -> None:
         ticket.links = (*ticket.links, Link(self.relation, self.ticket))
 
+    def goes_on_in(self) -> UUID | None:
+        return self.ticket if self.relation == "followed_up_by" else None
+
 
 class LinkTicket(Command):
     """Say that this ticket blocks, duplicates or relates to another, or that the other is its

@@ -103,6 +103,23 @@ class Ticket:
         if self.status == "new":
             self.status = "open"
 
+    @property
+    def merged_into(self) -> UUID | None:
+        """The ticket that goes on in the place of this one."""
+        return next(iter(self.linked("merged_into")), None)
+
+    def continuations(self) -> tuple[UUID, ...]:
+        """Return where the conversation of a closed ticket may go on, the likeliest last: in the
+        ticket that it was merged into, or else in its follow-ups.
+        """
+        if self.status != "closed":
+            return ()
+        return self.linked("merged_into") or self.linked("followed_up_by")
+
+    def linked(self, relation: Relation) -> tuple[UUID, ...]:
+        """Return the tickets to which there is such a link."""
+        return tuple(link.ticket for link in self.links if link.relation == relation)
+
     def is_linked(self, relation: Relation, other: UUID | None = None) -> bool:
         """Say whether there is such a link, to `other` or to any ticket."""
         return any(
@@ -114,6 +131,10 @@ class TicketEvent(Event, ABC):
     """A fact of a ticket's life. `internal`: requesters do not see it."""
 
     internal: ClassVar[bool] = False
+
+    def goes_on_in(self) -> UUID | None:
+        """Return the ticket in which a reply to this one stands, if the event says so."""
+        return None
 
     @abstractmethod
     def change(self, ticket: Ticket) -> None:

@@ -65,7 +65,7 @@ def _work(
     before: Before, after: Ticket, event: TicketEvent, actor: Actor, age: timedelta
 ) -> Iterator[tuple[str | None, str, int]]:
     match event:
-        case AgentReplied():
+        case AgentReplied(automatic=False):
             yield actor.id, "replies", 1
             if not before.answered:
                 yield from _took(actor.id, "first_response", age)

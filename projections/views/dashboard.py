@@ -158,7 +158,7 @@ def _happened(
     if before is None:
         yield "happened", "created", 1
     match event:
-        case AgentReplied() if before is not None and not before.answered:
+        case AgentReplied(automatic=False) if before is not None and not before.answered:
             yield from (("first_response", label, n) for label, n in took(age))
         case TicketResolved():
             yield "happened", "resolved", 1

@@ -47,7 +47,7 @@ from projections.views import agents, dashboard
 from projections.views.dashboard import Before
 
 COLLECTION = "ticket_reads"
-SHAPE = 7
+SHAPE = 8
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000
@@ -148,10 +148,10 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime, now: datetime) -> 
     """Take up what an event means for the view alone; its ticket is as the event has left it."""
     seconds = (now - read.opened_at) // _SECOND
     match event:
-        case AgentReplied(body):
+        case AgentReplied(body, automatic):
             read.preview = _preview(body)
             read.agent_replies += 1
-            if read.first_response_at is None:
+            if read.first_response_at is None and not automatic:
                 read.first_response_at, read.first_response_seconds = at, seconds
         case RequesterReplied(body):
             read.preview = _preview(body)

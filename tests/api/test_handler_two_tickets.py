@@ -185,11 +185,28 @@ async def test_a_reply_to_a_closed_ticket_opens_one_follow_up_however_often_it_i
     assert len(await tickets_of(store)) == 3
 
 
-async def test_other_replies_to_closed_tickets_open_other_follow_ups(handler, closed):
-    """Also the same words: saying a thing twice is two messages."""
+async def test_later_replies_to_a_closed_ticket_go_to_its_open_follow_up(handler, store, closed):
+    """Also the same words: saying a thing twice is two messages. A repeat is none (L5)."""
     replies = [by(BOB, Reply(body="Again!"), key=key) for key in ("k", "l", None, None)]
-    outcomes = [await handler.handle(closed, reply) for reply in replies]
-    assert len({o.follow_up for o in outcomes}) == 4
+    outcomes = [await handler.handle(closed, reply) for reply in (*replies, *replies[:2])]
+    [follow_up] = {o.follow_up for o in outcomes}
+    assert await types(store, follow_up) == [
+        "TicketOpened",
+        "TicketLinked",
+        *["RequesterReplied"] * 3,
+    ]
+    assert [o.follow_up_version for o in outcomes] == [2, 3, 4, 5, 5, 5]
+    assert await types(store, closed) == [
+        "TicketOpened",
+        "TicketClosed",
+        "TicketLinked",
+        *["ReplyForwarded"] * 3,
+    ]
+    await handler.handle(follow_up, by(ALICE, CloseTicket(reason="invalid")))
+    [later] = {
+        (await handler.handle(t, by(BOB, Reply(body="x")))).follow_up for t in (closed, follow_up)
+    }
+    assert (await ticket_of(store, later)).links == (Link("follows_up", follow_up),)
 
 
 async def test_only_such_replies_name_a_follow_up(handler, pair):
@@ -201,6 +218,8 @@ async def test_only_such_replies_name_a_follow_up(handler, pair):
 
 async def test_a_follow_up_whose_outcome_is_unknown_is_found_out(store, database, closed):
     """L3, L5: written or not, in the end there is one."""
+    replied = by(BOB, Reply(body="Again!"))
+    follow_ups = set()
     for after in (True, False):
 
         class Unsure(EventStore):
@@ -214,6 +233,7 @@ async def test_a_follow_up_whose_outcome_is_unknown_is_found_out(store, database
                     self.failed = True
                     raise StoreUnavailable
 
-        outcome = await Handler(Unsure(database)).handle(closed, by(BOB, Reply(body="Again!")))
-        assert await types(store, outcome.follow_up) == ["TicketOpened", "TicketLinked"]
-    assert len(await tickets_of(store)) == 4
+        follow_ups.add((await Handler(Unsure(database)).handle(closed, replied)).follow_up)
+    [follow_up] = follow_ups
+    assert await types(store, follow_up) == ["TicketOpened", "TicketLinked", "RequesterReplied"]
+    assert len(await tickets_of(store)) == 3

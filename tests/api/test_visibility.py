@@ -203,24 +203,20 @@ async def test_a_requester_sees_nothing_internal_of_their_own(desk):
     assert INTERNAL_FIELDS.isdisjoint(change["field"] for change in diff["changes"])
 
 
-async def test_a_requester_is_not_told_what_their_ticket_was_merged_into(desk):
+async def test_a_requester_is_told_what_their_ticket_was_merged_into(desk):
     ticket = await opened(desk, REQUESTER)
     other = await opened(desk, requester="carol", subject="another's")
     await done(desk, ticket, "merge", {"into": other}, AGENT)
     timeline = await desk.get(f"/tickets/{ticket}/timeline", headers=REQUESTER)
-    assert timeline.json()["events"][-1]["type"] == "TicketMergedInto"
+    last = timeline.json()["events"][-1]
+    assert (last["type"], last["data"]) == ("TicketMergedInto", {"ticket": other})
     bulk = {"tickets": [ticket], "command": FILE}
     for answer in (
-        timeline,
-        await desk.get(f"/tickets/{ticket}", headers=REQUESTER),
         await desk.post(f"/tickets/{ticket}/attach", json=FILE, headers=REQUESTER),
         await desk.post(f"/tickets/{ticket}/reopen", headers=REQUESTER),
         await desk.post("/bulk/attach", json=bulk, headers=REQUESTER),
     ):
-        assert other not in answer.text
-        assert other.replace("-", "") not in answer.text
-    told = await desk.get(f"/tickets/{ticket}/timeline", headers=AGENT)
-    assert told.json()["events"][-1]["data"] == {"ticket": other}
+        assert f"merged into {other}" in answer.text
     keys = {event["command"] for event in timeline.json()["events"]}
     assert keys == {None}
 

@@ -4,6 +4,7 @@ import pytest
 
 from domain.errors import HistoryError
 from domain.tickets import EVENT_TYPES, decode, encode
+from domain.values import JsonObject
 from tests.golden_events import digest, example, golden
 
 
@@ -17,16 +18,22 @@ def test_every_shape_ever_written_can_be_read(stored):
         assert {"type": type_, "schema": schema, "data": data, "digest": stored["digest"]} == stored
 
 
-def test_what_was_opened_before_there_were_promises_has_none():
-    """L10: the upcaster adds what was so then."""
+_NO_PROMISE: JsonObject = {"sla": {"first_response_minutes": None, "resolution_minutes": None}}
+ADDED: dict[str, JsonObject] = {
+    "TicketOpened": _NO_PROMISE,
+    "PriorityChanged": _NO_PROMISE,
+    "AgentReplied": {"automatic": False},
+    "RequesterReplied": {"automatic": False},
+}
+
+
+def test_what_was_written_before_there_was_more_to_say_says_that_it_was_not_so():
+    """L10: the upcaster adds what was so then: no promise, and no automatic reply."""
     stored = [line for line in golden() if line["schema"] < EVENT_TYPES[line["type"]].schema]
-    assert {line["type"] for line in stored} == {"TicketOpened", "PriorityChanged"}
+    assert {line["type"] for line in stored} == ADDED.keys()
     for line in stored:
         event = decode(line["type"], line["schema"], line["data"])
-        assert encode(event).data == {
-            **line["data"],
-            "sla": {"first_response_minutes": None, "resolution_minutes": None},
-        }
+        assert encode(event, "bob").data == {**line["data"], **ADDED[line["type"]]}
 
 
 def test_the_golden_file_holds_every_schema_of_every_event():

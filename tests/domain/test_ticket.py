@@ -371,7 +371,7 @@ def test_its_requester_rates_what_was_resolved():
 def test_nobody_else_rates_and_nothing_else_is_rated():
     rate = RateTicket(score=4)
     given(*RESOLVED).by("requester", "carol").when(rate).refused("not_the_requester")
-    given(*RESOLVED).by("agent", "bob").when(rate).refused("not_the_requester")
+    given(*RESOLVED).by("agent", "carol").when(rate).refused("not_the_requester")
     given(*ASSIGNED).by("requester", "bob").when(rate).refused("not_resolved")
     given(*RESOLVED, TicketReopened(None)).by("requester", "bob").when(rate).refused("not_resolved")
     spam = (opened(), TicketClosed("spam"))

@@ -20,7 +20,14 @@ from domain.sla import SlaTargets
 from domain.tickets import COMMANDS, decode, encode
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.command import Command, Context, Decision, decide, lifecycle
-from domain.tickets.conversation import AddNote, AgentReplied, NoteAdded, Reply, RequesterReplied
+from domain.tickets.conversation import (
+    AddNote,
+    AgentReplied,
+    NoteAdded,
+    Reply,
+    ReplyForwarded,
+    RequesterReplied,
+)
 from domain.tickets.lifecycle import CloseTicket, RateTicket, ResolveTicket, TicketReopened
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import MarkSlaBreach
@@ -40,7 +47,7 @@ from projections.views import tickets
 from tests.spec import ALICE, NOW, TICKET, folded, opened
 from tests.strategies import actors, changes, commands, desks, ids, openings
 
-MESSAGES = (AgentReplied, RequesterReplied, NoteAdded)
+MESSAGES = (AgentReplied, RequesterReplied, ReplyForwarded, NoteAdded)
 NOT_OF_A_KIND = (Reply, AddNote)  # saying a thing twice is two messages
 
 
@@ -108,10 +115,14 @@ class Tickets(RuleBasedStateMachine):
                 self.decide(ticket_id, command, actor)
             return
         assert self.decide(ticket_id, command, actor) == decision  # L6
-        elsewhere = command.other_ticket() or self.follow_up_id(ticket_id)
+        other_id = self.other_of(ticket_id, command)
+        follow_up_id = self.follow_up_id(ticket_id)
         self.happen(ticket_id, decision.events)
-        self.happen(elsewhere, decision.elsewhere)
-        assert decision.events or not decision.elsewhere
+        if decision.elsewhere:
+            assert other_id is not None
+            self.happen(other_id, decision.elsewhere)
+        self.happen(follow_up_id, decision.follow_up)
+        assert decision.events or not (decision.elsewhere or decision.follow_up)
         self.check_moves(before, ticket_id, command)
         self.check_closed(before, ticket_id)
         if not isinstance(command, NOT_OF_A_KIND):
@@ -119,16 +130,27 @@ class Tickets(RuleBasedStateMachine):
                 assert self.decide(ticket_id, command, actor) == Decision()
 
     def decide(self, ticket_id: UUID, command: Command, actor: Actor) -> Decision:
-        other_id = command.other_ticket()
+        other_id = self.other_of(ticket_id, command)
         context = Context(
             now=self.now,
             actor=actor,
             ticket_id=ticket_id,
             desk=self.desk,
             other=None if other_id is None else self.tickets.get(other_id),
+            other_id=other_id,
             follow_up_id=self.follow_up_id(ticket_id),
         )
         return decide(self.tickets.get(ticket_id), command, context)
+
+    def other_of(self, ticket_id: UUID, command: Command) -> UUID | None:
+        return self.last_of(ticket_id) if isinstance(command, Reply) else command.other_ticket()
+
+    def last_of(self, ticket_id: UUID) -> UUID | None:
+        """Where the conversation goes on: the last link is enough, for none forks any more."""
+        ticket = self.tickets.get(ticket_id)
+        if ticket is None or not (ways := ticket.continuations()):
+            return None
+        return self.last_of(ways[-1]) or ways[-1]
 
     def follow_up_id(self, ticket_id: UUID) -> UUID:
         return uuid5(ticket_id, str(len(self.streams.get(ticket_id, ()))))
@@ -145,11 +167,13 @@ class Tickets(RuleBasedStateMachine):
             self.streams.setdefault(ticket_id, []).append((event, self.now))
 
     def check_moves(self, before: dict[UUID, Ticket], ticket_id: UUID, command: Command) -> None:
-        """Every change of status stands in the lifecycle, and is of the command's own ticket."""
+        """Every change of status stands in the lifecycle, and is of the command's own ticket, or of
+        the one in which the conversation of a closed one goes on.
+        """
         for id_, ticket in before.items():
             status = self.tickets[id_].status
             if status != ticket.status:
-                assert id_ == ticket_id
+                assert id_ == ticket_id or before[ticket_id].status == "closed"
                 assert status in lifecycle()[ticket.status][command.verb]
 
     def check_closed(self, before: dict[UUID, Ticket], ticket_id: UUID) -> None:
@@ -175,6 +199,12 @@ class Tickets(RuleBasedStateMachine):
                 assert list(names) == sorted(set(names))
             for things in (ticket.links, ticket.attachments):
                 assert len(things) == len(set(things))
+
+    @invariant()
+    def no_closed_ticket_has_two_open_follow_ups(self) -> None:
+        for ticket in self.tickets.values():
+            follow_ups = [self.tickets[each] for each in ticket.linked("followed_up_by")]
+            assert sum(each.status != "closed" for each in follow_ups) <= 1
 
     @invariant()
     def links_hold_on_both_sides(self) -> None:

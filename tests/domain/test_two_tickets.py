@@ -113,7 +113,7 @@ def test_both_tickets_have_room_for_so_many_links():
     )
     follow_up = (opened(body="x"), TicketLinked("follows_up", TICKET))
     given(*nearly, TicketClosed("spam")).by("requester", "bob").when(Reply(body="x")).then(
-        TicketLinked("followed_up_by", FOLLOW_UP), there=follow_up
+        TicketLinked("followed_up_by", FOLLOW_UP), follow_up=follow_up
     )
     there = (TicketLinked("blocked_by", TICKET),)
     given(*nearly).beside(*nearly).when(link).then(TicketLinked("blocks", OTHER), there=there)
@@ -181,7 +181,7 @@ def test_a_requesters_reply_to_a_closed_ticket_opens_a_follow_up_in_his_name():
     )
     given(*past).by("requester", "carol").when(Reply(body="Again!")).then(
         TicketLinked("followed_up_by", FOLLOW_UP),
-        there=(follow_up, TicketLinked("follows_up", TICKET)),
+        follow_up=(follow_up, TicketLinked("follows_up", TICKET)),
     )
 
 
@@ -195,13 +195,13 @@ def test_a_follow_up_is_promised_what_the_desk_promises_now():
     follow_up = opened(body="Again!", group=None, sla=SlaTargets(10, None))
     given(*past).at(desk).by("requester", "bob").when(Reply(body="Again!")).then(
         TicketLinked("followed_up_by", FOLLOW_UP),
-        there=(follow_up, TicketLinked("follows_up", TICKET)),
+        follow_up=(follow_up, TicketLinked("follows_up", TICKET)),
     )
 
 
 def test_who_comes_too_late_is_told_where_it_goes_on():
     merged = (opened(), TicketMergedInto(OTHER))
-    with pytest.raises(Refusal, match="another, which goes on in its place"):
+    with pytest.raises(Refusal, match=f"merged into {OTHER}, which goes on"):
         given(*merged).when(Reply(body="x")).then()
 
 
