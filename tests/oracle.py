@@ -394,6 +394,7 @@ def _with_times(read: Document) -> Document:
 
 
 def _as_stored(read: Document) -> Document:
+    read["participants"] = sorted({read["requester"], *read["followers"]})
     clock = dict(read["sla"])
     read = {**read, "shape": SHAPE}
     spans = clock.pop("spans")

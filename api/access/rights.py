@@ -7,7 +7,8 @@ asks them.
 
 A role is a part that people have at the desk:
 
-    requester    has tickets: sees and answers their own, without what is internal
+    requester    has tickets: sees and answers their own and those that they follow, without what is
+                 internal
     agent        works on the tickets of their groups
     supervisor   works on all tickets, follows the log, has saved views and webhooks
     auditor      reads everything, changes nothing

@@ -148,7 +148,5 @@ class Forgetting:
 async def named_tickets(database: Database, name: str) -> set[UUID]:
     """Return the tickets that the views show as a person's, or as followed by them."""
     shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
-    found: set[UUID] = set()
-    for field in ("requester", "followers"):
-        found |= {cast("UUID", d["_id"]) async for d in shown.find({field: name}, {"_id": 1})}
-    return found
+    found = shown.find({"participants": name}, {"_id": 1})
+    return {cast("UUID", document["_id"]) async for document in found}

@@ -24,7 +24,9 @@ from eventstore.reading import Read, read_events
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
-NEVER_SHOWN = frozenset(("counted", "worked", "in_views", "terms", "sla", "next_due_at", "shape"))
+NEVER_SHOWN = frozenset(
+    ("counted", "worked", "in_views", "terms", "participants", "sla", "next_due_at", "shape")
+)
 """Fields of a read document that clients have no business with."""
 _NOT_SHOWN = NEVER_SHOWN | {"_id"}
 

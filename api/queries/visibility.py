@@ -1,10 +1,10 @@
 """The visibility policy: which tickets a principal sees, and how much of them.
 
-Requesters see their own tickets, and nothing that is internal: no notes, no missed promises, no
-followers, and no other tickets that theirs has to do with. Agents see the tickets of the groups
-that the desk's set-up puts them into, those of no group yet, and those that they are assigned to,
-follow or have opened for themselves; on a desk without groups, all. Supervisors and auditors see
-all.
+Requesters see their own tickets and those that they follow, and nothing that is internal: no notes,
+no missed promises, no followers, and no other tickets that theirs has to do with. Agents see the
+tickets of the groups that the desk's set-up puts them into, those of no group yet, and those that
+they are assigned to, follow or have opened for themselves; on a desk without groups, all.
+Supervisors and auditors see all.
 
 A ticket that a principal does not see does not exist for them: 404, whatever they ask of it. Pure
 but for `VisibilityPolicy`, which looks groups up: in a set-up that may be some seconds old.
@@ -52,7 +52,7 @@ class Visibility:
         """Return which tickets are seen."""
         own = (self.principal.id,)
         if self.is_of_requester:
-            return all_of(Is("requester", own))
+            return all_of(Is("participants", own))
         if self.groups is None:
             return Filter()
         terms = [Is(name, own) for name in ("assignee", "requester", "followers")]
@@ -65,7 +65,7 @@ class Visibility:
 
     def require(self, ticket: Ticket) -> None:
         """Raise Unseen unless a ticket is seen."""
-        if not self.sees(vars(ticket)):
+        if not self.sees({**vars(ticket), "participants": ticket.participants}):
             raise Unseen
 
     def within(self, asked: Filter) -> Filter:

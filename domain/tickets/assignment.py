@@ -1,6 +1,8 @@
 """Who works on a ticket, and who follows it."""
 
+from domain.actors import EVERYONE
 from domain.codec import PersonName
+from domain.errors import Forbidden
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
 from domain.tickets.ticket import (
     TICKET_FOLLOWERS,
@@ -83,12 +85,19 @@ class FollowerAdded(TicketEvent):
 
 
 class FollowTicket(Command):
-    """Let someone hear of what becomes of the ticket: oneself, unless somebody is named."""
+    """Let someone hear of what becomes of the ticket: oneself, unless somebody is named. A
+    requester who follows a ticket sees it as its own requester does. Agents let anybody follow,
+    requesters let others follow tickets of their own.
+    """
 
+    allowed = EVERYONE
     follower: Name | None = None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        follower = self.follower or context.actor.id
+        actor = context.actor
+        follower = self.follower or actor.id
+        if actor.role == "requester" and actor.id not in (ticket.requester, follower):
+            raise Forbidden("only its requester, or an agent, lets others follow a ticket")
         if follower in ticket.followers:
             return NOTHING
         require_room("followers", len(ticket.followers) + 1, TICKET_FOLLOWERS)
@@ -104,13 +113,17 @@ class FollowerRemoved(TicketEvent):
 
 
 class UnfollowTicket(Command):
-    """Stop following: oneself, unless somebody is named."""
+    """Stop following: oneself, unless somebody is named, which is for agents."""
 
+    allowed = EVERYONE
     names_are_new = False
     follower: Name | None = None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        follower = self.follower or context.actor.id
+        actor = context.actor
+        follower = self.follower or actor.id
+        if actor.role == "requester" and actor.id != follower:
+            raise Forbidden("only an agent takes another off the ticket")
         if follower not in ticket.followers:
             return NOTHING
         return Decision((FollowerRemoved(follower),))

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import ClassVar
 
 from domain.actors import EVERYONE
 from domain.codec import Words
-from domain.errors import StateConflict, Unacceptable
+from domain.errors import Forbidden, StateConflict, Unacceptable
 from domain.tickets.command import (
     NOTHING,
     UNSOLVED,
@@ -125,6 +126,8 @@ class ReopenTicket(Command):
 class TicketClosed(TicketEvent):
     """`reason` is null for a resolved ticket that is closed in the ordinary way."""
 
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (dict,)  # as it was; from 2 on, a reason may be "withdrawn"
     reason: CloseReason | None
 
     def change(self, ticket: Ticket) -> None:
@@ -133,24 +136,33 @@ class TicketClosed(TicketEvent):
 
 
 class CloseTicket(Command):
-    """Close a resolved ticket; or one in any state, with the reason why no solution is owed."""
+    """Close a resolved ticket; or one in any state, with the reason why no solution is owed. Its
+    requester closes it as they like: one that is not resolved is `withdrawn` then.
+    """
 
+    allowed = EVERYONE
     moves = ways(*UNSOLVED, "resolved", to="closed")
     taken_when_full = True
     taken_when_closed = True
     reason: CloseReason | None = None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
+        actor, reason = context.actor, self.reason
+        is_own = actor.id == ticket.requester
+        if actor.role == "requester" and not (is_own and reason in (None, "withdrawn")):
+            raise Forbidden("a requester closes tickets of their own, as withdrawn if for a reason")
         if ticket.status == "closed":
             if self.reason in (None, ticket.close_reason):
                 return NOTHING
             raise closed(ticket)
-        if ticket.status != "resolved" and self.reason is None:
+        if ticket.status != "resolved" and is_own and reason is None:
+            reason = "withdrawn"
+        if ticket.status != "resolved" and reason is None:
             raise StateConflict(
                 "needs_resolution_or_reason",
                 f"the ticket is {ticket.status}; resolve it first, or give a reason for closing it",
             )
-        return Decision((TicketClosed(self.reason),))
+        return Decision((TicketClosed(reason),))
 
 
 class TicketRated(TicketEvent):

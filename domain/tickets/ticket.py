@@ -25,7 +25,7 @@ TICKET_ATTACHMENTS = 100
 """Bounds of one ticket, so that its view always fits in a document."""
 
 Status = Literal["new", "open", "pending", "on_hold", "resolved", "closed"]
-CloseReason = Literal["duplicate", "spam", "merged", "invalid"]
+CloseReason = Literal["duplicate", "spam", "merged", "invalid", "withdrawn"]
 Relation = Literal[
     "blocks",
     "blocked_by",
@@ -102,6 +102,11 @@ class Ticket:
         """Take a new ticket to open: an agent works on it."""
         if self.status == "new":
             self.status = "open"
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        """The requesters who may see it: its own, and those who follow it."""
+        return with_names(self.followers, self.requester)
 
     @property
     def merged_into(self) -> UUID | None:

@@ -25,6 +25,7 @@ def _by_time(field: str) -> Index:
 
 OF_LISTS: Mapping[str, Index] = {
     "terms": (("terms", 1),),
+    "participants": _joined("participants"),
     "requester": _joined("requester"),
     "tags": _joined("tags"),
     "assignee": _joined("assignee"),
@@ -41,7 +42,6 @@ OF_LISTS: Mapping[str, Index] = {
 OTHERS: Mapping[Index, str] = {
     (("_id", 1), ("version", 1)): "a write on condition of the version: without it the embedded"
     " server scans all documents",
-    (("followers", 1),): "a person's data: the tickets that they follow",
     (("status", 1), ("resolved_at", 1)): "the timekeeper: what is resolved and is to be closed",
 }
 """With what each is for."""

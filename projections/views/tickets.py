@@ -15,6 +15,8 @@ Kept for the views that are sums over all tickets: `counted`, what the ticket ha
 dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
 `in_views`, the ids of the saved views that count it (`saved_views.py`).
 
+`participants`: the requester and the followers, the requesters that may see the ticket.
+
 Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
 promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
 stands); `sla_breached`, the targets that the log says were missed; `next_due_at`, the next time at
@@ -47,7 +49,7 @@ from projections.views import agents, dashboard
 from projections.views.dashboard import Before
 
 COLLECTION = "ticket_reads"
-SHAPE = 8
+SHAPE = 9
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000
@@ -224,7 +226,7 @@ def to_document(read: TicketRead) -> JsonObject:
     """Return the document of `ticket_reads`: the ticket's fields beside the view's own."""
     own: JsonObject = _READ.dump_python(read)
     document = {"_id": own.pop("id"), **cast("JsonObject", own.pop("ticket")), **own}
-    return {**document, **_promises(read.ticket), "shape": SHAPE}
+    return {**document, **_derived(read.ticket), "shape": SHAPE}
 
 
 def changed(before: TicketRead, after: TicketRead, document: JsonObject) -> JsonObject:
@@ -236,20 +238,21 @@ def changed(before: TicketRead, after: TicketRead, document: JsonObject) -> Json
     fields_ = {name for name in _OWN_FIELDS if getattr(before, name) != getattr(after, name)}
     was, is_ = before.ticket, after.ticket
     fields_ |= {name for name in _TICKET_FIELDS if getattr(was, name) is not getattr(is_, name)}
-    if not fields_.isdisjoint(("sla", "resume_at")):
-        fields_ |= {name for name, time in _promises(was).items() if time != document[name]}
+    if not fields_.isdisjoint(("sla", "resume_at", "requester", "followers")):
+        fields_ |= {name for name, time in _derived(was).items() if time != document[name]}
     return {name: value for name, value in document.items() if name in fields_}
 
 
 def values(read: TicketRead) -> Mapping[str, object]:
     """Return what a filter looks at: the fields of `to_document` without making one."""
-    return {**vars(read.ticket), **vars(read), **_promises(read.ticket)}
+    return {**vars(read.ticket), **vars(read), **_derived(read.ticket)}
 
 
-def _promises(ticket: Ticket) -> JsonObject:
+def _derived(ticket: Ticket) -> JsonObject:
     clock = ticket.sla
     ends = {**clock.due(), **clock.overdue, **clock.breached}
     return {
+        "participants": [*ticket.participants],
         "first_response_due_at": ends.get("first_response"),
         "resolution_due_at": ends.get("resolution"),
         "sla_breached": sorted(clock.breached),

@@ -164,7 +164,10 @@ def _indexes() -> str:
     for name, value in _CONDITIONS.items():
         asked = query(ListQuery.model_validate({name: value}).filter(), "-opened_at")
         serving[tuple(asked.index)].append(name)
-    lists = [(index, f"lists by {listed(names)}") for index, names in serving.items()]
+    lists = [
+        (index, f"lists by {listed(names)}" if names else "all lists of requesters")
+        for index, names in serving.items()
+    ]
     return table(
         ["index", "what it serves"],
         ([_fields(index), what] for index, what in (*lists, *indexes.OTHERS.items())),

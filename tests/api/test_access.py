@@ -61,15 +61,14 @@ def bearer(text):
 
 # --- the table ------------------------------------------------------------------------------------
 
+OF_EVERYONE = ("reply", "reopen", "close", "attach", "rate", "follow", "unfollow")
 # Said a second time, apart from the table: R requester, A agent, S supervisor, U auditor, D admin.
 EXPECTED = {
     **{f"POST /tickets/{{ticket_id}}/{verb}": "AS" for verb in COMMANDS if verb != "open"},
     **{f"POST /bulk/{verb}": "AS" for verb in COMMANDS if verb != "open"},
     "POST /tickets": "RAS",
-    **{f"POST /tickets/{{ticket_id}}/{verb}": "RAS" for verb in ("reply", "reopen", "attach")},
-    **{f"POST /bulk/{verb}": "RAS" for verb in ("reply", "reopen", "attach")},
-    "POST /tickets/{ticket_id}/rate": "RAS",
-    "POST /bulk/rate": "RAS",
+    **{f"POST /tickets/{{ticket_id}}/{verb}": "RAS" for verb in OF_EVERYONE},
+    **{f"POST /bulk/{verb}": "RAS" for verb in OF_EVERYONE},
     "GET /me": "RASUD",
     "GET /tickets": "RASU",
     "GET /tickets/{ticket_id}": "RASU",

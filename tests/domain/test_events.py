@@ -24,6 +24,7 @@ ADDED: dict[str, JsonObject] = {
     "PriorityChanged": _NO_PROMISE,
     "AgentReplied": {"automatic": False},
     "RequesterReplied": {"automatic": False},
+    "TicketClosed": {},
 }
 
 

@@ -121,6 +121,7 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
             "-",
         ],
     ),
+    (BOB, CloseTicket(), [*["closed"] * 5, "-"]),
     (ALICE, CloseTicket(reason="spam"), [*["closed"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=OTHER), [*["closed"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=TICKET), ["merge_into_itself"] * 6),

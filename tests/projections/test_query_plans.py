@@ -9,8 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
+from api.access.rights import Principal
 from api.queries.lists.listing import Sort, query
 from api.queries.lists.routes import ListQuery
+from api.queries.visibility import Visibility
 from eventstore.mongo.sorted_pages import Query
 from projections.generations import Generations
 from projections.views import indexes
@@ -88,11 +90,12 @@ def test_a_narrow_filter_is_what_bounds_the_reading():
             assert field in bounded(tuple(asked.index), asked.filter()), parameters
 
 
-def test_a_requesters_list_is_read_along_the_requester_in_any_case():
+def test_a_requesters_list_is_read_along_what_they_see_in_any_case():
+    seen = Visibility(Principal("bob", "requester"))
     for sort in get_args(Sort):
         found = ListQuery.model_validate({"requester": "bob", "q": "printer"}).filter()
-        asked = query(found, sort, "requester")
-        assert bounded(tuple(asked.index), asked.filter())[0] == "requester"
+        asked = query(seen.within(found), sort, "participants")
+        assert bounded(tuple(asked.index), asked.filter())[0] == "participants"
 
 
 async def test_the_indexes_are_those_of_the_table(database):

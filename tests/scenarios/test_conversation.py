@@ -4,12 +4,13 @@ import pytest
 import pytest_asyncio
 
 from tests.api.test_api import is_problem, serving
-from tests.api.test_visibility import done, listed, opened
+from tests.api.test_visibility import FILE, done, listed, opened
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, as_
 
 PROMISES = {"sla": {"normal": {"first_response_minutes": 60}}}
 OUT_OF_OFFICE = {"body": "I am out of office.", "automatic": True}
 SELF = as_("agent", "bob")
+CAROL = as_("requester", "carol")
 
 
 @pytest_asyncio.fixture
@@ -152,3 +153,123 @@ async def test_nobody_but_me_rates_my_ticket(desk, headers):
     await done(desk, ticket, "resolve", {"resolution": "toner"})
     answer = await desk.post(f"/tickets/{ticket}/rate", json={"score": 1}, headers=headers)
     assert answer.status_code in (404, 422)
+
+
+# --- followers ------------------------------------------------------------------------------------
+
+
+async def test_whom_i_put_in_copy_sees_my_ticket_as_i_do(desk):
+    ticket = await opened(desk, REQUESTER, body="It jams.")
+    assert (await desk.get(f"/tickets/{ticket}", headers=CAROL)).status_code == 404
+    await done(desk, ticket, "follow", {"follower": "carol"}, REQUESTER)
+    await done(desk, ticket, "add_note", {"body": "secret"})
+    await done(desk, ticket, "reply", {"body": "Look at tray 2."}, AGENT)
+    for path in (
+        f"/tickets/{ticket}",
+        f"/tickets/{ticket}/timeline",
+        f"/tickets/{ticket}/diff?from=1&to=2",
+        "/tickets",
+        "/tickets?q=printer",
+        "/tickets?requester=bob",
+    ):
+        theirs, mine = [await desk.get(path, headers=who) for who in (CAROL, REQUESTER)]
+        assert theirs.status_code == 200, (path, theirs.text)
+        assert theirs.json() == mine.json(), path
+        assert "secret" not in theirs.text
+    assert (await shown(desk, ticket, CAROL))["followers"] is None
+    await done(desk, ticket, "reply", {"body": "It is tray 1."}, CAROL)
+    await done(desk, ticket, "attach", FILE, CAROL)
+    assert (await shown(desk, ticket, REQUESTER))["requester_replies"] == 1
+    await done(desk, ticket, "unfollow", {}, CAROL)
+    assert (await desk.get(f"/tickets/{ticket}", headers=CAROL)).status_code == 404
+    assert await listed(desk, CAROL) == set()
+
+
+async def test_whom_i_put_in_copy_is_not_the_one_who_decides(desk):
+    ticket = await opened(desk, REQUESTER)
+    await done(desk, ticket, "follow", {"follower": "carol"}, REQUESTER)
+    for verb, body, headers in (
+        ("follow", {"follower": "eve"}, CAROL),
+        ("unfollow", {"follower": "bob"}, CAROL),
+        ("unfollow", {"follower": "carol"}, REQUESTER),
+    ):
+        answer = await desk.post(f"/tickets/{ticket}/{verb}", json=body, headers=headers)
+        is_problem(answer, 403, "forbidden")
+    await done(desk, ticket, "assign", {"assignee": "alice"})
+    await done(desk, ticket, "resolve", {"resolution": "toner"})
+    answer = await desk.post(f"/tickets/{ticket}/rate", json={"score": 1}, headers=CAROL)
+    is_problem(answer, 422, "not_the_requester")
+    await done(desk, ticket, "unfollow", {"follower": "carol"}, AGENT)
+    assert await listed(desk, CAROL) == set()
+
+
+async def test_an_agent_puts_anybody_in_copy(desk):
+    ticket = await opened(desk, REQUESTER)
+    await done(desk, ticket, "follow", {"follower": "carol"}, AGENT)
+    assert await listed(desk, CAROL) == {ticket}
+
+
+async def test_who_is_in_copy_stays_so_when_it_goes_on_in_a_new_ticket(desk):
+    ticket = await opened(desk, REQUESTER)
+    await done(desk, ticket, "follow", {"follower": "carol"}, REQUESTER)
+    await done(desk, ticket, "close", {"reason": "invalid"})
+    follow_up = (await done(desk, ticket, "reply", {"body": "Again!"}, CAROL))["follow_up"]
+    assert (await shown(desk, follow_up))["requester"] == "carol"
+    answer = await done(desk, ticket, "reply", {"body": "Yes, again."}, REQUESTER)
+    assert answer["follow_up"] == follow_up
+    for headers in (CAROL, REQUESTER):
+        assert await listed(desk, headers) == {ticket, follow_up}
+        said = [body for _, body in await told(desk, follow_up, headers) if body]
+        assert said == ["Again!", "Yes, again."]
+
+
+async def test_what_i_wrote_in_copy_is_gone_when_i_am_erased(desk):
+    ticket = await opened(desk, REQUESTER)
+    await done(desk, ticket, "follow", {"follower": "carol"}, REQUESTER)
+    await done(desk, ticket, "reply", {"body": "mine"}, CAROL)
+    await done(desk, ticket, "reply", {"body": "his"}, REQUESTER)
+    admin = as_("admin", "ada")
+    person = (await desk.post("/persons/find", json={"name": "carol"}, headers=admin)).json()["id"]
+    path = f"/persons/{person}/erase"
+    answer = await desk.post(path, json={"reason": "asked"}, headers=admin)
+    assert answer.status_code < 300, answer.text
+    said = [body for kind, body in await told(desk, ticket) if kind == "RequesterReplied"]
+    assert said == ["[erased]", "his"]
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+async def test_i_close_my_own_ticket_when_i_do_not_need_it_any_more(desk):
+    for headers in (REQUESTER, SELF):
+        ticket = await opened(desk)
+        await done(desk, ticket, "close", {}, headers)
+        closed = await shown(desk, ticket, headers)
+        assert (closed["status"], closed["close_reason"]) == ("closed", "withdrawn")
+        again = await done(desk, ticket, "close", {}, headers)
+        assert again["events"] == []
+    solved = await opened(desk)
+    await done(desk, solved, "assign", {"assignee": "alice"})
+    await done(desk, solved, "resolve", {"resolution": "toner"})
+    await done(desk, solved, "close", {}, REQUESTER)
+    assert (await shown(desk, solved))["close_reason"] is None
+
+
+async def test_nobody_but_me_and_the_desk_closes_my_ticket(desk):
+    ticket = await opened(desk)
+    await done(desk, ticket, "follow", {"follower": "carol"})
+    for headers, body in ((CAROL, {}), (REQUESTER, {"reason": "spam"})):
+        answer = await desk.post(f"/tickets/{ticket}/close", json=body, headers=headers)
+        is_problem(answer, 403, "forbidden")
+    answer = await desk.post(f"/tickets/{ticket}/close", headers=AGENT)
+    is_problem(answer, 409, "needs_resolution_or_reason")
+    await done(desk, ticket, "close", {"reason": "withdrawn"}, AGENT)
+
+
+async def test_closing_the_parent_leaves_its_children_to_their_requesters(desk):
+    parent, child = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, child, "link", {"relation": "parent", "ticket": parent})
+    await done(desk, parent, "close", {"reason": "invalid"})
+    assert (await shown(desk, child))["status"] == "new"
+    assert {"relation": "parent", "ticket": parent} in (await shown(desk, child))["links"]
+    await done(desk, child, "reply", {"body": "Still there?"}, CAROL)

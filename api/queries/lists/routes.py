@@ -175,9 +175,10 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     ) -> Response:
         """List tickets, the last opened first unless another `sort` is asked for.
 
-        A list holds the tickets that the caller may see: requesters see their own, agents those of
-        their groups. Lists follow the log within moments. `Casebook-Views-Age` says how many
-        seconds old the list is; with `after` it shows at least the version that is named.
+        A list holds the tickets that the caller may see: requesters see their own and those that
+        they follow, agents those of their groups. Lists follow the log within moments.
+        `Casebook-Views-Age` says how many seconds old the list is; with `after` it shows at least
+        the version that is named.
 
         Tickets may change while a client reads page after page with `next`. Sorted by `opened_at`,
         each ticket that matches all the while comes exactly once. Sorted by `updated_at`, a ticket
@@ -197,7 +198,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
             async with time_limit():
                 found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
-        along = "requester" if visible.is_of_requester else None
+        along = "participants" if visible.is_of_requester else None
         how = query(visible.within(found), asked.sort, along)
         limit, fingerprint = asked.limit, asked.fingerprint()
 
