@@ -62,11 +62,14 @@ class _Part(BaseModel):
 
 
 class FieldDefinition(_Part):
-    """A custom field: its type, what can be chosen, and whether it must be filled in by when."""
+    """A custom field: its type, what can be chosen, and whether it must be filled in by when.
+    `public`: requesters see the values that it is given from then on.
+    """
 
     type: FieldType
     choices: Annotated[Names, Field(max_length=FIELD_CHOICES), at_most(FIELD_CHOICES)] = ()
     required_on: Literal["open", "resolve"] | None = None
+    public: bool = False
 
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
@@ -113,7 +116,9 @@ class SlaPolicy(_Part):
 
 
 class Desk(_Part):
-    """The set-up. `groups`: the agents of each; `sla`: what is promised by priority."""
+    """The set-up. `groups`: the agents of each; `sla`: what is promised by priority;
+    `other_fields_public`: whether requesters see fields that are not in `fields`.
+    """
 
     groups: Annotated[
         dict[Name, Names],
@@ -124,6 +129,7 @@ class Desk(_Part):
     fields: Annotated[
         dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS), at_most(DESK_FIELDS)
     ] = Field(default_factory=dict)
+    other_fields_public: bool = False
     sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
 
@@ -176,6 +182,11 @@ class Desk(_Part):
         if kept is None:
             raise Unacceptable("wrong_field_value", f"the field {key} takes {field.kind()}")
         return kept
+
+    def is_public(self, key: str) -> bool:
+        """Say whether requesters see what a field is set to."""
+        field = self.fields.get(key)
+        return self.other_fields_public if field is None else field.public
 
     def missing(
         self, fields: Mapping[str, FieldValue], *moments: Literal["open", "resolve"]
@@ -233,4 +244,5 @@ class PartlyKnownDesk(Desk):
         return super().kept(key, value)
 
 
-EMPTY_DESK = Desk()
+EMPTY_DESK = Desk(other_fields_public=True)
+"""What there is before any set-up: requesters see what they saw before fields could be internal."""

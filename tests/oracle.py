@@ -198,6 +198,24 @@ def _elapsed(read: Document) -> timedelta:
     return elapsed
 
 
+INTERNAL = {"NoteAdded", "SlaBreached", "FollowerAdded", "FollowerRemoved"} | {
+    *("TicketLinked", "TicketUnlinked", "TicketMergedFrom")
+}
+
+
+def _public_seconds(read: Document) -> int:
+    elapsed: timedelta = read["public_updated_at"] - read["opened_at"]
+    return elapsed // timedelta(seconds=1)
+
+
+def _public_terms(read: Document) -> list[str] | None:
+    hidden = read.get("internal_fields")
+    if not hidden:
+        return None
+    public = {key: value for key, value in read["fields"].items() if key not in hidden}
+    return _terms(read["subject"], read["body"], public)
+
+
 def _terms(subject: str, body: str, fields: dict[str, Any]) -> list[str]:
     of_fields = [
         f"{key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
@@ -223,6 +241,9 @@ def _after(read: Document | None, event: Document) -> Document:
                 **data,
                 "_id": event["ticket_id"],
                 "version": 1,
+                "public_version": 1,
+                "public_updated_at": at,
+                "internal_fields": data.get("internal_fields", []),
                 "sla": _clock(data.get("sla"), at),
                 "status": "new",
                 "assignee": None,
@@ -248,10 +269,14 @@ def _after(read: Document | None, event: Document) -> Document:
                 "resolution_seconds": None,
                 "reopenings": 0,
                 "terms": _terms(data["subject"], data["body"], data["fields"]),
+                "public_terms": _public_terms(data),
                 "in_views": [],
             }
         )
     new = {**read, "version": event["version"], "updated_at": max(at, read["updated_at"])}
+    if event["type"] not in INTERNAL and not event["data"].get("is_internal", False):
+        new["public_version"] += 1
+        new["public_updated_at"] = max(at, read["public_updated_at"])
     clock = new["sla"] = dict(read["sla"])
     if read["resume_at"] is not None and read["resume_at"] <= at:
         _turn(clock, read["resume_at"], on=True)
@@ -277,7 +302,9 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "FollowerRemoved":
         new["followers"] = [f for f in new["followers"] if f != data["follower"]]
     elif kind == "FileAttached":
-        new["attachments"] = [*new["attachments"], data]
+        file = {name: data[name] for name in ("name", "media_type", "size_bytes", "sha256")}
+        file["internal"] = data.get("is_internal", False)
+        new["attachments"] = [*new["attachments"], file]
     elif kind == "TicketLinked":
         new["links"] = [*new["links"], {**data, "ticket": UUID(data["ticket"])}]
     elif kind == "TicketUnlinked":
@@ -295,6 +322,7 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
         new["terms"] = _terms(data["subject"], new["body"], new["fields"])
+        new["public_terms"] = _public_terms(new)
     elif kind == "StatusUpdated":
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
@@ -306,7 +334,12 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "FieldSet":
         rest = {k: v for k, v in new["fields"].items() if k != data["key"]}
         new["fields"] = rest | ({} if data["value"] is None else {data["key"]: data["value"]})
+        hidden = {*new["internal_fields"]} - {data["key"]}
+        if data.get("is_internal", False) and data["value"] is not None:
+            hidden.add(data["key"])
+        new["internal_fields"] = sorted(hidden)
         new["terms"] = _terms(new["subject"], new["body"], new["fields"])
+        new["public_terms"] = _public_terms(new)
     elif kind == "ReplyForwarded":
         pass
     elif kind == "NoteAdded":
@@ -318,13 +351,13 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["answered"] = clock["answered"] or answers
         if answers and new["first_response_at"] is None:
             new["first_response_at"] = at
-            new["first_response_seconds"] = _elapsed(new).seconds + 86_400 * _elapsed(new).days
+            new["first_response_seconds"] = _public_seconds(new)
     elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):
         status = {"TicketResolved": "resolved", "TicketReopened": "open"}
         new |= {"status": status.get(kind, "closed"), "waiting_reason": None, "resume_at": None}
         if kind == "TicketResolved":
             new |= {"resolution": data["resolution"], "resolved_at": at}
-            new["resolution_seconds"] = _elapsed(new).seconds + 86_400 * _elapsed(new).days
+            new["resolution_seconds"] = _public_seconds(new)
         elif kind == "TicketReopened":
             new |= {"resolution": None, "resolved_at": None, "resolution_seconds": None}
             new["reopenings"] += 1

@@ -82,6 +82,8 @@ def _of(hint: object) -> st.SearchStrategy[object]:
         return st.sampled_from(get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return st.one_of([_of(part) for part in get_args(hint)])
+    if hint is bool:
+        return st.booleans()
     if hint is NoneType:
         return st.none()
     raise TypeError(f"say in _BY_TYPE what may be sent as {hint}")
@@ -111,7 +113,14 @@ policies = st.builds(
 desks = st.just(EMPTY_DESK) | st.builds(
     Desk,
     groups=st.dictionaries(names, st.lists(names, max_size=2).map(tuple), max_size=3),
-    fields=st.just({}) | st.just({"floor": FieldDefinition(type="integer", required_on="resolve")}),
+    fields=st.just({})
+    | st.builds(
+        lambda public: {
+            "floor": FieldDefinition(type="integer", required_on="resolve", public=public)
+        },
+        st.booleans(),
+    ),
+    other_fields_public=st.booleans(),
     sla=st.dictionaries(priorities, policies),
     close_resolved_after_days=st.none() | st.integers(1, 3),
 )

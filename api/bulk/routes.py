@@ -19,14 +19,14 @@ from api.access.authentication import Access
 from api.access.rights import Unseen
 from api.access.shares import Shares
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
-from api.commands.routes import AcceptedEvent, IdempotencyKey, Taking, to_content, waited
+from api.commands.routes import AcceptedEvent, IdempotencyKey, Taking, waited
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
 from api.http.preferences import WAIT_SECONDS, prefer_header
 from api.http.problems import Problem, problem_of
 from api.http.routing import Router
-from api.queries.visibility import VisibilityPolicy
+from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import ReadModels
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
@@ -102,12 +102,13 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
         idempotency_key: IdempotencyKey = None,
         prefer: BulkPrefer = None,
     ) -> Response:
+        visible = await policy.of(who)
         submission = Submission(
             command=command.command,
             actor=who.actor,
             key=idempotency_key,
             correlation_id=correlation_id,
-            require=(await policy.of(who)).require,
+            require=visible.require,
         )
 
         async def one(ticket_id: UUID) -> Outcome | Exception:
@@ -126,7 +127,7 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
         if any(isinstance(outcome, Unseen) for outcome in found):
             access: Access = request.state.access
             await access.note("unseen", asking_of(request.scope), who)
-        outcomes = [_to_answer(t, o) for t, o in zip(command.tickets, found, strict=True)]
+        outcomes = [_to_answer(t, o, visible) for t, o in zip(command.tickets, found, strict=True)]
         done = [outcome for outcome in found if isinstance(outcome, Outcome)]
         failed = sum(each.status >= HTTPStatus.INTERNAL_SERVER_ERROR for each in outcomes)
         applied = await waited(views, done, prefer)
@@ -166,8 +167,8 @@ def _body(command: type[Command]) -> type[BaseModel]:
     )
 
 
-def _to_answer(ticket_id: UUID, outcome: Outcome | Exception) -> Done:
+def _to_answer(ticket_id: UUID, outcome: Outcome | Exception, visible: Visibility) -> Done:
     if isinstance(outcome, Outcome):
-        return Done.model_validate({"status": HTTPStatus.OK, **to_content(outcome)})
+        return Done.model_validate({"status": HTTPStatus.OK, **visible.outcome(outcome)})
     problem = problem_of(outcome)
     return Done(ticket_id=ticket_id, status=problem.status, problem=problem)

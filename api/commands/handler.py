@@ -98,8 +98,8 @@ class Submission:
 
     `key` is the idempotency key; a ticket that is opened with one gets its id from it.
     `occurred_at` is when it happened in the world, if not now. `expected_version` is the version
-    that the client decided on, if it says so. `require` raises a Refusal for a ticket that the
-    sender may not see.
+    that the client decided on, if it says so; where `sees_public`, as requesters count them.
+    `require` raises a Refusal for a ticket that the sender may not see.
     """
 
     command: Command
@@ -107,6 +107,7 @@ class Submission:
     key: str | None = None
     occurred_at: datetime | None = None
     expected_version: int | None = None
+    sees_public: bool = False
     correlation_id: str | None = None
     causation_id: str | None = None
     require: Callable[[Ticket], None] | None = None
@@ -120,10 +121,13 @@ class Submission:
 
 
 class Outcome(NamedTuple):
-    """What came of a command: the ticket's version behind it, no events if it changed nothing."""
+    """What came of a command: the ticket's version behind it, and what that is to requesters; no
+    events if it changed nothing.
+    """
 
     ticket_id: UUID
     version: int
+    public_version: int
     events: tuple[EventRef, ...]
     follow_up: UUID | None = None
     """The ticket in which a reply to a closed one stands."""
@@ -333,7 +337,7 @@ class Handler:
         if (done := job.done) is not None:
             if done.fingerprint not in (ref.fingerprint, ERASED):
                 raise KeyReused
-            outcome = Outcome(ticket_id, done.events[-1].version, done.events, done.follow_up)
+            outcome = _outcome(ticket_id, done.events, done.follow_up)
             if outcome.follow_up is not None:
                 there = await self._read(outcome.follow_up)
                 outcome = outcome._replace(follow_up_version=there.head.version)
@@ -341,8 +345,9 @@ class Handler:
         second = _check_visibility(job, sure=sure)
         now = await self._store.clock.time()
         occurred_at = submission.occurred_at or now
-        if submission.expected_version not in (None, stream.head.version):
-            raise VersionMismatch("ticket", stream.head.version)
+        version = stream.public_version if submission.sees_public else stream.head.version
+        if submission.expected_version not in (None, version):
+            raise VersionMismatch("ticket", version)
         follow_up_id = None
         if isinstance(command, Reply):
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
@@ -363,7 +368,7 @@ class Handler:
         )
         decision = decide(stream.ticket, command, context)
         if not decision.events:
-            return Outcome(ticket_id, stream.head.version, ()), []
+            return Outcome(ticket_id, stream.head.version, stream.public_version, ()), []
 
         async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
             # What a requester says is theirs, also where they follow another one's ticket.
@@ -387,9 +392,9 @@ class Handler:
             parts.append(await part(other, decision.elsewhere, about))
         if follow_up_id is not None and decision.follow_up:
             parts.append(await part(Stream(follow_up_id), decision.follow_up, about))
-        refs = tuple(EventRef(event.version, event.type) for event in sealed)
+        refs = tuple(stream.refs(sealed))
         follow_up = next(filter(None, (event.goes_on_in() for event in decision.events)), None)
-        outcome = Outcome(ticket_id, refs[-1].version, refs, follow_up)
+        outcome = _outcome(ticket_id, refs, follow_up)
         if follow_up is not None:
             outcome = outcome._replace(follow_up_version=parts[-1].sealed[-1].version)
         return outcome, parts
@@ -447,3 +452,8 @@ def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
                 raise
             return None  # as if it were not there
     return other
+
+
+def _outcome(ticket_id: UUID, events: Sequence[EventRef], follow_up: UUID | None) -> Outcome:
+    last = events[-1]
+    return Outcome(ticket_id, last.version, last.public_version, tuple(events), follow_up)

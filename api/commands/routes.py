@@ -28,7 +28,6 @@ from domain.errors import CasebookError, Unacceptable
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.opening import OpenTicket
-from domain.values import JsonObject
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -73,7 +72,9 @@ class Accepted(BaseModel, extra="forbid"):
 
     ticket_id: UUID
     version: int
-    events: list[AcceptedEvent] = Field(description="Empty if nothing had to change.")
+    events: list[AcceptedEvent] = Field(
+        description="Empty if nothing had to change, or nothing that the caller sees."
+    )
     follow_up: UUID | None = Field(
         description="The ticket in which a requester's reply to this closed one stands: where its "
         "conversation goes on, or a new one."
@@ -132,6 +133,7 @@ def router(
             actor=who.actor,
             key=idempotency_key,
             expected_version=expected_version(if_match),
+            sees_public=visible.is_of_requester,
             correlation_id=correlation_id,
             require=visible.require,
         )
@@ -142,8 +144,8 @@ def router(
     ) -> Response:
         """Answer as is preferred. The command has been done: nothing fails here."""
         applied = await waited(views, [outcome], prefer)
-        content = to_content(outcome)
-        version: object = outcome.version
+        content = visible.outcome(outcome)
+        version = content["version"]
         preferred = return_preference(prefer)
         is_minimal = preferred == "minimal" and not opened
         if is_minimal:
@@ -152,8 +154,8 @@ def router(
             with suppress(CasebookError, *UNREADABLE):
                 current = await current_tickets.document(outcome.ticket_id)
                 if visible.sees(current):  # this very command may have hidden it
-                    content["ticket"] = visible.present(current)
-                    version = current["version"]
+                    content["ticket"] = shown = visible.present(current)
+                    version = shown["version"]
                     applied.append("return=representation")
         headers = {"ETag": f'"{version}"'}
         if applied:
@@ -215,16 +217,6 @@ async def waited(views: ReadModels, outcomes: Sequence[Outcome], prefer: str | N
         if await views.show(versions, seconds):
             return [f"wait={seconds}"]
     return []
-
-
-def to_content(outcome: Outcome) -> JsonObject:
-    """Return what came of a command as an answer says it."""
-    return {
-        "ticket_id": outcome.ticket_id,
-        "version": outcome.version,
-        "events": [event._asdict() for event in outcome.events],
-        "follow_up": outcome.follow_up,
-    }
 
 
 def expected_version(if_match: str | None) -> int | None:

@@ -5,7 +5,7 @@ is never trusted: another process may have gone on, and the unique key of the in
 Commands for one ticket take turns within a process (`ticket_locks.py`), so that they do not race.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from api.commands.ticket_locks import TicketLocks
 from domain.errors import HistoryError
-from domain.tickets import decode
+from domain.tickets import decode, is_public
 from domain.tickets.command import Size
 from domain.tickets.ticket import Ticket, apply
 from eventstore.event_document import EMPTY, Envelope, Head, from_document
@@ -38,10 +38,14 @@ _lookups = cache(_LOOKUPS.labels)
 
 
 class EventRef(NamedTuple):
-    """An event as an answer names it."""
+    """An event as an answer names it. `public_version`: how many events up to it requesters see;
+    `is_public`: whether it is one of them.
+    """
 
     version: int
     type: str
+    public_version: int
+    is_public: bool
 
 
 class Done(NamedTuple):
@@ -55,7 +59,7 @@ class Done(NamedTuple):
 class Stream:
     """A ticket's stream, folded: its state, its head, and the commands that led there (L5)."""
 
-    __slots__ = ("_done", "content_bytes", "head", "ticket", "ticket_id")
+    __slots__ = ("_done", "content_bytes", "head", "public_version", "ticket", "ticket_id")
 
     def __init__(self, ticket_id: UUID) -> None:
         self.ticket_id = ticket_id
@@ -64,6 +68,7 @@ class Stream:
     def _clear(self) -> None:
         self.ticket: Ticket | None = None
         self.head: Head = EMPTY
+        self.public_version = 0
         self.content_bytes = 0
         """What its events say, as JSON in UTF-8."""
         self._done: dict[tuple[str, str], Done] = {}
@@ -81,6 +86,14 @@ class Stream:
     def size(self) -> Size:
         """How much the ticket holds."""
         return Size(self.head.version, self.content_bytes)
+
+    def refs(self, events: Iterable[Envelope]) -> Iterator[EventRef]:
+        """Yield how answers name the events that come next."""
+        public_version = self.public_version
+        for event in events:
+            public = is_public(event.type, event.data)
+            public_version += public
+            yield EventRef(event.version, event.type, public_version, public)
 
     def extend(self, events: Iterable[Envelope]) -> None:
         """Fold the events that come next. Raises HistoryError: the stream is an empty one then, for
@@ -104,7 +117,8 @@ class Stream:
             command = envelope.metadata.command
             key = (envelope.metadata.actor.id, command.id)
             before = self._done.get(key)
-            ref = EventRef(envelope.version, envelope.type)
+            [ref] = self.refs([envelope])
+            self.public_version = ref.public_version
             refs = (*before.events, ref) if before else (ref,)
             follow_up = event.goes_on_in() or (before.follow_up if before else None)
             self._done[key] = Done(command.fingerprint, refs, follow_up)

@@ -222,6 +222,7 @@ class _StoredField(_Stored):
     type: str
     choices: _Names = ()
     required_on: Annotated[_Moment | None, BeforeValidator(_known_moment)] = None
+    public: bool = True  # so it was before this was kept
 
 
 class _StoredPolicy(_Stored):
@@ -232,6 +233,7 @@ class _StoredPolicy(_Stored):
 class _StoredDesk(_Stored):
     groups: list[_StoredGroup]
     fields: dict[str, _StoredField]
+    other_fields_public: bool = True  # so it was before this was kept
     sla: dict[str, _StoredPolicy]
     close_resolved_after_days: int | None = None
 
@@ -269,6 +271,7 @@ def _desk(stored: _StoredDesk) -> Desk:
             key: FieldDefinition.model_construct(**field.model_dump())
             for key, field in fields.items()
         },
+        other_fields_public=stored.other_fields_public,
         sla={
             priority: SlaPolicy.model_construct(**stored.sla[priority].model_dump())
             for priority in _PRIORITIES

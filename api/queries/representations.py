@@ -25,10 +25,13 @@ from projections.views import tickets
 from projections.views.tickets import TicketRead
 
 NEVER_SHOWN = frozenset(
-    ("counted", "worked", "in_views", "terms", "participants", "sla", "next_due_at", "shape")
+    {
+        *("counted", "worked", "in_views", "terms", "public_terms", "participants", "sla"),
+        *("next_due_at", "shape"),
+    }
 )
 """Fields of a read document that clients have no business with."""
-_NOT_SHOWN = NEVER_SHOWN | {"_id"}
+_NOT_SHOWN = NEVER_SHOWN | {"_id", "public_version", "public_updated_at"}
 
 _SHORT = 20
 """Up to so many events, all versions of many tickets are looked up sooner than each one's tail."""
@@ -44,7 +47,10 @@ class TicketSummary(BaseModel, extra="forbid"):
     """A ticket as lists show it. Times are UTC; null until it has come to that."""
 
     id: UUID
-    version: int = Field(description="How many events it has had; its ETag is this in quotes.")
+    version: int = Field(
+        description="How many events it has had; its ETag is this in quotes. For requesters what "
+        "they do not see does not count: here, in `updated_at`, and wherever a version is named."
+    )
     subject: str
     requester: str
     status: Status
@@ -53,6 +59,9 @@ class TicketSummary(BaseModel, extra="forbid"):
     assignee: str | None
     tags: list[str]
     fields: dict[str, FieldValue]
+    internal_fields: list[str] | None = Field(
+        description=f"Those of `fields` that requesters do not see. {_INTERNAL}"
+    )
     waiting_reason: str | None
     resume_at: datetime | None
     resolution: str | None

@@ -1,7 +1,9 @@
 """The visibility policy: which tickets a principal sees, and how much of them.
 
 Requesters see their own tickets and those that they follow, and nothing that is internal: no notes,
-no missed promises, no followers, and no other tickets that theirs has to do with. Agents see the
+no missed promises, no followers, no other tickets that theirs has to do with, and what was said for
+colleagues of fields and files. To them a ticket is what it would be if its public events were all
+there are: so are its version, its times, what a search finds, and every answer. Agents see the
 tickets of the groups that the desk's set-up puts them into, those of no group yet, and those that
 they are assigned to, follow or have opened for themselves; on a desk without groups, all.
 Supervisors and auditors see all.
@@ -10,33 +12,52 @@ A ticket that a principal does not see does not exist for them: 404, whatever th
 but for `VisibilityPolicy`, which looks groups up: in a set-up that may be some seconds old.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, cast
 from uuid import UUID
 
 from api.access.rights import Principal, Unseen
-from api.commands.handler import DeskSource
+from api.commands.handler import DeskSource, Outcome
 from api.queries.representations import Tickets, present
 from api.queries.watermark import AtLeast, ReadModels, Snapshot
 from domain.errors import Forbidden
-from domain.tickets import EVENT_TYPES
+from domain.tickets import is_public
 from domain.tickets.opening import OpenTicket
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
-from projections.views.filter import AnyOf, Filter, Is, all_of
+from eventstore.event_document import EventDocument
+from eventstore.reading import Read
+from projections.views.filter import AnyOf, Filter, Is, OfField, Term, all_of
+from projections.views.tickets import PUBLIC_SINCE_SHAPE
 
-PUBLIC_EVENTS = {name for name, event in EVENT_TYPES.items() if not event.internal}
-INTERNAL_FIELDS = frozenset({"has_note", "last_actor", "sla_breached", "followers", "links"})
+INTERNAL_FIELDS = frozenset(
+    {"has_note", "last_actor", "sla_breached", "followers", "links", "internal_fields"}
+)
 """Fields of a ticket that are null for requesters, and whose changes they are not shown."""
 _NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
+_PUBLIC = {"version": "public_version", "updated_at": "public_updated_at"}
+"""What stands for a field of a read document, for requesters."""
+
+
+class Shown(NamedTuple):
+    """An event of a ticket as it is stored, and opened; None in its place if it is not shown."""
+
+    stored: EventDocument
+    event: EventDocument | None
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What one principal sees. `groups`: whose tickets, for an agent; None: all there are."""
+    """What one principal sees. `groups`: whose tickets, for an agent; None: all there are.
+    `public`: what stands for a field of the read documents, for a requester; nothing does in those
+    of a former version, which are shown until they are built anew.
+    """
 
     principal: Principal
     groups: frozenset[str] | None = None
+    public: Mapping[str, str] = field(default_factory=lambda: _PUBLIC)
 
     @property
     def is_of_requester(self) -> bool:
@@ -75,26 +96,76 @@ class Visibility:
         """
         if self.is_of_requester and not _NOT_ASKED_BY_REQUESTERS.isdisjoint(asked.fields()):
             raise Forbidden("notes and promises are not for requesters to ask for")
+        if self.is_of_requester:
+            asked = asked.mapped(self._of_public)
         return self.tickets & asked  # in this order: requesters' lists are read by the first term
+
+    def sort(self, sort: str) -> str:
+        """Return how a list is sorted that is to be sorted by a field."""
+        name = sort.removeprefix("-")
+        return sort.replace(name, self.public.get(name, name)) if self.is_of_requester else sort
+
+    def _of_public(self, term: OfField) -> Term:
+        """Return what is asked of what requesters see, where it is kept apart."""
+        if term.field == "terms":
+            same = all_of(Is("public_terms", (None,)), term)
+            return AnyOf((same, all_of(replace(term, field="public_terms"))))
+        return replace(term, field=self.public.get(term.field, term.field))
+
+    def outcome(self, outcome: Outcome) -> JsonObject:
+        """Return what came of a command as an answer says it."""
+        events = [
+            {"version": public if self.is_of_requester else version, "type": type_}
+            for version, type_, public, is_shown in outcome.events
+            if is_shown or not self.is_of_requester
+        ]
+        return {
+            "ticket_id": outcome.ticket_id,
+            "version": outcome.public_version if self.is_of_requester else outcome.version,
+            "events": events,
+            "follow_up": outcome.follow_up,
+        }
 
     def present(self, document: Mapping[str, object]) -> JsonObject:
         """Return a read document as it is shown."""
         shown = present(document)
         if self.is_of_requester:
+            fields = cast("JsonObject", document["fields"])
+            files = cast("list[JsonObject]", document["attachments"])
+            internal = cast("list[str]", document.get("internal_fields", ()))
+            shown["fields"] = {key: fields[key] for key in fields if key not in internal}
+            shown["attachments"] = [file for file in files if not file.get("internal")]
+            if document["status"] == "pending":
+                # A wait that is over sets the clock going with the next event, whichever it is.
+                shown |= dict.fromkeys(("first_response_due_at", "resolution_due_at"))
+            shown |= {name: document.get(of, shown[name]) for name, of in _PUBLIC.items()}
             shown |= dict.fromkeys(INTERNAL_FIELDS)
         return shown
+
+    async def shown(self, events: AsyncGenerator[Read, None]) -> AsyncGenerator[Shown, None]:
+        """Yield a ticket's events, from its first on, as the principal may know them: requesters
+        those that are public, numbered as if there were no others, and of an opening the public
+        part.
+        """
+        version = 0
+        async with aclosing(events):
+            async for stored, event in events:
+                if not self.is_of_requester:
+                    yield Shown(stored, event)
+                elif not is_public(event.get("type"), event.get("data")):
+                    yield Shown(stored, None)
+                else:
+                    version += 1
+                    yield Shown(stored, _of_requester(event, version))
 
     def event(self, shown: JsonObject) -> JsonObject:
         """Return an event of a ticket that is seen as it is shown."""
         if not self.is_of_requester:
             return shown
-        # Other people's keys, and tickets that are not theirs, stand in what an event came of.
-        return shown | dict.fromkeys(("command", "correlation_id", "causation_id", "sealed"))
-
-    def shows(self, event: Mapping[str, object]) -> bool:
-        """Return whether an event of a ticket that is seen is shown."""
-        type_ = event.get("type")  # of a damaged event it may be anything
-        return not self.is_of_requester or (isinstance(type_, str) and type_ in PUBLIC_EVENTS)
+        # Other people's keys, and tickets that are not theirs, stand in what an event came of; and
+        # what stands before it may be internal.
+        hidden = ("command", "correlation_id", "causation_id", "sealed", "previous", "hash")
+        return shown | dict.fromkeys(hidden)
 
     def changes(self, changes: list[JsonObject]) -> list[JsonObject]:
         """Return those of some changes that are shown."""
@@ -111,6 +182,15 @@ class Visibility:
         """Raise Forbidden for a ticket that the principal's role does not allow to be opened."""
         if self.is_of_requester and command.requester != self.principal.id:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
+
+
+def _of_requester(event: EventDocument, version: int) -> EventDocument:
+    data: object = event["data"]  # of a damaged event it may be anything
+    if isinstance(data, dict) and isinstance(internal := data.get("internal_fields"), list):
+        fields = cast("JsonObject", data["fields"])
+        public = {key: value for key, value in fields.items() if key not in internal}
+        data = {**data, "fields": public, "internal_fields": []}
+    return cast("EventDocument", {**event, "version": version, "data": data})
 
 
 class VisibilityPolicy:
@@ -151,7 +231,12 @@ class VisibilityPolicy:
                 raise Forbidden("views of the past are for those who see all tickets")
             for ticket_id in asked.awaited():
                 await self._require(visible, ticket_id)
-        return visible, await self._views.open(asked, prefer)
+        by = "version"
+        if visible.is_of_requester:
+            if (await self._views.known()).shape < PUBLIC_SINCE_SHAPE:
+                visible = replace(visible, public={})
+            by = visible.public.get(by, by)
+        return visible, await self._views.open(asked, prefer, by)
 
     async def _require(self, visible: Visibility, ticket_id: UUID) -> None:
         if not visible.is_of_all:

@@ -172,8 +172,9 @@ class ReadModels:
             found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
             return {cast("UUID", document["_id"]): document for document in await found.to_list()}
 
-    async def open(self, asked: AtLeast, prefer: str | None) -> Snapshot:
-        """Open the views that are asked for, once they show what is asked for.
+    async def open(self, asked: AtLeast, prefer: str | None, by: str = "version") -> Snapshot:
+        """Open the views that are asked for, once they show what is asked for. `by`: the field that
+        holds the versions that are asked for.
 
         Raises ViewsBehind, UnknownAsOf, Unacceptable, StoreUnavailable.
         """
@@ -188,7 +189,7 @@ class ReadModels:
             return Snapshot(headers, built.until.date(), built.generation, self)
         seconds = wait_seconds(prefer)
         if not await self.show(
-            asked.awaited(), WAIT_UNASKED_SECONDS if seconds is None else seconds
+            asked.awaited(), WAIT_UNASKED_SECONDS if seconds is None else seconds, by
         ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age.get(_AGE_KEPT_SECONDS)}
@@ -199,36 +200,42 @@ class ReadModels:
         age = health.age_seconds(await self.ask(lambda shown: Checkpoints(shown).read()))
         return "unknown" if age is None else f"{age:.1f}"
 
-    async def show(self, versions: Mapping[UUID, int], seconds: float) -> bool:
-        """Wait until the tickets are shown at these versions or later; False if time is up."""
-        shown: Mapping[UUID, int] = {}
+    async def show(self, versions: Mapping[UUID, int], seconds: float, by: str = "version") -> bool:
+        """Wait until the tickets are shown at these versions or later, as their field `by` has
+        them; False if time is up.
+        """
+        shown: Mapping[UUID, Mapping[str, int]] = {}
         with suppress(StoreError):
             shown = await self._shown(versions) if versions else {}
-        if all(shown.get(ticket_id, 0) >= version for ticket_id, version in versions.items()):
+        if all(each in shown and shown[each][by] >= n for each, n in versions.items()):
             return True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await asyncio.gather(*(self._until(*wanted) for wanted in versions.items()))
+                await asyncio.gather(*(self._until(*wanted, by) for wanted in versions.items()))
                 return True
         return False
 
-    async def _until(self, ticket_id: UUID, version: int) -> None:
+    async def _until(self, ticket_id: UUID, version: int, by: str) -> None:
         shown = 0
         while shown < version:
             with suppress(StoreError):
-                shown = await self._versions.get(ticket_id) or 0
+                found = await self._versions.get(ticket_id)
+                shown = 0 if found is None else found[by]
 
-    async def _look(self, ids: Collection[UUID]) -> Mapping[UUID, int]:
+    async def _look(self, ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
         """Return what is shown in a moment: while it passes, others gather."""
         await asyncio.sleep(_LOOK_SECONDS)
         return await self._shown(ids)
 
-    async def _shown(self, ids: Collection[UUID]) -> Mapping[UUID, int]:
-        """Return the versions of tickets that are shown."""
+    async def _shown(self, ids: Collection[UUID]) -> Mapping[UUID, Mapping[str, int]]:
+        """Return the versions of tickets that are shown, by the fields that hold them."""
 
-        async def question(shown: Database) -> dict[UUID, int]:
+        async def question(shown: Database) -> dict[UUID, Mapping[str, int]]:
             reads = shown.collection(tickets.COLLECTION)
-            found = reads.find({"_id": {"$in": [*ids]}}, {"version": 1})
-            return {cast("UUID", d["_id"]): cast("int", d["version"]) async for d in found}
+            found = reads.find({"_id": {"$in": [*ids]}}, {"version": 1, "public_version": 1})
+            return {
+                cast("UUID", d["_id"]): cast("dict[str, int]", {"public_version": 0, **d})
+                async for d in found
+            }
 
         return await self.ask(question)

@@ -34,5 +34,15 @@ EVENT_TYPES: Mapping[str, type[TicketEvent]] = {
     cls.__name__: cls for cls in _CLASSES if issubclass(cls, TicketEvent)
 }
 """All events by their stored names."""
+
+
+def is_public(type_: object, data: object) -> bool:
+    """Say whether requesters see a stored event, of whatever schema; they do not if it is none."""
+    event = EVENT_TYPES.get(type_) if isinstance(type_, str) else None
+    if event is None or event.internal:
+        return False
+    return not (isinstance(data, Mapping) and data.get("is_internal") is True)
+
+
 CODEC = Codec(EVENT_TYPES.values())
 encode, decode = CODEC.encode, CODEC.decode

@@ -142,6 +142,7 @@ class Reply(Command):
             group=last.group if desk.takes_group(last.group) else None,
             tags=last.tags,
             fields=last.fields,
+            internal_fields=last.internal_fields,
             sla=desk.targets(last.priority),
         )
         others = {ticket.requester, last.requester, *last.followers} - {writer, ERASED}

@@ -1,6 +1,6 @@
 """What a ticket is about: its subject, requester, tags, custom fields and files."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from domain.tickets.ticket import (
 from domain.values import (
     FieldKey,
     FieldValue,
+    JsonObject,
     Line,
     MediaType,
     Name,
@@ -107,37 +108,60 @@ class RemoveTags(Command):
         return Decision((TagsRemoved(present),)) if present else NOTHING
 
 
-class FieldSet(TicketEvent):
-    """A custom field's new value; null takes the field away."""
+def _public(data: JsonObject) -> JsonObject:
+    """Upcast an event of a time when all such events were public."""
+    return {**data, "is_internal": False}
 
+
+class FieldSet(TicketEvent):
+    """A custom field's new value; null takes the field away. Requesters see it unless it is
+    `is_internal`, as the desk had it then.
+    """
+
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (_public,)
     key: str
     value: PersonalValue | None
+    is_internal: bool = False
 
     def change(self, ticket: Ticket) -> None:
         fields = {key: value for key, value in ticket.fields.items() if key != self.key}
-        ticket.fields = fields if self.value is None else {**fields, self.key: self.value}
+        internal = without_names(ticket.internal_fields, self.key)
+        if self.value is not None:
+            fields[self.key] = self.value
+            internal = with_names(internal, self.key) if self.is_internal else internal
+        ticket.fields, ticket.internal_fields = fields, internal
 
 
 class SetField(Command):
-    """Give a custom field a value, or take it away (null)."""
+    """Give a custom field a value, or take it away (null). Requesters see the value if the desk
+    says now that they see the field: the same value again takes that over.
+    """
 
     key: FieldKey
     value: Value | None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         key, value, old = self.key, self.value, ticket.fields.get(self.key)
-        if _is_same(value, old):
+        was_internal = key in ticket.internal_fields
+        is_internal = was_internal if value is None else not context.desk.is_public(key)
+        is_seen_alike = old is None or is_internal == was_internal
+        if _is_same(value, old) and is_seen_alike:
             return NOTHING
         if value is not None:
             value = context.desk.kept(key, value)
             require_room("fields", len({*ticket.fields, key}), TICKET_FIELDS)
-            if _is_same(value, old):
+            if _is_same(value, old) and is_seen_alike:
                 return NOTHING
         resolved = ("resolve",) if ticket.status == "resolved" else ()
         needed = context.desk.missing({**ticket.fields, key: ""}, "open", *resolved)
         if value in (None, "") and key in needed:
             raise Unacceptable("field_required", f"{key} cannot be empty; set it to another value")
-        return Decision((FieldSet(key, value),))
+        decided = FieldSet(key, value, is_internal)
+        if is_internal and old is not None and not was_internal:
+            # To requesters, the value that they know is gone.
+            return Decision((FieldSet(key, None), decided))
+        return Decision((decided,))
 
 
 def _is_same(value: FieldValue | None, old: FieldValue | None) -> bool:
@@ -145,30 +169,42 @@ def _is_same(value: FieldValue | None, old: FieldValue | None) -> bool:
 
 
 class FileAttached(TicketEvent):
-    """A file that is kept elsewhere. `sha256` is hexadecimal, and tells who has the file."""
+    """A file that is kept elsewhere. `sha256` is hexadecimal, and tells who has the file.
+    Requesters see it unless it is `is_internal`.
+    """
 
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (_public,)
     name: Words
     media_type: str
     size_bytes: int
     sha256: Words
+    is_internal: bool = False
 
     def change(self, ticket: Ticket) -> None:
-        file = Attachment(self.name, self.media_type, self.size_bytes, self.sha256)
+        file = Attachment(
+            self.name, self.media_type, self.size_bytes, self.sha256, self.is_internal
+        )
         ticket.attachments = (*ticket.attachments, file)
 
 
 class Attach(Command):
-    """Name a file that is kept elsewhere."""
+    """Name a file that is kept elsewhere. With `internal`, as with a note, no requester sees it."""
 
     allowed = EVERYONE
     name: Name
     media_type: MediaType
     size_bytes: SizeBytes
     sha256: Sha256
+    internal: bool = False
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        file = (self.name, self.media_type, self.size_bytes, self.sha256)
+        if self.internal and context.actor.role == "requester":
+            raise Unacceptable("internal_by_requester", "a requester's file is not internal")
+        file = (self.name, self.media_type, self.size_bytes, self.sha256, self.internal)
         if Attachment(*file) in ticket.attachments:
             return NOTHING
-        require_room("attachments", len(ticket.attachments) + 1, TICKET_ATTACHMENTS)
+        # Each kind has room of its own: how much there is must not tell of the other.
+        alike = [each for each in ticket.attachments if each.internal == self.internal]
+        require_room("attachments", len(alike) + 1, TICKET_ATTACHMENTS)
         return Decision((FileAttached(*file),))

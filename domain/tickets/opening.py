@@ -12,12 +12,29 @@ from domain.errors import HistoryError, StateConflict, Unacceptable
 from domain.sla import SlaClock, SlaTargets, without_promise
 from domain.tickets.command import Command, Context, Decision
 from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEvent
-from domain.values import FieldKey, Line, Name, Priority, Tag, TextOrNothing, Value, at_most
+from domain.values import (
+    FieldKey,
+    JsonObject,
+    Line,
+    Name,
+    Priority,
+    Tag,
+    TextOrNothing,
+    Value,
+    at_most,
+)
+
+
+def _all_public(data: JsonObject) -> JsonObject:
+    """Upcast an event of a time when requesters saw all fields."""
+    return {**data, "internal_fields": []}
 
 
 class TicketOpened(TicketEvent):
-    schema: ClassVar[int] = 2
-    upcasters: ClassVar = (without_promise,)
+    """`internal_fields`: those of `fields` that requesters do not see."""
+
+    schema: ClassVar[int] = 3
+    upcasters: ClassVar = (without_promise, _all_public)
     subject: Words
     body: Words
     requester: PersonName
@@ -26,6 +43,7 @@ class TicketOpened(TicketEvent):
     tags: tuple[str, ...]
     fields: Mapping[str, PersonalValue]
     sla: SlaTargets
+    internal_fields: tuple[str, ...] = ()
 
     def begin(self, at: datetime) -> Ticket:
         return Ticket(
@@ -36,6 +54,7 @@ class TicketOpened(TicketEvent):
             group=self.group,
             tags=self.tags,
             fields=self.fields,
+            internal_fields=self.internal_fields,
             sla=SlaClock(targets=self.sla, since=at),
         )
 
@@ -73,6 +92,7 @@ class OpenTicket(Command):
             tags=tuple(sorted(set(self.tags))),
             fields=fields,
             sla=desk.targets(self.priority),
+            internal_fields=tuple(sorted(key for key in self.fields if not desk.is_public(key))),
         )
         return Decision((opened,))
 

@@ -51,12 +51,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that is kept elsewhere."""
+    """A file that is kept elsewhere. `internal`: requesters do not see it."""
 
     name: str
     media_type: str
     size_bytes: int
     sha256: str
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Rating:
 
 @dataclass(kw_only=True)
 class Ticket:
-    """What is known of a ticket after a number of its events.
+    """What is known of a ticket after a number of its events. `internal_fields`: those of `fields`
+    whose values requesters do not see.
 
     Its fields are set by the fold alone, and hold values that never change: a copy of the ticket
     shares them.
@@ -85,6 +87,7 @@ class Ticket:
     assignee: str | None = None
     tags: tuple[str, ...] = ()
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    internal_fields: tuple[str, ...] = ()
     waiting_reason: str | None = None
     resume_at: datetime | None = None
     resolution: str | None = None
@@ -133,7 +136,9 @@ class Ticket:
 
 
 class TicketEvent(Event, ABC):
-    """A fact of a ticket's life. `internal`: requesters do not see it."""
+    """A fact of a ticket's life. `internal`: requesters do not see it. Of a type of which they see
+    some, an event says so itself, in the field `is_internal`.
+    """
 
     internal: ClassVar[bool] = False
 

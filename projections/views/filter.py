@@ -9,7 +9,7 @@ ticket that is being folded. As in MongoDB, a term about an array holds if it do
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import get_args
@@ -104,7 +104,8 @@ class AnyOf:
         return {"$or": [each.condition() for each in self.filters]}
 
 
-Term = Is | Between | BeginsWith | Not | AnyOf
+OfField = Is | Between | BeginsWith
+Term = OfField | Not | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,22 @@ class Filter:
                 case _:
                     yield term.field
 
+    def mapped(self, change: Callable[[OfField], Term]) -> "Filter":
+        """Return the filter with each term about a field changed, wherever it stands."""
+        return Filter(tuple(_mapped(term, change) for term in self.terms))
+
     def __and__(self, other: "Filter") -> "Filter":
         return Filter((*self.terms, *other.terms))
+
+
+def _mapped(term: Term, change: Callable[[OfField], Term]) -> Term:
+    match term:
+        case Not(inner):
+            return Not(inner.mapped(change))
+        case AnyOf(filters):
+            return AnyOf(tuple(each.mapped(change) for each in filters))
+        case _:
+            return change(term)
 
 
 def all_of(*terms: Term) -> Filter:

@@ -11,6 +11,10 @@ characters of the last public message), `has_note`, `agent_replies`, `requester_
 `reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents, and
 `key=value` for each custom field).
 
+What requesters see of it is what they would if its public events were all: `public_version` and
+`public_updated_at` stand for `version` and `updated_at` then, and `public_terms` for `terms` (null
+where they are the same).
+
 Kept for the views that are sums over all tickets: `counted`, what the ticket has added to the
 dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
 `in_views`, the ids of the saved views that count it (`saved_views.py`).
@@ -35,7 +39,7 @@ from pydantic import TypeAdapter
 
 from domain.copies import replace
 from domain.errors import HistoryError
-from domain.tickets import decode
+from domain.tickets import decode, is_public
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.details import FieldSet, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
@@ -49,8 +53,10 @@ from projections.views import agents, dashboard
 from projections.views.dashboard import Before
 
 COLLECTION = "ticket_reads"
-SHAPE = 9
+SHAPE = 10
 """The number of what is folded here. Raise it with any change: all views are then built again."""
+PUBLIC_SINCE_SHAPE = 10
+"""From which shape on documents say what requesters see of them."""
 PREVIEW_CHARACTERS = 50
 _MOST_TERMS = 1000
 _TERM_CHARACTERS = 64
@@ -78,6 +84,9 @@ class TicketRead:
     resolution_seconds: int | None = None
     closed_at: datetime | None = None
     terms: tuple[str, ...] = ()
+    public_version: int = 1
+    public_updated_at: datetime
+    public_terms: tuple[str, ...] | None = None
     counted: dict[str, int] = field(default_factory=dict)
     worked: dict[str, int] = field(default_factory=dict)
     in_views: tuple[str, ...] = ()
@@ -130,6 +139,8 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             preview=_preview(ticket.body),
             last_actor=actor.id,
             terms=_terms(ticket),
+            public_updated_at=at,
+            public_terms=_public_terms(ticket),
             counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
         )
     # A clock may have been set back; what is counted by days never runs backwards.
@@ -141,14 +152,17 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     dashboard.add(
         read.worked, agents.entries(before, ticket, event, actor, opened_at=opened_at, at=now)
     )
-    _show(read, event, at, now)
+    if is_public(envelope.type, envelope.data):
+        read.public_version += 1
+        read.public_updated_at = max(at, read.public_updated_at)
+    _show(read, event, at)
     read.version, read.updated_at, read.last_actor = envelope.version, now, actor.id
     return read
 
 
-def _show(read: TicketRead, event: TicketEvent, at: datetime, now: datetime) -> None:
+def _show(read: TicketRead, event: TicketEvent, at: datetime) -> None:
     """Take up what an event means for the view alone; its ticket is as the event has left it."""
-    seconds = (now - read.opened_at) // _SECOND
+    seconds = (read.public_updated_at - read.opened_at) // _SECOND
     match event:
         case AgentReplied(body, automatic):
             read.preview = _preview(body)
@@ -161,7 +175,7 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime, now: datetime) -> 
         case NoteAdded():
             read.has_note = True
         case SubjectChanged() | FieldSet():
-            read.terms = _terms(read.ticket)
+            read.terms, read.public_terms = _terms(read.ticket), _public_terms(read.ticket)
         case TicketResolved():
             read.resolved_at, read.resolution_seconds = at, seconds
         case TicketReopened():
@@ -179,13 +193,19 @@ def _preview(body: str) -> str:
     return " ".join(body.split())[:PREVIEW_CHARACTERS]
 
 
-def _terms(ticket: Ticket) -> tuple[str, ...]:
+def _terms(ticket: Ticket, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     of_fields = sorted(
         field_term(key, each)
         for key, value in ticket.fields.items()
+        if key not in without
         for each in (value if isinstance(value, tuple) else (value,))
     )
     return (*words(f"{ticket.subject} {ticket.body}"), *of_fields)
+
+
+def _public_terms(ticket: Ticket) -> tuple[str, ...] | None:
+    """Return the terms that requesters may find the ticket by, if those are not all."""
+    return _terms(ticket, ticket.internal_fields) if ticket.internal_fields else None
 
 
 def field_term(key: str, value: str | int | bool) -> str:

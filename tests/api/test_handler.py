@@ -62,7 +62,7 @@ async def test_a_command_becomes_events_with_all_that_is_known_of_them(handler, 
         by(BOB, OPEN, key="k", occurred_at=happened, correlation_id="c", causation_id="a"),
     )
     [event] = await store.load(ticket_id)
-    assert outcome.events == ((1, "TicketOpened"),)
+    assert outcome.events == ((1, "TicketOpened", 1, True),)
     assert outcome.version == event.version == 1
     assert (event.occurred_at, event.metadata.actor) == (happened, BOB)
     assert event.recorded_at > happened
@@ -112,7 +112,7 @@ async def test_an_opening_with_a_key_opens_one_ticket(handler, store):
     )
     stream = await store.load(ticket_id)
     assert len(stream) == 1
-    assert {(o.version, o.events) for o in outcomes} == {(1, ((1, "TicketOpened"),))}
+    assert {(o.version, o.events) for o in outcomes} == {(1, ((1, "TicketOpened", 1, True),))}
 
 
 async def test_a_key_with_another_command_is_refused(handler, ticket_id):
@@ -189,7 +189,8 @@ async def test_an_unknown_outcome_is_found_out_by_sending_again(database, ticket
     outcome = await Handler(unsure).handle(ticket_id, by(ALICE, AddNote(body="odd")))
     stream = await unsure.load(ticket_id)
     assert [e.type for e in stream].count("NoteAdded") == 1
-    assert outcome.events == ((stream[-1].version, "NoteAdded"),)
+    [event] = outcome.events
+    assert (event.version, event.type) == (stream[-1].version, "NoteAdded")
 
 
 async def test_what_was_resolved_meanwhile_is_decided_anew(store, ticket_id):

@@ -67,7 +67,7 @@ async def test_a_link_is_in_both_streams_and_says_what_it_came_of(handler, store
     link = by(ALICE, LinkTicket(relation="blocks", ticket=there), key="k", correlation_id="c")
     outcome = await handler.handle(here, link)
     assert (outcome.ticket_id, outcome.version) == (here, 2)
-    assert outcome.events == ((2, "TicketLinked"),)
+    assert outcome.events == ((2, "TicketLinked", 1, False),)
     mine, theirs = [(await store.load(ticket))[-1] for ticket in pair]
     assert theirs.metadata.causation_id == str(mine.id)
     assert mine.metadata.causation_id is None

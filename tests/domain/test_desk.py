@@ -22,14 +22,19 @@ from tests.spec import NO_PROMISE, given, opened
 GROUPS = Desk(groups={"print": ("alice", "carol"), "network": ("carol", "dave"), "void": ()})
 FIELDS = Desk(
     fields={
-        "floor": FieldDefinition(type="integer"),
-        "room": FieldDefinition(type="text", required_on="open"),
-        "vip": FieldDefinition(type="boolean"),
-        "cause": FieldDefinition(type="choice", choices=("paper", "toner"), required_on="resolve"),
-        "parts": FieldDefinition(type="choices", choices=("drum", "fuser", "belt")),
-        "due": FieldDefinition(type="date"),
-        "price": FieldDefinition(type="decimal"),
+        "floor": FieldDefinition(type="integer", public=True),
+        "room": FieldDefinition(type="text", required_on="open", public=True),
+        "vip": FieldDefinition(type="boolean", public=True),
+        "cause": FieldDefinition(
+            type="choice", choices=("paper", "toner"), required_on="resolve", public=True
+        ),
+        "parts": FieldDefinition(type="choices", choices=("drum", "fuser", "belt"), public=True),
+        "due": FieldDefinition(type="date", public=True),
+        "price": FieldDefinition(type="decimal", public=True),
     }
+)
+INTERNAL = Desk(
+    fields={key: field.model_copy(update={"public": False}) for key, field in FIELDS.fields.items()}
 )
 PROMISES = Desk(
     sla={
@@ -180,6 +185,32 @@ def test_a_ticket_is_opened_with_what_must_be_said():
     given(*resolved).at(FIELDS).when(SetField(key="cause", value="paper")).then(
         FieldSet("cause", "paper")
     )
+
+
+def test_a_field_that_is_not_said_to_be_public_is_internal():
+    room = {"room": "B2"}
+    assert not Desk().is_public("any")
+    given(opened()).at(Desk()).when(SetField(key="any", value=1)).then(FieldSet("any", 1, True))
+    given().at(INTERNAL).when(asking(fields=room)).then(
+        opened(fields=room, internal_fields=("room",))
+    )
+    given(opened()).at(INTERNAL).when(SetField(key="vip", value=True)).then(
+        FieldSet("vip", True, True)
+    )
+    given(opened(), FieldSet("vip", True, True)).at(FIELDS).when(
+        SetField(key="vip", value=None)
+    ).then(FieldSet("vip", None, True))
+
+
+def test_what_was_public_is_taken_from_requesters_by_an_event_that_they_see():
+    """And the same value again takes over what the desk says of the field by now."""
+    known, secret = FieldSet("vip", True), FieldSet("vip", True, True)
+    command = SetField(key="vip", value=True)
+    given(opened(), known).at(FIELDS).when(command).then()
+    given(opened(), known).at(INTERNAL).when(command).then(FieldSet("vip", None), secret)
+    given(opened(), secret).at(INTERNAL).when(command).then()
+    given(opened(), secret).at(FIELDS).when(command).then(known)
+    given(opened()).at(INTERNAL).when(SetField(key="vip", value=None)).then()
 
 
 @pytest.mark.parametrize(

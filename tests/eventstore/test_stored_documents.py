@@ -264,10 +264,11 @@ async def test_what_is_not_known_of_a_desk_stays_when_it_is_replaced(client, dat
             {"name": "new", "members": []},
         ],
         "fields": {
-            "floor": {**former["fields"]["floor"], "required_on": "open"},
+            "floor": {**former["fields"]["floor"], "required_on": "open", "public": True},
             "due": former["fields"]["due"],
-            "cause": former["fields"]["cause"],
+            "cause": {**former["fields"]["cause"], "public": True},
         },
+        "other_fields_public": True,
         "sla": {
             "urgent": {**former["sla"]["urgent"], "resolution_minutes": 60},
             "apocalyptic": former["sla"]["apocalyptic"],

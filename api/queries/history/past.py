@@ -11,15 +11,14 @@ time of change and its counts of replies move on is plain from the event itself.
 import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from uuid import UUID
 
 from api.queries.representations import UNREADABLE, folded, states
+from api.queries.visibility import Shown
 from domain.errors import NotFound, TicketNotFound
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
-from eventstore.log import EventStore
-from eventstore.reading import Read, read_events
+from eventstore.reading import Read
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
@@ -43,27 +42,32 @@ IsLater = Callable[[Mapping[str, object]], bool]
 """Whether a stored event is later than the moment that is asked about."""
 
 
-async def until(
-    store: EventStore, ticket_id: UUID, is_later: IsLater
-) -> AsyncGenerator[Read, None]:
-    """Yield a ticket's events in order, to the last or to the first that is later.
+async def until(events: AsyncGenerator[Shown, None], is_later: IsLater) -> AsyncGenerator[Shown]:
+    """Yield a ticket's events in order, to the last or to the first that is shown and later.
 
     Raises StoreUnavailable.
     """
-    async with aclosing(read_events(store, ticket_id)) as events:
-        async for read in events:
-            if is_later(read.stored):
+    async with aclosing(events):
+        async for shown in events:
+            if shown.event is not None and is_later(shown.stored):
                 return
-            yield read
+            yield shown
 
 
-async def as_it_was(store: EventStore, ticket_id: UUID, is_later: IsLater) -> TicketRead:
+async def as_it_was(events: AsyncGenerator[Shown, None], is_later: IsLater) -> TicketRead:
     """Return what there was of a ticket. Raises TicketNotFound, StoreUnavailable, HistoryError."""
-    return await folded(until(store, ticket_id, is_later))
+    return await folded(_shown(until(events, is_later)))
+
+
+async def _shown(events: AsyncGenerator[Shown, None]) -> AsyncGenerator[Read, None]:
+    async with aclosing(events):
+        async for stored, event in events:
+            if event is not None:
+                yield Read(stored, event)
 
 
 async def at_versions(
-    store: EventStore, ticket_id: UUID, first: int, last: int | None
+    events: AsyncGenerator[Shown, None], first: int, last: int | None
 ) -> tuple[TicketRead | None, TicketRead]:
     """Return a ticket at two versions, in order: None before its first event. `last`: None for now.
 
@@ -71,10 +75,13 @@ async def at_versions(
     """
     read: TicketRead | None = None
     then: TicketRead | None = None
-    async for state in states(read_events(store, ticket_id, upto=last)):
-        read = state
-        if read.version == first:
-            then = read
+    async with aclosing(states(_shown(events))) as found:
+        async for state in found:
+            read = state
+            if read.version == first:
+                then = read
+            if read.version == last:
+                break
     if read is None:
         raise TicketNotFound
     for wanted in (first, read.version if last is None else last):

@@ -1,6 +1,6 @@
 """A ticket by itself and its history: as it is and as it was, event by event, and what differs."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Literal
@@ -18,12 +18,13 @@ from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import Changes
 from api.queries.representations import TicketDetail, Tickets, present_event
-from api.queries.visibility import Visibility, VisibilityPolicy
+from api.queries.visibility import Shown, Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
 from domain.values import JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
+from eventstore.reading import read_events
 from projections.generations import By
 from projections.views import tickets
 
@@ -122,8 +123,12 @@ class TimelineEvent(BaseModel, extra="forbid"):
     command: EventCommand | None = Field(description="Null for requesters.")
     correlation_id: str | None
     causation_id: str | None
-    previous: str | None = Field(description="The hash of the event before, in hexadecimal.")
-    hash: str = Field(description="In hexadecimal, over the event as it is stored.")
+    previous: str | None = Field(
+        description="The hash of the event before, in hexadecimal. Null for requesters."
+    )
+    hash: str | None = Field(
+        description="In hexadecimal, over the event as it is stored. Null for requesters."
+    )
     sealed: list[SealedPart] | None = Field(
         description="What of it is stored sealed, with null in its place. Null for requesters."
     )
@@ -169,6 +174,13 @@ def router(
     """
     routes = Router("queries")
 
+    def history(
+        ticket_id: UUID, visible: Visibility, upto: int | None = None
+    ) -> AsyncGenerator[Shown, None]:
+        # What is behind `upto` is read for requesters, who count otherwise, and ends there.
+        last = None if visible.is_of_requester else upto
+        return visible.shown(read_events(store, ticket_id, upto=last))
+
     @routes.get(
         "/tickets/{ticket_id}",
         response_model=TicketDetail,
@@ -198,11 +210,13 @@ def router(
         else:
             visible = await policy.of_ticket(who, ticket_id)
             if asked.as_of is not None:
-                was = await past.as_it_was(store, ticket_id, asked.is_later)
+                was = await past.as_it_was(history(ticket_id, visible), asked.is_later)
             else:
-                _, was = await past.at_versions(store, ticket_id, 0, asked.version)
+                events = history(ticket_id, visible, asked.version)
+                _, was = await past.at_versions(events, 0, asked.version)
             shown = tickets.to_document(was)
-        return json_response(visible.present(shown), {"ETag": f'"{shown["version"]}"'})
+        content = visible.present(shown)
+        return json_response(content, {"ETag": f'"{content["version"]}"'})
 
     @routes.get(
         "/tickets/{ticket_id}/timeline",
@@ -224,7 +238,7 @@ def router(
 
         `chain` is `whole` if the hash of every event shown fits the event and the one before it,
         and `broken` if not. An event that cannot be read is shown as it is stored, and `changes` is
-        null from there on. Requesters do not see internal notes and missed promises. A page may be
+        null from there on. Requesters see what is public, numbered without the rest. A page may be
         shorter than `limit`: it ends with the event that makes it 1 MiB. `Link` says whether there
         is more.
         """
@@ -235,13 +249,17 @@ def router(
         more = False
         changes = Changes()
         room_bytes = page_bytes
-        async with aclosing(past.until(store, ticket_id, asked.is_later)) as events:
+        async with aclosing(past.until(history(ticket_id, visible), asked.is_later)) as events:
             async for stored, event in events:
-                if stored["version"] <= asked.after:
+                if event is None:
+                    page.append(stored)  # for the chain
+                elif event["version"] <= asked.after:
                     changes.skip(event)
                     anchor = stored
-                elif len(page) < asked.limit and room_bytes > 0:
-                    one = {**present_event(stored, event), "changes": changes.tell(event)}
+                    page.clear()
+                elif len(shown) < asked.limit and room_bytes > 0:
+                    told = {**present_event(stored, event), "changes": changes.tell(event)}
+                    one = _of_one_ticket(told, visible)
                     room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
                     shown.append(one)
@@ -253,9 +271,9 @@ def router(
         timeline = {
             "ticket_id": ticket_id,
             "chain": "whole" if chain_is_whole(page, anchor) else "broken",
-            "events": [_of_one_ticket(event, visible) for event in shown if visible.shows(event)],
+            "events": shown,
         }
-        headers = next_link(request, after=page[-1]["version"] if more else None)
+        headers = next_link(request, after=shown[-1]["version"] if more else None)
         return json_response(timeline, headers)
 
     @routes.get(
@@ -270,7 +288,8 @@ def router(
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
         visible = await policy.of_ticket(who, ticket_id)
-        then, now = await past.at_versions(store, ticket_id, asked.from_, asked.to)
+        events = history(ticket_id, visible, asked.to)
+        then, now = await past.at_versions(events, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
         diff = {
             "ticket_id": ticket_id,

@@ -31,7 +31,7 @@ class Place(NamedTuple):
     id: UUID
 
 
-def query(asked: Filter, sort: Sort, along: str | None = None) -> Query:
+def query(asked: Filter, sort: str, along: str | None = None) -> Query:
     """Return how to read a list. `along`: the field whose index to read along in any case."""
     by = sort.removeprefix("-")
     plain = [term for term in asked.terms if not isinstance(term, Not | AnyOf)]

@@ -199,7 +199,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
                 found &= (await saved.find(asked.view)).filter.where
         # How long a requester waits must not tell what others' tickets hold.
         along = "participants" if visible.is_of_requester else None
-        how = query(visible.within(found), asked.sort, along)
+        how = query(visible.within(found), visible.sort(asked.sort), along)
         limit, fingerprint = asked.limit, asked.fingerprint()
 
         async def page() -> _Page:
