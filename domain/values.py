@@ -37,6 +37,17 @@ def at_most(most: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def number_text(number: int | None) -> str | None:
+    """Write a ticket's number as people read it: `C-1042`."""
+    return None if number is None else f"C-{number}"
+
+
+def _spelt_out(number: object) -> object:
+    # People leave out the head, or write it small.
+    text = number.upper() if isinstance(number, str) else number
+    return f"C-{text}" if isinstance(text, str) and re.fullmatch(r"[0-9]+", text) else text
+
+
 def _printable(text: str) -> str:
     # NUL and its like are no part of any name; what has tabs or line ends is judged later.
     if re.search(_CONTROLS, text):
@@ -157,6 +168,12 @@ FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["fl
 Value = Annotated[FieldValue, BeforeValidator(_value)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]
 """A time in UTC, in the whole milliseconds that are kept."""
+TicketNumber = Annotated[
+    str,
+    BeforeValidator(_spelt_out),
+    Field(pattern=r"^C-[1-9][0-9]{0,17}$", examples=["C-1042"]),
+]
+"""What people call a ticket by."""
 Day = Annotated[date, BeforeValidator(_day)]
 _MEDIA_NAME = r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}"
 MediaType = Annotated[

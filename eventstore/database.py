@@ -7,6 +7,8 @@ from eventstore.background import Supervisor
 from eventstore.documents import Unreadable
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.driver import DriverName, MongoDatabase
+from eventstore.numbers import COLLECTION as NUMBERS
+from eventstore.numbers import Numbers
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault, keys_of
 
@@ -35,5 +37,7 @@ class Database(MongoDatabase):
         scan_keys = partial(self.scan, namespace=keys.name)
         self.vault = Vault(keys, own, self.masters, self.clock.now, self.unreadable, scan_keys)
         """The keys of the persons whose words are in it; they are in a database of their own."""
+        self.numbers = Numbers(self.collection(NUMBERS))
+        """What its tickets are called by people."""
         self.identity = LogIdentity(own, self.clock.now, self.supervisor)
         """Which log is in it."""

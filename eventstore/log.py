@@ -158,6 +158,8 @@ class EventStore:
         """The keys of the persons whose words are in the log."""
         self.clock = database.clock
         """What its events are dated by."""
+        self.numbers = database.numbers
+        """What its tickets are called by people."""
         self._sealing = sealing
         self._name = collection
         self._events = cast("AsyncCollection[EventDocument]", database.collection(collection))

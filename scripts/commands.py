@@ -335,6 +335,7 @@ _GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Upgrade, and build views anew": {
         "migrate": Command("migrate"),
         "documents": Command("documents"),
+        "number-tickets": Command("number_tickets"),
         "replay": Command("replay", _replay, _check_replay),
         "mongo-users": Command("mongo_users", _mongo_users),
     },

@@ -11,7 +11,8 @@ same bytes, and every ticket is folded. If the signing key is at hand, the resto
 A restore that was interrupted is finished by running it again; until then no process starts.
 
 After a restore by the database's own tools: --by-database-tools, without PATH. It gives the log its
-new identity, has the views built anew, folds every ticket and signs.
+new identity, has the views built anew, folds every ticket and signs. Tickets that are opened
+afterwards get numbers far above all that the log has.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
 from eventstore.database import Database
+from eventstore.event_document import EventDocument
 from eventstore.key_files import KeyUnusable, place
 from eventstore.log import EventStore
 from eventstore.log_identity import ALIVE_SECONDS
@@ -64,7 +66,7 @@ _DUPLICATE_KEY = 11000
 _SHOWN = 5
 # Made by whatever has looked at the database, and of no weight; views are built anew.
 _OF_NO_WEIGHT = re.compile(
-    rf"log_identity|processes|restores|repairs|webhook_dispatch|{OF_FORMER_LAYOUT.pattern}"
+    rf"log_identity|processes|restores|repairs|ticket_numbers|webhook_dispatch|{OF_FORMER_LAYOUT.pattern}"
 )
 
 
@@ -466,16 +468,19 @@ def _place_signing_key(source: Source, settings: Settings) -> None:
 async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
     """Open every event and fold every ticket; say how many tickets read; return the exit code.
 
+    The numbers of tickets to come go on above theirs.
+
     Raises StoreUnavailable, KeyUnusable, NoMasterKey.
     """
     store = EventStore(db)
-    folded = events = 0
+    folded = events = highest = 0
     unreadable: dict[UUID, str] = {}
     codec = db.collection(tickets.COLLECTION).codec_options
     with counting("reading every ticket", await store.count(), "events") as advance:
         for part in await store.ranges():
             stored = await store.of_range(part)
             opened = await store.open(stored)
+            highest = max([highest, *map(_number, opened)])
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
                 result = await fold_ticket((), ticket_id, None, list(stream), codec)
                 folded += 1
@@ -484,9 +489,17 @@ async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
             events += len(stored)
             advance(len(stored))
     print(f"{folded - len(unreadable)} of {folded} tickets read, of {events} events")
+    if highest:
+        await db.numbers.restored(highest)
     for ticket_id, error in islice(unreadable.items(), _SHOWN):
         fail(f"ticket {ticket_id} does not read: {error}")
     return 1 if unreadable and not incomplete else 0
+
+
+def _number(event: EventDocument) -> int:
+    """Return the number that an event gives to its ticket, or 0."""
+    number = event["data"].get("number")
+    return number if isinstance(number, int) else 0
 
 
 async def _sign(db: Database, settings: Settings, why: str) -> int:

@@ -21,6 +21,7 @@ from eventstore.event_document import utc_now
 from eventstore.log_identity import LogIdentity
 from eventstore.mongo.clock import DatabaseClock
 from eventstore.mongo.watchdog import Watchdog
+from eventstore.numbers import Numbers
 from eventstore.personal.master_keys import MasterKeys
 from eventstore.personal.vault import Vault
 
@@ -45,6 +46,7 @@ class MemoryDatabase:
         self.clock = DatabaseClock(_now)
         self.vault = _vault(keys, self._collections, self.clock)
         self.identity = _identity(self._collections, self.clock)
+        self.numbers = _numbers(self._collections)
 
     def collection(self, name: str) -> "MemoryCollection":
         return self._collections[name]
@@ -82,6 +84,10 @@ def _collections() -> "defaultdict[str, MemoryCollection]":
 
 def _vault(keys, collections, clock):
     return Vault(keys, collections, MasterKeys.given(), clock.now)
+
+
+def _numbers(collections):
+    return Numbers(collections["ticket_numbers"])
 
 
 def _identity(collections, clock):
@@ -143,6 +149,20 @@ class MemoryCollection:
                     break
         if failures:
             raise BulkWriteError({"writeErrors": failures, "writeConcernErrors": []})
+
+    async def find_one_and_update(
+        self, condition, change, *, upsert, return_document
+    ) -> JsonObject:
+        [(operator, numbers)] = change.items()
+        if operator != "$inc" or not (upsert and return_document):
+            raise NotImplementedError(change)
+        await asyncio.sleep(0)
+        found = next((each for each in self.documents if meets(each, condition)), None)
+        if found is None:
+            found = {**condition}
+            self.store(found)
+        found |= {field: found.get(field, 0) + n for field, n in numbers.items()}
+        return found
 
     async def find_one(self, condition, wanted=None, *, sort=()) -> JsonObject | None:
         found = self.find(condition, wanted)

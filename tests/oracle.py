@@ -213,16 +213,21 @@ def _public_terms(read: Document) -> list[str] | None:
     if not hidden:
         return None
     public = {key: value for key, value in read["fields"].items() if key not in hidden}
-    return _terms(read["subject"], read["body"], public)
+    return _terms({**read, "fields": public})
 
 
-def _terms(subject: str, body: str, fields: dict[str, Any]) -> list[str]:
+def _numbered(number: int | None) -> str | None:
+    return f"C-{number}" if number else None
+
+
+def _terms(read: Document) -> list[str]:
     of_fields = [
         f"{key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
-        for key, value in fields.items()
+        for key, value in read["fields"].items()
         for one in (value if isinstance(value, list) else [value])
     ]
-    return _words(subject + " " + body) + sorted(of_fields)
+    texts = (read["number"] or "", read["subject"], read["body"])
+    return _words(" ".join(texts)) + sorted(of_fields)
 
 
 def _words(text: str) -> list[str]:
@@ -240,6 +245,7 @@ def _after(read: Document | None, event: Document) -> Document:
             {
                 **data,
                 "_id": event["ticket_id"],
+                "number": _numbered(data.get("number")),
                 "version": 1,
                 "public_version": 1,
                 "public_updated_at": at,
@@ -268,8 +274,8 @@ def _after(read: Document | None, event: Document) -> Document:
                 "first_response_seconds": None,
                 "resolution_seconds": None,
                 "reopenings": 0,
-                "terms": _terms(data["subject"], data["body"], data["fields"]),
-                "public_terms": _public_terms(data),
+                "terms": _terms({**data, "number": _numbered(data.get("number"))}),
+                "public_terms": _public_terms({**data, "number": _numbered(data.get("number"))}),
                 "in_views": [],
             }
         )
@@ -295,6 +301,9 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "PriorityChanged":
         new["priority"] = data["priority"]
         clock["targets"] = data.get("sla") or NOTHING
+    elif kind == "TicketNumbered":
+        new["number"] = _numbered(data["number"])
+        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "RequesterChanged":
         new["requester"] = data["requester"]
     elif kind == "FollowerAdded":
@@ -321,8 +330,7 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
-        new["terms"] = _terms(data["subject"], new["body"], new["fields"])
-        new["public_terms"] = _public_terms(new)
+        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "StatusUpdated":
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
@@ -338,8 +346,7 @@ def _after(read: Document | None, event: Document) -> Document:
         if data.get("is_internal", False) and data["value"] is not None:
             hidden.add(data["key"])
         new["internal_fields"] = sorted(hidden)
-        new["terms"] = _terms(new["subject"], new["body"], new["fields"])
-        new["public_terms"] = _public_terms(new)
+        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "ReplyForwarded":
         pass
     elif kind == "NoteAdded":

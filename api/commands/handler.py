@@ -354,6 +354,7 @@ class Handler:
             last = await self._last_of(stream.ticket)
             if last != (None if other is None else other.ticket_id):
                 raise _OtherTicket(last)
+        needs_number = command.needs_number(stream.ticket, second)
         context = Context(
             now=occurred_at,
             actor=actor,
@@ -362,6 +363,7 @@ class Handler:
             other=second,
             other_id=None if other is None else other.ticket_id,
             follow_up_id=follow_up_id,
+            number=await self._store.numbers.take() if needs_number else None,
             size=stream.size,
             other_size=Size() if other is None else other.size,
             most=self._most,

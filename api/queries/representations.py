@@ -16,7 +16,7 @@ from api.queries.watermark import ReadModels
 from domain.errors import HistoryError, TicketNotFound
 from domain.sla import SlaTarget
 from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
-from domain.values import FieldValue, JsonObject, Priority
+from domain.values import FieldValue, JsonObject, Priority, TicketNumber
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -50,6 +50,9 @@ class TicketSummary(BaseModel, extra="forbid"):
     version: int = Field(
         description="How many events it has had; its ETag is this in quotes. For requesters what "
         "they do not see does not count: here, in `updated_at`, and wherever a version is named."
+    )
+    number: TicketNumber | None = Field(
+        description="What people call it by; null for a ticket of before there were numbers."
     )
     subject: str
     requester: str

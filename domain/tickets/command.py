@@ -55,8 +55,9 @@ class Context:
     """What a decision may know apart from the ticket and the command.
 
     `now`: when it happens (UTC). `other`, `other_id`: the other ticket that the command is about,
-    if there is one. `follow_up_id`: the id that a follow-up ticket is to have. `size`,
-    `other_size`: what the two hold already; `most`: what a ticket may hold.
+    if there is one. `follow_up_id`: the id that a follow-up ticket is to have. `number`: that of
+    the ticket to be opened or numbered, if there is one. `size`, `other_size`: what the two hold
+    already; `most`: what a ticket may hold.
     """
 
     now: datetime
@@ -66,6 +67,7 @@ class Context:
     other: Ticket | None = None
     other_id: UUID | None = None
     follow_up_id: UUID | None = None
+    number: int | None = None
     size: Size = EMPTY
     other_size: Size = EMPTY
     most: Size = MOST
@@ -119,6 +121,10 @@ class Command(BaseModel, ABC):
     def other_ticket(self) -> UUID | None:
         """Return the other ticket that the command names, if it is one about two."""
         return None
+
+    def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
+        """Say whether it gives a number to a ticket, so that one must be at hand."""
+        return False
 
     def ends(self, ticket: Ticket, context: Context) -> bool:
         """Say whether it brings a ticket to its end, so that also full ones take it: of that there

@@ -144,6 +144,7 @@ class Reply(Command):
             fields=last.fields,
             internal_fields=last.internal_fields,
             sla=desk.targets(last.priority),
+            number=context.number,
         )
         others = {ticket.requester, last.requester, *last.followers} - {writer, ERASED}
         begun = (
@@ -156,9 +157,15 @@ class Reply(Command):
             return Decision((linked,), (), begun)
         return Decision((ReplyForwarded(new),), (linked,), begun)
 
-    def ends(self, ticket: Ticket, context: Context) -> bool:  # when it opens a follow-up
-        last = context.other or ticket
-        return ticket.status == "closed" and last.status == "closed"
+    def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
+        return ticket is not None and _opens_follow_up(ticket, other)
+
+    def ends(self, ticket: Ticket, context: Context) -> bool:
+        return _opens_follow_up(ticket, context.other)
+
+
+def _opens_follow_up(ticket: Ticket, other: Ticket | None) -> bool:
+    return ticket.status == "closed" and (other or ticket).status == "closed"
 
 
 def _is_of_requester(actor: Actor, ticket: Ticket) -> bool:

@@ -1,4 +1,4 @@
-"""A ticket is opened."""
+"""A ticket is opened, and gets the number that people call it by."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +10,7 @@ from domain.actors import EVERYONE
 from domain.codec import PersonalValue, PersonName, Words
 from domain.errors import HistoryError, StateConflict, Unacceptable
 from domain.sla import SlaClock, SlaTargets, without_promise
-from domain.tickets.command import Command, Context, Decision
+from domain.tickets.command import NOTHING, Command, Context, Decision
 from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEvent
 from domain.values import (
     FieldKey,
@@ -22,6 +22,7 @@ from domain.values import (
     TextOrNothing,
     Value,
     at_most,
+    number_text,
 )
 
 
@@ -30,11 +31,18 @@ def _all_public(data: JsonObject) -> JsonObject:
     return {**data, "internal_fields": []}
 
 
-class TicketOpened(TicketEvent):
-    """`internal_fields`: those of `fields` that requesters do not see."""
+def _without_number(data: JsonObject) -> JsonObject:
+    """Upcast an event of a time when tickets had no numbers."""
+    return {**data, "number": None}
 
-    schema: ClassVar[int] = 3
-    upcasters: ClassVar = (without_promise, _all_public)
+
+class TicketOpened(TicketEvent):
+    """`internal_fields`: those of `fields` that requesters do not see. `number`: what people call
+    the ticket by; null for those of before there were numbers.
+    """
+
+    schema: ClassVar[int] = 4
+    upcasters: ClassVar = (without_promise, _all_public, _without_number)
     subject: Words
     body: Words
     requester: PersonName
@@ -44,6 +52,7 @@ class TicketOpened(TicketEvent):
     fields: Mapping[str, PersonalValue]
     sla: SlaTargets
     internal_fields: tuple[str, ...] = ()
+    number: int | None = None
 
     def begin(self, at: datetime) -> Ticket:
         return Ticket(
@@ -56,6 +65,7 @@ class TicketOpened(TicketEvent):
             fields=self.fields,
             internal_fields=self.internal_fields,
             sla=SlaClock(targets=self.sla, since=at),
+            number=number_text(self.number),
         )
 
     def change(self, ticket: Ticket) -> None:
@@ -93,8 +103,38 @@ class OpenTicket(Command):
             fields=fields,
             sla=desk.targets(self.priority),
             internal_fields=tuple(sorted(key for key in self.fields if not desk.is_public(key))),
+            number=context.number,
         )
         return Decision((opened,))
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         raise StateConflict("ticket_exists", "this ticket has been opened already")
+
+    def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
+        return ticket is None
+
+
+class TicketNumbered(TicketEvent):
+    """A ticket that was opened before there were numbers has one now."""
+
+    number: int
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.number = number_text(self.number)
+
+
+class NumberTicket(Command):
+    """Give a number to a ticket that was opened before there were numbers. Taken by closed tickets
+    too.
+    """
+
+    taken_when_closed = True
+    taken_when_full = True
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        if ticket.number is not None or context.number is None:
+            return NOTHING
+        return Decision((TicketNumbered(context.number),))
+
+    def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
+        return ticket is not None and ticket.number is None

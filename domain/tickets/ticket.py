@@ -81,6 +81,7 @@ class Ticket:
     body: str
     requester: str
     sla: SlaClock
+    number: str | None = None
     status: Status = "new"
     priority: Priority = "normal"
     group: str | None = None

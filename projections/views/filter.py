@@ -181,7 +181,7 @@ def named(conditions: Mapping[str, object]) -> Filter:
         match name:
             case _ if not values:
                 continue
-            case "status" | "priority":
+            case "status" | "priority" | "number":
                 terms.append(Is(name, values))
             case "group" | "assignee" | "requester":
                 terms.append(Is(name, (value or None,)))

@@ -24,6 +24,7 @@ def _by_time(field: str) -> Index:
 
 
 OF_LISTS: Mapping[str, Index] = {
+    "number": (("number", 1),),
     "terms": (("terms", 1),),
     "participants": _joined("participants"),
     "requester": _joined("requester"),

@@ -8,8 +8,8 @@ A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `op
 `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
 then), `first_response_seconds`, `resolution_seconds` (from the opening), `preview` (first 50
 characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
-`reopenings`, `last_actor`, `terms` (the words of subject and body, without case and accents, and
-`key=value` for each custom field).
+`reopenings`, `last_actor`, `terms` (the words of number, subject and body, without case and
+accents, and `key=value` for each custom field).
 
 What requesters see of it is what they would if its public events were all: `public_version` and
 `public_updated_at` stand for `version` and `updated_at` then, and `public_terms` for `terms` (null
@@ -43,7 +43,7 @@ from domain.tickets import decode, is_public
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.details import FieldSet, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
-from domain.tickets.opening import TicketOpened
+from domain.tickets.opening import TicketNumbered, TicketOpened
 from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.tickets.ticket import apply as apply_event
@@ -53,7 +53,7 @@ from projections.views import agents, dashboard
 from projections.views.dashboard import Before
 
 COLLECTION = "ticket_reads"
-SHAPE = 10
+SHAPE = 11
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
@@ -174,7 +174,7 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime) -> None:
             read.requester_replies += 1
         case NoteAdded():
             read.has_note = True
-        case SubjectChanged() | FieldSet():
+        case SubjectChanged() | FieldSet() | TicketNumbered():
             read.terms, read.public_terms = _terms(read.ticket), _public_terms(read.ticket)
         case TicketResolved():
             read.resolved_at, read.resolution_seconds = at, seconds
@@ -200,7 +200,7 @@ def _terms(ticket: Ticket, without: tuple[str, ...] = ()) -> tuple[str, ...]:
         if key not in without
         for each in (value if isinstance(value, tuple) else (value,))
     )
-    return (*words(f"{ticket.subject} {ticket.body}"), *of_fields)
+    return (*words(f"{ticket.number or ''} {ticket.subject} {ticket.body}"), *of_fields)
 
 
 def _public_terms(ticket: Ticket) -> tuple[str, ...] | None:

@@ -29,6 +29,7 @@ COLLECTIONS: Mapping[str, Mapping[str, str]] = {
         "api_keys": "whose a key is, what it is good for, which key it was made with, and the"
         " SHA-256 of its secret",
         "secrets": "the key that cursors are signed with",
+        "ticket_numbers": "the last number of a ticket that has been reserved",
         "webhooks": "whom to tell of what",
         "webhook_deliveries": "an event for a webhook, and what has become of it",
         "webhook_dispatch": "how far the log has been fed to webhooks, and by which process",
@@ -98,6 +99,7 @@ _CONDITIONS: Mapping[str, object] = {
     "solved": False,
     "priority": ["urgent"],
     "group": "print",
+    "number": "C-1042",
     "assignee": "alice",
     "requester": "bob",
     "tag": ["vip"],

@@ -384,7 +384,7 @@ async def test_markup_in_a_ticket_is_text_everywhere(served, page_of):
             assert await page.locator("main img, main b").count() == 0, view
             assert "taken" not in await page.title()
         await page.goto(f"/#/tickets/{ticket}")
-        await expect(page.get_by_role("heading", level=1)).to_have_text(MARKUP)
+        await expect(page.get_by_role("heading", level=1)).to_have_text(f"C-1 {MARKUP}")
         await page.goto("/#/tickets")
         await expect(page.get_by_role("link", name=MARKUP)).to_be_visible()
 

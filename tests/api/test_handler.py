@@ -20,8 +20,8 @@ from domain.errors import StateConflict, TicketNotFound
 from domain.tickets.assignment import AssignTicket, FollowTicket, MoveToGroup
 from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.details import AddTags
-from domain.tickets.lifecycle import ReopenTicket, ResolveTicket
-from domain.tickets.opening import OpenTicket
+from domain.tickets.lifecycle import CloseTicket, ReopenTicket, ResolveTicket
+from domain.tickets.opening import NumberTicket, OpenTicket
 from domain.tickets.relations import MergeTicket
 from eventstore.event_document import chain_is_whole, fingerprint
 from eventstore.failures import OutcomeUnknown, StoreUnavailable, VersionConflict
@@ -68,6 +68,22 @@ async def test_a_command_becomes_events_with_all_that_is_known_of_them(handler, 
     assert event.recorded_at > happened
     assert event.metadata.command.id == "k"
     assert (event.metadata.correlation_id, event.metadata.causation_id) == ("c", "a")
+
+
+async def test_a_ticket_has_its_number_from_its_opening_on(handler, store):
+    """L5: also a repeat finds it, and takes no other."""
+    first, second = uuid4(), uuid4()
+    for _ in range(2):
+        await handler.handle(first, by(BOB, OPEN, key="k"))
+    await handler.handle(second, by(BOB, OPEN))
+    assert [(await store.load(one))[0].data["number"] for one in (first, second)] == [1, 2]
+    assert (await handler.handle(first, by(ALICE, NumberTicket()))).events == ()
+
+
+async def test_a_follow_up_ticket_has_a_number_too(handler, store, ticket_id):
+    await handler.handle(ticket_id, by(ALICE, CloseTicket(reason="invalid")))
+    outcome = await handler.handle(ticket_id, by(BOB, Reply(body="And now?")))
+    assert (await store.load(outcome.follow_up))[0].data["number"] == 2
 
 
 async def test_several_events_of_a_command_share_its_id(handler, store, ticket_id):

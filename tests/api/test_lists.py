@@ -75,6 +75,12 @@ FILTERS = [
     ("q=field.floor:3%20-is:solved", {"net"}),
     ("q=has:note", {"net"}),
     ("q=cable&priority=high", set()),
+    ("number=C-1", {"jam"}),
+    ("number=c-2", {"toner"}),
+    ("number=3", {"net"}),
+    ("q=number:C-4", {"cable"}),
+    ("q=C-4", {"cable"}),
+    ("q=number:C-5", set()),
     ("sort=resolved_at", {"toner"}),
 ]
 SORTS = [

@@ -28,6 +28,7 @@ BODIES = {
     "merge": {"into": "{other}"},
     "assign": {"assignee": "CANARY"},
     "unassign": {},
+    "number": {},
     "move_to_group": {"group": "CANARY"},
     "change_priority": {"priority": "high"},
     "change_subject": {"subject": "CANARY"},

@@ -20,8 +20,9 @@ def test_every_shape_ever_written_can_be_read(stored):
 
 NO_PROMISE: JsonObject = {"first_response_minutes": None, "resolution_minutes": None}
 ADDED: dict[tuple[str, int], JsonObject] = {
-    ("TicketOpened", 1): {"sla": NO_PROMISE, "internal_fields": []},
-    ("TicketOpened", 2): {"internal_fields": []},
+    ("TicketOpened", 1): {"sla": NO_PROMISE, "internal_fields": [], "number": None},
+    ("TicketOpened", 2): {"internal_fields": [], "number": None},
+    ("TicketOpened", 3): {"number": None},
     ("PriorityChanged", 1): {"sla": NO_PROMISE},
     ("AgentReplied", 1): {"automatic": False},
     ("RequesterReplied", 1): {"automatic": False},

@@ -35,7 +35,7 @@ from domain.tickets.lifecycle import (
     TicketResolved,
     UpdateStatus,
 )
-from domain.tickets.opening import OpenTicket
+from domain.tickets.opening import NumberTicket, OpenTicket
 from domain.tickets.promises import ChangePriority, MarkSlaBreach
 from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
 from domain.tickets.ticket import evolve
@@ -61,6 +61,7 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     # a state: the ticket is in it then; an event (| on the other ticket): it happens, and the
     # state stays; "-": nothing happens; anything else: refused with this code
     (ALICE, OpenTicket(subject="x", requester="bob"), ["ticket_exists"] * 6),
+    (ALICE, NumberTicket(), ["TicketNumbered"] * 6),
     (
         ALICE,
         UpdateStatus(status="open"),
@@ -232,6 +233,7 @@ def outcome(state, actor, command):
         other=None if other_id is None else folded(opened()),
         other_id=other_id,
         follow_up_id=FOLLOW_UP,
+        number=7,
     )
     try:
         decision = decide(ticket, command, context)

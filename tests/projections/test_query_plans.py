@@ -27,6 +27,7 @@ LISTS: list[tuple[dict[str, Any], str, bool]] = [
     ({"priority": ["urgent"]}, "priority", False),
     ({"status": ["open"], "priority": ["urgent"]}, "status", False),
     ({"group": "print"}, "group", True),
+    ({"number": "C-1042"}, "number", True),
     ({"group": ""}, "group", True),
     ({"assignee": "alice"}, "assignee", True),
     ({"assignee": "", "solved": False}, "assignee", True),

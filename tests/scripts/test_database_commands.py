@@ -265,6 +265,7 @@ async def _run_all(here, ticket, folder):
     await here.run(API, "scripts.export", str(folder / "log.ndjson"))
     await here.run(API, "scripts.documents")
     await here.run(None, "scripts.migrate")
+    await here.run(API, "scripts.number_tickets")
     await here.run(API, "scripts.keys", "make", "ops", "admin")
     await here.run(API, "scripts.keys", "list")
     for words in (("show", "bob1"), ("data", "bob1"), ("erase", "bob2", "--reason", "asked")):

@@ -18,6 +18,7 @@ const STORY = {
   TicketOpened: () => "opened it",
   StatusUpdated: (d) => `set it to ${words(d.status)}`,
   TicketResolved: () => "resolved it",
+  TicketNumbered: (d) => `gave it the number C-${shown(d.number)}`,
   TicketReopened: () => "reopened it",
   TicketClosed: (d) => (d.reason ? `closed it: ${words(d.reason)}` : "closed it"),
   TicketAssigned: (d) => `assigned it to ${shown(d.assignee)}`,
@@ -149,10 +150,10 @@ export function ticket(main, { api, session, me, id, say }) {
     );
     put(at_, `${count} of ${events.length}`);
     latest.hidden = at === null;
-    if (main.isConnected) document.title = `${now.subject ?? "Ticket"} – Casebook`;
+    if (main.isConnected) document.title = `${[now.number, now.subject ?? "Ticket"].filter(Boolean).join(" ")} – Casebook`;
     put(
       head,
-      h("h1", {}, now.subject ?? "Ticket"),
+      h("h1", {}, now.number ? h("span", { class: "number" }, now.number, " ") : null, now.subject ?? "Ticket"),
       h(
         "div",
         { class: "marks" },
@@ -169,7 +170,7 @@ export function ticket(main, { api, session, me, id, say }) {
         "dl",
         { class: "fields" },
         Object.entries(now)
-          .filter(([name, value]) => name !== "subject" && (changed.has(name) || shown(value) !== "–"))
+          .filter(([name, value]) => !["subject", "number"].includes(name) && (changed.has(name) || shown(value) !== "–"))
           .map(([name, value]) =>
             h(
               "div",

@@ -217,6 +217,7 @@ export function tickets(main, { api, session, me }) {
             h(
               "div",
               { class: "what" },
+              each.number ? h("span", { class: "number" }, each.number, " ") : null,
               h("a", { href: `#/tickets/${each.id}` }, each.subject),
               h("p", {}, each.preview),
             ),

@@ -24,7 +24,7 @@ from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import AtLeast
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
-from domain.values import Name, NameOrNone, Priority, Tag, at_most
+from domain.values import Name, NameOrNone, Priority, Tag, TicketNumber, at_most
 from eventstore.database import Database
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.request_batcher import SingleFlight
@@ -58,14 +58,15 @@ class ListQuery(AtLeast):
         default=None,
         max_length=QUERY_CHARACTERS,
         description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
-        "looked for among the first thousand different ones of subject and body, whatever case and "
-        "accents; `print*` finds what begins so; "
+        "looked for among the first thousand different ones of number, subject and body, whatever "
+        "case and accents; `print*` finds what begins so; "
         "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
-        "nobody), `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, `has:note`, "
-        "`opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
+        "nobody), `number`, `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, "
+        "`has:note`, `opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
         examples=["status:open priority>=high printer"],
     )
+    number: TicketNumber | None = None
     status: Annotated[Several[Status], Field(description="Any of these.")]
     solved: bool | None = Field(
         default=None, description="Resolved and closed tickets, or all others."

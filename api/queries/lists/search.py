@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from domain.errors import Unacceptable
 from domain.tickets.ticket import Status
-from domain.values import FieldKey, Moment, Priority, Tag
+from domain.values import FieldKey, Moment, Priority, Tag, TicketNumber
 from projections.views.filter import (
     BeginsWith,
     Between,
@@ -48,6 +48,7 @@ _TERM = re.compile(
 )
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 _TAG: TypeAdapter[str] = TypeAdapter(Tag)
+_NUMBER: TypeAdapter[str] = TypeAdapter(TicketNumber)
 _KEY: TypeAdapter[str] = TypeAdapter(FieldKey)
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 _IS = {"solved": is_solved(True), "unsolved": is_solved(False), "breached": is_breached(True)}
@@ -180,6 +181,11 @@ def _tag(term: _Term) -> Filter:
     return all_of(Is("tags", (term.valid(_TAG, term.value, "a tag is like paper, floor-3 or 紙"),)))
 
 
+def _number(term: _Term) -> Filter:
+    number = term.valid(_NUMBER, term.value, "a number is like C-1042")
+    return all_of(Is("number", (number,)))
+
+
 def _is(term: _Term) -> Filter:
     if term.value not in _IS:
         raise term.bad(f"is takes one of {', '.join(_IS)}, not {term.value!r}")
@@ -215,6 +221,7 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[_Term], Filter]]] = {
     "status": (_ONE, _status),
     "priority": (_ANY, _priority),
     **dict.fromkeys(("group", "assignee", "requester"), (_ONE, _name)),
+    "number": (_ONE, _number),
     "tag": (_ONE, _tag),
     "is": (_ONE, _is),
     "has": (_ONE, _has),
