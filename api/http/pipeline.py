@@ -8,12 +8,15 @@ document here. Requests for open paths are neither bounded nor identified.
 
 Each answer names its correlation id. Answers tell of tickets and of people, refusals too, so no
 cache and no browser is to have a copy (`Cache-Control: no-store`) unless an answer says otherwise,
-as the console's files do. A body that was announced and not read is still on its way: its
-connection cannot be used for another request, and is closed rather than read to the body's end.
+as the console's files do. `HEAD` is answered as `GET` is, and ends where the body would begin.
+
+A body that was announced and not read is still on its way: its connection cannot be used for
+another request, and is closed rather than read to the body's end.
 """
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from opentelemetry import trace
 from starlette.requests import ClientDisconnect, Request
@@ -35,7 +38,7 @@ from eventstore.log_identity import LogIdentity, LogReplaced
 
 REQUESTS_AT_ONCE = 1000
 """A request costs memory while it is served; what waits in the kernel's queue costs none."""
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_READING = frozenset({"GET", "OPTIONS"})
 
 
 class Pipeline:
@@ -65,6 +68,10 @@ class Pipeline:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            with suppress(_HeadSent):
+                await self({**scope, "method": "GET"}, receive, _head_alone(send))
             return
         exchange = _Exchange(scope, receive, send, log_all=self._log_all)
         bind_contextvars(correlation_id=exchange.correlation_id)  # of the request's own task
@@ -118,6 +125,21 @@ class Pipeline:
         if isinstance(error, Forbidden | Unseen):
             outcome: Outcome = "unseen" if isinstance(error, Unseen) else "denied"
             await self._access.note(outcome, asking_of(scope), scope["state"]["principal"])
+
+
+class _HeadSent(Exception):
+    """A HEAD request has its answer."""
+
+
+def _head_alone(send: Send) -> Send:
+    """Return what sends the head of an answer and ends it, also one that would never end."""
+
+    async def send_head(message: Message) -> None:
+        await send(message)
+        await send({"type": "http.response.body", "body": b""})
+        raise _HeadSent
+
+    return send_head
 
 
 class _Exchange:

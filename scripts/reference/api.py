@@ -21,6 +21,7 @@ ask it, at `/docs`; `casebook openapi` prints the document.
 - *Problems*: those that are the route's own, beside those that any request may get:
   401, 403, 422, 429 and 503, and with a body 400, 408, 413 and 415.
   [Problems](problems.md) has their codes.
+- `HEAD` is answered wherever `GET` is: the same head, and no body.
 - Text is UTF-8, a time is like `2026-03-01T12:00:00Z`, a day like `2026-03-01`.
 - Every request may have two headers, and every answer has the first:
 """

@@ -268,6 +268,20 @@ async def test_the_first_and_last_days_there_are_can_be_asked_for(client, day):
         assert shown.json()["days"][-1]["date"] == day
 
 
+async def test_head_is_answered_like_get_without_the_body(client, ticket):
+    for path in (ticket, "/tickets", f"{ticket}/timeline", "/tickets/x", "/healthz", "/events"):
+        got, head = await client.get(path), await client.head(path)
+        own = {"correlation-id", "casebook-views-age"}
+        assert head.status_code == got.status_code, path
+        assert head.content == b""
+        assert {k: v for k, v in head.headers.items() if k not in own} == {
+            k: v for k, v in got.headers.items() if k not in own
+        }
+    assert (await client.head("/events/stream")).status_code == 200  # and ends
+    is_problem(await client.get("/tickets/1/reply"), 405, "method_not_allowed")
+    assert (await client.head("/tickets/1/reply")).status_code == 405
+
+
 async def test_paths_and_methods_that_are_not_there(client):
     is_problem(await client.get("/nothing"), 404, "not_found")
     is_problem(await client.delete("/tickets"), 405, "method_not_allowed")

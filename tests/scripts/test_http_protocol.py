@@ -75,6 +75,14 @@ def answers(heard):
 
 
 @pytest.mark.parametrize("path", [b"/", b"/parts"])
+async def test_a_head_alone_is_followed_by_the_next_answer(port, path):
+    head = b"HEAD " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    statuses, body = answers(await said(port, head + GET + CLOSE + b"\r\n"))
+    assert statuses == [200, 200]
+    assert body.count(b"it:") == 1
+
+
+@pytest.mark.parametrize("path", [b"/", b"/parts"])
 async def test_a_client_of_http_1_0_gets_no_chunks(port, path):
     statuses, body = answers(await said(port, b"GET " + path + b" HTTP/1.0\r\n\r\n"))
     assert (statuses, body) == ([200], b"it:")
