@@ -6,6 +6,7 @@ there is not made here too (L7).
 
 import base64
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -208,33 +209,95 @@ def _public_seconds(read: Document) -> int:
     return elapsed // timedelta(seconds=1)
 
 
-def _public_terms(read: Document) -> list[str] | None:
-    hidden = read.get("internal_fields")
-    if not hidden:
-        return None
-    public = {key: value for key, value in read["fields"].items() if key not in hidden}
-    return _terms({**read, "fields": public})
-
-
 def _numbered(number: int | None) -> str | None:
     return f"C-{number}" if number else None
 
 
-def _terms(read: Document) -> list[str]:
-    of_fields = [
-        f"{key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
-        for key, value in read["fields"].items()
-        for one in (value if isinstance(value, list) else [value])
-    ]
-    texts = (read["number"] or "", read["subject"], read["body"])
-    return _words(" ".join(texts)) + sorted(of_fields)
+# What a ticket is found by: the words of all texts that stay, those of its subject, and fields.
+
+
+def _found_by(read: Document, said: list[tuple[str, bool]]) -> Document:
+    """Return the terms. `said`: texts, and whether each is for colleagues only."""
+
+    def of_now(hidden: Iterable[str] = ()) -> list[str]:
+        return _words(f"{read['number'] or ''} {read['subject']}") + sorted(
+            f"={key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
+            for key, value in read["fields"].items()
+            if key not in hidden
+            for one in (value if isinstance(value, list) else [value])
+        )
+
+    all_ = _distinct(w for text, _ in said for w in _words(text))[:20_000]
+    public = _distinct(w for text, hidden in said if not hidden for w in _words(text))[:20_000]
+    terms = _distinct([*all_, *of_now()])
+    public_terms = _distinct([*public, *of_now(read["internal_fields"])])
+    return {
+        "terms": terms,
+        "said": len(all_),
+        "public_terms": None if public_terms == terms else public_terms,
+        "public_said": len(public),
+    }
+
+
+def _distinct(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(words))
 
 
 def _words(text: str) -> list[str]:
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    kept = "".join(c for c in letters if not unicodedata.combining(c))
-    words = "".join(c if c.isalnum() or c == "_" else " " for c in kept).split(" ")
-    return list(dict.fromkeys(word[:64] for word in words if word))[:1000]
+    """Character by character, by the names and categories that Unicode gives them."""
+    found: list[str] = []
+    for word in _split(_plain(text)):
+        if _is_unspaced(word[0]):
+            found += [word[n : n + 2] for n in range(len(word))]
+            found += [word] if len(word) > 2 else []
+            assert len(word) <= 128, "a longer run is cut into pieces, which no history here has"
+        else:
+            found += [part[:64] for part in [word, *re.split("['.,]", word)]]
+    return _distinct(found)
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'")).casefold()
+    kept = ""
+    for c in unicodedata.normalize("NFKD", text):
+        name = unicodedata.name(c, "")
+        mark = unicodedata.category(c) == "Mn"
+        if mark and name.startswith(("COMBINING", "HEBREW", "ARABIC")) and "KANA" not in name:
+            continue
+        kept += "" if c in "\u00ad\u200c\u200d\u200e\u200f\u2060\ufeff" else c
+    return unicodedata.normalize("NFKC", kept)
+
+
+def _split(text: str) -> list[str]:
+    """Part a text into words, and into runs of characters that are written without spaces."""
+    found, last = [""], ""
+    for c, following in zip(text, text[1:] + " ", strict=False):
+        kind = _kind(c)
+        is_within = last == _kind(following) == "word" and (
+            c in "'." or (c == "," and found[-1][-1].isdecimal() and following.isdecimal())
+        )
+        if is_within:
+            found[-1] += c
+        elif not kind:
+            last = ""
+        elif kind == last:
+            found[-1] += c
+        else:
+            found.append(c)
+            last = kind
+    return [word for word in found if word]
+
+
+def _kind(c: str) -> str:
+    if unicodedata.category(c)[0] not in "LMN" and c != "_":
+        return ""
+    return "run" if _is_unspaced(c) else "word"
+
+
+def _is_unspaced(c: str) -> bool:
+    scripts = ("CJK UNIFIED", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO")
+    more = ("THAI", "LAO", "KHMER", "MYANMAR", "COMBINING KATAKANA")
+    return unicodedata.name(c, "").startswith((*scripts, *more))
 
 
 def _after(read: Document | None, event: Document) -> Document:
@@ -274,8 +337,7 @@ def _after(read: Document | None, event: Document) -> Document:
                 "first_response_seconds": None,
                 "resolution_seconds": None,
                 "reopenings": 0,
-                "terms": _terms({**data, "number": _numbered(data.get("number"))}),
-                "public_terms": _public_terms({**data, "number": _numbered(data.get("number"))}),
+                "texts": [(data["body"], False)],
                 "in_views": [],
             }
         )
@@ -289,6 +351,11 @@ def _after(read: Document | None, event: Document) -> Document:
     clock = new["sla"] = _passed(clock, at)
     new["last_actor"] = event["actor"]["id"]
     kind = event["type"]
+    said = {"FileAttached": "name", "TicketResolved": "resolution"}
+    if kind in ("AgentReplied", "RequesterReplied", "NoteAdded", *said):
+        text = data[said.get(kind, "body")]
+        hidden = kind in INTERNAL or data.get("is_internal", False)
+        new["texts"] = [*read["texts"], (text, hidden)]
     answers = kind == "AgentReplied" and not data.get("automatic")
     if (kind == "TicketAssigned" or answers) and new["status"] == "new":
         new["status"] = "open"
@@ -303,7 +370,6 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["targets"] = data.get("sla") or NOTHING
     elif kind == "TicketNumbered":
         new["number"] = _numbered(data["number"])
-        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "RequesterChanged":
         new["requester"] = data["requester"]
     elif kind == "FollowerAdded":
@@ -330,7 +396,6 @@ def _after(read: Document | None, event: Document) -> Document:
         clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
-        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "StatusUpdated":
         resume_at = data["resume_at"]
         new |= {"status": data["status"], "waiting_reason": data["reason"]}
@@ -346,7 +411,6 @@ def _after(read: Document | None, event: Document) -> Document:
         if data.get("is_internal", False) and data["value"] is not None:
             hidden.add(data["key"])
         new["internal_fields"] = sorted(hidden)
-        new["terms"], new["public_terms"] = _terms(new), _public_terms(new)
     elif kind == "ReplyForwarded":
         pass
     elif kind == "NoteAdded":
@@ -437,6 +501,7 @@ def _as_stored(read: Document) -> Document:
     read["participants"] = sorted({read["requester"], *read["followers"]})
     clock = dict(read["sla"])
     read = {**read, "shape": SHAPE}
+    read |= _found_by(read, read.pop("texts"))
     spans = clock.pop("spans")
     passed = sum((e - s for s, e in spans if e is not None), timedelta())
     clock["elapsed_ms"] = passed // timedelta(milliseconds=1)

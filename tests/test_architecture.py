@@ -25,7 +25,7 @@ THIRD_PARTY = {
         "pymongo",
         "uuid_utils",
     },
-    "projections": {"opentelemetry", "prometheus_client", "pydantic"},
+    "projections": {"opentelemetry", "prometheus_client", "pydantic", "regex"},
     "api": {
         "cachetools",
         "fastapi",

@@ -26,8 +26,8 @@ from projections.views.tickets import TicketRead
 
 NEVER_SHOWN = frozenset(
     {
-        *("counted", "worked", "in_views", "terms", "public_terms", "participants", "sla"),
-        *("next_due_at", "shape"),
+        *("counted", "worked", "in_views", "terms", "said", "public_terms", "public_said"),
+        *("participants", "sla", "next_due_at", "shape"),
     }
 )
 """Fields of a read document that clients have no business with."""

@@ -19,6 +19,7 @@ from domain.tickets.ticket import Status
 from domain.values import FieldValue, JsonObject, canonical_decimal
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
+from projections.views.words import Asked, asked
 
 Document = Mapping[str, object]
 
@@ -79,6 +80,25 @@ class BeginsWith:
 
 
 @dataclass(frozen=True, slots=True)
+class Contains:
+    """A word among the elements of the field has a text in it.
+
+    No index bounds it: terms beside it say which documents to look at.
+    """
+
+    field: str
+    text: str
+
+    def matches(self, document: Document) -> bool:
+        words = map(str, _values(document, self.field))
+        return any(self.text in word and not word.startswith("=") for word in words)
+
+    def condition(self) -> JsonObject:
+        # Not in values of custom fields, of which each is an element like `=floor=3`.
+        return {self.field: {"$regex": f"^[^=]*{re.escape(self.text)}"}}
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """The filter does not match."""
 
@@ -104,7 +124,7 @@ class AnyOf:
         return {"$or": [each.condition() for each in self.filters]}
 
 
-OfField = Is | Between | BeginsWith
+OfField = Is | Between | BeginsWith | Contains
 Term = OfField | Not | AnyOf
 
 
@@ -214,6 +234,24 @@ def is_due_before(moment: datetime) -> Filter:
         for target in get_args(SlaTarget)
     )
     return all_of(Between("next_due_at", high=moment), AnyOf(tuple(ends)))
+
+
+def says(text: str, *, is_prefix: bool = False) -> Filter:
+    """Return the filter for tickets in which all words of a text are; empty if it has none.
+
+    `is_prefix`: instead of the last one, words that begin with it.
+    """
+    return Filter(tuple(_term_of(word) for word in asked(text, is_prefix=is_prefix)))
+
+
+def _term_of(word: Asked) -> Term:
+    match word.how:
+        case "is":
+            return Is("terms", (word.text,))
+        case "begins":
+            return BeginsWith("terms", word.text)
+        case "contains":
+            return Contains("terms", word.text)
 
 
 def has_field(key: str, text: str) -> Filter:

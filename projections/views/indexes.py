@@ -25,7 +25,7 @@ def _by_time(field: str) -> Index:
 
 OF_LISTS: Mapping[str, Index] = {
     "number": (("number", 1),),
-    "terms": (("terms", 1),),
+    "terms": _joined("terms"),
     "participants": _joined("participants"),
     "requester": _joined("requester"),
     "tags": _joined("tags"),

@@ -8,12 +8,15 @@ A document's fields, beside those of `Ticket`: `_id` (ticket id), `version`, `op
 `updated_at`, `first_response_at`, `resolved_at`, `closed_at` (UTC, when it happened; null until
 then), `first_response_seconds`, `resolution_seconds` (from the opening), `preview` (first 50
 characters of the last public message), `has_note`, `agent_replies`, `requester_replies`,
-`reopenings`, `last_actor`, `terms` (the words of number, subject and body, without case and
-accents, and `key=value` for each custom field).
+`reopenings`, `last_actor`.
+
+`terms` is what searches look for: the words (`words.py`) of all that was said (body, replies,
+notes, resolutions, names of files), of which there are `said`, then those of number and subject,
+and `=key=value` for each custom field.
 
 What requesters see of it is what they would if its public events were all: `public_version` and
-`public_updated_at` stand for `version` and `updated_at` then, and `public_terms` for `terms` (null
-where they are the same).
+`public_updated_at` stand for `version` and `updated_at` then, and `public_terms`, of which there
+are `public_said` of what was said, for `terms` (null where they are the same).
 
 Kept for the views that are sums over all tickets: `counted`, what the ticket has added to the
 dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks (`agents.py`), and
@@ -27,9 +30,7 @@ stands); `sla_breached`, the targets that the log says were missed; `next_due_at
 which it is to be woken or a target runs out (when it closes by itself is the desk's to say).
 """
 
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import cast
@@ -41,7 +42,7 @@ from domain.copies import replace
 from domain.errors import HistoryError
 from domain.tickets import decode, is_public
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
-from domain.tickets.details import FieldSet, SubjectChanged
+from domain.tickets.details import FieldSet, FileAttached, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.opening import TicketNumbered, TicketOpened
 from domain.tickets.relations import TicketMergedInto
@@ -51,14 +52,16 @@ from domain.values import JsonObject
 from eventstore.event_document import Envelope
 from projections.views import agents, dashboard
 from projections.views.dashboard import Before
+from projections.views.words import words
 
 COLLECTION = "ticket_reads"
-SHAPE = 11
+SHAPE = 12
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
 PREVIEW_CHARACTERS = 50
-_MOST_TERMS = 1000
+MOST_WORDS = 20_000
+"""So many different words of what was said are found: a document has a largest size."""
 _TERM_CHARACTERS = 64
 _SECOND = timedelta(seconds=1)
 
@@ -84,9 +87,11 @@ class TicketRead:
     resolution_seconds: int | None = None
     closed_at: datetime | None = None
     terms: tuple[str, ...] = ()
+    said: int = 0
     public_version: int = 1
     public_updated_at: datetime
     public_terms: tuple[str, ...] | None = None
+    public_said: int = 0
     counted: dict[str, int] = field(default_factory=dict)
     worked: dict[str, int] = field(default_factory=dict)
     in_views: tuple[str, ...] = ()
@@ -130,7 +135,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
         raise error.at(envelope.ticket_id, envelope.version) from error
     actor = envelope.metadata.actor
     if read is None or before is None:
-        return TicketRead(
+        opened = TicketRead(
             id=envelope.ticket_id,
             version=1,
             ticket=ticket,
@@ -138,11 +143,11 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             updated_at=at,
             preview=_preview(ticket.body),
             last_actor=actor.id,
-            terms=_terms(ticket),
             public_updated_at=at,
-            public_terms=_public_terms(ticket),
             counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
         )
+        _say(opened, ticket.body)
+        return opened
     # A clock may have been set back; what is counted by days never runs backwards.
     now = max(at, read.updated_at)
     opened_at = read.opened_at
@@ -152,31 +157,38 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     dashboard.add(
         read.worked, agents.entries(before, ticket, event, actor, opened_at=opened_at, at=now)
     )
-    if is_public(envelope.type, envelope.data):
+    internal = not is_public(envelope.type, envelope.data)
+    if not internal:
         read.public_version += 1
         read.public_updated_at = max(at, read.public_updated_at)
-    _show(read, event, at)
+    _show(read, event, at, internal=internal)
     read.version, read.updated_at, read.last_actor = envelope.version, now, actor.id
     return read
 
 
-def _show(read: TicketRead, event: TicketEvent, at: datetime) -> None:
+def _show(read: TicketRead, event: TicketEvent, at: datetime, *, internal: bool) -> None:
     """Take up what an event means for the view alone; its ticket is as the event has left it."""
     seconds = (read.public_updated_at - read.opened_at) // _SECOND
     match event:
         case AgentReplied(body, automatic):
+            _say(read, body)
             read.preview = _preview(body)
             read.agent_replies += 1
             if read.first_response_at is None and not automatic:
                 read.first_response_at, read.first_response_seconds = at, seconds
         case RequesterReplied(body):
+            _say(read, body)
             read.preview = _preview(body)
             read.requester_replies += 1
-        case NoteAdded():
+        case NoteAdded(body):
+            _say(read, body, internal=internal)
             read.has_note = True
         case SubjectChanged() | FieldSet() | TicketNumbered():
-            read.terms, read.public_terms = _terms(read.ticket), _public_terms(read.ticket)
-        case TicketResolved():
+            _say(read)
+        case FileAttached(name):
+            _say(read, name, internal=internal)
+        case TicketResolved(resolution):
+            _say(read, resolution)
             read.resolved_at, read.resolution_seconds = at, seconds
         case TicketReopened():
             read.resolved_at = read.resolution_seconds = None
@@ -193,39 +205,40 @@ def _preview(body: str) -> str:
     return " ".join(body.split())[:PREVIEW_CHARACTERS]
 
 
-def _terms(ticket: Ticket, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+def _say(read: TicketRead, text: str = "", *, internal: bool = False) -> None:
+    """Take up the words of a text that stays, and of what may change as it is now."""
+    now, found = _of_now(read.ticket), words(text)
+    hidden = read.ticket.internal_fields
+    public_now = _of_now(read.ticket, hidden) if hidden else now
+    public = read.terms if read.public_terms is None else read.public_terms
+    public_said = _distinct(public[: read.public_said], () if internal else found)[:MOST_WORDS]
+    said = _distinct(read.terms[: read.said], found)[:MOST_WORDS]
+    read.terms, read.said = _distinct(said, now), len(said)
+    public_terms = _distinct(public_said, public_now)
+    read.public_terms = None if public_terms == read.terms else public_terms
+    read.public_said = len(public_said)
+
+
+def _distinct(known: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*known, *more)))
+
+
+def _of_now(ticket: Ticket, without: Collection[str] = ()) -> tuple[str, ...]:
     of_fields = sorted(
         field_term(key, each)
         for key, value in ticket.fields.items()
         if key not in without
         for each in (value if isinstance(value, tuple) else (value,))
     )
-    return (*words(f"{ticket.number or ''} {ticket.subject} {ticket.body}"), *of_fields)
-
-
-def _public_terms(ticket: Ticket) -> tuple[str, ...] | None:
-    """Return the terms that requesters may find the ticket by, if those are not all."""
-    return _terms(ticket, ticket.internal_fields) if ticket.internal_fields else None
+    return (*words(f"{ticket.number or ''} {ticket.subject}"), *of_fields)
 
 
 def field_term(key: str, value: str | int | bool) -> str:
-    """Return the term of a custom field's value, or of one of several, which no word is like; all
-    kinds share one.
+    """Return the term of a custom field's value, or of one of several; no word begins like it, and
+    all kinds share one.
     """
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={text}"[:_TERM_CHARACTERS]
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Return the different words of a text, without case and accents, as they come: the first
-    thousand.
-    """
-    plain = text.casefold()
-    if not plain.isascii():
-        decomposed = unicodedata.normalize("NFKD", plain)
-        plain = "".join(c for c in decomposed if not unicodedata.combining(c))
-    found = (found[:_TERM_CHARACTERS] for found in re.findall(r"\w+", plain))
-    return tuple(dict.fromkeys(found))[:_MOST_TERMS]
+    return f"={key}={text}"[:_TERM_CHARACTERS]
 
 
 # --- the stored form ----------------------------------------------------------------------------

@@ -23,7 +23,11 @@ from scripts.testbed.wire import database_at
 
 _ASKED_A_ROUND = 20
 _LISTS = {f"by {sort}": f"sort={sort}" for sort in get_args(Sort)}
-_LISTS |= {"of one group": "group=group%203", "a search, nothing found": "q=toner"}
+_LISTS |= {
+    "of one group": "group=group%203",
+    "a search": "q=toner",
+    "a search, nothing found": "q=nowhere",
+}
 
 
 async def measure(url: str, options: Options) -> list[Table]:

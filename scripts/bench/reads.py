@@ -27,7 +27,7 @@ _LISTS = {
     "a page of 50": "/tickets",
     "a page of 50 of one group": "/tickets?group=group%203",
     "a search, 50 found": "/tickets?q=jams+status:open",
-    "a search, nothing found": "/tickets?q=toner",
+    "a search, nothing found": "/tickets?q=nowhere",
 }
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from api.queries.lists.search import QUERY_TERMS, BadQuery, search
 from projections.views.filter import Is, has_field, is_solved
-from projections.views.tickets import words
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 SECOND = datetime(2026, 3, 2, tzinfo=UTC)
@@ -29,6 +28,17 @@ def asked(text):
         ('"paper jam"', [{"terms": "paper"}, {"terms": "jam"}]),
         ("print*", [{"terms": {"$elemMatch": {"$gte": "print", "$lt": "print\U0010ffff"}}}]),
         ("-printer", [{"$nor": [{"terms": "printer"}]}]),
+        ("打印机", [{"terms": "打印"}, {"terms": "印机"}, {"terms": {"$regex": "^[^=]*打印机"}}]),
+        ("http://x", [{"terms": "http"}, {"terms": "x"}]),
+        ("Re: jam", [{"terms": "re"}, {"terms": "jam"}]),
+        ("Status: offline", [{"terms": "status"}, {"terms": "offline"}]),
+        ("bob@example.com", [{"terms": "bob"}, {"terms": "example.com"}]),
+        ("<mailto:bob@x>", [{"terms": "mailto"}, {"terms": "bob"}, {"terms": "x"}]),
+        ('24" screen - "dark', [{"terms": "24"}, {"terms": "screen"}, {"terms": "dark"}]),
+        ('a"b"', [{"terms": "a"}, {"terms": "b"}]),
+        ("jam -", [{"terms": "jam"}]),
+        ("-re:jam", [{"$nor": [{"$and": [{"terms": "re"}, {"terms": "jam"}]}]}]),
+        ("jam!!! !!!", [{"terms": "jam"}]),
         ("status:open", [{"status": "open"}]),
         ("STATUS:open,pending", [{"status": {"$in": ["open", "pending"]}}]),
         ("-status:closed", [{"$nor": [{"status": "closed"}]}]),
@@ -48,8 +58,8 @@ def asked(text):
         ("opened>2026-03-01", [{"opened_at": {"$gte": SECOND}}]),
         ("updated<=2026-03-01", [{"updated_at": {"$lt": SECOND}}]),
         ("resolved<2026-03-01T01:00:00+01:00", [{"resolved_at": {"$lt": MARCH}}]),
-        ("field.floor:3", [{"terms": "floor=3"}, {"fields.floor": {"$in": ["3", 3]}}]),
-        ("field.vip:true", [{"terms": "vip=true"}, {"fields.vip": {"$in": ["true", True]}}]),
+        ("field.floor:3", [{"terms": "=floor=3"}, {"fields.floor": {"$in": ["3", 3]}}]),
+        ("field.vip:true", [{"terms": "=vip=true"}, {"fields.vip": {"$in": ["true", True]}}]),
     ],
 )
 def test_what_it_takes(text, expected):
@@ -59,26 +69,22 @@ def test_what_it_takes(text, expected):
 @pytest.mark.parametrize(
     ("text", "at", "says"),
     [
-        ("printer stauts:open", 9, "unknown key 'stauts'; known are status, priority"),
-        ("http://x", 1, "put words in quotes"),
+        ("printer stauts:open", 9, "unknown key 'stauts'; did you mean status?"),
+        ("tags:vip", 1, 'Put text in quotes: "tags:..."'),
         ("status:opened", 1, "status is one of new, open, pending"),
         ("status>open", 1, "status takes : only"),
         ("priority>=huge", 1, "priority is one of low, normal, high, urgent, not 'huge'"),
         ("jam opened:yesterday", 5, "a time like 2026-03-01 or"),
         ("opened:0001-01-01T00:00:00+12:00", 1, "opened takes a time"),
         ("opened:9999-12-31", 1, "opened takes a time"),
-        ('jam "paper', 5, "a quote is not closed"),
-        ('a"b"', 1, "a quote stands where none can"),
-        ("status:", 8, "status: needs something behind it"),
-        ("jam -", 6, "- needs something behind it"),
         ("!!!", 1, "there is no word in '!!!'"),
-        ("*", 1, "must be one word: print*"),
+        ("- *", 1, "there is no word in '- *'"),
         ("is:happy", 1, "is takes one of solved, unsolved, breached"),
         ("tag:a!", 1, "a tag is like"),
         ("number:0", 1, "a number is like C-1042"),
         ("due:2026-03-01", 1, "due takes < or <="),
         ("field.9:1", 1, "'9' is no name of a field"),
-        (" ".join("x" * (QUERY_TERMS + 1)), 61, "at most 30 terms"),
+        (" ".join("x" * (QUERY_TERMS + 1)), 201, "at most 100 terms"),
         ("x" * 1001, 1001, "at most 1000 characters"),
     ],
 )
@@ -115,11 +121,6 @@ def test_without_a_promise_that_runs_out_is_all_of_the_others():
     """What is excluded is what matches both conditions, not what matches either."""
     [found] = asked("-due<2026-03-01")
     assert found == {"$nor": [{"$and": asked("due<2026-03-01")}]}
-
-
-def test_the_words_of_a_subject_are_found_however_much_was_pasted_below_it():
-    pasted = " ".join(f"a{n}" for n in range(5_000))
-    assert words(f"Zebra jam {pasted}")[:2] == ("zebra", "jam")
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(LIKELY, max_size=20).map("".join)))

@@ -40,6 +40,7 @@ ASKED: list[dict[str, object]] = [
     {"q": "printer -status:closed"},
     {"q": "jam*"},
     {"q": "toner"},
+    {"q": "nowhere"},
     {"q": "priority>=high"},
     {"opened_from": "2024-11-01", "opened_before": "2025-02-01"},
     {"resolved_from": "2025-06-01", "priority": ["low"]},
@@ -210,7 +211,7 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
         "terms": {"q": "zebra"},
         "two": {"q": "zebra", "group": "rare"},
         "none": {"q": "has:note"},
-        "nothing": {"q": "toner"},
+        "nothing": {"q": "nowhere"},
     }
     for sort, (way, asked) in product(get_args(Sort), ways.items()):
         listing = query(ListQuery.model_validate(asked).filter(), sort)
@@ -247,7 +248,7 @@ async def test_a_list_that_has_little_is_looked_for_at_once_until_it_has_more(ma
         patch.setattr(sorted_pages, "_FIRST_LOOKED_AT", 4)
         patch.setattr(sorted_pages, "_MOST_LOOKED_AT", 40)
         patch.setattr(sorted_pages, "_MOST_BESIDE_INDEX", 40)
-        listing = query(ListQuery.model_validate({"q": "zebra"}).filter(), "-opened_at")
+        listing = query(ListQuery.model_validate({"q": "zebra"}).filter(), "-updated_at")
         counted, pager = Counted(many), Pager(begin)
 
         async def asked(database: Any = counted):

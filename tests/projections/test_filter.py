@@ -8,6 +8,7 @@ from api.queries.lists.search import search
 from domain.values import FieldValue
 from projections.views import tickets
 from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, named
+from projections.views.words import words
 from scripts.bench.made_up_views import made_up_lives
 
 SEARCHES = [
@@ -20,6 +21,9 @@ SEARCHES = [
         "printer -status:closed",
         '"printer jam"',
         "nothing",
+        "打印机",
+        "-打印机",
+        "机",
     ),
     *("status:open,pending", "-status:new", "priority>=high", "priority>urgent", "is:solved"),
     *("assignee:none", "-assignee:none", "group:none is:unsolved", "tag:vip", "-tag:vip"),
@@ -58,6 +62,7 @@ async def test_a_filter_matches_what_the_database_finds(database):
         )
         terms = (
             *life.terms,
+            *(words(["打印机卡", "打印卡 印机"][n % 2]) if n % 3 else ()),
             *(
                 tickets.field_term(key, each)
                 for key, several in ticket.fields.items()

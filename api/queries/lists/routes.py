@@ -58,12 +58,15 @@ class ListQuery(AtLeast):
         default=None,
         max_length=QUERY_CHARACTERS,
         description="A search: `status:open priority>=high assignee:none printer jam`. Words are "
-        "looked for among the first thousand different ones of number, subject and body, whatever "
-        "case and accents; `print*` finds what begins so; "
+        "looked for in number, subject, body, replies, resolutions, names of files, and notes for "
+        "those who may read them, in any script, whatever case and accents; `print*` finds what "
+        "begins so; "
         "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
         "nobody), `number`, `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, "
-        "`has:note`, `opened`, `updated`, `resolved` (a day or a time, also compared), `due<`.",
+        "`has:note`, `opened`, `updated`, `resolved` (a day or a time, also compared), `due<`. "
+        "What is no term, such as a pasted subject line or address, is looked for as the words in "
+        "it.",
         examples=["status:open priority>=high printer"],
     )
     number: TicketNumber | None = None

@@ -5,8 +5,12 @@
     op      :   and for priority and times also  >  >=  <  <=
     value   a word, or text in double quotes, in which \\" and \\\\ stand for " and \\
 
-A word is looked for among the words of subject and body, whatever its case and accents; `print*`
-finds those that begin so.
+A word is looked for wherever it stands: in subject, body, replies, resolutions, names of files, and
+notes for those who may read them; whatever its case and accents. `print*` finds what begins so.
+
+What is pasted is text: an unknown key, a key with nothing behind it, an address, a stray quote or
+hyphen are looked for as the words in them. An unknown key that is nearly a known one is refused:
+who means `status:open` would not find out otherwise.
 
 Pure: text in, a filter out. A refusal names the place in the text.
 """
@@ -19,11 +23,11 @@ from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from api.nearest import did_you_mean
 from domain.errors import Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import FieldKey, Moment, Priority, Tag, TicketNumber
 from projections.views.filter import (
-    BeginsWith,
     Between,
     Filter,
     Is,
@@ -33,17 +37,19 @@ from projections.views.filter import (
     is_breached,
     is_due_before,
     is_solved,
+    says,
 )
-from projections.views.tickets import words
 
 QUERY_CHARACTERS = 1_000
-QUERY_TERMS = 30
+QUERY_TERMS = 100
 _ONE_DAY = timedelta(days=1)
 _TERM = re.compile(
     r"""(?P<negated>-)?
         (?:(?P<key>[A-Za-z_][A-Za-z0-9_.]*)(?P<op>>=|<=|[:<>]))?
-        (?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<plain>[^\s"]+))?
-        (?=\s|$)""",
+        (?:"(?P<quoted>(?:[^"\\]|\\["\\])*)"|(?P<plain>[^\s"]+))
+        (?=\s|$)
+        |\S+  # a stray quote or hyphen, or nothing behind a key
+    """,
     re.VERBOSE,
 )
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
@@ -110,18 +116,20 @@ def search(text: str) -> Filter:
     while place < len(text):
         match = _TERM.match(text, place)
         if match is None:
-            raise BadQuery(place + 1, _what_is_wrong(text[place:]))
-        quoted, plain = match["quoted"], match["plain"]
-        if quoted is None and plain is None:
-            what = f"{match['key']}{match['op']}" if match["key"] else "-"
-            raise BadQuery(match.end() + 1, f"{what} needs something behind it")
-        value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        key, op = (match["key"] or "").lower(), match["op"] or ""
-        of_term = _filter(_Term(key, op, value, quoted is not None, place + 1))
-        found &= all_of(Not(of_term)) if match["negated"] else of_term
+            raise AssertionError("there is no space")
+        key, op, plain, quoted = match.group("key", "op", "plain", "quoted")
+        value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain or match[0]
+        of_term = _filter(
+            _Term((key or "").lower(), op or "", value, quoted is not None, place + 1)
+        )
+        if of_term.terms and match["negated"]:
+            of_term = all_of(Not(of_term))
+        found &= of_term
         if (terms := terms + 1) > QUERY_TERMS:
             raise BadQuery(place + 1, f"at most {QUERY_TERMS} terms are read")
         place = _next_place(text, match.end())
+    if terms and not found.terms:
+        raise BadQuery(1, f"there is no word in {text!r}")
     return found
 
 
@@ -130,19 +138,13 @@ def _next_place(text: str, place: int) -> int:
     return len(text) - len(text[place:].lstrip())
 
 
-def _what_is_wrong(rest: str) -> str:
-    if rest.count('"') % 2:
-        return "a quote is not closed"
-    return 'a quote stands where none can: write key:"some words", with a space behind'
-
-
 def _filter(term: _Term) -> Filter:
     takes, read = _KEYS.get(_FIELD if term.key.startswith("field.") else term.key, ((), None))
     if read is None:
-        known = ", ".join(key for key in _KEYS if key)
-        raise term.bad(
-            f'unknown key {term.key!r}; known are {known}; put words in quotes: "{term.key}..."'
-        )
+        if hint := did_you_mean(term.key, filter(None, _KEYS)):
+            why = f'unknown key {term.key!r}{hint} Put text in quotes: "{term.key}{term.op}..."'
+            raise term.bad(why)
+        return says(f"{term.key}{term.op}{term.value}")
     if term.op not in takes:
         raise term.bad(f"{term.key} takes {' or '.join(takes)} only")
     return read(term)
@@ -150,14 +152,7 @@ def _filter(term: _Term) -> Filter:
 
 def _words(term: _Term) -> Filter:
     is_prefix = not term.quoted and term.value.endswith("*")
-    found = words(term.value.rstrip("*") if is_prefix else term.value)
-    if is_prefix and len(found) != 1:
-        raise term.bad("a word with * behind it must be one word: print*")
-    if not found:
-        raise term.bad(f"there is no word in {term.value!r}")
-    if is_prefix:
-        return all_of(BeginsWith("terms", found[0]))
-    return Filter(tuple(Is("terms", (word,)) for word in found))
+    return says(term.value, is_prefix=is_prefix)
 
 
 def _status(term: _Term) -> Filter:
