@@ -1,9 +1,11 @@
 """Answers in JSON, written straight to bytes, and links to what comes next."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 from pydantic import BaseModel
 
 from domain.values import JsonObject
@@ -12,6 +14,27 @@ from domain.values import JsonObject
 def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
     """Answer with JSON, as `as_json` writes it."""
     return Response(as_json(content), status, headers, "application/json")
+
+
+IfNoneMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-None-Match",
+        max_length=1000,
+        description="The `ETag` of an answer that the client has: 304 if it would be the same.",
+    ),
+]
+
+NOT_MODIFIED: Mapping[int | str, dict[str, object]] = {
+    304: {"description": "The client has it, by `If-None-Match`."}
+}
+
+
+def if_changed(body: bytes, headers: Mapping[str, str], if_none_match: str | None) -> Response:
+    """Answer with JSON, or 304 without it to a client that has it by its `ETag` in `headers`."""
+    if if_none_match is not None and (if_none_match == "*" or headers["ETag"] in if_none_match):
+        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    return Response(body, HTTPStatus.OK, headers, "application/json")
 
 
 def as_json(content: object) -> bytes:

@@ -141,9 +141,12 @@ _HEADERS = {
 """The header that each problem of a status has: its name, what it says, and as what."""
 
 
-def view_responses(*headers: str) -> dict[int | str, dict[str, object]]:
-    """Describe the headers of answers from the views, and the problems that any may have."""
-    described = described_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers)
+def view_responses(*headers: str, **others: str) -> dict[int | str, dict[str, object]]:
+    """Describe the headers of answers from the views, and the problems that any may have.
+
+    `others`: headers by their own words.
+    """
+    described = described_headers("Casebook-Views-Age", "Casebook-Views-As-Of", *headers, **others)
     return {200: {"headers": described}, **problem_responses(404, 409, 412)}
 
 

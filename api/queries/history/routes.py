@@ -11,7 +11,15 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api.access.rights import Unseen
-from api.http.answers import described_headers, json_response, next_link
+from api.http.answers import (
+    NOT_MODIFIED,
+    IfNoneMatch,
+    as_json,
+    described_headers,
+    if_changed,
+    json_response,
+    next_link,
+)
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
@@ -21,7 +29,7 @@ from api.queries.representations import TicketDetail, Tickets, present_event
 from api.queries.visibility import Shown, Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
-from domain.values import JsonObject, Moment
+from domain.values import ERASED, JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
 from eventstore.reading import read_events
@@ -186,11 +194,15 @@ def router(
         response_model=TicketDetail,
         responses={
             200: {"headers": described_headers(ETag="The version shown, in quotes.")},
+            **NOT_MODIFIED,
             **problem_responses(404),
         },
     )
     async def show_ticket(
-        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[TicketQuery, Query()]
+        ticket_id: UUID,
+        who: CurrentPrincipal,
+        asked: Annotated[TicketQuery, Query()],
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
         """Show a ticket as it is after its last acknowledged event, or as it once was.
 
@@ -216,7 +228,10 @@ def router(
                 _, was = await past.at_versions(events, 0, asked.version)
             shown = tickets.to_document(was)
         content = visible.present(shown)
-        return json_response(content, {"ETag": f'"{content["version"]}"'})
+        body = as_json(content)
+        if ERASED.encode() in body:  # of the same version a client may have what was erased since
+            if_none_match = None
+        return if_changed(body, {"ETag": f'"{content["version"]}"'}, if_none_match)
 
     @routes.get(
         "/tickets/{ticket_id}/timeline",

@@ -4,6 +4,7 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.cursors import Cursors
-from api.http.answers import as_json, json_response, next_link
+from api.http.answers import NOT_MODIFIED, IfNoneMatch, as_json, if_changed, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import view_responses
@@ -156,10 +157,10 @@ class TicketPage(BaseModel, extra="forbid"):
 
 
 class _Page(NamedTuple):
-    """What of a page all share who ask at once: its tickets in JSON, the cursor of the next one."""
+    """What of an answer all share who ask for the same at once."""
 
-    tickets: orjson.Fragment
-    next: str | None
+    body: bytes
+    headers: Mapping[str, str]
 
 
 def router(database: Database, policy: VisibilityPolicy) -> Router:
@@ -168,14 +169,22 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     saved = SavedViews(database)
     cursors = Cursors(database, "tickets", TypeAdapter(Place))
     pager = Pager(begin)
-    pages: SingleFlight[str, _Page] = SingleFlight()  # whenever something changes, all look at once
+    pages: SingleFlight[object, _Page] = SingleFlight()  # when something changes, all look at once
 
-    @routes.get("/tickets", response_model=TicketPage, responses=view_responses("Link"))
+    @routes.get(
+        "/tickets",
+        response_model=TicketPage,
+        responses={
+            **view_responses("Link", ETag="Of this page, as it is: for `If-None-Match`."),
+            **NOT_MODIFIED,
+        },
+    )
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
         asked: Annotated[ListQuery, Query()],
         prefer: Prefer = None,
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
         """List tickets, the last opened first unless another `sort` is asked for.
 
@@ -190,38 +199,40 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         be missed if the latest come first. The same holds for `resolved_at` when a ticket is
         resolved or reopened.
         """
-        found = asked.filter()
-        place = await cursors.read(asked.cursor)
-        if place is not None and place.list != asked.fingerprint():
-            raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
-        behind = None if place is None else Position(place.time, place.id)
         visible, snapshot = await policy.open(who, asked, prefer)
-        if asked.view is not None:
-            if visible.is_of_requester:
-                raise Forbidden("saved views are not for requesters")
-            async with time_limit():
-                found &= (await saved.find(asked.view)).filter.where
-        # How long a requester waits must not tell what others' tickets hold.
-        along = "participants" if visible.is_of_requester else None
-        how = query(visible.within(found), visible.sort(asked.sort), along)
-        limit, fingerprint = asked.limit, asked.fingerprint()
 
         async def page() -> _Page:
-            found = await snapshot.ask(lambda shown: pager.page(shown, how, behind, limit + 1))
-            following = None
-            if len(found) > limit:
-                last = found[limit - 1]
+            found, fingerprint = asked.filter(), asked.fingerprint()
+            place = await cursors.read(asked.cursor)
+            if place is not None and place.list != fingerprint:
+                raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
+            behind = None if place is None else Position(place.time, place.id)
+            if asked.view is not None:
+                if visible.is_of_requester:
+                    raise Forbidden("saved views are not for requesters")
+                async with time_limit():
+                    found &= (await saved.find(asked.view)).filter.where
+            # How long a requester waits must not tell what others' tickets hold.
+            along = "participants" if visible.is_of_requester else None
+            how = query(visible.within(found), visible.sort(asked.sort), along)
+            limit = asked.limit
+            listed = await snapshot.ask(lambda shown: pager.page(shown, how, behind, limit + 1))
+            following = total = None
+            if len(listed) > limit:
+                last = listed[limit - 1]
                 following = await cursors.write((fingerprint, last[how.by], last["_id"]))
-            presented = as_json([visible.present(document) for document in found[:limit]])
-            return _Page(orjson.Fragment(presented), following)
+            if asked.count:
+                count = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
+                total = count if count <= MOST_COUNTED else None
+            presented = [visible.present(document) for document in listed[:limit]]
+            body = as_json({"tickets": presented, "next": following, "total": total})
+            etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+            return _Page(body, {"ETag": etag, **next_link(request, cursor=following)})
 
-        same = repr((snapshot.kept, how, behind, limit, fingerprint))
+        # All that a page follows from: what is asked for, of which views, and what of it is seen.
+        seen = visible.is_of_requester, visible.tickets, tuple(visible.public)
+        same = request.url.query, repr(snapshot.kept), seen
         shown = await pages.get(same, page)
-        total = None
-        if asked.count:
-            counted = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
-            total = counted if counted <= MOST_COUNTED else None
-        headers = {**snapshot.headers, **next_link(request, cursor=shown.next)}
-        return json_response({**shown._asdict(), "total": total}, headers)
+        return if_changed(shown.body, {**snapshot.headers, **shown.headers}, if_none_match)
 
     return routes
