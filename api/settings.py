@@ -103,7 +103,7 @@ class Settings(BaseModel):
     projecting: bool = True
     """Whether the server keeps views and checkpoints current; not, where `casebook project` does.
     """
-    timekeeper_seconds: Annotated[float, Field(ge=0)] = 1.0
+    timekeeper_seconds: Annotated[float, Field(ge=0)] = 5.0
     """How often the server looks for what is due, in seconds; 0: `casebook timekeeper` does."""
     webhooks: bool = True
     """Whether the server sends to webhooks; of several servers one does."""

@@ -23,6 +23,8 @@ from eventstore.mongo.driver import Collection, ReturnDocument
 from eventstore.mongo.errors import DuplicateKeyError
 
 LEASE_SECONDS = 10.0
+RENEWALS = 3
+"""How often an owner shows life within a lease: one that is late, or lost, ends nothing."""
 
 
 class LeaseLost(CasebookError):

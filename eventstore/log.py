@@ -77,11 +77,11 @@ Heads = dict[UUID, tuple[int, bytes]]
 RANGE_EVENTS = 2000
 """How much a walk through the log by ticket has in memory at a time."""
 PART_EVENTS = 200
+SILENT_SECONDS = 0.25
 _OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
 _MOST_SAMPLED = 2**16
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
-_STREAM_WAIT_MILLISECONDS = 250  # an event ends it at once: it is for saying that there is none
 
 
 class Change(NamedTuple):
@@ -575,9 +575,14 @@ class EventStore:
 
     @asynccontextmanager
     async def watch(
-        self, after: ResumeToken | None, partitions: Collection[int] = range(PARTITIONS)
+        self,
+        after: ResumeToken | None,
+        partitions: Collection[int] = range(PARTITIONS),
+        silent_seconds: float = SILENT_SECONDS,
     ) -> AsyncIterator[Feed]:
         """Open the change stream behind `after`, or from now; it is open inside the block.
+
+        An event comes at once; after so many seconds without one the stream says so.
 
         Events of the tickets of some partitions come in version order per ticket. Doubles are
         possible, and on some servers silent gaps: `Subscription` is what deals with them (L8).
@@ -589,7 +594,7 @@ class EventStore:
                 self._database.collection(self._name),
                 [{"$match": {"operationType": "insert", **wanted}}],
                 resume_after=after,
-                wait_milliseconds=_STREAM_WAIT_MILLISECONDS,
+                wait_milliseconds=int(1000 * silent_seconds),
             ) as stream:
                 yield Feed(stream, await self._database.is_router())
         except OperationFailure as error:

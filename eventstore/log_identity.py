@@ -32,6 +32,7 @@ from eventstore.background import Supervisor, end
 from eventstore.documents import strictly
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError
+from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.mongo.driver import Namespace
 from eventstore.mongo.errors import DriverError, time_limit, translating
 from eventstore.mongo.resend import insert_new
@@ -47,7 +48,7 @@ LAYOUT = 2
 ALIVE_SECONDS = 15.0
 """For how long after its last sign of life a process counts as running."""
 
-_BEAT_SECONDS = 3.0
+_BEAT_SECONDS = 5.0
 _PATIENCE_SECONDS = 3.0
 _FORGOTTEN_SECONDS = 3600.0
 _LOG = "log"
@@ -95,8 +96,10 @@ class LogIdentity:
         database: Namespace,
         now: Callable[[], datetime] = utc_now,
         supervisor: Supervisor | None = None,
+        reads: CoalescedReads | None = None,
     ) -> None:
         """`now`: the database's clock."""
+        self._reads = reads or CoalescedReads(database)
         self._supervisor = supervisor or Supervisor()
         self._now = now
         self._identity = database[COLLECTION]
@@ -249,8 +252,8 @@ class LogIdentity:
 
     async def _look(self) -> None:
         async with time_limit(_PATIENCE_SECONDS):
-            found = await self._identity.find_one({"_id": _LOG}, {"log": 1})
-        self._see(None if found is None else found.get("log"))
+            found = await self._reads.find(COLLECTION, {"_id": _LOG})
+        self._see(next((each.get("log") for each in found), None))
 
     def _see(self, log: object) -> None:
         self._looked_at = _now()

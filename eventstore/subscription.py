@@ -57,7 +57,7 @@ from eventstore.background import end
 from eventstore.cached_value import CachedValue
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
-from eventstore.log import Change, EventStore, Feed, Recorded, TicketRange
+from eventstore.log import SILENT_SECONDS, Change, EventStore, Feed, Recorded, TicketRange
 from eventstore.mongo.errors import translating
 from eventstore.mongo.limits import BATCH_BYTES, size_of
 from eventstore.mongo.resume_tokens import ResumeToken, stream_order, token_time
@@ -203,6 +203,7 @@ class Subscription:
         written: Callable[[], datetime] | None = None,
         cuts: CachedValue[list[TicketRange]] | None = None,
         watched: Watched | None = None,
+        silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         """`partitions`: whose events are wanted; unless given, all.
 
@@ -212,6 +213,7 @@ class Subscription:
         those that have not been delivered. `written`: up to when the consumer has done with what it
         was given, which may be less than has been read for it. `cuts`: for consumers that begin one
         after the other. `watched` is told when the stream is asked, and when it answers.
+        `silent_seconds`: after how long without an event the stream says that there is none.
         """
         self.position = position
         self.seen = seen or Seen()
@@ -225,6 +227,7 @@ class Subscription:
         self._written = written or (lambda: self.position.at)
         self._cuts = cuts or cuts_of(store)
         self._watched = watched or Watched("following the log")
+        self._silent_seconds = silent_seconds
         self._silent_at: datetime | None = None
         self._tells_time = True
 
@@ -329,7 +332,9 @@ class Subscription:
         with translating():
             async with AsyncExitStack() as stack:
                 with self._watched:
-                    watched = self._store.watch(self.position.token, self._partitions)
+                    watched = self._store.watch(
+                        self.position.token, self._partitions, self._silent_seconds
+                    )
                     feed = await stack.enter_async_context(watched)
                 while True:
                     asked = self._store.clock.now()

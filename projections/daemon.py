@@ -8,6 +8,7 @@ have vanished from the log: that is said, loudly, and what is shown stays as it 
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 from domain.errors import CasebookError
 from eventstore.background import background
@@ -22,9 +23,10 @@ from projections.workers import workers
 
 _log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 4.0
+_PAUSE_SECONDS = 0.1
+_DEAD_SECONDS = 2.0
 _SWEEP_SECONDS = 30.0
-_DEAD_SECONDS = 5.0
 _TRY_AGAIN_SECONDS = 60.0
 _VANISHED_SECONDS = 600.0
 
@@ -47,11 +49,11 @@ async def project(
             _log.warning("%s: building the views anew", reason)
             lost = active if await _rebuild(database, active) else lost
 
-    tend = database.supervisor.keep
+    tend, give_up = database.supervisor.keep, partial(generations.give_up_the_dead, _LOOK_SECONDS)
     # Not gathered: a gathering ends with the first that is cancelled, and the projector must leave.
     async with (
         background(tend(generations.sweep, "dropping former views", _SWEEP_SECONDS)),
-        background(tend(generations.give_up_the_dead, "looking for dead rebuilds", _DEAD_SECONDS)),
+        background(tend(give_up, "looking for dead rebuilds", _DEAD_SECONDS)),
     ):
         await tend(keep, "projecting", RETRY_SECONDS)
 
@@ -90,8 +92,9 @@ async def _while_active(
     """Wait until another generation is shown, or the time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while await generations.active() == active:  # noqa: ASYNC110 it is in the database
-                await asyncio.sleep(_LOOK_SECONDS)
+            # Along with what a projector asks anyway.
+            while await generations.active(within_seconds=_LOOK_SECONDS) == active:  # noqa: ASYNC110
+                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _rebuild(database: Database, active: Generation) -> bool:

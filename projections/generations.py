@@ -188,8 +188,8 @@ class Generations:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._namespace = views_of(database.name)
-        views = database.renaming({COLLECTION: COLLECTION}, self._namespace)
-        self._documents = views.collection(COLLECTION)
+        self._views = database.renaming({COLLECTION: COLLECTION}, self._namespace)
+        self._documents = self._views.collection(COLLECTION)
         # Where former versions kept them.
         self._beside_log = database.renaming({}).collection(COLLECTION)
         self._log: UUID | None = None  # for good: a process whose log is replaced projects nothing
@@ -212,10 +212,16 @@ class Generations:
                 await self._documents.update_one(which, shown, upsert=True)
         return await self.active()
 
-    async def _pointed(self, session: Session | None = None) -> Generation | None:
+    async def _pointed(
+        self, session: Session | None = None, within_seconds: float = 0.0
+    ) -> Generation | None:
         """Return what is to be shown; None if there is nothing yet. Raises UnreadableDocument."""
         active = {"_id": "active"}
-        document = await self._documents.find_one(active, session=session)
+        if session is None:
+            there = await self._views.small(COLLECTION, active, within_seconds=within_seconds)
+            document = next(iter(there), None)
+        else:
+            document = await self._documents.find_one(active, session=session)
         if document is not None and document.get("numbers") != _NONE_YET.numbers:
             return await self._read(document)
         if (document := await self._beside_log.find_one(active, session=session)) is None:
@@ -231,10 +237,13 @@ class Generations:
 
     # --- asking ----------------------------------------------------------------------------------
 
-    async def active(self) -> Generation:
-        """Return the generation that is shown now. Raises EssentialUnreadable."""
+    async def active(self, *, within_seconds: float = 0.0) -> Generation:
+        """Return the generation that is shown now, or within some seconds from now.
+
+        Raises EssentialUnreadable.
+        """
         try:
-            self._known = await self._pointed() or FIRST
+            self._known = await self._pointed(within_seconds=within_seconds) or FIRST
         except UnreadableDocument as error:
             raise EssentialUnreadable(COLLECTION, "active") from error
         self._seen_at = asyncio.get_running_loop().time()
@@ -544,15 +553,17 @@ class Generations:
         named = await self._database.in_transaction(read, snapshot=True)
         return sorted(name for name in there if _NUMBERED.fullmatch(name) and name not in named)
 
-    async def give_up_the_dead(self) -> None:
+    async def give_up_the_dead(self, within_seconds: float = 0.0) -> None:
         """Give up a build that shows no life, and end what its process has left open.
 
         Some servers let no stream go on behind a transaction that is open: until it ended, what is
         shown would be behind.
         """
-        building = await self._documents.find_one({"_id": "building"})
-        if building is None:
+        which = {"_id": "building"}
+        found = await self._views.small(COLLECTION, which, within_seconds=within_seconds)
+        if not found:
             return
+        [building] = found
         seen_at = self._build.one(building).seen_at
         about = self._database, self._documents, "building", seen_at, BUILD_LEASE_SECONDS
         if await is_dead(*about):

@@ -165,15 +165,15 @@ class MemoryCollection:
         return found
 
     async def find_one(self, condition, wanted=None, *, sort=()) -> JsonObject | None:
-        found = self.find(condition, wanted)
-        for field, direction in sort:
-            found.sort(field, direction)
-        return next(iter(await found.to_list()), None)
+        return next(iter(await self.find(condition, wanted, sort=sort).to_list()), None)
 
-    def find(self, condition=None, wanted=None, *, limit=0, session=None) -> "Found":
+    def find(self, condition=None, wanted=None, *, sort=None, limit=0, session=None) -> "Found":
         if session:
             raise NotImplementedError("what a transaction reads of its own writes")
-        return Found(self, condition or {}, wanted, limit)
+        found = Found(self, condition or {}, wanted, limit)
+        for field, direction in sort or ():
+            found.sort(field, direction)
+        return found
 
     async def estimated_document_count(self) -> int:
         return len(self.documents)

@@ -86,6 +86,7 @@ class Desks:
     def __init__(self, database: Database, now: Callable[[], datetime] | None = None) -> None:
         """`now`: the database's clock unless given."""
         self._now = now or database.clock.now
+        self._database = database
         self._documents = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
         self._recent = CachedValue(self.read)
@@ -97,13 +98,13 @@ class Desks:
         """
         return (await self._recent.get(0.0 if sure else KEPT_SECONDS)).desk
 
-    async def read(self, version: int | None = None) -> SetUp:
-        """Return a version, or the newest.
+    async def read(self, version: int | None = None, *, within_seconds: float = 0.0) -> SetUp:
+        """Return a version, or the newest, asked for within so many seconds from now.
 
         Raises StoreUnavailable, NoSuchDesk; EssentialUnreadable for the newest, UnreadableDocument
         for a former one.
         """
-        document = await self._document(version)
+        document = await self._document(version, within_seconds)
         if document is not None:
             try:
                 return self._reader.one(document)
@@ -115,12 +116,20 @@ class Desks:
             raise NoSuchDesk
         return _FIRST
 
-    async def _document(self, version: int | None) -> JsonObject | None:
+    async def _document(
+        self, version: int | None, within_seconds: float = 0.0
+    ) -> JsonObject | None:
         # At least 1: what is no number would come behind them all.
         which: JsonObject = {"$gte": 1} if version is None else {"$eq": version}
         async with time_limit():
-            found = self._documents.find({"_id": which}).sort("_id", -1).limit(1)
-            return next(iter(await found.to_list()), None)
+            found = await self._database.small(
+                COLLECTION,
+                {"_id": which},
+                order={"_id": -1},
+                limit=1,
+                within_seconds=within_seconds,
+            )
+            return next(iter(found), None)
 
     async def replace(self, desk: Desk, actor: Actor, expected: int | None) -> SetUp:
         """Make `desk` the set-up; nothing happens if it is that already. What another version has

@@ -41,6 +41,7 @@ from eventstore.database import Database
 from eventstore.event_document import Envelope, from_document
 from eventstore.failures import StoreBusy, StoreUnavailable
 from eventstore.log import EventStore
+from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS
 from eventstore.mongo.errors import time_limit
 from eventstore.reading import read_events
 from projections.generations import Generations
@@ -49,7 +50,7 @@ from projections.views.tickets import TicketRead
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 5.0
 _STALE_SECONDS = 1.0  # for how long a ticket is set aside: until the view has caught up
 _BUSY_SECONDS = 10.0
 _UNDOABLE_SECONDS = 300.0
@@ -112,7 +113,7 @@ class Timekeeper:
         self._store = store
         self._desks = desks
         self._handler = Handler(store, desks)
-        self._clock = clock or database.server_time
+        self._clock = clock or database.clock.time
         self._look_seconds = look_seconds
         self._aside: dict[UUID, float] = {}  # until when, by the loop's clock
 
@@ -135,7 +136,7 @@ class Timekeeper:
             now = await self._clock()
         if self._database_clock.is_far_off:  # logged already: see eventstore/mongo/clock.py
             return 0
-        set_up = await self._desks.read()
+        set_up = await self._desks.read(within_seconds=min(CAN_WAIT_SECONDS, self._look_seconds))
         waiting = iter(await self._find_due(set_up.desk, now))
         done: list[int] = []
 

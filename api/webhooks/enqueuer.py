@@ -40,8 +40,8 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
 _BATCH_EVENTS = 200
 _GATHER_SECONDS = 0.05
-_SAVE_SECONDS = 0.5
-_SEE_SECONDS = 0.25
+_SAVE_SECONDS = 3.0  # where nothing comes
+_SEE_SECONDS = 0.5
 _KEPT_TICKETS = 2000
 _EVERYTHING = TicketFilter()
 
@@ -69,26 +69,31 @@ class Enqueuer:
         self._forgotten += 1
 
     async def run(self, lease: WebhookLease) -> None:
-        """Enqueue until cancelled. Raises LeaseLost, StoreUnavailable, what the driver raises."""
+        """Enqueue for as long as there is a webhook.
+
+        Raises LeaseLost, StoreUnavailable, what the driver raises.
+        """
         await self._deliveries.forget_all_but(await self._hooks.ids())
-        while True:
+        while await self._hooks.ids():
             now = await self._database.server_time()
             if hooks := await self._active(lease):
                 await self._follow(lease, hooks)
             else:
-                await lease.enqueued(None, now)  # no webhook is sent what was before it
+                await lease.enqueued(None, now)  # all have ended
                 await asyncio.sleep(_IDLE_SECONDS)
 
     async def _follow(self, lease: WebhookLease, hooks: list[Webhook]) -> None:
         """Follow the log until there is no webhook, or a new one, which may want older events."""
         clock = asyncio.get_running_loop().time
         start = _start(lease, hooks)
-        log = Subscription(self._store, start, look_back=True, late=self._late)
+        log = Subscription(
+            self._store, start, look_back=True, late=self._late, silent_seconds=_SEE_SECONDS
+        )
         seen = saved = clock()
         async with gathering(log) as buffer:
             while True:
                 batch = await buffer.take(_BATCH_EVENTS)
-                if batch.steps or clock() - seen > _SEE_SECONDS:
+                if batch.steps or clock() - seen >= _SEE_SECONDS:
                     known = {hook.id for hook in hooks}
                     hooks, seen = await self._active(lease), clock()
                     await self._enqueue(hooks, batch.steps)

@@ -34,11 +34,12 @@ from api.webhooks.enqueuer import Enqueuer
 from api.webhooks.posting import Answer, Poster, signature
 from api.webhooks.store import UnknownWebhook, Webhook, WebhookLease, Webhooks
 from domain.values import JsonObject
-from eventstore.background import end, run_all
+from eventstore.background import background, end, run_all
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
-from eventstore.lease import LEASE_SECONDS, LeaseLost
+from eventstore.lease import LEASE_SECONDS, RENEWALS, LeaseLost
 from eventstore.log import EventStore
+from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS
 from eventstore.mongo.errors import DriverError
 from eventstore.subscription import LateLook
 from projections.projector.projector import member_id
@@ -247,6 +248,7 @@ class WebhookWorker:
         self._lease_seconds = lease_seconds
         self._enqueuer = Enqueuer(database, store, news, late or LateLook())
         self._sender = Sender(database, store, news, patience, poster)
+        self._hooks = Webhooks(database)
         self._me = member_id()
 
     async def run(self) -> None:
@@ -260,13 +262,27 @@ class WebhookWorker:
             return
         try:
             with suppress(LeaseLost):
-                enqueuing = self._enqueuer.run(lease), self._enqueuer.run_backfills(lease)
-                await run_all(*enqueuing, self._sender.run(), self._stay(lease))
+                while True:
+                    await self._until_needed(lease)
+                    async with (
+                        background(self._stay(lease)),
+                        background(self._sender.run()),
+                        background(self._enqueuer.run_backfills(lease)),
+                    ):
+                        await self._enqueuer.run(lease)
         finally:
             with suppress(DriverError):
                 await lease.release()
 
+    async def _until_needed(self, lease: WebhookLease) -> None:
+        while True:
+            now = await self._database.clock.time()
+            if await self._hooks.any(CAN_WAIT_SECONDS):
+                return
+            await lease.enqueued(None, now)  # no webhook is sent what was before it
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
+
     async def _stay(self, lease: WebhookLease) -> None:
         while True:
-            await asyncio.sleep(self._lease_seconds / 5)
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
             await lease.renew()

@@ -111,6 +111,7 @@ class Webhooks:
     """The webhooks of one database."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._hooks = database.collection(WEBHOOKS)
         self._deliveries = database.collection(DELIVERIES)
         self._reader = Reader(database.unreadable, WEBHOOKS, webhook_of)
@@ -137,6 +138,10 @@ class Webhooks:
         """Return whose tickets are asked for, by those that cannot be read too."""
         found = self._hooks.find({}, {"filter.requester": 1})
         return {name async for document in found if (name := requester_of(document)) is not None}
+
+    async def any(self, within_seconds: float) -> bool:
+        """Return whether there is one, asked for within so many seconds from now."""
+        return bool(await self._database.small(WEBHOOKS, within_seconds=within_seconds))
 
     async def ids(self, condition: JsonObject | None = None) -> list[UUID]:
         """Return the ids of those that meet a condition, or of all; whether they can be read or

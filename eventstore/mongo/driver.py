@@ -372,13 +372,14 @@ class MongoDatabase:
         """Make the embedded server let go of transactions whose process was killed.
 
         Like MongoDB, it ends them after a minute; but there, only once another transaction comes
-        along. Until then they block writers. MongoDB needs no such help, and is not harmed by it.
+        along. Until then they block writers. MongoDB needs no such help.
         """
 
         async def look(session: Session) -> None:
             await self.collection(self.readable).find_one({}, {"_id": 1}, session=session)
 
-        await self.in_transaction(look)
+        if await self.is_embedded():
+            await self.in_transaction(look)
 
     @asynccontextmanager
     async def watch(
@@ -510,7 +511,6 @@ def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoCli
         url,
         appname="casebook",
         connectTimeoutMS=operation,
-        heartbeatFrequencyMS=operation,
         **_CONSISTENCY,
         serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
         tz_aware=True,

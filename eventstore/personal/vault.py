@@ -51,6 +51,7 @@ from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
 from eventstore.key_files import KeyUnusable
+from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS, CoalescedReads
 from eventstore.mongo.driver import Collection as StoredKeys
 from eventstore.mongo.driver import Namespace
 from eventstore.mongo.errors import time_limit, translating
@@ -126,6 +127,7 @@ class Vault:
         now: Callable[[], datetime] = utc_now,
         unreadable: Unreadable | None = None,
         scan: Scan | None = None,
+        reads: CoalescedReads | None = None,
     ) -> None:
         """`database`: the log's, which has the events of persons too. `scan`: finds what may be
         many documents of a collection of `keys`; by its `find` unless given, which has no more time
@@ -136,6 +138,7 @@ class Vault:
         self._keyring = keys[KEYRING]
         self._log = database[TICKET_EVENTS]
         self._erasures = database[PERSON_EVENTS]
+        self._reads = reads or CoalescedReads(database)
         self._masters = masters
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
@@ -496,13 +499,24 @@ class Vault:
 
         async def step() -> None:
             try:
-                async with time_limit(STALE_SECONDS), self._looking:
-                    await self._look()
+                async with time_limit(STALE_SECONDS - _LOOK_SECONDS), self._looking:
+                    await self._look(CAN_WAIT_SECONDS)
             except CasebookError:
                 self.invalidate()
                 raise
 
         await supervisor.keep(step, "looking for erasures", _LOOK_SECONDS, _LOOK_SECONDS)
+
+    async def news(self) -> object:
+        """Return something that is another once a step of an erasure has been taken, by what is
+        known of `STALE_SECONDS` ago at most.
+        """
+        await self._look_if_stale()
+        return self._seen
+
+    def look_again(self) -> None:
+        """Have the next question find what this process has just written."""
+        self._looked_at = float("-inf")
 
     async def _look_if_stale(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -513,13 +527,15 @@ class Vault:
                 if clock() - self._looked_at > STALE_SECONDS - _LOOK_SECONDS:
                     await self._look()
 
-    async def _look(self) -> None:
+    async def _look(self, within_seconds: float = 0.0) -> None:
         now = asyncio.get_running_loop().time()
         with translating():
             # The count as well: ids are made by clocks that differ.
+            newest = await self._reads.find(
+                PERSON_EVENTS, order={"_id": -1}, limit=1, within_seconds=within_seconds
+            )
             count = await self._erasures.estimated_document_count()
-            newest = await self._erasures.find_one({}, {"_id": 1}, sort=[("_id", -1)])
-        seen = (count, None if newest is None else newest["_id"])
+        seen = (count, *(each["_id"] for each in newest))
         is_news = self._seen is not None and seen != self._seen
         self._seen, self._looked_at = seen, now
         if is_news:

@@ -45,7 +45,7 @@ class Erasures:
         self._database = database
         self._store = EventStore(database, PERSON_EVENTS)
         self._events = database.collection(PERSON_EVENTS)
-        self._seen: tuple[int, dict[UUID, int]] = (0, {})  # of so many events, what is unfinished
+        self._seen: tuple[object, dict[UUID, int]] = (None, {})  # what is unfinished
 
     async def prepare(self) -> None:
         """Make the indexes. Safe to repeat."""
@@ -93,16 +93,19 @@ class Erasures:
         about = Metadata(actor, command)
         with suppress(VersionConflict):
             await self._store.append(await self._store.chain(person, head, [data], about, now, now))
+            self._database.vault.look_again()
             return True
         return False
 
     async def at(self, step: type[PersonEvent]) -> list[UUID]:
-        """Return those whose last step this is. Cheap while no erasure is under way."""
-        count = await self._store.count()
-        if self._seen[0] != count:
+        """Return those whose last step this is, or was `STALE_SECONDS` ago; what was done by this
+        process counts at once. Asks nothing while no erasure is under way.
+        """
+        news = await self._database.vault.news()
+        if self._seen[0] != news:
             heads = await self._store.heads()
             unfinished = {p: version for p, (version, _) in heads.items() if version < len(STEPS)}
-            self._seen = count, unfinished
+            self._seen = news, unfinished
         wanted = STEPS.index(step) + 1
         return [person for person, version in self._seen[1].items() if version == wanted]
 

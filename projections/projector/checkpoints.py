@@ -105,7 +105,7 @@ class Checkpoints:
         """
         now = await self._database.server_time() if me is None else None
         partitions, members = await asyncio.gather(
-            self._partitions.find().to_list(), self._members.find().to_list()
+            self._database.small(COLLECTION), self._database.small(MEMBERS)
         )
         # What else is kept here, or was by a former version, has a name for an id.
         numbered, _ = self._partition.all_apart(d for d in partitions if isinstance(d["_id"], int))

@@ -57,6 +57,7 @@ class ParkedTickets:
     """The parked tickets of one database."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._parked = database.collection(COLLECTION)
         self._repairs = database.collection(REPAIRS)
         self._reader = Reader(database.unreadable, COLLECTION, parked_from)
@@ -84,8 +85,8 @@ class ParkedTickets:
 
     async def of(self, partitions: Iterable[int]) -> list[Parked]:
         """Return those of some partitions."""
-        found = self._parked.find({"partition": {"$in": list(partitions)}})
-        return self._reader.each(await found.to_list())
+        wanted = {"partition": {"$in": list(partitions)}}
+        return self._reader.each(await self._database.small(COLLECTION, wanted))
 
     async def park(
         self, ticket_id: UUID, version: int, error: str, session: Session | None
@@ -111,7 +112,7 @@ class ParkedTickets:
     async def asked(self, which: JsonObject | None = None) -> Mapping[UUID, Collection[UUID]]:
         """Return the tickets that are to be folded again, each with the ids of the requests."""
         found: dict[UUID, list[UUID]] = defaultdict(list)
-        for repair in self._repair.each(await self._repairs.find(which or {}).to_list()):
+        for repair in self._repair.each(await self._database.small(REPAIRS, which)):
             found[repair.ticket_id].append(repair.id)
         return found
 

@@ -21,10 +21,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
@@ -33,7 +33,7 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.failures import HistoryLost
 from eventstore.lease import LEASE_SECONDS
-from eventstore.log import EventStore, Recorded
+from eventstore.log import SILENT_SECONDS, EventStore, Recorded
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
@@ -58,8 +58,12 @@ _log = logging.getLogger(__name__)
 
 STANDBY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-SWEEP_SECONDS = 5.0
+SWEEP_SECONDS = 10.0
 _BEATS_PER_LEASE = 5
+_SILENT_ALONE = 0.8
+"""Of the time between beats: two silences of the stream, so three beats a lease, where nobody waits
+to take over."""
+_BEATS_UNTIL_LET_GO = 5
 _FAILURE_CHARACTERS = 500
 _FEWEST_EVENTS = 50
 
@@ -107,6 +111,7 @@ class Projector:
         self.id = self._me = member_id()
         self._mine: dict[int, Partition] = {}
         self._owned = OwnedPartitions(self._me, {})
+        self._is_alone = False
         self._keeps_lost = keeps_lost
         self._repairs = repairs
         self._late = late or LateLook()
@@ -191,14 +196,17 @@ class Projector:
         whether one now has other partitions, or they need something else than to be followed.
         """
         await self._checkpoints.beat(self._me, behind, progressed=progressed)
-        state = await self._checkpoints.read(self._me)
+        state, waiting = await asyncio.gather(
+            self._checkpoints.read(self._me), self._parked.of(self._mine)
+        )
         if await self._checkpoints.take(self._me, state, plan(state, self._me)):
             state = await self._checkpoints.read(self._me)
         await self._checkpoints.remove_expired(state)
         self._as_of = me.as_of if (me := state.members.get(self._me)) else None
+        self._is_alone = not any(map(state.is_alive, state.members.keys() - {self._me}))
         had, self._mine = self._mine, {p.number: p for p in state.of(self._me)}
-        (views, unreadable), waiting = await asyncio.gather(
-            self._views.all_apart(), self._parked.of(self._mine)
+        (views, unreadable), asked = await asyncio.gather(
+            self._views.all_apart(), self._parked.asked_of(self._mine if self._repairs else ())
         )
         uncounted = ids_of(unreadable)
         await self._forget_views({view.id for view in views} | uncounted)
@@ -208,7 +216,9 @@ class Projector:
         slot = await self._checkpoints.slot(self._me, state) if epochs else 0
         self._owned = OwnedPartitions(self._me, epochs, views, self._owned.parked, uncounted, slot)
         new = {n for n, p in self._mine.items() if n not in had or had[n].epoch != p.epoch}
-        await self._look_after(waiting, new)
+        if new:
+            waiting = await self._parked.of(self._mine)
+        await self._look_after(waiting, asked, new)
         self._recounting.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
         return had.keys() != self._mine.keys() or bool(new) or not live or not self._mine
@@ -220,10 +230,14 @@ class Projector:
             await self._views.forget_counts(sorted(gone))
             await self._checkpoints.forget(sorted(gone))
 
-    async def _look_after(self, waiting: Iterable[Parked], new: set[int]) -> None:
+    async def _look_after(
+        self,
+        waiting: Iterable[Parked],
+        asked: Mapping[UUID, Collection[UUID]],
+        new: set[int],
+    ) -> None:
         """Fold tickets again: those that were asked for, and the parked ones of new partitions."""
         self._owned.parked = {p.ticket_id for p in waiting}
-        asked = await self._parked.asked_of(self._mine) if self._repairs else {}
         parked_anew = {t for t in self._owned.parked if partition_of(t) in new}
         for ticket_id in {*asked, *parked_anew}:
             error = await self._writer.refold(self._owned, ticket_id)
@@ -237,7 +251,7 @@ class Projector:
     async def _follow(self) -> None:
         """Follow the log until one has other partitions, or they are to be scanned."""
         clock = asyncio.get_running_loop().time
-        beaten = 0.0
+        beaten = let_go = 0.0
         log = self._subscribe()
         async with gathering(log, log.stream()) as buffer:
             while True:
@@ -254,9 +268,12 @@ class Projector:
                     # What was all folded before is no sign of getting on: it may fail again.
                     if await self._share(batch.position, progressed=new > 0 or not events):
                         return
-                    if not events:  # or the batch's own transaction has done so
-                        await self._database.clear_abandoned_transactions()
                     beaten = clock()
+                    if events:  # the batch's own transaction has done so
+                        let_go = beaten
+                    elif beaten - let_go > _BEATS_UNTIL_LET_GO * self._beat_seconds:
+                        await self._database.clear_abandoned_transactions()
+                        let_go = beaten
                 self._looked_until = log.looked_until
 
     def _subscribe(self) -> Subscription:
@@ -273,6 +290,7 @@ class Projector:
             missing=self._not_shown,
             written=lambda: self._written_until,
             watched=self._watched,
+            silent_seconds=_SILENT_ALONE * self._beat_seconds if self._is_alone else SILENT_SECONDS,
         )
 
     async def _not_shown(self, events: Sequence[Recorded]) -> Sequence[Recorded]:

@@ -143,6 +143,7 @@ class SavedViews(SumView):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
+        self._database = database
         self._views = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, from_document)
 
@@ -152,7 +153,7 @@ class SavedViews(SumView):
 
     async def all_apart(self) -> tuple[list[SavedView], list[Document]]:
         """Return the same, and the documents of those that cannot."""
-        return self._reader.all_apart(await self._views.find().sort("_id", 1).to_list())
+        return self._reader.all_apart(await self._database.small(COLLECTION, order={"_id": 1}))
 
     async def find(self, name: str) -> SavedView:
         """Return a view. Raises UnknownView, UnreadableDocument."""

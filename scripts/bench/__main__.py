@@ -10,6 +10,7 @@
     casebook bench replay       all views built anew, and a mere scan of the log
     casebook bench sealing      commands and replays with personal data sealed and not
     casebook bench peer         the library `eventsourcing`
+    casebook bench rest         what a server at rest asks of its database
     casebook bench console      the desk in a browser, over many tickets and live
     casebook bench all
 
@@ -46,6 +47,7 @@ _WHAT = (
     "replay",
     "sealing",
     "peer",
+    "rest",
     "console",
 )
 """Measurements, each the `measure` of the module that has its name."""

@@ -127,17 +127,24 @@ def statements(command: JsonObject) -> Iterator[Statement]:
             if stages and "$changeStream" in stages[0]:
                 yield Statement.model_validate({**about, "verb": "watch"})
             else:
-                known = {"$match": "filter", "$sort": "sort", "$limit": "limit"}
-                first = takewhile(known.keys().__contains__, chain.from_iterable(stages))
-                asked = {
-                    known[name]: stage[name] for name, stage in zip(first, stages, strict=False)
-                }
-                yield Statement.model_validate({"hint": command.get("hint"), **asked, **about})
+                unions = [_object(each["$unionWith"]) for each in stages if "$unionWith" in each]
+                if unions:  # or each by itself, as it happens (`coalesced_reads.py`)
+                    about["verb"] = "find"
+                yield _aggregation({"hint": command.get("hint"), **about}, stages)
+                for union in unions:
+                    yield _aggregation({**about, "name": union["coll"]}, _each(union["pipeline"]))
         case "find" | "count" | "findAndModify":
             yield Statement.model_validate(command | about)
         case _:
             if verb not in _OF_EVERYBODY:
                 yield Statement.model_validate(about)
+
+
+def _aggregation(about: JsonObject, stages: Sequence[JsonObject]) -> Statement:
+    known = {"$match": "filter", "$sort": "sort", "$limit": "limit"}
+    first = takewhile(known.keys().__contains__, chain.from_iterable(stages))
+    asked = {known[name]: stage[name] for name, stage in zip(first, stages, strict=False)}
+    return Statement.model_validate(about | asked)
 
 
 def _each(value: object) -> list[JsonObject]:

@@ -1,0 +1,118 @@
+"""Small questions that are asked again and again, and go to the database together.
+
+A process at rest asks, every second or so, whether anything is new. Each such question costs a
+command, however little it finds. So what is asked of one database at the same moment is one command
+(`$unionWith`), and a question that can wait goes along with the next one that cannot.
+
+Every question is put to the database after it was asked here. What cannot be answered together, for
+whatever reason, is asked one by one.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextvars import Context
+from math import inf
+from typing import NamedTuple, cast
+
+from domain.values import JsonObject
+from eventstore.mongo.driver import Namespace, maybe_await
+
+CAN_WAIT_SECONDS = 1.2
+"""How long what is asked now and then waits for what is asked every second (`log_identity.py`)."""
+
+
+class _Question(NamedTuple):
+    collection: str
+    condition: Mapping[str, object]
+    order: Mapping[str, int]
+    limit: int
+    answer: asyncio.Future[list[JsonObject]]
+
+    def stages(self, number: int) -> list[JsonObject]:
+        """Return it as stages of an aggregation, whose documents tell its number."""
+        stages: list[JsonObject] = [{"$match": self.condition}]
+        if self.order:
+            stages.append({"$sort": self.order})
+        if self.limit:
+            stages.append({"$limit": self.limit})
+        return [*stages, {"$replaceWith": {"number": {"$literal": number}, "found": "$$ROOT"}}]
+
+
+class CoalescedReads:
+    """Reads small collections of one database. Bound to the event loop in which it is used."""
+
+    def __init__(self, database: Namespace) -> None:
+        self._database = database
+        self._waiting: list[_Question] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = inf  # when it rings
+        self._asked: set[asyncio.Task[None]] = set()
+
+    async def find(
+        self,
+        collection: str,
+        condition: Mapping[str, object] | None = None,
+        *,
+        order: Mapping[str, int] | None = None,
+        limit: int = 0,
+        within_seconds: float = 0.0,
+    ) -> list[JsonObject]:
+        """Return the documents that meet a condition, asked for within some seconds from now.
+
+        Raises what the driver raises.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[JsonObject]] = loop.create_future()
+        self._waiting.append(_Question(collection, condition or {}, order or {}, limit, answer))
+        at = loop.time() + within_seconds
+        if at < self._at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._at = at
+            self._timer = loop.call_at(at, self._ask_all, context=Context())
+        return await answer
+
+    def _ask_all(self) -> None:
+        questions, self._waiting = self._waiting, []
+        self._timer, self._at = None, inf
+        self._begin([each for each in questions if not each.answer.done()])
+
+    def _begin(self, questions: Sequence[_Question]) -> None:
+        if questions:
+            asked = asyncio.create_task(self._answer(questions))
+            self._asked.add(asked)
+            asked.add_done_callback(self._asked.discard)
+
+    async def _answer(self, questions: Sequence[_Question]) -> None:
+        try:
+            found = await (self._alone if len(questions) == 1 else self._together)(questions)
+        except Exception as error:  # noqa: BLE001 it is raised where it was asked
+            for each in questions:
+                if len(questions) > 1:
+                    self._begin([each])
+                elif not each.answer.done():
+                    each.answer.set_exception(error)
+            return
+        for number, each in enumerate(questions):
+            if not each.answer.done():  # who asked may have gone
+                each.answer.set_result(found[number])
+
+    async def _alone(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
+        [asked] = questions
+        order = [*asked.order.items()] or None
+        found = self._database[asked.collection].find(
+            asked.condition, sort=order, limit=asked.limit
+        )
+        return [await found.to_list()]
+
+    async def _together(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
+        first, *others = questions
+        stages = first.stages(0)
+        for number, each in enumerate(others, start=1):
+            union = {"coll": each.collection, "pipeline": each.stages(number)}
+            stages.append({"$unionWith": union})
+        answer: list[list[JsonObject]] = [[] for _ in questions]
+        cursor = await maybe_await(self._database[first.collection].aggregate(stages))
+        for found in await cursor.to_list():
+            answer[cast("int", found["number"])].append(cast("JsonObject", found["found"]))
+        return answer
