@@ -8,7 +8,8 @@ field: so one can start with an empty desk, and be strict later.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from dataclasses import replace
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,12 +17,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     model_validator,
 )
 
+from domain.calendars import Calendar, zones
 from domain.errors import StateConflict, Unacceptable
-from domain.sla import SlaTargets
+from domain.sla import NO_PROMISE, SlaTargets
 from domain.values import (
+    Day,
     FieldKey,
     FieldValue,
     Name,
@@ -35,6 +39,10 @@ DESK_GROUPS = 500
 DESK_AGENTS = 10_000
 DESK_FIELDS = 100
 FIELD_CHOICES = 200
+DESK_CALENDARS = 50
+DESK_RULES = 200
+CALENDAR_HOLIDAYS = 500
+DAY_SPANS = 12
 
 _TYPES = {"text": str, "integer": int, "boolean": bool}
 FieldType = Literal["text", "integer", "boolean", "choice", "choices", "date", "decimal"]
@@ -109,15 +117,135 @@ class FieldDefinition(_Part):
 
 
 class SlaPolicy(_Part):
-    """Within how many minutes of its clock a ticket is to be answered and resolved."""
+    """Within how many minutes of its clock a ticket is to be answered and resolved.
+    `next_response_minutes`: an agent is to reply to what its requester says later.
+    """
 
     first_response_minutes: Minutes | None = None
+    next_response_minutes: Minutes | None = None
     resolution_minutes: Minutes | None = None
 
 
+RuleValue = (
+    Annotated[str, Field(min_length=1, max_length=200)]
+    | Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)]
+    | StrictBool
+)
+
+
+class SlaRule(SlaPolicy):
+    """A policy for tickets of one priority, of one group, or whose `sla_field` has one value; of
+    what it names, all. It says all that is promised for them.
+    """
+
+    priority: Priority | None = None
+    group: Name | None = None
+    value: RuleValue | None = None
+
+    def is_for(self, priority: Priority, group: str | None, value: FieldValue | None) -> bool:
+        """Say whether it is for such a ticket."""
+        values = value if isinstance(value, tuple) else (value,)
+        has_value = any(each == self.value and type(each) is type(self.value) for each in values)
+        return (
+            self.priority in (None, priority)
+            and self.group in (None, group)
+            and (self.value is None or has_value)  # 1 is not true
+        )
+
+
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_SPAN = r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$"
+Span = Annotated[str, Field(pattern=_SPAN, examples=["09:00-12:30"])]
+Dates = Annotated[
+    tuple[Day, ...],
+    Field(max_length=CALENDAR_HOLIDAYS),
+    AfterValidator(lambda days: tuple(sorted(set(days)))),
+    at_most(CALENDAR_HOLIDAYS),
+]
+
+
+def _spans(day: tuple[str, ...]) -> tuple[str, ...]:
+    last = -1
+    for start, end in sorted(map(_minutes, day)):
+        if not last < start < end:
+            raise ValueError("spans of a day end after they begin, and do not touch one another")
+        last = end
+    return tuple(sorted(day))
+
+
+def _minutes(span: str) -> tuple[int, int]:
+    start, end = (int(time[:2]) * 60 + int(time[3:]) for time in span.split("-"))
+    return start, end
+
+
+def _some_hours(hours: dict[Weekday, tuple[str, ...]]) -> dict[Weekday, tuple[str, ...]]:
+    if not any(hours.values()):
+        raise ValueError("a calendar has business hours on some day")
+    return hours
+
+
+def _zone(name: str) -> str:
+    if name not in zones():
+        raise ValueError("there is no such time zone; one is named like Europe/Berlin")
+    return name
+
+
+class PublicHolidays(_Part):
+    """The public holidays of a country or of a part of it. `dates`: those of this year and the next
+    three, which the server looks up when the desk is set up; what is sent is replaced.
+    """
+
+    of: Annotated[Name, Field(examples=["DE-BY"])]
+    dates: Dates = ()
+
+
+class BusinessHours(_Part):
+    """A calendar: which time counts for tickets of some groups, or of all that no other names.
+
+    `hours`: by weekday, as a clock on the wall there shows them; `holidays`: dates that do not
+    count. `version`: of the desk that made it what it is, which the server says; what is sent is
+    replaced.
+    """
+
+    zone: Annotated[str, AfterValidator(_zone), Field(examples=["Europe/Berlin"])]
+    hours: Annotated[
+        dict[
+            Weekday,
+            Annotated[
+                tuple[Span, ...],
+                Field(max_length=DAY_SPANS),
+                AfterValidator(_spans),
+                at_most(DAY_SPANS),
+            ],
+        ],
+        AfterValidator(_some_hours),
+    ]
+    holidays: Dates = ()
+    public_holidays: PublicHolidays | None = None
+    groups: Annotated[Names, Field(max_length=DESK_GROUPS), at_most(DESK_GROUPS)] | None = None
+    version: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    def named(self, name: str) -> Calendar:
+        """Return it as it is written into tickets."""
+        public = () if self.public_holidays is None else self.public_holidays.dates
+        return Calendar(
+            name,
+            self.version,
+            self.zone,
+            tuple(
+                (n, *_minutes(span))
+                for n, day in enumerate(get_args(Weekday))
+                for span in self.hours.get(day, ())
+            ),
+            tuple(day.isoformat() for day in sorted({*self.holidays, *public})),
+        )
+
+
 class Desk(_Part):
-    """The set-up. `groups`: the agents of each; `sla`: what is promised by priority;
-    `other_fields_public`: whether requesters see fields that are not in `fields`.
+    """The set-up. `groups`: the agents of each; `other_fields_public`: whether requesters see
+    fields that are not in `fields`; `sla`: what is promised by priority, where none of the
+    `sla_rules` is for a ticket, of which the first holds; `sla_field`: the custom field that these
+    go by; `calendars`: which time counts.
     """
 
     groups: Annotated[
@@ -131,7 +259,27 @@ class Desk(_Part):
     ] = Field(default_factory=dict)
     other_fields_public: bool = False
     sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
+    sla_rules: Annotated[
+        tuple[SlaRule, ...], Field(max_length=DESK_RULES), at_most(DESK_RULES)
+    ] = ()
+    sla_field: FieldKey | None = None
+    calendars: Annotated[
+        dict[FieldKey, BusinessHours], Field(max_length=DESK_CALENDARS), at_most(DESK_CALENDARS)
+    ] = Field(default_factory=dict)
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _promises_fit(self) -> Self:
+        of_rules = {rule.group for rule in self.sla_rules if rule.group is not None}
+        lists = [calendar.groups for calendar in self.calendars.values()]
+        of_calendars = [group for groups in lists for group in groups or ()]
+        if self.groups and (unknown := {*of_rules, *of_calendars} - self.groups.keys()):
+            raise ValueError(f"sla_rules and calendars name no group of the desk: {min(unknown)!r}")
+        if len(of_calendars) != len(set(of_calendars)) or lists.count(None) > 1:
+            raise ValueError("a group has one calendar, and one is for all that no other names")
+        if self.sla_field is None and any(rule.value is not None for rule in self.sla_rules):
+            raise ValueError("sla_rules go by a value: say in sla_field of which custom field")
+        return self
 
     def names(self) -> set[str]:
         """Return all names in it: of groups and their members, and a field's choices."""
@@ -143,10 +291,30 @@ class Desk(_Part):
         """Say whether an agent is known to belong to a group; to none belongs everyone."""
         return group is None or agent in self.groups.get(group, ())
 
-    def targets(self, priority: Priority) -> SlaTargets:
-        """Return what is promised for a ticket of this priority."""
-        policy = self.sla.get(priority, SlaPolicy())
-        return SlaTargets(policy.first_response_minutes, policy.resolution_minutes)
+    def targets(
+        self, priority: Priority, group: str | None, fields: Mapping[str, FieldValue]
+    ) -> SlaTargets:
+        """Return what is promised for such a ticket."""
+        value = None if self.sla_field is None else fields.get(self.sla_field)
+        rules = (rule for rule in self.sla_rules if rule.is_for(priority, group, value))
+        policy = next(rules, self.sla.get(priority, SlaPolicy()))
+        promised = SlaTargets(
+            policy.first_response_minutes,
+            policy.resolution_minutes,
+            policy.next_response_minutes,
+        )
+        return (
+            promised
+            if promised == NO_PROMISE
+            else replace(promised, calendar=self._calendar(group))
+        )
+
+    def _calendar(self, group: str | None) -> Calendar | None:
+        for of_others in (False, True):
+            for name, calendar in self.calendars.items():
+                if calendar.groups is None if of_others else group in (calendar.groups or ()):
+                    return calendar.named(name)
+        return None
 
     def takes_group(self, group: str | None) -> bool:
         """Say whether a ticket can be in this group, or in none."""

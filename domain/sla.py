@@ -1,9 +1,12 @@
 """The clock that runs on a ticket from its opening, against what the desk has promised.
 
-A *policy* of the desk is what it promises for a priority; written into a ticket, these are its
+A *policy* of the desk is what it promises for some tickets; written into one, these are its
 *targets*. A target that runs out is *overdue* until the log says so (`SlaBreached`), then
-*breached*. The clock runs while the desk is to act, and stands while the ticket waits
-for its requester or is solved.
+*breached*. The clock runs while the desk is to act, and stands while the ticket waits for its
+requester or is solved. While it runs, the calendar says which time counts; without one, all does.
+
+The first response is an agent's reply to the ticket; the next response one to the first message of
+its requester since an agent's last reply. So the first can be missed once, the next many times.
 
 Pure arithmetic on times that come in. What is overdue is a matter of the times of a ticket's events
 alone, so it is found whether or not any process was running when it happened.
@@ -11,24 +14,30 @@ alone, so it is found whether or not any process was running when it happened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal
+from datetime import datetime, timedelta
+from typing import ClassVar, Literal, cast
 
 from pydantic import ConfigDict
 
+from domain.calendars import NEVER, Calendar, counted_ms
+from domain.calendars import later as later_by
 from domain.copies import replace
 from domain.values import JsonObject
 
-SlaTarget = Literal["first_response", "resolution"]
+SlaTarget = Literal["first_response", "next_response", "resolution"]
 
 
 @dataclass(frozen=True, slots=True)
 class SlaTargets:
-    """What was promised for a ticket, in minutes of its clock; null for no promise."""
+    """What was promised for a ticket, in minutes of its clock; null for no promise. `calendar`:
+    which minutes count, as of the version that held; null if all do.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     first_response_minutes: int | None
     resolution_minutes: int | None
+    next_response_minutes: int | None = None
+    calendar: Calendar | None = None
 
 
 def without_promise(data: JsonObject) -> JsonObject:
@@ -36,18 +45,27 @@ def without_promise(data: JsonObject) -> JsonObject:
     return {**data, "sla": {"first_response_minutes": None, "resolution_minutes": None}}
 
 
+def round_the_clock(data: JsonObject) -> JsonObject:
+    """Upcast an event of a time when all time counted, and no next response was promised."""
+    return {**data, "sla": {**cast("JsonObject", data["sla"]), **_ROUND_THE_CLOCK}}
+
+
+NO_PROMISE = SlaTargets(None, None)
+_ROUND_THE_CLOCK: JsonObject = {"next_response_minutes": None, "calendar": None}
 _MINUTE_MS = 60_000
 _MILLISECOND = timedelta(milliseconds=1)
-_NOTHING = SlaTargets(None, None)
-_NEVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlaClock:
     """Where a ticket's clock stands. Times are UTC.
 
-    `running`, `since`: whether it runs, and when it was last set going or stopped; `elapsed_ms`:
-    what had passed by then; `overdue`, `breached`: when the targets ran out that did.
+    `running`, `since`: whether it runs, and when it was last set going, stopped, or given another
+    calendar; `elapsed_ms`: what had counted by then; `answered`: whether an agent has replied;
+    `asked`: whether a message of the requester's waits for the next response, and `asked_ms` what
+    had counted when it came, null once that time has run out; `overdue`: when the targets ran out
+    of which the log says nothing yet, in order; `breached`: when those did of which it last said
+    so.
     """
 
     targets: SlaTargets
@@ -55,60 +73,114 @@ class SlaClock:
     running: bool = True
     elapsed_ms: int = 0
     answered: bool = False
-    overdue: Mapping[SlaTarget, datetime] = field(default_factory=dict)
+    asked: bool = False
+    asked_ms: int | None = None
+    overdue: Mapping[SlaTarget, tuple[datetime, ...]] = field(default_factory=dict)
     breached: Mapping[SlaTarget, datetime] = field(default_factory=dict)
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Return when each target runs out that still can; nothing while the clock stands."""
-        if not self.running or self.targets == _NOTHING:
+        if not self.running or self.targets == NO_PROMISE:
             return {}
-        minutes: dict[SlaTarget, int | None] = {
-            "first_response": None if self.answered else self.targets.first_response_minutes,
-            "resolution": self.targets.resolution_minutes,
-        }
         return {
-            target: _later(self.since, limit * _MINUTE_MS - self.elapsed_ms)
-            for target, limit in minutes.items()
-            if limit is not None and target not in self.overdue and target not in self.breached
+            target: _later(self.targets.calendar, self.since, left_ms)
+            for target, left_ms in self.left_ms().items()
         }
+
+    def left_ms(self) -> dict[SlaTarget, int]:
+        """Return what is left of each target that still can run out, as of `since`."""
+        promised = self.targets
+        targets: tuple[tuple[SlaTarget, int | None, int | None], ...] = (
+            ("first_response", promised.first_response_minutes, None if self.answered else 0),
+            ("next_response", promised.next_response_minutes, self.asked_ms),
+            ("resolution", promised.resolution_minutes, 0),
+        )
+        return {
+            target: limit * _MINUTE_MS - (self.elapsed_ms - from_ms)
+            for target, limit, from_ms in targets
+            if limit is not None
+            and from_ms is not None
+            and (target == "next_response" or not self.has_run_out(target))
+        }
+
+    def has_run_out(self, target: SlaTarget) -> bool:
+        """Say whether it has: of the next response, for any message."""
+        return target in self.overdue or target in self.breached
+
+    def shown(self) -> dict[SlaTarget, datetime]:
+        """Return when each target runs out, or ran out; that of a next response only while it is
+        waited for.
+        """
+        overdue = {target: times[-1] for target, times in self.overdue.items()}
+        shown = {**self.breached, **overdue}
+        if not self.asked or self.asked_ms is not None:
+            shown.pop("next_response", None)
+        return {**shown, **self.due()}
 
     def next_due(self) -> tuple[datetime, SlaTarget] | None:
         """Return the target that is overdue, or will be next, and when it runs out."""
-        return min(
-            ((at, target) for target, at in (*self.overdue.items(), *self.due().items())),
-            default=None,
-        )
+        overdue = ((times[0], target) for target, times in self.overdue.items())
+        return min((*overdue, *((at, target) for target, at in self.due().items())), default=None)
 
     def at(self, now: datetime) -> "SlaClock":
         """Let time pass: what has run out by `now` is overdue."""
         ran_out = {target: at for target, at in self.due().items() if at <= now}
-        return replace(self, overdue={**self.overdue, **ran_out}) if ran_out else self
+        if not ran_out:
+            return self
+        new = {target: (*self.overdue.get(target, ()), at) for target, at in ran_out.items()}
+        asked_ms = None if "next_response" in ran_out else self.asked_ms
+        return replace(self, overdue={**self.overdue, **new}, asked_ms=asked_ms)
 
     def switched(self, now: datetime, *, running: bool) -> "SlaClock":
         """Set going or stop. A time before the last switch, as in an unordered log, adds none."""
-        if running == self.running:
-            return self
-        now = max(now, self.since)
-        passed_ms = (now - self.since) // _MILLISECOND if self.running else 0
-        return replace(self, running=running, since=now, elapsed_ms=self.elapsed_ms + passed_ms)
+        return self if running == self.running else replace(self._counted(now), running=running)
 
-    def promising(self, targets: SlaTargets) -> "SlaClock":
-        """Promise something else, counted from the same beginning."""
-        return replace(self, targets=targets)
+    def promising(self, targets: SlaTargets, now: datetime) -> "SlaClock":
+        """Promise something else, counted from the same beginning: by another calendar from now."""
+        same = targets.calendar == self.targets.calendar
+        return replace(self if same else self._counted(now), targets=targets)
 
     def with_answer(self) -> "SlaClock":
-        """Note the first response."""
-        return replace(self, answered=True)
+        """Note an agent's reply."""
+        return replace(self, answered=True, asked=False, asked_ms=None)
+
+    def with_question(self, now: datetime) -> "SlaClock":
+        """Note a requester's message, which waits for the next response unless one does already, or
+        for the first if there was none.
+        """
+        if self.asked or not self.answered:
+            return self
+        return replace(self, asked=True, asked_ms=self._counted(now).elapsed_ms)
 
     def with_breach(self, target: SlaTarget, due_at: datetime) -> "SlaClock":
         """Note that the log says it."""
-        overdue = {other: at for other, at in self.overdue.items() if other != target}
-        return replace(self, overdue=overdue, breached={**self.breached, target: due_at})
+        left = {**self.overdue, target: self.overdue.get(target, ())[1:]}
+        is_new = target == "next_response" and target not in self.overdue
+        return replace(
+            self,
+            asked_ms=None if is_new else self.asked_ms,
+            overdue={other: times for other, times in left.items() if times},
+            breached={**self.breached, target: due_at},
+        )
+
+    def _counted(self, now: datetime) -> "SlaClock":
+        """Count up to now."""
+        now = max(now, self.since)
+        passed_ms = 0
+        if self.running:
+            passed_ms = _counted_ms(self.targets.calendar, self.since, now)
+        return replace(self, since=now, elapsed_ms=self.elapsed_ms + passed_ms)
 
 
-def _later(time: datetime, milliseconds: int) -> datetime:
+def _counted_ms(calendar: Calendar | None, start: datetime, end: datetime) -> int:
+    return (end - start) // _MILLISECOND if calendar is None else counted_ms(calendar, start, end)
+
+
+def _later(calendar: Calendar | None, time: datetime, milliseconds: int) -> datetime:
     """Add, and stop at the end of the calendar: a fold must not fail over a time."""
+    if calendar is not None:
+        return later_by(calendar, time, milliseconds)
     try:
-        return min(time + timedelta(milliseconds=milliseconds), _NEVER)
+        return min(time + timedelta(milliseconds=milliseconds), NEVER)
     except OverflowError:
-        return _NEVER
+        return NEVER

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import orjson
 
+from domain.calendars import Calendar
 from domain.tickets import EVENT_TYPES, encode
 
 EVENTS = Path(__file__).parent / "golden" / "events.ndjson"
@@ -24,6 +25,7 @@ _BY_TYPE: Mapping[object, object] = {
     bool: True,
     datetime: datetime(2026, 3, 1, 12, tzinfo=UTC),
     UUID: UUID("018f3e1a-0000-7000-8000-000000000001"),
+    Calendar: Calendar("office", 3, "Europe/Berlin", ((0, 540, 1020),), ("2026-12-25",)),
 }
 
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore.database import Database
 from projections.views.tickets import SHAPE
+from tests import business_hours
 
 Document = dict[str, Any]
 
@@ -175,7 +176,7 @@ def _states(read: Document) -> dict[str, str]:
     if read["status"] not in ("resolved", "closed"):
         clock = read["sla"]
         state = "running" if clock["spans"][-1][1] is None else "paused"
-        if set(clock["targets"].values()) == {None}:
+        if clock["targets"] == NOTHING:
             state = "none"
         states |= {
             "priority": read["priority"],
@@ -367,7 +368,9 @@ def _after(read: Document | None, event: Document) -> Document:
         new["group"] = data["group"]
     elif kind == "PriorityChanged":
         new["priority"] = data["priority"]
-        clock["targets"] = data.get("sla") or NOTHING
+        _promise(clock, data.get("sla"), at)
+    elif kind == "SlaChanged":
+        _promise(clock, data["sla"], at)
     elif kind == "TicketNumbered":
         new["number"] = _numbered(data["number"])
     elif kind == "RequesterChanged":
@@ -392,8 +395,12 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "TicketRated":
         new["rating"] = data
     elif kind == "SlaBreached":
-        clock["breached"] = {**clock["breached"], data["target"]: _time(data["due_at"])}
-        clock["overdue"] = {k: v for k, v in clock["overdue"].items() if k != data["target"]}
+        target = data["target"]
+        clock["breached"] = {**clock["breached"], target: _time(data["due_at"])}
+        if target == "next_response" and target not in clock["overdue"]:
+            clock["asked_ms"] = None
+        left = {**clock["overdue"], target: clock["overdue"].get(target, [])[1:]}
+        clock["overdue"] = {k: v for k, v in left.items() if v}
     elif kind == "SubjectChanged":
         new["subject"] = data["subject"]
     elif kind == "StatusUpdated":
@@ -419,7 +426,11 @@ def _after(read: Document | None, event: Document) -> Document:
         new["preview"] = " ".join(data["body"].split())[:50]
         who = "agent_replies" if kind == "AgentReplied" else "requester_replies"
         new[who] += 1
-        clock["answered"] = clock["answered"] or answers
+        if answers:
+            clock |= {"answered": True, "asked": False, "asked_ms": None}
+        asks = kind == "RequesterReplied" and not data.get("automatic")
+        if asks and clock["answered"] and not clock["asked"]:
+            clock |= {"asked": True, "asked_ms": _used(clock, at) // timedelta(milliseconds=1)}
         if answers and new["first_response_at"] is None:
             new["first_response_at"] = at
             new["first_response_seconds"] = _public_seconds(new)
@@ -444,55 +455,94 @@ def _after(read: Document | None, event: Document) -> Document:
     return _with_times(new)
 
 
-# The clock of what was promised, reckoned from all the spans in which it ran.
+# The clock of what was promised, reckoned from all the spans in which it ran, each by a calendar.
 
-NOTHING = {"first_response_minutes": None, "resolution_minutes": None}
+NOTHING: Document = {
+    "first_response_minutes": None,
+    "next_response_minutes": None,
+    "resolution_minutes": None,
+    "calendar": None,
+}
+TARGETS = ("first_response", "next_response", "resolution")
 
 
 def _clock(targets: Document | None, at: datetime) -> Document:
-    clock = {"targets": targets or NOTHING, "answered": False, "overdue": {}, "breached": {}}
-    return {**clock, "spans": [(at, None)]}
+    promised = {**NOTHING, **(targets or {})}
+    clock: Document = {"answered": False, "asked": False, "asked_ms": None}
+    spans = [(at, None, promised["calendar"])]
+    return {**clock, "overdue": {}, "breached": {}, "targets": promised, "spans": spans}
+
+
+def _used(clock: Document, now: datetime) -> timedelta:
+    """What has counted by now."""
+    spans = ((s, max(s, now) if e is None else e, by) for s, e, by in clock["spans"])
+    return sum((business_hours.counted(by, s, e) for s, e, by in spans), timedelta())
 
 
 def _ends(clock: Document) -> dict[str, datetime]:
     """When each target runs out that has not yet, if nothing stops the clock."""
+    start, end, calendar = clock["spans"][-1]
+    if end is not None:
+        return {}
+    begun = {
+        "first_response": None if clock["answered"] else 0,
+        "next_response": clock["asked_ms"],
+        "resolution": 0,
+    }
     ends = {}
-    for target in ("first_response", "resolution"):
+    for target, from_ms in begun.items():
         minutes = clock["targets"][f"{target}_minutes"]
-        if minutes is None or target in clock["overdue"] or target in clock["breached"]:
+        out = target != "next_response" and (
+            target in clock["overdue"] or target in clock["breached"]
+        )
+        if minutes is None or from_ms is None or out:
             continue
-        if target == "first_response" and clock["answered"]:
-            continue
-        left = timedelta(minutes=minutes)
-        for start, end in clock["spans"]:
-            if end is None:
-                ends[target] = start + left
-            else:
-                left -= end - start
+        left = timedelta(minutes=minutes, milliseconds=from_ms) - _used(clock, start)
+        ends[target] = business_hours.later(calendar, start, left)
     return ends
 
 
 def _passed(clock: Document, at: datetime) -> Document:
     out = {target: end for target, end in _ends(clock).items() if end <= at}
-    return {**clock, "overdue": {**clock["overdue"], **out}}
+    overdue = {**clock["overdue"]}
+    for target, end in out.items():
+        overdue[target] = [*overdue.get(target, []), end]
+    asked_ms = None if "next_response" in out else clock["asked_ms"]
+    return {**clock, "overdue": overdue, "asked_ms": asked_ms}
 
 
 def _turn(clock: Document, at: datetime, *, on: bool) -> None:
-    start, end = clock["spans"][-1]
+    start, end, calendar = clock["spans"][-1]
     if on and end is not None:
-        clock["spans"] = [*clock["spans"], (max(at, end), None)]
+        clock["spans"] = [*clock["spans"], (max(at, end), None, clock["targets"]["calendar"])]
     elif not on and end is None:
-        clock["spans"] = [*clock["spans"][:-1], (start, max(at, start))]
+        clock["spans"] = [*clock["spans"][:-1], (start, max(at, start), calendar)]
+
+
+def _promise(clock: Document, targets: Document | None, at: datetime) -> None:
+    """Promise something else; another calendar counts from now on."""
+    promised = {**NOTHING, **(targets or {})}
+    start, end, calendar = clock["spans"][-1]
+    clock["targets"] = promised
+    if promised["calendar"] != calendar:
+        now = max(at, start if end is None else end)
+        closed = (start, now if end is None else end, calendar)
+        after = (now, None if end is None else now, promised["calendar"])
+        clock["spans"] = [*clock["spans"][:-1], closed, after]
 
 
 def _with_times(read: Document) -> Document:
     clock = read["sla"]
     ends = _ends(clock)
-    out = {**clock["overdue"], **clock["breached"]}
-    for target in ("first_response", "resolution"):
-        read[f"{target}_due_at"] = out.get(target, ends.get(target))
+    out = {**clock["breached"], **{target: times[-1] for target, times in clock["overdue"].items()}}
+    for target in TARGETS:
+        read[f"{target}_due_at"] = ends.get(target, out.get(target))
+    if not (clock["asked"] and clock["asked_ms"] is None):
+        read["next_response_due_at"] = ends.get("next_response")
     read["sla_breached"] = sorted(clock["breached"])
-    times = [read["resume_at"], *ends.values(), *clock["overdue"].values()]
+    overdue = [time for times in clock["overdue"].values() for time in times]
+    read["due_at"] = min([*ends.values(), *overdue], default=None)
+    times = (read["due_at"], read["resume_at"])
     read["next_due_at"] = min((time for time in times if time), default=None)
     return read
 
@@ -502,10 +552,9 @@ def _as_stored(read: Document) -> Document:
     clock = dict(read["sla"])
     read = {**read, "shape": SHAPE}
     read |= _found_by(read, read.pop("texts"))
-    spans = clock.pop("spans")
-    passed = sum((e - s for s, e in spans if e is not None), timedelta())
-    clock["elapsed_ms"] = passed // timedelta(milliseconds=1)
-    start, end = spans[-1]
+    start, end, _ = clock["spans"][-1]
+    clock["elapsed_ms"] = _used(clock, start) // timedelta(milliseconds=1)
+    del clock["spans"]
     clock |= {"running": end is None, "since": end or start}
     return {**read, "sla": clock}
 

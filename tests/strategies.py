@@ -1,6 +1,6 @@
 """Random commands, as hypothesis strategies."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from domain.actors import Actor, Role
-from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
+from domain.desk import EMPTY_DESK, BusinessHours, Desk, FieldDefinition, SlaPolicy, SlaRule
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command
 from domain.tickets.details import (
@@ -105,14 +105,36 @@ changes: st.SearchStrategy[Command] = st.one_of(
     st.just(UpdateStatus(status="open")),
     *(of_command(command) for command in COMMANDS.values() if command is not OpenTicket),
 )
-policies = st.builds(
-    SlaPolicy,
-    first_response_minutes=st.none() | st.integers(1, 120),
-    resolution_minutes=st.none() | st.integers(1, 600),
+_promised = {
+    "first_response_minutes": st.none() | st.integers(1, 120),
+    "next_response_minutes": st.none() | st.integers(1, 120),
+    "resolution_minutes": st.none() | st.integers(1, 600),
+}
+policies = st.builds(SlaPolicy, **_promised)
+rules = st.builds(
+    SlaRule,
+    priority=st.none() | priorities,
+    group=st.none() | names,
+    value=st.none() | st.integers(2, 4),
+    **_promised,
+)
+calendars: st.SearchStrategy[dict[str, BusinessHours]] = st.just({}) | st.just(
+    {
+        # Open around NOW, and the clock in Brussels is changed four weeks later.
+        "alices": BusinessHours(
+            zone="Europe/Brussels",
+            hours={"saturday": ("10:00-14:00",), "sunday": ("08:00-13:10", "13:40-24:00")},
+            holidays=(date(2026, 3, 2),),
+            groups=("alice",),
+        ),
+        "all": BusinessHours(
+            zone="Asia/Kathmandu", hours={"sunday": ("00:00-24:00",), "tuesday": ("12:00-24:00",)}
+        ),
+    }
 )
 desks = st.just(EMPTY_DESK) | st.builds(
     Desk,
-    groups=st.dictionaries(names, st.lists(names, max_size=2).map(tuple), max_size=3),
+    groups=st.just({}) | st.just({"alice": ("alice", "bob"), "bob": ("Zoë",), "Zoë": ()}),
     fields=st.just({})
     | st.builds(
         lambda public: {
@@ -122,6 +144,9 @@ desks = st.just(EMPTY_DESK) | st.builds(
     ),
     other_fields_public=st.booleans(),
     sla=st.dictionaries(priorities, policies),
+    sla_rules=st.lists(rules, max_size=2).map(tuple),
+    sla_field=st.just("floor"),
+    calendars=calendars,
     close_resolved_after_days=st.none() | st.integers(1, 3),
 )
 commands: st.SearchStrategy[Command] = st.one_of(changes, changes, changes, openings)

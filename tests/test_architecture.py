@@ -29,6 +29,7 @@ THIRD_PARTY = {
     "api": {
         "cachetools",
         "fastapi",
+        "holidays",
         "httpx",
         "jwt",
         "limits",

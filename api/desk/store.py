@@ -21,14 +21,26 @@ that old. A refusal is not: before one is believed, the set-up is read anew.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Strict
+from pydantic import BaseModel, BeforeValidator, Field, Strict
 
 from api.commands.handler import VersionMismatch
+from api.desk.calendars import with_dates
 from domain.actors import Actor, Role
-from domain.desk import EMPTY_DESK, Desk, FieldDefinition, FieldType, PartlyKnownDesk, SlaPolicy
+from domain.desk import (
+    EMPTY_DESK,
+    BusinessHours,
+    Desk,
+    FieldDefinition,
+    FieldType,
+    PartlyKnownDesk,
+    PublicHolidays,
+    SlaPolicy,
+    SlaRule,
+    Weekday,
+)
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.values import JsonObject, Priority
@@ -41,8 +53,9 @@ from eventstore.mongo.resend import insert
 
 COLLECTION = "desks"
 KEPT_SECONDS = 5.0
-_TYPES, _PRIORITIES = get_args(FieldType), get_args(Priority)
+_TYPES, _PRIORITIES, _WEEKDAYS = (get_args(each) for each in (FieldType, Priority, Weekday))
 _Names = Annotated[tuple[str, ...], Strict(False)]
+_Dates = Annotated[tuple[Annotated[date, Strict(False)], ...], Strict(False)]
 _Moment = Literal["open", "resolve"]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -137,12 +150,14 @@ class Desks:
 
         Raises VersionMismatch if the newest version is another than `expected`, UnreadableSetUp if
         it cannot be read and is not expected by name, StoreUnavailable, and Unacceptable for a new
-        name that is none.
+        name that is none, and for public holidays that are not known.
         """
         while True:
             document = await self._document(None)
             version = 0 if document is None else cast("int", document["_id"])
             newest = self._readable(document)
+            former = EMPTY_DESK if newest is None else newest.desk
+            desk = with_dates(desk, former, version + 1, self._now().year)
             if newest is None and expected is None:
                 raise UnreadableSetUp(version)
             if newest is not None and _known(newest.desk) == _known(desk):
@@ -236,7 +251,28 @@ class _StoredField(_Stored):
 
 class _StoredPolicy(_Stored):
     first_response_minutes: int | None = None
+    next_response_minutes: int | None = None
     resolution_minutes: int | None = None
+
+
+class _StoredRule(_StoredPolicy):
+    priority: str | None = None
+    group: str | None = None
+    value: str | int | bool | None = None
+
+
+class _StoredHolidays(_Stored):
+    of: str
+    dates: _Dates = ()
+
+
+class _StoredCalendar(_Stored):
+    zone: str
+    hours: dict[str, _Names]
+    holidays: _Dates = ()
+    public_holidays: _StoredHolidays | None = None
+    groups: _Names | None = None
+    version: int
 
 
 class _StoredDesk(_Stored):
@@ -244,6 +280,9 @@ class _StoredDesk(_Stored):
     fields: dict[str, _StoredField]
     other_fields_public: bool = True  # so it was before this was kept
     sla: dict[str, _StoredPolicy]
+    sla_rules: Annotated[tuple[_StoredRule, ...], Strict(False)] = ()
+    sla_field: str | None = None
+    calendars: dict[str, _StoredCalendar] = Field(default_factory=dict)
     close_resolved_after_days: int | None = None
 
 
@@ -286,8 +325,27 @@ def _desk(stored: _StoredDesk) -> Desk:
             for priority in _PRIORITIES
             if priority in stored.sla
         },
+        sla_rules=tuple(
+            SlaRule.model_construct(**rule.model_dump())
+            for rule in stored.sla_rules
+            if rule.priority in (None, *_PRIORITIES)
+        ),
+        sla_field=stored.sla_field,
+        calendars={name: _calendar(each) for name, each in stored.calendars.items()},
         close_resolved_after_days=stored.close_resolved_after_days,
     )
     if unknown := frozenset(stored.fields.keys() - fields.keys()):
         return PartlyKnownDesk.model_construct(**dict(desk), unknown_fields=unknown)
     return desk
+
+
+def _calendar(stored: _StoredCalendar) -> BusinessHours:
+    public = stored.public_holidays
+    return BusinessHours.model_construct(
+        zone=stored.zone,
+        hours={day: stored.hours[day] for day in _WEEKDAYS if day in stored.hours},
+        holidays=stored.holidays,
+        public_holidays=None if public is None else PublicHolidays.model_construct(**dict(public)),
+        groups=stored.groups,
+        version=stored.version,
+    )

@@ -27,7 +27,7 @@ from projections.views.tickets import TicketRead
 NEVER_SHOWN = frozenset(
     {
         *("counted", "worked", "in_views", "terms", "said", "public_terms", "public_said"),
-        *("participants", "sla", "next_due_at", "shape"),
+        *("participants", "sla", "due_at", "next_due_at", "shape"),
     }
 )
 """Fields of a read document that clients have no business with."""
@@ -89,6 +89,9 @@ class TicketSummary(BaseModel, extra="forbid"):
     first_response_due_at: datetime | None = Field(
         description="When what was promised runs out or ran out; null if nothing was, and while "
         "the ticket waits."
+    )
+    next_response_due_at: datetime | None = Field(
+        description="The same, of the requester's first message that no agent has replied to yet."
     )
     resolution_due_at: datetime | None
     sla_breached: list[SlaTarget] | None = Field(

@@ -36,7 +36,7 @@ INTERNAL_FIELDS = frozenset(
     {"has_note", "last_actor", "sla_breached", "followers", "links", "internal_fields"}
 )
 """Fields of a ticket that are null for requesters, and whose changes they are not shown."""
-_NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"next_due_at"}
+_NOT_ASKED_BY_REQUESTERS = INTERNAL_FIELDS | {"due_at", "next_due_at"}
 _PUBLIC = {"version": "public_version", "updated_at": "public_updated_at"}
 """What stands for a field of a read document, for requesters."""
 

@@ -31,9 +31,10 @@ from api.desk.store import Desks, SetUp
 from domain.codec import Event
 from domain.desk import Desk
 from domain.tickets.command import Command
+from domain.tickets.conversation import RequesterReplied
 from domain.tickets.lifecycle import CloseTicket, StatusUpdated, TicketResolved, UpdateStatus
 from domain.tickets.opening import TicketOpened
-from domain.tickets.promises import MarkSlaBreach, PriorityChanged
+from domain.tickets.promises import MarkSlaBreach, PriorityChanged, SlaChanged
 from domain.values import JsonObject
 from eventstore import failures
 from eventstore.background import run_all
@@ -69,6 +70,10 @@ class Act(NamedTuple):
     causes: tuple[type[Event], ...]
 
 
+_PROMISED = (TicketOpened, PriorityChanged, SlaChanged)
+_ASKED = (RequesterReplied,)
+
+
 def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
     """Return what a ticket has had due for the longest, if anything."""
     ticket = read.ticket
@@ -77,7 +82,8 @@ def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
         acts.append(Act(ticket.resume_at, UpdateStatus(status="open"), (StatusUpdated,)))
     if (promised := ticket.sla.next_due()) is not None:
         at, target = promised
-        acts.append(Act(at, MarkSlaBreach(target=target), (TicketOpened, PriorityChanged)))
+        causes = _ASKED if target == "next_response" else _PROMISED
+        acts.append(Act(at, MarkSlaBreach(target=target), causes))
     days = set_up.desk.close_resolved_after_days
     if ticket.status == "resolved" and read.resolved_at is not None and days is not None:
         # Compared this way round: there is a first and a last day of the calendar.
@@ -89,9 +95,7 @@ def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
     return first if first is not None and first.at <= now else None
 
 
-_CAUSES = frozenset(
-    kind.__name__ for kind in (TicketOpened, StatusUpdated, PriorityChanged, TicketResolved)
-)
+_CAUSES = frozenset(kind.__name__ for kind in (*_PROMISED, *_ASKED, StatusUpdated, TicketResolved))
 """The kinds of events that bring about what `due` finds."""
 
 

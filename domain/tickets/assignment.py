@@ -4,6 +4,7 @@ from domain.actors import EVERYONE
 from domain.codec import PersonName
 from domain.errors import Forbidden
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
+from domain.tickets.promises import promised_anew
 from domain.tickets.ticket import (
     TICKET_FOLLOWERS,
     Ticket,
@@ -70,10 +71,13 @@ class MoveToGroup(Command):
         if self.group == ticket.group:
             return NOTHING
         context.desk.check_group(self.group)
-        moved = TicketMovedToGroup(self.group)
+        moved = (
+            TicketMovedToGroup(self.group),
+            *promised_anew(ticket, context, self.group, ticket.fields),
+        )
         if ticket.assignee is None or context.desk.has_member(self.group, ticket.assignee):
-            return Decision((moved,))
-        return Decision((moved, TicketUnassigned()))
+            return Decision(moved)
+        return Decision((*moved, TicketUnassigned()))
 
 
 class FollowerAdded(TicketEvent):

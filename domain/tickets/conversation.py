@@ -2,12 +2,14 @@
 where its conversation goes on, or opens a follow-up ticket.
 """
 
+from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
 from domain.actors import EVERYONE, Actor
 from domain.codec import Words
 from domain.errors import StateConflict, Unacceptable
+from domain.sla import SlaClock
 from domain.tickets.assignment import FollowerAdded
 from domain.tickets.command import (
     Command,
@@ -41,7 +43,9 @@ class AgentReplied(TicketEvent):
     def change(self, ticket: Ticket) -> None:
         if not self.automatic:
             ticket.start()
-            ticket.sla = ticket.sla.with_answer()
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock if self.automatic else clock.with_answer()
 
 
 class RequesterReplied(TicketEvent):
@@ -54,6 +58,9 @@ class RequesterReplied(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         """What it says is read in the timeline."""
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock if self.automatic else clock.with_question(at)
 
 
 class ReplyForwarded(TicketEvent):
@@ -134,16 +141,17 @@ class Reply(Command):
         last = context.other or ticket
         require_room("links", len(last.links) + 1, TICKET_LINKS)
         desk, writer = context.desk, context.actor.id
+        group = last.group if desk.takes_group(last.group) else None
         opened = TicketOpened(
             subject=last.subject,
             body=self.body,
             requester=writer,
             priority=last.priority,
-            group=last.group if desk.takes_group(last.group) else None,
+            group=group,
             tags=last.tags,
             fields=last.fields,
             internal_fields=last.internal_fields,
-            sla=desk.targets(last.priority),
+            sla=desk.targets(last.priority, group, last.fields),
             number=context.number,
         )
         others = {ticket.requester, last.requester, *last.followers} - {writer, ERASED}

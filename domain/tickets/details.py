@@ -8,6 +8,7 @@ from domain.actors import EVERYONE
 from domain.codec import PersonalValue, PersonName, Words
 from domain.errors import Unacceptable
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room
+from domain.tickets.promises import promised_anew
 from domain.tickets.ticket import (
     TICKET_ATTACHMENTS,
     TICKET_FIELDS,
@@ -158,10 +159,13 @@ class SetField(Command):
         if value in (None, "") and key in needed:
             raise Unacceptable("field_required", f"{key} cannot be empty; set it to another value")
         decided = FieldSet(key, value, is_internal)
+        rest = {name: old for name, old in ticket.fields.items() if name != key}
+        fields = rest if value is None else {**rest, key: value}
+        anew = promised_anew(ticket, context, ticket.group, fields)
         if is_internal and old is not None and not was_internal:
             # To requesters, the value that they know is gone.
-            return Decision((FieldSet(key, None), decided))
-        return Decision((decided,))
+            return Decision((FieldSet(key, None), decided, *anew))
+        return Decision((decided, *anew))
 
 
 def _is_same(value: FieldValue | None, old: FieldValue | None) -> bool:

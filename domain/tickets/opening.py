@@ -9,7 +9,7 @@ from pydantic import Field
 from domain.actors import EVERYONE
 from domain.codec import PersonalValue, PersonName, Words
 from domain.errors import HistoryError, StateConflict, Unacceptable
-from domain.sla import SlaClock, SlaTargets, without_promise
+from domain.sla import SlaClock, SlaTargets, round_the_clock, without_promise
 from domain.tickets.command import NOTHING, Command, Context, Decision
 from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEvent
 from domain.values import (
@@ -41,8 +41,8 @@ class TicketOpened(TicketEvent):
     the ticket by; null for those of before there were numbers.
     """
 
-    schema: ClassVar[int] = 4
-    upcasters: ClassVar = (without_promise, _all_public, _without_number)
+    schema: ClassVar[int] = 5
+    upcasters: ClassVar = (without_promise, _all_public, _without_number, round_the_clock)
     subject: Words
     body: Words
     requester: PersonName
@@ -101,7 +101,7 @@ class OpenTicket(Command):
             group=self.group,
             tags=tuple(sorted(set(self.tags))),
             fields=fields,
-            sla=desk.targets(self.priority),
+            sla=desk.targets(self.priority, self.group, fields),
             internal_fields=tuple(sorted(key for key in self.fields if not desk.is_public(key))),
             number=context.number,
         )

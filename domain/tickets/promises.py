@@ -1,26 +1,29 @@
 """How urgent a ticket is, and what was promised for it and not done in time."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar
 
 from domain.errors import StateConflict
-from domain.sla import SlaTarget, SlaTargets, without_promise
+from domain.sla import SlaClock, SlaTarget, SlaTargets, round_the_clock, without_promise
 from domain.tickets.command import NOTHING, Command, Context, Decision
 from domain.tickets.ticket import Ticket, TicketEvent, clock_at
-from domain.values import Priority
+from domain.values import FieldValue, Priority
 
 
 class PriorityChanged(TicketEvent):
     """Promises for the new priority replace those for the old, from the same beginning."""
 
-    schema: ClassVar[int] = 2
-    upcasters: ClassVar = (without_promise,)
+    schema: ClassVar[int] = 3
+    upcasters: ClassVar = (without_promise, round_the_clock)
     priority: Priority
     sla: SlaTargets
 
     def change(self, ticket: Ticket) -> None:
         ticket.priority = self.priority
-        ticket.sla = ticket.sla.promising(self.sla)
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock.promising(self.sla, at)
 
 
 class ChangePriority(Command):
@@ -31,7 +34,34 @@ class ChangePriority(Command):
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if self.priority == ticket.priority:
             return NOTHING
-        return Decision((PriorityChanged(self.priority, context.desk.targets(self.priority)),))
+        sla = context.desk.targets(self.priority, ticket.group, ticket.fields)
+        return Decision((PriorityChanged(self.priority, sla),))
+
+
+class SlaChanged(TicketEvent):
+    """The promises for another group, or another value of the field that the desk goes by. They are
+    counted from the same beginning.
+    """
+
+    sla: SlaTargets
+
+    def change(self, ticket: Ticket) -> None:
+        """What changes is the clock."""
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock.promising(self.sla, at)
+
+
+def promised_anew(
+    ticket: Ticket, context: Context, group: str | None, fields: Mapping[str, FieldValue]
+) -> tuple[SlaChanged, ...]:
+    """Return what becomes of the promises for a ticket that gets another group or other fields.
+
+    Nothing if the desk promises the same for both: what was promised under a former set-up holds.
+    """
+    was = context.desk.targets(ticket.priority, ticket.group, ticket.fields)
+    sla = context.desk.targets(ticket.priority, group, fields)
+    return () if sla == was else (SlaChanged(sla),)
 
 
 class SlaBreached(TicketEvent):
@@ -42,7 +72,10 @@ class SlaBreached(TicketEvent):
     due_at: datetime
 
     def change(self, ticket: Ticket) -> None:
-        ticket.sla = ticket.sla.with_breach(self.target, self.due_at)
+        """What changes is the clock."""
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock.with_breach(self.target, self.due_at)
 
 
 class MarkSlaBreach(Command):
@@ -54,8 +87,8 @@ class MarkSlaBreach(Command):
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         clock = clock_at(ticket, context.now)
+        if overdue := clock.overdue.get(self.target):
+            return Decision((SlaBreached(self.target, overdue[0]),))
         if self.target in clock.breached:
             return NOTHING
-        if self.target not in clock.overdue:
-            raise StateConflict("sla_not_due", f"no promised {self.target} has run out")
-        return Decision((SlaBreached(self.target, clock.overdue[self.target]),))
+        raise StateConflict("sla_not_due", f"no promised {self.target} has run out")

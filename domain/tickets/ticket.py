@@ -151,6 +151,10 @@ class TicketEvent(Event, ABC):
     def change(self, ticket: Ticket) -> None:
         """Change the ticket, in place, to what it is after this event."""
 
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        """Return the ticket's clock as it is after this event, if it runs on as before."""
+        return clock
+
     def begin(self, at: datetime) -> Ticket:
         """Return the ticket that the event opens. Raises HistoryError if it opens none."""
         raise HistoryError("not_opened", f"{type(self).__name__} before the ticket was opened")
@@ -166,7 +170,7 @@ def apply(ticket: Ticket | None, event: TicketEvent, at: datetime) -> Ticket:
     if ticket is None:
         return event.begin(at)
     # Time passes, then it happens; then the clock runs on or stands, as the new state wants it.
-    ticket.sla = clock_at(ticket, at)
+    ticket.sla = event.on_clock(clock_at(ticket, at), at)
     event.change(ticket)
     ticket.sla = ticket.sla.switched(at, running=_is_our_turn(ticket, at))
     return ticket

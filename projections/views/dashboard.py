@@ -11,7 +11,7 @@ pending on that day, so that the sum of all days up to one is how it stood at th
 
     metric          labels
     happened        created, resolved, reopened, closed, breached_first_response,
-                    breached_resolution: how often
+                    breached_next_response, breached_resolution: how often
     first_response  b<i>: answers that took a time of bucket i; ms: their milliseconds in all
     resolution      the same for resolutions, each counted from the opening of its ticket
     status          all tickets by status
@@ -37,6 +37,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
+from domain.sla import NO_PROMISE
 from domain.tickets.conversation import AgentReplied
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.promises import SlaBreached
@@ -146,7 +147,7 @@ def _sla(ticket: Ticket) -> str:
     clock = ticket.sla
     if clock.breached:
         return "breached"
-    if clock.targets.first_response_minutes is None and clock.targets.resolution_minutes is None:
+    if clock.targets == NO_PROMISE:
         return "none"
     return "running" if clock.running else "paused"
 

@@ -229,11 +229,8 @@ def is_due_before(moment: datetime) -> Filter:
     """Return the filter for tickets of which a promise runs out before a moment, and has not been
     put on record as missed.
     """
-    ends = (
-        all_of(Between(f"{target}_due_at", high=moment), Not(all_of(Is("sla_breached", (target,)))))
-        for target in get_args(SlaTarget)
-    )
-    return all_of(Between("next_due_at", high=moment), AnyOf(tuple(ends)))
+    # The index is that of the first, which is never later.
+    return all_of(Between("next_due_at", high=moment), Between("due_at", high=moment))
 
 
 def says(text: str, *, is_prefix: bool = False) -> Filter:

@@ -24,22 +24,25 @@ dashboard's counters (`dashboard.py`), `worked`, the same for the agents' weeks 
 
 `participants`: the requester and the followers, the requesters that may see the ticket.
 
-Made from the ticket's clock: `first_response_due_at` and `resolution_due_at`, when what was
-promised runs out or ran out (null if nothing was, if it was done in time, and while the clock
-stands); `sla_breached`, the targets that the log says were missed; `next_due_at`, the next time at
-which it is to be woken or a target runs out (when it closes by itself is the desk's to say).
+Made from the ticket's clock: `first_response_due_at`, `next_response_due_at` and
+`resolution_due_at`, when what was promised runs out or ran out (null if nothing was, if it was done
+in time, and while the clock stands); `sla_breached`, the targets that the log says were missed;
+`due_at`, when the next target runs out, or ran out without the log saying so yet; `next_due_at`,
+that or when the ticket is to be woken (when it closes by itself is the desk's to say).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import cast
+from typing import cast, get_args
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from domain.calendars import TZDATA
 from domain.copies import replace
 from domain.errors import HistoryError
+from domain.sla import SlaTarget
 from domain.tickets import decode, is_public
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.details import FieldSet, FileAttached, SubjectChanged
@@ -55,10 +58,14 @@ from projections.views.dashboard import Before
 from projections.views.words import words
 
 COLLECTION = "ticket_reads"
-SHAPE = 12
+FOLD = 13
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
+SHAPE = FOLD * 1_000_000 + int("".join(f"{int(part):02}" for part in TZDATA.split(".")[:2]))
+"""The number of what is folded and by which rules of time zones: so a new release of those has all
+views built again too. With release 2026.6 it ends in 202606.
+"""
 PREVIEW_CHARACTERS = 50
 MOST_WORDS = 20_000
 """So many different words of what was said are found: a document has a largest size."""
@@ -248,13 +255,6 @@ _OWN_FIELDS = tuple(f.name for f in fields(TicketRead) if f.name not in ("id", "
 _READ = TypeAdapter(TicketRead)
 
 
-def next_due_at(ticket: Ticket) -> datetime | None:
-    """Return the next time at which a ticket is to be woken, or a target of its runs out."""
-    promised = ticket.sla.next_due()
-    times = (ticket.resume_at, None if promised is None else promised[0])
-    return min((time for time in times if time is not None), default=None)
-
-
 def to_document(read: TicketRead) -> JsonObject:
     """Return the document of `ticket_reads`: the ticket's fields beside the view's own."""
     own: JsonObject = _READ.dump_python(read)
@@ -282,14 +282,14 @@ def values(read: TicketRead) -> Mapping[str, object]:
 
 
 def _derived(ticket: Ticket) -> JsonObject:
-    clock = ticket.sla
-    ends = {**clock.due(), **clock.overdue, **clock.breached}
+    ends = ticket.sla.shown()
+    due_at, _ = ticket.sla.next_due() or (None, None)
     return {
         "participants": [*ticket.participants],
-        "first_response_due_at": ends.get("first_response"),
-        "resolution_due_at": ends.get("resolution"),
-        "sla_breached": sorted(clock.breached),
-        "next_due_at": next_due_at(ticket),
+        **{f"{target}_due_at": ends.get(target) for target in get_args(SlaTarget)},
+        "sla_breached": sorted(ticket.sla.breached),
+        "due_at": due_at,
+        "next_due_at": min((t for t in (ticket.resume_at, due_at) if t is not None), default=None),
     }
 
 

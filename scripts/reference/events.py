@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from domain import people
 from domain.codec import Codec, E, Event, Whose
 from domain.tickets import CODEC, COMMANDS, EVENT_TYPES
+from domain.tickets.promises import SlaChanged, promised_anew
 from domain.tickets.ticket import TicketEvent
 from scripts.reference.markdown import fenced, first_paragraph, listed, page, table
 from scripts.reference.schema import Schema
@@ -28,6 +29,8 @@ which command, and the hash, is in [The hash chain](../explanation/hash-chain.md
 here, and read as `[erased]` once that person is erased
 ([personal data](../explanation/personal-data.md)). Webhooks and `GET /events` have all events.
 """
+_MADE_BY = {SlaChanged.__name__: promised_anew.__name__}
+"""The function of several commands that makes an event."""
 _WHOSE = {Whose.REQUESTER: "by the requester's key", Whose.NAMED: "by the named person's key"}
 
 
@@ -60,17 +63,21 @@ def _event(codec: Codec[E], cls: type[E]) -> Iterable[str]:
 
 
 def _kind(field: Schema, within: Schema) -> str:
+    if field.any_of:
+        return " or ".join(dict.fromkeys(_kind(each, within) for each in field.any_of))
     if not field.name:
         return field.kind()
     inner = within.defs[field.name].properties
-    return f"object: {'; '.join(f'`{name}`: {each.kind()}' for name, each in inner.items())}"
+    return (
+        f"object ({'; '.join(f'`{name}`: {_kind(each, within)}' for name, each in inner.items())})"
+    )
 
 
 def _facts(cls: type[Event]) -> Iterable[str]:
     former = "" if cls.schema == 1 else "; events of former schemas are read as this one"
     yield f"Schema {cls.schema}{former}."
     if issubclass(cls, TicketEvent):
-        made = re.compile(rf"\b{cls.__name__}\(")
+        made = re.compile(rf"\b{_MADE_BY.get(cls.__name__, cls.__name__)}\(")
         by = [verb for verb, command in COMMANDS.items() if made.search(getsource(command))]
         yield f"Follows from {listed(by)}. Requesters {'do not ' if cls.internal else ''}see it."
 

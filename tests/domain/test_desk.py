@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from domain.calendars import Calendar
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
 from domain.sla import SlaTargets
@@ -16,7 +17,7 @@ from domain.tickets.assignment import (
 from domain.tickets.details import FieldSet, SetField
 from domain.tickets.lifecycle import ResolveTicket, TicketResolved
 from domain.tickets.opening import OpenTicket
-from domain.tickets.promises import ChangePriority, PriorityChanged
+from domain.tickets.promises import ChangePriority, PriorityChanged, SlaChanged
 from tests.spec import NO_PROMISE, given, opened
 
 GROUPS = Desk(groups={"print": ("alice", "carol"), "network": ("carol", "dave"), "void": ()})
@@ -261,6 +262,77 @@ def test_what_is_promised_is_written_into_the_ticket():
     )
 
 
+OFFICE = {"zone": "Europe/Berlin", "hours": {"monday": ["13:00-17:00", "09:00-12:00"]}}
+
+
+def test_what_is_promised_goes_by_priority_group_and_the_value_of_one_field():
+    desk = Desk.model_validate(
+        {
+            "sla": {"urgent": {"resolution_minutes": 1}},
+            "sla_field": "plan",
+            "sla_rules": [
+                {"value": "gold", "priority": "urgent", "resolution_minutes": 2},
+                {"value": "gold", "group": "net", "next_response_minutes": 3},
+                {"value": True, "resolution_minutes": 4},
+                {"group": "net", "priority": "low", "first_response_minutes": 5},
+            ],
+        }
+    )
+    assert desk.targets("urgent", "net", {"plan": "gold"}) == SlaTargets(None, 2)
+    assert desk.targets("low", "net", {"plan": "gold"}) == SlaTargets(None, None, 3)
+    assert desk.targets("low", "net", {"plan": "lead"}) == SlaTargets(5, None)
+    assert desk.targets("low", "net", {"colour": "gold"}) == SlaTargets(5, None)
+    assert desk.targets("low", None, {"plan": True}) == SlaTargets(None, 4)
+    assert desk.targets("low", None, {"plan": 1}) == NO_PROMISE
+    assert desk.targets("urgent", "print", {}) == SlaTargets(None, 1)
+
+
+PLANS = Desk.model_validate(
+    {
+        "calendars": {
+            "office": {**OFFICE, "holidays": ["2026-12-25", "2026-01-01"], "version": 7},
+            "always": {"zone": "UTC", "hours": {"sunday": ["00:00-24:00"]}, "groups": ["net"]},
+        },
+        "sla": {"normal": {"resolution_minutes": 60}, "low": {"resolution_minutes": 60}},
+        "sla_field": "plan",
+        "sla_rules": [{"value": "gold", "resolution_minutes": 30}],
+        "other_fields_public": True,
+    }
+)
+IN_OFFICE = Calendar(
+    "office", 7, "Europe/Berlin", ((0, 540, 720), (0, 780, 1020)), ("2026-01-01", "2026-12-25")
+)
+ALWAYS = Calendar("always", 0, "UTC", ((6, 0, 1440),), ())
+
+
+def test_a_group_has_a_calendar_and_all_others_have_one():
+    """And it is written into the ticket whole, so that its log alone says what counts."""
+    assert PLANS.targets("normal", None, {}) == SlaTargets(None, 60, None, IN_OFFICE)
+    assert PLANS.targets("normal", "print", {}) == SlaTargets(None, 60, None, IN_OFFICE)
+    assert PLANS.targets("normal", "net", {}) == SlaTargets(None, 60, None, ALWAYS)
+    assert PLANS.targets("high", "net", {}) == NO_PROMISE
+
+
+def test_another_group_or_value_promises_something_else():
+    was = opened(sla=SlaTargets(9, 9))
+    given(was).at(PLANS).when(MoveToGroup(group="net")).then(
+        TicketMovedToGroup("net"), SlaChanged(SlaTargets(None, 60, None, ALWAYS))
+    )
+    given(was).at(PLANS).when(SetField(key="plan", value="gold")).then(
+        FieldSet("plan", "gold"), SlaChanged(SlaTargets(None, 30, None, IN_OFFICE))
+    )
+    gold = opened(fields={"plan": "gold"})
+    given(gold).at(PLANS).when(SetField(key="plan", value=None)).then(
+        FieldSet("plan", None), SlaChanged(SlaTargets(None, 60, None, IN_OFFICE))
+    )
+
+
+def test_what_was_promised_under_a_former_set_up_holds_while_the_desk_makes_no_difference():
+    was = opened(sla=SlaTargets(9, 9))
+    given(was).at(PLANS).when(MoveToGroup(group="print")).then(TicketMovedToGroup("print"))
+    given(was).at(PLANS).when(SetField(key="plan", value="lead")).then(FieldSet("plan", "lead"))
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -281,6 +353,21 @@ def test_what_is_promised_is_written_into_the_ticket():
         {"sla": {"low": {"resolution_minutes": 5_256_001}}},
         {"sla": {"low": {"first_response_minutes": True}}},
         {"sla": {"low": {"first_response_minutes": "15"}}},
+        {"sla_rules": [{"priority": "whenever"}]},
+        {"sla_rules": [{"value": "gold"}]},
+        {"groups": {"print": []}, "sla_rules": [{"group": "net"}]},
+        {"calendars": {"a": {"zone": "Mars/Olympus", "hours": {"monday": ["09:00-17:00"]}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": []}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": ["9:00-17:00"]}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": ["09:00-24:01"]}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": ["17:00-09:00"]}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": ["09:00-12:00", "12:00-17:00"]}}}},
+        {"calendars": {"a": {"zone": "UTC", "hours": {"monday": ["09:00-17:00"] * 2}}}},
+        {"calendars": {"a": {**OFFICE, "holidays": ["25.12.2026"]}}},
+        {"calendars": {"a": {**OFFICE, "groups": ["net"]}}, "groups": {"print": []}},
+        {"calendars": {"a": OFFICE, "b": OFFICE}},
+        {"calendars": {n: {**OFFICE, "groups": ["net"]} for n in "ab"}},
         {"groups": {"  ": ["alice"]}},
         {"close_resolved_after_days": 0},
         {"close_resolved_after_days": "3"},

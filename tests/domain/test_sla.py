@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from domain.calendars import Calendar
 from domain.sla import SlaClock, SlaTargets
 from domain.tickets.assignment import TicketAssigned
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
-from domain.tickets.promises import MarkSlaBreach, PriorityChanged, SlaBreached
+from domain.tickets.promises import MarkSlaBreach, PriorityChanged, SlaBreached, SlaChanged
 from domain.tickets.ticket import evolve
 from tests.spec import NOW, PAST, given, opened
 
@@ -45,7 +46,7 @@ def test_an_answer_in_time_keeps_the_promise():
 @pytest.mark.parametrize("late", [30, 31, 500])
 def test_an_answer_at_the_time_or_later_is_late(late):
     clock = clock_after((late, AgentReplied("x")))
-    assert clock.overdue["first_response"] == minute(30)
+    assert clock.overdue["first_response"] == (minute(30),)
     assert clock.next_due() == (minute(30), "first_response")
 
 
@@ -69,7 +70,9 @@ def test_a_wait_that_is_over_sets_it_going_whether_or_not_anybody_wakes_the_tick
     for later in (NoteAdded("x"), TicketAssigned("a"), OPEN, AgentReplied("x")):
         clock = clock_after((10, wait), (25, later))
         assert (clock.running, clock.since) == (True, minute(20))
-    assert clock_after((10, wait), (45, NoteAdded("x"))).overdue == {"first_response": minute(40)}
+    assert clock_after((10, wait), (45, NoteAdded("x"))).overdue == {
+        "first_response": (minute(40),)
+    }
     assert clock_after((10, wait), (20, NoteAdded("x"))).running
     assert not clock_after((10, wait), (19, NoteAdded("x"))).running
     longer = StatusUpdated("pending", "a photo", minute(50))
@@ -96,7 +99,7 @@ def test_it_stands_when_the_ticket_is_solved_and_runs_on_if_that_was_wrong():
 
 def test_what_ran_out_while_nobody_looked_is_still_found():
     clock = clock_after((200, TicketClosed("spam")))
-    assert clock.overdue == {"first_response": minute(30), "resolution": minute(120)}
+    assert clock.overdue == {"first_response": (minute(30),), "resolution": (minute(120),)}
     assert clock.next_due() == (minute(30), "first_response")
 
 
@@ -118,14 +121,14 @@ def test_another_priority_promises_something_else_from_the_same_beginning():
     assert sooner.due() == {"first_response": minute(10)}
     too_late = clock_after((50, PriorityChanged("urgent", SlaTargets(None, 40))))
     assert too_late.due() == {"resolution": minute(40)}
-    assert too_late.at(minute(50)).overdue["resolution"] == minute(40)
+    assert too_late.at(minute(50)).overdue["resolution"] == (minute(40),)
     paused = clock_after((10, PENDING), (20, PriorityChanged("low", SlaTargets(60, None))))
     assert paused.due() == {}
 
 
 def test_a_promise_that_was_missed_stays_missed_with_another_priority():
     clock = clock_after((31, PriorityChanged("low", SlaTargets(500, 500))))
-    assert clock.overdue == {"first_response": minute(30)}
+    assert clock.overdue == {"first_response": (minute(30),)}
     assert clock.due() == {"resolution": minute(500)}
 
 
@@ -161,4 +164,96 @@ def test_a_breach_is_put_on_record_once_it_is_one():
 
 def test_a_missed_promise_is_put_on_record_after_closing_too():
     late = evolve(evolve(None, opened(sla=PROMISE), PAST), TicketClosed("spam"), NOW)
-    assert late.sla.overdue == {"first_response": PAST + timedelta(minutes=30)}
+    assert late.sla.overdue == {"first_response": (PAST + timedelta(minutes=30),)}
+
+
+def asking_promise(next_response=20, calendar=None):
+    return SlaTargets(None, None, next_response, calendar)
+
+
+def after(*story, sla):
+    ticket = evolve(None, opened(sla=sla), NOW)
+    for minutes, event in story:
+        ticket = evolve(ticket, event, minute(minutes))
+    return ticket.sla
+
+
+ANSWER, QUESTION = AgentReplied("x"), RequesterReplied("x")
+
+
+def test_the_next_response_is_one_to_the_first_message_that_waits():
+    story = ((5, QUESTION), (10, ANSWER), (30, QUESTION), (40, QUESTION))
+    assert after(*story[:2], sla=asking_promise()).due() == {}  # the first message was the ticket's
+    assert after(*story, sla=asking_promise()).due() == {"next_response": minute(50)}
+    answered = after(*story, (49, ANSWER), sla=asking_promise())
+    assert (answered.due(), answered.overdue, answered.shown()) == ({}, {}, {})
+
+
+def test_the_next_response_waits_while_the_ticket_does():
+    paused = ((0, ANSWER), (10, QUESTION), (15, PENDING))
+    assert after(*paused, sla=asking_promise()).due() == {}
+    running = after(*paused, (100, OPEN), sla=asking_promise())
+    assert running.due() == {"next_response": minute(115)}
+    pending = ((0, ANSWER), (1, PENDING), (60, QUESTION), (60, OPEN))
+    assert after(*pending, sla=asking_promise()).due() == {"next_response": minute(80)}
+
+
+def test_each_next_response_can_be_missed_by_itself():
+    late = (0, ANSWER), (10, QUESTION), (40, ANSWER), (50, QUESTION), (90, QUESTION)
+    clock = after(*late, sla=asking_promise())
+    assert clock.overdue == {"next_response": (minute(30), minute(70))}
+    assert clock.next_due() == (minute(30), "next_response")
+    assert clock.shown() == {"next_response": minute(70)}
+    first = SlaBreached("next_response", minute(30))
+    second = SlaBreached("next_response", minute(70))
+    clock = after(*late, (91, first), sla=asking_promise())
+    assert (clock.overdue, clock.breached) == (
+        {"next_response": (minute(70),)},
+        {"next_response": minute(30)},
+    )
+    clock = after(*late, (91, first), (91, second), sla=asking_promise())
+    assert (clock.next_due(), clock.shown()) == (None, {"next_response": minute(70)})
+    again = after(
+        *late, (91, first), (91, second), (95, ANSWER), (100, QUESTION), sla=asking_promise()
+    )
+    assert again.due() == again.shown() == {"next_response": minute(120)}
+
+
+def test_a_missed_next_response_is_put_on_record_each_time():
+    story = opened(sla=asking_promise()), ANSWER, QUESTION
+    mark = MarkSlaBreach(target="next_response")
+    missed = SlaBreached("next_response", PAST + timedelta(minutes=20))
+    given(*story).when(mark).then(missed)
+    given(*story, missed).when(mark).then()
+    given(*story[:2]).when(mark).refused("sla_not_due")
+
+
+# NOW is a Sunday's noon.
+OFFICE = Calendar("office", 3, "UTC", ((0, 540, 1020), (6, 0, 730)), ())
+NIGHT = Calendar("night", 3, "UTC", ((0, 0, 120), (6, 1200, 1440)), ())
+
+
+def test_only_business_hours_count():
+    clock = after(sla=SlaTargets(30, 120, None, OFFICE))
+    monday = NOW + timedelta(hours=21)
+    assert clock.due() == {
+        "first_response": monday + timedelta(minutes=20),  # ten were left on Sunday
+        "resolution": monday + timedelta(minutes=110),
+    }
+    paused = after(
+        (5, PENDING), (60, OPEN), (60 * 22, PENDING), sla=SlaTargets(30, 120, None, OFFICE)
+    )
+    assert (paused.elapsed_ms, paused.running) == (65 * 60_000, False)
+
+
+def test_another_calendar_counts_from_when_it_is_promised():
+    promised = SlaTargets(None, 120, None, OFFICE)
+    changed = SlaChanged(SlaTargets(None, 120, None, NIGHT))
+    clock = after((60, changed), sla=promised)
+    assert clock.elapsed_ms == 10 * 60_000
+    assert clock.due() == {"resolution": NOW + timedelta(hours=8, minutes=110)}
+    back = after((60, changed), (60 * 9, SlaChanged(promised)), sla=promised)
+    assert back.elapsed_ms == 70 * 60_000
+    assert back.due() == {"resolution": NOW + timedelta(hours=21, minutes=50)}
+    same = after((60, SlaChanged(SlaTargets(30, None, None, OFFICE))), sla=promised)
+    assert (same.since, same.elapsed_ms) == (NOW, 0)

@@ -206,7 +206,7 @@ FUTURE_DESK: dict[str, Any] = {
             "apocalyptic": {"first_response_minutes": 1, "resolution_minutes": 2},
         },
         "close_resolved_after_days": None,
-        "calendars": {"x": ["mo", "tu"]},
+        "shifts": {"x": ["mo", "tu"]},
     },
     "changed_at": datetime(2026, 3, 1, tzinfo=UTC),
     "changed_by": {"id": "ada", "role": "agent"},
@@ -270,11 +270,18 @@ async def test_what_is_not_known_of_a_desk_stays_when_it_is_replaced(client, dat
         },
         "other_fields_public": True,
         "sla": {
-            "urgent": {**former["sla"]["urgent"], "resolution_minutes": 60},
+            "urgent": {
+                **former["sla"]["urgent"],
+                "next_response_minutes": None,
+                "resolution_minutes": 60,
+            },
             "apocalyptic": former["sla"]["apocalyptic"],
         },
         "close_resolved_after_days": None,
-        "calendars": former["calendars"],
+        "shifts": former["shifts"],
+        "sla_rules": [],
+        "sla_field": None,
+        "calendars": {},
     }
 
 

@@ -792,7 +792,7 @@ async def test_views_of_another_shape_are_built_anew_beside_what_is_shown(databa
 async def test_views_of_a_newer_shape_are_left_to_those_who_know_it(database, store):
     """L7: during an upgrade."""
     await database.collection(generations.COLLECTION).update_one(
-        {"_id": "active"}, {"$set": {"shape": 99}}
+        {"_id": "active"}, {"$set": {"shape": 99_000_000}}
     )
     async with running(database):
         await open_some(store, 1)

@@ -13,7 +13,7 @@ from projections.views import tickets
 from tests.golden_events import golden
 from tests.spec import ALICE, BOB, NOW
 
-SHAPED_BY = 46
+SHAPED_BY = 49
 """So many golden lines there were at this number. Events that came later are in no stored view."""
 
 
@@ -39,7 +39,7 @@ def stories():
 
 
 def test_a_change_of_what_is_folded_has_a_new_number():
-    """If this fails: raise SHAPE, and write the new digest and number of golden lines here.
+    """If this fails: raise FOLD, and write the new digest and number of golden lines here.
 
     What is folded of every golden event, after every one of them, is the same to the letter.
     """
@@ -50,7 +50,7 @@ def test_a_change_of_what_is_folded_has_a_new_number():
             read = tickets.apply(read, envelope)
             document = tickets.to_document(read)
             digest.update(orjson.dumps(document, default=sorted, option=orjson.OPT_SORT_KEYS))
-    assert (tickets.SHAPE, digest.hexdigest()[:16]) == (12, "eb49f1a97eb667da")
+    assert (tickets.FOLD, digest.hexdigest()[:16]) == (13, "4424bba6f45fba37")
 
 
 def test_what_is_folded_from_a_copy_is_the_same_and_leaves_what_was_copied():

@@ -29,7 +29,7 @@ from projections.views.sum_view import Figures
 _DEFAULT_DAYS = 30
 _MOST_DAYS = 3660
 
-_Breach = Literal["breached_first_response", "breached_resolution"]
+_Breach = Literal["breached_first_response", "breached_next_response", "breached_resolution"]
 Happening = Literal["created", "resolved", "reopened", "closed", _Breach]
 HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
 _Standing = Literal["status", "priority", "group", "assignee", "sla", "rating"]
@@ -98,6 +98,7 @@ class Happened(BaseModel, extra="forbid"):
     reopened: int
     closed: int
     breached_first_response: int
+    breached_next_response: int
     breached_resolution: int
     first_response: Times
     resolution: Times

@@ -11,10 +11,12 @@ time of change and its counts of replies move on is plain from the event itself.
 import dataclasses
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
+from typing import get_args
 
 from api.queries.representations import UNREADABLE, folded, states
 from api.queries.visibility import Shown
 from domain.errors import NotFound, TicketNotFound
+from domain.sla import SlaTarget
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument, from_document
@@ -24,7 +26,8 @@ from projections.views.tickets import TicketRead
 
 FIELDS = (
     *(field.name for field in dataclasses.fields(Ticket) if field.name != "sla"),
-    *("first_response_due_at", "resolution_due_at", "sla_breached"),
+    *(f"{target}_due_at" for target in get_args(SlaTarget)),
+    "sla_breached",
 )
 """The fields of a ticket whose changes are shown."""
 
