@@ -201,7 +201,7 @@ def _elapsed(read: Document) -> timedelta:
 
 
 INTERNAL = {"NoteAdded", "SlaBreached", "FollowerAdded", "FollowerRemoved"} | {
-    *("TicketLinked", "TicketUnlinked", "TicketMergedFrom")
+    *("TicketLinked", "TicketUnlinked", "TicketMergedFrom", "MergeUndone")
 }
 
 
@@ -325,6 +325,8 @@ def _after(read: Document | None, event: Document) -> Document:
                 "attachments": [],
                 "links": [],
                 "rating": None,
+                "before_merge": None,
+                "last_merge": None,
                 "opened_at": at,
                 "updated_at": at,
                 "first_response_at": None,
@@ -388,7 +390,30 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "TicketUnlinked":
         gone = {**data, "ticket": UUID(data["ticket"])}
         new["links"] = [link for link in new["links"] if link != gone]
+    elif kind == "FileDetached":
+        new["attachments"] = [
+            a
+            for a in new["attachments"]
+            if [a["name"], a["sha256"], a["internal"]]
+            != [data["name"], data["sha256"], data["is_internal"]]
+        ]
+    elif kind == "MergeUndone":
+        gone = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
+        new["links"] = [link for link in new["links"] if link != gone]
+        new["last_merge"] = None
+    elif kind == "TicketUnmerged":
+        new |= {"status": data["status"], "waiting_reason": data["reason"]}
+        new["resume_at"] = _time(data["resume_at"]) if data["resume_at"] else None
+        new |= {"close_reason": None, "closed_at": None, "before_merge": None}
+        new["links"] = [link for link in new["links"] if link["relation"] != "merged_into"]
     elif kind == "TicketMergedFrom":
+        new["last_merge"] = {
+            "ticket": UUID(data["ticket"]),
+            "followers": new["followers"],
+            "tags": new["tags"],
+            "links": new["links"],
+            "files": len(new["attachments"]),
+        }
         merged = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
         new["links"] = [*new["links"], merged]
         new["followers"] = sorted({*new["followers"], *data["followers"]})
@@ -431,13 +456,18 @@ def _after(read: Document | None, event: Document) -> Document:
         asks = kind == "RequesterReplied" and not data.get("automatic")
         if asks and clock["answered"] and not clock["asked"]:
             clock |= {"asked": True, "asked_ms": _used(clock, at) // timedelta(milliseconds=1)}
+        new["last_merge"] = None if answers else new["last_merge"]
         if answers and new["first_response_at"] is None:
             new["first_response_at"] = at
             new["first_response_seconds"] = _public_seconds(new)
     elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):
+        if kind == "TicketMergedInto":
+            waits = {k: new[k] for k in ("status", "waiting_reason", "resume_at")}
+            new["before_merge"] = waits
         status = {"TicketResolved": "resolved", "TicketReopened": "open"}
         new |= {"status": status.get(kind, "closed"), "waiting_reason": None, "resume_at": None}
         if kind == "TicketResolved":
+            new["last_merge"] = None
             new |= {"resolution": data["resolution"], "resolved_at": at}
             new["resolution_seconds"] = _public_seconds(new)
         elif kind == "TicketReopened":

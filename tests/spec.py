@@ -95,12 +95,17 @@ class Spec:
         """
         assert self._decide() == Decision(expected, there, follow_up)
 
-    def refused(self, code: str) -> None:
+    def taken(self) -> None:
+        """Something follows."""
+        assert self._decide().events
+
+    def refused(self, code: str, said: str = "") -> None:
         """The command is refused, with this code and words that say why."""
         with pytest.raises(Refusal) as caught:
             self._decide()
         assert caught.value.code == code
         assert caught.value.detail
+        assert said in caught.value.detail
 
     def _decide(self) -> Decision:
         assert self.command is not None

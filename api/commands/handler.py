@@ -351,9 +351,11 @@ class Handler:
         follow_up_id = None
         if isinstance(command, Reply):
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
-            last = await self._last_of(stream.ticket)
-            if last != (None if other is None else other.ticket_id):
-                raise _OtherTicket(last)
+            wanted = await self._last_of(stream.ticket)
+        else:
+            wanted = command.other_ticket(stream.ticket)
+        if wanted not in (ticket_id, None if other is None else other.ticket_id):
+            raise _OtherTicket(wanted)
         needs_number = command.needs_number(stream.ticket, second)
         context = Context(
             now=occurred_at,
@@ -373,9 +375,6 @@ class Handler:
             return Outcome(ticket_id, stream.head.version, stream.public_version, ()), []
 
         async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
-            # What a requester says is theirs, also where they follow another one's ticket.
-            own = actor.role == "requester"
-            whose = actor.id if own else None if of.ticket is None else of.ticket.requester
             data = [encode(event, whose) for event in events]
             sealed = await self._store.chain(of.ticket_id, of.head, data, about, occurred_at, now)
             readable = [
@@ -384,6 +383,11 @@ class Handler:
             ]
             return _Part(of, sealed, readable)
 
+        # What a requester says is theirs, also where they follow another one's ticket; what a merge
+        # takes along stays with whom it came from.
+        whose = None if stream.ticket is None else stream.ticket.requester
+        if actor.role == "requester":
+            whose = actor.id
         about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
         parts = [await part(stream, decision.events, about)]
         sealed = parts[0].sealed

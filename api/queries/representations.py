@@ -28,6 +28,7 @@ NEVER_SHOWN = frozenset(
     {
         *("counted", "worked", "in_views", "terms", "said", "public_terms", "public_said"),
         *("participants", "sla", "due_at", "next_due_at", "shape"),
+        *("before_merge", "last_merge"),
     }
 )
 """Fields of a read document that clients have no business with."""

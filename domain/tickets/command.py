@@ -118,8 +118,10 @@ class Command(BaseModel, ABC):
         """Return what follows where there is no ticket. Raises TicketNotFound."""
         raise TicketNotFound
 
-    def other_ticket(self) -> UUID | None:
-        """Return the other ticket that the command names, if it is one about two."""
+    def other_ticket(self, ticket: Ticket | None = None) -> UUID | None:
+        """Return the other ticket, if the command is one about two: as it names it, or as the
+        ticket does.
+        """
         return None
 
     def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
@@ -170,7 +172,7 @@ def ways(*states: Status, to: Status) -> Moves:
 @cache
 def lifecycle() -> Mapping[Status, Mapping[str, frozenset[Status]]]:
     """Return from each state which command, by its verb, leads to which states. Nothing returns to
-    new, and nothing leads out of closed.
+    new, and nothing leads out of closed, but that a merge is undone.
     """
     states: tuple[Status, ...] = (*UNSOLVED, "resolved", "closed")
     commands = Command.__subclasses__()

@@ -42,6 +42,7 @@ class AgentReplied(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         if not self.automatic:
+            ticket.last_merge = None  # it cannot be undone any more
             ticket.start()
 
     def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:

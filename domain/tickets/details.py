@@ -192,6 +192,21 @@ class FileAttached(TicketEvent):
         ticket.attachments = (*ticket.attachments, file)
 
 
+class FileDetached(TicketEvent):
+    """A file that a merge had brought is gone with it. Requesters see it unless it is
+    `is_internal`, as the file was.
+    """
+
+    name: Words
+    sha256: Words
+    is_internal: bool = False
+
+    def change(self, ticket: Ticket) -> None:
+        gone = (self.name, self.sha256, self.is_internal)
+        kept = (f for f in ticket.attachments if (f.name, f.sha256, f.internal) != gone)
+        ticket.attachments = tuple(kept)
+
+
 class Attach(Command):
     """Name a file that is kept elsewhere. With `internal`, as with a note, no requester sees it."""
 

@@ -81,6 +81,7 @@ class TicketResolved(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         ticket.enter("resolved")
+        ticket.last_merge = None  # which the requester is told of: it cannot be undone any more
         ticket.resolution = self.resolution
 
 

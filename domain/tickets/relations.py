@@ -1,11 +1,13 @@
-"""What two tickets have to do with each other: links, and merging one into another."""
+"""What two tickets have to do with each other: links, and merging, which can be undone."""
 
 from collections.abc import Mapping
-from typing import Literal
+from datetime import datetime
+from typing import Literal, get_args
 from uuid import UUID
 
-from domain.codec import PersonName
+from domain.codec import PersonName, Words
 from domain.errors import StateConflict, Unacceptable
+from domain.tickets.assignment import FollowerRemoved
 from domain.tickets.command import (
     NOTHING,
     UNSOLVED,
@@ -17,11 +19,17 @@ from domain.tickets.command import (
     require_room,
     ways,
 )
+from domain.tickets.details import FileAttached, FileDetached, TagsAdded, TagsRemoved
 from domain.tickets.ticket import (
+    TICKET_ATTACHMENTS,
     TICKET_FOLLOWERS,
     TICKET_LINKS,
+    TICKET_TAGS,
+    LastMerge,
     Link,
     Relation,
+    Standing,
+    Status,
     Ticket,
     TicketEvent,
     with_names,
@@ -77,7 +85,7 @@ class LinkTicket(Command):
     relation: LinkRelation
     ticket: UUID
 
-    def other_ticket(self) -> UUID:
+    def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.ticket
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
@@ -94,9 +102,11 @@ class LinkTicket(Command):
         if self.relation == "parent" and ticket.is_linked("parent"):
             raise StateConflict("has_parent", "the ticket has a parent; take that link away first")
         _require_room_for_link(ticket, other)
+        # A link that a merge has brought stands on the other one already.
+        there = other.is_linked(opposite, context.ticket_id)
         return Decision(
             (TicketLinked(self.relation, self.ticket),),
-            (TicketLinked(opposite, context.ticket_id),),
+            () if there else (TicketLinked(opposite, context.ticket_id),),
         )
 
 
@@ -118,15 +128,22 @@ class UnlinkTicket(Command):
     relation: UnlinkRelation
     ticket: UUID
 
-    def other_ticket(self) -> UUID:
+    def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.ticket
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if not ticket.is_linked(self.relation, self.ticket):
             return NOTHING
+        # The other one may say it of a ticket that was merged into this one.
+        opposite, names = (
+            OPPOSITE[self.relation],
+            {context.ticket_id, *ticket.linked("merged_from")},
+        )
+        other = context.other
+        linked = (context.ticket_id,) if other is None else other.linked(opposite)
         return Decision(
             (TicketUnlinked(self.relation, self.ticket),),
-            (TicketUnlinked(OPPOSITE[self.relation], context.ticket_id),),
+            tuple(TicketUnlinked(opposite, each) for each in linked if each in names),
         )
 
 
@@ -136,26 +153,35 @@ class TicketMergedInto(TicketEvent):
     ticket: UUID
 
     def change(self, ticket: Ticket) -> None:
+        ticket.before_merge = Standing(ticket.status, ticket.waiting_reason, ticket.resume_at)
         ticket.enter("closed")
         ticket.close_reason = "merged"
         ticket.links = (*ticket.links, Link("merged_into", self.ticket))
 
 
 class TicketMergedFrom(TicketEvent):
-    """Goes on in the place of `ticket`, whose requester and followers follow this one now."""
+    """Goes on in the place of `ticket`, whose requester and followers follow this one now. Its
+    tags, files and links come by events of their own, right after this.
+    """
 
     internal = True
     ticket: UUID
     followers: tuple[PersonName, ...]
 
     def change(self, ticket: Ticket) -> None:
+        ticket.last_merge = LastMerge(
+            self.ticket, ticket.followers, ticket.tags, ticket.links, len(ticket.attachments)
+        )
         ticket.followers = with_names(ticket.followers, *self.followers)
         ticket.links = (*ticket.links, Link("merged_from", self.ticket))
 
 
 class MergeTicket(Command):
-    """Close this ticket as merged: another one that is not yet solved goes on for both, and the
-    requester and the followers of this one follow that one.
+    """Close this ticket as merged: another one that is not yet solved goes on for both.
+
+    The requester and the followers of this one follow that one, see it and hear its replies, and
+    what they write here is said there. Tags, links and files are taken along; subject, fields,
+    priority, group and assignee are the other's.
     """
 
     moves = ways(*UNSOLVED, "resolved", to="closed")
@@ -164,7 +190,7 @@ class MergeTicket(Command):
     lengthens_other = True
     into: UUID
 
-    def other_ticket(self) -> UUID:
+    def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.into
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
@@ -180,10 +206,106 @@ class MergeTicket(Command):
                 "merge_target_solved",
                 f"the other ticket is {other.status}; it cannot go on for both",
             )
-        _require_room_for_link(ticket, other)
         following = {other.requester, *other.followers, ERASED}
         followers = tuple(sorted({ticket.requester, *ticket.followers} - following))
+        tags = tuple(tag for tag in ticket.tags if tag not in other.tags)
+        files = [file for file in ticket.attachments if file not in other.attachments]
+        links = [link for link in ticket.links if _is_taken_along(link, self.into, other)]
+        _require_room_for_link(ticket, other)
+        require_room("links", len(other.links) + len(links) + 1, TICKET_LINKS)
         require_room("followers", len(other.followers) + len(followers), TICKET_FOLLOWERS)
-        return Decision(
-            (TicketMergedInto(self.into),), (TicketMergedFrom(context.ticket_id, followers),)
+        require_room("tags", len(other.tags) + len(tags), TICKET_TAGS)
+        for internal in (False, True):  # each kind has room of its own
+            alike = [f for f in (*other.attachments, *files) if f.internal == internal]
+            require_room("attachments", len(alike), TICKET_ATTACHMENTS)
+        there = (
+            TicketMergedFrom(context.ticket_id, followers),
+            *([TagsAdded(tags)] if tags else []),
+            *(
+                FileAttached(f.name, f.media_type, f.size_bytes, f.sha256, f.internal)
+                for f in files
+            ),
+            *(TicketLinked(link.relation, link.ticket) for link in links),
         )
+        return Decision((TicketMergedInto(self.into),), there)
+
+
+def _is_taken_along(link: Link, into: UUID, other: Ticket) -> bool:
+    """Say whether a link of a ticket that is merged becomes one of the other: if it is one that
+    people set, and the other is not linked to the same ticket so, or the other way round.
+    """
+    opposite = OPPOSITE[link.relation]
+    return (
+        link.relation in get_args(UnlinkRelation)
+        and link.ticket != into
+        and not other.is_linked(link.relation, link.ticket)
+        and not other.is_linked(opposite, link.ticket)
+        and not (link.relation == "parent" and other.is_linked("parent"))
+    )
+
+
+class TicketUnmerged(TicketEvent):
+    """The merge into `ticket` is undone: it is as it was before."""
+
+    ticket: UUID
+    status: Status
+    reason: Words | None
+    resume_at: datetime | None
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.status, ticket.waiting_reason = self.status, self.reason
+        ticket.resume_at = self.resume_at
+        ticket.close_reason = ticket.before_merge = None
+        ticket.links = tuple(link for link in ticket.links if link.relation != "merged_into")
+
+
+class MergeUndone(TicketEvent):
+    """`ticket` goes on by itself. What it had brought goes by events of its own, right after."""
+
+    internal = True
+    ticket: UUID
+
+    def change(self, ticket: Ticket) -> None:
+        ticket.last_merge = None
+        gone = Link("merged_from", self.ticket)
+        ticket.links = tuple(link for link in ticket.links if link != gone)
+
+
+class UnmergeTicket(Command):
+    """Undo the merge of this ticket into another, as long as nothing depends on it: that one's
+    requester was not answered since, and it was not merged or closed. What the merge has brought
+    to that one is taken away from there again; what was written there stays.
+    """
+
+    moves = {"closed": frozenset({*UNSOLVED, "resolved"})}
+    taken_when_closed = True
+    lengthens_other = True
+
+    def other_ticket(self, ticket: Ticket | None = None) -> UUID | None:
+        return None if ticket is None else ticket.merged_into
+
+    def decide(self, ticket: Ticket, context: Context) -> Decision:
+        into, before = ticket.merged_into, ticket.before_merge
+        if into is None or before is None:
+            raise StateConflict("not_merged", "the ticket is not merged into another")
+        other = require_other(context)
+        merge = other.last_merge
+        if other.status == "closed" or merge is None or merge.ticket != context.ticket_id:
+            raise StateConflict(
+                "merge_is_settled",
+                f"{into}, the ticket into which it was merged, was answered, merged or closed "
+                "since; open a new ticket, and link the two",
+            )
+        people = {ticket.requester, *ticket.followers} - {*merge.followers}
+        tags = tuple(t for t in other.tags if t in ticket.tags and t not in merge.tags)
+        files = [file for file in other.attachments[merge.files :] if file in ticket.attachments]
+        links = [link for link in other.links if link in ticket.links and link not in merge.links]
+        there = (
+            MergeUndone(context.ticket_id),
+            *(FollowerRemoved(name) for name in other.followers if name in people),
+            *([TagsRemoved(tags)] if tags else []),
+            *(FileDetached(file.name, file.sha256, file.internal) for file in files),
+            *(TicketUnlinked(link.relation, link.ticket) for link in links),
+        )
+        standing = (before.status, before.waiting_reason, before.resume_at)
+        return Decision((TicketUnmerged(into, *standing),), there)

@@ -68,6 +68,28 @@ class Rating:
     comment: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a ticket stood before it was merged."""
+
+    status: Status
+    waiting_reason: str | None
+    resume_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastMerge:
+    """A merge into a ticket that can be undone, and what the ticket had before: `files` is how many
+    attachments.
+    """
+
+    ticket: UUID
+    followers: tuple[str, ...]
+    tags: tuple[str, ...]
+    links: tuple[Link, ...]
+    files: int
+
+
 @dataclass(kw_only=True)
 class Ticket:
     """What is known of a ticket after a number of its events. `internal_fields`: those of `fields`
@@ -97,6 +119,8 @@ class Ticket:
     attachments: tuple[Attachment, ...] = ()
     links: tuple[Link, ...] = ()
     rating: Rating | None = None
+    before_merge: Standing | None = None
+    last_merge: LastMerge | None = None
 
     def enter(self, status: Status) -> None:
         """Move to a state in which nothing is waited for."""

@@ -48,7 +48,7 @@ from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplie
 from domain.tickets.details import FieldSet, FileAttached, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.opening import TicketNumbered, TicketOpened
-from domain.tickets.relations import TicketMergedInto
+from domain.tickets.relations import TicketMergedInto, TicketUnmerged
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.tickets.ticket import apply as apply_event
 from domain.values import JsonObject
@@ -58,7 +58,7 @@ from projections.views.dashboard import Before
 from projections.views.words import words
 
 COLLECTION = "ticket_reads"
-FOLD = 13
+FOLD = 14
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
@@ -202,6 +202,8 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime, *, internal: bool)
             read.reopenings += 1
         case TicketClosed() | TicketMergedInto():
             read.closed_at = at
+        case TicketUnmerged():
+            read.closed_at = None
         case TicketOpened():
             raise AssertionError("a second opening is refused")
         case _:  # the ticket's own fields say it all

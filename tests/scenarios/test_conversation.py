@@ -3,9 +3,12 @@
 import pytest
 import pytest_asyncio
 
+from eventstore.log import EventStore
 from tests.api.test_api import is_problem, serving
 from tests.api.test_visibility import FILE, done, listed, opened
 from tests.callers import AGENT, REQUESTER, SUPERVISOR, as_
+from tests.oracle import assert_views_equal_the_log
+from tests.projecting import caught_up
 
 PROMISES = {"sla": {"normal": {"first_response_minutes": 60}}}
 OUT_OF_OFFICE = {"body": "I am out of office.", "automatic": True}
@@ -63,7 +66,7 @@ async def test_my_out_of_office_notice_does_not_open_the_ticket_again(desk):
         )
 
 
-async def test_an_automatic_receipt_is_not_the_first_response(desk):
+async def test_an_automatic_receipt_is_not_the_first_response(desk, database):
     await put_desk(desk, **PROMISES)
     ticket = await opened(desk)
     due = (await shown(desk, ticket))["first_response_due_at"]
@@ -77,6 +80,8 @@ async def test_an_automatic_receipt_is_not_the_first_response(desk):
     after = await shown(desk, ticket)
     assert (after["status"], after["first_response_due_at"]) == ("open", None)
     assert after["first_response_at"] is not None
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
 
 
 async def test_an_out_of_office_loop_opens_no_ticket(desk):
@@ -94,7 +99,7 @@ async def test_an_out_of_office_loop_opens_no_ticket(desk):
     assert await listed(desk, SUPERVISOR) == {ticket, follow_up}
 
 
-async def test_all_that_i_send_to_my_closed_ticket_is_in_one_new_ticket(desk):
+async def test_all_that_i_send_to_my_closed_ticket_is_in_one_new_ticket(desk, database):
     ticket = await opened(desk)
     await done(desk, ticket, "close", {"reason": "invalid"})
     answers = [await done(desk, ticket, "reply", {"body": f"{n}"}, REQUESTER) for n in range(3)]
@@ -112,6 +117,8 @@ async def test_all_that_i_send_to_my_closed_ticket_is_in_one_new_ticket(desk):
     assert later not in (ticket, follow_up)
     links = (await shown(desk, later))["links"]
     assert links == [{"relation": "follows_up", "ticket": follow_up}]
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
 
 
 # --- who the requester is decides -----------------------------------------------------------------
@@ -273,3 +280,113 @@ async def test_closing_the_parent_leaves_its_children_to_their_requesters(desk):
     assert (await shown(desk, child))["status"] == "new"
     assert {"relation": "parent", "ticket": parent} in (await shown(desk, child))["links"]
     await done(desk, child, "reply", {"body": "Still there?"}, CAROL)
+
+
+# --- merging --------------------------------------------------------------------------------------
+
+
+async def test_when_my_ticket_is_merged_away_i_am_still_in_the_conversation(desk):
+    """However often it is merged on: I see it, hear what is said, and what I write is heard."""
+    mine = await opened(desk, REQUESTER, subject="Mine")
+    second, last = [
+        await opened(desk, requester=who, subject="Theirs") for who in ("carol", "dave")
+    ]
+    await done(desk, mine, "merge", {"into": second}, AGENT)
+    answer = await done(desk, mine, "reply", {"body": "first"}, REQUESTER)
+    assert (answer["follow_up"], answer["events"][0]["type"]) == (second, "ReplyForwarded")
+    await done(desk, second, "merge", {"into": last}, AGENT)
+    await done(desk, last, "assign", {"assignee": "alice"})
+    await done(desk, last, "update_status", {"status": "pending", "reason": "a photo"})
+    headers = {**REQUESTER, "Idempotency-Key": "k", "Prefer": "wait=10"}
+    sent = [
+        await desk.post(f"/tickets/{mine}/reply", json={"body": "second"}, headers=headers)
+        for _ in range(2)
+    ]
+    assert sent[0].json() == sent[1].json()
+    assert sent[0].json()["follow_up"] == last
+    assert "wait=10" in sent[1].headers["Preference-Applied"]
+    await done(desk, last, "reply", {"body": "An answer."}, AGENT)
+    assert (await shown(desk, last, REQUESTER))["status"] == "open"
+    assert await listed(desk, REQUESTER) == {mine, second, last}
+    assert await listed(desk, REQUESTER, "&q=theirs") == {second, last}
+    said = [body for _, body in await told(desk, last, REQUESTER) if body]
+    assert said == ["second", "An answer."]
+    for who, sees in ((CAROL, {second, last}), (as_("requester", "dave"), {last})):
+        assert await listed(desk, who) == sees
+    timeline = (await desk.get(f"/tickets/{mine}/timeline", headers=REQUESTER)).json()["events"]
+    assert [event["data"]["ticket"] for event in timeline[1:]] == [second, second, last]
+
+
+async def test_a_merged_ticket_tells_an_agent_where_to_write(desk):
+    mine, other = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, mine, "merge", {"into": other})
+    for verb in ("reply", "add_note"):
+        answer = await desk.post(f"/tickets/{mine}/{verb}", json={"body": "x"}, headers=AGENT)
+        assert other in is_problem(answer, 409, "ticket_closed")["detail"]
+
+
+async def test_a_merge_keeps_what_stood_on_my_ticket(desk, database):
+    mine = await opened(desk, subject="Mine", tags=["vip"], priority="urgent")
+    other, third = await opened(desk, subject="Theirs", requester="carol"), await opened(desk)
+    await done(desk, mine, "attach", FILE)
+    await done(desk, mine, "follow", {"follower": "dave"})
+    await done(desk, mine, "link", {"relation": "blocks", "ticket": third})
+    await done(desk, mine, "merge", {"into": other})
+    merged = await shown(desk, other)
+    assert (merged["subject"], merged["priority"]) == ("Theirs", "normal")
+    assert merged["tags"] == ["vip"]
+    assert [file["name"] for file in merged["attachments"]] == [FILE["name"]]
+    assert merged["followers"] == ["bob", "dave"]
+    assert {"relation": "blocks", "ticket": third} in merged["links"]
+    assert other in await listed(desk, SUPERVISOR, "&tag=vip")
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
+
+
+async def test_a_merge_by_mistake_is_undone(desk, database):
+    mine = await opened(desk, subject="Mine", tags=["vip"])
+    other = await opened(desk, requester="carol", tags=["paper"])
+    await done(desk, mine, "attach", FILE)
+    await done(desk, mine, "assign", {"assignee": "alice"})
+    await done(desk, mine, "update_status", {"status": "pending", "reason": "a photo"})
+    before = [await shown(desk, ticket) for ticket in (mine, other)]
+    await done(desk, mine, "merge", {"into": other})
+    assert (await shown(desk, mine))["closed_at"] is not None
+    await done(desk, mine, "unmerge", {}, AGENT)
+    changes = {"version", "updated_at", "last_actor"}
+    for was in before:
+        is_ = await shown(desk, was["id"])
+        assert {name for name in was if was[name] != is_[name]} <= changes
+    assert await listed(desk, REQUESTER) == {mine}
+    assert await listed(desk, SUPERVISOR, "&status=pending") == {mine}
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
+    await done(desk, mine, "reply", {"body": "Here it is."}, REQUESTER)
+    assert (await shown(desk, mine))["status"] == "open"
+
+
+async def test_a_merge_is_not_undone_once_its_customer_was_answered(desk):
+    mine, other = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, mine, "merge", {"into": other})
+    await done(desk, other, "reply", {"body": "Look at tray 2."}, AGENT)
+    for _ in range(2):
+        answer = await desk.post(f"/tickets/{mine}/unmerge", headers=AGENT)
+        assert other in is_problem(answer, 409, "merge_is_settled")["detail"]
+    is_problem(await desk.post(f"/tickets/{other}/unmerge", headers=AGENT), 409, "not_merged")
+    answer = await desk.post(f"/tickets/{mine}/unmerge", headers=REQUESTER)
+    is_problem(answer, 403, "forbidden")
+
+
+async def test_what_a_merge_took_along_of_me_is_gone_when_i_am_erased(desk):
+    mine, other = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, mine, "attach", FILE)
+    await done(desk, mine, "merge", {"into": other})
+    await done(desk, mine, "reply", {"body": "mine"}, REQUESTER)
+    admin = as_("admin", "ada")
+    person = (await desk.post("/persons/find", json={"name": "bob"}, headers=admin)).json()["id"]
+    answer = await desk.post(f"/persons/{person}/erase", json={"reason": "asked"}, headers=admin)
+    assert answer.status_code < 300, answer.text
+    timeline = await desk.get(f"/tickets/{other}/timeline", headers=SUPERVISOR)
+    assert FILE["name"] not in timeline.text
+    assert "mine" not in timeline.text
+    assert '"bob"' not in timeline.text

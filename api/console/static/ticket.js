@@ -41,6 +41,9 @@ const STORY = {
   TicketUnlinked: (d) => `removed a link: ${words(String(d.relation))}`,
   TicketMergedInto: () => "merged it into another",
   TicketMergedFrom: () => "merged another into it",
+  TicketUnmerged: () => "undid its merge",
+  MergeUndone: () => "undid a merge into it",
+  FileDetached: (d) => `took away ${shown(d.name)}`,
   TicketRated: (d) => `rated it ${shown(d.score)} of 5`,
   SlaBreached: (d) => `missed a promise: ${words(String(d.target))}`,
 };

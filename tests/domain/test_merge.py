@@ -1,0 +1,213 @@
+"""What a merge takes along, and how it is undone, one sentence each."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+
+from domain.sla import SlaTargets
+from domain.tickets.assignment import FollowerAdded, FollowerRemoved, TicketAssigned
+from domain.tickets.conversation import (
+    AddNote,
+    AgentReplied,
+    Reply,
+    ReplyForwarded,
+    RequesterReplied,
+)
+from domain.tickets.details import FileAttached, FileDetached, TagsAdded, TagsRemoved
+from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.relations import (
+    OPPOSITE,
+    LinkTicket,
+    MergeTicket,
+    MergeUndone,
+    TicketLinked,
+    TicketMergedFrom,
+    TicketMergedInto,
+    TicketUnlinked,
+    TicketUnmerged,
+    UnlinkTicket,
+    UnmergeTicket,
+)
+from domain.tickets.ticket import Link, TicketEvent
+from tests.spec import FOLLOW_UP, NOW, OTHER, TICKET, folded, given, opened
+
+Past = Sequence[TicketEvent]
+MERGE, UNMERGE = MergeTicket(into=OTHER), UnmergeTicket()
+FILE, FILE2 = (FileAttached(f"{n}.png", "image/png", 1, f"{n}" * 64) for n in range(2))
+MINE = (
+    opened(requester="carol", tags=("a", "b"), priority="urgent", subject="Mine"),
+    FollowerAdded("erin"),
+    FILE,
+    FILE2,
+    TicketLinked("blocks", FOLLOW_UP),
+    TicketLinked("relates", OTHER),
+    TicketLinked("follows_up", FOLLOW_UP),
+)
+THEIRS = (
+    opened(tags=("b", "c")),
+    FollowerAdded("frank"),
+    FILE,
+    TicketLinked("relates", TICKET),
+)
+BROUGHT: tuple[TicketEvent, ...] = (
+    TicketMergedFrom(TICKET, ("carol", "erin")),
+    TagsAdded(("a",)),
+    FILE2,
+    TicketLinked("blocks", FOLLOW_UP),
+)
+
+
+def test_tags_files_links_and_followers_are_taken_along_and_nothing_else():
+    given(*MINE).beside(*THEIRS).when(MERGE).then(TicketMergedInto(OTHER), there=BROUGHT)
+    ticket = folded(*THEIRS, *BROUGHT)
+    assert (ticket.subject, ticket.priority, ticket.requester) == ("Printer jam", "normal", "bob")
+    assert ticket.tags == ("a", "b", "c")
+    assert ticket.followers == ("carol", "erin", "frank")
+    assert [file.name for file in ticket.attachments] == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize("relation", ["parent", "blocks", "blocked_by"])
+def test_no_link_is_taken_along_that_would_contradict_the_others(relation):
+    """One parent, and no ticket on both sides of another."""
+    mine = (opened(), TicketLinked(relation, FOLLOW_UP))
+    theirs = (opened(), TicketLinked(OPPOSITE[relation], FOLLOW_UP), TicketLinked("parent", TICKET))
+    given(*mine).beside(*theirs).when(MERGE).then(
+        TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ()),)
+    )
+
+
+@pytest.mark.parametrize("what", ["tags", "attachments", "links"])
+def test_a_merge_for_which_there_is_no_room_loses_nothing(what):
+    """L12"""
+    full: dict[str, Past] = {
+        "tags": [TagsAdded(tuple(f"t{n}" for n in range(50)))],
+        "attachments": [FileAttached(f"f{n}", "a/b", 1, "a" * 64) for n in range(100)],
+        "links": [TicketLinked("relates", FOLLOW_UP)] * 99,
+    }
+    given(*MINE).beside(opened(), *full[what]).when(MERGE).refused(f"too_many_{what}")
+
+
+STANDINGS: dict[str, Past] = {
+    "new": (),
+    "open": (TicketAssigned("alice"),),
+    "pending": (StatusUpdated("pending", "a photo", NOW + timedelta(days=1)),),
+    "on_hold": (StatusUpdated("on_hold", "parts", None),),
+    "resolved": (TicketAssigned("alice"), TicketResolved("toner")),
+}
+
+
+@pytest.mark.parametrize("status", STANDINGS)
+def test_undoing_a_merge_gives_back_the_state_before_of_both(status):
+    mine = (*MINE, *STANDINGS[status])
+    before, others = folded(*mine), folded(*THEIRS)
+    undone = TicketUnmerged(OTHER, before.status, before.waiting_reason, before.resume_at)
+    gone = (
+        MergeUndone(TICKET),
+        FollowerRemoved("carol"),
+        FollowerRemoved("erin"),
+        TagsRemoved(("a",)),
+        FileDetached(FILE2.name, FILE2.sha256),
+        TicketUnlinked("blocks", FOLLOW_UP),
+    )
+    merged, beside = (*mine, TicketMergedInto(OTHER)), (*THEIRS, *BROUGHT)
+    given(*merged).beside(*beside).when(UNMERGE).then(undone, there=gone)
+    assert folded(*merged, undone) == before
+    assert folded(*beside, *gone) == others
+    assert before.status == status
+
+
+def test_a_merge_is_undone_until_the_requester_was_answered_or_either_was_merged_again():
+    merged = (*MINE, TicketMergedInto(OTHER))
+    settling: Past = (
+        AgentReplied("Done."),
+        TicketMergedInto(FOLLOW_UP),
+        TicketMergedFrom(FOLLOW_UP, ()),
+        TicketClosed("spam"),
+        TicketResolved("Done."),
+    )
+    for since in settling:
+        given(*merged).beside(*THEIRS, *BROUGHT, since).when(UNMERGE).refused("merge_is_settled")
+    harmless: Past = (
+        AgentReplied("We have got it.", automatic=True),
+        RequesterReplied("Hello?"),
+        FollowerAdded("zoe"),
+        TagsAdded(("z",)),
+    )
+    for since in harmless:
+        given(*merged).beside(*THEIRS, *BROUGHT, since).when(UNMERGE).taken()
+
+
+def test_only_a_merged_ticket_is_unmerged():
+    given(*MINE).beside(*THEIRS).when(UNMERGE).refused("not_merged")
+    given(*MINE, TicketClosed("merged")).when(UNMERGE).refused("not_merged")
+    given(*MINE, TicketMergedInto(OTHER)).when(UNMERGE).refused("unknown_ticket")
+
+
+def test_the_clock_of_a_merged_ticket_stands_until_it_is_unmerged():
+    promised = opened(sla=SlaTargets(30, None))
+    ticket = folded(promised, TicketMergedInto(OTHER), TicketUnmerged(OTHER, "new", None, None))
+    assert ticket.sla.running
+    assert ticket == folded(promised)
+    assert not folded(promised, TicketMergedInto(OTHER)).sla.running
+
+
+def test_what_the_requester_of_a_merged_ticket_says_reaches_the_one_that_goes_on():
+    merged = (*MINE, TicketMergedInto(OTHER))
+    said = RequesterReplied("Hello?")
+    here = ReplyForwarded(OTHER)
+    reply = Reply(body="Hello?")
+    carol = given(*merged).by("requester", "carol")
+    carol.beside(*THEIRS, *BROUGHT).when(reply).then(here, there=(said,))
+    waits = StatusUpdated("pending", "a photo", None)
+    opens = StatusUpdated("open", None, None)
+    carol.beside(*THEIRS, *BROUGHT, waits).when(reply).then(here, there=(said, opens))
+    solved = (TicketAssigned("alice"), TicketResolved("toner"))
+    reopened = TicketReopened("the requester replied")
+    carol.beside(*THEIRS, *BROUGHT, *solved).when(reply).then(here, there=(said, reopened))
+    # Who was taken off it hears of it again: what is said there is answered there.
+    follows = FollowerAdded("carol")
+    carol.beside(*THEIRS).when(reply).then(here, there=(said, follows))
+
+
+def test_a_reply_to_a_full_ticket_that_goes_on_is_refused():
+    """L12"""
+    carol = given(*MINE, TicketMergedInto(OTHER)).by("requester", "carol").beside(*THEIRS)
+    carol.beside_full().when(Reply(body="x")).refused("other_ticket_full")
+    carol.full().when(Reply(body="x")).refused("ticket_full")
+
+
+def test_when_all_of_a_conversation_is_closed_a_follow_up_of_the_last_is_opened():
+    merged = (*MINE, TicketMergedInto(OTHER))
+    closed = (*THEIRS, *BROUGHT, TicketClosed("invalid"))
+    follow_up = opened(requester="carol", body="Again!", tags=("a", "b", "c"))
+    given(*merged).by("requester", "carol").beside(*closed).when(Reply(body="Again!")).then(
+        ReplyForwarded(FOLLOW_UP),
+        there=(TicketLinked("followed_up_by", FOLLOW_UP),),
+        follow_up=(
+            follow_up,
+            TicketLinked("follows_up", OTHER),
+            *map(FollowerAdded, ("bob", "erin", "frank")),
+        ),
+    )
+
+
+def test_an_agent_on_a_merged_ticket_is_told_the_other_ones_id():
+    merged = given(*MINE, TicketMergedInto(OTHER)).beside(*THEIRS)
+    for command in (Reply(body="x"), AddNote(body="x")):
+        merged.when(command).refused("ticket_closed", str(OTHER))
+
+
+def test_a_link_that_was_taken_along_is_set_and_taken_away_once():
+    """The ticket at its other end says it of the merged one, and goes on saying so."""
+    taken = (opened(), TicketMergedFrom(FOLLOW_UP, ()), TicketLinked("blocks", OTHER))
+    there = (opened(), TicketLinked("blocked_by", FOLLOW_UP))
+    given(*taken).beside(*there).when(UnlinkTicket(relation="blocks", ticket=OTHER)).then(
+        TicketUnlinked("blocks", OTHER), there=(TicketUnlinked("blocked_by", FOLLOW_UP),)
+    )
+    related = (opened(), TicketLinked("relates", TICKET))
+    given(opened()).beside(*related).when(LinkTicket(relation="relates", ticket=OTHER)).then(
+        TicketLinked("relates", OTHER)
+    )
+    assert folded(*taken).linked("merged_from") == (FOLLOW_UP,)
+    assert Link("blocks", OTHER) in folded(*taken).links
