@@ -21,7 +21,7 @@ from scripts.testbed.services import ACTOR
 
 DAYS = 730
 _LIVES = 500
-_INSERTED_AT_ONCE = 1000
+_INSERTED_AT_ONCE = 250
 _FIRST_DAY = datetime(2024, 1, 1, 9, tzinfo=UTC)
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _YEAR = timedelta(days=365)

@@ -12,7 +12,11 @@ const SORTS = [
 ];
 // An example, what it means, and what of it is for requesters, where that is not all.
 const HELP = [
-  ["printer jam", "both words, in subject or text, whatever case and accents"],
+  [
+    "printer jam",
+    "both words, wherever they were said: notes and names of files, too; whatever case and accents",
+    "both words, wherever they were said: names of files, too; whatever case and accents",
+  ],
   ["print*", "words that begin so"],
   ["status:open", "also new, pending, on_hold, resolved, closed"],
   ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
