@@ -33,7 +33,7 @@ from domain.tickets import encode
 from domain.tickets.command import MOST, Command, Context, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
-from domain.tickets.ticket import Ticket, TicketEvent
+from domain.tickets.ticket import Relation, Ticket, TicketEvent
 from domain.values import ERASED
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
@@ -364,6 +364,7 @@ class Handler:
             desk=await self._desks.current(sure=sure),
             other=second,
             other_id=None if other is None else other.ticket_id,
+            closes_ring=await self._leads_back(command.chain(), other, ticket_id),
             follow_up_id=follow_up_id,
             number=await self._store.numbers.take() if needs_number else None,
             size=stream.size,
@@ -426,6 +427,22 @@ class Handler:
                 ended = way
             ways += further
         return ended
+
+    async def _leads_back(
+        self, relation: Relation | None, other: Stream | None, ticket_id: UUID
+    ) -> bool:
+        """Return whether links of a kind lead from the other ticket to this one, however many."""
+        if relation is None or other is None or other.ticket is None:
+            return False
+        seen, ways = {other.ticket_id}, [*other.ticket.ahead(relation)]
+        while ways:
+            way = ways.pop()
+            if way == ticket_id:
+                return True
+            if way not in seen and (found := (await self._read(way)).ticket) is not None:
+                ways += found.ahead(relation)
+            seen.add(way)
+        return False
 
     async def _read(self, ticket_id: UUID) -> Stream:
         """Return a ticket as it is, which others may be changing."""

@@ -23,7 +23,7 @@ from domain.actors import STAFF, Actor, PrincipalRole
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
 from domain.lines import check_lines
-from domain.tickets.ticket import Status, Ticket, TicketEvent
+from domain.tickets.ticket import Relation, Status, Ticket, TicketEvent
 
 TICKET_LENGTH_EVENTS = 10_000
 TICKET_CONTENT_BYTES = 32 * 2**20
@@ -55,7 +55,8 @@ class Context:
     """What a decision may know apart from the ticket and the command.
 
     `now`: when it happens (UTC). `other`, `other_id`: the other ticket that the command is about,
-    if there is one. `follow_up_id`: the id that a follow-up ticket is to have. `number`: that of
+    if there is one. `closes_ring`: links of the command's `chain` lead from it back to this one.
+    `follow_up_id`: the id that a follow-up ticket is to have. `number`: that of
     the ticket to be opened or numbered, if there is one. `size`, `other_size`: what the two hold
     already; `most`: what a ticket may hold.
     """
@@ -66,6 +67,7 @@ class Context:
     desk: Desk = EMPTY_DESK
     other: Ticket | None = None
     other_id: UUID | None = None
+    closes_ring: bool = False
     follow_up_id: UUID | None = None
     number: int | None = None
     size: Size = EMPTY
@@ -127,6 +129,10 @@ class Command(BaseModel, ABC):
     def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:
         """Say whether it gives a number to a ticket, so that one must be at hand."""
         return False
+
+    def chain(self) -> Relation | None:
+        """Return the kind of link to the other ticket that must not come back in a ring."""
+        return None
 
     def ends(self, ticket: Ticket, context: Context) -> bool:
         """Say whether it brings a ticket to its end, so that also full ones take it: of that there

@@ -85,6 +85,9 @@ class LinkTicket(Command):
     relation: LinkRelation
     ticket: UUID
 
+    def chain(self) -> Relation | None:
+        return None if self.relation == "relates" else self.relation
+
     def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.ticket
 
@@ -98,6 +101,10 @@ class LinkTicket(Command):
         if ticket.is_linked(opposite, self.ticket):
             raise StateConflict(
                 "link_cycle", "the two tickets are linked the other way round already"
+            )
+        if context.closes_ring:
+            raise StateConflict(
+                "link_cycle", f"other links of the kind {self.relation} lead back to this ticket"
             )
         if self.relation == "parent" and ticket.is_linked("parent"):
             raise StateConflict("has_parent", "the ticket has a parent; take that link away first")

@@ -149,6 +149,10 @@ class Ticket:
             return ()
         return self.linked("merged_into") or self.linked("followed_up_by")
 
+    def ahead(self, relation: Relation) -> tuple[UUID, ...]:
+        """Return where a chain of such links goes on: past a merge in the ticket that goes on."""
+        return self.linked(relation) + self.linked("merged_into")
+
     def linked(self, relation: Relation) -> tuple[UUID, ...]:
         """Return the tickets to which there is such a link."""
         return tuple(link.ticket for link in self.links if link.relation == relation)

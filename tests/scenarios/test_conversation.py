@@ -1,5 +1,7 @@
 """What users expect of a conversation, over the API: each test is a sentence that one would say."""
 
+from itertools import pairwise
+
 import pytest
 import pytest_asyncio
 
@@ -369,6 +371,9 @@ async def test_a_merge_is_not_undone_once_its_customer_was_answered(desk):
     mine, other = await opened(desk), await opened(desk, requester="carol")
     await done(desk, mine, "merge", {"into": other})
     await done(desk, other, "reply", {"body": "Look at tray 2."}, AGENT)
+    for headers in (CAROL, SUPERVISOR):  # how it would have been undone is nobody's to see
+        for path in (f"/tickets/{other}/timeline", f"/tickets/{other}/diff?from=1&to=2"):
+            assert "last_merge" not in (await desk.get(path, headers=headers)).text
     for _ in range(2):
         answer = await desk.post(f"/tickets/{mine}/unmerge", headers=AGENT)
         assert other in is_problem(answer, 409, "merge_is_settled")["detail"]
@@ -390,3 +395,24 @@ async def test_what_a_merge_took_along_of_me_is_gone_when_i_am_erased(desk):
     assert FILE["name"] not in timeline.text
     assert "mine" not in timeline.text
     assert '"bob"' not in timeline.text
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relation", ["blocks", "duplicates", "parent"])
+async def test_tickets_do_not_wait_for_each_other_in_a_ring(desk, relation):
+    """Of any length, and past a merge."""
+    chain = [await opened(desk) for _ in range(5)]
+    for here, there in pairwise(chain):
+        await done(desk, here, "link", {"relation": relation, "ticket": there})
+    for n in (1, 2, 3):
+        closing = {"relation": relation, "ticket": chain[n - 1]}
+        answer = await desk.post(f"/tickets/{chain[4]}/link", json=closing)
+        is_problem(answer, 409, "link_cycle")
+    merged = await opened(desk)
+    await done(desk, chain[4], "merge", {"into": merged})
+    closing = {"relation": relation, "ticket": chain[0]}
+    is_problem(await desk.post(f"/tickets/{merged}/link", json=closing), 409, "link_cycle")
+    await done(desk, chain[0], "link", {"relation": "relates", "ticket": chain[4]})
+    await done(desk, chain[4], "link", {"relation": "relates", "ticket": chain[1]})
