@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
 from api.access import routes as access_routes
 from api.access.authentication import Access
@@ -24,7 +22,6 @@ from api.feed import routes as feed
 from api.feed.feeds import Feeds
 from api.http.openapi import Application
 from api.http.pipeline import Pipeline
-from api.http.problems import to_response
 from api.http.routing import Route
 from api.operations import routes as health
 from api.people import routes as persons
@@ -114,7 +111,6 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,  # it and its pages are the console's: theirs load scripts from elsewhere
-        exception_handlers={HTTPException: _problem, RequestValidationError: _problem},
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
     )
     app.router.route_class = Route
@@ -140,20 +136,15 @@ def create_app(
         console.router(app.openapi),
     ):
         app.router.routes.extend(router.routes)
-    # Outermost, as none of FastAPI's own layers has anything to do for a route of the table.
+    # In the place of FastAPI's own layers, none of which has anything to do here.
     app.middleware_stack = Pipeline(
-        app.build_middleware_stack(),
+        app.router,
         routes=app.routes,
         access=access,
         identity=database.identity,
         log_all=log_requests,
     )
     return app
-
-
-async def _problem(_: Request, error: Exception) -> Response:
-    """Answer where no route is found."""
-    return to_response(error)
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:

@@ -26,7 +26,6 @@ import logging
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple, cast
 from uuid import UUID
@@ -54,8 +53,7 @@ _AT_A_TIME = 1_000
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """What was asked for, and from where."""
 
     method: str
@@ -115,7 +113,7 @@ class AccessLog:
                     "outcome": outcome,
                     "principal": who and {"id": "", "role": who.role, "key": who.key},
                     "person": who and await self._person(who.id),
-                    **asdict(asking),
+                    **asking._asdict(),
                     "path": kept_path(asking.path),
                     "address": asking.address and asking.address[:_ADDRESS_CHARACTERS],
                 }

@@ -92,13 +92,13 @@ class Access:
 
         Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
         """
-        address = _from(asking)
         try:
             is_known = self._is_known(authorization)  # or to find out costs
-            if not (is_known or await self._limiter.test(_LOOKED_UP, address)):
+            if not (is_known or await self._limiter.test(_LOOKED_UP, _from(asking))):
                 raise TooManyRequests(1)
             who = await self.identify(authorization)
         except Unauthenticated as error:
+            address = _from(asking)
             await self._limiter.hit(_LOOKED_UP, address)
             await self._count(_FAILURES, address)  # what is not recorded is bounded as well
             await self.note("unknown", asking, error.who)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from api.access.shares import Shares
 from api.http.caller import header, principal
@@ -70,10 +70,14 @@ class Bodies:
         length = header(request.scope, b"content-length") or ""
         if length.isdecimal() and int(length[:20]) > most_bytes:
             raise _too_large(most_bytes)
-        received = 0
+        received, is_more = 0, True
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                async for part in request.stream():
+                while is_more:  # as `request.stream()`, and without a last part that is empty
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part, is_more = message.get("body", b""), message.get("more_body", False)
                     received += len(part)
                     if received > most_bytes:
                         raise _too_large(most_bytes)

@@ -39,6 +39,8 @@ def return_preference(prefer: str | None) -> str | None:
 
 
 def _preference(prefer: str | None, name: str, values: str) -> str | None:
+    if prefer is None:
+        return None
     written = re.compile(rf'\s*{name}\s*=\s*("?)({values})\1\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
-    found = filter(None, map(written.fullmatch, (prefer or "").split(",")))
+    found = filter(None, map(written.fullmatch, prefer.split(",")))
     return next((preference[2].lower() for preference in found), None)
