@@ -17,6 +17,7 @@ from api.commands import routes as commands
 from api.commands.handler import Handler
 from api.console import routes as console
 from api.desk import routes as desk
+from api.desk.in_use import InUse
 from api.desk.store import Desks
 from api.feed import routes as feed
 from api.feed.feeds import Feeds
@@ -127,7 +128,7 @@ def create_app(
         saved_views.router(database, views, policy),
         dashboard.router(policy),
         agents.router(views),
-        desk.router(desks),
+        desk.router(desks, InUse(views)),
         health.router(database, store, witness),
         access_routes.keys_router(access.keys),
         access_routes.sign_in_router(access.links),

@@ -7,7 +7,7 @@ A desk that names no groups takes any name for one, and a desk that defines no f
 field: so one can start with an empty desk, and be strict later.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, Self, get_args
 
@@ -23,6 +23,7 @@ from pydantic import (
 
 from domain.calendars import Calendar, zones
 from domain.errors import StateConflict, Unacceptable
+from domain.retired import Retired, still_moved
 from domain.sla import NO_PROMISE, SlaTargets
 from domain.values import (
     Day,
@@ -267,6 +268,75 @@ class Desk(_Part):
         dict[FieldKey, BusinessHours], Field(max_length=DESK_CALENDARS), at_most(DESK_CALENDARS)
     ] = Field(default_factory=dict)
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
+    retired: Retired = Field(default_factory=Retired)
+
+    @model_validator(mode="after")
+    def _retired_is_gone(self) -> Self:
+        _check_moves("group", self.retired.groups, self.groups)
+        _check_moves("agent", self.retired.agents, self.agents())
+        if there := self.retired.fields.keys() & self.fields:
+            raise ValueError(f"the desk has the field {min(there)!r}, which is not retired then")
+        for key, moves in self.retired.choices.items():
+            field = self.fields.get(key)
+            if field is None:
+                raise ValueError(f"choices of {key!r} are retired, and the desk has no such field")
+            moved = {name: to for name, to in moves.items() if to != name}
+            _check_moves(f"choice of {key}", moved, field.choices)
+            if field.required_on is not None and None in moves.values():
+                raise ValueError(f"{key} is required: name a choice in the place of a retired one")
+        return self
+
+    def agents(self) -> set[str]:
+        """Return the agents of all groups."""
+        return {agent for members in self.groups.values() for agent in members}
+
+    def succeeding(self, former: "Desk") -> Self:
+        """Return the set-up with what stays said of what is gone.
+
+        A group that `former` had and nothing is said of had no tickets; those that come into it at
+        this very moment are of no group then. A desk without groups takes any, and retires none.
+        """
+        old, new = former.retired, self.retired
+        gone = dict[str, str | None].fromkeys(former.groups if self.groups else ())
+        choices = {}
+        for key, field in self.fields.items():
+            moves = {**old.choices.get(key, {}), **new.choices.get(key, {})}
+            moves = still_moved(moves, field.choices)
+            if field.required_on is not None:
+                moves = {name: to for name, to in moves.items() if to is not None}
+            if moves:
+                choices[key] = moves
+        fields = {**old.fields, **new.fields}
+        retired = Retired.model_construct(
+            groups=still_moved({**old.groups, **gone, **new.groups}, self.groups),
+            agents=still_moved({**old.agents, **new.agents}, self.agents()),
+            fields={key: said for key, said in fields.items() if key not in self.fields},
+            choices=choices,
+        )
+        return self.model_copy(update={"retired": retired})
+
+    def home(self, group: str | None) -> str | None:
+        """Return the group whose members see to the tickets of a group: itself while it is there,
+        or where they go.
+        """
+        if not self.groups or group is None or group in self.groups:
+            return group
+        return self.retired.groups.get(group, group)
+
+    def leaving(self, homes: Collection[str]) -> frozenset[str]:
+        """Return the retired groups whose tickets go to one of these, or to none."""
+        retired = self.retired.groups if self.groups else {}
+        return frozenset(group for group, to in retired.items() if to is None or to in homes)
+
+    def successor(self, key: str, value: FieldValue) -> FieldValue | None:
+        """Return what becomes of a field's value: itself, a choice in its place, or None."""
+        if self.fields and key not in self.fields:
+            return None if self.retired.fields.get(key) == "clear" else value
+        moves = self.retired.choices.get(key, {})
+        if isinstance(value, tuple):
+            several = (moves.get(each, each) for each in value)
+            return tuple(dict.fromkeys(each for each in several if each is not None)) or None
+        return moves.get(value, value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _promises_fit(self) -> Self:
@@ -323,7 +393,10 @@ class Desk(_Part):
     def check_group(self, group: str | None) -> None:
         """Raise Unacceptable if there is no such group."""
         if not self.takes_group(group):
-            raise Unacceptable("unknown_group", f"the desk has no group {group!r}")
+            told = f"the desk has no group {group!r}"
+            if group in self.retired.groups:
+                told += f" any more; its tickets went to {self.home(group) or 'none'}"
+            raise Unacceptable("unknown_group", told)
 
     def check_assignee(self, assignee: str, group: str | None) -> None:
         """Raise Unacceptable for an unknown agent, StateConflict for one outside the group."""
@@ -380,6 +453,14 @@ class Desk(_Part):
             else key
             for key, value in told.items()
         )
+
+
+def _check_moves(what: str, moves: Mapping[str, str | None], there: Collection[str]) -> None:
+    for name, to in moves.items():
+        if name in there:
+            raise ValueError(f"the desk has the {what} {name!r}, which is not retired then")
+        if to is not None and to not in there:
+            raise ValueError(f"the retired {what} {name!r} leads to {to!r}, which the desk has not")
 
 
 def _filled(field: FieldDefinition, value: FieldValue | None) -> bool:

@@ -15,7 +15,7 @@ what `kind` it is. A refusal's detail says why, and what to do instead where the
 Codes are part of the API and are never reused for another meaning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -57,6 +57,8 @@ class CasebookError(Exception):
     """Which parameter of a request is at fault, where a class knows."""
     retry_after_seconds: int | None = None
     """When to try again, where an error knows."""
+    faults: Sequence[tuple[str, str]] = ()
+    """Places in a request, as JSON pointers, and what is wrong there, where an error knows them."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

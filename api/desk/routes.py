@@ -7,6 +7,7 @@ from fastapi import Query, Response
 from pydantic import BaseModel, Field
 
 from api.commands.routes import IfMatch, expected_version
+from api.desk.in_use import InUse
 from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.caller import CurrentPrincipal
@@ -20,6 +21,9 @@ class DeskQuery(BaseModel):
     """Which set-up."""
 
     version: Annotated[int | None, Field(ge=0, lt=2**31, description="A former one.")] = None
+    count: bool = Field(
+        default=False, description="Count as `left` the tickets that are still to be changed."
+    )
 
 
 class DeskAnswer(BaseModel, extra="forbid"):
@@ -29,12 +33,17 @@ class DeskAnswer(BaseModel, extra="forbid"):
     changed_at: datetime
     changed_by: Actor
     desk: Desk
+    left: int | None = Field(
+        default=None,
+        description="How many tickets use what the desk has `retired`, and will be changed within "
+        "moments; null unless it was asked for.",
+    )
 
 
 _ETAG: dict[str, object] = {"headers": described_headers("ETag")}
 
 
-def router(desks: Desks) -> Router:
+def router(desks: Desks, in_use: InUse) -> Router:
     """Make the routes of the set-up."""
     routes = Router("desk")
 
@@ -43,7 +52,8 @@ def router(desks: Desks) -> Router:
     )
     async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
         """Show how the desk is set up, or was: groups, custom fields, SLA policies."""
-        return _answer(await desks.read(asked.version))
+        set_up = await desks.read(asked.version)
+        return _answer(set_up, await in_use.left(set_up.desk) if asked.count else None)
 
     @routes.put(
         "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(409, 412)}
@@ -53,13 +63,22 @@ def router(desks: Desks) -> Router:
 
         Every process uses the new one within some seconds. Existing tickets keep what was promised
         for them.
+
+        A set-up that takes away a group, an agent, a field or a choice that tickets use which are
+        not closed is refused (`desk_in_use`, which says how many use what), unless `retired` says
+        what becomes of it: `{"groups": {"print": "network"}, "agents": {"alice": null}, "fields":
+        {"floor": "clear"}, "choices": {"cause": {"toner": "ink"}}}`. Those tickets are changed by
+        commands, within moments; `GET /desk?count=true` says how many are left. What was said
+        once stays said until the name is there again.
         """
-        return _answer(await desks.replace(desk, who.actor, expected_version(if_match)))
+        expected = expected_version(if_match)
+        return _answer(await desks.replace(desk, who.actor, expected, in_use.check))
 
     return routes
 
 
-def _answer(set_up: SetUp) -> Response:
+def _answer(set_up: SetUp, left: int | None = None) -> Response:
     answer = DeskAnswer.model_validate(set_up, from_attributes=True)
+    answer = answer.model_copy(update={"left": left})
     etag = {"ETag": f'"{set_up.version}"'}
     return Response(answer.model_dump_json(), 200, etag, "application/json")

@@ -18,7 +18,7 @@ A process keeps what it last read for some seconds, so a command may be decided 
 that old. A refusal is not: before one is believed, the set-up is read anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -43,6 +43,7 @@ from domain.desk import (
 )
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
+from domain.retired import Retired
 from domain.values import JsonObject, Priority
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
@@ -144,19 +145,28 @@ class Desks:
             )
             return next(iter(found), None)
 
-    async def replace(self, desk: Desk, actor: Actor, expected: int | None) -> SetUp:
+    async def replace(
+        self,
+        desk: Desk,
+        actor: Actor,
+        expected: int | None,
+        check: Callable[[Desk, Desk], Awaitable[None]] | None = None,
+    ) -> SetUp:
         """Make `desk` the set-up; nothing happens if it is that already. What another version has
-        put into it that this one does not know stays.
+        put into it that this one does not know stays, and so does what was said of what is gone.
+        `check` raises for a set-up, its second argument, that cannot take the first one's place.
 
         Raises VersionMismatch if the newest version is another than `expected`, UnreadableSetUp if
         it cannot be read and is not expected by name, StoreUnavailable, and Unacceptable for a new
         name that is none, and for public holidays that are not known.
         """
+        asked = desk
         while True:
             document = await self._document(None)
             version = 0 if document is None else cast("int", document["_id"])
             newest = self._readable(document)
             former = EMPTY_DESK if newest is None else newest.desk
+            desk = asked.succeeding(former)
             desk = with_dates(desk, former, version + 1, self._now().year)
             if newest is None and expected is None:
                 raise UnreadableSetUp(version)
@@ -167,6 +177,8 @@ class Desks:
                     return newest
             if expected not in (None, version):
                 raise VersionMismatch("desk", version)
+            if newest is not None and check is not None:
+                await check(newest.desk, asked)
             new = self._document_of(desk, version + 1, actor, newest, document)
             try:
                 await insert(self._documents, new)
@@ -220,8 +232,27 @@ class Desks:
 
 def _known(desk: Desk) -> JsonObject:
     return desk.model_dump(mode="json", exclude={"unknown_fields"}) | {
-        "groups": {n: {"name": n, "members": list(m)} for n, m in desk.groups.items()}
+        "groups": {n: {"name": n, "members": list(m)} for n, m in desk.groups.items()},
+        "retired": _moves(desk.retired),
     }
+
+
+def _moves(retired: Retired) -> JsonObject:
+    # As lists: a name may hold what a field's name in a document must not.
+    return {
+        "groups": _listed(retired.groups),
+        "agents": _listed(retired.agents),
+        "fields": _listed(retired.fields),
+        "choices": [
+            {"field": key, **move}
+            for key, named in retired.choices.items()
+            for move in _listed(named)
+        ],
+    }
+
+
+def _listed(moves: Mapping[str, str | None]) -> list[JsonObject]:
+    return [{"name": name, "to": to} for name, to in moves.items()]
 
 
 def _by_name(desk: JsonObject) -> JsonObject:
@@ -275,6 +306,22 @@ class _StoredCalendar(_Stored):
     version: int
 
 
+class _StoredMove(_Stored):
+    name: str
+    to: str | None
+    field: str | None = None
+
+
+_Moves = Annotated[tuple[_StoredMove, ...], Strict(False)]
+
+
+class _StoredRetired(_Stored):
+    groups: _Moves = ()
+    agents: _Moves = ()
+    fields: _Moves = ()
+    choices: _Moves = ()
+
+
 class _StoredDesk(_Stored):
     groups: list[_StoredGroup]
     fields: dict[str, _StoredField]
@@ -284,6 +331,7 @@ class _StoredDesk(_Stored):
     sla_field: str | None = None
     calendars: dict[str, _StoredCalendar] = Field(default_factory=dict)
     close_resolved_after_days: int | None = None
+    retired: _StoredRetired = _StoredRetired()
 
 
 class _StoredActor(_Stored):
@@ -333,6 +381,7 @@ def _desk(stored: _StoredDesk) -> Desk:
         sla_field=stored.sla_field,
         calendars={name: _calendar(each) for name, each in stored.calendars.items()},
         close_resolved_after_days=stored.close_resolved_after_days,
+        retired=_retired(stored.retired),
     )
     if unknown := frozenset(stored.fields.keys() - fields.keys()):
         return PartlyKnownDesk.model_construct(**dict(desk), unknown_fields=unknown)
@@ -348,4 +397,16 @@ def _calendar(stored: _StoredCalendar) -> BusinessHours:
         public_holidays=None if public is None else PublicHolidays.model_construct(**dict(public)),
         groups=stored.groups,
         version=stored.version,
+    )
+
+
+def _retired(stored: _StoredRetired) -> Retired:
+    choices: dict[str, dict[str, str | None]] = {}
+    for each in stored.choices:
+        choices.setdefault(each.field or "", {})[each.name] = each.to
+    return Retired.model_construct(
+        groups={each.name: each.to for each in stored.groups},
+        agents={each.name: each.to for each in stored.agents},
+        fields={each.name: "clear" if each.to == "clear" else "keep" for each in stored.fields},
+        choices=choices,
     )

@@ -169,8 +169,10 @@ def problem_of(error: Exception) -> Problem:
         return _problem(status, "internal_error", detail)
     if error.kind == "fault":
         _log.error("%s: %s", error.code, error.detail, exc_info=error)
-    faults = [] if error.pointer is None else [Fault(pointer=error.pointer, detail=error.detail)]
-    return _problem(status_of(type(error)), error.code, error.detail, faults)
+    found = error.faults if error.pointer is None else [(error.pointer, error.detail)]
+    faults = [Fault(pointer=where, detail=what) for where, what in found[:MOST_FAULTS]]
+    status, more = status_of(type(error)), len(found) - len(faults)
+    return _problem(status, error.code, error.detail, faults, more)
 
 
 def _problem(

@@ -5,7 +5,8 @@ no missed promises, no followers, no other tickets that theirs has to do with, a
 colleagues of fields and files. To them a ticket is what it would be if its public events were all
 there are: so are its version, its times, what a search finds, and every answer. Agents see the
 tickets of the groups that the desk's set-up puts them into, those of no group yet, and those that
-they are assigned to, follow or have opened for themselves; on a desk without groups, all.
+they are assigned to, follow or have opened for themselves; on a desk without groups, all. A ticket
+that is not closed, of a group that the desk has retired, they see as if it were where it goes.
 Supervisors and auditors see all.
 
 A ticket that a principal does not see does not exist for them: 404, whatever they ask of it. Pure
@@ -29,7 +30,7 @@ from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument
 from eventstore.reading import Read
-from projections.views.filter import AnyOf, Filter, Is, OfField, Term, all_of
+from projections.views.filter import AnyOf, Filter, Is, Not, OfField, Term, all_of
 from projections.views.tickets import PUBLIC_SINCE_SHAPE
 
 INTERNAL_FIELDS = frozenset(
@@ -51,12 +52,14 @@ class Shown(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """What one principal sees. `groups`: whose tickets, for an agent; None: all there are.
+    `leaving`: retired groups whose tickets go to one of those, or to none.
     `public`: what stands for a field of the read documents, for a requester; nothing does in those
     of a former version, which are shown until they are built anew.
     """
 
     principal: Principal
     groups: frozenset[str] | None = None
+    leaving: frozenset[str] = frozenset()
     public: Mapping[str, str] = field(default_factory=lambda: _PUBLIC)
 
     @property
@@ -78,7 +81,11 @@ class Visibility:
             return Filter()
         terms = [Is(name, own) for name in ("assignee", "requester", "followers")]
         terms.append(Is("group", (None, *sorted(self.groups))))
-        return all_of(AnyOf(tuple(all_of(term) for term in terms)))
+        seen = [all_of(term) for term in terms]
+        if self.leaving:
+            closed = Not(all_of(Is("status", ("closed",))))
+            seen.append(all_of(closed, Is("group", tuple(sorted(self.leaving)))))
+        return all_of(AnyOf(tuple(seen)))
 
     def sees(self, ticket: Mapping[str, object]) -> bool:
         """Return whether a ticket is seen, by its fields."""
@@ -203,9 +210,9 @@ class VisibilityPolicy:
 
     async def of(self, principal: Principal) -> Visibility:
         """Return what a principal sees. Raises StoreUnavailable."""
-        if principal.role == "agent" and (groups := (await self._desks.current()).groups):
-            own = (name for name, members in groups.items() if principal.id in members)
-            return Visibility(principal, frozenset(own))
+        if principal.role == "agent" and (desk := await self._desks.current()).groups:
+            own = frozenset(name for name, of in desk.groups.items() if principal.id in of)
+            return Visibility(principal, own, desk.leaving(own))
         return Visibility(principal)
 
     async def of_ticket(self, principal: Principal, ticket_id: UUID) -> Visibility:

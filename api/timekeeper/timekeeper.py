@@ -1,7 +1,9 @@
 """The timekeeper: what happens to tickets without anyone's command, at its time.
 
 A ticket that waits is opened again at its `resume_at`; a missed SLA target is put on record; a
-resolved ticket is closed after as many days as the desk says.
+resolved ticket is closed after as many days as the desk says. Tickets that use what the desk has
+retired are changed as it says: looked for ever more seldom while there are none, for as long as the
+desk says it, since one may come late (from an import, or a client whose answer was lost).
 
 The idea: the views say which tickets have something due, quickly and perhaps a moment late; what is
 done is then decided from the ticket's own events, by ordinary commands of the actor `timekeeper`.
@@ -27,6 +29,7 @@ from uuid import UUID
 
 from api.access.rights import TIMEKEEPER
 from api.commands.handler import Handler, Submission, TooContended, VersionMismatch
+from api.desk.in_use import to_be_changed
 from api.desk.store import Desks, SetUp
 from domain.codec import Event
 from domain.desk import Desk
@@ -35,6 +38,7 @@ from domain.tickets.conversation import RequesterReplied
 from domain.tickets.lifecycle import CloseTicket, StatusUpdated, TicketResolved, UpdateStatus
 from domain.tickets.opening import TicketOpened
 from domain.tickets.promises import MarkSlaBreach, PriorityChanged, SlaChanged
+from domain.tickets.retirement import next_step
 from domain.values import JsonObject
 from eventstore import failures
 from eventstore.background import run_all
@@ -44,9 +48,11 @@ from eventstore.failures import StoreBusy, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS
 from eventstore.mongo.errors import time_limit
+from eventstore.mongo.sorted_pages import listed_along
 from eventstore.reading import read_events
 from projections.generations import Generations
 from projections.views import tickets
+from projections.views.indexes import OF_LISTS
 from projections.views.tickets import TicketRead
 
 _log = logging.getLogger(__name__)
@@ -58,16 +64,20 @@ _UNDOABLE_SECONDS = 300.0
 TICKETS_AT_ONCE = 32
 _PAGE_TICKETS = 1000
 _SOON_SECONDS = 0.1
+_SELDOM_SECONDS = 600.0
 
 Clock = Callable[[], Awaitable[datetime]]
 
 
 class Act(NamedTuple):
-    """Something due: when, which command does it, and which kinds of events brought it about."""
+    """Something due: when, which command does it, and which kinds of events brought it about; or
+    which other cause did.
+    """
 
     at: datetime
     command: Command
-    causes: tuple[type[Event], ...]
+    causes: tuple[type[Event], ...] = ()
+    cause: str = ""
 
 
 _PROMISED = (TicketOpened, PriorityChanged, SlaChanged)
@@ -91,6 +101,8 @@ def due(read: TicketRead, set_up: SetUp, now: datetime) -> Act | None:
         if read.resolved_at <= now - wait:
             at = max(read.resolved_at + wait, set_up.closing_since)
             acts.append(Act(at, CloseTicket(), (TicketResolved,)))
+    if (step := next_step(ticket, set_up.desk)) is not None:
+        acts.append(Act(set_up.changed_at, step, cause=f"desk@{set_up.version}"))
     first = min(acts, key=lambda act: act.at, default=None)
     return first if first is not None and first.at <= now else None
 
@@ -120,6 +132,7 @@ class Timekeeper:
         self._clock = clock or database.clock.time
         self._look_seconds = look_seconds
         self._aside: dict[UUID, float] = {}  # until when, by the loop's clock
+        self._retired = _Pace()
 
     async def run(self) -> None:
         """Look again and again until cancelled. A failure is logged, and tried again."""
@@ -141,18 +154,25 @@ class Timekeeper:
         if self._database_clock.is_far_off:  # logged already: see eventstore/mongo/clock.py
             return 0
         set_up = await self._desks.read(within_seconds=min(CAN_WAIT_SECONDS, self._look_seconds))
-        waiting = iter(await self._find_due(set_up.desk, now))
+        is_asked = self._retired.is_time(set_up.version)
+        waiting = iter(await self._find_due(set_up.desk, now, retired=is_asked))
         done: list[int] = []
 
         async def work() -> None:
             done.extend([await self._tend(ticket_id, set_up, now) for ticket_id in waiting])
 
         await run_all(*(work() for _ in range(TICKETS_AT_ONCE)))
+        if is_asked:
+            self._retired.looked(found=any(done))
         return sum(done)
 
-    async def _find_due(self, desk: Desk, now: datetime) -> list[UUID]:
-        """Return a page of tickets that the views show as due."""
+    async def _find_due(self, desk: Desk, now: datetime, *, retired: bool) -> list[UUID]:
+        """Return a page of tickets that the views show as due. `retired`: also of those that use
+        what the desk has retired.
+        """
         questions: dict[str, JsonObject] = {"next_due_at": {"next_due_at": {"$lte": now}}}
+        if retired and (gone := to_be_changed(desk)) is not None:
+            questions["status"] = gone.condition()
         if (days := desk.close_resolved_after_days) is not None:
             before = {"$lte": now - timedelta(days=days)}
             questions["resolved_at"] = {"status": "resolved", "resolved_at": before}
@@ -167,7 +187,11 @@ class Timekeeper:
 
     async def _matches(self, question: JsonObject, time: str, shown: Database) -> list[JsonObject]:
         matches = shown.collection(tickets.COLLECTION).find(question, {"_id": 1}).sort(time, 1)
-        return await matches.limit(_PAGE_TICKETS + len(self._aside)).to_list()
+        matches = matches.limit(_PAGE_TICKETS + len(self._aside))
+        # No other index is of those that are not closed.
+        return await (
+            listed_along(OF_LISTS[time], matches) if time == "status" else matches.to_list()
+        )
 
     async def _tend(self, ticket_id: UUID, set_up: SetUp, now: datetime) -> int:
         """Do what one ticket has had due for the longest; return how much was done. The next look
@@ -204,19 +228,42 @@ class Timekeeper:
         self._aside[ticket_id] = asyncio.get_running_loop().time() + seconds
 
 
+class _Pace:
+    """When to look again for what is rarely there: at once where there was some, or the desk has
+    changed; else after twice the time, up to ten minutes.
+    """
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._at = self._pause = 0.0
+
+    def is_time(self, version: int) -> bool:
+        """Say whether to look, with this version of the desk."""
+        if version != self._version:
+            self._version, self._at, self._pause = version, 0.0, LOOK_SECONDS
+        return asyncio.get_running_loop().time() >= self._at
+
+    def looked(self, *, found: bool) -> None:
+        """Note that one has looked."""
+        self._at = 0.0 if found else asyncio.get_running_loop().time() + self._pause
+        self._pause = LOOK_SECONDS if found else min(2 * self._pause, _SELDOM_SECONDS)
+
+
 def submission(act: Act, read: TicketRead, some: Sequence[Envelope]) -> Submission:
     """Return the command for an act; `some`: at least those of the ticket's events that may be
     its cause.
     """
-    kinds = {kind.__name__ for kind in act.causes}
-    causes = [event for event in some if event.type in kinds]
-    before = [event for event in causes if event.occurred_at <= act.at]
-    cause = (before or causes)[-1]
+    cause = act.cause
+    if act.causes:
+        kinds = {kind.__name__ for kind in act.causes}
+        causes = [event for event in some if event.type in kinds]
+        before = [event for event in causes if event.occurred_at <= act.at]
+        cause = str((before or causes)[-1].id)
     return Submission(
         command=act.command,
         actor=TIMEKEEPER,
         key=f"{act.command.verb}:{read.version}",
         occurred_at=max(act.at, read.updated_at),
         expected_version=read.version,
-        causation_id=str(cause.id),
+        causation_id=cause,
     )

@@ -79,6 +79,9 @@ class MoveToGroup(Command):
             return Decision(moved)
         return Decision((*moved, TicketUnassigned()))
 
+    def ends(self, ticket: Ticket, context: Context) -> bool:  # or nobody would see it to its end
+        return context.desk.home(ticket.group) != ticket.group
+
 
 class FollowerAdded(TicketEvent):
     internal = True

@@ -142,7 +142,8 @@ class Reply(Command):
         last = context.other or ticket
         require_room("links", len(last.links) + 1, TICKET_LINKS)
         desk, writer = context.desk, context.actor.id
-        group = last.group if desk.takes_group(last.group) else None
+        home = desk.home(last.group)
+        group = home if desk.takes_group(home) else None
         opened = TicketOpened(
             subject=last.subject,
             body=self.body,

@@ -275,7 +275,7 @@ class _Reads:
             if len(found) < limit:
                 some = self.collection.find(self.query.filter(each), self.query.projection)
                 some = some.sort(order).limit(limit - len(found))
-                found += await _along(self.query.index, partial(_listed, some))
+                found += await listed_along(self.query.index, some)
         return found
 
     async def keys(self, low: int, high: int) -> list[int]:
@@ -342,6 +342,13 @@ class _Reads:
         """Return where a document stands in the order of reading."""
         time, id_ = cast("datetime", document[self.query.by]), cast("UUID", document["_id"])
         return self.query.key(Position(time, id_))
+
+
+async def listed_along(
+    index: Sequence[tuple[str, int]], found: AsyncCursor[JsonObject]
+) -> list[JsonObject]:
+    """Return what a cursor finds along an index, or without it where it has not been made yet."""
+    return await _along(index, partial(_listed, found))
 
 
 async def _along(index: Sequence[tuple[str, int]], ask: Callable[..., Awaitable[T]]) -> T:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from domain.calendars import Calendar
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
+from domain.retired import RETIRED_NAMES, Retired
 from domain.sla import SlaTargets
 from domain.tickets.assignment import (
     AssignTicket,
@@ -14,11 +15,14 @@ from domain.tickets.assignment import (
     TicketMovedToGroup,
     TicketUnassigned,
 )
+from domain.tickets.command import Context, decide
 from domain.tickets.details import FieldSet, SetField
 from domain.tickets.lifecycle import ResolveTicket, TicketResolved
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority, PriorityChanged, SlaChanged
-from tests.spec import NO_PROMISE, given, opened
+from domain.tickets.retirement import next_step
+from domain.tickets.ticket import TicketEvent
+from tests.spec import ALICE, NO_PROMISE, NOW, TICKET, folded, given, opened
 
 GROUPS = Desk(groups={"print": ("alice", "carol"), "network": ("carol", "dave"), "void": ()})
 FIELDS = Desk(
@@ -400,3 +404,104 @@ def test_a_set_up_at_its_bounds_can_be_made():
             "close_resolved_after_days": 1,
         }
     )
+
+
+# --- what is said of what is gone -----------------------------------------------------------------
+
+NETWORK: dict[str, tuple[str, ...]] = {"network": ("carol", "dave")}
+
+
+def test_what_was_said_of_a_group_leads_on_when_the_next_one_goes():
+    first = Desk(groups={"a": ("alice",), "b": ("bob",), "c": ("carol",)})
+    second = Desk(
+        groups={"b": ("bob",), "c": ("carol",)}, retired=Retired(groups={"a": "b"})
+    ).succeeding(first)
+    third = Desk(groups={"c": ("carol",)}, retired=Retired(groups={"b": "c"})).succeeding(second)
+    assert third.retired.groups == {"a": "c", "b": "c"}
+    assert [third.home(group) for group in ("a", "b", "c", "d", None)] == ["c", "c", "c", "d", None]
+    unsaid = Desk(groups={"d": ("dave",)}).succeeding(third)
+    assert unsaid.retired.groups == {"a": None, "b": None, "c": None}
+    assert unsaid.leaving(()) == {"a", "b", "c"}
+    assert third.leaving(("c",)) == {"a", "b"}
+    assert third.leaving(("d",)) == frozenset()
+
+
+def test_a_desk_without_groups_or_fields_takes_any_and_changes_none():
+    said = Desk(groups=NETWORK, retired=Retired(groups={"print": "network"}))
+    empty = Desk().succeeding(said)
+    assert empty.home("print") == "print"
+    assert empty.leaving(("network",)) == frozenset()
+    assert next_step(folded(opened(group="print")), empty) is None
+
+
+def test_of_too_many_groups_that_are_gone_the_last_are_known():
+    desk = Desk(groups={f"g{n}": () for n in range(150)})
+    for n in (1, 2, 3):
+        desk = Desk(groups={f"{n}g{m}": () for m in range(150)}).succeeding(desk)
+    assert len(desk.retired.groups) == RETIRED_NAMES
+    assert "2g149" in desk.retired.groups
+    Desk.model_validate(desk.model_dump())  # what is shown can be sent again
+
+
+def test_a_choice_that_is_required_is_never_taken_away_for_nothing():
+    cause = FieldDefinition(type="choice", choices=("paper",))
+    said = Desk(fields={"cause": cause}, retired=Retired(choices={"cause": {"toner": None}}))
+    strict = Desk(fields={"cause": cause.model_copy(update={"required_on": "resolve"})})
+    assert said.succeeding(Desk()).successor("cause", "toner") is None
+    assert strict.succeeding(said).successor("cause", "toner") == "toner"
+
+
+def test_a_ticket_is_changed_step_by_step_until_nothing_is_left():
+    """The successor of its assignee is kept by the move that follows."""
+    desk = Desk(
+        groups=NETWORK,
+        fields={"parts": FieldDefinition(type="choices", choices=("belt",))},
+        retired=Retired(
+            groups={"print": "network"},
+            agents={"alice": "carol"},
+            fields={"floor": "clear"},
+            choices={"parts": {"drum": "belt", "lid": None}},
+        ),
+    )
+    fields = {"floor": 3, "parts": ("lid", "drum", "belt"), "mood": "bad"}
+    past: list[TicketEvent] = [opened(group="print", fields=fields), TicketAssigned("alice")]
+    context = Context(now=NOW, actor=ALICE, ticket_id=TICKET, desk=desk)
+    steps = []
+    while (step := next_step(folded(*past), desk)) is not None:
+        steps.append(step)
+        past += decide(folded(*past), step, context).events
+    assert steps == [
+        AssignTicket(assignee="carol"),
+        MoveToGroup(group="network"),
+        SetField(key="floor", value=None),
+        SetField(key="parts", value=("belt",)),
+    ]
+    ticket = folded(*past)
+    assert (ticket.group, ticket.assignee) == ("network", "carol")
+    assert ticket.fields == {"parts": ("belt",), "mood": "bad"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"groups": {"print": []}, "retired": {"groups": {"print": None}}},
+        {"groups": {"print": []}, "retired": {"groups": {"net": "garden"}}},
+        {"groups": {"print": ["al"]}, "retired": {"agents": {"al": None}}},
+        {"groups": {"print": ["al"]}, "retired": {"agents": {"bo": "cy"}}},
+        {"fields": {"floor": {"type": "text"}}, "retired": {"fields": {"floor": "keep"}}},
+        {"retired": {"fields": {"floor": "forget"}}},
+        {"retired": {"choices": {"cause": {"toner": None}}}},
+        {"retired": {"groups": {f"g{n}": None for n in range(201)}}},
+    ],
+)
+def test_what_cannot_be_said_of_what_is_gone_is_refused(content):
+    """L12"""
+    with pytest.raises(ValidationError):
+        Desk.model_validate(content)
+
+
+def test_a_ticket_that_is_full_goes_where_it_is_seen_to_its_end():
+    desk = Desk(groups=NETWORK, retired=Retired(groups={"print": "network"}))
+    gone, there = (given(opened(group=group)).at(desk).full() for group in ("print", "network"))
+    gone.when(MoveToGroup(group="network")).then(TicketMovedToGroup("network"))
+    there.when(MoveToGroup(group=None)).refused("ticket_full")

@@ -4,6 +4,7 @@ import pytest
 
 from domain.desk import Desk, FieldDefinition, SlaPolicy
 from domain.errors import Refusal
+from domain.retired import Retired
 from domain.sla import SlaTargets
 from domain.tickets.assignment import FollowerAdded, TicketAssigned
 from domain.tickets.conversation import Reply
@@ -201,6 +202,18 @@ def test_a_follow_up_is_promised_what_the_desk_promises_now():
     given(*past).at(desk).by("requester", "bob").when(Reply(body="Again!")).then(
         TicketLinked("followed_up_by", FOLLOW_UP),
         follow_up=(follow_up, TicketLinked("follows_up", TICKET)),
+    )
+
+
+def test_a_follow_up_is_of_the_group_that_its_ticket_would_be_of_by_now():
+    desk = Desk(groups={"network": ("dave",)}, retired=Retired(groups={"print": "network"}))
+    past = (opened(group="print"), TicketClosed("invalid"))
+    given(*past).at(desk).by("requester", "bob").when(Reply(body="Again!")).then(
+        TicketLinked("followed_up_by", FOLLOW_UP),
+        follow_up=(
+            opened(body="Again!", group="network"),
+            TicketLinked("follows_up", TICKET),
+        ),
     )
 
 

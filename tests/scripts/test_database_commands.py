@@ -60,6 +60,13 @@ ROLES: tuple[PrincipalRole, ...] = ("supervisor", "admin", "auditor")
 DESK = {"groups": {"print": ["alice"]}, "close_resolved_after_days": 1}
 
 
+RETIRING = {
+    "groups": {"network": ["carol"]},
+    "close_resolved_after_days": 1,
+    "retired": {"groups": {"print": "network"}, "agents": {"alice": "carol"}},
+}
+
+
 class Recording:
     """Runs processes of an installation of its own, each over a wire on which it is heard."""
 
@@ -215,6 +222,12 @@ async def _use(ask, receiver):
         *("/tickets?due_before=2100-01-01", "/webhooks", hook, "/readyz", "/healthz"),
     ):
         await ask("supervisor", "GET", path)
+    await ask("admin", "PUT", "/desk", json=RETIRING)
+
+    async def changed():
+        return (await ask("admin", "GET", "/desk?count=true")).json()["left"] == 0
+
+    await until(changed)
     page = (await ask("supervisor", "GET", "/tickets?limit=1")).json()
     await ask("supervisor", "GET", f"/tickets?limit=200&cursor={page['next']}")
     lines = (await ask("supervisor", "GET", "/events")).text.splitlines()
@@ -242,7 +255,7 @@ async def _use(ask, receiver):
     await until(partial(answered, 500))
     receiver.answers = lambda _: 200
     await ask("supervisor", "POST", f"{hook}/resume")
-    await open_one(200, requester="carla")
+    await open_one(200, requester="carla", group="network")
     found = await ask("admin", "POST", "/persons/find", json={"name": "carla"})
     person = f"/persons/{found.json()['id']}"
     await ask("admin", "GET", f"{person}/data")
