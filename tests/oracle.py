@@ -253,7 +253,10 @@ def _words(text: str) -> list[str]:
             found += [word] if len(word) > 2 else []
             assert len(word) <= 128, "a longer run is cut into pieces, which no history here has"
         else:
-            found += [part[:64] for part in [word, *re.split("['.,]", word)]]
+            steps = re.findall("[^-'.,]+|[-'.,]", word)  # parts, and what joins them
+            for first in range(0, len(steps), 2):
+                rest = steps[first : first + 7]
+                found += ["".join(rest[:n])[:64] for n in range(1, len(rest) + 1, 2)]
     return _distinct(found)
 
 
@@ -275,7 +278,9 @@ def _split(text: str) -> list[str]:
     for c, following in zip(text, text[1:] + " ", strict=False):
         kind = _kind(c)
         is_within = last == _kind(following) == "word" and (
-            c in "'." or (c == "," and found[-1][-1].isdecimal() and following.isdecimal())
+            c in "'."
+            or (c == "-" and following.isdecimal())
+            or (c == "," and found[-1][-1].isdecimal() and following.isdecimal())
         )
         if is_within:
             found[-1] += c

@@ -5,9 +5,9 @@ Hebrew and Arabic and characters that do not show. Marks that make another lette
 voice kana, vowel signs and tones of the scripts of India and South-East Asia.
 
 A word is what Unicode's text segmentation (UAX 29) takes for one: letters, digits and their marks,
-and what joins them: an apostrophe or a full stop, or a comma between digits. Its parts are stored
-beside it, so that `report.pdf` is found by `report`; it is looked for as a whole, so that nothing
-else is found.
+and what joins them: an apostrophe or a full stop, a comma between digits, and here a hyphen before
+a digit. It is stored by its parts and by up to four of them together, so that `mail.example.com` is
+found by `example.com` and `mail`; it is looked for as a whole, so that `3.14` finds no 3 and 14.
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces. A run of such
 characters is stored as all pairs of neighbours, its last character, and as a whole. What is looked
@@ -31,10 +31,11 @@ _SCRIPTS = ("Han", "Hiragana", "Katakana", "Bopomofo", "Thai", "Lao", "Khmer", "
 _UNSPACED = "".join(rf"\p{{scx={script}}}" for script in _SCRIPTS)
 _RUN = regex.compile(rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{M}}\p{{N}}]]+")
 _SPACED = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]+"
-_JOIN = r"(?:['.]|(?<=\p{Nd}),(?=\p{Nd}))"
+_JOIN = r"(?:['.]|-(?=\p{Nd})|(?<=\p{Nd}),(?=\p{Nd}))"
 _WORDS = regex.compile(rf"(?V1){_RUN.pattern}|{_SPACED}(?:{_JOIN}{_SPACED})*")
-_ASCII_WORDS = re.compile(r"[a-z0-9_]+(?:(?:['.]|(?<=\d),(?=\d))[a-z0-9_]+)*")
-_PARTS = regex.compile(r"['.,]")
+_ASCII_WORDS = re.compile(r"[a-z0-9_]+(?:(?:['.]|-(?=\d)|(?<=\d),(?=\d))[a-z0-9_]+)*")
+_PART = re.compile(r"[^-'.,]+")
+_PARTS_TOGETHER = 4
 _NO_LETTERS = regex.compile(
     r"(?V1)[[\p{M}&&[\p{sc=Zinh}\p{sc=Hebr}\p{sc=Arab}]]--[\u3099\u309a]]"
     r"|[\p{Default_Ignorable_Code_Point}--\u200b]"
@@ -53,9 +54,7 @@ def words(text: str) -> list[str]:
     found: dict[str, None] = {}
     for word in dict.fromkeys(_split(text)):
         if not _is_run(word):
-            found[word[:_CHARACTERS]] = None
-            if not word.isalnum():
-                found.update((part[:_CHARACTERS], None) for part in _PARTS.split(word))
+            found.update(dict.fromkeys(_together(word)))
             continue
         found.update(dict.fromkeys(map("".join, pairwise(word))))
         found[word[-1]] = None
@@ -75,8 +74,9 @@ def asked(text: str, *, is_prefix: bool = False) -> list[Asked]:
     split = _split(text)
     for n, word in enumerate(split, start=1):
         if not _is_run(word):
-            begins = is_prefix and n == len(split)
-            found[Asked("begins" if begins else "is", word[:_CHARACTERS])] = None
+            *others, last = _together(word, least=_PARTS_TOGETHER)
+            found.update(dict.fromkeys(Asked("is", each) for each in others))
+            found[Asked("begins" if is_prefix and n == len(split) else "is", last)] = None
         elif len(word) == 1:
             found[Asked("begins", word)] = None
         else:
@@ -91,6 +91,21 @@ def _split(text: str) -> list[str]:
     """Return words, and runs of characters without spaces, as they come."""
     folded = _folded(text)
     return (_ASCII_WORDS if folded.isascii() else _WORDS).findall(folded)
+
+
+def _together(word: str, least: int = 1) -> list[str]:
+    """Return all that is up to four neighbouring parts of a word, and no less than `least` where
+    there are so many.
+    """
+    if word.isalnum():
+        return [word[:_CHARACTERS]]
+    parts = [part.span() for part in _PART.finditer(word)]
+    least = min(least, len(parts))
+    return [
+        word[parts[first][0] : parts[last][1]][:_CHARACTERS]
+        for first in range(len(parts))
+        for last in range(first + least - 1, min(first + _PARTS_TOGETHER, len(parts)))
+    ]
 
 
 def _is_run(word: str) -> bool:

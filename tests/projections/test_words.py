@@ -21,6 +21,12 @@ FOUND = [
     ("report.pdf", "report.pdf"),
     ("mail to Bob.Smith@Example.com!", "bob.smith@example.com"),
     ("mail to Bob.Smith@Example.com!", "smith"),
+    ("from mail.example.com", "example.com"),
+    ("from mail.example.com", "mail.example"),
+    ("1.2.3.4.5.6.7", "2.3.4.5.6"),
+    ("see C-1042.", "c-1042"),
+    ("see C-1042.", "1042"),
+    ("2026-03-01T12:00", "2026-03"),
     ("It doesn’t print", "doesn't"),
     ("L'imprimante est cassée", "imprimante CASSEE"),
     ("Größe STRASSE", "grosse straße"),
@@ -43,6 +49,9 @@ NOT_FOUND = [
     ("Printers", "printer"),
     ("report.pdf2", "report.pdf"),
     ("3 of the 14", "3.14"),
+    ("vitamin c, 1042", "C-1042"),
+    ("myexample.com", "example.com"),
+    ("1.2.3.4.6.7", "2.3.4.5.6"),
     ("don said: t", "don't"),
     ("打印纸印机", "打印机"),  # all pairs of it are there
     ("打印。机", "打印机"),
@@ -68,6 +77,7 @@ def test_nothing_is_found_that_is_another_word(text, asked_for):
 
 def test_a_prefix_finds_what_begins_so_and_no_field():
     assert says("print", is_prefix=True).matches(document("Printers"))
+    assert says("mail.exam", is_prefix=True).matches(document("at mail.example.com"))
     assert not says("print", is_prefix=True).matches({"terms": ["=printer=3"]})
     assert not says("机卡纸").matches({"terms": ["机卡", "卡纸", "=issue=机卡纸"]})
 
