@@ -30,6 +30,7 @@ from api.queries.agents import routes as agents
 from api.queries.dashboard import routes as dashboard
 from api.queries.history import routes as history
 from api.queries.lists import routes as lists
+from api.queries.promises import routes as promises
 from api.queries.representations import Tickets
 from api.queries.saved_views import routes as saved_views
 from api.queries.visibility import VisibilityPolicy
@@ -121,6 +122,7 @@ def create_app(
     for router in (
         commands.router(handler, views, tickets, policy),
         history.router(store, tickets, policy),
+        promises.router(store, policy, database.clock.now),
         lists.router(database, policy),
         bulk.router(handler, views, policy),
         feed.router(feeds, access),

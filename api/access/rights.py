@@ -132,6 +132,7 @@ RIGHTS: Mapping[str, Right] = {
     "GET /tickets/{ticket_id}": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/timeline": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/diff": Right("read", EVERYONE | _AUDITOR),
+    "GET /tickets/{ticket_id}/sla": Right("read", _READERS),
     "GET /dashboard": Right("read", _READERS),
     "GET /dashboard/series": Right("read", _READERS),
     "GET /views": Right("read", _READERS),

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, Strict
+from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError
 
 from api.commands.handler import VersionMismatch
 from api.desk.calendars import with_dates
@@ -322,6 +322,13 @@ class _StoredRetired(_Stored):
     choices: _Moves = ()
 
 
+def _known_calendar(calendar: object) -> object:
+    # One of another form is another version's: passed over here.
+    with suppress(ValidationError):
+        return _StoredCalendar.model_validate(calendar)
+    return None
+
+
 class _StoredDesk(_Stored):
     groups: list[_StoredGroup]
     fields: dict[str, _StoredField]
@@ -329,7 +336,9 @@ class _StoredDesk(_Stored):
     sla: dict[str, _StoredPolicy]
     sla_rules: Annotated[tuple[_StoredRule, ...], Strict(False)] = ()
     sla_field: str | None = None
-    calendars: dict[str, _StoredCalendar] = Field(default_factory=dict)
+    calendars: dict[str, Annotated[_StoredCalendar | None, BeforeValidator(_known_calendar)]] = (
+        Field(default_factory=dict)
+    )
     close_resolved_after_days: int | None = None
     retired: _StoredRetired = _StoredRetired()
 
@@ -379,7 +388,9 @@ def _desk(stored: _StoredDesk) -> Desk:
             if rule.priority in (None, *_PRIORITIES)
         ),
         sla_field=stored.sla_field,
-        calendars={name: _calendar(each) for name, each in stored.calendars.items()},
+        calendars={
+            name: _calendar(each) for name, each in stored.calendars.items() if each is not None
+        },
         close_resolved_after_days=stored.close_resolved_after_days,
         retired=_retired(stored.retired),
     )

@@ -1,6 +1,7 @@
 """The desk's set-up as it is kept, and as commands see it."""
 
 import asyncio
+from datetime import UTC, date, datetime
 from uuid import uuid4
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from api.commands.handler import Handler, Submission, VersionMismatch
 from api.desk import store as module
 from api.desk.store import Desks, NoSuchDesk
-from domain.desk import EMPTY_DESK, Desk, FieldDefinition, SlaPolicy
-from domain.errors import Refusal
+from domain.desk import EMPTY_DESK, BusinessHours, Desk, FieldDefinition, SlaPolicy, SlaRule
+from domain.errors import Refusal, Unacceptable
+from domain.sla import SlaTargets
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.opening import OpenTicket
 from tests.spec import ALICE, BOB
@@ -122,3 +124,50 @@ async def test_it_says_since_when_tickets_are_closed_by_themselves(database):
     sooner = PRINT.model_copy(update={"close_resolved_after_days": 3})
     changed = await desks.replace(sooner, ALICE, None)
     assert changed.closing_since == changed.changed_at
+
+
+def office(**more):
+    hours = {"monday": ["09:00-12:00", "13:00-17:00"]}
+    return BusinessHours.model_validate({"zone": "Europe/Berlin", "hours": hours, **more})
+
+
+async def test_public_holidays_become_dates_when_the_desk_is_set_up(database):
+    year = 2026
+    desks = Desks(database, lambda: datetime(year, 3, 1, tzinfo=UTC))
+    asked = Desk(calendars={"office": office(public_holidays={"of": "DE-BY"})})
+    made = await desks.replace(asked, ALICE, None)
+    holidays = made.desk.calendars["office"].public_holidays
+    assert holidays is not None
+    assert {date(2026, 11, 1), date(2029, 1, 6)} <= {*holidays.dates}  # which not all of DE has
+    assert {day.year for day in holidays.dates} == {2026, 2027, 2028, 2029}
+    assert made == await Desks(database).read()
+    for again in (asked, made.desk):
+        assert (await desks.replace(again, ALICE, None)).version == 1
+    year = 2027
+    assert (await desks.replace(made.desk, ALICE, None)).version == 2
+    for unknown in ("XX", "DE-QQ", "Bavaria"):
+        asked = Desk(calendars={"office": office(public_holidays={"of": unknown})})
+        with pytest.raises(Unacceptable, match="no public holidays"):
+            await desks.replace(asked, ALICE, None)
+
+
+async def test_a_calendar_has_the_version_of_the_desk_that_made_it_so(database):
+    desks = Desks(database)
+    first = Desk(calendars={"a": office(), "b": office(groups=("x",), version=77)})
+
+    async def versions(desk):
+        made = await desks.replace(desk, ALICE, None)
+        return {name: calendar.version for name, calendar in made.desk.calendars.items()}
+
+    assert await versions(first) == {"a": 1, "b": 1}
+    other = first.model_copy(update={"close_resolved_after_days": 3})
+    assert await versions(other) == {"a": 1, "b": 1}
+    changed = {"a": office(), "b": office(groups=("x", "y"))}
+    assert await versions(other.model_copy(update={"calendars": changed})) == {"a": 1, "b": 3}
+    rules = (SlaRule(group="x", value=1, first_response_minutes=5),)
+    ruled = Desk(calendars=changed, sla_field="plan", sla_rules=rules)
+    assert await versions(ruled) == {"a": 1, "b": 3}
+    read = (await Desks(database).read()).desk
+    assert read.targets("low", "x", {"plan": 1}) == SlaTargets(
+        5, None, None, read.calendars["b"].named("b")
+    )

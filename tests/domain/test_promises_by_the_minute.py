@@ -87,6 +87,17 @@ class Walk:
                 self.targets = sla
 
 
+def walked(events: list[tuple[TicketEvent, datetime]], end: datetime) -> Walk:
+    """Walk through a ticket's events, and on to `end`."""
+    (first, start), *others = events
+    walk = Walk(start, evolve(None, first, start).sla.targets)
+    for event, at in others:
+        walk.upto(at)
+        walk.take(event)
+    walk.upto(end)
+    return walk
+
+
 def targets(chance: random.Random, zone: str, day: datetime) -> SlaTargets:
     holidays = {f"{day + timedelta(days=chance.randint(-2, 3)):%Y-%m-%d}" for _ in range(2)}
     calendar = Calendar(
@@ -142,14 +153,12 @@ def history(chance: random.Random):
 def check(seed: int) -> Counter[str]:
     """Walk one history; return what was in it."""
     events, end = history(random.Random(seed))  # noqa: S311 not for secrets
-    ticket = evolve(None, *events[0])
-    walk = Walk(events[0][1], ticket.sla.targets)
-    for event, at in events[1:]:
+    ticket = None
+    for event, at in events:
         ticket = evolve(ticket, event, at)
-        walk.upto(at)
-        walk.take(event)
+    assert ticket is not None
     now = clock_at(ticket, end)
-    walk.upto(end)
+    walk = walked(events, end)
     missed = sorted((target, at) for target, times in now.overdue.items() for at in times)
     assert missed == sorted(walk.missed), seed
     foreseen = {target: at for target, at in now.due().items() if at <= end + timedelta(days=2)}

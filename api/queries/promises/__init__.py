@@ -1,0 +1,1 @@
+"""How what is left of a promise comes about."""
