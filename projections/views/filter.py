@@ -64,6 +64,27 @@ class Between:
 
 
 @dataclass(frozen=True, slots=True)
+class TextBetween:
+    """The field is a text from `low` on and before `high`, where they are given. Of several texts,
+    each bound holds for one.
+    """
+
+    field: str
+    low: str | None = None
+    high: str | None = None
+
+    def matches(self, document: Document) -> bool:
+        texts = [each for each in _values(document, self.field) if isinstance(each, str)]
+        return (self.low is None or any(each >= self.low for each in texts)) and (
+            self.high is None or any(each < self.high for each in texts)
+        )
+
+    def condition(self) -> JsonObject:
+        bounds = {"$gte": self.low, "$lt": self.high}
+        return {self.field: {op: text for op, text in bounds.items() if text is not None}}
+
+
+@dataclass(frozen=True, slots=True)
 class BeginsWith:
     """An element of the field, an array of words, begins with a prefix."""
 
@@ -124,7 +145,7 @@ class AnyOf:
         return {"$or": [each.condition() for each in self.filters]}
 
 
-OfField = Is | Between | BeginsWith | Contains
+OfField = Is | Between | TextBetween | BeginsWith | Contains
 Term = OfField | Not | AnyOf
 
 
@@ -264,3 +285,11 @@ def has_field(key: str, text: str) -> Filter:
         values.append(text == "true")
     terms = tuple(field_term(key, each) for each in texts)
     return all_of(Is("terms", terms), Is(f"fields.{key}", tuple(values)))
+
+
+def has_day(key: str, op: str, day: str) -> Filter:
+    """Return the filter for tickets whose custom field is a day before or after one; `op`: how."""
+    behind = f"{day}~"  # behind it and before the next: days are compared as texts
+    low = {">": behind, ">=": day}.get(op)
+    high = {"<": day, "<=": behind}.get(op)
+    return all_of(BeginsWith("terms", field_term(key, "")), TextBetween(f"fields.{key}", low, high))

@@ -86,6 +86,12 @@ async def test_my_desk_asks_for_a_date_a_price_and_several_causes(client, databa
     assert await found(q="field.price:12.0") == await found(q="-field.due:2026-03-01") == {other}
     assert await found(q="field.causes:paper field.causes:toner") == {ticket}
     assert await found(q="field.causes:紙") == set()
+    for when, which in (
+        (">=2026-03-01", {ticket}),
+        ("<2026-03-02", {ticket}),
+        (">2026-03-01", set()),
+    ):
+        assert await found(q=f"field.due{when}") == which, when
     exported = await client.get("/events", headers=SUPERVISOR)
     assert '"value":["paper","toner"]' in exported.text
     await assert_views_equal_the_log(database)

@@ -84,6 +84,7 @@ def test_what_it_takes(text, expected):
         ("number:0", 1, "a number is like C-1042"),
         ("due:2026-03-01", 1, "due takes < or <="),
         ("field.9:1", 1, "'9' is no name of a field"),
+        ("field.due>soon", 1, "field.due is compared with a day like 2026-03-01"),
         (" ".join("x" * (QUERY_TERMS + 1)), 201, "at most 100 terms"),
         ("x" * 1001, 1001, "at most 1000 characters"),
     ],

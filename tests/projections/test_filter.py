@@ -32,6 +32,8 @@ SEARCHES = [
     *("field.floor:3", "-field.floor:3", "field.vip:true", "field.vip:1", "field.none:3"),
     *("field.floor:12.50", "-field.floor:+012.5", "field.floor:b", "field.floor:a field.floor:b"),
     *("field.floor:2026-03-01", "tag:紙", "-tag:紙"),
+    *("field.floor>2026-03-01", "field.floor>=2026-03-01", "-field.floor<2026-03-02"),
+    *("field.floor<=2026-03-01", "field.floor<2026-03-01", "field.vip>=2026-02-28"),
 ]
 FILTERS = [
     *map(search, SEARCHES),

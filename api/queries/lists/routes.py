@@ -64,8 +64,9 @@ class ListQuery(AtLeast):
         "begins so; "
         "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
-        "nobody), `number`, `tag`, `field.<key>`, `is:solved`, `is:unsolved`, `is:breached`, "
-        "`has:note`, `opened`, `updated`, `resolved` (a day or a time, also compared), `due<`. "
+        "nobody), `number`, `tag`, `field.<key>` (a day also compared), `is:solved`, "
+        "`is:unsolved`, `is:breached`, `has:note`, `opened`, `updated`, `resolved` (a day or a "
+        "time, also compared), `due<`. "
         "What is no term, such as a pasted subject line or address, is looked for as the words in "
         "it.",
         examples=["status:open priority>=high printer"],

@@ -26,13 +26,14 @@ from pydantic import TypeAdapter, ValidationError
 from api.nearest import did_you_mean
 from domain.errors import Unacceptable
 from domain.tickets.ticket import Status
-from domain.values import FieldKey, Moment, Priority, Tag, TicketNumber
+from domain.values import FieldKey, Moment, Priority, Tag, TicketNumber, is_day
 from projections.views.filter import (
     Between,
     Filter,
     Is,
     Not,
     all_of,
+    has_day,
     has_field,
     is_breached,
     is_due_before,
@@ -206,7 +207,12 @@ def _time(term: _Term) -> Filter:
 
 def _field(term: _Term) -> Filter:
     name = term.key.removeprefix("field.")
-    return has_field(term.valid(_KEY, name, f"{name!r} is no name of a field"), term.value)
+    key = term.valid(_KEY, name, f"{name!r} is no name of a field")
+    if term.op == ":":
+        return has_field(key, term.value)
+    if not is_day(term.value):
+        raise term.bad(f"{term.key} is compared with a day like 2026-03-01")
+    return has_day(key, term.op, term.value)
 
 
 _FIELD = "field.<key>"
@@ -222,7 +228,7 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[_Term], Filter]]] = {
     "has": (_ONE, _has),
     "due": (("<", "<="), _due),
     **dict.fromkeys(("opened", "updated", "resolved"), (_ANY, _time)),
-    _FIELD: (_ONE, _field),
+    _FIELD: (_ANY, _field),
 }
 """By key: the operators that it takes, and what makes a filter of it."""
 
