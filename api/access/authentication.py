@@ -15,8 +15,6 @@ from collections import Counter
 from contextlib import suppress
 
 import limits
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter as Metric
 
 from api.access import links
@@ -32,10 +30,33 @@ from eventstore.mongo.errors import time_limit
 
 AT_ONCE = 200
 """How many requests of one principal may be under way: nobody is to take all there is."""
-_FAILURES = limits.parse("5/second")
+_FAILURES = "5/second"
 _LOOK_SECONDS = 1.0
-_LOOKED_UP = limits.parse("100/second")
+_LOOKED_UP = "100/second"
 _FAILED = Metric("casebook_accesses_failed", "Accesses that were refused.", ["outcome"])
+
+
+class RateLimit:
+    """How often each caller has asked in the present window of time (a fixed window)."""
+
+    def __init__(self, limit: str) -> None:
+        """`limit`: like `200/second` or `1000 per minute`."""
+        rate = limits.parse(limit)
+        self._most, self._seconds = rate.amount, rate.get_expiry()
+        self._window, self._asked = 0, Counter[str]()
+
+    def left(self, whose: str) -> int:
+        """Return how often a caller may still ask in this window."""
+        window = int(time.monotonic() // self._seconds)
+        if window != self._window:
+            self._window, self._asked = window, Counter()
+        return self._most - self._asked[whose]
+
+    def count(self, whose: str) -> None:
+        """Count a request. Raises TooManyRequests."""
+        if self.left(whose) <= 0:
+            raise TooManyRequests(math.ceil(self._seconds - time.monotonic() % self._seconds))
+        self._asked[whose] += 1
 
 
 class Access:
@@ -44,13 +65,13 @@ class Access:
     def __init__(
         self, database: Database, tokens: Tokens | None = None, limit: str = "200/second"
     ) -> None:
-        """`limit`: how often each principal may ask, like `200/second` or `1000 per minute`."""
+        """`limit`: how often each principal may ask."""
         self.keys = Keys(database)
         self.links = links.SignInLinks(database, self.keys)
         self.log = AccessLog(database)
         self._tokens = tokens
-        self._limit = limits.parse(limit)
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._requests, self._failures = RateLimit(limit), RateLimit(_FAILURES)
+        self._looked_up = RateLimit(_LOOKED_UP)
         self._under_way: Counter[str] = Counter()
 
     async def identify(self, authorization: str | None) -> Principal:
@@ -94,21 +115,22 @@ class Access:
         """
         try:
             is_known = self._is_known(authorization)  # or to find out costs
-            if not (is_known or await self._limiter.test(_LOOKED_UP, _from(asking))):
+            if not (is_known or self._looked_up.left(_from(asking)) > 0):
                 raise TooManyRequests(1)
             who = await self.identify(authorization)
         except Unauthenticated as error:
             address = _from(asking)
-            await self._limiter.hit(_LOOKED_UP, address)
-            await self._count(_FAILURES, address)  # what is not recorded is bounded as well
-            await self.note("unknown", asking, error.who)
+            with suppress(TooManyRequests):
+                self._looked_up.count(address)
+            self._failures.count(address)  # what is not recorded is bounded as well
+            self.note("unknown", asking, error.who)
             raise
-        await self.begin(who)
+        self.begin(who)
         return who
 
-    async def begin(self, who: Principal) -> None:
+    def begin(self, who: Principal) -> None:
         """Count a request, and that it is under way until its `end`. Raises TooManyRequests."""
-        await self._count(self._limit, _whose(who))
+        self._requests.count(_whose(who))
         if self._under_way[who.share] >= AT_ONCE:
             raise TooManyRequests(1)
         self._under_way[who.share] += 1
@@ -131,18 +153,13 @@ class Access:
         if not self._under_way[who.share]:
             del self._under_way[who.share]
 
-    async def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
         """Put on record that a caller was refused, unless they have been too often."""
         _FAILED.labels(outcome).inc()
         with suppress(TooManyRequests):
             if who is not None:
-                await self._count(_FAILURES, f"denied {_whose(who)}")
+                self._failures.count(f"denied {_whose(who)}")
             self.log.note(outcome, asking, who)
-
-    async def _count(self, item: limits.RateLimitItem, whose: str) -> None:
-        if not await self._limiter.hit(item, whose):
-            stats = await self._limiter.get_window_stats(item, whose)
-            raise TooManyRequests(max(1, math.ceil(stats.reset_time - time.time())))
 
 
 def _whose(who: Principal) -> str:

@@ -126,7 +126,7 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
             under_way.give_back(who.share, count)
         if any(isinstance(outcome, Unseen) for outcome in found):
             access: Access = request.state.access
-            await access.note("unseen", asking_of(request.scope), who)
+            access.note("unseen", asking_of(request.scope), who)
         outcomes = [_to_answer(t, o, visible) for t, o in zip(command.tickets, found, strict=True)]
         done = [outcome for outcome in found if isinstance(outcome, Outcome)]
         failed = sum(each.status >= HTTPStatus.INTERNAL_SERVER_ERROR for each in outcomes)

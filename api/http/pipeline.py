@@ -83,7 +83,7 @@ class Pipeline:
         except Exception as error:
             if exchange.status:
                 raise  # too late for an answer: the server ends the connection
-            await self._note_refusal(scope, error)
+            self._note_refusal(scope, error)
             await to_response(error)(scope, exchange.receive, exchange.send)
         finally:
             UNDER_WAY.dec()
@@ -121,10 +121,10 @@ class Pipeline:
         response = await route.answer(Request(scope, receive, send))
         await response(scope, receive, send)
 
-    async def _note_refusal(self, scope: Scope, error: Exception) -> None:
+    def _note_refusal(self, scope: Scope, error: Exception) -> None:
         if isinstance(error, Forbidden | Unseen):
             outcome: Outcome = "unseen" if isinstance(error, Unseen) else "denied"
-            await self._access.note(outcome, asking_of(scope), scope["state"]["principal"])
+            self._access.note(outcome, asking_of(scope), scope["state"]["principal"])
 
 
 class _HeadSent(Exception):

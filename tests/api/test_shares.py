@@ -179,13 +179,13 @@ async def test_all_keys_of_a_principal_have_one_share_of_what_is_under_way(datab
     monkeypatch.setattr(gate, "AT_ONCE", 2)
     by = access(database)
     first, second = (Principal("sam", "supervisor", key=key) for key in ("a" * 24, "b" * 24))
-    await by.begin(first)
-    await by.begin(second)
+    by.begin(first)
+    by.begin(second)
     with pytest.raises(TooManyRequests):
-        await by.begin(first)
-    await by.begin(Principal("audrey", "auditor"))
+        by.begin(first)
+    by.begin(Principal("audrey", "auditor"))
     by.end(second)
-    await by.begin(first)
+    by.begin(first)
 
 
 @pytest.mark.parametrize(
