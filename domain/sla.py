@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal, cast
+from uuid import UUID
 
 from pydantic import ConfigDict
 
@@ -56,6 +57,17 @@ _MINUTE_MS = 60_000
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A promise that a merge has brought. `limit_ms`: as those of the ticket itself are counted;
+    `ticket`: whose it was, null for who may not know.
+    """
+
+    target: SlaTarget
+    limit_ms: int
+    ticket: UUID | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlaClock:
     """Where a ticket's clock stands. Times are UTC.
@@ -65,7 +77,7 @@ class SlaClock:
     `asked`: whether a message of the requester's waits for the next response, and `asked_ms` what
     had counted when it came, null once that time has run out; `overdue`: when the targets ran out
     of which the log says nothing yet, in order; `breached`: when those did of which it last said
-    so.
+    so; `taken_over`: promises of tickets that were merged into this one. Of two, the earlier holds.
     """
 
     targets: SlaTargets
@@ -77,6 +89,7 @@ class SlaClock:
     asked_ms: int | None = None
     overdue: Mapping[SlaTarget, tuple[datetime, ...]] = field(default_factory=dict)
     breached: Mapping[SlaTarget, datetime] = field(default_factory=dict)
+    taken_over: tuple[TakenOver, ...] = ()
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Return when each target runs out that still can; nothing while the clock stands."""
@@ -96,12 +109,19 @@ class SlaClock:
             ("resolution", promised.resolution_minutes, 0),
         )
         return {
-            target: limit * _MINUTE_MS - (self.elapsed_ms - from_ms)
-            for target, limit, from_ms in targets
-            if limit is not None
+            target: self.limit_ms(target, minutes) - (self.elapsed_ms - from_ms)
+            for target, minutes, from_ms in targets
+            if minutes is not None
             and from_ms is not None
             and (target == "next_response" or not self.has_run_out(target))
         }
+
+    def limit_ms(self, target: SlaTarget, minutes: int) -> int:
+        """Return within which time of the clock a target holds of which the desk has promised so
+        many minutes: it may have been promised earlier for a ticket that was merged into this one.
+        """
+        others = [each.limit_ms for each in self.taken_over if each.target == target]
+        return min(minutes * _MINUTE_MS, *others) if others else minutes * _MINUTE_MS
 
     def has_run_out(self, target: SlaTarget) -> bool:
         """Say whether it has: of the next response, for any message."""
@@ -142,7 +162,8 @@ class SlaClock:
 
     def with_answer(self) -> "SlaClock":
         """Note an agent's reply."""
-        return replace(self, answered=True, asked=False, asked_ms=None)
+        left = tuple(each for each in self.taken_over if each.target == "resolution")
+        return replace(self, answered=True, asked=False, asked_ms=None, taken_over=left)
 
     def with_question(self, now: datetime) -> "SlaClock":
         """Note a requester's message, which waits for the next response unless one does already, or
@@ -151,6 +172,18 @@ class SlaClock:
         if self.asked or not self.answered:
             return self
         return replace(self, asked=True, asked_ms=self._counted(now).elapsed_ms)
+
+    def taking_over(self, target: SlaTarget, due_at: datetime, ticket: UUID | None) -> "SlaClock":
+        """Promise as well what another ticket was promised for `due_at`."""
+        left_ms = _counted_ms(self.targets.calendar, self.since, due_at)
+        from_ms = self.asked_ms or 0 if target == "next_response" else 0
+        limit_ms = left_ms + self.elapsed_ms - from_ms
+        return replace(self, taken_over=(*self.taken_over, TakenOver(target, limit_ms, ticket)))
+
+    def giving_back(self, target: SlaTarget) -> "SlaClock":
+        """Take the last promise of a kind away that was taken over."""
+        last = [each for each in self.taken_over if each.target == target][-1:]
+        return replace(self, taken_over=tuple(t for t in self.taken_over if t not in last))
 
     def with_breach(self, target: SlaTarget, due_at: datetime) -> "SlaClock":
         """Note that the log says it."""

@@ -402,6 +402,16 @@ def _after(read: Document | None, event: Document) -> Document:
             if [a["name"], a["sha256"], a["internal"]]
             != [data["name"], data["sha256"], data["is_internal"]]
         ]
+    elif kind == "PromiseTakenOver":
+        start, _, calendar = clock["spans"][-1]
+        asked_ms = clock["asked_ms"] if data["target"] == "next_response" else 0
+        counts = business_hours.counted(calendar, start, _time(data["due_at"]))
+        limit = (counts + _used(clock, start)) // timedelta(milliseconds=1) - asked_ms
+        taken_over = {"target": data["target"], "limit_ms": limit, "ticket": UUID(data["ticket"])}
+        clock["taken_over"] = [*clock["taken_over"], taken_over]
+    elif kind == "PromiseGivenBack":
+        taken = [t for t in clock["taken_over"] if t["target"] == data["target"]]
+        clock["taken_over"] = [t for t in clock["taken_over"] if t != taken[-1]]
     elif kind == "MergeUndone":
         gone = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
         new["links"] = [link for link in new["links"] if link != gone]
@@ -458,6 +468,8 @@ def _after(read: Document | None, event: Document) -> Document:
         new[who] += 1
         if answers:
             clock |= {"answered": True, "asked": False, "asked_ms": None}
+            kept = [t for t in clock["taken_over"] if t["target"] == "resolution"]
+            clock["taken_over"] = kept
         asks = kind == "RequesterReplied" and not data.get("automatic")
         if asks and clock["answered"] and not clock["asked"]:
             clock |= {"asked": True, "asked_ms": _used(clock, at) // timedelta(milliseconds=1)}
@@ -503,7 +515,7 @@ TARGETS = ("first_response", "next_response", "resolution")
 
 def _clock(targets: Document | None, at: datetime) -> Document:
     promised = {**NOTHING, **(targets or {})}
-    clock: Document = {"answered": False, "asked": False, "asked_ms": None}
+    clock: Document = {"answered": False, "asked": False, "asked_ms": None, "taken_over": []}
     spans = [(at, None, promised["calendar"])]
     return {**clock, "overdue": {}, "breached": {}, "targets": promised, "spans": spans}
 
@@ -532,7 +544,9 @@ def _ends(clock: Document) -> dict[str, datetime]:
         )
         if minutes is None or from_ms is None or out:
             continue
-        left = timedelta(minutes=minutes, milliseconds=from_ms) - _used(clock, start)
+        limits = [t["limit_ms"] for t in clock["taken_over"] if t["target"] == target]
+        limit = min([minutes * 60_000, *limits])
+        left = timedelta(milliseconds=limit + from_ms) - _used(clock, start)
         ends[target] = business_hours.later(calendar, start, left)
     return ends
 

@@ -26,6 +26,7 @@ from api.queries.watermark import AtLeast, ReadModels, Snapshot
 from domain.errors import Forbidden
 from domain.tickets import is_public
 from domain.tickets.opening import OpenTicket
+from domain.tickets.promises import PromiseTakenOver
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject
 from eventstore.event_document import EventDocument
@@ -197,6 +198,8 @@ def _of_requester(event: EventDocument, version: int) -> EventDocument:
         fields = cast("JsonObject", data["fields"])
         public = {key: value for key, value in fields.items() if key not in internal}
         data = {**data, "fields": public, "internal_fields": []}
+    if isinstance(data, dict) and event["type"] == PromiseTakenOver.__name__:
+        data = {**data, "ticket": None}
     return cast("EventDocument", {**event, "version": version, "data": data})
 
 

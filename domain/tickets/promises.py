@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar
+from uuid import UUID
 
 from domain.errors import StateConflict
 from domain.sla import SlaClock, SlaTarget, SlaTargets, round_the_clock, without_promise
@@ -62,6 +63,34 @@ def promised_anew(
     was = context.desk.targets(ticket.priority, ticket.group, ticket.fields)
     sla = context.desk.targets(ticket.priority, group, fields)
     return () if sla == was else (SlaChanged(sla),)
+
+
+class PromiseTakenOver(TicketEvent):
+    """What was promised for `ticket`, which was merged into this one, ran out earlier, at `due_at`:
+    it holds. Requesters are not told of which ticket.
+    """
+
+    target: SlaTarget
+    due_at: datetime
+    ticket: UUID | None
+
+    def change(self, ticket: Ticket) -> None:
+        """What changes is the clock."""
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock.taking_over(self.target, self.due_at, self.ticket)
+
+
+class PromiseGivenBack(TicketEvent):
+    """The last promise of a kind that was taken over holds no more: its merge is undone."""
+
+    target: SlaTarget
+
+    def change(self, ticket: Ticket) -> None:
+        """What changes is the clock."""
+
+    def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
+        return clock.giving_back(self.target)
 
 
 class SlaBreached(TicketEvent):

@@ -20,6 +20,7 @@ from domain.tickets.command import (
     ways,
 )
 from domain.tickets.details import FileAttached, FileDetached, TagsAdded, TagsRemoved
+from domain.tickets.promises import PromiseGivenBack, PromiseTakenOver
 from domain.tickets.ticket import (
     TICKET_ATTACHMENTS,
     TICKET_FOLLOWERS,
@@ -32,6 +33,7 @@ from domain.tickets.ticket import (
     Status,
     Ticket,
     TicketEvent,
+    clock_at,
     with_names,
 )
 from domain.values import ERASED
@@ -188,7 +190,7 @@ class MergeTicket(Command):
 
     The requester and the followers of this one follow that one, see it and hear its replies, and
     what they write here is said there. Tags, links and files are taken along; subject, fields,
-    priority, group and assignee are the other's.
+    priority, group and assignee are the other's. Of two running promises the earlier holds.
     """
 
     moves = ways(*UNSOLVED, "resolved", to="closed")
@@ -225,8 +227,11 @@ class MergeTicket(Command):
         for internal in (False, True):  # each kind has room of its own
             alike = [f for f in (*other.attachments, *files) if f.internal == internal]
             require_room("attachments", len(alike), TICKET_ATTACHMENTS)
+        mine, theirs = (clock_at(each, context.now).due() for each in (ticket, other))
+        earlier = [(target, at) for target, at in mine.items() if at < theirs.get(target, at)]
         there = (
             TicketMergedFrom(context.ticket_id, followers),
+            *(PromiseTakenOver(target, at, context.ticket_id) for target, at in earlier),
             *([TagsAdded(tags)] if tags else []),
             *(
                 FileAttached(f.name, f.media_type, f.size_bytes, f.sha256, f.internal)
@@ -309,6 +314,11 @@ class UnmergeTicket(Command):
         links = [link for link in other.links if link in ticket.links and link not in merge.links]
         there = (
             MergeUndone(context.ticket_id),
+            *(
+                PromiseGivenBack(each.target)
+                for each in other.sla.taken_over
+                if each.ticket == context.ticket_id
+            ),
             *(FollowerRemoved(name) for name in other.followers if name in people),
             *([TagsRemoved(tags)] if tags else []),
             *(FileDetached(file.name, file.sha256, file.internal) for file in files),

@@ -16,6 +16,7 @@ from domain.tickets.conversation import (
 )
 from domain.tickets.details import FileAttached, FileDetached, TagsAdded, TagsRemoved
 from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
+from domain.tickets.promises import PriorityChanged, PromiseGivenBack, PromiseTakenOver
 from domain.tickets.relations import (
     OPPOSITE,
     LinkTicket,
@@ -30,7 +31,7 @@ from domain.tickets.relations import (
     UnmergeTicket,
 )
 from domain.tickets.ticket import Link, TicketEvent
-from tests.spec import FOLLOW_UP, NOW, OTHER, TICKET, folded, given, opened
+from tests.spec import FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded, given, opened
 
 Past = Sequence[TicketEvent]
 MERGE, UNMERGE = MergeTicket(into=OTHER), UnmergeTicket()
@@ -211,3 +212,46 @@ def test_a_link_that_was_taken_along_is_set_and_taken_away_once():
     )
     assert folded(*taken).linked("merged_from") == (FOLLOW_UP,)
     assert Link("blocks", OTHER) in folded(*taken).links
+
+
+def test_of_two_running_promises_the_earlier_holds_and_says_whose_it_was():
+    """Of each kind by itself, until it is kept; undone, it is the other's again."""
+    mine, theirs = opened(sla=SlaTargets(90, 120)), opened(sla=SlaTargets(600, 60))
+    due_at = PAST + timedelta(minutes=90)
+    taken = PromiseTakenOver("first_response", due_at, TICKET)
+    there = (TicketMergedFrom(TICKET, ()), taken)
+    given(mine).beside(theirs).when(MERGE).then(TicketMergedInto(OTHER), there=there)
+    clock = folded(theirs, *there).sla
+    assert clock.due() == {"first_response": due_at, "resolution": PAST + timedelta(minutes=60)}
+    assert [each.ticket for each in clock.taken_over] == [TICKET]
+    assert folded(theirs, *there, AgentReplied("x")).sla.taken_over == ()
+    back = (MergeUndone(TICKET), PromiseGivenBack("first_response"))
+    merged = (mine, TicketMergedInto(OTHER))
+    given(*merged).beside(theirs, *there).when(UNMERGE).then(
+        TicketUnmerged(OTHER, "new", None, None), there=back
+    )
+    assert folded(theirs, *there, *back) == folded(theirs)
+
+
+def test_a_promise_that_does_not_run_is_not_taken_over():
+    waits = StatusUpdated("pending", "a photo", None)
+    short, long = opened(sla=SlaTargets(90, None)), opened(sla=SlaTargets(600, None))
+    none = (TicketMergedFrom(TICKET, ()),)
+    for mine, theirs in (
+        ((short, waits), (long,)),
+        ((short,), (long, waits)),
+        ((short, AgentReplied("x")), (long,)),
+        ((short,), (opened(),)),
+        ((long,), (short,)),
+        ((short,), (short,)),
+    ):
+        given(*mine).beside(*theirs).when(MERGE).then(TicketMergedInto(OTHER), there=none)
+
+
+def test_an_earlier_promise_stays_earlier_whatever_is_promised_later():
+    taken = PromiseTakenOver("resolution", PAST + timedelta(minutes=90), TICKET)
+    ticket = (opened(sla=SlaTargets(None, 600)), taken)
+    lower = PriorityChanged("low", SlaTargets(None, 900))
+    higher = PriorityChanged("high", SlaTargets(None, 30))
+    assert folded(*ticket, lower).sla.due() == {"resolution": taken.due_at}
+    assert folded(*ticket, higher).sla.due() == {"resolution": PAST + timedelta(minutes=30)}

@@ -123,6 +123,20 @@ async def test_all_that_i_send_to_my_closed_ticket_is_in_one_new_ticket(desk, da
     await assert_views_equal_the_log(database)
 
 
+async def test_solving_my_ticket_without_a_word_to_me_is_no_first_response(desk):
+    await put_desk(desk, **PROMISES)
+    ticket = await opened(desk)
+    due = (await shown(desk, ticket))["first_response_due_at"]
+    await done(desk, ticket, "assign", {"assignee": "alice"})
+    await done(desk, ticket, "resolve", {"resolution": "toner"})
+    solved = await shown(desk, ticket)
+    assert (solved["first_response_at"], solved["first_response_due_at"]) == (None, None)
+    await done(desk, ticket, "reply", {"body": "No."}, REQUESTER)
+    again = await shown(desk, ticket)
+    assert again["first_response_due_at"] > due
+    assert again["first_response_at"] is None
+
+
 # --- who the requester is decides -----------------------------------------------------------------
 
 
@@ -341,6 +355,33 @@ async def test_a_merge_keeps_what_stood_on_my_ticket(desk, database):
     assert merged["followers"] == ["bob", "dave"]
     assert {"relation": "blocks", "ticket": third} in merged["links"]
     assert other in await listed(desk, SUPERVISOR, "&tag=vip")
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
+
+
+async def test_what_i_was_promised_holds_also_when_my_ticket_is_merged_away(desk, database):
+    await put_desk(
+        desk,
+        sla={
+            "urgent": {"first_response_minutes": 30, "resolution_minutes": 600},
+            "normal": {"first_response_minutes": 60, "resolution_minutes": 90},
+        },
+    )
+    mine, other = await opened(desk, priority="urgent"), await opened(desk, requester="carol")
+    before, promised = await shown(desk, other), await shown(desk, mine)
+    await done(desk, mine, "merge", {"into": other})
+    for headers in (SUPERVISOR, CAROL, REQUESTER):
+        merged = await shown(desk, other, headers)
+        assert merged["first_response_due_at"] == promised["first_response_due_at"]
+        assert merged["resolution_due_at"] == before["resolution_due_at"]
+        timeline = (await desk.get(f"/tickets/{other}/timeline", headers=headers)).json()
+        [taken] = [e["data"] for e in timeline["events"] if e["type"] == "PromiseTakenOver"]
+        assert taken["ticket"] == (mine if headers is SUPERVISOR else None)
+    await caught_up(database, EventStore(database))
+    await assert_views_equal_the_log(database)
+    await done(desk, mine, "unmerge", {})
+    again = await shown(desk, other)
+    assert again["first_response_due_at"] == before["first_response_due_at"]
     await caught_up(database, EventStore(database))
     await assert_views_equal_the_log(database)
 
