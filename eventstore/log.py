@@ -76,7 +76,8 @@ Heads = dict[UUID, tuple[int, bytes]]
 """The last version and hash of each ticket."""
 RANGE_EVENTS = 2000
 """How much a walk through the log by ticket has in memory at a time."""
-PART_EVENTS = 200
+PART_EVENTS = 500
+_FOUND_AT_ONCE = 2500  # or as many as 16 MB hold; the drivers would ask for 101 at first
 SILENT_SECONDS = 0.25
 _OPENED_AT_A_TIME = 50  # then others have a turn
 _TICKETS_ASKED = 1000
@@ -327,7 +328,9 @@ class EventStore:
         """Return the stored events that meet a condition, whole unless `fields` names some."""
         wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
         with translating():
-            found = self._events.find(condition, wanted, limit=limit, session=session)
+            found = self._events.find(
+                condition, wanted, limit=limit, session=session, batch_size=_FOUND_AT_ONCE
+            )
             return await (found.sort(sort, 1) if sort else found).to_list()
 
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
@@ -345,13 +348,14 @@ class EventStore:
 
         Raises StoreUnavailable.
         """
-        if upto is None:
-            condition = {"ticket_id": ticket_id, "version": {"$gt": after}}
+        # Sorted here: asked for the order, some servers would read all the others too.
+        versions = {"$gt": after} if upto is None else {"$gt": after, "$lte": upto}
+        condition = {"ticket_id": ticket_id, "version": versions}
+        found = sorted(await self._find(condition, limit=limit), key=_place)
+        if limit and len(found) == limit and found[-1]["version"] != after + limit:
+            # They may not be the first, but for the order of the index.
             return await self._find(condition, sort="version", limit=limit)
-        # Sorted here: asked for the order, some servers would read on behind `upto`.
-        versions = {"$gt": after, "$lte": upto}
-        found = await self._find({"ticket_id": ticket_id, "version": versions})
-        return sorted(found, key=_place)
+        return found
 
     async def parts(
         self,
@@ -376,8 +380,9 @@ class EventStore:
                 return
             # Where no version is missing this is all there is, and no server reads on to sort it.
             after = part[-1]["version"]
-            part = await self.stored(ticket_id, after=after, upto=after + events_each)
-            if len(part) < events_each:
+            until = min(after + events_each, upto or after + events_each)
+            part = await self.stored(ticket_id, after=after, upto=until)
+            if len(part) < until - after:
                 part = await self.stored(ticket_id, after=after, limit=events_each)
 
     async def scan(self) -> AsyncIterator[Envelope]:

@@ -167,7 +167,9 @@ class MemoryCollection:
     async def find_one(self, condition, wanted=None, *, sort=()) -> JsonObject | None:
         return next(iter(await self.find(condition, wanted, sort=sort).to_list()), None)
 
-    def find(self, condition=None, wanted=None, *, sort=None, limit=0, session=None) -> "Found":
+    def find(
+        self, condition=None, wanted=None, *, sort=None, limit=0, session=None, batch_size=0
+    ) -> "Found":
         if session:
             raise NotImplementedError("what a transaction reads of its own writes")
         found = Found(self, condition or {}, wanted, limit)

@@ -22,7 +22,7 @@ from domain.tickets.command import Size
 from domain.tickets.ticket import Ticket, apply
 from eventstore.event_document import EMPTY, Envelope, Head, from_document
 from eventstore.log import EventStore
-from eventstore.reading import read_events
+from eventstore.reading import read_slices
 
 KEPT_BYTES = 64 * 2**20
 """What kept tickets may weigh in all, by a generous estimate of their memory."""
@@ -52,7 +52,7 @@ class Done(NamedTuple):
     """What an earlier command led to, and what it said."""
 
     fingerprint: str
-    events: tuple[EventRef, ...]
+    events: list[EventRef]
     follow_up: UUID | None
 
 
@@ -116,12 +116,13 @@ class Stream:
             self.content_bytes += len(orjson.dumps(envelope.data, default=str))
             command = envelope.metadata.command
             key = (envelope.metadata.actor.id, command.id)
-            before = self._done.get(key)
             [ref] = self.refs([envelope])
             self.public_version = ref.public_version
-            refs = (*before.events, ref) if before else (ref,)
-            follow_up = event.goes_on_in() or (before.follow_up if before else None)
-            self._done[key] = Done(command.fingerprint, refs, follow_up)
+            if (done := self._done.get(key)) is None:
+                done = self._done[key] = Done(command.fingerprint, [], None)
+            done.events.append(ref)
+            if (follow_up := event.goes_on_in()) is not None:
+                self._done[key] = done._replace(follow_up=follow_up)
 
 
 class TicketCache:
@@ -168,9 +169,9 @@ class TicketCache:
         Whatever ends it, the stream is as it was after some event, and can be read on.
         """
         after = stream.head.version
-        async with aclosing(read_events(self._store, stream.ticket_id, after=after)) as events:
-            async for _, event in events:
-                stream.extend([from_document(event)])
+        async with aclosing(read_slices(self._store, stream.ticket_id, after=after)) as events:
+            async for some in events:
+                stream.extend(from_document(event) for _, event in some)
 
     def invalidate(self) -> None:
         """Forget all tickets: a person was erased whose words may be in some of them."""

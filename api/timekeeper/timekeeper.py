@@ -139,13 +139,15 @@ class Timekeeper:
         await self._supervisor.keep(self._step, "timekeeping", self._look_seconds)
 
     async def _step(self) -> None:
-        while await self.look():  # noqa: ASYNC110 no event tells when it is time
+        can_wait = min(CAN_WAIT_SECONDS, self._look_seconds)
+        while await self.look(can_wait):  # noqa: ASYNC110 no event tells when it is time
             # The views need a moment to show what was done; then there may be more.
             await asyncio.sleep(min(_SOON_SECONDS, self._look_seconds))
 
-    async def look(self) -> int:
+    async def look(self, within_seconds: float = 0.0) -> int:
         """Do what the views show as due, one thing for each ticket; return how many that were. None
-        are done while the process's clock is far from the database's.
+        are done while the process's clock is far from the database's. `within_seconds`: how long
+        the question for the desk can wait for others.
 
         Raises StoreUnavailable.
         """
@@ -153,7 +155,7 @@ class Timekeeper:
             now = await self._clock()
         if self._database_clock.is_far_off:  # logged already: see eventstore/mongo/clock.py
             return 0
-        set_up = await self._desks.read(within_seconds=min(CAN_WAIT_SECONDS, self._look_seconds))
+        set_up = await self._desks.read(within_seconds=within_seconds)
         is_asked = self._retired.is_time(set_up.version)
         waiting = iter(await self._find_due(set_up.desk, now, retired=is_asked))
         done: list[int] = []

@@ -323,8 +323,8 @@ async def test_the_past_is_read_no_further_than_it_is_asked_for(database, store)
     _, shown = await past.at_versions(history(ticket, 20), 10, 20)
     assert (shown.version, counting.read) == (20, 20)
     counting.read = 0
-    _, shown = await past.at_versions(history(ticket, 300), 10, 300)
-    assert (shown.version, counting.read) == (300, 400)
+    _, shown = await past.at_versions(history(ticket, 600), 10, 600)
+    assert (shown.version, counting.read) == (600, 600)
     [early] = await open_some(store, 1, versions=1)
     await lengthened(store, 1000, ticket_id=(later := uuid4()))
     counting.read = 0
@@ -332,7 +332,7 @@ async def test_the_past_is_read_no_further_than_it_is_asked_for(database, store)
     assert (await past.as_it_was(history(early), then.is_later)).version == 1
     with pytest.raises(TicketNotFound):
         await past.as_it_was(history(later), PastQuery(as_of=PAST).is_later)
-    assert counting.read <= 201
+    assert counting.read <= 501
 
 
 async def test_a_page_of_a_timeline_ends_after_so_many_bytes(database, store):
