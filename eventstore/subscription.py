@@ -223,6 +223,7 @@ class Subscription:
         self._late = late
         self._looked = position.at if late is None or look_back else position.at + late.back
         self._next_look = 0.0
+        self._looking: asyncio.Task[list[EventDocument]] | None = None
         self._missing = missing or self._unseen
         self._written = written or (lambda: self.position.at)
         self._cuts = cuts or cuts_of(store)
@@ -331,6 +332,7 @@ class Subscription:
         """
         with translating():
             async with AsyncExitStack() as stack:
+                stack.push_async_callback(self._stop_looking)
                 with self._watched:
                     watched = self._store.watch(
                         self.position.token, self._partitions, self._silent_seconds
@@ -347,8 +349,8 @@ class Subscription:
                     for step in steps:
                         yield self._delivered(step)
                     # Behind what has arrived, which is not to wait for it, or to be lost with it.
-                    for step in await self._overdue():
-                        yield self._delivered(step)
+                    for event in self._look():
+                        yield self._delivered(Step(self.position, event))
 
     def _silence(self, feed: Feed, asked: datetime) -> Position:
         """Return the position of a stream that was asked at a time, and had nothing."""
@@ -394,12 +396,29 @@ class Subscription:
             *filter(is_event, await self._store.stored(ticket_id, after=last, upto=version - 1))
         ]
 
-    async def _overdue(self) -> list[Step]:
-        """Read what was recorded some seconds ago and has not come; now and then."""
+    def _look(self) -> Sequence[EventDocument]:
+        """Begin to look for late events if it is time; return what was found since the last call.
+
+        A look reads what was recorded for a minute, and the stream does not wait for it.
+        """
+        found: Sequence[EventDocument] = ()
+        if self._looking is not None and self._looking.done():
+            looking, self._looking = self._looking, None
+            found = looking.result()
+        is_due = self._looking is None and asyncio.get_running_loop().time() >= self._next_look
+        if is_due and self._late is not None:
+            self._looking = asyncio.create_task(self._overdue(self._late))
+        return found
+
+    async def _stop_looking(self) -> None:
+        if self._looking is not None:
+            await end(self._looking)
+            self._looking = None
+
+    async def _overdue(self, look: LateLook) -> list[EventDocument]:
+        """Read what was recorded some seconds ago and has not come."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        if (look := self._late) is None or began < self._next_look:
-            return []
         since, before = self._looked - look.back, self._written() - look.overdue
         found = await self._store.since(since, _LOOKED_AT_EVENTS, before=before)
         wanted = [each for each in found if self._is_wanted(each.ticket_id)]
@@ -419,7 +438,7 @@ class Subscription:
             self._looked = max(self._looked, before)
         pause = max(look.every_seconds, (clock() - began) / _LOOK_SHARE)
         self._next_look = clock() + pause
-        return [Step(self.position, event) for event in events]
+        return events
 
     async def _unseen(self, events: Sequence[Recorded]) -> Sequence[Recorded]:
         return [each for each in events if not self.seen.includes(each.ticket_id, each.version)]

@@ -276,6 +276,25 @@ async def test_what_arrives_does_not_wait_for_the_look_for_late_events(store, ca
     assert "has not arrived" not in caplog.text
 
 
+async def test_what_comes_while_late_events_are_looked_for_does_not_wait_for_it(store):
+    """L8: the look reads all of a minute, and may take long."""
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    class Slow(EventStore):
+        async def since(self, *args, **options):
+            begun.set()
+            await never.wait()
+
+    log = Subscription(Slow(store._database), await present(store), late=SOON)
+    async with asyncio.timeout(patience(30)), aclosing(log.steps()) as steps:
+        while not begun.is_set():
+            await anext(steps)
+            await asyncio.sleep(0)
+        [ticket] = await open_some(store, 1)
+        found = [which(step.event) async for step in islice_events(steps, 3)]
+    assert found == [(ticket, n) for n in (1, 2, 3)]
+
+
 async def islice_events(steps, count):
     """The first steps with events."""
     async for step in steps:
