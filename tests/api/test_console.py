@@ -275,6 +275,43 @@ async def test_a_refused_command_is_told_in_the_problems_words(served, page_of):
 
 
 @browsing
+async def test_a_field_is_asked_for_as_the_desk_defines_it(served, page_of, database):
+    kinds = {
+        "due": {"type": "date"},
+        "price": {"type": "decimal"},
+        "parts": {"type": "choices", "choices": ["drum", "belt", "fuser"]},
+    }
+    ticket = await opened(served, fields={"mood": "bad"})
+    [admin] = await callers(database.url, "admin")
+    async with Connection(served, admin) as connection:
+        content = orjson.dumps({"fields": kinds})
+        answer = await connection.send(
+            request("PUT", "/desk", content, {**admin, "If-Match": '"0"'})
+        )
+    assert answer.status == 200, answer.body
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.goto(f"/#/tickets/{ticket}")
+
+        async def set_field(key, give):
+            await page.get_by_label("Command").select_option("set_field")
+            form = page.get_by_role("form", name="Set field")
+            await form.get_by_label("key").select_option(key)
+            await give(form.get_by_label("value"))
+            await form.get_by_role("button", name="Set field").click()
+            await expect(form).not_to_be_visible()
+
+        await set_field("due", lambda value: value.fill("2026-03-01"))
+        await set_field("price", lambda value: value.fill("12.50"))
+        await set_field("parts", lambda value: value.select_option(["fuser", "drum"]))
+        await set_field("mood", lambda value: value.fill(""))
+        await expect(page.get_by_text("parts: drum, fuser")).to_be_visible()
+        await expect(page.get_by_text("price: 12.5").first).to_be_visible()
+        await expect(page.get_by_text("set mood to –")).to_be_visible()
+        assert await serious_faults(page) == []
+
+
+@browsing
 async def test_a_replay_is_watched(served, page_of, database):
     for n in range(20):
         await opened(served, subject=f"Jam {n}")

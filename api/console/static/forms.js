@@ -69,6 +69,12 @@ function control(openapi, name, schema) {
     });
     return { element: input, read: () => (input.value === "" ? null : Number(input.value)) };
   }
+  if (first.type === "array" && first.items.enum) {
+    const options = first.items.enum.map((value) => h("option", { value }, value));
+    const select = h("select", { ...described, multiple: true }, options);
+    const chosen = () => [...select.selectedOptions].map((option) => option.value);
+    return { element: select, note: "one or several", read: () => (chosen().length ? chosen() : null) };
+  }
   if (first.type === "array") {
     const input = h("input", { ...described, type: "text" });
     return {
@@ -102,6 +108,10 @@ function control(openapi, name, schema) {
       read: () => (input.value === "" ? null : value(input.value)),
     };
   }
+  if (first.format === "date") {
+    const input = h("input", { ...described, type: "date" });
+    return { element: input, read: () => input.value || null };
+  }
   if (first.format === "date-time") {
     const input = h("input", { ...described, type: "datetime-local" });
     return {
@@ -124,6 +134,18 @@ function control(openapi, name, schema) {
 }
 
 const listed = (text) => text.split(",").map((each) => each.trim()).filter(Boolean);
+
+// What a custom field of the desk takes, as a schema.
+function ofKind({ type, choices }) {
+  const kinds = {
+    integer: { type: "integer" },
+    boolean: { type: "boolean" },
+    choice: { anyOf: [{ enum: choices }, { type: "null" }] },
+    choices: { type: "array", items: { enum: choices } },
+    date: { type: "string", format: "date" },
+  };
+  return kinds[type] ?? { type: "string" };
+}
 
 // A whole number as JSON writes it, true, false, several texts in brackets, or text; text in quotes
 // is text whatever it looks like.
@@ -149,14 +171,17 @@ function random() {
 // It is called when it is sent; `conflict` when somebody else was first.
 export async function commandForm(
   api,
-  { path, name, target, version = () => undefined, conflict, given = {}, done, cancel },
+  { path, name, target, version = () => undefined, conflict, given = {}, kinds = {}, done, cancel },
 ) {
   const openapi = await document_(api);
   const { post } = openapi.paths[path];
   const schema = resolved(openapi, post.requestBody?.content["application/json"].schema) ?? {};
   const properties = Object.entries(
     (schema.anyOf ? resolved(openapi, schema.anyOf[0]) : schema).properties ?? {},
-  );
+  ).map(([field, inner]) => {
+    const names = Object.keys(kinds);
+    return [field, field === "key" && names.length ? { ...inner, enum: names } : inner];
+  });
   const required = new Set(schema.required ?? []);
   const key = random(); // sent again, it is not done twice
   const fields = new Map();
@@ -183,7 +208,7 @@ export async function commandForm(
     }
     fault.id = `field-${field}-fault`;
     made.element.setAttribute("aria-describedby", `${note.id} ${fault.id}`);
-    fields.set(field, { ...made, fault });
+    fields.set(field, { ...made, fault, note });
     return h(
       "div",
       { class: "field" },
@@ -197,6 +222,16 @@ export async function commandForm(
       note,
       fault,
     );
+  });
+  // A field that the desk defines is asked for as its kind wants it.
+  fields.get("key")?.element.addEventListener("change", ({ target: { value: chosen } }) => {
+    const row = fields.get("value");
+    const [, any] = properties.find(([field]) => field === "value");
+    const made = control(openapi, "value", kinds[chosen] ? ofKind(kinds[chosen]) : any);
+    made.element.setAttribute("aria-describedby", row.element.getAttribute("aria-describedby"));
+    row.element.replaceWith(made.element);
+    row.note.textContent = made.note ?? "";
+    Object.assign(row, made);
   });
   const send = h("button", { type: "submit" }, name);
   return h(

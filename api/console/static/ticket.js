@@ -310,6 +310,9 @@ export function ticket(main, { api, session, me, id, say }) {
       const chosen = all.find((each) => each.verb === choice.value);
       if (!chosen) return put(place);
       const now = fields(events.length);
+      const kinds = chosen.verb === "set_field" ? (await api.get("/desk")).desk.fields : {};
+      if (Object.keys(kinds).length) // a field that is gone can still be taken away
+        for (const key of Object.keys(now.fields ?? {})) kinds[key] ??= null;
       const form = await commandForm(api, {
         path: chosen.path,
         name: chosen.summary,
@@ -317,6 +320,7 @@ export function ticket(main, { api, session, me, id, say }) {
         // What was seen when it is sent; requesters do not see every event.
         version: () => (me.role === "requester" ? undefined : events.at(-1)?.version),
         conflict: update,
+        kinds,
         given: {
           priority: now.priority,
           subject: chosen.verb === "change_subject" ? now.subject : undefined,
