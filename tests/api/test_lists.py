@@ -9,7 +9,7 @@ import pytest
 from domain.sla import SlaTargets
 from projections.generations import Generations
 from tests.api.test_api import OPEN, is_problem, serving
-from tests.callers import AGENT, REQUESTER
+from tests.callers import AGENT
 from tests.projecting import add, caught_up, open_some, running
 from tests.spec import NOW
 
@@ -122,40 +122,6 @@ async def test_a_search_that_makes_no_sense_is_pointed_at(desk):
     assert problem["errors"] == [{"pointer": "query q", "detail": problem["detail"]}]
     for query in ("sort=priority", "opened_from=yesterday", "field=Floor:3", "field=floor"):
         assert (await client.get(f"/tickets?{query}")).status_code == 422
-
-
-async def test_a_search_finds_what_was_said_and_requesters_nothing_of_notes(desk, database, store):
-    """Neither a word, nor what begins so, nor that there is none of it."""
-    client, ids = desk
-    path = f"/tickets/{ids['jam']}"
-    said = {"body": "Unjammed 打印机卡纸"}
-    await client.post(f"{path}/add_note", json={"body": "Hopeless 维修打印机"}, headers=AGENT)
-    await client.post(f"{path}/reply", json=said, headers=AGENT)
-    file = {"name": "photo.jpeg", "media_type": "image/jpeg", "size_bytes": 1, "sha256": "0" * 64}
-    await client.post(f"{path}/attach", json=file, headers=AGENT)
-    await caught_up(database, store)
-    every = {"jam", "toner", "net", "cable"}
-    for asked_for, found in {
-        "hopeless": (["jam"], []),
-        "hope*": (["jam"], []),
-        "维修打": (["jam"], []),
-        "-hopeless": (every - {"jam"}, every),
-        "-hope* -维修": (every - {"jam"}, every),
-        "jammed unjam*": ([], []),
-        "unjammed": (["jam"], ["jam"]),
-        "unjam* printer": (["jam"], ["jam"]),
-        "打印机卡纸": (["jam"], ["jam"]),
-        "打印机 -卡": ([], []),
-        "photo": (["jam"], ["jam"]),
-        "new one": (["toner"], ["toner"]),
-        "Re: Printer jam": ([], []),
-    }.items():
-        for role, expected in zip((AGENT, REQUESTER), found, strict=True):
-            asked = {"q": asked_for, "count": True}
-            answer = (await client.get("/tickets", params=asked, headers=role)).json()
-            listed = {name for name in ids if ids[name] in {t["id"] for t in answer["tickets"]}}
-            assert listed == {*expected}, (asked_for, role)
-            assert answer["total"] == len(listed)
 
 
 async def test_a_cursor_is_of_its_own_list_alone(desk):
