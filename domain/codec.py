@@ -28,10 +28,10 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from domain.errors import HistoryError, faults_of
-from domain.values import FieldValue, JsonObject
+from domain.values import FieldValue, JsonObject, one_spelling
 
 
 class Whose(Enum):
@@ -42,7 +42,9 @@ class Whose(Enum):
 
 
 Words = Annotated[str, Whose.REQUESTER]
-PersonName = Annotated[str, Whose.NAMED]
+PersonName = Annotated[str, Whose.NAMED, AfterValidator(one_spelling)]
+"""Stored as it was given, and read in the one spelling that a ticket's state and views have."""
+AgentName = Annotated[str, AfterValidator(one_spelling)]
 PersonalValue = Annotated[FieldValue, Whose.REQUESTER]
 
 

@@ -30,6 +30,7 @@ from domain.values import (
     FieldKey,
     FieldValue,
     Name,
+    NameOfPerson,
     Priority,
     at_most,
     canonical_decimal,
@@ -55,6 +56,11 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[Name, ...], AfterValidator(_each_once), at_most(DESK_AGENTS)]
+Members = Annotated[
+    tuple[NameOfPerson, ...],
+    AfterValidator(_each_once),
+    at_most(DESK_AGENTS),
+]
 
 
 def _few_members(groups: object) -> object:
@@ -250,7 +256,7 @@ class Desk(_Part):
     """
 
     groups: Annotated[
-        dict[Name, Names],
+        dict[Name, Members],
         Field(max_length=DESK_GROUPS),
         BeforeValidator(_few_members),
         at_most(DESK_GROUPS),

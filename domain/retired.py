@@ -10,12 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from domain.values import FieldKey, Name, at_most
+from domain.values import FieldKey, Name, NameOfPerson, at_most
 
 RETIRED_NAMES = 200
 """Of each kind; of more, the last ones are known."""
 
 Moves = Annotated[dict[Name, Name | None], Field(max_length=RETIRED_NAMES), at_most(RETIRED_NAMES)]
+AgentMoves = Annotated[
+    dict[NameOfPerson, NameOfPerson | None],
+    Field(max_length=RETIRED_NAMES),
+    at_most(RETIRED_NAMES),
+]
 
 
 class Retired(BaseModel):
@@ -27,7 +32,7 @@ class Retired(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
     groups: Moves = Field(default_factory=dict)
-    agents: Moves = Field(default_factory=dict)
+    agents: AgentMoves = Field(default_factory=dict)
     fields: Annotated[
         dict[FieldKey, Literal["keep", "clear"]],
         Field(max_length=RETIRED_NAMES),

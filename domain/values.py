@@ -1,6 +1,7 @@
 """The kinds of values that clients may send: bounded, printable, exact."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
@@ -20,6 +21,19 @@ VALUE_CHARACTERS = 5_000
 VALUE_ITEMS = 50
 _ITEM_CHARACTERS = 200
 _CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+
+
+def one_spelling(name: str) -> str:
+    """Return the spelling that stands for all spellings of a person's name: with its letters
+    composed (NFC), and the domain of a mail address in lower case.
+
+    What is before the @ counts as it is written: what it means is for its own server to say (RFC
+    5321, section 2.4).
+    """
+    if "@" not in name and name.isascii():
+        return name
+    box, at, domain = name.rpartition("@")
+    return unicodedata.normalize("NFC", f"{box}{at}{domain.lower() if at else domain}")
 
 
 def at_most(most: int) -> BeforeValidator:
@@ -146,6 +160,8 @@ Name = Annotated[
     ONE_LINE,
 ]
 """The name of a person or a thing. Where it is new, `lines.py` says what it is made of."""
+NameOfPerson = Annotated[Name, AfterValidator(one_spelling)]
+"""In the one spelling. Not for commands, whose fingerprints are of what was given."""
 NameOrNone = Annotated[str, Field(max_length=200, description="Empty: those without one."), _Clean]
 Line = Annotated[
     str, Field(min_length=1, max_length=500, examples=["Printer jam"]), _Cleaned, ONE_LINE

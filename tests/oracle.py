@@ -99,6 +99,9 @@ def _matches(wanted: Document, read: Document) -> bool:
         return False
     if solved is not None and solved != (read["status"] in ("resolved", "closed")):
         return False
+    for name in ("requester", "assignee"):
+        if rest.get(name):
+            rest[name] = _person(rest[name])
     return all(read[name] == (value or None) for name, value in rest.items())
 
 
@@ -142,7 +145,8 @@ def _count(
 def _work(worked: Counter[str], before: Document | None, after: Document, event: Document) -> None:
     at, kind = after["updated_at"], event["type"]
     monday = f"{at - timedelta(days=at.weekday()):%Y-%m-%d}"
-    writer, owner = event["actor"], after["assignee"]
+    writer, owner = {**event["actor"]}, after["assignee"]
+    writer["id"] = _person(writer["id"])
     took = _elapsed(after) // timedelta(milliseconds=1)
     done: list[tuple[str | None, str, int]] = []
     times: list[tuple[str | None, str]] = []
@@ -153,7 +157,7 @@ def _work(worked: Counter[str], before: Document | None, after: Document, event:
     elif kind == "NoteAdded" and writer["role"] == "agent":
         done = [(writer["id"], "notes", 1)]
     elif kind == "TicketAssigned":
-        done = [(event["data"]["assignee"], "assigned", 1)]
+        done = [(_person(event["data"]["assignee"]), "assigned", 1)]
     elif kind == "TicketResolved":
         done, times = [(owner, "resolved", 1)], [(owner, "resolution")]
     elif kind == "TicketReopened":
@@ -306,8 +310,19 @@ def _is_unspaced(c: str) -> bool:
     return unicodedata.name(c, "").startswith((*scripts, *more))
 
 
+def _person(name: str) -> str:
+    """The one spelling of a person's name."""
+    head, at, domain = unicodedata.normalize("NFC", name).rpartition("@")
+    return head + at + unicodedata.normalize("NFC", domain.lower()) if at else domain
+
+
 def _after(read: Document | None, event: Document) -> Document:
-    at, data = event["occurred_at"], event["data"]
+    at, data = event["occurred_at"], {**event["data"]}
+    for name in ("requester", "assignee", "follower"):
+        if name in data:
+            data[name] = _person(data[name])
+    if "followers" in data:
+        data["followers"] = [_person(name) for name in data["followers"]]
     if read is None:
         assert event["type"] == "TicketOpened"
         return _with_times(

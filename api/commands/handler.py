@@ -34,7 +34,7 @@ from domain.tickets.command import MOST, Command, Context, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
-from domain.values import ERASED
+from domain.values import ERASED, one_spelling
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
 from eventstore.failures import (
@@ -359,7 +359,7 @@ class Handler:
         needs_number = command.needs_number(stream.ticket, second)
         context = Context(
             now=occurred_at,
-            actor=actor,
+            actor=Actor(one_spelling(actor.id), actor.role),
             ticket_id=ticket_id,
             desk=await self._desks.current(sure=sure),
             other=second,

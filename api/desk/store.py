@@ -44,7 +44,7 @@ from domain.desk import (
 from domain.errors import NotFound, StateConflict
 from domain.lines import check_line
 from domain.retired import Retired
-from domain.values import JsonObject, Priority
+from domain.values import JsonObject, Priority, one_spelling
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, keeping_unknown
@@ -371,7 +371,10 @@ def from_document(document: Mapping[str, object]) -> SetUp:
 def _desk(stored: _StoredDesk) -> Desk:
     fields = {key: field for key, field in stored.fields.items() if field.type in _TYPES}
     desk = Desk.model_construct(
-        groups={group.name: group.members for group in stored.groups},
+        groups={
+            group.name: tuple(dict.fromkeys(map(one_spelling, group.members)))
+            for group in stored.groups
+        },
         fields={
             key: FieldDefinition.model_construct(**field.model_dump())
             for key, field in fields.items()

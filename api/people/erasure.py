@@ -25,6 +25,7 @@ from api.access.keys import Keys
 from api.webhooks.store import UnknownWebhook, Webhooks
 from domain.people import KeyDestroyed, PersonErased
 from domain.tickets import CODEC
+from domain.values import one_spelling
 from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.documents import UnreadableDocument
@@ -94,7 +95,7 @@ class Forgetting:
             name = (await self._vault.person(person)).name
         # By the name, so before the key goes: only that knows it.
         plain = None if name is None else len(await self._plain_tickets(name))
-        await self._unname(await self._names({known_by}) if name is None else {name})
+        await self._unname(await self._names({known_by}) | ({name} if name else set()))
         await self._records.replace_names()
         await self._vault.destroy(person, known_by)
         await self._erasures.take(person, KeyDestroyed(plain))
@@ -121,7 +122,12 @@ class Forgetting:
         """Return all names outside the log and its views that have one of some lookup digests."""
         found = await self._keys.names()
         found |= await self._views.requesters() | await self._webhooks.requesters()
-        return {name for name in found if await self._vault.known_by(name) in digests}
+        return {
+            name
+            for name in found
+            for spelled in {name, one_spelling(name)}
+            if await self._vault.known_by(spelled) in digests
+        }
 
     async def reconcile(self) -> None:
         """Have the log, the keys and everything else agree on who has been erased, also after an
@@ -148,5 +154,5 @@ class Forgetting:
 async def named_tickets(database: Database, name: str) -> set[UUID]:
     """Return the tickets that the views show as a person's, or as followed by them."""
     shown = (await Generations(database).shown()).collection(tickets.COLLECTION)
-    found = shown.find({"participants": name}, {"_id": 1})
+    found = shown.find({"participants": one_spelling(name)}, {"_id": 1})
     return {cast("UUID", document["_id"]) async for document in found}

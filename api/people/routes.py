@@ -42,6 +42,13 @@ class ErasureStep(BaseModel, extra="forbid"):
     data: JsonObject
 
 
+class Alike(BaseModel, extra="forbid"):
+    """Another person: if it is the same one, erase them too."""
+
+    id: UUID
+    name: str
+
+
 class PersonAnswer(BaseModel, extra="forbid"):
     """What the store of keys knows of a person."""
 
@@ -50,6 +57,11 @@ class PersonAnswer(BaseModel, extra="forbid"):
     known_since: datetime | None
     erasure: list[ErasureStep] = Field(
         description="Empty unless they are erased. Complete with `ErasureCompleted`."
+    )
+    alike: list[Alike] | None = Field(
+        default=None,
+        description="Others whose names differ from theirs by case, width or normalisation alone, "
+        "told when they are found and when they are erased.",
     )
 
 
@@ -123,7 +135,9 @@ def router(database: Database, store: EventStore) -> Router:
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal
     ) -> Response:
-        """Erase a person: what they wrote and their name become unreadable, for good.
+        """Erase a person: what they wrote and their name become unreadable, for good. All
+        spellings that differ by Unicode's normalisation, or by the case of a mail address's domain,
+        are one person; `alike` names others that may be the same one, who are not erased.
 
         The erasure is durable with this answer, and cannot be undone. Lists and tickets follow
         within seconds, all of them within some minutes: then `GET /persons/{id}` shows

@@ -19,9 +19,9 @@ from api.feed.format import error_line, event_line
 from api.people.erasure import Forgetting, named_tickets
 from api.webhooks.store import Webhooks
 from domain import people
-from domain.errors import CasebookError, NotFound
+from domain.errors import CasebookError, NotFound, PersonGone
 from domain.people import ErasePerson
-from domain.values import JsonObject
+from domain.values import JsonObject, one_spelling
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.errors import DriverError, time_limit
@@ -61,17 +61,46 @@ class Persons:
         self._forgetting = Forgetting(database, store)
 
     async def find(self, name: str) -> JsonObject:
-        """Return what is known of who has a name. Raises UnknownPerson, StoreUnavailable."""
+        """Return what is known of who has a name, and who has one that is spelled alike.
+
+        Raises UnknownPerson, StoreUnavailable.
+        """
+        spelled = one_spelling(name)
         async with time_limit():
             try:
-                person = await self._vault.find(name)
+                person = await self._vault.find(spelled)
             except UnknownPerson:
                 # What was written before anything was sealed has no key; to be erased takes one.
-                if not await self._is_named(name):
+                # Nor has who was known by another spelling before all were one.
+                if await self._vault.id_of(name) is None and not await self._is_named(name):
                     raise
-                await self._vault.of_names([name])
-                person = await self._vault.find(name)
-            return await self._shown(person)
+                with suppress(PersonGone):
+                    await self._vault.of_names([name])
+                id_ = await self._vault.id_of(name)
+                if id_ is None:
+                    raise
+                person = await self._vault.person(id_)
+            shown = await self._shown(person)
+        return {**shown, "alike": await self._alike(name)}
+
+    async def _alike(self, name: str) -> list[JsonObject]:
+        """Return others whose names differ by case, width or normalisation alone."""
+        return [
+            {"id": other.id, "name": other.name}
+            for other in await self._vault.spellings(name)
+            if other.name is not None and one_spelling(other.name) != one_spelling(name)
+        ]
+
+    async def _same(self, person: Person) -> list[Person]:
+        """Return a person with all spellings of their name that have been given a key."""
+        if person.name is None:
+            return [person]
+        name = one_spelling(person.name)
+        with suppress(PersonGone):  # of it they are erased
+            await self._vault.of_names([name])
+        alike = await self._vault.spellings(name)
+        others = (each for each in alike if each.name and one_spelling(each.name) == name)
+        return [person, *(each for each in others if each.id != person.id)]
 
     async def _is_named(self, name: str) -> bool:
         """Return whether anything names a person."""
@@ -87,20 +116,25 @@ class Persons:
             return await self._shown(await self._vault.person(id_))
 
     async def erase(self, id_: UUID, command: ErasePerson, by: Principal) -> JsonObject:
-        """Erase a person, durably, and go on with that as far as it can be done at once.
+        """Erase a person by all spellings of their name, durably, and go on with that as far as it
+        can be done at once. Return also who has a name that is spelled alike, and is another.
 
         Raises UnknownPerson, StoreUnavailable.
         """
+        asked = await self._vault.person(id_)
+        same = await self._same(asked)
+        alike = [] if asked.name is None else await self._alike(asked.name)
         async with time_limit():
-            person = await self._vault.person(id_)
-            known_by = (await self._vault.known_as(person.id)).hex()
-            past = await self._erasures.steps(person.id)
-            for event in people.erase(len(past), command, known_by):
-                await self._erasures.take(person.id, event, by.actor)
+            for person in same[::-1]:  # the one that was asked for last: then all of it is done
+                known_by = (await self._vault.known_as(person.id)).hex()
+                past = await self._erasures.steps(person.id)
+                for event in people.erase(len(past), command, known_by):
+                    await self._erasures.take(person.id, event, by.actor)
         with suppress(DriverError, CasebookError):  # it is on record, and done in any case
             async with time_limit():
-                await self._forgetting.forget(person.id)
-        return await self.show(id_)
+                for person in same:
+                    await self._forgetting.forget(person.id)
+        return {**await self.show(id_), "alike": alike}
 
     async def data(self, id_: UUID) -> AsyncIterator[bytes]:
         """Return all that is held on a person, line by line.
@@ -110,20 +144,26 @@ class Persons:
         async with time_limit():
             person = await self._vault.person(id_)
             erased = await self._erasures.steps(id_)
-            ids = set(await self._store.tickets_of(id_))
             if person.name is None or erased:
                 raise AlreadyErased
-            ids |= await named_tickets(self._database, person.name)
-        return self._lines(person, person.name, sorted(ids))
+        same = await self._same(person)
+        async with time_limit():
+            ids = await named_tickets(self._database, person.name)
+            for each in same:
+                ids.update(await self._store.tickets_of(each.id))
+        return self._lines(person, person.name, {each.id for each in same}, sorted(ids))
 
-    async def _lines(self, person: Person, name: str, ids: list[UUID]) -> AsyncIterator[bytes]:
+    async def _lines(
+        self, person: Person, name: str, same: set[UUID], ids: list[UUID]
+    ) -> AsyncIterator[bytes]:
+        spellings = sorted({name, one_spelling(name)})
         yield _line({"person": {"id": person.id, "name": name, "known_since": person.made_at}})
         try:
             for ticket_id in ids:
                 is_theirs = False
                 async for part in self._store.parts(ticket_id):
                     # Each time anew: they may be erased while this is read.
-                    own = await self._vault.of_ids([person.id])
+                    own = await self._vault.of_ids(same)
                     if not isinstance(own.get(person.id), sealing.PersonKey):
                         raise AlreadyErased
                     for n, stored in enumerate(part):
@@ -132,18 +172,21 @@ class Persons:
                         whose = set(sealing.persons(stored))
                         event = sealing.opened(stored, dict.fromkeys(whose, _WITHHELD) | own)
                         if "requester" in event["data"]:
-                            is_theirs = event["data"]["requester"] == name
-                        if is_theirs or person.id in whose:
+                            requester = str(event["data"]["requester"])
+                            is_theirs = one_spelling(requester) == one_spelling(name)
+                        if is_theirs or not same.isdisjoint(whose):
                             yield event_line(stored, event)
-            async for record in AccessLog(self._database).of(person.id, name):
-                yield _line({"access": record})
-            held = self._database.collection(keys.COLLECTION).find({"principal": name}, {"hash": 0})
-            async for key in held:
-                yield _line({"api_key": key})
-            for view in await SavedViews(self._database).names_asking_for(name):
-                yield _line({"saved_view": view})
-            for hook in await Webhooks(self._database).ids_asking_for(name):
-                yield _line({"webhook": hook})
+            for id_ in same:
+                async for record in AccessLog(self._database).of(id_, name):
+                    yield _line({"access": record})
+            of_keys = self._database.collection(keys.COLLECTION)
+            for spelled in spellings:
+                async for key in of_keys.find({"principal": spelled}, {"hash": 0}):
+                    yield _line({"api_key": key})
+                for view in await SavedViews(self._database).names_asking_for(spelled):
+                    yield _line({"saved_view": view})
+                for hook in await Webhooks(self._database).ids_asking_for(spelled):
+                    yield _line({"webhook": hook})
             yield _line({"end": {"tickets": len(ids)}})
         except (DriverError, CasebookError) as error:
             code = error.code if isinstance(error, CasebookError) else "store_unavailable"

@@ -28,7 +28,7 @@ from domain.tickets import is_public
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import PromiseTakenOver
 from domain.tickets.ticket import Ticket
-from domain.values import JsonObject
+from domain.values import JsonObject, one_spelling
 from eventstore.event_document import EventDocument
 from eventstore.reading import Read
 from projections.views.filter import AnyOf, Filter, Is, Not, OfField, Term, all_of
@@ -75,7 +75,7 @@ class Visibility:
     @property
     def tickets(self) -> Filter:
         """Return which tickets are seen."""
-        own = (self.principal.id,)
+        own = (one_spelling(self.principal.id),)
         if self.is_of_requester:
             return all_of(Is("participants", own))
         if self.groups is None:
@@ -188,7 +188,8 @@ class Visibility:
 
     def check_opening(self, command: OpenTicket) -> None:
         """Raise Forbidden for a ticket that the principal's role does not allow to be opened."""
-        if self.is_of_requester and command.requester != self.principal.id:
+        own = one_spelling(self.principal.id)
+        if self.is_of_requester and one_spelling(command.requester) != own:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
 
 
@@ -214,7 +215,8 @@ class VisibilityPolicy:
     async def of(self, principal: Principal) -> Visibility:
         """Return what a principal sees. Raises StoreUnavailable."""
         if principal.role == "agent" and (desk := await self._desks.current()).groups:
-            own = frozenset(name for name, of in desk.groups.items() if principal.id in of)
+            agent = one_spelling(principal.id)
+            own = frozenset(name for name, members in desk.groups.items() if agent in members)
             return Visibility(principal, own, desk.leaving(own))
         return Visibility(principal)
 

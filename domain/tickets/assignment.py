@@ -1,7 +1,7 @@
 """Who works on a ticket, and who follows it."""
 
 from domain.actors import EVERYONE
-from domain.codec import PersonName
+from domain.codec import AgentName, PersonName
 from domain.errors import Forbidden
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room, ways
 from domain.tickets.promises import promised_anew
@@ -12,13 +12,13 @@ from domain.tickets.ticket import (
     with_names,
     without_names,
 )
-from domain.values import Name
+from domain.values import Name, one_spelling
 
 
 class TicketAssigned(TicketEvent):
     """Takes a new ticket to open."""
 
-    assignee: str
+    assignee: AgentName
 
     def change(self, ticket: Ticket) -> None:
         ticket.start()
@@ -32,9 +32,10 @@ class AssignTicket(Command):
     assignee: Name
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        if self.assignee == ticket.assignee:
+        assignee = one_spelling(self.assignee)
+        if assignee == ticket.assignee:
             return NOTHING
-        context.desk.check_assignee(self.assignee, ticket.group)
+        context.desk.check_assignee(assignee, ticket.group)
         return Decision((TicketAssigned(self.assignee),))
 
     def ends(self, ticket: Ticket, context: Context) -> bool:  # or it could not be resolved
@@ -102,13 +103,13 @@ class FollowTicket(Command):
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor = context.actor
-        follower = self.follower or actor.id
+        follower = one_spelling(self.follower or actor.id)
         if actor.role == "requester" and actor.id not in (ticket.requester, follower):
             raise Forbidden("only its requester, or an agent, lets others follow a ticket")
         if follower in ticket.followers:
             return NOTHING
         require_room("followers", len(ticket.followers) + 1, TICKET_FOLLOWERS)
-        return Decision((FollowerAdded(follower),))
+        return Decision((FollowerAdded(self.follower or follower),))
 
 
 class FollowerRemoved(TicketEvent):
@@ -128,7 +129,7 @@ class UnfollowTicket(Command):
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor = context.actor
-        follower = self.follower or actor.id
+        follower = one_spelling(self.follower or actor.id)
         if actor.role == "requester" and actor.id != follower:
             raise Forbidden("only an agent takes another off the ticket")
         if follower not in ticket.followers:

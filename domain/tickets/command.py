@@ -54,11 +54,11 @@ UNBOUNDED = Size(2**63, 2**63)
 class Context:
     """What a decision may know apart from the ticket and the command.
 
-    `now`: when it happens (UTC). `other`, `other_id`: the other ticket that the command is about,
-    if there is one. `closes_ring`: links of the command's `chain` lead from it back to this one.
-    `follow_up_id`: the id that a follow-up ticket is to have. `number`: that of
-    the ticket to be opened or numbered, if there is one. `size`, `other_size`: what the two hold
-    already; `most`: what a ticket may hold.
+    `now`: when it happens (UTC). `actor`: by the one spelling of their name. `other`, `other_id`:
+    the other ticket that the command is about, if there is one. `closes_ring`: links of the
+    command's `chain` lead from it back to this one. `follow_up_id`: the id that a follow-up ticket
+    is to have. `number`: that of the ticket to be opened or numbered, if there is one. `size`,
+    `other_size`: what the two hold already; `most`: what a ticket may hold.
     """
 
     now: datetime

@@ -31,6 +31,7 @@ from domain.values import (
     Tag,
     Value,
     at_most,
+    one_spelling,
 )
 
 Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS), at_most(TICKET_TAGS)]
@@ -67,7 +68,7 @@ class ChangeRequester(Command):
     requester: Name
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
-        if self.requester == ticket.requester:
+        if one_spelling(self.requester) == ticket.requester:
             return NOTHING
         return Decision((RequesterChanged(self.requester),))
 

@@ -11,6 +11,10 @@ holds nobody's words once their key is gone from the backups of the keys.
 under a secret of this database, so a person who is gone cannot be told from it without. `key` is
 wrapped by a master key that is in no database; `name` is the name, under the person's own key.
 
+A person is who has one spelling of a name (`domain.values.one_spelling`): all spellings of it have
+the key of that one, and nobody has a key of whom one was erased. What was sealed before that held
+has a key by the spelling that was given then; `spellings` finds those.
+
 A person has been erased from when the log's database says so, in `person_events`
 (`domain/people.py`): from then on no key of theirs is used, and none is made for that name. That
 goes by what the name is known by, so it holds whatever comes back with an old backup, under
@@ -28,6 +32,7 @@ import hashlib
 import hmac
 import logging
 import os
+import unicodedata
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -46,7 +51,7 @@ from weakref import WeakSet
 from cachetools import LRUCache
 
 from domain.errors import CasebookError, NotFound, PersonGone
-from domain.values import ERASED, JsonObject
+from domain.values import ERASED, JsonObject, one_spelling
 from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
 from eventstore.event_document import TICKET_EVENTS, utc_now
@@ -193,7 +198,7 @@ class Vault:
     # --- keys -----------------------------------------------------------------------------------
 
     async def of_names(self, names: Collection[str]) -> dict[str, PersonKey]:
-        """Return the keys of some persons, made where they are new.
+        """Return the keys of some persons, made where they are new, by their names as given.
 
         Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
         """
@@ -237,7 +242,9 @@ class Vault:
             gone = await self._gone(digests)
             return {each: None for digest, each in digests.items() if digest not in gone}
 
-        if name == ERASED or name not in await self._known_or(self._not_erased, [name], fetch):
+        spellings = {name, one_spelling(name)}
+        known = await self._known_or(self._not_erased, spellings, fetch)
+        if name == ERASED or spellings - known.keys():
             raise PersonGone
 
     async def _gone(self, digests: Iterable[bytes]) -> set[bytes]:
@@ -256,6 +263,14 @@ class Vault:
         return gone | {_known_by(document) for document in in_keys}
 
     async def _find_or_make(self, names: Collection[str]) -> dict[str, PersonKey]:
+        given = {name: one_spelling(name) for name in names}
+        others = [await self.known_by(name) for name, spelled in given.items() if name != spelled]
+        if others and await self._gone(others):
+            raise PersonGone
+        keys = await self._find_or_make_spelled({*given.values()})
+        return {name: keys[spelled] for name, spelled in given.items()}
+
+    async def _find_or_make_spelled(self, names: Collection[str]) -> dict[str, PersonKey]:
         digests = {await self.known_by(name): name for name in names}
         while True:
             with translating():
@@ -360,6 +375,22 @@ class Vault:
         """Return a person by id. Raises UnknownPerson, UnreadableDocument."""
         return self._person(await self._one({"_id": id_}))
 
+    async def spellings(self, name: str) -> list[Person]:
+        """Return the persons who are not erased and whose names are alike: they differ by case,
+        width or normalisation, or not at all. Names are sealed, so all there are are looked through
+        (20 us each).
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        alike: list[Person] = []
+        with translating():
+            async for document in self._scan(PERSONS, {}):
+                with suppress(UnreadableDocument, KeyUnusable):
+                    person = self._person(document)
+                    if person.name is not None and _folded(person.name) == _folded(name):
+                        alike.append(person)
+        return alike
+
     async def _one(self, condition: JsonObject) -> JsonObject:
         with translating():
             found = await self._persons.find_one(condition)
@@ -391,8 +422,9 @@ class Vault:
 
     async def id_of(self, name: str) -> UUID | None:
         """Return the id of the person of a name, erased or not; None for an unknown name."""
-        with suppress(UnknownPerson):
-            return _id(await self._one({"known_by": await self.known_by(name)}))
+        for spelled in dict.fromkeys((one_spelling(name), name)):
+            with suppress(UnknownPerson):
+                return _id(await self._one({"known_by": await self.known_by(spelled)}))
         return None
 
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:
@@ -565,3 +597,8 @@ def _wrapped(document: Mapping[str, object]) -> Wrapped:
 def _known_by(document: Mapping[str, object]) -> bytes:
     known_by = document.get("known_by")
     return known_by if isinstance(known_by, bytes) else b""
+
+
+def _folded(name: str) -> str:
+    """Return what is the same of names that look alike (Unicode's compatibility caseless match)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

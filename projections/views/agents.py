@@ -30,6 +30,7 @@ from domain.tickets.assignment import TicketAssigned
 from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
 from domain.tickets.ticket import Ticket, TicketEvent
+from domain.values import one_spelling
 from projections.views import dashboard
 from projections.views.dashboard import Before, Time
 from projections.views.sum_view import Entries, Figures, SumView
@@ -64,13 +65,14 @@ def entries(
 def _work(
     before: Before, after: Ticket, event: TicketEvent, actor: Actor, age: timedelta
 ) -> Iterator[tuple[str | None, str, int]]:
+    writer = one_spelling(actor.id)
     match event:
         case AgentReplied(automatic=False):
-            yield actor.id, "replies", 1
+            yield writer, "replies", 1
             if not before.answered:
-                yield from _took(actor.id, "first_response", age)
+                yield from _took(writer, "first_response", age)
         case NoteAdded() if actor.role == "agent":
-            yield actor.id, "notes", 1
+            yield writer, "notes", 1
         case TicketAssigned(assignee):
             yield assignee, "assigned", 1
         case TicketResolved():

@@ -16,7 +16,7 @@ from typing import get_args
 
 from domain.sla import SlaTarget
 from domain.tickets.ticket import Status
-from domain.values import FieldValue, JsonObject, canonical_decimal
+from domain.values import FieldValue, JsonObject, canonical_decimal, one_spelling
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
 from projections.views.words import Asked, asked
@@ -224,8 +224,10 @@ def named(conditions: Mapping[str, object]) -> Filter:
                 continue
             case "status" | "priority" | "number":
                 terms.append(Is(name, values))
-            case "group" | "assignee" | "requester":
+            case "group":
                 terms.append(Is(name, (value or None,)))
+            case "assignee" | "requester":
+                terms.append(is_of(name, str(value) or None))
             case "tag":
                 terms += [Is("tags", (tag,)) for tag in values]
             case "solved":
@@ -233,6 +235,11 @@ def named(conditions: Mapping[str, object]) -> Filter:
             case "breached":
                 terms.append(is_breached(value is True))
     return Filter(tuple(terms))
+
+
+def is_of(field: str, name: str | None) -> Is:
+    """Return the term for tickets of a person, however their name is spelled; None: of nobody."""
+    return Is(field, (None if name is None else one_spelling(name),))
 
 
 def is_solved(yes: bool) -> Is:

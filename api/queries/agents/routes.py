@@ -13,7 +13,7 @@ from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.dashboard.routes import Times, days_of_range, times
 from api.queries.watermark import AtLeast, ReadModels
-from domain.values import Day, JsonObject, Name
+from domain.values import Day, JsonObject, Name, one_spelling
 from eventstore.database import Database
 from projections.views import agents, dashboard
 from projections.views.agents import AgentWeeks
@@ -125,7 +125,7 @@ def router(views: ReadModels) -> Router:
         snapshot = await views.open(asked, prefer)
         weeks = asked.weeks(snapshot.today)
         done = await snapshot.ask(
-            lambda shown: AgentWeeks(shown).of(asked.agent, weeks[0], weeks[-1])
+            lambda shown: AgentWeeks(shown).of(one_spelling(asked.agent), weeks[0], weeks[-1])
         )
         content = {
             "agent": asked.agent,

@@ -37,6 +37,7 @@ from projections.views.filter import (
     has_field,
     is_breached,
     is_due_before,
+    is_of,
     is_solved,
     says,
 )
@@ -170,7 +171,8 @@ def _priority(term: _Term) -> Filter:
 
 def _name(term: _Term) -> Filter:
     is_nobody = term.value == "none" and not term.quoted and term.key != "requester"
-    return all_of(Is(term.key, (None if is_nobody else term.value,)))
+    name = None if is_nobody else term.value
+    return all_of(Is("group", (name,)) if term.key == "group" else is_of(term.key, name))
 
 
 def _tag(term: _Term) -> Filter:
