@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 16  # to one webhook
 _DUE_AT_ONCE = 500
 _LOOK_SECONDS = 1.0
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 2.0
 _FAILURES_BEFORE_REST = 3
 _LONGEST_REST_SECONDS = 60.0
 

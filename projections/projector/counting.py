@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from eventstore.database import Database
 from eventstore.log import EventStore
+from eventstore.partition import PARTITIONS
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
@@ -43,11 +44,17 @@ class Counting:
     """Compares one generation of views with the log."""
 
     def __init__(
-        self, database: Database, store: EventStore, checkpoints: Checkpoints, late: timedelta
+        self,
+        database: Database,
+        store: EventStore,
+        checkpoints: Checkpoints,
+        late: timedelta,
+        me: str | None = None,
     ) -> None:
         """`late`: how long after an event was recorded it must be shown where all of its time is
-        said to be.
+        said to be. `me`: the member that counts, by whose last sign of life it is now.
         """
+        self._me = me
         self._database = database
         self._store = store
         self._checkpoints = checkpoints
@@ -69,7 +76,7 @@ class Counting:
         What is missing is scanned for, and told only if that does not mend it. Raises what the
         driver raises.
         """
-        state = await self._checkpoints.read()
+        state = await self._checkpoints.read(self._me)
         known, shown = state.counted, health.as_of(state)
         folded = await self._folded()  # later than what is said to be shown: that must be in it
         began = self._clock()
@@ -129,6 +136,8 @@ class Counting:
 
     async def _folded(self) -> int:
         """Return how many events are folded, or wait with parked tickets."""
-        partitions = (await self._checkpoints.read()).partitions
-        waiting = await self._parked.waiting_events(self._store, await self._parked.all())
-        return sum(each.applied for each in partitions) + waiting.total()
+        state, parked = await asyncio.gather(
+            self._checkpoints.read(self._me), self._parked.of(range(PARTITIONS))
+        )
+        waiting = await self._parked.waiting_events(self._store, parked)
+        return sum(each.applied for each in state.partitions) + waiting.total()

@@ -116,7 +116,7 @@ class Projector:
         self._repairs = repairs
         self._late = late or LateLook()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
-        self._counting = Counting(database, store, self._checkpoints, self._late.overdue)
+        self._counting = Counting(database, store, self._checkpoints, self._late.overdue, self._me)
         self._told_difference = 0
         self._unusable: Unusable | None = None
         self._watched = database.watchdog.watch("following the log for the views")
