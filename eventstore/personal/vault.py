@@ -23,8 +23,8 @@ collection be restored to before.
 A key that is missing otherwise is an error, and never taken for erased.
 
 Keys are kept in memory: some thousands, for some minutes. At most `STALE_SECONDS` after a person
-has been erased no process has one of theirs that it uses: each looks every second if there is news,
-and drops all it knows if so, and who has not looked lately looks before using any.
+has been erased no process has one of theirs that it uses: each looks every two seconds if there is
+news, and drops all it knows if so, and who has not looked lately looks before using any.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ PERSON_EVENTS = "person_events"
 STALE_SECONDS = 3.0
 """For how long after an erasure a process may still use a key of that person."""
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 1.1  # so that it goes along with every other look at the log's identity
 _KEPT_SECONDS = 300.0
 _MOST_KEPT = 20_000
 _SECRET_BYTES = 32
