@@ -1,7 +1,7 @@
 """What is left of a promise, and how that comes about: `GET /tickets/{id}/sla`."""
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest_asyncio
@@ -9,11 +9,14 @@ import pytest_asyncio
 from api.queries.promises.derivation import Derivation
 from domain.calendars import Calendar
 from domain.sla import SlaTargets
+from domain.tickets.promises import PromiseTakenOver
+from domain.tickets.relations import TicketMergedFrom
 from domain.tickets.ticket import Ticket, clock_at, evolve
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT, REQUESTER
 from tests.domain.test_promises_by_the_minute import history, walked
 from tests.projecting import add, open_some
+from tests.spec import NOW, opened
 
 MINUTE_MS = 60_000
 
@@ -165,3 +168,14 @@ def test_of_too_many_intervals_the_newest_are_kept_and_the_others_summed_up():
             shown = (i for i in short.intervals if full.since and i.start >= full.since)
             shown_ms = sum(i.counted_ms for i in shown if full.target in i.counts_for)
             assert shown_ms + cut.omitted_ms == full.used_ms
+
+
+def test_of_a_promise_that_a_merge_has_brought_it_says_whose_it_was():
+    other, due_at = UUID(int=7), NOW + timedelta(minutes=20)
+    derivation = Derivation()
+    events = [(opened(sla=SlaTargets(60, 120)), NOW), (TicketMergedFrom(other, ()), NOW)]
+    brought = PromiseTakenOver("first_response", due_at, other)
+    ticket = followed([*events, (brought, NOW)], derivation)
+    first, resolution = derivation.promises(ticket, NOW + timedelta(minutes=5))
+    assert (first.promised_ms, first.left_ms) == (20 * MINUTE_MS, 15 * MINUTE_MS)
+    assert (first.merged_from, resolution.merged_from) == (other, None)

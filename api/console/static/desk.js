@@ -162,7 +162,10 @@ export function desk(main, { api, session, me }) {
         tile("resolved", number(on.resolved)),
         tile("reopened", number(on.reopened)),
         tile("closed", number(on.closed)),
-        tile("promises missed", number(on.breached_first_response + on.breached_resolution)),
+        tile(
+          "promises missed",
+          number(on.breached_first_response + on.breached_next_response + on.breached_resolution),
+        ),
         tile("first response", duration(on.first_response.p50_seconds), "half within"),
         tile("resolution", duration(on.resolution.p50_seconds), "half within"),
         tile(

@@ -47,6 +47,7 @@ const STORY = {
   MergeUndone: () => "undid a merge into it",
   FileDetached: (d) => `took away ${shown(d.name)}`,
   TicketRated: (d) => `rated it ${shown(d.score)} of 5`,
+  SlaChanged: () => "changed what is promised for it",
   SlaBreached: (d) => `missed a promise: ${words(String(d.target))}`,
 };
 const SAID = ["body", "resolution", "comment"];

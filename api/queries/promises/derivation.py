@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, get_args
+from uuid import UUID
 
 from domain.calendars import Calendar, Why, stretches
 from domain.calendars import from_ms as time_of
@@ -42,7 +43,8 @@ class Interval(NamedTuple):
 
 class Promise(NamedTuple):
     """How a promise stands. `since`: from when on it is counted; `omitted_ms`: what of `used_ms` is
-    in intervals that are too many to be kept.
+    in intervals that are too many to be kept; `merged_from`: the ticket whose promise
+    it is, where one that was merged into this had the earlier.
     """
 
     target: SlaTarget
@@ -53,6 +55,7 @@ class Promise(NamedTuple):
     omitted_ms: int
     since: datetime | None
     due_at: datetime | None
+    merged_from: UUID | None
 
 
 class _Standing(NamedTuple):
@@ -102,16 +105,19 @@ class Derivation:
         }
         for target in get_args(SlaTarget):
             if (limit := limits[target]) is not None:
-                used = self._used_ms[target]
+                used_ms, promised_ms = self._used_ms[target], clock.limit_ms(target, limit)
+                brought = (each for each in clock.taken_over if each.target == target)
+                earlier = (each.ticket for each in brought if each.limit_ms == promised_ms)
                 yield Promise(
                     target,
                     _state(target, ticket, clock),
-                    limit * 60_000,
-                    used,
-                    limit * 60_000 - used,
+                    promised_ms,
+                    used_ms,
+                    promised_ms - used_ms,
                     self._omitted_ms[target],
                     self._since.get(target),
                     clock.shown().get(target),
+                    next(earlier, None),
                 )
 
     def _go_on(self, ticket: Ticket, clock: SlaClock, at: datetime) -> None:

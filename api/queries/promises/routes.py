@@ -40,6 +40,9 @@ class PromiseAnswer(BaseModel, extra="forbid"):
     omitted_ms: int = Field(description="What of `used_ms` is in no interval that is shown.")
     since: datetime | None = Field(description="The opening, or the message that waits.")
     due_at: datetime | None = Field(description="As on the ticket: null while the clock stands.")
+    merged_from: UUID | None = Field(
+        description="The merged ticket whose promise this is: it was due earlier than the own one."
+    )
 
 
 class IntervalAnswer(BaseModel, extra="forbid"):
