@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from eventstore.mongo.errors import time_limit
+
 T = TypeVar("T")
 
 
@@ -20,11 +22,13 @@ class CachedValue(Generic[T]):
         """Return a value that was read so many seconds ago at most; 0: not before it was asked for.
 
         Callers that wait for another's reading, begun before they asked, read once more for all.
+        Raises StoreUnavailable if that takes too long, and what `read` raises.
         """
         since = asyncio.get_running_loop().time() - seconds
         if (last := self._last) is not None and last[0] >= since:
             return last[1]
-        async with self._reading:
+        # The limit is of each caller: those that wait for a reading which fails try one by one.
+        async with time_limit(), self._reading:
             if self._last is None or self._last[0] < since:
                 began = asyncio.get_running_loop().time()
                 value = await self._read()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from domain.values import JsonObject
 from eventstore.documents import strictly
 from eventstore.mongo.driver import Collection, ReturnDocument
-from eventstore.mongo.errors import translating
+from eventstore.mongo.errors import time_limit, translating
 
 COLLECTION = "ticket_numbers"
 BEHIND_A_RESTORE = 1_000_000
@@ -37,7 +37,7 @@ class Numbers:
         """Return a number that nobody has been given. Raises StoreError."""
         number = next(self._block, None)
         while number is None:
-            async with self._reserving:
+            async with time_limit(), self._reserving:
                 number = next(self._block, None)  # if another task was first
                 if number is None:
                     await self._reserve()
@@ -48,13 +48,12 @@ class Numbers:
         now = asyncio.get_running_loop().time()
         lasted = now - self._reserved_at
         self._size = 1 if lasted > _SECONDS else min(2 * self._size, _MOST)
-        with translating():
-            found = await self._collection.find_one_and_update(
-                _ID,
-                {"$inc": {"last": self._size}},
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
+        found = await self._collection.find_one_and_update(
+            _ID,
+            {"$inc": {"last": self._size}},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
         last = _RESERVED(found or {}).last
         self._block = iter(range(last - self._size + 1, last + 1))
         self._reserved_at = now

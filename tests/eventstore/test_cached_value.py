@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from eventstore import failures
 from eventstore.cached_value import CachedValue
+from eventstore.failures import StoreUnavailable
 
 
 class Reading:
@@ -61,3 +63,21 @@ async def test_a_failure_is_not_kept():
     for _ in range(2):
         with pytest.raises(ConnectionResetError):
             await recent.get(60.0)
+
+
+async def test_nobody_waits_for_more_than_their_own_time(monkeypatch):
+    """L12: a command that waits behind others for a silent database is told so in time."""
+    monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.05)
+    reads = 0
+
+    async def silent():
+        nonlocal reads
+        reads += 1
+        await asyncio.Event().wait()
+
+    value = CachedValue(silent)
+    found = await asyncio.gather(*(value.get(1) for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(each, StoreUnavailable) for each in found)
+    assert reads == 1, "all were out of time while the first was answered by nothing"
+    with pytest.raises(StoreUnavailable):
+        await value.get(1)
