@@ -155,7 +155,7 @@ def new_ticket_id(actor: Actor, key: str | None) -> UUID:
 
 
 def id_of_follow_up(ticket_id: UUID, actor: Actor, key: str) -> UUID:
-    """Return the id of the ticket that a reply to a closed one opens: one for each reply."""
+    """Return the id of the ticket that a reply to a closed one opens, if none is open."""
     return uuid5(_TICKETS, f"{ticket_id}\n{actor.id}\n{key}")
 
 
@@ -392,13 +392,13 @@ class Handler:
         about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
         parts = [await part(stream, decision.events, about)]
         sealed = parts[0].sealed
-        # The others remember it under a name of its own: a key belongs to one ticket.
-        own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
-        about = about._replace(command=own, causation_id=str(sealed[0].id))
-        if other is not None and decision.elsewhere:
-            parts.append(await part(other, decision.elsewhere, about))
-        if follow_up_id is not None and decision.follow_up:
-            parts.append(await part(Stream(follow_up_id), decision.follow_up, about))
+        for also, events in ((other, decision.elsewhere), (follow_up_id, decision.follow_up)):
+            if also is not None and events:
+                # It remembers it under a name of its own: a key belongs to one ticket.
+                own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
+                about = about._replace(command=own, causation_id=str(sealed[0].id))
+                of = also if isinstance(also, Stream) else Stream(also)
+                parts.append(await part(of, events, about))
         refs = tuple(stream.refs(sealed))
         follow_up = next(filter(None, (event.goes_on_in() for event in decision.events)), None)
         outcome = _outcome(ticket_id, refs, follow_up)

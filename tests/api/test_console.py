@@ -460,7 +460,10 @@ async def test_each_role_is_shown_what_is_theirs(served, page_of, database):
                 await page.get_by_role("link", name="Printer jam").click()
                 commands = page.get_by_label("Command").locator("option")
                 await expect(commands).to_have_text(
-                    ["choose …", "Reply", "Reopen", "Rate", "Attach"]
+                    [
+                        *("choose …", "Reply", "Reopen", "Close", "Rate"),
+                        *("Follow", "Unfollow", "Attach"),
+                    ]
                 )
 
 

@@ -11,7 +11,7 @@ from domain.tickets import decode
 from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.lifecycle import CloseTicket
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket
+from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket, UnmergeTicket
 from domain.tickets.ticket import Link, evolve
 from eventstore.event_document import chain_is_whole
 from eventstore.failures import StoreUnavailable
@@ -207,6 +207,34 @@ async def test_later_replies_to_a_closed_ticket_go_to_its_open_follow_up(handler
         (await handler.handle(t, by(BOB, Reply(body="x")))).follow_up for t in (closed, follow_up)
     }
     assert (await ticket_of(store, later)).links == (Link("follows_up", follow_up),)
+
+
+async def test_replies_to_a_closed_ticket_at_once_open_one_follow_up(store, database, closed):
+    """L2: also from two processes, neither of which has seen the other's."""
+    handlers = Handler(store), Handler(EventStore(database))
+    outcomes = await asyncio.gather(
+        *(handlers[n % 2].handle(closed, by(BOB, Reply(body=f"{n}"))) for n in range(6))
+    )
+    [follow_up] = {outcome.follow_up for outcome in outcomes}
+    said = [e.data["body"] for e in await store.load(follow_up) if "body" in e.data]
+    assert sorted(said) == [f"{n}" for n in range(6)]
+
+
+async def test_a_reply_and_an_unmerge_at_once_leave_no_word_behind(store, database, pair):
+    """L12: what is said is said where the one that came first has led."""
+    a, b = pair
+    for n in range(5):
+        await Handler(store).handle(a, by(ALICE, MergeTicket(into=b)))
+        handlers = Handler(store), Handler(EventStore(database))
+        reply, undone = await asyncio.gather(
+            handlers[0].handle(a, by(BOB, Reply(body=f"{n}"))),
+            handlers[1].handle(a, by(ALICE, UnmergeTicket())),
+        )
+        assert undone.events[-1].type == "TicketUnmerged"
+        there = b if reply.follow_up else a
+        assert f"{n}" in [e.data.get("body") for e in await store.load(there)]
+    assert (await ticket_of(store, a)).status == "new"
+    assert (await ticket_of(store, b)).links == ()
 
 
 async def test_only_such_replies_name_a_follow_up(handler, pair):

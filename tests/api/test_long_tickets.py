@@ -144,7 +144,7 @@ def by(actor, command, **more):
     return Submission(command=command, actor=actor, **more)
 
 
-@pytest.mark.parametrize("most", [Size(5, 2**20), Size(10_000, 300)], ids=["events", "bytes"])
+@pytest.mark.parametrize("most", [Size(5, 2**20), Size(10_000, 400)], ids=["events", "bytes"])
 async def test_a_ticket_is_full_after_so_much_whoever_counts(store, most):
     """In a process that has it in memory, and in one that reads it."""
     warm = Handler(store, most=most)
