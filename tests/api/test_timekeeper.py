@@ -21,7 +21,7 @@ from api.timekeeper import timekeeper as module
 from api.timekeeper.timekeeper import Timekeeper
 from domain.actors import Actor
 from domain.codec import EventData
-from domain.desk import Desk, SlaPolicy
+from domain.desk import BusinessHours, Desk, SlaPolicy
 from domain.tickets.assignment import AssignTicket
 from domain.tickets.command import Command
 from domain.tickets.conversation import AddNote, Reply
@@ -325,6 +325,30 @@ async def test_nothing_is_closed_as_of_a_time_before_the_desk_said_so(world):
     assert await world.pass_time(hours=1) == 1
     [act] = await world.acts(ticket)
     assert act.occurred_at == (await world.desks.read()).closing_since == NOW
+
+
+async def test_each_next_response_that_is_late_by_business_hours_is_put_on_record(world):
+    """NOW is a Sunday's noon."""
+    office = BusinessHours(
+        zone="UTC", hours={"sunday": ("00:00-12:30",), "monday": ("09:00-17:00",)}
+    )
+    prompt = SlaPolicy(next_response_minutes=60)
+    desk = Desk(calendars={"office": office}, sla={"normal": prompt})
+    await world.desks.replace(desk, ALICE, None)
+    ticket = await world.opened()
+    await world.do(ticket, Reply(body="x"))
+    for _ in range(2):
+        await world.do(ticket, Reply(body="?"), BOB)
+        assert await world.pass_time(hours=21) == 0
+        assert await world.pass_time(hours=1) == 1
+        await world.do(ticket, Reply(body="x"))
+        world.clock.now += timedelta(days=6, hours=2)  # again a Sunday's noon
+    acts = [(act.type, act.data["target"], act.occurred_at) for act in await world.acts(ticket)]
+    due_at = [later(days=days, hours=21, minutes=30) for days in (0, 7)]
+    assert acts == [("SlaBreached", "next_response", at) for at in due_at]
+    asked = [event for event in await world.store.load(ticket) if event.type == "RequesterReplied"]
+    causes = [act.metadata.causation_id for act in await world.acts(ticket)]
+    assert causes == [str(event.id) for event in asked]
 
 
 async def test_a_timekeeper_killed_again_and_again_does_all_of_it_once(world):
