@@ -43,7 +43,7 @@ VARIANTS = frozenset(
 """Variation selectors: marks that show nothing by themselves, and choose the form of what is before
 them. Taken there alone, once: behind a letter that has no variants they make another name of one.
 """
-_HAVEVARIANTS = frozenset({"Lo", "So", "Sk", "Sm"})
+_HAVE_VARIANTS = frozenset({"Lo", "So", "Sk", "Sm"})
 _SEEN_AS_EMOJI = frozenset("\u203c\u2049\u2139\u3030")
 _KEYCAP = "\u20e3"
 _SHOWS_NOTHING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2065\u2800\u3164\uffa0")
@@ -95,7 +95,7 @@ def _is_variant(text: str, n: int) -> bool:
     before, after = text[n - 1], text[n + 1 : n + 2]
     if before.isascii():
         return after == _KEYCAP
-    return before in _SEEN_AS_EMOJI or unicodedata.category(before) in _HAVEVARIANTS
+    return before in _SEEN_AS_EMOJI or unicodedata.category(before) in _HAVE_VARIANTS
 
 
 def is_refused(character: str) -> bool:
