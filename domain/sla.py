@@ -40,6 +40,13 @@ class SlaTargets:
     next_response_minutes: int | None = None
     calendar: Calendar | None = None
 
+    def promise_something(self) -> bool:
+        return (
+            self.resolution_minutes is not None
+            or self.first_response_minutes is not None
+            or self.next_response_minutes is not None
+        )
+
 
 def without_promise(data: JsonObject) -> JsonObject:
     """Upcast an event of a time when nothing was promised."""
@@ -93,7 +100,7 @@ class SlaClock:
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Return when each target runs out that still can; nothing while the clock stands."""
-        if not self.running or self.targets == NO_PROMISE:
+        if not self.running or not self.targets.promise_something():
             return {}
         return {
             target: _later(self.targets.calendar, self.since, left_ms)
@@ -144,7 +151,9 @@ class SlaClock:
 
     def at(self, now: datetime) -> "SlaClock":
         """Let time pass: what has run out by `now` is overdue."""
-        ran_out = {target: at for target, at in self.due().items() if at <= now}
+        if not (due := self.due()):
+            return self
+        ran_out = {target: at for target, at in due.items() if at <= now}
         if not ran_out:
             return self
         new = {target: (*self.overdue.get(target, ()), at) for target, at in ran_out.items()}
@@ -171,7 +180,7 @@ class SlaClock:
         """
         if self.asked or not self.answered:
             return self
-        return replace(self, asked=True, asked_ms=self._counted(now).elapsed_ms)
+        return replace(self, asked=True, asked_ms=self.elapsed_ms + self._passed_ms(now))
 
     def taking_over(self, target: SlaTarget, due_at: datetime, ticket: UUID | None) -> "SlaClock":
         """Promise as well what another ticket was promised for `due_at`."""
@@ -198,11 +207,14 @@ class SlaClock:
 
     def _counted(self, now: datetime) -> "SlaClock":
         """Count up to now."""
-        now = max(now, self.since)
-        passed_ms = 0
-        if self.running:
-            passed_ms = _counted_ms(self.targets.calendar, self.since, now)
-        return replace(self, since=now, elapsed_ms=self.elapsed_ms + passed_ms)
+        elapsed_ms = self.elapsed_ms + self._passed_ms(now)
+        return replace(self, since=max(now, self.since), elapsed_ms=elapsed_ms)
+
+    def _passed_ms(self, now: datetime) -> int:
+        """Return what has counted since `since`."""
+        if not self.running or now <= self.since:
+            return 0
+        return _counted_ms(self.targets.calendar, self.since, now)
 
 
 def _counted_ms(calendar: Calendar | None, start: datetime, end: datetime) -> int:

@@ -37,7 +37,6 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
-from domain.sla import NO_PROMISE
 from domain.tickets.conversation import AgentReplied
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.promises import SlaBreached
@@ -147,7 +146,7 @@ def _sla(ticket: Ticket) -> str:
     clock = ticket.sla
     if clock.breached:
         return "breached"
-    if clock.targets == NO_PROMISE:
+    if not clock.targets.promise_something():
         return "none"
     return "running" if clock.running else "paused"
 
