@@ -127,8 +127,11 @@ class SlaClock:
         """Return within which time of the clock a target holds of which the desk has promised so
         many minutes: it may have been promised earlier for a ticket that was merged into this one.
         """
-        others = [each.limit_ms for each in self.taken_over if each.target == target]
-        return min(minutes * _MINUTE_MS, *others) if others else minutes * _MINUTE_MS
+        limit_ms = minutes * _MINUTE_MS
+        for each in self.taken_over:
+            if each.target == target:
+                limit_ms = min(limit_ms, each.limit_ms)
+        return limit_ms
 
     def has_run_out(self, target: SlaTarget) -> bool:
         """Say whether it has: of the next response, for any message."""
