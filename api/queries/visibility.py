@@ -16,7 +16,7 @@ but for `VisibilityPolicy`, which looks groups up: in a set-up that may be some 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 from uuid import UUID
 
 from api.access.rights import Principal, Unseen
@@ -24,6 +24,7 @@ from api.commands.handler import DeskSource, Outcome
 from api.queries.representations import Tickets, present
 from api.queries.watermark import AtLeast, ReadModels, Snapshot
 from domain.errors import Forbidden
+from domain.sla import SlaTarget
 from domain.tickets import is_public
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import PromiseTakenOver
@@ -109,9 +110,16 @@ class Visibility:
         return self.tickets & asked  # in this order: requesters' lists are read by the first term
 
     def sort(self, sort: str) -> str:
-        """Return how a list is sorted that is to be sorted by a field."""
+        """Return how a list is sorted that is to be sorted by a field.
+
+        Raises Forbidden for an order that would tell of what is internal.
+        """
         name = sort.removeprefix("-")
-        return sort.replace(name, self.public.get(name, name)) if self.is_of_requester else sort
+        if not self.is_of_requester:
+            return sort
+        if name in _NOT_ASKED_BY_REQUESTERS:
+            raise Forbidden("notes and promises are not for requesters to ask for")
+        return sort.replace(name, self.public.get(name, name))
 
     def _of_public(self, term: OfField) -> Term:
         """Return what is asked of what requesters see, where it is kept apart."""
@@ -145,7 +153,7 @@ class Visibility:
             shown["attachments"] = [file for file in files if not file.get("internal")]
             if document["status"] == "pending":
                 # A wait that is over sets the clock going with the next event, whichever it is.
-                shown |= dict.fromkeys(("first_response_due_at", "resolution_due_at"))
+                shown |= dict.fromkeys(f"{target}_due_at" for target in get_args(SlaTarget))
             shown |= {name: document.get(of, shown[name]) for name, of in _PUBLIC.items()}
             shown |= dict.fromkeys(INTERNAL_FIELDS)
         return shown

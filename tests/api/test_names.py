@@ -126,3 +126,22 @@ async def test_erasing_a_person_takes_all_spellings_and_tells_of_those_alike(
             told = await client.get(f"/tickets/{ticket}/timeline", headers=SUPERVISOR)
             assert told.status_code == 200
             assert "canary" not in told.text
+
+
+async def test_who_was_erased_by_a_spelling_stays_erased(database, monkeypatch):
+    """Before all spellings were one, each was a person by itself: it is refused as it was."""
+    async with serving(database) as client:
+        with monkeypatch.context() as before:
+            for module in ("eventstore.personal.vault", "api.people.store", "api.people.erasure"):
+                before.setattr(f"{module}.one_spelling", lambda name: name)
+            await opened(client, requester=DECOMPOSED)
+            asked = {"name": DECOMPOSED}
+            found = (await client.post("/persons/find", json=asked, headers=ADMIN)).json()
+            path = f"/persons/{found['id']}/erase"
+            answer = await client.post(path, json={"reason": "asked"}, headers=ADMIN)
+            assert answer.status_code == 202
+        order = {"subject": "x", "requester": DECOMPOSED}
+        answer = await client.post("/tickets", json=order, headers=SUPERVISOR)
+        is_problem(answer, 409, "person_erased")
+        found = (await client.post("/persons/find", json=asked, headers=ADMIN)).json()
+        assert (found["name"], found["alike"]) == (None, [])

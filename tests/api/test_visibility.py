@@ -410,6 +410,14 @@ def test_a_requester_asks_by_no_internal_field_however_it_is_put(name):
     assert Visibility(Principal("al", "agent")).within(all_of(internal)) == all_of(internal)
 
 
+def test_a_requester_sorts_by_nothing_internal():
+    visibility = Visibility(Principal("bob", "requester"))
+    assert visibility.sort("-updated_at") == "-public_updated_at"
+    with pytest.raises(Forbidden):
+        visibility.sort("due_at")
+    assert Visibility(Principal("al", "agent")).sort("due_at") == "due_at"
+
+
 async def test_a_cursor_of_somebody_elses_list_shows_ones_own(desk):
     """A cursor is a place and no right: whoever goes on from it sees what is theirs."""
     for n in range(3):
