@@ -16,9 +16,12 @@ from api.access.rights import RIGHTS, Principal
 from api.queries.visibility import Visibility
 from domain.desk import Desk
 from domain.errors import Refusal
+from domain.sla import SlaTargets
 from domain.tickets import encode, is_public
 from domain.tickets.command import Context, decide
+from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
 from domain.tickets.details import Attach, SetField
+from domain.tickets.lifecycle import StatusUpdated
 from domain.tickets.opening import OpenTicket
 from eventstore.event_document import EMPTY, CommandRef, Head, Metadata, chained
 from eventstore.log import EventStore
@@ -27,7 +30,7 @@ from tests.api.test_api import serving
 from tests.api.test_visibility import BODIES, done, opened
 from tests.callers import ADMIN, SUPERVISOR, as_
 from tests.projecting import caught_up
-from tests.spec import ALICE, FOLLOW_UP, NOW, OTHER, TICKET, folded
+from tests.spec import ALICE, FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded
 from tests.spec import opened as opening
 from tests.strategies import actors, commands, desks, of_command
 
@@ -80,6 +83,24 @@ def test_to_requesters_a_ticket_is_what_its_public_events_make_of_it(steps):
         assert orjson.dumps(shown) == orjson.dumps(public)
         everything, public = reads.values()
         assert public.terms == (everything.public_terms or everything.terms)
+
+
+def test_a_wait_that_is_over_shows_no_due_times_to_requesters():
+    """A note behind the end of the wait sets the clock going, and they must not see that."""
+    promised = opening(sla=SlaTargets(60, 600, 60))
+    waits = StatusUpdated("pending", "asked", PAST)
+    past = [promised, AgentReplied("Which tray?"), RequesterReplied("The first."), waits]
+    about, head = Metadata(ALICE, CommandRef("k", "f")), EMPTY
+    read: Any = None
+    shown = []
+    for event in [*past, NoteAdded("CANARY")]:
+        at = NOW if isinstance(event, NoteAdded) else PAST - timedelta(minutes=1)
+        [envelope] = chained(TICKET, head, [encode(event, "bob")], about, at, at)
+        head = Head(envelope.version, envelope.hash)
+        read = tickets.apply(read, envelope)
+        shown.append(SIGHT.present(tickets.to_document(read)))
+    assert tickets.to_document(read)["next_response_due_at"] is not None
+    assert orjson.dumps(shown[-1]) == orjson.dumps(shown[-2])
 
 
 # --- two tickets that differ by what is internal alone --------------------------------------------
