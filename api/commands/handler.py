@@ -30,7 +30,7 @@ from domain.actors import Actor
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
 from domain.tickets import encode
-from domain.tickets.command import MOST, Command, Context, Size, decide
+from domain.tickets.command import MOST, Command, Context, Decision, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
@@ -332,22 +332,44 @@ class Handler:
         KeyReused, VersionMismatch.
         """
         await self._store.check_log()  # what is kept of the ticket would be of another log
-        submission, ref, stream, other = job
-        ticket_id, actor, command = stream.ticket_id, submission.actor, submission.command
+        submission, stream = job.submission, job.stream
         if (done := job.done) is not None:
-            if done.fingerprint not in (ref.fingerprint, ERASED):
-                raise KeyReused
-            outcome = _outcome(ticket_id, done.events, done.follow_up)
-            if outcome.follow_up is not None:
-                there = await self._read(outcome.follow_up)
-                outcome = outcome._replace(follow_up_version=there.head.version)
-            return outcome._replace(replayed=True), []
+            return await self._repeated(job, done), []
         second = _check_visibility(job, sure=sure)
         now = await self._store.clock.time()
-        occurred_at = submission.occurred_at or now
         version = stream.public_version if submission.sees_public else stream.head.version
         if submission.expected_version not in (None, version):
             raise VersionMismatch("ticket", version)
+        context = await self._context(job, second, submission.occurred_at or now, sure=sure)
+        decision = decide(stream.ticket, submission.command, context)
+        if not decision.events:
+            return Outcome(stream.ticket_id, stream.head.version, stream.public_version, ()), []
+        parts = await self._parts(job, decision, context, now)
+        follow_up = next(filter(None, (event.goes_on_in() for event in decision.events)), None)
+        outcome = _outcome(stream.ticket_id, tuple(stream.refs(parts[0].sealed)), follow_up)
+        if follow_up is not None:
+            outcome = outcome._replace(follow_up_version=parts[-1].sealed[-1].version)
+        return outcome, parts
+
+    async def _repeated(self, job: _Job, done: Done) -> Outcome:
+        """Return what came of a command when it was done. Raises KeyReused."""
+        if done.fingerprint not in (job.ref.fingerprint, ERASED):
+            raise KeyReused
+        outcome = _outcome(job.stream.ticket_id, done.events, done.follow_up)
+        if outcome.follow_up is not None:
+            there = await self._read(outcome.follow_up)
+            outcome = outcome._replace(follow_up_version=there.head.version)
+        return outcome._replace(replayed=True)
+
+    async def _context(
+        self, job: _Job, second: Ticket | None, occurred_at: datetime, *, sure: bool
+    ) -> Context:
+        """Return what the command is decided by. `second`: the other ticket as the sender sees it.
+
+        Raises _OtherTicket if the command is about another ticket than is locked.
+        """
+        submission, ref, stream, other = job
+        ticket_id, actor, command = stream.ticket_id, submission.actor, submission.command
         follow_up_id = None
         if isinstance(command, Reply):
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
@@ -357,7 +379,7 @@ class Handler:
         if wanted not in (ticket_id, None if other is None else other.ticket_id):
             raise _OtherTicket(wanted)
         needs_number = command.needs_number(stream.ticket, second)
-        context = Context(
+        return Context(
             now=occurred_at,
             actor=Actor(one_spelling(actor.id), actor.role),
             ticket_id=ticket_id,
@@ -371,40 +393,40 @@ class Handler:
             other_size=Size() if other is None else other.size,
             most=self._most,
         )
-        decision = decide(stream.ticket, command, context)
-        if not decision.events:
-            return Outcome(ticket_id, stream.head.version, stream.public_version, ()), []
+
+    async def _parts(
+        self, job: _Job, decision: Decision, context: Context, now: datetime
+    ) -> list[_Part]:
+        """Chain what was decided: the part of the command's own ticket is the first."""
+        submission, ref, stream, other = job
+        # What a requester says is theirs, also where they follow another one's ticket; what a merge
+        # takes along stays with whom it came from.
+        whose = None if stream.ticket is None else stream.ticket.requester
+        if submission.actor.role == "requester":
+            whose = submission.actor.id
 
         async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
             data = [encode(event, whose) for event in events]
-            sealed = await self._store.chain(of.ticket_id, of.head, data, about, occurred_at, now)
+            sealed = await self._store.chain(of.ticket_id, of.head, data, about, context.now, now)
             readable = [
                 envelope._replace(data=event.data, metadata=about, sealed=())
                 for envelope, event in zip(sealed, data, strict=True)
             ]
             return _Part(of, sealed, readable)
 
-        # What a requester says is theirs, also where they follow another one's ticket; what a merge
-        # takes along stays with whom it came from.
-        whose = None if stream.ticket is None else stream.ticket.requester
-        if actor.role == "requester":
-            whose = actor.id
-        about = Metadata(actor, ref, submission.correlation_id, submission.causation_id)
+        about = Metadata(submission.actor, ref, submission.correlation_id, submission.causation_id)
         parts = [await part(stream, decision.events, about)]
-        sealed = parts[0].sealed
-        for also, events in ((other, decision.elsewhere), (follow_up_id, decision.follow_up)):
+        new = context.follow_up_id
+        for also, events in ((other, decision.elsewhere), (new, decision.follow_up)):
             if also is not None and events:
                 # It remembers it under a name of its own: a key belongs to one ticket.
-                own = CommandRef(f"{ticket_id}:{ref.id}", ref.fingerprint)
-                about = about._replace(command=own, causation_id=str(sealed[0].id))
+                own = CommandRef(f"{stream.ticket_id}:{ref.id}", ref.fingerprint)
+                cause = str(parts[0].sealed[0].id)
                 of = also if isinstance(also, Stream) else Stream(also)
-                parts.append(await part(of, events, about))
-        refs = tuple(stream.refs(sealed))
-        follow_up = next(filter(None, (event.goes_on_in() for event in decision.events)), None)
-        outcome = _outcome(ticket_id, refs, follow_up)
-        if follow_up is not None:
-            outcome = outcome._replace(follow_up_version=parts[-1].sealed[-1].version)
-        return outcome, parts
+                parts.append(
+                    await part(of, events, about._replace(command=own, causation_id=cause))
+                )
+        return parts
 
     async def _last_of(self, ticket: Ticket | None) -> UUID | None:
         """Return the ticket in which the conversation of a closed one goes on, or has ended: past
