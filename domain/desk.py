@@ -92,7 +92,7 @@ class FieldDefinition(_Part):
             raise ValueError("a choice or several have choices, and nothing else has")
         return self
 
-    def kept(self, value: FieldValue) -> FieldValue | None:
+    def canonical(self, value: FieldValue) -> FieldValue | None:
         """Return a value as it is kept, if it is of the field's kind: a decimal in its canonical
         form, choices as a list in the order of the desk. None if it is not.
         """
@@ -399,10 +399,10 @@ class Desk(_Part):
     def check_group(self, group: str | None) -> None:
         """Raise Unacceptable if there is no such group."""
         if not self.takes_group(group):
-            told = f"the desk has no group {group!r}"
+            detail = f"the desk has no group {group!r}"
             if group in self.retired.groups:
-                told += f" any more; its tickets went to {self.home(group) or 'none'}"
-            raise Unacceptable("unknown_group", told)
+                detail += f" any more; its tickets went to {self.home(group) or 'none'}"
+            raise Unacceptable("unknown_group", detail)
 
     def check_assignee(self, assignee: str, group: str | None) -> None:
         """Raise Unacceptable for an unknown agent, StateConflict for one outside the group."""
@@ -415,7 +415,7 @@ class Desk(_Part):
                 "assignee_outside_group", f"{assignee!r} does not belong to the group {group!r}"
             )
 
-    def kept(self, key: str, value: FieldValue) -> FieldValue:
+    def canonical(self, key: str, value: FieldValue) -> FieldValue:
         """Return a field's value as it is kept.
 
         Raises Unacceptable if there is no such field, or the value is not one of its kind.
@@ -425,10 +425,10 @@ class Desk(_Part):
         field = self.fields.get(key)
         if field is None:
             raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
-        kept = field.kept(value)
-        if kept is None:
+        found = field.canonical(value)
+        if found is None:
             raise Unacceptable("wrong_field_value", f"the field {key} takes {field.kind()}")
-        return kept
+        return found
 
     def is_public(self, key: str) -> bool:
         """Say whether requesters see what a field is set to."""
@@ -452,12 +452,12 @@ class Desk(_Part):
         """Name the fields that are missing; of one with a value that it does not take any more, say
         what that is and what it takes.
         """
-        told = {key: fields.get(key, "") for key in missing}
+        values = {key: fields.get(key, "") for key in missing}
         return ", ".join(
             f"{key} (it says {_words(value)}, and takes {self.fields[key].kind()})"
             if value
             else key
-            for key, value in told.items()
+            for key, value in values.items()
         )
 
 
@@ -470,7 +470,7 @@ def _check_moves(what: str, moves: Mapping[str, str | None], there: Collection[s
 
 
 def _filled(field: FieldDefinition, value: FieldValue | None) -> bool:
-    return value is not None and value != "" and field.kept(value) is not None
+    return value is not None and value != "" and field.canonical(value) is not None
 
 
 def _words(value: FieldValue) -> str:
@@ -487,7 +487,7 @@ class PartlyKnownDesk(Desk):
 
     unknown_fields: frozenset[str]
 
-    def kept(self, key: str, value: FieldValue) -> FieldValue:
+    def canonical(self, key: str, value: FieldValue) -> FieldValue:
         """Return what a desk does. Raises Unacceptable also for what another version can judge."""
         if key in self.unknown_fields:
             raise Unacceptable(
@@ -496,7 +496,7 @@ class PartlyKnownDesk(Desk):
             )
         if not self.fields:
             raise Unacceptable("unknown_field", f"the desk has no field {key!r}")
-        return super().kept(key, value)
+        return super().canonical(key, value)
 
 
 EMPTY_DESK = Desk(other_fields_public=True)

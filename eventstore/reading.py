@@ -55,7 +55,7 @@ async def read_slices(
     upto: int | None = None,
     longest_seconds: float = LONGEST_SECONDS,
 ) -> AsyncGenerator[list[Read], None]:
-    """Return the same, some events at a time: for who needs no turn between two of them.
+    """Yield a ticket's events as `read_events` does, some at a time: a fold costs less so.
 
     Raises StoreUnavailable, KeyUnusable, NoMasterKey; OutOfTime after `longest_seconds`, counting
     what is done with the events.

@@ -1,4 +1,4 @@
-"""Give numbers to the tickets that were opened before tickets had any, the oldest first.
+"""Give numbers to the tickets that were opened before tickets had any, as they are stored.
 
 Each gets an event that says so, which processes of a former version cannot read: upgrade all of
 them before. They may go on with their work meanwhile. Can be stopped and run again: a ticket that

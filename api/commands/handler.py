@@ -243,7 +243,7 @@ class Handler:
     async def _with_other(
         self, ticket_id: UUID, submission: Submission, ref: CommandRef, other_id: UUID | None
     ) -> Outcome:
-        """Do it with both tickets locked. Which other one it is may be found out by that only."""
+        """Do it with the ticket and the other one locked, which may be known only by the first."""
         for _ in range(_ROUNDS):
             async with self._cache.locked(ticket_id, other_id, 2 * failures.PATIENCE_SECONDS) as (
                 stream,
@@ -419,7 +419,7 @@ class Handler:
         new = context.follow_up_id
         for also, events in ((other, decision.elsewhere), (new, decision.follow_up)):
             if also is not None and events:
-                # It remembers it under a name of its own: a key belongs to one ticket.
+                # It remembers the command under a name of its own: a key belongs to one ticket.
                 own = CommandRef(f"{stream.ticket_id}:{ref.id}", ref.fingerprint)
                 cause = str(parts[0].sealed[0].id)
                 of = also if isinstance(also, Stream) else Stream(also)

@@ -46,11 +46,11 @@ class DeskInUse(StateConflict):
             (pointer, f"{what}: {_count(ids)}, such as {', '.join(map(str, ids[:_EXAMPLES]))}")
             for (pointer, what), ids in uses
         ]
-        told = "; ".join(f"{what} ({_count(ids)})" for (_, what), ids in uses[:_EXAMPLES])
+        first = "; ".join(f"{what} ({_count(ids)})" for (_, what), ids in uses[:_EXAMPLES])
         more = "" if all_told else "; there may be more"
         super().__init__(
             "desk_in_use",
-            f"tickets that are not closed use what this set-up has no more: {told}{more}; say in "
+            f"tickets that are not closed use what this set-up has no more: {first}{more}; say in "
             "`retired` what becomes of them, where `errors` points",
         )
 

@@ -151,7 +151,7 @@ class SetField(Command):
         if _is_same(value, old) and is_seen_alike:
             return NOTHING
         if value is not None:
-            value = context.desk.kept(key, value)
+            value = context.desk.canonical(key, value)
             require_room("fields", len({*ticket.fields, key}), TICKET_FIELDS)
             if _is_same(value, old) and is_seen_alike:
                 return NOTHING

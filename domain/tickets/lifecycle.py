@@ -99,8 +99,8 @@ class ResolveTicket(Command):
             raise StateConflict("needs_assignee", "a ticket without an assignee cannot be resolved")
         require_transition(ticket, ResolveTicket, "resolved")
         if missing := context.desk.missing(ticket.fields, "open", "resolve"):
-            told = context.desk.describe_missing(missing, ticket.fields)
-            raise StateConflict("fields_missing", f"set before it is resolved: {told}")
+            described = context.desk.describe_missing(missing, ticket.fields)
+            raise StateConflict("fields_missing", f"set before it is resolved: {described}")
         return Decision((TicketResolved(self.resolution),))
 
 

@@ -90,7 +90,7 @@ class OpenTicket(Command):
     def begin(self, context: Context) -> Decision:
         desk = context.desk
         desk.check_group(self.group)
-        fields = {key: desk.kept(key, value) for key, value in self.fields.items()}
+        fields = {key: desk.canonical(key, value) for key, value in self.fields.items()}
         if missing := desk.missing(fields, "open"):
             raise Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
         opened = TicketOpened(

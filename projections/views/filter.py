@@ -19,7 +19,7 @@ from domain.tickets.ticket import Status
 from domain.values import FieldValue, JsonObject, canonical_decimal, one_spelling
 from projections.views.dashboard import UNSOLVED
 from projections.views.tickets import field_term
-from projections.views.words import Asked, asked
+from projections.views.words import QueryTerm, query_terms
 
 Document = Mapping[str, object]
 
@@ -266,10 +266,10 @@ def says(text: str, *, is_prefix: bool = False) -> Filter:
 
     `is_prefix`: instead of the last one, words that begin with it.
     """
-    return Filter(tuple(_term_of(word) for word in asked(text, is_prefix=is_prefix)))
+    return Filter(tuple(_term_of(word) for word in query_terms(text, is_prefix=is_prefix)))
 
 
-def _term_of(word: Asked) -> Term:
+def _term_of(word: QueryTerm) -> Term:
     match word.how:
         case "is":
             return Is("terms", (word.text,))

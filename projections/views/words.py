@@ -42,7 +42,7 @@ _NO_LETTERS = regex.compile(
 )
 
 
-class Asked(NamedTuple):
+class QueryTerm(NamedTuple):
     """How one word is looked for: as a word, as what a word begins with, or as part of one."""
 
     how: Literal["is", "begins", "contains"]
@@ -65,25 +65,25 @@ def words(text: str) -> list[str]:
     return list(found)
 
 
-def asked(text: str, *, is_prefix: bool = False) -> list[Asked]:
+def query_terms(text: str, *, is_prefix: bool = False) -> list[QueryTerm]:
     """Return what the words of a search look for; all of it must be found.
 
     `is_prefix`: words that begin with the last one are looked for.
     """
-    found: dict[Asked, None] = {}
+    found: dict[QueryTerm, None] = {}
     split = _split(text)
     for n, word in enumerate(split, start=1):
         if not _is_run(word):
             *others, last = _together(word, least=_PARTS_TOGETHER)
-            found.update(dict.fromkeys(Asked("is", each) for each in others))
-            found[Asked("begins" if is_prefix and n == len(split) else "is", last)] = None
+            found.update(dict.fromkeys(QueryTerm("is", each) for each in others))
+            found[QueryTerm("begins" if is_prefix and n == len(split) else "is", last)] = None
         elif len(word) == 1:
-            found[Asked("begins", word)] = None
+            found[QueryTerm("begins", word)] = None
         else:
-            found.update(dict.fromkeys(Asked("is", "".join(pair)) for pair in pairwise(word)))
+            found.update(dict.fromkeys(QueryTerm("is", "".join(pair)) for pair in pairwise(word)))
             if len(word) > 2:
                 pieces = (word[at : at + _CHARACTERS] for at in range(0, len(word), _CHARACTERS))
-                found.update(dict.fromkeys(Asked("contains", piece) for piece in pieces))
+                found.update(dict.fromkeys(QueryTerm("contains", piece) for piece in pieces))
     return list(found)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from projections.views.filter import says
 from projections.views.tickets import MOST_WORDS
-from projections.views.words import asked, words
+from projections.views.words import query_terms, words
 from tests import oracle
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, open_some, running
@@ -96,7 +96,7 @@ def test_a_text_is_found_by_itself_among_others(text, other):
     """Whatever was pasted; in words of any length and runs of any length."""
     stored = document(f"{other} {text} {other}")
     assert says(text).matches(stored)
-    assert all(word.text for word in asked(text))
+    assert all(word.text for word in query_terms(text))
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

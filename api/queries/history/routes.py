@@ -273,8 +273,8 @@ def router(
                     anchor = stored
                     page.clear()
                 elif len(shown) < asked.limit and room_bytes > 0:
-                    told = {**present_event(stored, event), "changes": changes.tell(event)}
-                    one = _of_one_ticket(told, visible)
+                    presented = {**present_event(stored, event), "changes": changes.tell(event)}
+                    one = _of_one_ticket(presented, visible)
                     room_bytes -= len(orjson.dumps(one, default=str))
                     page.append(stored)
                     shown.append(one)
