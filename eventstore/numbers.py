@@ -14,6 +14,7 @@ from domain.values import JsonObject
 from eventstore.documents import strictly
 from eventstore.mongo.driver import Collection, ReturnDocument
 from eventstore.mongo.errors import time_limit, translating
+from eventstore.mongo.resend import insert_new
 
 COLLECTION = "ticket_numbers"
 BEHIND_A_RESTORE = 1_000_000
@@ -48,15 +49,20 @@ class Numbers:
         now = asyncio.get_running_loop().time()
         lasted = now - self._reserved_at
         self._size = 1 if lasted > _SECONDS else min(2 * self._size, _MOST)
-        found = await self._collection.find_one_and_update(
-            _ID,
-            {"$inc": {"last": self._size}},
-            upsert=True,
-            return_document=ReturnDocument.AFTER,
-        )
-        last = _RESERVED(found or {}).last
+        reserved = await self._increase()
+        if reserved is None:
+            # Not by an upsert: of two that make the document at once, one may be told nothing.
+            await insert_new(self._collection, [{**_ID, "last": 0}])
+            reserved = await self._increase()
+        last = _RESERVED(reserved or {}).last
         self._block = iter(range(last - self._size + 1, last + 1))
         self._reserved_at = now
+
+    async def _increase(self) -> JsonObject | None:
+        found: JsonObject | None = await self._collection.find_one_and_update(
+            _ID, {"$inc": {"last": self._size}}, return_document=ReturnDocument.AFTER
+        )
+        return found
 
     async def restored(self, highest: int) -> None:
         """Go on far above the highest number of a log that was restored. Raises StoreError."""

@@ -150,18 +150,14 @@ class MemoryCollection:
         if failures:
             raise BulkWriteError({"writeErrors": failures, "writeConcernErrors": []})
 
-    async def find_one_and_update(
-        self, condition, change, *, upsert, return_document
-    ) -> JsonObject:
+    async def find_one_and_update(self, condition, change, *, return_document) -> JsonObject | None:
         [(operator, numbers)] = change.items()
-        if operator != "$inc" or not (upsert and return_document):
+        if operator != "$inc" or not return_document:
             raise NotImplementedError(change)
         await asyncio.sleep(0)
         found = next((each for each in self.documents if meets(each, condition)), None)
-        if found is None:
-            found = {**condition}
-            self.store(found)
-        found |= {field: found.get(field, 0) + n for field, n in numbers.items()}
+        if found is not None:
+            found |= {field: found[field] + n for field, n in numbers.items()}
         return found
 
     async def find_one(self, condition, wanted=None, *, sort=()) -> JsonObject | None:
