@@ -195,7 +195,7 @@ class Pager:
         looked_at, needed = 0, 0.0
         while len(found) < limit and low < high:
             if looked_at + look_at > most:
-                found = _with_new(found, await reads.matching(low, high, limit), limit)
+                found = with_new(found, await reads.matching(low, high, limit), limit)
                 far = self._histogram(reads).reach(low, int(most))
                 if looked_at or len(found) < limit or reads.key(found[-1]) > far:
                     self._looked_at[name] = _EVERYTHING
@@ -204,7 +204,7 @@ class Pager:
             n, low_behind = behind(keys, int(look_at), far)
             if n:  # of which some may be of no document any more, or have moved meanwhile
                 more = await reads.documents(low, low_behind, limit)
-                found = _with_new(found, more, limit)
+                found = with_new(found, more, limit)
             last = reads.key(found[-1]) if len(found) >= limit else END
             needed = looked_at + min(bisect_right(keys, last), n)
             low, looked_at, look_at = low_behind, looked_at + n, look_at * _GROWTH
@@ -324,7 +324,7 @@ class _Reads:
             by_id: JsonObject = {"_id": {"$in": [ids[key] for key in here]}}
             # Asked again, for they may have changed meanwhile: where they were, and no more.
             more = await self._aggregate(by_id, conditions, self._last(limit))
-            found = _with_new(found, more, limit)
+            found = with_new(found, more, limit)
         return found
 
     def _last(self, limit: int) -> list[JsonObject]:
@@ -367,9 +367,10 @@ async def _listed(
     return await found.clone().hint(hint).to_list()
 
 
-def _with_new(
+def with_new(
     found: Sequence[JsonObject], more: Sequence[JsonObject], limit: int
 ) -> list[JsonObject]:
+    """Return documents and those of more that are not among them, up to a limit."""
     known = {document["_id"] for document in found}
     return [*found, *(each for each in more if each["_id"] not in known)][:limit]
 

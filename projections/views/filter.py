@@ -257,8 +257,7 @@ def is_due_before(moment: datetime) -> Filter:
     """Return the filter for tickets of which a promise runs out before a moment, and has not been
     put on record as missed.
     """
-    # The index is that of the first, which is never later.
-    return all_of(Between("next_due_at", high=moment), Between("due_at", high=moment))
+    return all_of(Between("due_at", high=moment))
 
 
 def says(text: str, *, is_prefix: bool = False) -> Filter:

@@ -30,7 +30,7 @@ OF_LISTS: Mapping[str, Index] = {
     "requester": _joined("requester"),
     "tags": _joined("tags"),
     "assignee": _joined("assignee"),
-    "next_due_at": (("next_due_at", 1),),
+    "due_at": _by_time("due_at"),
     "sla_breached": _joined("sla_breached"),
     "group": _joined("group"),
     "resolved_at": _by_time("resolved_at"),
@@ -39,10 +39,11 @@ OF_LISTS: Mapping[str, Index] = {
     "priority": _joined("priority"),
     "opened_at": _by_time("opened_at"),
 }
-"""By the field that a term is about: the narrowest first. The timekeeper asks by `next_due_at`."""
+"""By the field that a term is about: the narrowest first."""
 OTHERS: Mapping[Index, str] = {
     (("_id", 1), ("version", 1)): "a write on condition of the version: without it the embedded"
     " server scans all documents",
+    (("next_due_at", 1),): "the timekeeper: what is due, or is to be woken",
     (("status", 1), ("resolved_at", 1)): "the timekeeper: what is resolved and is to be closed",
 }
 """With what each is for."""
@@ -58,7 +59,7 @@ async def make(views: Database) -> None:
 def for_list(about: Collection[str], by: str) -> str:
     """Return the key in OF_LISTS of the index for a list.
 
-    `about`: the fields of the terms that must hold. `by`: the time that the list is sorted by.
+    `about`: the fields of the terms that must hold. `by`: what the list is sorted by.
     """
     if by != "opened_at" and WIDE.issuperset(about):
         return by

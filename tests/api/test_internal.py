@@ -114,6 +114,7 @@ SAID = [
 QUERIES = {
     "GET /tickets": [
         *("", "sort=-updated_at&limit=1", "sort=updated_at&limit=1", "sort=-opened_at&limit=1"),
+        *("sort=due_at", "sort=-priority", "sort=priority&limit=1"),
         *("sort=-resolved_at", "count=true", "field=vip:1&count=true", "field=floor:3&count=true"),
         *("updated_from=2026-03-02", "updated_before=2026-03-02", "breached=true"),
         *("after={ticket}@1", "after={ticket}@9", "due_before=2030-01-01", "view=any"),

@@ -7,9 +7,10 @@ from uuid import UUID
 import pytest
 
 from domain.sla import SlaTargets
+from eventstore.mongo.sorted_pages import Pager
 from projections.generations import Generations
 from tests.api.test_api import OPEN, is_problem, serving
-from tests.callers import AGENT
+from tests.callers import AGENT, REQUESTER
 from tests.projecting import add, caught_up, open_some, running
 from tests.spec import NOW
 
@@ -89,6 +90,10 @@ SORTS = [
     ("updated_at", ["jam", "cable", "net", "toner"]),
     ("-updated_at", ["toner", "net", "cable", "jam"]),
     ("-resolved_at", ["toner"]),
+    ("-priority", ["jam", "net", "toner", "cable"]),
+    ("priority", ["cable", "net", "toner", "jam"]),
+    ("priority&priority=high&priority=low", ["cable", "jam"]),
+    ("priority&q=priority%3C=normal", ["cable", "net", "toner"]),
 ]
 
 
@@ -120,7 +125,7 @@ async def test_a_search_that_makes_no_sense_is_pointed_at(desk):
     problem = is_problem(answer, 422, "bad_query")
     assert problem["detail"].startswith("at 9: unknown key 'stauts'")
     assert problem["errors"] == [{"pointer": "query q", "detail": problem["detail"]}]
-    for query in ("sort=priority", "opened_from=yesterday", "field=Floor:3", "field=floor"):
+    for query in ("sort=tag", "opened_from=yesterday", "field=Floor:3", "field=floor"):
         assert (await client.get(f"/tickets?{query}")).status_code == 422
 
 
@@ -142,10 +147,48 @@ async def test_a_cursor_is_of_its_own_list_alone(desk):
 async def test_more_than_can_be_counted_is_not_counted(desk, monkeypatch):
     client, _ = desk
     monkeypatch.setattr("api.queries.lists.listing.MOST_COUNTED", 3)
-    monkeypatch.setattr("api.queries.lists.routes.MOST_COUNTED", 3)
     assert (await client.get("/tickets?count=true")).json()["total"] is None
     assert (await client.get("/tickets?count=true&solved=true")).json()["total"] == 1
     assert (await client.get("/tickets")).json()["total"] is None
+
+
+async def test_a_ticket_that_becomes_urgent_while_a_page_is_read_comes_once(desk, monkeypatch):
+    _, ids = desk
+    read, asked = Pager.page, 0
+
+    async def late(self, shown, *about):
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # the urgent and the high have been read
+            change = {"$set": {"priority": "normal"}}
+            await shown.collection("ticket_reads").update_one({"_id": UUID(ids["jam"])}, change)
+        return await read(self, shown, *about)
+
+    monkeypatch.setattr(Pager, "page", late)
+    assert await names(desk, "sort=-priority") == ["jam", "net", "toner", "cable"]
+
+
+async def test_tickets_are_sorted_by_when_a_promise_runs_out(database, store):
+    """Not for requesters, who would learn what is on record as missed."""
+    lives = {"late": 60, "soon": 30, "then": 45}
+    ids = {"without": (await open_some(store, 1))[0]}
+    for name, minutes in lives.items():
+        [ids[name]] = await open_some(store, 1, sla=SlaTargets(minutes, 90))
+    async with running(database), serving(database, project=False) as client:
+        await caught_up(database, store)
+        desk = client, {name: str(id_) for name, id_ in ids.items()}
+        due = ["soon", "then", "late"]
+        for more in ("", "&status=new", "&due_before=2100-01-01"):
+            assert await names(desk, f"sort=due_at{more}") == due
+            assert await names(desk, f"sort=-due_at{more}") == due[::-1]
+        first = await client.get("/tickets?sort=due_at&limit=2&count=true")
+        assert first.json()["total"] == 3
+        rest = await client.get(first.links["next"]["url"])
+        assert [each["id"] for each in rest.json()["tickets"]] == [str(ids["late"])]
+        for sort in ("due_at", "-due_at"):
+            refused = await client.get(f"/tickets?sort={sort}", headers=REQUESTER)
+            is_problem(refused, 403, "forbidden")
+        assert (await client.get("/tickets?sort=-priority", headers=REQUESTER)).status_code == 200
 
 
 async def test_a_promise_that_runs_out_soon_is_found(database, store):

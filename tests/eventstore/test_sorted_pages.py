@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from pymongo.errors import NetworkTimeout
 
-from api.queries.lists.listing import Sort, begin, query
+from api.queries.lists.listing import TimeSort, begin, query
 from api.queries.lists.routes import ListQuery
 from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
@@ -88,7 +88,7 @@ async def test_both_ways_find_the_same_in_the_same_order(many, monkeypatch):
         *((asked, None) for asked in ASKED),
         ({"requester": REQUESTER, "q": "jam"}, "requester"),
     ]
-    for (asked, along), sort in product(alongs, get_args(Sort)):
+    for (asked, along), sort in product(alongs, get_args(TimeSort)):
         listing = query(ListQuery.model_validate(asked).filter(), sort, along)
         monkeypatch.setattr(Database, "is_embedded", is_mongodb)
         plainly = await paged(many, listing)
@@ -183,12 +183,13 @@ RARE = 7
 async def test_a_page_costs_what_a_page_costs_whatever_the_history(shaped):
     """Whatever is cold is read once; then no page asks or reads more than another."""
     filtered: list[dict[str, object]] = [{"group": "group 3"}, {"status": ["closed"]}]
-    lists = [*product(get_args(Sort), [{}]), *product(["-opened_at", "updated_at"], filtered)]
+    lists = [*product(get_args(TimeSort), [{}]), *product(["-opened_at", "updated_at"], filtered)]
     for sort, asked in lists:
         listing = query(ListQuery.model_validate(asked).filter(), sort)
         pager = Pager(begin)
         cold, found = await costs(shaped, listing, PAGE, pager)
-        assert found > (0 if asked else COUNT * 3 // 4)
+        if listing.by != "due_at":  # nothing is promised in these
+            assert found > (0 if asked else COUNT * 3 // 4)
         assert sum(documents for _, documents in cold) < 8 * COUNT, (sort, asked, cold)
         assert max(questions for questions, _ in cold) <= 40, (sort, asked, cold)
         warm, again = await costs(shaped, listing, PAGE, pager)
@@ -213,7 +214,7 @@ async def test_what_is_rare_costs_what_there_is_of_it(shaped):
         "none": {"q": "has:note"},
         "nothing": {"q": "nowhere"},
     }
-    for sort, (way, asked) in product(get_args(Sort), ways.items()):
+    for sort, (way, asked) in product(get_args(TimeSort), ways.items()):
         listing = query(ListQuery.model_validate(asked).filter(), sort)
         pager = Pager(begin)
         await costs(shaped, listing, PAGE, pager)

@@ -9,6 +9,8 @@ const SORTS = [
   ["opened_at", "first opened first"],
   ["-updated_at", "last changed first"],
   ["updated_at", "first changed first"],
+  ["-priority", "most urgent first"],
+  ["due_at", "first due first"],
 ];
 // An example, what it means, and what of it is for requesters, where that is not all.
 const HELP = [
@@ -48,10 +50,11 @@ export function tickets(main, { api, session, me }) {
   });
   const fault = h("p", { id: "search-fault", class: "fault", role: "alert" });
   const view = h("select", { id: "view" }, h("option", { value: "" }, "all tickets"));
+  const sorts = SORTS.filter(([value]) => me.role !== "requester" || value !== "due_at");
   const sort = h(
     "select",
     { id: "sort" },
-    SORTS.map(([value, name]) => h("option", { value }, name)),
+    sorts.map(([value, name]) => h("option", { value }, name)),
   );
   const list = h("div", {}, loading("tickets"));
   const opening = h("div");
@@ -312,7 +315,7 @@ export function tickets(main, { api, session, me }) {
   }
 
   const stop = session.listen(1000, refresh);
-  if (SORTS.some(([value]) => value === asked.get("sort"))) sort.value = asked.get("sort");
+  if (sorts.some(([value]) => value === asked.get("sort"))) sort.value = asked.get("sort");
   (me.role === "requester" ? Promise.resolve() : views()).then(begin);
   return () => {
     ending.abort();

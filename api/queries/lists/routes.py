@@ -18,7 +18,7 @@ from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import view_responses
 from api.http.routing import Router
-from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, query
+from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, count, page, parts, place_of
 from api.queries.lists.search import QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.visibility import VisibilityPolicy
@@ -29,7 +29,7 @@ from domain.values import Name, NameOrNone, Priority, Tag, TicketNumber, at_most
 from eventstore.database import Database
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.request_batcher import SingleFlight
-from eventstore.mongo.sorted_pages import Pager, Position
+from eventstore.mongo.sorted_pages import Pager
 from projections.views.filter import (
     Between,
     Filter,
@@ -103,7 +103,10 @@ class ListQuery(AtLeast):
     )
     sort: Sort = Field(
         default="-opened_at",
-        description="`-` for the latest first. By `resolved_at`, only those that are resolved.",
+        description="`-` for the latest, or the most urgent, first. By `resolved_at`, only those "
+        "that are resolved. By `due_at`, only those of which a promise is running, by when the "
+        "next one runs out or ran out; not for requesters. By `priority`, of each the last opened "
+        "first.",
     )
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: str | None = Field(
@@ -197,17 +200,16 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         Tickets may change while a client reads page after page with `next`. Sorted by `opened_at`,
         each ticket that matches all the while comes exactly once. Sorted by `updated_at`, a ticket
         that changes moves within the list: it comes at least once if the latest come last, and may
-        be missed if the latest come first. The same holds for `resolved_at` when a ticket is
-        resolved or reopened.
+        be missed if the latest come first. Sorted by `resolved_at`, `due_at` or `priority`, it may
+        come again or be missed if that changes.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
 
-        async def page() -> _Page:
+        async def answer() -> _Page:
             found, fingerprint = asked.filter(), asked.fingerprint()
             place = await cursors.read(asked.cursor)
             if place is not None and place.list != fingerprint:
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
-            behind = None if place is None else Position(place.time, place.id)
             if asked.view is not None:
                 if visible.is_of_requester:
                     raise Forbidden("saved views are not for requesters")
@@ -215,16 +217,15 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
                     found &= (await saved.find(asked.view)).filter.where
             # How long a requester waits must not tell what others' tickets hold.
             along = "participants" if visible.is_of_requester else None
-            how = query(visible.within(found), visible.sort(asked.sort), along)
+            of = parts(visible.within(found), visible.sort(asked.sort), along)
             limit = asked.limit
-            listed = await snapshot.ask(lambda shown: pager.page(shown, how, behind, limit + 1))
+            listed = await snapshot.ask(lambda shown: page(pager, shown, of, place, limit + 1))
             following = total = None
             if len(listed) > limit:
                 last = listed[limit - 1]
-                following = await cursors.write((fingerprint, last[how.by], last["_id"]))
+                following = await cursors.write((fingerprint, *place_of(last, of)))
             if asked.count:
-                count = await snapshot.ask(lambda shown: pager.count(shown, how, MOST_COUNTED + 1))
-                total = count if count <= MOST_COUNTED else None
+                total = await snapshot.ask(lambda shown: count(pager, shown, of))
             presented = [visible.present(document) for document in listed[:limit]]
             body = as_json({"tickets": presented, "next": following, "total": total})
             etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -233,7 +234,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         # All that a page follows from: what is asked for, of which views, and what of it is seen.
         seen = visible.is_of_requester, visible.tickets, tuple(visible.public)
         same = request.url.query, repr(snapshot.kept), seen
-        shown = await pages.get(same, page)
+        shown = await pages.get(same, answer)
         return if_changed(shown.body, {**snapshot.headers, **shown.headers}, if_none_match)
 
     return routes
