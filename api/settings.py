@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-import limits
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.nearest import did_you_mean
@@ -19,6 +18,11 @@ from domain.errors import CasebookError
 from eventstore.mongo.driver import DriverName
 
 _PREFIX = "CASEBOOK_"
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_RATE = re.compile(
+    rf"([1-9]\d*)\s*(?:/|per)\s*(?:([1-9]\d*)\s*)?({'|'.join(_SECONDS)})s?",
+    re.ASCII | re.IGNORECASE,
+)
 OTHERS = {
     "CASEBOOK_MASTER_KEY_FILE": "A file with the master key, which wraps the keys of persons: "
     "without it nothing personal can be read. With the embedded database `master-key` in the data "
@@ -66,11 +70,17 @@ def is_loopback(host: str) -> bool:
     return False
 
 
+def read_rate(text: str) -> tuple[int, int]:
+    """Return how many requests a rate limit allows, and in how many seconds. Raises ValueError."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError("a rate limit reads like 200/second")
+    return int(found[1]), int(found[2] or 1) * _SECONDS[found[3].lower()]
+
+
 def _rate_limit(text: str) -> str:
-    with suppress(ValueError):
-        if len(limits.parse_many(text)) == 1:
-            return text
-    raise ValueError("a rate limit reads like 200/second")
+    read_rate(text)
+    return text
 
 
 class Settings(BaseModel):

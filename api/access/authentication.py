@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-import limits
 from prometheus_client import Counter as Metric
 
 from api.access import links
@@ -23,6 +22,7 @@ from api.access.keys import PREFIX, Keys
 from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
 from api.access.shares import network_of
 from api.access.tokens import Tokens
+from api.settings import read_rate
 from domain.errors import Forbidden, PersonGone
 from eventstore.database import Database
 from eventstore.failures import StoreUnavailable
@@ -41,8 +41,7 @@ class RateLimit:
 
     def __init__(self, limit: str) -> None:
         """`limit`: like `200/second` or `1000 per minute`."""
-        rate = limits.parse(limit)
-        self._most, self._seconds = rate.amount, rate.get_expiry()
+        self._most, self._seconds = read_rate(limit)
         self._window, self._asked = 0, Counter[str]()
 
     def left(self, whose: str) -> int:

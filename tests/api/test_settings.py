@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.settings import Settings, SettingsError, variables
+from api.settings import Settings, SettingsError, read_rate, variables
 
 ROOT = Path(__file__).parents[2]
 OF_TESTS = {"CASEBOOK_REAL_LOGS", "CASEBOOK_MONTH_OF"}
@@ -86,3 +86,22 @@ def test_all_that_is_read_is_known_and_told():
         for path in (ROOT / room).rglob("*.py"):
             read = re.findall(r"\bCASEBOOK_[A-Z_]*[A-Z]\b", path.read_text())
             assert {each for each in read if "TEST" not in each} - told.keys() <= OF_TESTS, path
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("200/second", (200, 1)),
+        ("1000 per minute", (1000, 60)),
+        ("5/2hours", (5, 7200)),
+        ("7 / 1 Day", (7, 86_400)),
+    ],
+)
+def test_a_rate_limit_is_read(text, rate):
+    assert read_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "5", "0/second", "5/0seconds", "5/second;9/hour", "-1/day"])
+def test_what_is_no_rate_limit_is_refused(text):
+    with pytest.raises(ValueError, match="200/second"):
+        read_rate(text)
