@@ -14,7 +14,8 @@ are what is sent first when the command comes again with its key.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -432,22 +433,15 @@ class Handler:
         """Return the ticket in which the conversation of a closed one goes on, or has ended: past
         merges and follow-ups, however many. None if it is the ticket itself.
         """
+        if ticket is None:
+            return None
         ended = None
-        ways = [] if ticket is None else [*ticket.continuations()]
-        seen = set[UUID]()
-        while ways:
-            if (way := ways.pop()) in seen:
-                continue
-            seen.add(way)
-            found = (await self._read(way)).ticket
-            if found is None:
-                continue
-            if found.status != "closed":
-                return way
-            further = found.continuations()
-            if not further and ended is None:
-                ended = way
-            ways += further
+        async with aclosing(self._ways(ticket, Ticket.continuations)) as ways:
+            async for way, found in ways:
+                if found.status != "closed":
+                    return way
+                if ended is None and not found.continuations():
+                    ended = way
         return ended
 
     async def _leads_back(
@@ -456,15 +450,21 @@ class Handler:
         """Return whether links of a kind lead from the other ticket to this one, however many."""
         if relation is None or other is None or other.ticket is None:
             return False
-        seen, ways = {other.ticket_id}, [*other.ticket.ahead(relation)]
+        ways = self._ways(other.ticket, lambda ticket: ticket.ahead(relation))
+        return any([way == ticket_id async for way, _ in ways])
+
+    async def _ways(
+        self, ticket: Ticket, further: Callable[[Ticket], Iterable[UUID]]
+    ) -> AsyncGenerator[tuple[UUID, Ticket], None]:
+        """Yield all tickets to which steps lead from a ticket, each once, the last step first."""
+        ways, seen = [*further(ticket)], set[UUID]()
         while ways:
-            way = ways.pop()
-            if way == ticket_id:
-                return True
-            if way not in seen and (found := (await self._read(way)).ticket) is not None:
-                ways += found.ahead(relation)
+            if (way := ways.pop()) in seen:
+                continue
             seen.add(way)
-        return False
+            if (found := (await self._read(way)).ticket) is not None:
+                yield way, found
+                ways += further(found)
 
     async def _read(self, ticket_id: UUID) -> Stream:
         """Return a ticket as it is, which others may be changing."""
