@@ -25,6 +25,7 @@ from tests.callers import ADMIN, AGENT, AUDITOR, access
 from tests.projecting import until
 
 VALUES = {
+    "number": ["C-1042", "c-7", "7", "", "C-"],
     "q": ["status:open", "jam priority>=high", "nonsense:", "", "jam", "%zz"],
     "status": ["open", "new", "nothing", "OPEN", ""],
     "solved": ["true", "1", "no", "perhaps", ""],
@@ -36,7 +37,7 @@ VALUES = {
     "field": ["floor:3", "floor", ":3"],
     "opened_from": ["2026-03-01", "yesterday", "2026-03-01T12:00:00Z", ""],
     "breached": ["true", "f", "off", "2"],
-    "sort": ["opened_at", "-updated_at", "opened", ""],
+    "sort": ["opened_at", "-updated_at", "-priority", "opened", ""],
     "limit": ["1", "200", "0", "201", "ten", "1.0", " 5", "+5", "1_0", ""],
     "count": ["true", "yes", "-1"],
     "cursor": ["abc", ""],

@@ -218,7 +218,8 @@ async def _use(ask, receiver):
         *("/me", "/agents", "/agents/series?agent=alice", "/dashboard", "/views/all"),
         *("/dashboard/series?metric=backlog", "/desk", "/events", "/projections", "/metrics"),
         *("/tickets?count=true&limit=1", "/tickets?q=jam&view=all", "/tickets?status=open"),
-        *("/tickets?status=open&sort=-updated_at", "/tickets?requester=bob0&solved=false"),
+        *("/tickets?status=open&sort=-updated_at", "/tickets?sort=due_at"),
+        *("/tickets?status=open&sort=-priority", "/tickets?requester=bob0&solved=false"),
         *("/tickets?due_before=2100-01-01", "/webhooks", hook, "/readyz", "/healthz"),
     ):
         await ask("supervisor", "GET", path)
