@@ -105,14 +105,14 @@ export function desk(main, { api, session, me }) {
     ]);
     const quantiles = [
       {
-        name: "half within",
+        name: "median",
         colour: "--plot-1",
         value: (d) => d.value.p50_seconds,
         told: duration,
         isGappy: true,
       },
       {
-        name: "nine of ten within",
+        name: "p90",
         colour: "--plot-2",
         value: (d) => d.value.p90_seconds,
         told: duration,
@@ -163,11 +163,11 @@ export function desk(main, { api, session, me }) {
         tile("reopened", number(on.reopened)),
         tile("closed", number(on.closed)),
         tile(
-          "promises missed",
+          "SLAs breached",
           number(on.breached_first_response + on.breached_next_response + on.breached_resolution),
         ),
-        tile("first response", duration(on.first_response.p50_seconds), "half within"),
-        tile("resolution", duration(on.resolution.p50_seconds), "half within"),
+        tile("first response", duration(on.first_response.p50_seconds), "median"),
+        tile("resolution", duration(on.resolution.p50_seconds), "median"),
         tile(
           "rating",
           found.ratings.mean === null ? "–" : found.ratings.mean.toFixed(1),
