@@ -129,7 +129,7 @@ async def test_an_event_that_arrives_late_was_not_refused_meanwhile(
         wire.heard = passed
         outcome = await moving
         await wire.deliver()
-    assert (outcome.version, outcome.events) == (2, ((2, "TicketMovedToGroup"),))
+    assert (outcome.version, outcome.events) == (2, ((2, "TicketMovedToGroup", 2, True),))
     assert await types(store, ticket) == ["TicketOpened", "TicketMovedToGroup"]
     again = await far.handle(ticket, by(ALICE, AddNote(body="and on it goes")))
     assert again.version == 3
@@ -187,7 +187,7 @@ async def test_who_was_cut_off_while_he_waited_settles_it_when_asked_again(
     desks.desk = WITHOUT_GROUP
     wire.heard = passed
     outcome = await far.handle(ticket, move)
-    assert outcome.events == ((2, "TicketMovedToGroup"),)
+    assert outcome.events == ((2, "TicketMovedToGroup", 2, True),)
     await wire.deliver()
     assert await types(store, ticket) == ["TicketOpened", "TicketMovedToGroup"]
 
@@ -218,7 +218,7 @@ async def test_a_transaction_that_hold_commitsted_late_was_not_refused_meanwhile
     await asyncio.wait([moving], timeout=0.2)
     await wire.deliver()
     outcome = await moving
-    assert outcome.events == ((3, "TicketMovedToGroup"), (4, "TicketUnassigned"))
+    assert outcome.events == ((3, "TicketMovedToGroup", 3, True), (4, "TicketUnassigned", 4, True))
     told = await types(store, assigned)
     assert told == ["TicketOpened", "TicketAssigned", "TicketMovedToGroup", "TicketUnassigned"]
 
@@ -236,7 +236,7 @@ async def test_two_tickets_whose_events_arrive_late_have_them_once(wire, hasty, 
     await asyncio.wait([merging], timeout=0.2)
     await wire.deliver()
     outcome = await merging
-    assert outcome.events == ((2, "TicketMergedInto"),)
+    assert outcome.events == ((2, "TicketMergedInto", 2, True),)
     assert await types(store, ticket) == ["TicketOpened", "TicketMergedInto"]
     assert await types(store, other) == ["TicketOpened", "TicketMergedFrom"]
 
