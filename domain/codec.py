@@ -31,7 +31,7 @@ from typing import (
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from domain.errors import HistoryError, faults_of
-from domain.values import FieldValue, JsonObject, one_spelling
+from domain.values import ERASED, FieldValue, JsonObject, one_spelling
 
 
 class Whose(Enum):
@@ -151,12 +151,14 @@ def _mark(hint: object) -> Whose | None:
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    """Yield the single values of a field with their paths; null and the empty text are none."""
+    """Yield the single values of a field with their paths; null and the empty text are none, and
+    nor is what stands in the place of an erased person's: it is nobody's.
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(f"{path}/{key}", inner)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _leaves(f"{path}/{index}", inner)
-    elif value is not None and value != "":
+    elif value not in (None, "", ERASED):
         yield path, value

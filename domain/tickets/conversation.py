@@ -120,13 +120,15 @@ class Reply(Command):
         return (replied,)
 
     def _forwarded(self, other: Ticket, context: Context) -> Decision:
-        """Say it on the other ticket, which the writer follows from now on."""
+        """Say it on the other ticket, which the writer follows from now on, unless the reply is
+        automatic: it may come long after its writer has left.
+        """
         if context.other_id is None:
             raise AssertionError("an other ticket has an id")
         require_space_elsewhere(context)
         there, writer = self._heard(other), context.actor.id
         follows = writer in (other.requester, *other.followers)
-        if not follows and len(other.followers) < TICKET_FOLLOWERS:
+        if not (follows or self.automatic) and len(other.followers) < TICKET_FOLLOWERS:
             there = (*there, FollowerAdded(writer))
         return Decision((ReplyForwarded(context.other_id),), there)
 

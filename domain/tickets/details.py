@@ -7,6 +7,7 @@ from pydantic import Field
 from domain.actors import EVERYONE
 from domain.codec import PersonalValue, PersonName, Words
 from domain.errors import Unacceptable
+from domain.tickets.assignment import FollowerRemoved
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room
 from domain.tickets.promises import promised_anew
 from domain.tickets.ticket import (
@@ -63,14 +64,16 @@ class RequesterChanged(TicketEvent):
 
 
 class ChangeRequester(Command):
-    """Say whose ticket it is."""
+    """Say whose ticket it is. Who had it before does not see it any more, nor as a follower."""
 
     requester: Name
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if one_spelling(self.requester) == ticket.requester:
             return NOTHING
-        return Decision((RequesterChanged(self.requester),))
+        before = ticket.requester
+        followed = (FollowerRemoved(before),) if before in ticket.followers else ()
+        return Decision((RequesterChanged(self.requester), *followed))
 
 
 class TagsAdded(TicketEvent):

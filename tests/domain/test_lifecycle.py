@@ -172,7 +172,11 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     ),
     (ALICE, ChangePriority(priority="high"), [*["PriorityChanged"] * 5, "ticket_closed"]),
     (ALICE, ChangeSubject(subject="Jam!"), [*["SubjectChanged"] * 5, "ticket_closed"]),
-    (ALICE, ChangeRequester(requester="carol"), [*["RequesterChanged"] * 5, "ticket_closed"]),
+    (
+        ALICE,
+        ChangeRequester(requester="carol"),
+        [*["RequesterChanged+FollowerRemoved"] * 5, "ticket_closed"],
+    ),
     (
         ALICE,
         Reply(body="On it."),

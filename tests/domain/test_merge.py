@@ -169,6 +169,8 @@ def test_what_the_requester_of_a_merged_ticket_says_reaches_the_one_that_goes_on
     # Who was taken off it hears of it again: what is said there is answered there.
     follows = FollowerAdded("carol")
     carol.beside(*THEIRS).when(reply).then(here, there=(said, follows))
+    away = RequesterReplied("Away.", automatic=True)
+    carol.beside(*THEIRS).when(Reply(body="Away.", automatic=True)).then(here, there=(away,))
 
 
 def test_a_reply_to_a_full_ticket_that_goes_on_is_refused():

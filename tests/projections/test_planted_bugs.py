@@ -537,7 +537,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 agents,
                 "_work",
-                "yield actor.id, 'replies', 1",
+                "yield writer, 'replies', 1",
                 "yield after.assignee, 'replies', 1",
             ),
         ),

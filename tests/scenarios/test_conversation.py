@@ -226,6 +226,16 @@ async def test_whom_i_put_in_copy_is_not_the_one_who_decides(desk):
     assert await listed(desk, CAROL) == set()
 
 
+async def test_whose_ticket_it_is_no_more_does_not_see_it_by_following_it(desk):
+    ticket = await opened(desk, REQUESTER)
+    await done(desk, ticket, "follow", {}, REQUESTER)
+    await done(desk, ticket, "follow", {"follower": "eve"}, REQUESTER)
+    await done(desk, ticket, "change_requester", {"requester": "carol"}, AGENT)
+    assert await listed(desk, REQUESTER) == set()
+    assert (await desk.get(f"/tickets/{ticket}", headers=REQUESTER)).status_code == 404
+    assert await listed(desk, CAROL) == await listed(desk, as_("requester", "eve")) == {ticket}
+
+
 async def test_an_agent_puts_anybody_in_copy(desk):
     ticket = await opened(desk, REQUESTER)
     await done(desk, ticket, "follow", {"follower": "carol"}, AGENT)
@@ -436,6 +446,23 @@ async def test_what_a_merge_took_along_of_me_is_gone_when_i_am_erased(desk):
     assert FILE["name"] not in timeline.text
     assert "mine" not in timeline.text
     assert '"bob"' not in timeline.text
+
+
+async def test_a_merge_by_mistake_is_undone_also_when_i_have_been_erased(desk):
+    mine, other = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, mine, "attach", FILE)
+    await done(desk, mine, "update_status", {"status": "pending", "reason": "bob's photo"})
+    await done(desk, mine, "merge", {"into": other})
+    admin = as_("admin", "ada")
+    person = (await desk.post("/persons/find", json={"name": "bob"}, headers=admin)).json()["id"]
+    answer = await desk.post(f"/persons/{person}/erase", json={"reason": "asked"}, headers=admin)
+    assert answer.status_code < 300, answer.text
+    await done(desk, mine, "unmerge", {}, AGENT)
+    assert (await shown(desk, mine))["status"] == "pending"
+    at = f"{other}?version={len(await told(desk, other))}"  # as the log says: views take a moment
+    is_ = await shown(desk, at)
+    assert (is_["followers"], is_["attachments"], is_["links"]) == ([], [], [])
+    await done(desk, mine, "merge", {"into": other})  # with a file of nobody's
 
 
 # --- links ----------------------------------------------------------------------------------------
