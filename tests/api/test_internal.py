@@ -34,7 +34,7 @@ from tests.spec import ALICE, FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded
 from tests.spec import opened as opening
 from tests.strategies import actors, commands, desks, of_command
 
-SIGHT = Visibility(Principal("bob", "requester"))
+BOB_SEES = Visibility(Principal("bob", "requester"))
 FILE = {"name": "log.txt", "media_type": "text/plain", "size_bytes": 1, "sha256": "0b" * 32}
 
 
@@ -79,7 +79,7 @@ def test_to_requesters_a_ticket_is_what_its_public_events_make_of_it(steps):
                 heads[which] = Head(envelope.version, envelope.hash)
                 reads[which] = tickets.apply(reads[which], envelope)
             ticket = reads["all"].ticket
-        shown, public = (SIGHT.present(tickets.to_document(read)) for read in reads.values())
+        shown, public = (BOB_SEES.present(tickets.to_document(read)) for read in reads.values())
         assert orjson.dumps(shown) == orjson.dumps(public)
         everything, public = reads.values()
         assert public.terms == (everything.public_terms or everything.terms)
@@ -98,7 +98,7 @@ def test_a_wait_that_is_over_shows_no_due_times_to_requesters():
         [envelope] = chained(TICKET, head, [encode(event, "bob")], about, at, at)
         head = Head(envelope.version, envelope.hash)
         read = tickets.apply(read, envelope)
-        shown.append(SIGHT.present(tickets.to_document(read)))
+        shown.append(BOB_SEES.present(tickets.to_document(read)))
     assert tickets.to_document(read)["next_response_due_at"] is not None
     assert orjson.dumps(shown[-1]) == orjson.dumps(shown[-2])
 
