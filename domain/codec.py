@@ -99,6 +99,11 @@ class Codec(Generic[E]):
             for name, cls in self._classes.items()
         }
         """The personal fields of each type of event, and whose they are."""
+        self.words = {
+            name: {field for field, whose in fields.items() if whose is Whose.REQUESTER}
+            for name, fields in self.personal_fields.items()
+        }
+        """The fields of each type of event that hold what was said."""
         self.naming_fields = {
             field
             for fields in self.personal_fields.values()

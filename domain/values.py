@@ -17,10 +17,21 @@ Priority = Literal["low", "normal", "high", "urgent"]
 
 ERASED = "[erased]"
 """What is read in the place of an erased person's data. It is nobody's name."""
+REDACTED = "[redacted]"
+"""What is read in the place of words that were redacted."""
 VALUE_CHARACTERS = 5_000
 VALUE_ITEMS = 50
 _ITEM_CHARACTERS = 200
 _CONTROLS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+
+
+def redacted(value: object) -> object:
+    """Return a field's value with `REDACTED` in the place of all that it says."""
+    if isinstance(value, dict):
+        return {key: redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(inner) for inner in value]
+    return value if value is None or value == "" else REDACTED
 
 
 def one_spelling(name: str) -> str:

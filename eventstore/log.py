@@ -71,7 +71,9 @@ COLLECTION = TICKET_EVENTS
 # ChangeStreamFatalError, ChangeStreamHistoryLost, InvalidResumeToken, and the codes without a name
 # for tokens that cannot be read.
 _HISTORY_LOST = frozenset({280, 286, 260, 40647, 40649, 50811})
-_INDEXES = frozenset({"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1"})
+_INDEXES = frozenset(
+    {"ticket_id_1_version_1", "recorded_at_1", "sealed.person_1", "data.redacts_1"}
+)
 Heads = dict[UUID, tuple[int, bytes]]
 """The last version and hash of each ticket."""
 RANGE_EVENTS = 2000
@@ -178,6 +180,7 @@ class EventStore:
         await make_index(self._events, [("ticket_id", 1), ("version", 1)], unique=True)
         await make_index(self._events, [("recorded_at", 1)])  # to see how far the views are behind
         await make_index(self._events, [("sealed.person", 1)], sparse=True)  # whom it is about
+        await make_index(self._events, [("data.redacts", 1)], sparse=True)
 
     async def chain(
         self,
@@ -207,13 +210,13 @@ class EventStore:
         self, documents: Sequence[EventDocument], *, missing: Key | None = None
     ) -> list[EventDocument]:
         """Return stored documents with their sealed fields opened: `ERASED` where their person has
-        been erased. What cannot be opened stays as it is: `Envelope.readable` raises then.
-        `missing` opens what a key is missing for.
+        been erased, `REDACTED` for what was redacted. What cannot be opened stays as it is:
+        `Envelope.readable` raises then. `missing` opens what a key is missing for.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
-        if not any("sealed" in document for document in documents):
-            return list(documents)
+        self.vault.learn(documents)
+        await self.vault.news()
         whose = {person for document in documents for person in persons(document)}
         keys = await self.vault.of_ids(whose)
         if missing is not None:
@@ -223,7 +226,7 @@ class EventStore:
             if start:
                 await asyncio.sleep(0)
             some = documents[start : start + _OPENED_AT_A_TIME]
-            made += [opened(document, keys) for document in some]
+            made += [self.vault.redactions.without(opened(each, keys)) for each in some]
         return made
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
@@ -277,6 +280,7 @@ class EventStore:
             patience_seconds=self._patience_seconds,
             may_meet_itself=sent_before or len(documents) > 1,
         )
+        self.vault.learn(documents)
 
     async def _are_written(self, documents: Sequence[EventDocument]) -> bool | None:
         """Say whether documents are in the log; False if another has one of their versions, so that
@@ -331,7 +335,9 @@ class EventStore:
             found = self._events.find(
                 condition, wanted, limit=limit, session=session, batch_size=_FOUND_AT_ONCE
             )
-            return await (found.sort(sort, 1) if sort else found).to_list()
+            documents = await (found.sort(sort, 1) if sort else found).to_list()
+        self.vault.learn(() if fields else documents)  # before any of them is opened
+        return documents
 
     async def load(self, ticket_id: UUID, *, after: int = 0, limit: int = 0) -> list[Envelope]:
         """Return a ticket's events behind version `after`, in order; at most `limit` if not 0.

@@ -77,7 +77,23 @@ async def opened_events(database: Database) -> list[Document]:
                 about = f"{event['ticket_id']}\n{event['version']}\n{path}\n{person}".encode()
                 said = json.loads(key.decrypt(sealed[:12], sealed[12:], about))
             place[int(last) if isinstance(place, list) else last] = said
+    for redaction in [event for event in events if event["type"] == "MessageRedacted"]:
+        for event in events:
+            data = redaction["data"]
+            if [event[of] for of in _PLACE] == [redaction["ticket_id"], data["redacts"]]:
+                event["data"] |= {name: _blank(event["data"][name]) for name in data["fields"]}
     return events
+
+
+_PLACE = ("ticket_id", "version")
+
+
+def _blank(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _blank(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_blank(inner) for inner in value]
+    return value if value in (None, "") else "[redacted]"
 
 
 async def _all(database: Database, name: str) -> list[Document]:
@@ -414,8 +430,8 @@ def _after(read: Document | None, event: Document) -> Document:
         new["attachments"] = [
             a
             for a in new["attachments"]
-            if [a["name"], a["sha256"], a["internal"]]
-            != [data["name"], data["sha256"], data["is_internal"]]
+            if [a["sha256"], a["internal"]] != [data["sha256"], data["is_internal"]]
+            or (a["name"] != data["name"] and "[redacted]" not in (a["name"], data["name"]))
         ]
     elif kind == "PromiseTakenOver":
         start, _, calendar = clock["spans"][-1]
@@ -473,7 +489,7 @@ def _after(read: Document | None, event: Document) -> Document:
         if data.get("is_internal", False) and data["value"] is not None:
             hidden.add(data["key"])
         new["internal_fields"] = sorted(hidden)
-    elif kind == "ReplyForwarded":
+    elif kind in ("ReplyForwarded", "MessageRedacted"):
         pass
     elif kind == "NoteAdded":
         new["has_note"] = True

@@ -18,6 +18,7 @@ from domain.tickets.lifecycle import (
     UpdateStatus,
 )
 from domain.tickets.opening import OpenTicket
+from domain.tickets.redaction import EventVersion, FieldNames
 from domain.values import (
     FieldKey,
     Line,
@@ -65,6 +66,8 @@ _BY_TYPE = (
     (Value, values),
     (Moment, times),
     (UUID, ids),
+    (EventVersion, st.integers(1, 3)),
+    (FieldNames, st.just(())),
     (bool, st.booleans()),
     (Score, st.integers(1, 5)),
     (MediaType, st.just("image/png")),

@@ -30,12 +30,12 @@ from api.commands.ticket_cache import Done, EventRef, Stream, TicketCache
 from domain.actors import Actor
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
-from domain.tickets import encode
-from domain.tickets.command import MOST, Command, Context, Decision, Size, decide
+from domain.tickets import CODEC, encode, is_public
+from domain.tickets.command import MOST, Command, Context, Decision, Said, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
-from domain.values import ERASED, one_spelling
+from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
 from eventstore.failures import (
@@ -354,7 +354,7 @@ class Handler:
 
     async def _repeated(self, job: _Job, done: Done) -> Outcome:
         """Return what came of a command when it was done. Raises KeyReused."""
-        if done.fingerprint not in (job.ref.fingerprint, ERASED):
+        if done.fingerprint not in (job.ref.fingerprint, ERASED, REDACTED):
             raise KeyReused
         outcome = _outcome(job.stream.ticket_id, done.events, done.follow_up)
         if outcome.follow_up is not None:
@@ -389,6 +389,7 @@ class Handler:
             other_id=None if other is None else other.ticket_id,
             closes_ring=await self._leads_back(command.chain(), other, ticket_id),
             follow_up_id=follow_up_id,
+            said=await self._said(ticket_id, command.about()),
             number=await self._store.numbers.take() if needs_number else None,
             size=stream.size,
             other_size=Size() if other is None else other.size,
@@ -465,6 +466,17 @@ class Handler:
             if (found := (await self._read(way)).ticket) is not None:
                 yield way, found
                 ways += further(found)
+
+    async def _said(self, ticket_id: UUID, version: int | None) -> Said | None:
+        """Return what an event says, as it is read now; None if there is none of that version."""
+        if version is None:
+            return None
+        found = await self._store.load(ticket_id, after=version - 1, limit=1)
+        if not found or found[0].version != version:
+            return None
+        type_, _, data, _ = found[0].readable
+        words = {name: data[name] for name in CODEC.words.get(type_, ()) if data.get(name)}
+        return Said(type_, is_public(type_, data), words)
 
     async def _read(self, ticket_id: UUID) -> Stream:
         """Return a ticket as it is, which others may be changing."""

@@ -21,6 +21,7 @@ from eventstore.event_document import from_document
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import RequestBatcher
 from eventstore.reading import Read, read_events
+from eventstore.redactions import redacts
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 
@@ -120,6 +121,10 @@ def readable(document: Mapping[str, object] | None) -> TicketRead | None:
         return None
 
 
+class _FoldAnew(Exception):
+    """A state holds words that were redacted since."""
+
+
 class Tickets:
     """Single tickets, after their last acknowledged event."""
 
@@ -148,8 +153,11 @@ class Tickets:
         read = readable(stored)
         if read is not None and await self._is_last(ticket_id, read.version):
             return read
-        after = 0 if read is None else read.version
-        return await folded(read_events(self._store, ticket_id, after=after), read)
+        if read is not None:
+            with suppress(_FoldAnew):
+                behind = read_events(self._store, ticket_id, after=read.version)
+                return await folded(behind, read)
+        return await folded(read_events(self._store, ticket_id))
 
     async def _is_last(self, ticket_id: UUID, version: int) -> bool:
         """Return whether the log has nothing behind a version, if it is soon known."""
@@ -177,9 +185,14 @@ class Tickets:
 async def states(
     events: AsyncGenerator[Read, None], read: TicketRead | None = None
 ) -> AsyncGenerator[TicketRead, None]:
-    """Yield a ticket after each of its next events, behind a state. Raises HistoryError."""
+    """Yield a ticket after each of its next events, behind a state. Raises HistoryError; _FoldAnew
+    if something was redacted since, which may stand in that state.
+    """
+    has_begun = read is None
     async with aclosing(events):
         async for _, event in events:
+            if not has_begun and redacts(event) is not None:
+                raise _FoldAnew
             read = tickets.evolve(read, from_document(event))
             yield read
 

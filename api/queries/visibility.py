@@ -28,6 +28,7 @@ from domain.sla import SlaTarget
 from domain.tickets import is_public
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import PromiseTakenOver
+from domain.tickets.redaction import MessageRedacted
 from domain.tickets.ticket import Ticket
 from domain.values import JsonObject, one_spelling
 from eventstore.event_document import EventDocument
@@ -163,7 +164,7 @@ class Visibility:
         those that are public, numbered as if there were no others, and of an opening the public
         part.
         """
-        version = 0
+        version, numbers = 0, dict[object, int]()
         async with aclosing(events):
             async for stored, event in events:
                 if not self.is_of_requester:
@@ -172,7 +173,8 @@ class Visibility:
                     yield Shown(stored, None)
                 else:
                     version += 1
-                    yield Shown(stored, _of_requester(event, version))
+                    numbers[event.get("version")] = version
+                    yield Shown(stored, _of_requester(event, version, numbers))
 
     def event(self, shown: JsonObject) -> JsonObject:
         """Return an event of a ticket that is seen as it is shown."""
@@ -201,7 +203,9 @@ class Visibility:
             raise Forbidden(f"a requester opens tickets for themselves: {self.principal.id}")
 
 
-def _of_requester(event: EventDocument, version: int) -> EventDocument:
+def _of_requester(
+    event: EventDocument, version: int, numbers: Mapping[object, int]
+) -> EventDocument:
     data: object = event["data"]  # of a damaged event it may be anything
     if isinstance(data, dict) and isinstance(internal := data.get("internal_fields"), list):
         fields = cast("JsonObject", data["fields"])
@@ -209,6 +213,8 @@ def _of_requester(event: EventDocument, version: int) -> EventDocument:
         data = {**data, "fields": public, "internal_fields": []}
     if isinstance(data, dict) and event["type"] == PromiseTakenOver.__name__:
         data = {**data, "ticket": None}
+    if isinstance(data, dict) and event["type"] == MessageRedacted.__name__:
+        data = {**data, "redacts": numbers.get(data.get("redacts"))}
     return cast("EventDocument", {**event, "version": version, "data": data})
 
 

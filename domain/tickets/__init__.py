@@ -13,12 +13,13 @@ from domain.tickets import (
     lifecycle,
     opening,
     promises,
+    redaction,
     relations,
 )
 from domain.tickets.command import Command
 from domain.tickets.ticket import TicketEvent
 
-_FEATURES = (opening, lifecycle, assignment, promises, details, relations, conversation)
+_FEATURES = (opening, lifecycle, assignment, promises, details, relations, conversation, redaction)
 _CLASSES = [
     cls
     for feature in _FEATURES

@@ -24,6 +24,7 @@ from domain.desk import EMPTY_DESK, Desk
 from domain.errors import StateConflict, TicketNotFound, Unacceptable
 from domain.lines import check_lines
 from domain.tickets.ticket import Relation, Status, Ticket, TicketEvent
+from domain.values import JsonObject
 
 TICKET_LENGTH_EVENTS = 10_000
 TICKET_CONTENT_BYTES = 32 * 2**20
@@ -50,6 +51,14 @@ MOST = Size(TICKET_LENGTH_EVENTS, TICKET_CONTENT_BYTES)
 UNBOUNDED = Size(2**63, 2**63)
 
 
+class Said(NamedTuple):
+    """What an event of the ticket says: its words, by the names of its fields."""
+
+    type: str
+    is_public: bool
+    words: JsonObject
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a decision may know apart from the ticket and the command.
@@ -57,8 +66,9 @@ class Context:
     `now`: when it happens (UTC). `actor`: by the one spelling of their name. `other`, `other_id`:
     the other ticket that the command is about, if there is one. `closes_ring`: links of the
     command's `chain` lead from it back to this one. `follow_up_id`: the id that a follow-up ticket
-    is to have. `number`: that of the ticket to be opened or numbered, if there is one. `size`,
-    `other_size`: what the two hold already; `most`: what a ticket may hold.
+    is to have. `said`: what the event says that the command is `about`. `number`: that of the
+    ticket to be opened or numbered, if there is one. `size`, `other_size`: what the two hold
+    already; `most`: what a ticket may hold.
     """
 
     now: datetime
@@ -69,6 +79,7 @@ class Context:
     other_id: UUID | None = None
     closes_ring: bool = False
     follow_up_id: UUID | None = None
+    said: Said | None = None
     number: int | None = None
     size: Size = EMPTY
     other_size: Size = EMPTY
@@ -124,6 +135,10 @@ class Command(BaseModel, ABC):
         """Return the other ticket, if the command is one about two: as it names it, or as the
         ticket does.
         """
+        return None
+
+    def about(self) -> int | None:
+        """Return the version of the event of this ticket that the command is about, if of one."""
         return None
 
     def needs_number(self, ticket: Ticket | None, other: Ticket | None) -> bool:

@@ -21,6 +21,7 @@ from domain.tickets.ticket import (
     without_names,
 )
 from domain.values import (
+    REDACTED,
     FieldKey,
     FieldValue,
     JsonObject,
@@ -206,9 +207,12 @@ class FileDetached(TicketEvent):
     is_internal: bool = False
 
     def change(self, ticket: Ticket) -> None:
-        gone = (self.name, self.sha256, self.is_internal)
-        kept = (f for f in ticket.attachments if (f.name, f.sha256, f.internal) != gone)
-        ticket.attachments = tuple(kept)
+        ticket.attachments = tuple(file for file in ticket.attachments if not self._is_of(file))
+
+    def _is_of(self, file: Attachment) -> bool:
+        """Say whether this was the file; by the rest, if one of the names was redacted."""
+        is_same = file.name == self.name or REDACTED in (file.name, self.name)
+        return is_same and (file.sha256, file.internal) == (self.sha256, self.is_internal)
 
 
 class Attach(Command):

@@ -64,6 +64,7 @@ from eventstore.mongo.limits import make_index
 from eventstore.mongo.resend import insert_new
 from eventstore.personal.master_keys import MasterKeys, Wrapped
 from eventstore.personal.sealing import ErasedKey, Key, PersonKey
+from eventstore.redactions import Redactions
 
 PERSONS, KEYRING = "persons", "keyring"
 PERSON_EVENTS = "person_events"
@@ -144,6 +145,8 @@ class Vault:
         self._log = database[TICKET_EVENTS]
         self._erasures = database[PERSON_EVENTS]
         self._reads = reads or CoalescedReads(database)
+        self.redactions = Redactions(self._reads)
+        """What nobody is to read any more, whoever they are."""
         self._masters = masters
         self._scan: Scan = scan or (lambda name, condition: keys[name].find(condition))
         self._unreadable = unreadable or Unreadable()
@@ -546,6 +549,11 @@ class Vault:
         await self._look_if_stale()
         return self._seen
 
+    def learn(self, events: Iterable[Mapping[str, object]]) -> None:
+        """Know of what some stored events redact, and have caches invalidated if it is news."""
+        if self.redactions.learn(events):
+            self._invalidate_all()
+
     def look_again(self) -> None:
         """Have the next question find what this process has just written."""
         self._looked_at = float("-inf")
@@ -563,14 +571,17 @@ class Vault:
         now = asyncio.get_running_loop().time()
         with translating():
             # The count as well: ids are made by clocks that differ.
-            newest = await self._reads.find(
-                PERSON_EVENTS, order={"_id": -1}, limit=1, within_seconds=within_seconds
+            newest, redacted = await asyncio.gather(
+                self._reads.find(
+                    PERSON_EVENTS, order={"_id": -1}, limit=1, within_seconds=within_seconds
+                ),
+                self.redactions.look(within_seconds),
             )
             count = await self._erasures.estimated_document_count()
         seen = (count, *(each["_id"] for each in newest))
         is_news = self._seen is not None and seen != self._seen
         self._seen, self._looked_at = seen, now
-        if is_news:
+        if is_news or redacted:
             self._invalidate_all()
         if now - self._cleared_at > _KEPT_SECONDS:
             self.invalidate()

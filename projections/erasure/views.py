@@ -13,6 +13,7 @@ those that are to be dropped. Until then it is tried again and again.
 
 import asyncio
 import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,7 +23,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.vault import STALE_SECONDS
 from projections.erasure.progress import Erasures
-from projections.generations import Generations
+from projections.generations import Generation, Generations
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints
 from projections.views.saved_views import SavedViews, ids_of
@@ -57,6 +58,7 @@ class Eraser:
         self._erasures = Erasures(database)
         self._generations = Generations(database)
         self._seen: dict[UUID, _Seen] = {}
+        self._redacted: set[bytes] = set()
 
     async def run(self) -> None:
         """Complete what is begun, until cancelled. A failure is logged and tried again."""
@@ -65,6 +67,7 @@ class Eraser:
     async def _step(self) -> None:
         for person in await self._erasures.at(KeyDestroyed):
             await self.complete(person)
+        await self._renew_redacted()
 
     async def complete(self, person: UUID) -> bool:
         """Do what can be done by now; return whether that was all. The key must be gone already.
@@ -91,6 +94,19 @@ class Eraser:
         _log.info("person %s is erased: %d tickets were folded anew", person, renewed)
         return True
 
+    async def _renew_redacted(self) -> None:
+        """Fold tickets of which something was redacted anew in views that are not shown or are of
+        the past, and so may never come to the event; where they do, projectors do it then.
+        """
+        known = self._store.vault.redactions.tickets
+        new = known.keys() - self._redacted
+        if not new:
+            return
+        shown = await self._generations.active()
+        others = [g for g in await self._generations.holding_tickets() if g != shown]
+        if await self._renew_in(others, {known[each] for each in new}):
+            self._redacted |= new
+
     async def _others_may_write(self, gone_at: datetime) -> bool:
         """Return whether views are being built by a process that may have read before, or are of
         another version, which cannot be folded anew: those are dropped, unless they are shown.
@@ -104,13 +120,18 @@ class Eraser:
     async def _renew(self, person: UUID) -> int | None:
         """Fold a person's tickets anew everywhere; return how many, None if some could not be."""
         ids = await self._store.tickets_of(person)
+        everywhere = await self._generations.holding_tickets()
+        return len(ids) if await self._renew_in(everywhere, ids) else None
+
+    async def _renew_in(self, generations: Iterable[Generation], ids: Collection[UUID]) -> bool:
+        """Fold some tickets anew in some views; return whether all could be."""
         saved, unreadable = await SavedViews(self._database).all_apart()
         done = True
-        for generation in await self._generations.holding_tickets():
+        for generation in generations:
             views = generation.of(self._database)
             writer = BatchWriter(views, self._store, Checkpoints(views))
             for ticket_id in ids if generation.shape == SHAPE else ():
                 if not await writer.renew(saved, ticket_id, ids_of(unreadable)):
                     done = False
                     _log.error("ticket %s cannot be folded anew: see `casebook verify`", ticket_id)
-        return len(ids) if done else None
+        return done

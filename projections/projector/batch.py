@@ -50,6 +50,7 @@ from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
 from eventstore.partition import partition_of
 from eventstore.personal.sealing import MissingKey
 from eventstore.reading import read_events
+from eventstore.redactions import redacts
 from eventstore.subscription import Position
 from projections.projector.checkpoints import Applied, Checkpoints
 from projections.projector.parked import ParkedTickets
@@ -386,12 +387,27 @@ class BatchWriter:
                 failure = FoldFailure(ticket_id, have + 1, before.damage)
                 results.append(FoldResult(None, failure))
                 continue
+            if before is not None and any(redacts(event) is not None for event in new):
+                results.append(await self._fold_anew(owned, before, ticket_id))
+                continue
             if not _is_next(have, new):
                 new = await self._read_log(ticket_id, after=have)
             results.append(await self._fold_ticket(owned.views, ticket_id, before, new))
             if n % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return results
+
+    async def _fold_anew(
+        self, owned: OwnedPartitions, before: Stored, ticket_id: UUID
+    ) -> FoldResult:
+        """Fold a ticket from its first event, for what its document says may be redacted."""
+        self._store.vault.look_again()  # others may have been redacted just before
+        events = await self._read_log(ticket_id)
+        change, failure = await self._fold_ticket(owned.views, ticket_id, None, events)
+        if failure is not None or change is None:
+            error = "the log has no such ticket" if failure is None else failure.error
+            return FoldResult(None, FoldFailure(ticket_id, before.version + 1, error))
+        return FoldResult(change._replace(before=before), None)
 
     async def _read_log(
         self, ticket_id: UUID, *, after: int = 0, upto: int | None = None, sealed: bool = False

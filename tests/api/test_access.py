@@ -68,6 +68,8 @@ EXPECTED = {
     "POST /tickets": "RAS",
     **{f"POST /tickets/{{ticket_id}}/{verb}": "RAS" for verb in OF_EVERYONE},
     **{f"POST /bulk/{verb}": "RAS" for verb in OF_EVERYONE},
+    "POST /tickets/{ticket_id}/redact": "S",
+    "POST /bulk/redact": "S",
     "GET /me": "RASUD",
     "GET /tickets": "RASU",
     "GET /tickets/{ticket_id}": "RASU",

@@ -45,6 +45,7 @@ BODIES = {
     "link": {"relation": "blocks", "ticket": "{other}"},
     "unlink": {"relation": "blocks", "ticket": "{other}"},
     "rate": {"score": 1, "comment": "CANARY"},
+    "redact": {"version": 1, "reason": "CANARY"},
     "mark_sla_breach": {"target": "resolution"},
 }
 GROUPS = {"groups": {"print": ["alice", "paula"], "network": ["nora"]}}

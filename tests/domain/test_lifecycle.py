@@ -15,7 +15,7 @@ from domain.tickets.assignment import (
     UnassignTicket,
     UnfollowTicket,
 )
-from domain.tickets.command import Command, Context, decide, lifecycle
+from domain.tickets.command import Command, Context, Said, decide, lifecycle
 from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.details import (
     AddTags,
@@ -37,6 +37,7 @@ from domain.tickets.lifecycle import (
 )
 from domain.tickets.opening import NumberTicket, OpenTicket
 from domain.tickets.promises import ChangePriority, MarkSlaBreach
+from domain.tickets.redaction import Redact
 from domain.tickets.relations import (
     LinkTicket,
     MergeTicket,
@@ -68,6 +69,8 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     # state stays; "-": nothing happens; anything else: refused with this code
     (ALICE, OpenTicket(subject="x", requester="bob"), ["ticket_exists"] * 6),
     (ALICE, NumberTicket(), ["TicketNumbered"] * 6),
+    (ALICE, Redact(version=1, reason="a card"), ["MessageRedacted"] * 6),
+    (ALICE, Redact(version=1, fields=("x",), reason="x"), ["nothing_to_redact"] * 6),
     (
         ALICE,
         UpdateStatus(status="open"),
@@ -246,6 +249,7 @@ def outcome(state, actor, command):
         other_id=other_id,
         follow_up_id=FOLLOW_UP,
         number=7,
+        said=Said("TicketOpened", is_public=True, words={"body": "My card is 4111."}),
     )
     try:
         decision = decide(ticket, command, context)

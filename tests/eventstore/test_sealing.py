@@ -54,6 +54,7 @@ TICKET = UUID(int=7)
 CODEC: bson.CodecOptions[dict[str, object]] = bson.CodecOptions(uuid_representation=4)
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
 NOT_PERSONAL = {
+    "MessageRedacted": {"fields"},
     "TicketOpened": {"group", "internal_fields", "tags"},
     "TicketAssigned": {"assignee"},
     "TicketMovedToGroup": {"group"},

@@ -30,6 +30,7 @@ const STORY = {
   AgentReplied: (d) => (d.automatic ? "replied automatically" : "replied"),
   RequesterReplied: (d) => (d.automatic ? "answered automatically" : "answered"),
   ReplyForwarded: () => "answered in the ticket that goes on",
+  MessageRedacted: (d) => `redacted what was said in version ${shown(d.redacts)}`,
   NoteAdded: () => "left a note, which requesters do not see",
   TagsAdded: (d) => `tagged it ${shown(d.tags)}`,
   TagsRemoved: (d) => `removed the tags ${shown(d.tags)}`,

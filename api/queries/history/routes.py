@@ -29,7 +29,7 @@ from api.queries.representations import TicketDetail, Tickets, present_event
 from api.queries.visibility import Shown, Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import HistoryError, TicketNotFound, Unacceptable
-from domain.values import ERASED, JsonObject, Moment
+from domain.values import ERASED, REDACTED, JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
 from eventstore.reading import read_events
@@ -229,7 +229,7 @@ def router(
             shown = tickets.to_document(was)
         content = visible.present(shown)
         body = as_json(content)
-        if ERASED.encode() in body:  # of the same version a client may have what was erased since
+        if ERASED.encode() in body or REDACTED.encode() in body:  # which it was not when fetched
             if_none_match = None
         return if_changed(body, {"ETag": f'"{content["version"]}"'}, if_none_match)
 

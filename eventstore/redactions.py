@@ -1,0 +1,70 @@
+"""Words that were redacted are read by nobody: whoever opens an event has `REDACTED` for them.
+
+An event of the log with `redacts` in its data says so of another event of its ticket: of what
+version, and, in `fields`, of which fields of its data. It stands behind the other, so a reader that
+has come to one must know of those ahead. A process has all of them in memory (some 300 bytes each):
+those that it is told of by any event that it reads or writes, and every two seconds (`vault.py`)
+those that others have written. Nothing is kept beside the log.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+from uuid import UUID
+
+from domain.values import REDACTED, JsonObject, redacted
+from eventstore.event_document import TICKET_EVENTS, EventDocument, is_event
+from eventstore.mongo.coalesced_reads import CoalescedReads
+
+
+def redacts(document: Mapping[str, object]) -> int | None:
+    """Return the version of the event that a stored event redacts, if it does."""
+    data = document.get("data")
+    version = data.get("redacts") if isinstance(data, dict) else None
+    return version if isinstance(version, int) else None
+
+
+class Redactions:
+    """What is known to be redacted in one log."""
+
+    def __init__(self, reads: CoalescedReads) -> None:
+        self._reads = reads
+        self.tickets: dict[bytes, UUID] = {}
+        """The ticket of each redaction, by its event's hash."""
+        self._fields: dict[tuple[UUID, int], frozenset[str]] = {}
+
+    async def look(self, within_seconds: float = 0.0) -> bool:
+        """Learn what is new; return whether anything was. Raises what the driver raises."""
+        # By the hash, of which there is no index that a server might take instead.
+        new: JsonObject = {"data.redacts": {"$gt": 0}, "hash": {"$nin": [*self.tickets]}}
+        return self.learn(await self._reads.find(TICKET_EVENTS, new, within_seconds=within_seconds))
+
+    def learn(self, documents: Iterable[Mapping[str, object]]) -> bool:
+        """Learn what some stored events redact; return whether anything was new."""
+        before = len(self.tickets)
+        for document in documents:
+            match document:
+                case {
+                    "hash": bytes(hash_),
+                    "ticket_id": UUID() as ticket_id,
+                    "data": {"redacts": int(version), "fields": [*fields]},
+                } if hash_ not in self.tickets:
+                    self.tickets[hash_] = ticket_id
+                    place = ticket_id, version
+                    self._fields[place] = self._fields.get(place, frozenset()) | {*map(str, fields)}
+        return len(self.tickets) > before
+
+    def without(self, document: EventDocument) -> EventDocument:
+        """Return an event, opened, without what was redacted of it. The command's fingerprint goes
+        too: by it, short words could be guessed.
+        """
+        if not self._fields or not is_event(document):
+            return document
+        fields = self._fields.get((document["ticket_id"], document["version"]))
+        if fields is None:
+            return document
+        data = {
+            name: redacted(value) if name in fields else value
+            for name, value in document["data"].items()
+        }
+        command = {**document["command"], "fingerprint": REDACTED}
+        return cast("EventDocument", {**document, "data": data, "command": command})
