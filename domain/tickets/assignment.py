@@ -121,9 +121,13 @@ class FollowerRemoved(TicketEvent):
 
 
 class UnfollowTicket(Command):
-    """Stop following: oneself, unless somebody is named, which is for agents."""
+    """Stop following: oneself, unless somebody is named, which is for agents. Taken by closed
+    tickets too, which followers see on.
+    """
 
     allowed = EVERYONE
+    taken_when_closed = True
+    taken_when_full = True
     names_are_new = False
     follower: Name | None = None
 

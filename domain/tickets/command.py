@@ -242,7 +242,7 @@ def closed(ticket: Ticket) -> StateConflict:
     into = ticket.merged_into
     return StateConflict(
         "ticket_closed",
-        "the ticket is closed; it takes only tags, links and a rating"
+        "the ticket is closed; it takes only tags, links, a rating and that someone stops following"
         if into is None
         else f"the ticket was merged into {into}, which goes on in its place",
     )

@@ -202,7 +202,7 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     (ALICE, RemoveTags(tags=("a",)), ["TagsRemoved"] * 6),
     (ALICE, SetField(key="floor", value=3), [*["FieldSet"] * 5, "ticket_closed"]),
     (ALICE, FollowTicket(follower="carol"), [*["FollowerAdded"] * 5, "ticket_closed"]),
-    (ALICE, UnfollowTicket(follower="bob"), [*["FollowerRemoved"] * 5, "ticket_closed"]),
+    (ALICE, UnfollowTicket(follower="bob"), ["FollowerRemoved"] * 6),
     (
         ALICE,
         Attach(name="x", media_type="a/b", size_bytes=1, sha256="0" * 64),

@@ -184,12 +184,13 @@ class Tickets(RuleBasedStateMachine):
                 assert status in lifecycle()[ticket.status][command.verb]
 
     def check_closed(self, before: dict[UUID, Ticket], ticket_id: UUID) -> None:
-        """After closing, only tags, links, a rating and the clock's record change."""
+        """After closing only tags, links, a rating and the clock's record change; fewer follow."""
         old = before.get(ticket_id)
         if old is not None and old.status == "closed":
             new = self.tickets[ticket_id]
-            same = {"tags": old.tags, "links": old.links, "rating": old.rating, "sla": old.sla}
-            assert replace(new, **same) == old  # type: ignore[arg-type]
+            free = ("tags", "links", "rating", "sla", "followers")
+            assert replace(new, **{name: getattr(old, name) for name in free}) == old
+            assert {*new.followers} <= {*old.followers}
             assert not new.sla.running
 
     @invariant()

@@ -236,6 +236,17 @@ async def test_whose_ticket_it_is_no_more_does_not_see_it_by_following_it(desk):
     assert await listed(desk, CAROL) == await listed(desk, as_("requester", "eve")) == {ticket}
 
 
+async def test_whoever_was_put_in_copy_by_mistake_is_taken_off_also_when_it_is_closed(desk):
+    ticket = await opened(desk, REQUESTER)
+    for wrong in ("carol", "eve"):
+        await done(desk, ticket, "follow", {"follower": wrong}, REQUESTER)
+    await done(desk, ticket, "close", {}, REQUESTER)
+    await done(desk, ticket, "unfollow", {"follower": "carol"}, AGENT)
+    await done(desk, ticket, "unfollow", {}, as_("requester", "eve"))
+    assert await listed(desk, CAROL) == await listed(desk, as_("requester", "eve")) == set()
+    assert await listed(desk, REQUESTER) == {ticket}
+
+
 async def test_an_agent_puts_anybody_in_copy(desk):
     ticket = await opened(desk, REQUESTER)
     await done(desk, ticket, "follow", {"follower": "carol"}, AGENT)
