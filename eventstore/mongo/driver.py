@@ -511,6 +511,8 @@ def _client(url: str, driver: DriverName, **limits: int | None) -> AsyncMongoCli
         url,
         appname="casebook",
         connectTimeoutMS=operation,
+        # No look at a server lasts longer than it is waited for one.
+        heartbeatFrequencyMS=operation,
         **_CONSISTENCY,
         serverSelectionTimeoutMS=_SERVER_SELECTION_SECONDS * 1000,
         tz_aware=True,

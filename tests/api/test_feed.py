@@ -24,6 +24,7 @@ from api.feed.feeds import Feeds
 from api.feed.format import Writer
 from domain.codec import EventData
 from domain.errors import Unacceptable
+from domain.tickets.opening import TicketOpened
 from eventstore.database import Database
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
@@ -160,7 +161,7 @@ async def test_an_export_gives_every_event_as_it_is_stored(client, store):
         "ticket_id": str(tickets[0]),
         "version": 1,
         "type": "TicketOpened",
-        "schema": 2,
+        "schema": TicketOpened.schema,
         "data": stored["data"],
         "occurred_at": stored["occurred_at"].isoformat(),
         "recorded_at": stored["recorded_at"].isoformat(),
