@@ -82,7 +82,8 @@ class Reply(Command):
 
     A requester's reply takes a pending or resolved ticket back to open. To a closed one it goes to
     where the conversation goes on: the ticket into which it was merged, or a follow-up, which it
-    opens if none is open. The answer names that ticket in `follow_up`. A reply that is `automatic`,
+    opens if none is open. The answer names that ticket in `follow_up`; who has been taken off it is
+    refused. A reply that is `automatic`,
     such as an out-of-office notice, leaves status and promises as they are, and opens no follow-up.
     """
 
@@ -102,6 +103,12 @@ class Reply(Command):
             return Decision((AgentReplied(self.body, self.automatic),))
         if ticket.status != "closed":
             return Decision(self._heard(ticket))
+        if context.other is not None and actor.id not in context.other.participants:
+            raise StateConflict(
+                "conversation_left",
+                "the conversation goes on in another ticket, which you no longer follow: write "
+                "a new one",
+            )
         if context.other is not None and context.other.status != "closed":
             return self._forwarded(context.other, context)
         if self.automatic:
@@ -120,17 +127,11 @@ class Reply(Command):
         return (replied,)
 
     def _forwarded(self, other: Ticket, context: Context) -> Decision:
-        """Say it on the other ticket, which the writer follows from now on, unless the reply is
-        automatic: it may come long after its writer has left.
-        """
+        """Say it on the other ticket, which the writer follows."""
         if context.other_id is None:
             raise AssertionError("an other ticket has an id")
         require_space_elsewhere(context)
-        there, writer = self._heard(other), context.actor.id
-        follows = writer in (other.requester, *other.followers)
-        if not (follows or self.automatic) and len(other.followers) < TICKET_FOLLOWERS:
-            there = (*there, FollowerAdded(writer))
-        return Decision((ReplyForwarded(context.other_id),), there)
+        return Decision((ReplyForwarded(context.other_id),), self._heard(other))
 
     def _follow_up(self, ticket: Ticket, context: Context) -> Decision:
         """Open a new ticket in the writer's name; who had to do with the old one follows it.

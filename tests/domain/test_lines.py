@@ -110,6 +110,7 @@ def test_every_command_says_which_of_its_values_are_lines():
     lines = {verb: _lines_of(command) for verb, command in COMMANDS.items()}
     assert {verb: set(fields) for verb, fields in lines.items() if fields} == {
         "open": {"subject", "requester", "group"},
+        "redact": {"reason"},
         "update_status": {"reason"},
         "reopen": {"reason"},
         "assign": {"assignee"},

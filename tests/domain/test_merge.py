@@ -166,16 +166,22 @@ def test_what_the_requester_of_a_merged_ticket_says_reaches_the_one_that_goes_on
     solved = (TicketAssigned("alice"), TicketResolved("toner"))
     reopened = TicketReopened("the requester replied")
     carol.beside(*THEIRS, *BROUGHT, *solved).when(reply).then(here, there=(said, reopened))
-    # Who was taken off it hears of it again: what is said there is answered there.
-    follows = FollowerAdded("carol")
-    carol.beside(*THEIRS).when(reply).then(here, there=(said, follows))
-    away = RequesterReplied("Away.", automatic=True)
-    carol.beside(*THEIRS).when(Reply(body="Away.", automatic=True)).then(here, there=(away,))
+
+
+def test_who_was_taken_off_the_ticket_that_goes_on_is_not_brought_back_by_a_reply():
+    """Neither there, nor in a follow-up that tells of it."""
+    carol = given(*MINE, TicketMergedInto(OTHER)).by("requester", "carol")
+    taken_off = (*THEIRS, *BROUGHT, FollowerRemoved("carol"))
+    for past in (taken_off, (*taken_off, TicketClosed("invalid"))):
+        for automatic in (False, True):
+            reply = Reply(body="Hello?", automatic=automatic)
+            carol.beside(*past).when(reply).refused("conversation_left")
 
 
 def test_a_reply_to_a_full_ticket_that_goes_on_is_refused():
     """L12"""
-    carol = given(*MINE, TicketMergedInto(OTHER)).by("requester", "carol").beside(*THEIRS)
+    carol = given(*MINE, TicketMergedInto(OTHER)).by("requester", "carol")
+    carol = carol.beside(*THEIRS, *BROUGHT)
     carol.beside_full().when(Reply(body="x")).refused("other_ticket_full")
     carol.full().when(Reply(body="x")).refused("ticket_full")
 
