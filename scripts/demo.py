@@ -149,7 +149,8 @@ async def load(
     for ticket_id, opening in there.items():
         shift = opening.occurred_at - lives[ticket_id][0].at
     added = 0
-    missing = [ticket_id for ticket_id in lives if ticket_id not in there]
+    # In the order of their opening, which is that of their numbers.
+    missing = sorted(lives.keys() - there.keys(), key=lambda each: lives[each][0].at)
     for ticket_id in with_progress(missing, "loading", "tickets"):
         life = _Life(store, ticket_id, desk)
         for act in lives[ticket_id]:
@@ -191,7 +192,14 @@ class _Life:
     async def _decide(self, submission: Submission, at: datetime) -> None:
         ticket = None if self._read is None else self._read.ticket
         actor, desk = submission.actor, self._set_up.desk
-        context = Context(now=at, actor=actor, ticket_id=self._ticket_id, desk=desk)
+        needs_number = submission.command.needs_number(ticket, None)
+        context = Context(
+            now=at,
+            actor=actor,
+            ticket_id=self._ticket_id,
+            desk=desk,
+            number=await self._store.numbers.take() if needs_number else None,
+        )
         try:
             decision = decide(ticket, submission.command, context)
         except Refusal:

@@ -82,6 +82,8 @@ async def test_the_desk_ends_yesterday_and_looks_worked_at(database):
     assert (result.added, result.there) == (47, 0)
     assert result.shift % timedelta(days=1) == timedelta()
     tickets = await tickets_of(database)
+    by_opening = sorted(tickets, key=lambda ticket: ticket["opened_at"])
+    assert [ticket["number"] for ticket in by_opening] == [f"C-{n}" for n in range(1, 48)]
     statuses = Counter(ticket["status"] for ticket in tickets)
     assert statuses == {"closed": 29, "resolved": 7, "open": 7, "pending": 3, "new": 1}
     waiting = [ticket for ticket in tickets if ticket["status"] in ("new", "open", "pending")]
