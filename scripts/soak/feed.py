@@ -85,7 +85,7 @@ class Consumer:
     ) -> AsyncGenerator[str, None]:
         """Yield the lines of an answer, whole ones only. Raises OSError, TransportError."""
         async with self.client.stream("GET", path, headers=headers) as answer:
-            if answer.status_code == 503:
+            if answer.status_code in (429, 503):  # one that asks without a pause may be too quick
                 raise ConnectionError("not now")
             require(answer.status_code == 200, f"{path} is answered with {answer.status_code}")
             async for line in answer.aiter_lines():

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 
-from api.commands import routes
+from api.queries.visibility import Visibility
 from eventstore.log import EventStore
 from scripts.console import with_progress
 from scripts.soak.clients import Clients
@@ -31,7 +31,7 @@ from scripts.testbed.promises import (
 )
 from scripts.testbed.services import serve
 
-POINTS = ("random", "before append", "after append", "before to_content")
+POINTS = ("random", "before append", "after append", "before outcome")
 _TICKETS = 3
 
 
@@ -62,7 +62,7 @@ async def kill_api(url: str, rounds: int, count: int = 8) -> Counter[str]:
 
 async def serve_and_die(url: str, port: str, point: str, nth: str) -> int:
     """Serve until the nth command reaches a point, and die there as by kill -9."""
-    die_at({"append": EventStore, "to_content": routes}, point, nth)
+    die_at({"append": EventStore, "outcome": Visibility}, point, nth)
     return await serve("group", url, int(port))
 
 

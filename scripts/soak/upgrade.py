@@ -139,8 +139,8 @@ async def _tickets(agent: _Client) -> None:
     opening = {"subject": "Golden", "requester": "bob@example.org", "group": "print"}
     opened = await agent.send("POST", "/tickets", opening, 201)
     path = f"/tickets/{opened.json()['ticket_id']}"
-    await agent.send("POST", f"{path}/assign", {"assignee": "alice"})
-    await agent.send("POST", f"{path}/set_field", {"key": "floor", "value": "3"})
+    await agent.send("POST", f"{path}/assign", {"assignee": "golden7"})
+    await agent.send("POST", f"{path}/set_field", {"key": "cause", "value": "paper"})
     await agent.send("POST", f"{path}/set_field", {"key": "due", "value": "2026-03-01"}, 422)
     await agent.get(f"{path}/timeline")
     await agent.get("/tickets")
