@@ -82,9 +82,9 @@ class Reply(Command):
 
     A requester's reply takes a pending or resolved ticket back to open. To a closed one it goes to
     where the conversation goes on: the ticket into which it was merged, or a follow-up, which it
-    opens if none is open. The answer names that ticket in `follow_up`; who has been taken off it is
-    refused. A reply that is `automatic`,
-    such as an out-of-office notice, leaves status and promises as they are, and opens no follow-up.
+    opens if none is open. The answer names that ticket in `follow_up`. A requester who no longer
+    follows that ticket is refused. A reply that is `automatic`, such as an out-of-office notice,
+    leaves status and promises as they are, and opens no follow-up.
     """
 
     allowed = EVERYONE
@@ -106,8 +106,7 @@ class Reply(Command):
         if context.other is not None and actor.id not in context.other.participants:
             raise StateConflict(
                 "conversation_left",
-                "the conversation goes on in another ticket, which you no longer follow: write "
-                "a new one",
+                "the conversation goes on in a ticket that you no longer follow: open a new one",
             )
         if context.other is not None and context.other.status != "closed":
             return self._forwarded(context.other, context)
