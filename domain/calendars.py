@@ -65,8 +65,12 @@ class Stretch(NamedTuple):
     offset_ms: int
 
 
-def counted_ms(calendar: Calendar, start: datetime, end: datetime) -> int:
-    """Return how many milliseconds count from `start` to `end`; none if it is not later."""
+def counted_ms(calendar: Calendar | None, start: datetime, end: datetime) -> int:
+    """Return how many milliseconds count from `start` to `end`; none if it is not later. Without a
+    calendar all do, and are fewer than none then.
+    """
+    if calendar is None:
+        return (end - start) // _MILLISECOND
     first, last = _inside(start), _inside(end)
     if first >= last:
         return 0
@@ -75,10 +79,15 @@ def counted_ms(calendar: Calendar, start: datetime, end: datetime) -> int:
     return counted + sum(_counting(calendar, each).total for each in range(year, last_year))
 
 
-def later(calendar: Calendar, start: datetime, milliseconds: int) -> datetime:
+def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> datetime:
     """Return the first time by which so much more has counted than by `start`, or so much less if
-    it is negative; NEVER if it never has.
+    it is negative; NEVER if it never has. Without a calendar all time counts.
     """
+    if calendar is None:
+        try:
+            return min(start + timedelta(milliseconds=milliseconds), NEVER)
+        except OverflowError:
+            return NEVER
     now = _inside(start)
     year = _year_of(now)
     wanted = _counting(calendar, year).until(now) + milliseconds

@@ -14,14 +14,13 @@ alone, so it is found whether or not any process was running when it happened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import ClassVar, Literal, cast
 from uuid import UUID
 
 from pydantic import ConfigDict
 
-from domain.calendars import NEVER, Calendar, counted_ms
-from domain.calendars import later as later_by
+from domain.calendars import Calendar, counted_ms, later
 from domain.copies import replace
 from domain.values import JsonObject
 
@@ -40,12 +39,14 @@ class SlaTargets:
     next_response_minutes: int | None = None
     calendar: Calendar | None = None
 
-    def promise_something(self) -> bool:
-        return (
-            self.resolution_minutes is not None
-            or self.first_response_minutes is not None
-            or self.next_response_minutes is not None
+    def minutes(self) -> dict[SlaTarget, int]:
+        """Return how many were promised for each target, of those of which any were."""
+        promised: tuple[tuple[SlaTarget, int | None], ...] = (
+            ("first_response", self.first_response_minutes),
+            ("next_response", self.next_response_minutes),
+            ("resolution", self.resolution_minutes),
         )
+        return {target: minutes for target, minutes in promised if minutes is not None}
 
 
 def without_promise(data: JsonObject) -> JsonObject:
@@ -61,7 +62,6 @@ def round_the_clock(data: JsonObject) -> JsonObject:
 NO_PROMISE = SlaTargets(None, None)
 _ROUND_THE_CLOCK: JsonObject = {"next_response_minutes": None, "calendar": None}
 _MINUTE_MS = 60_000
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,38 +100,38 @@ class SlaClock:
 
     def due(self) -> dict[SlaTarget, datetime]:
         """Return when each target runs out that still can; nothing while the clock stands."""
-        if not self.running or not self.targets.promise_something():
+        if not self.running or self.targets == NO_PROMISE:
             return {}
         return {
-            target: _later(self.targets.calendar, self.since, left_ms)
+            target: later(self.targets.calendar, self.since, left_ms)
             for target, left_ms in self.left_ms().items()
         }
 
     def left_ms(self) -> dict[SlaTarget, int]:
         """Return what is left of each target that still can run out, as of `since`."""
-        promised = self.targets
-        targets: tuple[tuple[SlaTarget, int | None, int | None], ...] = (
-            ("first_response", promised.first_response_minutes, None if self.answered else 0),
-            ("next_response", promised.next_response_minutes, self.asked_ms),
-            ("resolution", promised.resolution_minutes, 0),
-        )
+        begun: dict[SlaTarget, int | None] = {
+            "first_response": None if self.answered else 0,
+            "next_response": self.asked_ms,
+            "resolution": 0,
+        }
         return {
-            target: self.limit_ms(target, minutes) - (self.elapsed_ms - from_ms)
-            for target, minutes, from_ms in targets
-            if minutes is not None
-            and from_ms is not None
+            target: limit_ms - (self.elapsed_ms - from_ms)
+            for target, limit_ms in self.limits_ms().items()
+            if (from_ms := begun[target]) is not None
             and (target == "next_response" or not self.has_run_out(target))
         }
 
-    def limit_ms(self, target: SlaTarget, minutes: int) -> int:
-        """Return within which time of the clock a target holds of which the desk has promised so
-        many minutes: it may have been promised earlier for a ticket that was merged into this one.
+    def limits_ms(self) -> dict[SlaTarget, int]:
+        """Return within which time of the clock each target holds of which the desk has promised
+        anything: it may have been promised earlier for a ticket that was merged into this one.
         """
-        limit_ms = minutes * _MINUTE_MS
+        limits = {
+            target: minutes * _MINUTE_MS for target, minutes in self.targets.minutes().items()
+        }
         for each in self.taken_over:
-            if each.target == target:
-                limit_ms = min(limit_ms, each.limit_ms)
-        return limit_ms
+            if each.target in limits:
+                limits[each.target] = min(limits[each.target], each.limit_ms)
+        return limits
 
     def has_run_out(self, target: SlaTarget) -> bool:
         """Say whether it has: of the next response, for any message."""
@@ -187,7 +187,7 @@ class SlaClock:
 
     def taking_over(self, target: SlaTarget, due_at: datetime, ticket: UUID | None) -> "SlaClock":
         """Promise as well what another ticket was promised for `due_at`."""
-        left_ms = _counted_ms(self.targets.calendar, self.since, due_at)
+        left_ms = counted_ms(self.targets.calendar, self.since, due_at)
         from_ms = self.asked_ms or 0 if target == "next_response" else 0
         limit_ms = left_ms + self.elapsed_ms - from_ms
         return replace(self, taken_over=(*self.taken_over, TakenOver(target, limit_ms, ticket)))
@@ -217,18 +217,4 @@ class SlaClock:
         """Return what has counted since `since`."""
         if not self.running or now <= self.since:
             return 0
-        return _counted_ms(self.targets.calendar, self.since, now)
-
-
-def _counted_ms(calendar: Calendar | None, start: datetime, end: datetime) -> int:
-    return (end - start) // _MILLISECOND if calendar is None else counted_ms(calendar, start, end)
-
-
-def _later(calendar: Calendar | None, time: datetime, milliseconds: int) -> datetime:
-    """Add, and stop at the end of the calendar: a fold must not fail over a time."""
-    if calendar is not None:
-        return later_by(calendar, time, milliseconds)
-    try:
-        return min(time + timedelta(milliseconds=milliseconds), NEVER)
-    except OverflowError:
-        return NEVER
+        return counted_ms(self.targets.calendar, self.since, now)

@@ -146,7 +146,7 @@ def _sla(ticket: Ticket) -> str:
     clock = ticket.sla
     if clock.breached:
         return "breached"
-    if not clock.targets.promise_something():
+    if not clock.targets.minutes():
         return "none"
     return "running" if clock.running else "paused"
 

@@ -9,7 +9,7 @@ events out of order, the ticket's clock passes over time that comes twice, and t
 from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from domain.calendars import Calendar, Why, stretches
@@ -98,27 +98,21 @@ class Derivation:
         return [*self._promises(ticket, clock_at(ticket, now))]
 
     def _promises(self, ticket: Ticket, clock: SlaClock) -> Iterator[Promise]:
-        limits = {
-            "first_response": clock.targets.first_response_minutes,
-            "next_response": clock.targets.next_response_minutes,
-            "resolution": clock.targets.resolution_minutes,
-        }
-        for target in get_args(SlaTarget):
-            if (limit := limits[target]) is not None:
-                used_ms, promised_ms = self._used_ms[target], clock.limit_ms(target, limit)
-                brought = (each for each in clock.taken_over if each.target == target)
-                earlier = (each.ticket for each in brought if each.limit_ms == promised_ms)
-                yield Promise(
-                    target,
-                    _state(target, ticket, clock),
-                    promised_ms,
-                    used_ms,
-                    promised_ms - used_ms,
-                    self._omitted_ms[target],
-                    self._since.get(target),
-                    clock.shown().get(target),
-                    next(earlier, None),
-                )
+        for target, promised_ms in clock.limits_ms().items():
+            used_ms = self._used_ms[target]
+            brought = (each for each in clock.taken_over if each.target == target)
+            earlier = (each.ticket for each in brought if each.limit_ms == promised_ms)
+            yield Promise(
+                target,
+                _state(target, ticket, clock),
+                promised_ms,
+                used_ms,
+                promised_ms - used_ms,
+                self._omitted_ms[target],
+                self._since.get(target),
+                clock.shown().get(target),
+                next(earlier, None),
+            )
 
     def _go_on(self, ticket: Ticket, clock: SlaClock, at: datetime) -> None:
         standing = _Standing(
