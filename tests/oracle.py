@@ -240,8 +240,10 @@ def _numbered(number: int | None) -> str | None:
 def _found_by(read: Document, said: list[tuple[str, bool]]) -> Document:
     """Return the terms. `said`: texts, and whether each is for colleagues only."""
 
-    def of_now(hidden: Iterable[str] = ()) -> list[str]:
-        return _words(f"{read['number'] or ''} {read['subject']}") + sorted(
+    def of_now(hidden: Iterable[str] = (), *, files: bool = True) -> list[str]:
+        names = [each["name"] for each in read["attachments"] if files or not each["internal"]]
+        said_now = [read["number"] or "", read["subject"], *names]
+        return [word for text in said_now for word in _words(text)] + sorted(
             f"={key}={json.dumps(one) if isinstance(one, bool) else one}"[:64]
             for key, value in read["fields"].items()
             if key not in hidden
@@ -251,7 +253,7 @@ def _found_by(read: Document, said: list[tuple[str, bool]]) -> Document:
     all_ = _distinct(w for text, _ in said for w in _words(text))[:20_000]
     public = _distinct(w for text, hidden in said if not hidden for w in _words(text))[:20_000]
     terms = _distinct([*all_, *of_now()])
-    public_terms = _distinct([*public, *of_now(read["internal_fields"])])
+    public_terms = _distinct([*public, *of_now(read["internal_fields"], files=False)])
     return {
         "terms": terms,
         "said": len(all_),
@@ -390,11 +392,10 @@ def _after(read: Document | None, event: Document) -> Document:
     clock = new["sla"] = _passed(clock, at)
     new["last_actor"] = event["actor"]["id"]
     kind = event["type"]
-    said = {"FileAttached": "name", "TicketResolved": "resolution"}
+    said = {"TicketResolved": "resolution"}
     if kind in ("AgentReplied", "RequesterReplied", "NoteAdded", *said):
         text = data[said.get(kind, "body")]
-        hidden = kind in INTERNAL or data.get("is_internal", False)
-        new["texts"] = [*read["texts"], (text, hidden)]
+        new["texts"] = [*read["texts"], (text, kind in INTERNAL)]
     answers = kind == "AgentReplied" and not data.get("automatic")
     if (kind == "TicketAssigned" or answers) and new["status"] == "new":
         new["status"] = "open"
@@ -417,6 +418,9 @@ def _after(read: Document | None, event: Document) -> Document:
         new["followers"] = sorted({*new["followers"], data["follower"]})
     elif kind == "FollowerRemoved":
         new["followers"] = [f for f in new["followers"] if f != data["follower"]]
+        if merge := new["last_merge"]:
+            brought = [f for f in merge["followers"] if f != data["follower"]]
+            new["last_merge"] = {**merge, "followers": brought}
     elif kind == "FileAttached":
         file = {name: data[name] for name in ("name", "media_type", "size_bytes", "sha256")}
         file["internal"] = data.get("is_internal", False)
@@ -455,9 +459,8 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "TicketMergedFrom":
         new["last_merge"] = {
             "ticket": UUID(data["ticket"]),
-            "followers": new["followers"],
+            "followers": data["followers"],
             "tags": new["tags"],
-            "links": new["links"],
             "files": len(new["attachments"]),
         }
         merged = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
@@ -482,6 +485,8 @@ def _after(read: Document | None, event: Document) -> Document:
         new["tags"] = sorted(set(new["tags"]) | set(data["tags"]))
     elif kind == "TagsRemoved":
         new["tags"] = sorted(set(new["tags"]) - set(data["tags"]))
+        if merge := new["last_merge"]:
+            new["last_merge"] = {**merge, "tags": sorted({*merge["tags"], *data["tags"]})}
     elif kind == "FieldSet":
         rest = {k: v for k, v in new["fields"].items() if k != data["key"]}
         new["fields"] = rest | ({} if data["value"] is None else {data["key"]: data["value"]})
@@ -510,7 +515,7 @@ def _after(read: Document | None, event: Document) -> Document:
             new["first_response_seconds"] = _public_seconds(new)
     elif kind in ("TicketResolved", "TicketReopened", "TicketClosed", "TicketMergedInto"):
         if kind == "TicketMergedInto":
-            waits = {k: new[k] for k in ("status", "waiting_reason", "resume_at")}
+            waits = {k: new[k] for k in ("status", "waiting_reason", "resume_at", "tags")}
             new["before_merge"] = waits
         status = {"TicketResolved": "resolved", "TicketReopened": "open"}
         new |= {"status": status.get(kind, "closed"), "waiting_reason": None, "resume_at": None}

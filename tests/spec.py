@@ -5,7 +5,8 @@ given(opened(), TicketAssigned("alice")).when(ResolveTicket(resolution="x")).the
 What is given happened at PAST, and the command comes at NOW, an hour later.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -60,6 +61,7 @@ class Spec:
     other: Ticket | None = None
     size: Size = EMPTY
     other_size: Size = EMPTY
+    far: Mapping[UUID, Ticket] = field(default_factory=dict)
 
     def by(self, role: Role, name: str = "somebody") -> "Spec":
         return replace(self, actor=Actor(name, role))
@@ -72,6 +74,10 @@ class Spec:
         in which the conversation goes on.
         """
         return replace(self, other=folded(*past))
+
+    def linked_to(self, ticket_id: UUID, *past: TicketEvent) -> "Spec":
+        """A third ticket, to which both may be linked."""
+        return replace(self, far={**self.far, ticket_id: folded(*past)})
 
     def full(self) -> "Spec":
         """The ticket holds all that one may."""
@@ -117,11 +123,18 @@ class Spec:
             desk=self.desk,
             other=self.other,
             other_id=None if self.other is None else OTHER,
+            merged=_merged(ticket),
+            other_merged=_merged(self.other),
+            far=self.far,
             follow_up_id=FOLLOW_UP,
             size=self.size,
             other_size=self.other_size,
         )
         return decide(ticket, self.command, context)
+
+
+def _merged(ticket: Ticket | None) -> frozenset[UUID]:
+    return frozenset() if ticket is None else frozenset(ticket.linked("merged_from"))
 
 
 def given(*past: TicketEvent) -> Spec:

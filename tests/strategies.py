@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -81,6 +81,8 @@ def _of(hint: object) -> st.SearchStrategy[object]:
     for known, strategy in _BY_TYPE:
         if hint == known:
             return strategy
+    if get_origin(hint) is Annotated:
+        return _of(get_args(hint)[0])
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     if get_origin(hint) in (Union, UnionType):

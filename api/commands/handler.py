@@ -14,7 +14,7 @@ are what is sent first when the command comes again with its key.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +34,7 @@ from domain.tickets import CODEC, encode, is_public
 from domain.tickets.command import MOST, Command, Context, Decision, Said, Size, decide
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
+from domain.tickets.relations import SET_BY_PEOPLE, UnlinkTicket, UnmergeTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
 from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
@@ -260,7 +261,8 @@ class Handler:
         """Attempt until there is an outcome, others were first too often, or time is up.
 
         What is known of the tickets may be old. An append finds that out by itself; a refusal or
-        "no change" does not, so these are taken only if all was just read.
+        "no change" does not, so these are taken only if all was just read. Nor does an append that
+        leaves the other ticket as it is.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + failures.PATIENCE_SECONDS
@@ -275,10 +277,10 @@ class Handler:
                 if conflicts == _ROUNDS and job.done is None:
                     raise TooContended
                 outcome, parts = await self._decide(job, sure=is_current)
-                if parts:
-                    await self._append(job, parts)
-                    return outcome
-                if is_current or outcome.replayed:
+                is_of_both = len(parts) > 1 or (len(parts) == 1 and job.other is None)
+                if is_current or outcome.replayed or is_of_both:
+                    if parts:
+                        await self._append(job, parts)
                     return outcome
             except (Refusal, VersionMismatch):
                 if is_current:
@@ -375,6 +377,8 @@ class Handler:
         if isinstance(command, Reply):
             follow_up_id = id_of_follow_up(ticket_id, actor, ref.id)
             wanted = await self._last_of(stream.ticket)
+        elif isinstance(command, UnlinkTicket):
+            wanted, _ = await self._goes_on(command.ticket, job)
         else:
             wanted = command.other_ticket(stream.ticket)
         if wanted not in (ticket_id, None if other is None else other.ticket_id):
@@ -388,6 +392,9 @@ class Handler:
             other=second,
             other_id=None if other is None else other.ticket_id,
             closes_ring=await self._leads_back(command.chain(), other, ticket_id),
+            merged=await self._merged(None if other is None else stream.ticket),
+            other_merged=await self._merged(second),
+            far=await self._far(job) if isinstance(command, UnmergeTicket) else {},
             follow_up_id=follow_up_id,
             said=await self._said(ticket_id, command.about()),
             number=await self._store.numbers.take() if needs_number else None,
@@ -437,7 +444,7 @@ class Handler:
         if ticket is None:
             return None
         ended = None
-        async with aclosing(self._ways(ticket, Ticket.continuations)) as ways:
+        async with aclosing(walk(ticket, Ticket.continuations, self._ticket)) as ways:
             async for way, found in ways:
                 if found.status != "closed":
                     return way
@@ -451,21 +458,34 @@ class Handler:
         """Return whether links of a kind lead from the other ticket to this one, however many."""
         if relation is None or other is None or other.ticket is None:
             return False
-        ways = self._ways(other.ticket, lambda ticket: ticket.ahead(relation))
-        return any([way == ticket_id async for way, _ in ways])
+        return await leads_to(ticket_id, other.ticket, relation, self._ticket)
 
-    async def _ways(
-        self, ticket: Ticket, further: Callable[[Ticket], Iterable[UUID]]
-    ) -> AsyncGenerator[tuple[UUID, Ticket], None]:
-        """Yield all tickets to which steps lead from a ticket, each once, the last step first."""
-        ways, seen = [*further(ticket)], set[UUID]()
-        while ways:
-            if (way := ways.pop()) in seen:
-                continue
-            seen.add(way)
-            if (found := (await self._read(way)).ticket) is not None:
-                yield way, found
-                ways += further(found)
+    async def _merged(self, ticket: Ticket | None) -> frozenset[UUID]:
+        """Return all tickets that were merged into one, and into those."""
+        if ticket is None:
+            return frozenset()
+        ways = walk(ticket, lambda each: each.linked("merged_from"), self._ticket)
+        return frozenset([way async for way, _ in ways])
+
+    async def _far(self, job: _Job) -> dict[UUID, Ticket]:
+        """Return what goes on in the place of each ticket to which the two are linked."""
+        both = [each.ticket for each in (job.stream, job.other) if each is not None]
+        links = [link for ticket in both if ticket is not None for link in ticket.links]
+        linked = {link.ticket for link in links if link.relation in SET_BY_PEOPLE}
+        ends = [(each, await self._goes_on(each, job)) for each in linked]
+        return {each: end for each, (_, end) in ends if end is not None}
+
+    async def _goes_on(self, ticket_id: UUID, job: _Job) -> tuple[UUID, Ticket | None]:
+        """Return the ticket that goes on for another, past merges, however many: the last one that
+        is not the command's own.
+        """
+        while True:
+            known = job.other if job.other and job.other.ticket_id == ticket_id else None
+            ticket = known.ticket if known else await self._ticket(ticket_id)
+            into = None if ticket is None else ticket.merged_into
+            if into is None or into == job.stream.ticket_id:
+                return ticket_id, ticket
+            ticket_id = into
 
     async def _said(self, ticket_id: UUID, version: int | None) -> Said | None:
         """Return what an event says, as it is read now; None if there is none of that version."""
@@ -478,11 +498,38 @@ class Handler:
         words = {name: data[name] for name in CODEC.words.get(type_, ()) if data.get(name)}
         return Said(type_, is_public(type_, data), words)
 
+    async def _ticket(self, ticket_id: UUID) -> Ticket | None:
+        return (await self._read(ticket_id)).ticket
+
     async def _read(self, ticket_id: UUID) -> Stream:
         """Return a ticket as it is, which others may be changing."""
         stream = Stream(ticket_id)
         await self._cache.refresh(stream)
         return stream
+
+
+Reading = Callable[[UUID], Awaitable[Ticket | None]]
+"""Reads a ticket as it is; None if there is none."""
+
+
+async def walk(
+    ticket: Ticket, further: Callable[[Ticket], Iterable[UUID]], read: Reading
+) -> AsyncGenerator[tuple[UUID, Ticket], None]:
+    """Yield all tickets to which steps lead from a ticket, each once, the last step first."""
+    ways, seen = [*further(ticket)], set[UUID]()
+    while ways:
+        if (way := ways.pop()) in seen:
+            continue
+        seen.add(way)
+        if (found := await read(way)) is not None:
+            yield way, found
+            ways += further(found)
+
+
+async def leads_to(ticket_id: UUID, start: Ticket, relation: Relation, read: Reading) -> bool:
+    """Return whether links of a kind lead from a ticket to another, however many."""
+    ways = walk(start, lambda ticket: ticket.ahead(relation), read)
+    return any([way == ticket_id async for way, _ in ways])
 
 
 def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
@@ -501,7 +548,7 @@ def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:
         # Here, and not by the decision, which a ticket that the caller may not see does not come
         # to: the time that it takes must not tell one from the other.
         raise TicketNotFound
-    if other is not None and not isinstance(job.submission.command, Reply):
+    if other is not None and not isinstance(job.submission.command, (Reply, UnlinkTicket)):
         try:
             require(other)
         except Refusal:

@@ -8,14 +8,25 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import partial
+from typing import cast
 from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
 
+from api.commands.handler import leads_to
 from api.queries.watermark import ReadModels
 from domain.errors import HistoryError, TicketNotFound
 from domain.sla import SlaTarget
-from domain.tickets.ticket import Attachment, CloseReason, Link, Rating, Status
+from domain.tickets.relations import IN_CHAINS, OPPOSITE
+from domain.tickets.ticket import (
+    Attachment,
+    CloseReason,
+    Link,
+    Rating,
+    Relation,
+    Status,
+    Ticket,
+)
 from domain.values import FieldValue, JsonObject, Priority, TicketNumber
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
@@ -105,6 +116,11 @@ class TicketDetail(TicketSummary):
     """A ticket by itself."""
 
     body: str
+    rings: list[Relation] | None = Field(
+        default=None,
+        description="Kinds of links that lead from the ticket back to itself: take one of them "
+        f"away. Null where none does, and not looked for in the past. {_INTERNAL}",
+    )
 
 
 def present(document: Mapping[str, object]) -> JsonObject:
@@ -165,6 +181,24 @@ class Tickets:
             return False
         head = await self._heads.get(ticket_id)
         return head is not None and head <= version
+
+    async def rings(self, document: Mapping[str, object]) -> list[Relation]:
+        """Return the kinds of links that lead from a ticket back to itself, by its document. Those
+        of other tickets are read only where it has links of a kind both to and from others.
+
+        Raises StoreUnavailable.
+        """
+        ticket_id = cast("UUID", document["_id"])
+        kinds = {link["relation"] for link in cast("list[JsonObject]", document["links"])}
+        found = [each for each in IN_CHAINS if {each, OPPOSITE[each]} <= kinds]
+        if not found or (ticket := await self._ticket(ticket_id)) is None:
+            return []
+        return [each for each in found if await leads_to(ticket_id, ticket, each, self._ticket)]
+
+    async def _ticket(self, ticket_id: UUID) -> Ticket | None:
+        with suppress(TicketNotFound):
+            return (await self.readable(ticket_id)).ticket
+        return None
 
     async def readable(self, ticket_id: UUID) -> TicketRead:
         """Return a ticket as it is, or was before its first event that cannot be read.

@@ -1,5 +1,7 @@
 """Who works on a ticket, and who follows it."""
 
+from dataclasses import replace
+
 from domain.actors import EVERYONE
 from domain.codec import AgentName, PersonName
 from domain.errors import Forbidden
@@ -118,6 +120,9 @@ class FollowerRemoved(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         ticket.followers = without_names(ticket.followers, self.follower)
+        if (merge := ticket.last_merge) is not None:  # who comes again stays
+            followers = without_names(merge.followers, self.follower)
+            ticket.last_merge = replace(merge, followers=followers)
 
 
 class UnfollowTicket(Command):

@@ -1,5 +1,6 @@
 """What a ticket is about: its subject, requester, tags, custom fields and files."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -21,7 +22,6 @@ from domain.tickets.ticket import (
     without_names,
 )
 from domain.values import (
-    REDACTED,
     FieldKey,
     FieldValue,
     JsonObject,
@@ -101,6 +101,9 @@ class TagsRemoved(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         ticket.tags = without_names(ticket.tags, *self.tags)
+        if (merge := ticket.last_merge) is not None:  # one that comes again stays
+            tags = with_names(merge.tags, *self.tags)
+            ticket.last_merge = replace(merge, tags=tags)
 
 
 class RemoveTags(Command):
@@ -207,12 +210,8 @@ class FileDetached(TicketEvent):
     is_internal: bool = False
 
     def change(self, ticket: Ticket) -> None:
-        ticket.attachments = tuple(file for file in ticket.attachments if not self._is_of(file))
-
-    def _is_of(self, file: Attachment) -> bool:
-        """Say whether this was the file; by the rest, if one of the names was redacted."""
-        is_same = file.name == self.name or REDACTED in (file.name, self.name)
-        return is_same and (file.sha256, file.internal) == (self.sha256, self.is_internal)
+        gone = Attachment(self.name, "", 0, self.sha256, self.is_internal)
+        ticket.attachments = tuple(file for file in ticket.attachments if not file.is_same(gone))
 
 
 class Attach(Command):

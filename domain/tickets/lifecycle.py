@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar, get_args
+
+from pydantic import WithJsonSchema
 
 from domain.actors import EVERYONE
 from domain.codec import Words
@@ -136,6 +138,9 @@ class TicketClosed(TicketEvent):
         ticket.close_reason = self.reason
 
 
+_GIVEN = {"type": "string", "enum": [each for each in get_args(CloseReason) if each != "merged"]}
+
+
 class CloseTicket(Command):
     """Close a resolved ticket; or one in any state, with the reason why no solution is owed. Its
     requester closes it as they like: one that is not resolved is `withdrawn` then.
@@ -145,7 +150,7 @@ class CloseTicket(Command):
     moves = ways(*UNSOLVED, "resolved", to="closed")
     taken_when_full = True
     taken_when_closed = True
-    reason: CloseReason | None = None
+    reason: Annotated[CloseReason, WithJsonSchema(_GIVEN)] | None = None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor, reason = context.actor, self.reason
@@ -156,6 +161,8 @@ class CloseTicket(Command):
             if self.reason in (None, ticket.close_reason):
                 return NOTHING
             raise closed(ticket)
+        if reason == "merged":  # which only events of former versions say of a close
+            raise Unacceptable("close_as_merged", "use merge, which names the ticket that goes on")
         if ticket.status != "resolved" and is_own and reason is None:
             reason = "withdrawn"
         if ticket.status != "resolved" and reason is None:

@@ -1,6 +1,6 @@
 """What two tickets have to do with each other: links, and merging, which can be undone."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Literal, get_args
 from uuid import UUID
@@ -40,6 +40,9 @@ from domain.values import ERASED
 
 LinkRelation = Literal["blocks", "duplicates", "relates", "parent"]
 UnlinkRelation = Literal[LinkRelation, "blocked_by", "duplicated_by", "child"]
+SET_BY_PEOPLE = get_args(UnlinkRelation)
+IN_CHAINS: tuple[Relation, ...] = ("blocks", "duplicates", "parent")
+"""Kinds of links that must not lead from a ticket back to itself."""
 
 OPPOSITE: Mapping[Relation, Relation] = {
     "blocks": "blocked_by",
@@ -79,7 +82,7 @@ class TicketLinked(TicketEvent):
 
 class LinkTicket(Command):
     """Say that this ticket blocks, duplicates or relates to another, or that the other is its
-    parent. The other one shows it too. Taken by closed tickets too.
+    parent. The other one shows it too. Taken by closed tickets too, unless they were merged.
     """
 
     taken_when_closed = True
@@ -88,7 +91,7 @@ class LinkTicket(Command):
     ticket: UUID
 
     def chain(self) -> Relation | None:
-        return None if self.relation == "relates" else self.relation
+        return self.relation if self.relation in IN_CHAINS else None
 
     def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.ticket
@@ -100,6 +103,13 @@ class LinkTicket(Command):
         if ticket.is_linked(self.relation, self.ticket):
             return NOTHING
         other = require_other(context)
+        if ticket.merged_into is not None:
+            raise closed(ticket)
+        if other.merged_into is not None:
+            raise StateConflict(
+                "other_ticket_merged",
+                f"the other ticket was merged into {other.merged_into}: link that one",
+            )
         if ticket.is_linked(opposite, self.ticket):
             raise StateConflict(
                 "link_cycle", "the two tickets are linked the other way round already"
@@ -111,7 +121,7 @@ class LinkTicket(Command):
         if self.relation == "parent" and ticket.is_linked("parent"):
             raise StateConflict("has_parent", "the ticket has a parent; take that link away first")
         _require_room_for_link(ticket, other)
-        # A link that a merge has brought stands on the other one already.
+        # A link that a merge has brought is on the other one already.
         there = other.is_linked(opposite, context.ticket_id)
         return Decision(
             (TicketLinked(self.relation, self.ticket),),
@@ -130,7 +140,9 @@ class TicketUnlinked(TicketEvent):
 
 
 class UnlinkTicket(Command):
-    """Take a link away, on both tickets. Taken by closed tickets too."""
+    """Take a link away, on both tickets. Taken by closed tickets too, unless they were merged: the
+    ticket that goes on takes it, and is meant where the link names the merged one.
+    """
 
     taken_when_closed = True
     lengthens_other = True  # for the two can be linked again
@@ -143,16 +155,17 @@ class UnlinkTicket(Command):
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if not ticket.is_linked(self.relation, self.ticket):
             return NOTHING
-        # The other one may say it of a ticket that was merged into this one.
-        opposite, names = (
-            OPPOSITE[self.relation],
-            {context.ticket_id, *ticket.linked("merged_from")},
-        )
-        other = context.other
-        linked = (context.ticket_id,) if other is None else other.linked(opposite)
+        if ticket.merged_into is not None:
+            raise closed(ticket)
+        # Each may say it of tickets that were merged into the other one.
+        ours = {context.ticket_id, *context.merged}
+        theirs = {self.ticket, context.other_id, *context.other_merged}
+        other, opposite = context.other, OPPOSITE[self.relation]
+        here = [each for each in ticket.linked(self.relation) if each in theirs]
+        there = [] if other is None else [each for each in other.linked(opposite) if each in ours]
         return Decision(
-            (TicketUnlinked(self.relation, self.ticket),),
-            tuple(TicketUnlinked(opposite, each) for each in linked if each in names),
+            tuple(TicketUnlinked(self.relation, each) for each in here),
+            tuple(TicketUnlinked(opposite, each) for each in there),
         )
 
 
@@ -162,7 +175,9 @@ class TicketMergedInto(TicketEvent):
     ticket: UUID
 
     def change(self, ticket: Ticket) -> None:
-        ticket.before_merge = Standing(ticket.status, ticket.waiting_reason, ticket.resume_at)
+        ticket.before_merge = Standing(
+            ticket.status, ticket.waiting_reason, ticket.resume_at, ticket.tags
+        )
         ticket.enter("closed")
         ticket.close_reason = "merged"
         ticket.links = (*ticket.links, Link("merged_into", self.ticket))
@@ -179,7 +194,7 @@ class TicketMergedFrom(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         ticket.last_merge = LastMerge(
-            self.ticket, ticket.followers, ticket.tags, ticket.links, len(ticket.attachments)
+            self.ticket, self.followers, ticket.tags, len(ticket.attachments)
         )
         ticket.followers = with_names(ticket.followers, *self.followers)
         ticket.links = (*ticket.links, Link("merged_from", self.ticket))
@@ -219,7 +234,8 @@ class MergeTicket(Command):
         followers = tuple(sorted({ticket.requester, *ticket.followers} - following))
         tags = tuple(tag for tag in ticket.tags if tag not in other.tags)
         files = [file for file in ticket.attachments if file not in other.attachments]
-        links = [link for link in ticket.links if _is_taken_along(link, self.into, other)]
+        itself = {self.into, *context.other_merged}
+        links = [link for link in ticket.links if _is_taken_along(link, itself, other)]
         _require_room_for_link(ticket, other)
         require_room("links", len(other.links) + len(links) + 1, TICKET_LINKS)
         require_room("followers", len(other.followers) + len(followers), TICKET_FOLLOWERS)
@@ -242,14 +258,15 @@ class MergeTicket(Command):
         return Decision((TicketMergedInto(self.into),), there)
 
 
-def _is_taken_along(link: Link, into: UUID, other: Ticket) -> bool:
+def _is_taken_along(link: Link, itself: Collection[UUID], other: Ticket) -> bool:
     """Say whether a link of a ticket that is merged becomes one of the other: if it is one that
-    people set, and the other is not linked to the same ticket so, or the other way round.
+    people set, and the other is not linked to the same ticket so, or the other way round. `itself`:
+    the other, and what was merged into it.
     """
     opposite = OPPOSITE[link.relation]
     return (
-        link.relation in get_args(UnlinkRelation)
-        and link.ticket != into
+        link.relation in SET_BY_PEOPLE
+        and link.ticket not in itself
         and not other.is_linked(link.relation, link.ticket)
         and not other.is_linked(opposite, link.ticket)
         and not (link.relation == "parent" and other.is_linked("parent"))
@@ -286,7 +303,7 @@ class MergeUndone(TicketEvent):
 class UnmergeTicket(Command):
     """Undo the merge of this ticket into another, as long as nothing depends on it: that one's
     requester was not answered since, and it was not merged or closed. What the merge has brought
-    to that one is taken away from there again; what was written there stays.
+    to that one is taken away from there again; what was written there, or given to it since, stays.
     """
 
     moves = {"closed": frozenset({*UNSOLVED, "resolved"})}
@@ -308,10 +325,19 @@ class UnmergeTicket(Command):
                 f"{into}, the ticket into which it was merged, was answered, merged or closed "
                 "since; open a new ticket, and link the two",
             )
-        people = {ticket.requester, *ticket.followers} - {*merge.followers}
-        tags = tuple(t for t in other.tags if t in ticket.tags and t not in merge.tags)
-        files = [file for file in other.attachments[merge.files :] if file in ticket.attachments]
-        links = [link for link in other.links if link in ticket.links and link not in merge.links]
+        tags = tuple(t for t in other.tags if t in before.tags and t not in merge.tags)
+        files = [
+            file
+            for file in other.attachments[merge.files :]
+            if any(file.is_same(each) for each in ticket.attachments)
+        ]
+        ours = {context.ticket_id, *context.merged}
+        theirs = {into, *context.other_merged} - ours
+        far = {**context.far, **dict.fromkeys(ours, ticket), **dict.fromkeys(theirs, other)}
+        here = (
+            TicketUnmerged(into, before.status, before.waiting_reason, before.resume_at),
+            *(TicketUnlinked(each.relation, each.ticket) for each in _unsaid(ticket, ours, far)),
+        )
         there = (
             MergeUndone(context.ticket_id),
             *(
@@ -319,10 +345,25 @@ class UnmergeTicket(Command):
                 for each in other.sla.taken_over
                 if each.ticket == context.ticket_id
             ),
-            *(FollowerRemoved(name) for name in other.followers if name in people),
+            *(FollowerRemoved(name) for name in other.followers if name in merge.followers),
             *([TagsRemoved(tags)] if tags else []),
             *(FileDetached(file.name, file.sha256, file.internal) for file in files),
-            *(TicketUnlinked(link.relation, link.ticket) for link in links),
+            *(TicketUnlinked(each.relation, each.ticket) for each in _unsaid(other, theirs, far)),
         )
-        standing = (before.status, before.waiting_reason, before.resume_at)
-        return Decision((TicketUnmerged(into, *standing),), there)
+        return Decision(here, there)
+
+
+def _unsaid(
+    ticket: Ticket, names: Collection[UUID], far: Mapping[UUID, Ticket]
+) -> tuple[Link, ...]:
+    """Return which links that people set a ticket loses when a merge is undone: those of which the
+    tickets at their other ends, as they are in `far`, do not say the same of one of its `names`.
+    """
+    return tuple(
+        link
+        for link in ticket.links
+        if link.relation in SET_BY_PEOPLE
+        and link.ticket not in names
+        and link.ticket in far
+        and {*far[link.ticket].linked(OPPOSITE[link.relation])}.isdisjoint(names)
+    )

@@ -15,7 +15,7 @@ from domain.codec import Event
 from domain.copies import replace
 from domain.errors import HistoryError
 from domain.sla import SlaClock
-from domain.values import FieldValue, Priority
+from domain.values import REDACTED, FieldValue, Priority
 
 TICKET_TAGS = 50
 TICKET_FIELDS = 100
@@ -59,6 +59,11 @@ class Attachment:
     sha256: str
     internal: bool = False
 
+    def is_same(self, other: "Attachment") -> bool:
+        """Say whether both are one file; by the rest, if one of the names was redacted."""
+        is_named_alike = self.name == other.name or REDACTED in (self.name, other.name)
+        return is_named_alike and (self.sha256, self.internal) == (other.sha256, other.internal)
+
 
 @dataclass(frozen=True, slots=True)
 class Rating:
@@ -75,18 +80,19 @@ class Standing:
     status: Status
     waiting_reason: str | None
     resume_at: datetime | None
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LastMerge:
-    """A merge into a ticket that can be undone, and what the ticket had before: `files` is how many
-    attachments.
+    """A merge into a ticket that can be undone. `followers`: those whom it has brought, and who
+    were not taken off since; `tags`: those that are not of the merge, for the ticket had them
+    before, or they were taken away since; `files`: how many the ticket had before.
     """
 
     ticket: UUID
     followers: tuple[str, ...]
     tags: tuple[str, ...]
-    links: tuple[Link, ...]
     files: int
 
 
@@ -151,7 +157,7 @@ class Ticket:
 
     def ahead(self, relation: Relation) -> tuple[UUID, ...]:
         """Return where a chain of such links goes on: past a merge in the ticket that goes on."""
-        return self.linked(relation) + self.linked("merged_into")
+        return self.linked("merged_into") or self.linked(relation)
 
     def linked(self, relation: Relation) -> tuple[UUID, ...]:
         """Return the tickets to which there is such a link."""

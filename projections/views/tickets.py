@@ -11,7 +11,7 @@ characters of the last public message), `has_note`, `agent_replies`, `requester_
 `reopenings`, `last_actor`.
 
 `terms` is what searches look for: the words (`words.py`) of all that was said (body, replies,
-notes, resolutions, names of files), of which there are `said`, then those of number and subject,
+notes, resolutions), of which there are `said`, then those of number, subject and names of files,
 and `=key=value` for each custom field.
 
 What requesters see of it is what they would if its public events were all: `public_version` and
@@ -31,7 +31,7 @@ in time, and while the clock stands); `sla_breached`, the targets that the log s
 that or when the ticket is to be woken (when it closes by itself is the desk's to say).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import cast, get_args
@@ -45,7 +45,7 @@ from domain.errors import HistoryError
 from domain.sla import SlaTarget
 from domain.tickets import decode, is_public
 from domain.tickets.conversation import AgentReplied, NoteAdded, RequesterReplied
-from domain.tickets.details import FieldSet, FileAttached, SubjectChanged
+from domain.tickets.details import FieldSet, FileAttached, FileDetached, SubjectChanged
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.opening import TicketNumbered, TicketOpened
 from domain.tickets.relations import TicketMergedInto, TicketUnmerged
@@ -58,7 +58,7 @@ from projections.views.dashboard import Before
 from projections.views.words import words
 
 COLLECTION = "ticket_reads"
-FOLD = 17
+FOLD = 18
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
@@ -190,10 +190,8 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime, *, internal: bool)
         case NoteAdded(body):
             _say(read, body, internal=internal)
             read.has_note = True
-        case SubjectChanged() | FieldSet() | TicketNumbered():
+        case SubjectChanged() | FieldSet() | TicketNumbered() | FileAttached() | FileDetached():
             _say(read)
-        case FileAttached(name):
-            _say(read, name, internal=internal)
         case TicketResolved(resolution):
             _say(read, resolution)
             read.resolved_at, read.resolution_seconds = at, seconds
@@ -216,9 +214,9 @@ def _preview(body: str) -> str:
 
 def _say(read: TicketRead, text: str = "", *, internal: bool = False) -> None:
     """Take up the words of a text that stays, and of what may change as it is now."""
-    now, found = _of_now(read.ticket), words(text)
-    hidden = read.ticket.internal_fields
-    public_now = _of_now(read.ticket, hidden) if hidden else now
+    now, found, ticket = _of_now(read.ticket), words(text), read.ticket
+    is_all_public = not (ticket.internal_fields or any(f.internal for f in ticket.attachments))
+    public_now = now if is_all_public else _of_now(ticket, public=True)
     public = read.terms if read.public_terms is None else read.public_terms
     public_said = _distinct(public[: read.public_said], () if internal else found)[:MOST_WORDS]
     said = _distinct(read.terms[: read.said], found)[:MOST_WORDS]
@@ -232,14 +230,15 @@ def _distinct(known: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*known, *more)))
 
 
-def _of_now(ticket: Ticket, without: Collection[str] = ()) -> tuple[str, ...]:
+def _of_now(ticket: Ticket, *, public: bool = False) -> tuple[str, ...]:
     of_fields = sorted(
         field_term(key, each)
         for key, value in ticket.fields.items()
-        if key not in without
+        if not (public and key in ticket.internal_fields)
         for each in (value if isinstance(value, tuple) else (value,))
     )
-    return (*words(f"{ticket.number or ''} {ticket.subject}"), *of_fields)
+    files = (file.name for file in ticket.attachments if not (public and file.internal))
+    return (*words("\n".join((ticket.number or "", ticket.subject, *files))), *of_fields)
 
 
 def field_term(key: str, value: str | int | bool) -> str:

@@ -17,9 +17,13 @@ _STATES = """
 - *closed* is final, but that a merge can be undone. A resolved ticket is closed by `close`, or by
   itself after as many days as the desk says; any other by `close` with the reason why no solution
   is owed, by its requester, or by `merge` into a ticket that goes on for both. No `update_status`
-  leads here. A closed ticket still takes tags, links, a rating and `unfollow`; a requester's reply
-  goes to the ticket in which its conversation goes on, or opens a follow-up ticket, linked both
-  ways.
+  leads here. A closed ticket still takes tags, a rating, `unfollow` and, unless it was merged,
+  links; a requester's reply goes to the ticket in which its conversation goes on, or opens a
+  follow-up ticket, linked both ways.
+
+Links of a kind (`blocks`, `duplicates`, `parent`) must not lead from a ticket back to itself: they
+are refused as far as that can be known, and `rings` of `GET /tickets/{ticket_id}` points out those
+that two commands at once, or a merge, have made.
 
 The clock against which answers and solutions are promised runs from the opening while the ticket is
 new, open or on hold, and stands while it is pending, resolved or closed. Another priority promises

@@ -1,22 +1,34 @@
 """Commands on two tickets, from the request to both streams."""
 
 import asyncio
-from uuid import uuid4
+from contextlib import suppress
+from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch
-from domain.errors import StateConflict, TicketNotFound, Unacceptable
+from domain.errors import Refusal, StateConflict, TicketNotFound, Unacceptable
 from domain.tickets import decode
+from domain.tickets.command import Command
 from domain.tickets.conversation import AddNote, Reply
 from domain.tickets.lifecycle import CloseTicket
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket, UnmergeTicket
+from domain.tickets.relations import (
+    OPPOSITE,
+    SET_BY_PEOPLE,
+    LinkTicket,
+    MergeTicket,
+    UnlinkTicket,
+    UnmergeTicket,
+)
 from domain.tickets.ticket import Link, evolve
 from eventstore.event_document import chain_is_whole
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from scripts.testbed.patience import patience
+from tests.memory import MemoryDatabase
 from tests.spec import ALICE, BOB
 
 OPEN = OpenTicket(subject="Printer jam", requester="bob", priority="high")
@@ -265,3 +277,72 @@ async def test_a_follow_up_whose_outcome_is_unknown_is_found_out(store, database
     [follow_up] = follow_ups
     assert await types(store, follow_up) == ["TicketOpened", "TicketLinked", "RequesterReplied"]
     assert len(await tickets_of(store)) == 3
+
+
+async def test_a_link_is_left_out_on_no_ticket_that_is_known_as_it_was(store, pair):
+    """L4: another process has taken it away there meanwhile."""
+    here, elsewhere = Handler(store), Handler(store)
+    a, b = pair
+    link = LinkTicket(relation="relates", ticket=b)
+    await here.handle(a, by(ALICE, link))
+    await elsewhere.handle(a, by(ALICE, UnlinkTicket(relation="relates", ticket=b)))
+    await here.handle(a, by(ALICE, AddNote(body="a is read anew, and b is not")))
+    await here.handle(a, by(ALICE, link))
+    assert (await ticket_of(store, b)).links == (Link("relates", a),)
+
+
+TICKETS = [UUID(int=n) for n in range(1, 6)]
+numbers = st.integers(0, 4)
+verbs = st.sampled_from(["link", "link", "unlink", "merge", "unmerge"])
+relations = st.sampled_from(["relates", "relates", "blocks", "parent"])
+steps = st.lists(st.tuples(numbers, verbs, numbers, relations), min_size=8, max_size=16)
+
+
+@settings(max_examples=50)
+@given(steps)
+def test_both_sides_of_a_link_agree_whatever_was_linked_and_merged(steps):
+    """Each ticket that goes on says of another what that one says of it, or of what was merged into
+    it. Where a merge has left a link behind, which would have contradicted another, nothing is
+    promised.
+    """
+    asyncio.run(link_and_merge(steps, MemoryDatabase()))
+
+
+async def link_and_merge(steps, database):
+    store = EventStore(database)
+    handler = Handler(store)
+    for new in TICKETS:
+        await handler.handle(new, by(BOB, OPEN))
+    for number, verb, far, relation in steps:
+        ticket = TICKETS[number]
+        mine = await ticket_of(store, ticket)
+        links = [link for link in mine.links if link.relation in SET_BY_PEOPLE]
+        command: Command = UnmergeTicket()
+        if verb == "link":
+            command = LinkTicket(relation=relation, ticket=TICKETS[far])
+        elif verb == "unlink" and links:
+            link = links[far % len(links)]
+            command = UnlinkTicket(relation=link.relation, ticket=link.ticket)
+        elif verb == "merge":
+            command = MergeTicket(into=TICKETS[far])
+        with suppress(Refusal):
+            await handler.handle(ticket, by(ALICE, command))
+            if verb == "merge":
+                theirs = await ticket_of(store, TICKETS[far])
+                merged = {TICKETS[far], *theirs.linked("merged_from")}
+                if any(link not in theirs.links and link.ticket not in merged for link in links):
+                    return  # left behind
+        agree(await tickets_of(store))
+
+
+def agree(tickets):
+    def goes_on(ticket_id):
+        into = tickets[ticket_id].merged_into
+        return ticket_id if into is None else goes_on(into)
+
+    for ticket_id, ticket in tickets.items():
+        for link in ticket.links:
+            far = goes_on(link.ticket)
+            if link.relation in SET_BY_PEOPLE and not ticket.merged_into and far != ticket_id:
+                said = tickets[far].linked(OPPOSITE[link.relation])
+                assert ticket_id in map(goes_on, said), (ticket_id, link)

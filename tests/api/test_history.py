@@ -69,6 +69,30 @@ async def test_a_ticket_is_shown_as_it_was_at_any_time(client, store, lived):
     assert now.json() == (await client.get(f"/tickets/{lived}?version=5")).json()
 
 
+async def test_links_that_lead_back_to_a_ticket_are_pointed_out_until_one_is_taken_away(
+    client, store
+):
+    """Two that were made at once, behind each other's back; and a merge has closed the ring."""
+    a, merged, b, c = await open_some(store, 4, versions=1)
+    for blocks, blocked in ((a, b), (b, c), (c, merged)):
+        await add(store, blocks, "TicketLinked", relation="blocks", ticket=str(blocked))
+        await add(store, blocked, "TicketLinked", relation="blocked_by", ticket=str(blocks))
+    path = f"/tickets/{a}"
+    assert (await client.get(path)).json()["rings"] is None
+    etag = (await client.get(path)).headers["etag"]
+    await client.post(f"/tickets/{merged}/merge", json={"into": str(a)})
+    found = await client.get(path)
+    assert found.json()["rings"] == ["blocks"]
+    for each in (b, c):
+        assert (await client.get(f"/tickets/{each}")).json()["rings"] == ["blocks"]
+    again = await client.get(path, headers={"If-None-Match": found.headers["etag"]})
+    assert (again.status_code, etag != found.headers["etag"]) == (200, True)
+    assert (await client.get(path, headers=REQUESTER)).json()["rings"] is None
+    await client.post(f"/tickets/{c}/unlink", json={"relation": "blocks", "ticket": str(merged)})
+    for each in (a, b, c):
+        assert (await client.get(f"/tickets/{each}")).json()["rings"] is None
+
+
 async def test_before_it_was_opened_there_is_no_ticket(client, lived):
     early = {"as_of": at(NOW - timedelta(milliseconds=1))}
     for path in (f"/tickets/{lived}", f"/tickets/{lived}/timeline"):
@@ -279,5 +303,6 @@ async def test_a_damaged_note_is_shown_to_no_requester(database, change):
         for asked in ("", "/timeline", "/diff", "?version=2", "?as_of=2100-01-01T00:00:00Z"):
             answer = await client.get(f"{path}{asked}", headers=REQUESTER)
             assert "only we know" not in answer.text, asked
+            assert answer.status_code == (404 if asked == "?version=2" else 200), asked
         assert (await client.get(f"{path}/timeline", headers=REQUESTER)).status_code == 200
         assert "only we know" not in (await client.get("/events", headers=REQUESTER)).text

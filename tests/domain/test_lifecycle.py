@@ -133,6 +133,7 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
     ),
     (BOB, CloseTicket(), [*["closed"] * 5, "-"]),
     (ALICE, CloseTicket(reason="spam"), [*["closed"] * 5, "ticket_closed"]),
+    (ALICE, CloseTicket(reason="merged"), [*["close_as_merged"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=OTHER), [*["closed"] * 5, "ticket_closed"]),
     (ALICE, MergeTicket(into=TICKET), ["merge_into_itself"] * 6),
     (ALICE, UnmergeTicket(), ["not_merged"] * 6),  # of a merged one: tests/domain/test_merge.py

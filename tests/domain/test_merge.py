@@ -1,6 +1,7 @@
 """What a merge takes along, and how it is undone, one sentence each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -58,6 +59,9 @@ BROUGHT: tuple[TicketEvent, ...] = (
     TicketLinked("blocks", FOLLOW_UP),
 )
 
+BLOCKED = (opened(), TicketLinked("blocked_by", TICKET))
+UNDONE = TicketUnmerged(OTHER, "new", None, None)
+
 
 def test_tags_files_links_and_followers_are_taken_along_and_nothing_else():
     given(*MINE).beside(*THEIRS).when(MERGE).then(TicketMergedInto(OTHER), there=BROUGHT)
@@ -112,10 +116,58 @@ def test_undoing_a_merge_gives_back_the_state_before_of_both(status):
         TicketUnlinked("blocks", FOLLOW_UP),
     )
     merged, beside = (*mine, TicketMergedInto(OTHER)), (*THEIRS, *BROUGHT)
-    given(*merged).beside(*beside).when(UNMERGE).then(undone, there=gone)
+    unmerge = given(*merged).beside(*beside).linked_to(FOLLOW_UP, *BLOCKED).when(UNMERGE)
+    unmerge.then(undone, there=gone)
     assert folded(*merged, undone) == before
     assert folded(*beside, *gone) == others
     assert before.status == status
+
+
+def test_what_the_other_ticket_was_given_since_the_merge_stays_there():
+    """Also what the merge had brought, if it was taken away in between; and what both got."""
+    mine = (*MINE, TicketMergedInto(OTHER), TagsAdded(("z",)))
+    since = (
+        *(TagsRemoved(("a",)), TagsAdded(("a", "z"))),
+        *(FollowerRemoved("erin"), FollowerAdded("erin")),
+    )
+    blocked = (*BLOCKED, TicketLinked("blocked_by", OTHER))
+    unmerge = given(*mine).beside(*THEIRS, *BROUGHT, *since).linked_to(FOLLOW_UP, *blocked)
+    gone = (FollowerRemoved("carol"), FileDetached(FILE2.name, FILE2.sha256))
+    unmerge.when(UNMERGE).then(UNDONE, there=(MergeUndone(TICKET), *gone))
+
+
+def test_what_a_merge_has_brought_goes_also_if_the_merged_ticket_has_it_no_more():
+    mine = (*MINE, TicketMergedInto(OTHER), TagsRemoved(("a",)), FollowerRemoved("erin"))
+    theirs = (*THEIRS, *BROUGHT[:2])
+    gone = (*map(FollowerRemoved, ("carol", "erin")), TagsRemoved(("a",)))
+    unmerge = given(*mine).beside(*theirs).linked_to(FOLLOW_UP, *BLOCKED).when(UNMERGE)
+    unmerge.then(UNDONE, there=(MergeUndone(TICKET), *gone))
+
+
+def test_a_file_goes_back_also_if_one_of_its_names_was_redacted():
+    hidden = replace(FILE2, name="[redacted]")
+    for mine, theirs in ((FILE2, hidden), (hidden, FILE2)):
+        past = (opened(), mine, TicketMergedInto(OTHER))
+        there = (opened(), TicketMergedFrom(TICKET, ()), theirs)
+        gone = (MergeUndone(TICKET), FileDetached(theirs.name, theirs.sha256))
+        given(*past).beside(*there).when(UNMERGE).then(UNDONE, there=gone)
+        assert folded(*there, *gone).attachments == ()
+
+
+def test_a_link_that_was_taken_away_while_it_was_merged_does_not_come_back():
+    mine = (opened(), TicketLinked("blocks", FOLLOW_UP), TicketMergedInto(OTHER))
+    theirs = (opened(), TicketMergedFrom(TICKET, ()))
+    unmerge = given(*mine).beside(*theirs).linked_to(FOLLOW_UP, opened()).when(UNMERGE)
+    unmerge.then(UNDONE, TicketUnlinked("blocks", FOLLOW_UP), there=(MergeUndone(TICKET),))
+
+
+def test_links_of_a_merged_ticket_are_set_and_taken_away_on_the_one_that_goes_on():
+    link, unlink = (c(relation="blocks", ticket=OTHER) for c in (LinkTicket, UnlinkTicket))
+    merged = (opened(), TicketLinked("blocks", OTHER), TicketMergedInto(FOLLOW_UP))
+    given(*merged).beside(opened()).when(unlink).refused("ticket_closed", str(FOLLOW_UP))
+    more = LinkTicket(relation="relates", ticket=OTHER)
+    given(*merged).beside(opened()).when(more).refused("ticket_closed", str(FOLLOW_UP))
+    given(opened()).beside(*merged).when(link).refused("other_ticket_merged", str(FOLLOW_UP))
 
 
 def test_a_merge_is_undone_until_the_requester_was_answered_or_either_was_merged_again():
@@ -166,6 +218,15 @@ def test_what_the_requester_of_a_merged_ticket_says_reaches_the_one_that_goes_on
     solved = (TicketAssigned("alice"), TicketResolved("toner"))
     reopened = TicketReopened("the requester replied")
     carol.beside(*THEIRS, *BROUGHT, *solved).when(reply).then(here, there=(said, reopened))
+
+
+def test_an_agent_whose_ticket_was_merged_is_requester_there_and_an_agent_on_the_other():
+    """Who may be the one that answers it."""
+    merged = (opened(requester="alice"), TicketMergedInto(OTHER))
+    theirs = (*THEIRS, TicketMergedFrom(TICKET, ("alice",)))
+    there = given(*merged).by("agent", "alice").beside(*theirs).when(Reply(body="Hello?"))
+    there.then(ReplyForwarded(OTHER), there=(RequesterReplied("Hello?"),))
+    given(*theirs).by("agent", "alice").when(Reply(body="Tray 2.")).then(AgentReplied("Tray 2."))
 
 
 def test_who_was_taken_off_the_ticket_that_goes_on_is_not_brought_back_by_a_reply():

@@ -31,7 +31,13 @@ from domain.tickets.conversation import (
 from domain.tickets.lifecycle import CloseTicket, RateTicket, ResolveTicket, TicketReopened
 from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import MarkSlaBreach
-from domain.tickets.relations import OPPOSITE, MergeTicket, UnlinkRelation, UnmergeTicket
+from domain.tickets.relations import (
+    OPPOSITE,
+    SET_BY_PEOPLE,
+    MergeTicket,
+    UnlinkTicket,
+    UnmergeTicket,
+)
 from domain.tickets.ticket import (
     Link,
     Relation,
@@ -48,7 +54,6 @@ from tests.spec import ALICE, NOW, TICKET, folded, opened
 from tests.strategies import actors, changes, commands, desks, ids, openings
 
 MESSAGES = (AgentReplied, RequesterReplied, ReplyForwarded, NoteAdded)
-TAKEN_ALONG = get_args(UnlinkRelation)
 NOT_OF_A_KIND = (Reply, AddNote)  # saying a thing twice is two messages
 
 
@@ -58,7 +63,7 @@ class Tickets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now: datetime = NOW
-        self.merges = 0
+        self.left_behind = False
         self.desk: Desk = Desk(sla={"normal": SlaPolicy(first_response_minutes=30)})
         self.tickets: dict[UUID, Ticket] = {}
         self.streams: dict[UUID, list[tuple[TicketEvent, datetime]]] = {}
@@ -120,12 +125,13 @@ class Tickets(RuleBasedStateMachine):
         assert self.decide(ticket_id, command, actor) == decision  # L6
         other_id = self.other_of(ticket_id, command)
         follow_up_id = self.follow_up_id(ticket_id)
-        self.merges += isinstance(command, MergeTicket)
         self.happen(ticket_id, decision.events)
         if decision.elsewhere:
             assert other_id is not None
             self.happen(other_id, decision.elsewhere)
         self.happen(follow_up_id, decision.follow_up)
+        if isinstance(command, MergeTicket) and decision.events:
+            self.left_behind |= self.leaves_behind(ticket_id, command.into)
         assert decision.events or not (decision.elsewhere or decision.follow_up)
         self.check_moves(before, ticket_id, command)
         if not isinstance(command, UnmergeTicket):
@@ -143,6 +149,9 @@ class Tickets(RuleBasedStateMachine):
             desk=self.desk,
             other=None if other_id is None else self.tickets.get(other_id),
             other_id=other_id,
+            merged=self.merged(ticket_id),
+            other_merged=frozenset() if other_id is None else self.merged(other_id),
+            far={each: self.tickets[self.goes_on(each, ticket_id)] for each in self.tickets},
             follow_up_id=self.follow_up_id(ticket_id),
         )
         return decide(self.tickets.get(ticket_id), command, context)
@@ -150,6 +159,8 @@ class Tickets(RuleBasedStateMachine):
     def other_of(self, ticket_id: UUID, command: Command) -> UUID | None:
         if isinstance(command, Reply):
             return self.last_of(ticket_id)
+        if isinstance(command, UnlinkTicket):
+            return self.goes_on(command.ticket, ticket_id)
         return command.other_ticket(self.tickets.get(ticket_id))
 
     def last_of(self, ticket_id: UUID) -> UUID | None:
@@ -158,6 +169,27 @@ class Tickets(RuleBasedStateMachine):
         if ticket is None or not (ways := ticket.continuations()):
             return None
         return self.last_of(ways[-1]) or ways[-1]
+
+    def goes_on(self, ticket_id: UUID, own: UUID | None = None) -> UUID:
+        """What goes on for a ticket, past merges, but not `own`."""
+        ticket = self.tickets.get(ticket_id)
+        into = None if ticket is None else ticket.merged_into
+        return ticket_id if into is None or into == own else self.goes_on(into, own)
+
+    def merged(self, ticket_id: UUID) -> frozenset[UUID]:
+        ticket = self.tickets.get(ticket_id)
+        found = () if ticket is None else ticket.linked("merged_from")
+        return frozenset(found).union(*map(self.merged, found))
+
+    def leaves_behind(self, ticket_id: UUID, into: UUID) -> bool:
+        """Whether a merge has left a link behind, that would have contradicted another."""
+        theirs = {into, *self.merged(into)}
+        return any(
+            link.relation in SET_BY_PEOPLE
+            and link.ticket not in theirs
+            and link not in self.tickets[into].links
+            for link in self.tickets[ticket_id].links
+        )
 
     def follow_up_id(self, ticket_id: UUID) -> UUID:
         return uuid5(ticket_id, str(len(self.streams.get(ticket_id, ()))))
@@ -216,13 +248,20 @@ class Tickets(RuleBasedStateMachine):
 
     @invariant()
     def links_hold_on_both_sides(self) -> None:
-        """But for those that a merge has taken along, which still name the merged ticket."""
+        """On the tickets that go on for the two, of either or of what was merged into it; but for
+        what a merge has left behind.
+        """
         for ticket_id, ticket in self.tickets.items():
             for link in ticket.links:
                 assert link.ticket != ticket_id
-                if link.relation in TAKEN_ALONG and self.merges:
-                    continue
-                assert Link(OPPOSITE[link.relation], ticket_id) in self.tickets[link.ticket].links
+                ours, far_id = {ticket_id}, link.ticket
+                if link.relation in SET_BY_PEOPLE:
+                    far_id = self.goes_on(far_id)
+                    ours |= self.merged(ticket_id)
+                    if ticket.merged_into or far_id == ticket_id or self.left_behind:
+                        continue
+                said = self.tickets[far_id].linked(OPPOSITE[link.relation])
+                assert not ours.isdisjoint(said)
 
     @invariant()
     def nobody_is_above_and_below_another(self) -> None:

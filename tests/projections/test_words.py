@@ -6,13 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.tickets import encode
+from domain.tickets.details import FileAttached, FileDetached
+from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
+from projections.views import tickets
 from projections.views.filter import says
 from projections.views.tickets import MOST_WORDS
 from projections.views.words import query_terms, words
 from tests import oracle
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, caught_up, open_some, running
-from tests.spec import NOW
+from tests.spec import ALICE, NOW, TICKET, opened
 
 FOUND = [
     # a text, what finds it
@@ -141,3 +145,21 @@ async def test_the_words_of_all_that_was_said_are_in_the_view(database, store):
     assert {*found} - {*public} == {"the", "printers", "are", "a", "secret"}
     assert "paper" not in found
     assert reads[other]["said"] == MOST_WORDS
+
+
+def test_a_ticket_is_found_by_the_names_of_the_files_that_it_has():
+    """Not by that of one that a merge had brought, once that is undone."""
+    names = {"jam.png": False, "secret.txt": True}
+    files = [FileAttached(name, "a/b", 1, "a" * 64, internal) for name, internal in names.items()]
+    gone = [FileDetached(file.name, file.sha256, file.is_internal) for file in files]
+    about = Metadata(ALICE, CommandRef("k", "f"))
+    events = [encode(event, "bob") for event in (opened(), *files, *gone)]
+    envelopes = chained(TICKET, EMPTY, events, about, NOW, NOW)
+    before, both, after = (tickets.fold(None, envelopes[:n]) for n in (1, 3, 5))
+    assert before
+    assert both
+    assert after
+    assert {"jam.png", "secret.txt"} <= {*both.terms}
+    assert both.public_terms is not None
+    assert {"jam.png", "secret.txt"} & {*both.public_terms} == {"jam.png"}
+    assert (after.terms, after.public_terms) == (before.terms, None)

@@ -493,5 +493,5 @@ async def test_tickets_do_not_wait_for_each_other_in_a_ring(desk, relation):
     await done(desk, chain[4], "merge", {"into": merged})
     closing = {"relation": relation, "ticket": chain[0]}
     is_problem(await desk.post(f"/tickets/{merged}/link", json=closing), 409, "link_cycle")
-    await done(desk, chain[0], "link", {"relation": "relates", "ticket": chain[4]})
-    await done(desk, chain[4], "link", {"relation": "relates", "ticket": chain[1]})
+    await done(desk, chain[0], "link", {"relation": "relates", "ticket": merged})
+    await done(desk, merged, "link", {"relation": "relates", "ticket": chain[1]})

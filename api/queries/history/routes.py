@@ -25,10 +25,11 @@ from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.queries.history import past
 from api.queries.history.past import Changes
-from api.queries.representations import TicketDetail, Tickets, present_event
+from api.queries.representations import UNREADABLE, TicketDetail, Tickets, present_event
 from api.queries.visibility import Shown, Visibility, VisibilityPolicy
 from domain.actors import Role
-from domain.errors import HistoryError, TicketNotFound, Unacceptable
+from domain.errors import TicketNotFound, Unacceptable
+from domain.tickets.ticket import Relation
 from domain.values import ERASED, REDACTED, JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
@@ -210,15 +211,23 @@ def router(
         """
         if asked.as_of is not None and asked.version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
+        rings: list[Relation] | None = None
         if asked.as_of is None and asked.version is None:
             visible = await policy.of(who)
             try:
                 shown = await current_tickets.document(ticket_id)
-            except HistoryError:  # which is for those alone for whom it is there
+            except UNREADABLE:  # which is for those alone for whom it is there
                 await policy.of_ticket(who, ticket_id)
-                raise
-            if not visible.sees(shown):
-                raise Unseen
+                if not visible.is_of_requester:
+                    raise
+                # What they do not see may be what cannot be read.
+                _, was = await past.at_versions(history(ticket_id, visible), 0, None)
+                shown = tickets.to_document(was)
+            else:
+                if not visible.sees(shown):
+                    raise Unseen
+                if not visible.is_of_requester:
+                    rings = await current_tickets.rings(shown) or None
         else:
             visible = await policy.of_ticket(who, ticket_id)
             if asked.as_of is not None:
@@ -227,10 +236,10 @@ def router(
                 events = history(ticket_id, visible, asked.version)
                 _, was = await past.at_versions(events, 0, asked.version)
             shown = tickets.to_document(was)
-        content = visible.present(shown)
+        content = visible.present(shown) | {"rings": rings}
         body = as_json(content)
-        if ERASED.encode() in body or REDACTED.encode() in body:  # which it was not when fetched
-            if_none_match = None
+        if rings or ERASED.encode() in body or REDACTED.encode() in body:
+            if_none_match = None  # it was not so when it was fetched
         return if_changed(body, {"ETag": f'"{content["version"]}"'}, if_none_match)
 
     @routes.get(
