@@ -15,6 +15,8 @@ another log is built anew.
                                                      what was active before; null: it is kept
       {_id: "building", numbers, builder, began_at, seen_at}
                                                      one at a time; given up when it shows no life
+      {_id: "ended", numbers: {}, what, began_at, ended_at, failure, tickets, events, ...}
+                                                     how the last build ended; it names nothing
       {_id: "as_of/<name>", numbers, name, until, by, made_at}
       {numbers, drop_after}                          what was replaced before that
 
@@ -182,6 +184,25 @@ class Build(NamedTuple):
     total: int = 0
 
 
+class Ended(NamedTuple):
+    """How the last build ended. `what` it was, null if that is not known: it was killed; `failure`:
+    why nothing came of it; `seconds`: how long each phase took; `fenced_seconds`: for how long no
+    projector could write to what is shown.
+    """
+
+    began_at: datetime
+    ended_at: datetime
+    what: str | None = None
+    failure: str | None = None
+    tickets: int = 0
+    events: int = 0
+    parked: int = 0
+    checked_documents: int = 0
+    checked_numbers: int = 0
+    seconds: Mapping[str, float] = {}
+    fenced_seconds: float = 0.0
+
+
 class Generations:
     """The generations of one database."""
 
@@ -196,6 +217,7 @@ class Generations:
         self._reader = Reader(database.unreadable, COLLECTION, generation_of)
         self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
         self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
+        self._ended = Reader(database.unreadable, COLLECTION, strictly(Ended, id_field=None))
         self._known: Generation | None = None
         self._seen_at = 0.0
         self._still = RequestBatcher(self._active_for)
@@ -478,6 +500,18 @@ class Generations:
         building = self._documents.find({"_id": "building"})
         return next(iter(self._build.each(await building.to_list())), None)
 
+    async def ended(self) -> Ended | None:
+        """Return how the last build ended; None before the first."""
+        ended = self._documents.find({"_id": "ended"})
+        return next(iter(self._ended.each(await ended.to_list())), None)
+
+    async def keep_ended(self, ended: Ended) -> None:
+        """Let it be known how a build ended, in the place of the one before."""
+        # As a generation of nothing: former versions read all that is here as generations.
+        nothing = Generation({}, log=(await self._database.identity.ensure()).log)
+        document = {**as_document(nothing, None), **ended._asdict()}
+        await self._documents.update_one({"_id": "ended"}, {"$set": document}, upsert=True)
+
     async def build_began(self) -> datetime | None:
         """Return when the build that is at work began; None if none is.
 
@@ -564,11 +598,13 @@ class Generations:
         if not found:
             return
         [building] = found
-        seen_at = self._build.one(building).seen_at
+        seen_at, began_at, *_ = self._build.one(building)
         about = self._database, self._documents, "building", seen_at, BUILD_LEASE_SECONDS
         if await is_dead(*about):
             builder = building["builder"]
-            await self._retire({"_id": "building", "builder": builder, "seen_at": seen_at})
+            if await self._retire({"_id": "building", "builder": builder, "seen_at": seen_at}):
+                failure = "its process was killed, or stood still for too long"
+                await self.keep_ended(Ended(began_at, seen_at, failure=failure))
             views = self._reader.one(building).of(self._database)
             for member in (await Checkpoints(views).read()).members.values():
                 if member.session is not None:

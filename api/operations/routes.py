@@ -142,6 +142,29 @@ class ReplayAnswer(BaseModel, extra="forbid"):
     seen_at: datetime
 
 
+class EndedReplay(BaseModel, extra="forbid"):
+    """How the last replay ended. It has proved `checked_documents` read documents and
+    `checked_numbers` numbers equal to the log before they were shown.
+    """
+
+    what: str | None = Field(
+        description="`rebuild`: all views anew; `as_of`: views as of a time; `rollback`: the "
+        "former ones again. Null if it was killed."
+    )
+    began_at: datetime
+    ended_at: datetime
+    failure: str | None = Field(description="Why what is shown stayed as it was; null if it went.")
+    tickets: int
+    events: int
+    parked: int = Field(description="Tickets that could not be folded.")
+    checked_documents: int
+    checked_numbers: int
+    seconds: dict[str, float] = Field(description="How long each phase took.")
+    fenced_seconds: float = Field(
+        description="For how long no projector could write to what was shown."
+    )
+
+
 class CheckpointAnswer(BaseModel, extra="forbid"):
     """The last signed checkpoint of the log: `root` stands for all of its events."""
 
@@ -161,6 +184,7 @@ class ProjectionsAnswer(ViewsHealth):
     projectors: list[ProjectorAnswer]
     partitions: list[PartitionAnswer]
     replay: ReplayAnswer | None = Field(description="Null while none is at work.")
+    last_replay: EndedReplay | None = Field(description="Null before the first has ended.")
     checkpoint: CheckpointAnswer | None = Field(description="Null if none was taken.")
     missing_checkpoint: int | None = Field(
         description="The last checkpoint that this process has seen, if it is gone by now."
@@ -245,7 +269,9 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
         """
         async with time_limit():
             report, behind = await generations.ask(looked_at)
-            build, statement = await asyncio.gather(generations.build(), last_statement(database))
+            build, ended, statement = await asyncio.gather(
+                generations.build(), generations.ended(), last_statement(database)
+            )
         state = report.state
         shown = {
             **_views(report),
@@ -262,6 +288,7 @@ def router(database: Database, store: EventStore, witness: Witness) -> Router:
                 for partition, condition in zip(state.partitions, report.conditions, strict=True)
             ],
             "replay": None if build is None else build._asdict(),
+            "last_replay": None if ended is None else ended._asdict(),
             "checkpoint": None if statement is None else _checkpoint(statement),
             "missing_checkpoint": witness.missing and witness.missing.number,
         }

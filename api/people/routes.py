@@ -16,7 +16,7 @@ from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
-from api.people.store import Persons
+from api.people.store import MOST_ERASED, Persons
 from domain.people import ErasePerson
 from domain.values import JsonObject, Name
 from eventstore.database import Database
@@ -65,6 +65,19 @@ class PersonAnswer(BaseModel, extra="forbid"):
     )
 
 
+class Erased(BaseModel, extra="forbid"):
+    """A person who has been erased. `steps`: when each was taken that has been."""
+
+    id: UUID
+    steps: dict[str, datetime]
+
+
+class ErasuresAnswer(BaseModel, extra="forbid"):
+    """Who has been erased, the last first."""
+
+    erasures: list[Erased] = Field(description=f"The last {MOST_ERASED}.")
+
+
 class NdjsonFile(StreamingResponse):
     """Lines as they are read; `close` is called in the end, however it ends."""
 
@@ -93,6 +106,11 @@ def router(database: Database, store: EventStore) -> Router:
     async def find_person(asked: PersonAsked) -> Response:
         """Find a person by name: the answer has the id that the other routes take."""
         return json_response(await known.find(asked.name), {})
+
+    @routes.get("/persons", response_model=ErasuresAnswer)
+    async def list_erasures() -> Response:
+        """List who has been erased, and how far each erasure has come."""
+        return json_response({"erasures": await known.erased()}, {})
 
     @routes.get(
         "/persons/{person_id}", response_model=PersonAnswer, responses=problem_responses(404, 409)

@@ -30,6 +30,8 @@ from eventstore.personal.vault import Person, UnknownPerson
 from projections.erasure.progress import Erasures, Step
 from projections.views.saved_views import SavedViews
 
+MOST_ERASED = 200
+"""Erasures that are listed."""
 _EVENTS_AT_A_TIME = 25  # then other tasks have a turn
 
 
@@ -109,6 +111,13 @@ class Persons:
             await named_tickets(self._database, name)
             or await of_keys.find_one({"$or": [{"principal": name}, {"created_by": name}]})
         )
+
+    async def erased(self) -> list[JsonObject]:
+        """Return who has been erased, by id, the last first, and when each step was taken."""
+        async with time_limit():
+            taken = await self._erasures.all()
+        last = sorted(taken.items(), key=lambda each: max(each[1].values()), reverse=True)
+        return [{"id": person, "steps": steps} for person, steps in last[:MOST_ERASED]]
 
     async def show(self, id_: UUID) -> JsonObject:
         """Return what is known of a person. Raises UnknownPerson, StoreUnavailable."""

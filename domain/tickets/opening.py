@@ -92,7 +92,11 @@ class OpenTicket(Command):
         desk.check_group(self.group)
         fields = {key: desk.canonical(key, value) for key, value in self.fields.items()}
         if missing := desk.missing(fields, "open"):
-            raise Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
+            refusal = Unacceptable("needs_fields", f"fill in first: {', '.join(missing)}")
+            refusal.faults = [
+                (f"/fields/{key}", f"fill in {desk.fields[key].kind()}") for key in missing
+            ]
+            raise refusal
         opened = TicketOpened(
             subject=self.subject,
             body=self.body,

@@ -9,6 +9,7 @@
 Each step may be done again, by any process, after any crash: the first one to append has done it.
 """
 
+from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, cast
@@ -67,6 +68,13 @@ class Erasures:
                 raise error.at(person, event.version) from error
             steps.append(Step(step, event.recorded_at, event.metadata.actor.id))
         return steps
+
+    async def all(self) -> dict[UUID, dict[str, datetime]]:
+        """Return when which step was taken, for all who are erased: some bytes for each of them."""
+        taken: dict[UUID, dict[str, datetime]] = defaultdict(dict)
+        async for event in self._store.scan_stored(("ticket_id", "type", "recorded_at")):
+            taken[event["ticket_id"]][event["type"]] = event["recorded_at"]
+        return taken
 
     async def known_by(self, person: UUID) -> bytes:
         """Return the lookup digest of an erased person's name. Raises HistoryError for another."""

@@ -33,7 +33,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -52,6 +52,7 @@ from projections.generations import (
     BuildLost,
     BuildRunning,
     By,
+    Ended,
     Generation,
     Generations,
     NoFormer,
@@ -73,6 +74,7 @@ from projections.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+What = Literal["rebuild", "as_of", "rollback"]
 Phase = Literal["wait", "scan", "tail", "prove", "switch", "hand over", "verify"]
 
 _SHOW_SECONDS = 1.0
@@ -167,6 +169,8 @@ class Rebuild:
         self._ending = False
         self._others = False
         self._gaps: list[UUID] = []
+        self._what: What = "rebuild"
+        self._began_at: datetime | None = None
 
     async def everything(
         self,
@@ -196,33 +200,36 @@ class Rebuild:
                 lambda: self._generations.switch(self._me, self._me, keep_former=keep_former),
                 holds,
             )
-        return self._summed_up()
+        return self._summary
 
     async def as_of(self, name: str, until: datetime, by: By) -> Summary:
         """Build views as of a time, to be asked for by name. Raises as `everything` does."""
+        self._what = "as_of"
         async with self._building() as generation:
             await self._fold_log(Job(generation, until, by))
             self._ending = True
             await self._generations.keep_as_of(self._me, name, until, by)
             self._summary.numbers = generation.numbers
-        return self._summed_up()
+        return self._summary
 
     async def go_back(self) -> Summary:
         """Show the former generation again, once it has caught up and is proved.
 
         Raises NoFormer, NotProved, CannotSwitch.
         """
+        self._what = "rollback"
         former = await self._generations.former()
         if former.shape != SHAPE:
             raise CannotSwitch("the former ones were folded by another version")
         drop_after = await self._generations.keep_former()
-        try:
-            await self._show(former, lambda: self._generations.go_back(former, self._me))
-        finally:
-            if not self.has_switched:
-                with suppress(DriverError, NoFormer):
-                    await asyncio.shield(self._generations.keep_former(drop_after))
-        return self._summed_up()
+        async with self._telling_its_end():
+            try:
+                await self._show(former, lambda: self._generations.go_back(former, self._me))
+            finally:
+                if not self.has_switched:
+                    with suppress(DriverError, NoFormer):
+                        await asyncio.shield(self._generations.keep_former(drop_after))
+        return self._summary
 
     async def _fold_log(self, job: Job) -> None:
         """Fold the log into new views, and set their checkpoints."""
@@ -253,6 +260,7 @@ class Rebuild:
                 await self._require_all_that_is_shown(holds, views)
             await self._prove(generation)
             await self._switch(views, point)
+            await self._keep_end()  # as far as it is known: nobody is to see neither it nor its end
             await self._hand_over(views, projector)
 
     # --- one after the other -------------------------------------------------------------------
@@ -277,23 +285,42 @@ class Rebuild:
         if phase != "wait":
             seconds[phase] = seconds.get(phase, 0.0) + self._clock() - began
 
-    def _summed_up(self) -> Summary:
-        self._end_phase()
-        return self._summary
-
     @asynccontextmanager
     async def _building(self) -> AsyncIterator[Generation]:
         """Build inside the block; what is not shown or kept at its end is given up."""
         generation = await self._first_in_line()
+        async with self._telling_its_end():
+            try:
+                async with background(self._show_life()):
+                    with suppress(UnreadableDocument):  # what cannot be read stays: no harm is done
+                        await self._generations.sweep()  # of what a former build has left
+                    yield generation
+            except BaseException:
+                with suppress(DriverError):
+                    await asyncio.shield(self._generations.give_up(self._me))
+                raise
+
+    @asynccontextmanager
+    async def _telling_its_end(self) -> AsyncIterator[None]:
+        """Have it be kept how the block ended, for those who look later."""
+        self._began_at = await self._database.server_time()
         try:
-            async with background(self._show_life()):
-                with suppress(UnreadableDocument):  # what cannot be read stays, and harms nothing
-                    await self._generations.sweep()  # of what a former build has left
-                yield generation
-        except BaseException:
-            with suppress(DriverError):
-                await asyncio.shield(self._generations.give_up(self._me))
+            yield
+        except BaseException as error:
+            if not self.has_switched:
+                why = describe(error) if isinstance(error, Exception) else "it was stopped"
+                await asyncio.shield(self._keep_end(why))
             raise
+        self._end_phase()
+        await self._keep_end()
+
+    async def _keep_end(self, failure: str | None = None) -> None:
+        known = asdict(self._summary)
+        del known["numbers"]  # or what it has built would be taken for something that is used
+        with suppress(DriverError):  # that it ended is so all the same
+            now = await self._database.server_time()
+            began = self._began_at or now
+            await self._generations.keep_ended(Ended(began, now, self._what, failure, **known))
 
     async def _first_in_line(self) -> Generation:
         """Begin; wait for a build that was killed to be taken for dead. Raises BuildRunning."""

@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from math import ceil
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
@@ -223,18 +224,22 @@ def until(day: date) -> list[tuple[Span, str, str]]:
 # --- what is told ---------------------------------------------------------------------------------
 
 
-def quantile_ms(buckets: Mapping[int, int], share: float) -> int | None:
-    """Return a time within which at least this share stayed; None if there is nothing.
+def quantile_ms(buckets: Mapping[int, int], total_ms: int, share: float) -> int | None:
+    """Return a time within which at least this share stayed, of times that add up to `total_ms`;
+    None if there is nothing.
 
     The upper bound of the bucket in which it lies: at most 19 % above the exact one, for times of
-    a second and more.
+    a second and more. Or what all that took as long or longer can have taken each, if that is less:
+    so of a single time it is exact.
     """
-    wanted = share * sum(buckets.values())
+    count = sum(buckets.values())
+    wanted = max(1, ceil(share * count))
     reached = 0
     for bucket, n in sorted(buckets.items()):
         reached += n
         if n and reached >= wanted:
-            return BOUNDS_MS[min(bucket, len(BOUNDS_MS) - 1)]
+            bound = BOUNDS_MS[min(bucket, len(BOUNDS_MS) - 1)]
+            return min(bound, total_ms // (count - wanted + 1))
     return None
 
 

@@ -104,6 +104,7 @@ EXPECTED = {
     "GET /keys": "D",
     "DELETE /keys/{key_id}": "D",
     "GET /access_log": "UD",
+    "GET /persons": "D",
     "POST /persons/find": "D",
     "GET /persons/{person_id}": "D",
     "GET /persons/{person_id}/data": "D",

@@ -171,6 +171,34 @@ async def test_without_a_date_it_is_as_it_is(database, month):
         assert hours[10] <= times["p90_seconds"] <= 1.19 * hours[10]
 
 
+async def test_a_period_is_what_its_days_add_up_to_and_is_compared_with_those_before(
+    database, month
+):
+    """L7: as a recount of the days by the series says it."""
+    last = (month + 8 * DAY).date()
+    async with serving(database, project=False) as client:
+        shown = (await client.get(f"/dashboard?date={last}&days=5")).json()
+        assert (await client.get("/dashboard")).json()["period"] is None
+
+        async def days(metric):
+            first = last - 9 * DAY
+            asked = f"/dashboard/series?metric={metric}&from={first}&to={last}"
+            return [day["value"] for day in (await client.get(asked)).json()["days"]]
+
+        period, backlog = shown["period"], await days("backlog")
+        assert period["from"] == str(last - 4 * DAY)
+        assert period["backlog_before"] == backlog[4]
+        for metric in ("created", "resolved", "reopened"):
+            values = await days(metric)
+            assert period["happened"][metric] == sum(values[5:])
+            assert period["before"][metric] == sum(values[:5])
+        counts = [day["count"] for day in await days("first_response")]
+        assert period["happened"]["first_response"]["count"] == sum(counts[5:])
+        assert sum(counts) > 0
+        long_ago = await client.get("/dashboard?date=0001-01-02&days=3660")
+        assert long_ago.json()["period"]["from"] == "0001-01-02"
+
+
 async def test_no_dashboard_looks_at_a_ticket(database, store, monkeypatch):
     """However many tickets there are: counters alone are read."""
     await open_some(store, 3)
@@ -191,12 +219,25 @@ def test_a_quantile_is_at_most_19_percent_above_the_exact_one(times, share):
 
     buckets = Counter(bisect_left(dashboard.BOUNDS_MS, time) for time in times)
     exact = sorted(times)[ceil(share * len(times)) - 1]
-    assert exact <= (dashboard.quantile_ms(buckets, share) or 0) <= 1.19 * exact
+    told = dashboard.quantile_ms(buckets, sum(times), share)
+    assert exact <= (told or 0) <= 1.19 * exact
+
+
+@given(st.lists(st.integers(0, 10**7), min_size=1), st.sampled_from([0.5, 0.9, 1.0]))
+def test_a_quantile_is_not_more_than_the_sum_allows(times, share):
+    """Also of times below a second, which share one bucket: of a single one it is exact."""
+    from bisect import bisect_left  # noqa: PLC0415
+
+    buckets = Counter(bisect_left(dashboard.BOUNDS_MS, time) for time in times)
+    rank = ceil(share * len(times))
+    told = dashboard.quantile_ms(buckets, sum(times), share)
+    assert told is not None
+    assert sorted(times)[rank - 1] <= told <= sum(times) // (len(times) - rank + 1)
 
 
 def test_of_nothing_there_is_no_quantile():
-    assert dashboard.quantile_ms({}, 0.5) is None
-    assert dashboard.quantile_ms({3: 0}, 0.5) is None
+    assert dashboard.quantile_ms({}, 0, 0.5) is None
+    assert dashboard.quantile_ms({3: 0}, 0, 0.5) is None
 
 
 @given(st.none() | st.text(alphabet=st.characters(exclude_categories=["Cs"])))

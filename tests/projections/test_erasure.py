@@ -210,6 +210,8 @@ async def test_after_an_erasure_nothing_of_it_is_anywhere(database, store, tmp_p
         assert revoked[0].revoked_at is not None
         found = await client.post("/persons/find", json={"name": CARLA}, headers=ADMIN)
         assert (found.json()["id"], found.json()["name"]) == (person, None)
+        [listed] = (await client.get("/persons", headers=ADMIN)).json()["erasures"]
+        assert (listed["id"], len(listed["steps"])) == (person, 3)
         verification = Verification()
         await verify_database(database, verification)
         assert verification.finish() == []

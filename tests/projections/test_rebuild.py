@@ -104,6 +104,11 @@ async def test_the_same_views_come_out_whatever_was_there(database, store):
         await caught_up(database, store)
         await assert_views_equal_the_log(database, parked=[ids[9]])
 
+        ended = await Generations(database).ended()
+        assert ended is not None
+        assert (ended.what, ended.failure, ended.checked_documents) == ("rebuild", None, 10)
+        assert ended.seconds.keys() == summary.seconds.keys()
+
         async def only_the_new():
             return await numbers(database) == {2}
 
@@ -227,6 +232,10 @@ async def test_what_cannot_be_proved_is_not_shown(database, store, monkeypatch):
         await caught_up(database, store)
         with pytest.raises(NotProved, match=": status"):
             await rebuilt(database)
+    ended = await Generations(database).ended()
+    assert ended is not None
+    assert ended.what == "rebuild"
+    assert ended.failure == f"not shown, for 1 things differ from the log: ticket {ids[0]}: status"
     assert set((await active(database)).numbers.values()) == {1}
     await assert_views_equal_the_log(database)
 
@@ -256,6 +265,9 @@ async def test_a_builder_that_was_frozen_shows_nothing(database, store, monkeypa
     building = Generations(database)
     await building.begin("frozen")
     await until(partial(begins, building, "other"))
+    ended = await building.ended()
+    assert ended is not None
+    assert "killed" in (ended.failure or "")
     with pytest.raises(BuildLost):
         await building.beat("frozen", "scan", 0, 0)
     with pytest.raises(BuildLost):

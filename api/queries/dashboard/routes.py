@@ -4,7 +4,7 @@ Read from counters alone: no query here looks at a ticket or at an event, whatev
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Annotated, Literal, get_args
 
@@ -51,6 +51,9 @@ class DashboardQuery(AtLeast):
         default=None, alias="date", description="As it was at the end of this UTC day; or as it is."
     )
     group: Group = None
+    days: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | None = Field(
+        default=None, description="Compare the last so many days with as many before: `period`."
+    )
 
 
 class SeriesQuery(AtLeast):
@@ -86,7 +89,10 @@ class Times(BaseModel, extra="forbid"):
 
     count: int
     mean_seconds: float | None
-    p50_seconds: float | None = Field(description="At most 19 % above the exact one.")
+    p50_seconds: float | None = Field(
+        description="Not below the exact one, and at most 19 % above it if that is a second or "
+        "more; of a single time exact."
+    )
     p90_seconds: float | None
 
 
@@ -124,6 +130,15 @@ class Ratings(BaseModel, extra="forbid"):
     scores: dict[str, int]
 
 
+class Period(BaseModel, extra="forbid"):
+    """What happened in the last days, from `from` on, and in as many days before."""
+
+    first: date = Field(alias="from")
+    happened: Happened
+    before: Happened
+    backlog_before: int = Field(description="How many were not solved when it began.")
+
+
 class DashboardAnswer(BaseModel, extra="forbid"):
     """The desk at the end of a day, or now."""
 
@@ -134,6 +149,7 @@ class DashboardAnswer(BaseModel, extra="forbid"):
     ratings: Ratings
     on_date: Happened
     until_date: Happened
+    period: Period | None = Field(description="Null unless `days` were asked for.")
 
 
 class DayOfSeries(BaseModel, extra="forbid"):
@@ -165,19 +181,23 @@ def router(policy: VisibilityPolicy) -> Router:
 
         `on_date` counts what happened on that day, `until_date` all that happened up to its end.
         Times count from a ticket's opening; p50 and p90 are at most 19 % above the exact values,
-        for times of a second and more. Agents who belong to groups must ask for one of them.
+        for times of a second and more, and never below. Agents who belong to groups must ask for
+        one of them.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         visible.check_group(asked.group)
         day, group = asked.date_ or snapshot.today, _group(asked.group)
 
-        async def question(shown: Database) -> tuple[Figures, Figures]:
+        ends = [_before(day, n * (asked.days or 0)) for n in (1, 2)] if asked.days else []
+
+        async def question(shown: Database) -> tuple[Figures, Figures, list[Figures]]:
             counters = Counters(shown)
             # What is dated tomorrow, by a clock that is ahead, is part of today.
             stood = await counters.until(asked.date_ or date.max, group)
-            return stood, await counters.on(day, group)
+            before = [await counters.until(end, group) for end in ends]
+            return stood, await counters.on(day, group), before
 
-        stood, happened = await snapshot.ask_counters(question)
+        stood, happened, before = await snapshot.ask_counters(question)
         content = {
             "date": day,
             "group": asked.group,
@@ -186,6 +206,7 @@ def router(policy: VisibilityPolicy) -> Router:
             "ratings": _ratings(stood.get("rating", Counter())),
             "on_date": _happened(happened),
             "until_date": _happened(stood),
+            "period": _period(ends, stood, *before) if before else None,
         }
         return json_response(content, snapshot.headers)
 
@@ -236,6 +257,25 @@ def router(policy: VisibilityPolicy) -> Router:
     return routes
 
 
+def _before(day: date, days: int) -> date:
+    """Return the day so many days before one, or the first that there is."""
+    return date.fromordinal(max(1, day.toordinal() - days))
+
+
+def _period(ends: Sequence[date], stood: Figures, began: Figures, before: Figures) -> JsonObject:
+    """Return what happened between three ends of days; `ends`: the last two of them."""
+    return {
+        "from": ends[0] + timedelta(days=1),
+        "happened": _happened(_between(began, stood)),
+        "before": _happened(_between(before, began)),
+        "backlog_before": began.get("priority", Counter()).total(),
+    }
+
+
+def _between(first: Figures, last: Figures) -> Figures:
+    return {metric: last[metric] - first.get(metric, Counter()) for metric in last}
+
+
 def _group(asked: str | None) -> str | None:
     """Return the group as it is written in counters; None for all."""
     return None if asked is None else dashboard.word(asked or None)
@@ -271,12 +311,12 @@ def _happened(figures: Figures) -> JsonObject:
 def times(labels: Mapping[str, int]) -> JsonObject:
     """Return of times how many, their mean, p50 and p90 in seconds; null where there are none."""
     buckets = {int(label[1:]): n for label, n in labels.items() if label.startswith("b")}
-    count = sum(buckets.values())
+    count, total_ms = sum(buckets.values()), labels.get("ms", 0)
     return {
         "count": count,
-        "mean_seconds": labels.get("ms", 0) / count / 1000 if count else None,
-        "p50_seconds": _seconds(dashboard.quantile_ms(buckets, 0.5)),
-        "p90_seconds": _seconds(dashboard.quantile_ms(buckets, 0.9)),
+        "mean_seconds": total_ms / count / 1000 if count else None,
+        "p50_seconds": _seconds(dashboard.quantile_ms(buckets, total_ms, 0.5)),
+        "p90_seconds": _seconds(dashboard.quantile_ms(buckets, total_ms, 0.9)),
     }
 
 
