@@ -154,7 +154,7 @@ def router(
             with suppress(CasebookError, *UNREADABLE):
                 current = await current_tickets.document(outcome.ticket_id)
                 if visible.sees(current):  # this very command may have hidden it
-                    content["ticket"] = shown = visible.present(current)
+                    content["ticket"] = shown = await policy.detail(visible, current)
                     version = shown["version"]
                     applied.append("return=representation")
         headers = {"ETag": f'"{version}"'}

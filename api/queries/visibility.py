@@ -243,6 +243,11 @@ class VisibilityPolicy:
         await self._require(visible, ticket_id)
         return visible
 
+    async def detail(self, visible: Visibility, document: Mapping[str, object]) -> JsonObject:
+        """Return a ticket as it is shown by itself, by its read document as of now."""
+        rings = None if visible.is_of_requester else await self._tickets.rings(document)
+        return visible.present(document) | {"rings": rings or None}
+
     async def open(
         self, principal: Principal, asked: AtLeast, prefer: str | None
     ) -> tuple[Visibility, Snapshot]:

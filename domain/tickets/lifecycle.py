@@ -38,8 +38,7 @@ class StatusUpdated(TicketEvent):
     resume_at: datetime | None
 
     def change(self, ticket: Ticket) -> None:
-        ticket.status, ticket.waiting_reason = self.status, self.reason
-        ticket.resume_at = self.resume_at
+        ticket.enter(self.status, self.reason, self.resume_at)
 
 
 class UpdateStatus(Command):

@@ -282,8 +282,7 @@ class TicketUnmerged(TicketEvent):
     resume_at: datetime | None
 
     def change(self, ticket: Ticket) -> None:
-        ticket.status, ticket.waiting_reason = self.status, self.reason
-        ticket.resume_at = self.resume_at
+        ticket.enter(self.status, self.reason, self.resume_at)
         ticket.close_reason = ticket.before_merge = None
         ticket.links = tuple(link for link in ticket.links if link.relation != "merged_into")
 

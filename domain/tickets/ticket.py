@@ -128,9 +128,11 @@ class Ticket:
     before_merge: Standing | None = None
     last_merge: LastMerge | None = None
 
-    def enter(self, status: Status) -> None:
-        """Move to a state in which nothing is waited for."""
-        self.status, self.waiting_reason, self.resume_at = status, None, None
+    def enter(
+        self, status: Status, reason: str | None = None, resume_at: datetime | None = None
+    ) -> None:
+        """Move to a state, and say what it waits for, if it does, and until when."""
+        self.status, self.waiting_reason, self.resume_at = status, reason, resume_at
 
     def start(self) -> None:
         """Take a new ticket to open: an agent works on it."""

@@ -29,7 +29,6 @@ from api.queries.representations import UNREADABLE, TicketDetail, Tickets, prese
 from api.queries.visibility import Shown, Visibility, VisibilityPolicy
 from domain.actors import Role
 from domain.errors import TicketNotFound, Unacceptable
-from domain.tickets.ticket import Relation
 from domain.values import ERASED, REDACTED, JsonObject, Moment
 from eventstore.event_document import EventDocument, chain_is_whole
 from eventstore.log import EventStore
@@ -211,7 +210,6 @@ def router(
         """
         if asked.as_of is not None and asked.version is not None:
             raise Unacceptable("two_pasts", "ask for as_of or for version, not for both")
-        rings: list[Relation] | None = None
         if asked.as_of is None and asked.version is None:
             visible = await policy.of(who)
             try:
@@ -226,8 +224,7 @@ def router(
             else:
                 if not visible.sees(shown):
                     raise Unseen
-                if not visible.is_of_requester:
-                    rings = await current_tickets.rings(shown) or None
+            content = await policy.detail(visible, shown)
         else:
             visible = await policy.of_ticket(who, ticket_id)
             if asked.as_of is not None:
@@ -235,10 +232,9 @@ def router(
             else:
                 events = history(ticket_id, visible, asked.version)
                 _, was = await past.at_versions(events, 0, asked.version)
-            shown = tickets.to_document(was)
-        content = visible.present(shown) | {"rings": rings}
+            content = visible.present(tickets.to_document(was)) | {"rings": None}
         body = as_json(content)
-        if rings or ERASED.encode() in body or REDACTED.encode() in body:
+        if content["rings"] or ERASED.encode() in body or REDACTED.encode() in body:
             if_none_match = None  # it was not so when it was fetched
         return if_changed(body, {"ETag": f'"{content["version"]}"'}, if_none_match)
 
