@@ -65,10 +65,13 @@ class Event:
 
 
 class Personal(NamedTuple):
-    """Where in an event something personal stands (a JSON Pointer), and the person's name."""
+    """Where in an event something personal stands (a JSON Pointer), and the person's name.
+    `is_said`: it is words, and no name.
+    """
 
     path: str
     person: str
+    is_said: bool = False
 
 
 class EventData(NamedTuple):
@@ -125,7 +128,7 @@ class Codec(Generic[E]):
                 person = value if whose is Whose.NAMED else owner
                 if not isinstance(person, str):
                     raise TypeError(f"{name}: whose is {path}?")
-                personal.append(Personal(path, person))
+                personal.append(Personal(path, person, whose is Whose.REQUESTER))
         return EventData(name, event.schema, data, tuple(personal))
 
     def decode(self, name: str, schema: int, data: Mapping[str, object]) -> E:

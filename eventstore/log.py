@@ -217,9 +217,9 @@ class EventStore:
         """
         self.vault.learn(documents)
         await self.vault.news()
-        whose = {person for document in documents for person in persons(document)}
-        keys = await self.vault.of_ids(whose)
+        keys = await self.vault.of_documents(documents)
         if missing is not None:
+            whose = (person for document in documents for person in persons(document))
             keys = dict.fromkeys(whose, missing) | keys
         made: list[EventDocument] = []
         for start in range(0, len(documents), _OPENED_AT_A_TIME):
@@ -231,7 +231,18 @@ class EventStore:
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:
         """Have the keys in memory that `open` will ask for one document after the other."""
-        await self.vault.of_ids({person for d in documents for person in persons(d)})
+        await self.vault.of_documents(documents)
+
+    async def destroy_redacted(self, ticket_id: UUID, version: int) -> bool:
+        """Destroy the keys of what was redacted of an event; return whether all of that is gone,
+        and not hidden alone as what former versions have written. Safe to repeat.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        found = await self._find({"ticket_id": ticket_id, "version": version})
+        gone = [await self.vault.destroy_redacted(event) for event in found]
+        self.vault.redactions.to_destroy.discard((ticket_id, version))
+        return gone == [True]
 
     async def tickets_of(self, person: UUID) -> list[UUID]:
         """Return the tickets with events in which a field of a person is sealed."""

@@ -15,6 +15,9 @@ from domain.values import REDACTED, JsonObject, redacted
 from eventstore.event_document import TICKET_EVENTS, EventDocument, is_event
 from eventstore.mongo.coalesced_reads import CoalescedReads
 
+Place = tuple[UUID, int]
+"""An event, by its ticket and version."""
+
 
 def redacts(document: Mapping[str, object]) -> int | None:
     """Return the version of the event that a stored event redacts, if it does."""
@@ -30,7 +33,10 @@ class Redactions:
         self._reads = reads
         self.tickets: dict[bytes, UUID] = {}
         """The ticket of each redaction, by its event's hash."""
-        self._fields: dict[tuple[UUID, int], frozenset[str]] = {}
+        self.fields: dict[Place, frozenset[str]] = {}
+        """What is redacted of an event."""
+        self.to_destroy: set[Place] = set()
+        """Events of which keys may be left, for the process that destroys them."""
 
     async def look(self, within_seconds: float = 0.0) -> bool:
         """Learn what is new; return whether anything was. Raises what the driver raises."""
@@ -50,16 +56,17 @@ class Redactions:
                 } if hash_ not in self.tickets:
                     self.tickets[hash_] = ticket_id
                     place = ticket_id, version
-                    self._fields[place] = self._fields.get(place, frozenset()) | {*map(str, fields)}
+                    self.fields[place] = self.fields.get(place, frozenset()) | {*map(str, fields)}
+                    self.to_destroy.add(place)
         return len(self.tickets) > before
 
     def without(self, document: EventDocument) -> EventDocument:
         """Return an event, opened, without what was redacted of it. The command's fingerprint goes
         too: by it, short words could be guessed.
         """
-        if not self._fields or not is_event(document):
+        if not self.fields or not is_event(document):
             return document
-        fields = self._fields.get((document["ticket_id"], document["version"]))
+        fields = self.fields.get((document["ticket_id"], document["version"]))
         if fields is None:
             return document
         data = {

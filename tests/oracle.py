@@ -5,6 +5,7 @@ there is not made here too (L7).
 """
 
 import base64
+import hashlib
 import json
 import re
 import unicodedata
@@ -58,16 +59,19 @@ async def opened_events(database: Database) -> list[Document]:
     [master] = masters.secrets
     own = database.client[f"{database.name}_keys"]
     erased = {e["ticket_id"] for e in await _all(database, "person_events")}
-    keys: dict[UUID, AESGCM | None] = dict.fromkeys(erased)
+    keys: dict[UUID, bytes | None] = dict.fromkeys(erased)
+    trees: dict[UUID, dict[str, str]] = {}
     persons: Any = own["persons"]
     for person in await persons.find({"key": {"$ne": None}}).to_list():
         if (id_ := person["_id"]) not in erased:
             nonce, wrapped = person["key"][:12], person["key"][12:]
-            keys[id_] = AESGCM(AESGCM(master).decrypt(nonce, wrapped, id_.bytes))
+            keys[id_] = secret = AESGCM(master).decrypt(nonce, wrapped, id_.bytes)
+            if "tree" in person:
+                trees[id_] = _decrypt(secret, person["tree"], b"tree" + id_.bytes)
     events = await _all(database, "ticket_events")
     for event in events:
         for field in event.pop("sealed", ()):
-            path, person, sealed = field["path"], field["person"], base64.b64decode(field["text"])
+            path, person = field["path"], field["person"]
             *steps, last = path.removeprefix("/").split("/")
             place: Any = event
             for step in steps:
@@ -75,7 +79,9 @@ async def opened_events(database: Database) -> list[Document]:
             said: object = "[erased]"
             if (key := keys[person]) is not None:
                 about = f"{event['ticket_id']}\n{event['version']}\n{path}\n{person}".encode()
-                said = json.loads(key.decrypt(sealed[:12], sealed[12:], about))
+                _, is_alone, text = field["text"].rpartition("field:")
+                key = _own_key(trees[person], event, path) if is_alone else key
+                said = "[redacted]" if key is None else _decrypt(key, text, about)
             place[int(last) if isinstance(place, list) else last] = said
     for redaction in [event for event in events if event["type"] == "MessageRedacted"]:
         for event in events:
@@ -83,6 +89,29 @@ async def opened_events(database: Database) -> list[Document]:
             if [event[of] for of in _PLACE] == [redaction["ticket_id"], data["redacts"]]:
                 event["data"] |= {name: _blank(event["data"][name]) for name in data["fields"]}
     return events
+
+
+def _decrypt(key: bytes, text: str, about: bytes) -> Any:
+    sealed = base64.b64decode(text)
+    return json.loads(AESGCM(key).decrypt(sealed[:12], sealed[12:], about))
+
+
+def _own_key(tree: dict[str, str], event: Document, path: str) -> bytes | None:
+    """Make the key of a field: from the one secret of the tree that stands on the way to it."""
+    above, below = divmod(event["version"], 2**16)
+    of_ticket = _hashed(base64.b64decode(tree["ways"]), f"{event['ticket_id']} {above}")
+    steps = [*f"{of_ticket.hex()[:12]}{below:04x}", path]
+    for at in range(len(steps) + 1):
+        if (found := tree.get("".join(steps[:at]))) is not None:
+            secret = base64.b64decode(found)
+            for step in steps[at:]:
+                secret = _hashed(secret, step)
+            return secret
+    return None
+
+
+def _hashed(secret: bytes, step: str) -> bytes:
+    return hashlib.blake2b(step.encode(), key=secret, digest_size=32).digest()
 
 
 _PLACE = ("ticket_id", "version")
@@ -111,6 +140,8 @@ async def _shown(database: Database, name: str) -> list[Document]:
 def _matches(wanted: Document, read: Document) -> bool:
     rest = dict(wanted)
     tag, solved = rest.pop("tag", None), rest.pop("solved", None)
+    if (read["close_reason"] == "spam") != rest.pop("spam", False):
+        return False
     if tag is not None and tag not in read["tags"]:
         return False
     if solved is not None and solved != (read["status"] in ("resolved", "closed")):

@@ -15,11 +15,11 @@ are what is sent first when the command comes again with its key.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID, uuid5
 
 from cachetools import LRUCache
@@ -47,6 +47,7 @@ from eventstore.failures import (
     VersionConflict,
 )
 from eventstore.log import EventStore
+from eventstore.mongo.errors import DriverError, time_limit
 
 _ROUNDS = 10  # of deciding again because another writer was first
 _PAUSE_SECONDS = 0.2
@@ -122,6 +123,13 @@ class Submission:
         return CommandRef(self.key or str(uuid7()), said)
 
 
+Redaction = Literal["destroyed", "hidden", "pending"]
+"""What became of words that were redacted: nobody can read them again; or they are shown to nobody,
+and stay sealed in the log, being older than keys for single messages; or the keys did not answer,
+and it is seen to in the background.
+"""
+
+
 class Outcome(NamedTuple):
     """What came of a command: the ticket's version behind it, and what that is to requesters; no
     events if it changed nothing.
@@ -136,6 +144,7 @@ class Outcome(NamedTuple):
     follow_up_version: int = 1
     replayed: bool = False
     """The command had been done before: this is what came of it then."""
+    redaction: Redaction | None = None
 
 
 class DeskSource(Protocol):
@@ -233,6 +242,8 @@ class Handler:
         try:
             outcome = await self._with_other(ticket_id, submission, ref, command.other_ticket())
             became = "repeated" if outcome.replayed else "done" if outcome.events else "unchanged"
+            if (version := command.about()) is not None:
+                outcome = outcome._replace(redaction=await self._destroy(ticket_id, version))
         except CasebookError as error:
             became = error.code
             raise
@@ -241,6 +252,14 @@ class Handler:
         finally:
             self._under_way -= 1
             _became(command.verb, became).inc()
+
+    async def _destroy(self, ticket_id: UUID, version: int) -> Redaction:
+        """Destroy the keys of what was just redacted, as far as it has any of its own."""
+        with suppress(DriverError, CasebookError):  # it is on record, and done in any case
+            async with time_limit():
+                gone = await self._store.destroy_redacted(ticket_id, version)
+                return "destroyed" if gone else "hidden"
+        return "pending"
 
     async def _with_other(
         self, ticket_id: UUID, submission: Submission, ref: CommandRef, other_id: UUID | None

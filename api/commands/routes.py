@@ -14,7 +14,7 @@ from uuid import UUID
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
-from api.commands.handler import Handler, Outcome, Submission, new_ticket_id
+from api.commands.handler import Handler, Outcome, Redaction, Submission, new_ticket_id
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
@@ -78,6 +78,13 @@ class Accepted(BaseModel, extra="forbid"):
     follow_up: UUID | None = Field(
         description="The ticket in which a requester's reply to this closed one stands: where its "
         "conversation goes on, or a new one."
+    )
+    redaction: Redaction | None = Field(
+        default=None,
+        description="Of `redact` alone. `destroyed`: the words cannot be read again by anybody who "
+        "has the log and the keys. `hidden`: they are shown to nobody, but stay sealed in the log "
+        "until the person is erased, since a former version wrote them. `pending`: the keys did "
+        "not answer; what can be destroyed is, in the background.",
     )
     ticket: TicketDetail | None = Field(
         default=None, description="The ticket as it is, with `Prefer: return=representation`."

@@ -11,6 +11,9 @@ backup. So it is looked for again while the erasure goes on, and every ten minut
 ever erased, whose names nobody knows any more: each name that is found is compared with their
 lookup digests. A key that is back is destroyed again, and an erasure that only the keys remember is
 done again in the log.
+
+What is redacted goes the same way: the keys of single messages that a process which was killed has
+left, or an old backup has brought back, are destroyed.
 """
 
 import asyncio
@@ -69,11 +72,19 @@ class Forgetting:
         await run_all(
             keep(self._look_after, "looking for what names the erased", _LOOK_SECONDS),
             keep(self._step, "forgetting a person", _LOOK_SECONDS),
+            keep(self._destroy_redacted, "destroying what was redacted", _LOOK_SECONDS),
         )
 
     async def _step(self) -> None:
         for person in await self._erasures.at(PersonErased):
             await self.forget(person)
+
+    async def _destroy_redacted(self) -> None:
+        to_destroy = self._vault.redactions.to_destroy
+        for place in list(to_destroy):
+            with suppress(KeyUnusable):  # it is tried again once all are looked at
+                await self._store.destroy_redacted(*place)
+            to_destroy.discard(place)
 
     async def _look_after(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -135,6 +146,8 @@ class Forgetting:
 
         Raises StoreUnavailable, what the driver raises.
         """
+        redactions = self._vault.redactions
+        redactions.to_destroy.update(redactions.fields)
         tombstones = await self._erasures.tombstones()
         for known_by in await self._vault.still_there(tombstones):
             if len(await self._erasures.steps(tombstones[known_by])) > 1:  # or it is about to be

@@ -136,11 +136,13 @@ class Visibility:
             for version, type_, public, is_shown in outcome.events
             if is_shown or not self.is_of_requester
         ]
+        redaction = {} if outcome.redaction is None else {"redaction": outcome.redaction}
         return {
             "ticket_id": outcome.ticket_id,
             "version": outcome.public_version if self.is_of_requester else outcome.version,
             "events": events,
             "follow_up": outcome.follow_up,
+            **redaction,
         }
 
     def present(self, document: Mapping[str, object]) -> JsonObject:

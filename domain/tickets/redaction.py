@@ -1,7 +1,8 @@
 """Words that nobody is to read any more are redacted: a card number or a password that was pasted.
 
 The event that holds them stays in the log as it was written. Whoever opens it reads `REDACTED` in
-their place (`eventstore/redactions.py`), so no fold ever sees them.
+their place (`eventstore/redactions.py`), so no fold ever sees them. Then the key that they are
+sealed with is destroyed (`eventstore/personal/key_tree.py`).
 """
 
 from typing import Annotated, ClassVar
@@ -40,8 +41,9 @@ class Redact(Command):
     """Have what an event of the ticket says shown to nobody any more: a reply, a note, the opening,
     a resolution, a file's name or whatever else has words; of its data only `fields`, if some are
     named. `[redacted]` is read in its place by everybody, everywhere, also in the past. This cannot
-    be undone. The words stay sealed in the log, until the person is erased whose they are. Taken by
-    closed tickets too.
+    be undone: the key that the words are sealed with is destroyed. Words that a former version has
+    written have no key of their own, and are hidden alone; `redaction` says which. Taken by closed
+    tickets too.
     """
 
     allowed: ClassVar[frozenset[PrincipalRole]] = frozenset({"supervisor"})

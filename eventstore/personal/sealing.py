@@ -5,11 +5,14 @@ A stored event keeps null in the place of a sealed field, and beside its data
     sealed   [{path: "/data/body", person: id, text}]
 
 `text` is base64 of a random nonce of 12 bytes, and the field's value as JSON under AES-256-GCM with
-that person's key. Ticket, version, path and person are its associated data: what is moved elsewhere
-cannot be opened. An event's hash is over this form, so it holds whether there are keys or not.
+that person's key; or, if it begins with `field:`, with a key of this field alone, made from the
+person's tree of keys (`key_tree.py`), which can be destroyed alone. Ticket, version, path and
+person are its associated data: what is moved elsewhere cannot be opened. An event's hash is over
+this form, so it holds whether there are keys or not.
 
-Of a requester's event, who did it and the id of the command are sealed too, and of every event with
-something personal in it the command's fingerprint: a hash of few possible words tells them.
+Words have keys of their own, because they can be redacted. Of a requester's event, who did it and
+the id of the command are sealed too, and of every event with something personal in it the command's
+fingerprint: a hash of few possible words tells them, so it goes with them.
 
 Pure, but for the nonces. Where keys come from: `vault.py`.
 """
@@ -17,7 +20,7 @@ Pure, but for the nonces. Where keys come from: `vault.py`.
 import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 from uuid import UUID
 
 import orjson
@@ -25,44 +28,92 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from domain.codec import EventData, Personal
-from domain.values import ERASED, JsonObject
+from domain.values import ERASED, REDACTED, JsonObject
 from eventstore.event_document import EventDocument, Metadata, SealedField
+from eventstore.key_files import KeyUnusable
+from eventstore.personal.key_tree import KeyTree
 
+FINGERPRINT = "/command/fingerprint"
+_OWN_KEY = "field:"
 _NONCE_BYTES = 12
 
 
-class Key(Protocol):
-    """What opens the fields of one person."""
+class Leaf(NamedTuple):
+    """A field of an event, which has a key of its own."""
 
-    def open(self, text: str, place: bytes) -> object: ...
+    ticket_id: UUID
+    version: int
+    path: str
+
+
+class Key(Protocol):
+    """What opens the fields of one person; `leaf`: one that may have a key of its own."""
+
+    def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object: ...
 
 
 class PersonKey:
-    """The key of one person."""
+    """The key of one person, and those of single fields. `tree`: none if no version that knows of
+    such keys has written anything of theirs.
+    """
 
-    __slots__ = ("_cipher", "person")
+    __slots__ = ("_cipher", "person", "tree")
 
-    def __init__(self, person: UUID, secret: bytes) -> None:
+    def __init__(self, person: UUID, secret: bytes, tree: KeyTree | None = None) -> None:
         self.person = person
+        self.tree = tree
         self._cipher = AESGCM(secret)
 
-    def seal(self, value: object, place: bytes) -> str:
-        """Encrypt a JSON value for one place."""
+    def seal(self, value: object, place: bytes, leaf: Leaf | None = None) -> str:
+        """Encrypt a JSON value for one place: for a field that has a key of its own, with that."""
+        secret = None
+        if leaf is not None and self.tree is not None:
+            # None if an event of that version was redacted, and then an older log was restored.
+            secret = self.tree.key(*leaf)
+        cipher = self._cipher if secret is None else AESGCM(secret)
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, orjson.dumps(value), place)
-        return base64.b64encode(nonce + sealed).decode()
+        sealed = base64.b64encode(
+            nonce + cipher.encrypt(nonce, orjson.dumps(value), place)
+        ).decode()
+        return sealed if secret is None else _OWN_KEY + sealed
 
-    def open(self, text: str, place: bytes) -> object:
-        """Decrypt it. Raises InvalidTag, ValueError."""
+    def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object:
+        """Decrypt it; `REDACTED` if its key was destroyed. Raises InvalidTag, LookupError,
+        ValueError.
+        """
+        cipher = self._cipher
+        if leaf is not None and text.startswith(_OWN_KEY):
+            if self.tree is None:
+                raise LookupError("the person's tree of keys is missing")
+            if (secret := self.tree.key(*leaf)) is None:
+                return REDACTED
+            cipher, text = AESGCM(secret), text.removeprefix(_OWN_KEY)
         sealed = base64.b64decode(text, validate=True)
-        opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
+        opened = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
         return cast("object", orjson.loads(opened))
+
+    def sealed_tree(self, tree: KeyTree) -> str:
+        """Encrypt a tree of theirs: it is gone when their key is."""
+        return self.seal(tree.stored(), self._of_tree)
+
+    def with_tree(self, text: object) -> "PersonKey":
+        """Take a tree that was encrypted. Raises KeyUnusable."""
+        try:
+            stored = cast("dict[str, str]", self.open(cast("str", text), self._of_tree))
+            self.tree = KeyTree.read(stored)
+        except (InvalidTag, TypeError, ValueError, AttributeError) as error:
+            raise KeyUnusable(f"the tree of keys of person {self.person} does not open") from error
+        return self
+
+    @property
+    def _of_tree(self) -> bytes:
+        return b"tree" + self.person.bytes
 
 
 class ErasedKey:
     """Stands in for the key of an erased person."""
 
-    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+    def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object:  # noqa: ARG002
         """Say that it is gone."""
         return ERASED
 
@@ -70,7 +121,7 @@ class ErasedKey:
 class MissingKey:
     """What stands in for a key that is missing, where nothing may be left as it was before."""
 
-    def open(self, text: str, place: bytes) -> object:  # noqa: ARG002
+    def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object:  # noqa: ARG002
         """Say that it cannot be told."""
         return "[sealed]"
 
@@ -82,9 +133,10 @@ def sealed(
     fields: list[SealedField] = []
     values: list[tuple[str, object]] = []
     event = _event(document)
-    for path, name in personal:
+    for path, name, is_said in personal:
         key, value = keys[name], _at(document, path.split("/")[1:])
-        text = key.seal(value, _place(event, path, key.person))
+        leaf = Leaf(document["ticket_id"], document["version"], path) if is_said else None
+        text = key.seal(value, _place(event, path, key.person), leaf)
         fields.append({"path": path, "person": key.person, "text": text})
         values.append((path, None))
     if not fields:
@@ -98,7 +150,8 @@ def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
     actor = metadata.actor
     if actor.role == "requester":
         found = (*found, Personal("/actor/id", actor.id), Personal("/command/id", actor.id))
-    return (*found, Personal("/command/fingerprint", found[0].person)) if found else ()
+    is_said = any(each.is_said for each in found)
+    return (*found, Personal(FINGERPRINT, found[0].person, is_said)) if found else ()
 
 
 def persons(document: Mapping[str, object]) -> Iterator[UUID]:
@@ -107,6 +160,13 @@ def persons(document: Mapping[str, object]) -> Iterator[UUID]:
     for field in fields if isinstance(fields, list) else ():
         if isinstance(field, dict) and isinstance(person := field.get("person"), UUID):
             yield person
+
+
+def leaves(document: EventDocument) -> Iterator[tuple[UUID, Leaf]]:
+    """Yield the fields of a stored document that have keys of their own, and whose they are."""
+    for field in document.get("sealed", ()):
+        if field["text"].startswith(_OWN_KEY):
+            yield field["person"], Leaf(document["ticket_id"], document["version"], field["path"])
 
 
 def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
@@ -121,7 +181,9 @@ def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
         event, values = _event(document), []
         for field in document["sealed"]:
             path, person = field["path"], field["person"]
-            values.append((path, keys[person].open(field["text"], _place(event, path, person))))
+            leaf = Leaf(document["ticket_id"], document["version"], path)
+            place = _place(event, path, person)
+            values.append((path, keys[person].open(field["text"], place, leaf)))
         shown = _with(document, values)
     except (InvalidTag, LookupError, TypeError, ValueError, AttributeError):
         return document

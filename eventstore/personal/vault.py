@@ -3,13 +3,14 @@
 They are in a database of their own, so that they have backups of their own: a backup of the log
 holds nobody's words once their key is gone from the backups of the keys.
 
-    persons   {_id, known_by, name, key, master, made_at}    one person; once erased only
+    persons   {_id, known_by, name, key, master, made_at, tree}    one person; once erased only
               {_id, known_by, erased_at}
     keyring   {_id: "lookup", key, master}
 
 `_id` is random, and what the log knows a person by. `known_by` finds it by the name: an HMAC of it
 under a secret of this database, so a person who is gone cannot be told from it without. `key` is
-wrapped by a master key that is in no database; `name` is the name, under the person's own key.
+wrapped by a master key that is in no database; `name` is the name, under the person's own key, and
+`tree` what is left of the tree of keys of their single messages (`key_tree.py`), under it too.
 
 A person is who has one spelling of a name (`domain.values.one_spelling`): all spellings of it have
 the key of that one, and nobody has a key of whom one was erased. What was sealed before that held
@@ -54,7 +55,7 @@ from domain.errors import CasebookError, NotFound, PersonGone
 from domain.values import ERASED, JsonObject, one_spelling
 from eventstore.background import Supervisor
 from eventstore.documents import CRITICAL, Unreadable, UnreadableDocument
-from eventstore.event_document import TICKET_EVENTS, utc_now
+from eventstore.event_document import TICKET_EVENTS, EventDocument, utc_now
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS, CoalescedReads
 from eventstore.mongo.driver import Collection as StoredKeys
@@ -62,8 +63,9 @@ from eventstore.mongo.driver import Namespace
 from eventstore.mongo.errors import time_limit, translating
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resend import insert_new
+from eventstore.personal.key_tree import KeyTree
 from eventstore.personal.master_keys import MasterKeys, Wrapped
-from eventstore.personal.sealing import ErasedKey, Key, PersonKey
+from eventstore.personal.sealing import FINGERPRINT, ErasedKey, Key, PersonKey, leaves, persons
 from eventstore.redactions import Redactions
 
 PERSONS, KEYRING = "persons", "keyring"
@@ -76,6 +78,7 @@ _LOOK_SECONDS = 1.1  # so that it goes along with every other look at the log's 
 _KEPT_SECONDS = 300.0
 _MOST_KEPT = 20_000
 _SECRET_BYTES = 32
+_MOST_SECRETS = 100_000  # of a tree: some 400 redactions on other tickets, and 8 MB of a document
 _LOOKUP = "lookup"
 _ERASED = ErasedKey()
 
@@ -157,7 +160,7 @@ class Vault:
         self._forgotten = 0
         self._others: WeakSet[Cache] = WeakSet()
         self._looking = asyncio.Lock()
-        self._looked_at = self._cleared_at = float("-inf")
+        self._looked_at = self._cleared_at = self._learned_at = float("-inf")
         self._seen: object = None
 
     async def prepare(self) -> None:
@@ -215,6 +218,21 @@ class Vault:
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
         return await self._known_or(self._by_id, set(ids), self._fetch)
+
+    async def of_documents(self, documents: Iterable[EventDocument]) -> dict[UUID, Key]:
+        """Return the keys of all who have something sealed in some stored documents.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        documents = list(documents)
+        whose = {person for document in documents for person in persons(document)}
+        keys = await self.of_ids(whose)
+        bare = {id_ for id_, key in keys.items() if isinstance(key, PersonKey) and key.tree is None}
+        if bare and any(person in bare for each in documents for person, _ in leaves(each)):
+            for person in bare:  # another process has given them a tree since
+                self._by_id.pop(person, None)
+            keys = await self.of_ids(whose)
+        return keys
 
     async def _known_or(
         self,
@@ -278,6 +296,8 @@ class Vault:
         while True:
             with translating():
                 documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
+                for document in documents:
+                    await self._plant(document)
             ids = {digests[_known_by(d)]: _id(d) for d in documents}
             keys = await self._fetch([*ids.values()])
             found: dict[str, PersonKey] = {}
@@ -302,7 +322,9 @@ class Vault:
     def _new(self, known_by: bytes, name: str) -> tuple[PersonKey, JsonObject]:
         """Make a key, and its document, for a name that neither keys nor erasures know."""
         person, secret = uuid4(), os.urandom(_SECRET_BYTES)
-        key, wrapped = PersonKey(person, secret), self._master.wrap(secret, person.bytes)
+        tree = KeyTree.new()
+        key = PersonKey(person, secret, tree)
+        wrapped = self._master.wrap(secret, person.bytes)
         return key, {
             "_id": person,
             "known_by": known_by,
@@ -310,7 +332,22 @@ class Vault:
             "key": wrapped.secret,
             "master": wrapped.master,
             "made_at": self._now(),
+            "tree": key.sealed_tree(tree),
         }
+
+    async def _plant(self, document: JsonObject) -> None:
+        """Give a tree to a person whose key a former version has made."""
+        if document.get("key") is not None and "tree" not in document:
+            with suppress(KeyUnusable):  # it is missed, and told, where it is used
+                tree = self._key(document).sealed_tree(KeyTree.new())
+                bare = {"_id": document["_id"], "key": document["key"], "tree": None}
+                await self._persons.update_one(bare, {"$set": {"tree": tree}})
+
+    def _key(self, document: JsonObject) -> PersonKey:
+        """Return the key of a person. Raises KeyUnusable."""
+        person = _id(document)
+        key = PersonKey(person, self._master.unwrap(_wrapped(document), person.bytes))
+        return key.with_tree(document["tree"]) if "tree" in document else key
 
     async def _fetch(self, wanted: Collection[UUID]) -> dict[UUID, Key]:
         """Read keys; an erased person's is none, whatever is there. One that cannot be read is left
@@ -330,11 +367,8 @@ class Vault:
             person = _id(document)
             if person not in found:
                 try:
-                    if _known_by(document) in gone:
-                        found[person] = _ERASED
-                    else:
-                        secret = self._master.unwrap(_wrapped(document), person.bytes)
-                        found[person] = PersonKey(person, secret)
+                    is_gone = _known_by(document) in gone
+                    found[person] = _ERASED if is_gone else self._key(document)
                 except KeyUnusable as error:
                     self._unreadable.note(PERSONS, person, error.detail)
         return found
@@ -447,7 +481,7 @@ class Vault:
         erased in the log: there it can be told from a key that was lost.
         """
         change: JsonObject = {
-            "$unset": {"key": "", "master": "", "name": "", "made_at": ""},
+            "$unset": {"key": "", "master": "", "name": "", "made_at": "", "tree": ""},
             "$min": {"erased_at": self._now()},
         }
         with translating():
@@ -456,6 +490,57 @@ class Vault:
                 change["$set"] = {"known_by": known_by}
                 await self._persons.update_one({"_id": id_}, change, upsert=True)
         self._invalidate_all()
+
+    async def destroy_redacted(self, document: EventDocument) -> bool:
+        """Destroy the keys of what was redacted of a stored event; return whether all of that has
+        had keys of its own, which are gone. Safe to repeat.
+
+        Raises KeyUnusable, NoMasterKey, StoreUnavailable.
+        """
+        fields = self.redactions.fields.get((document["ticket_id"], document["version"]))
+        if fields is None:
+            return False
+
+        def is_redacted(path: str) -> bool:
+            _, part, name, *_ = path.split("/")
+            return path == FINGERPRINT or (part == "data" and name in fields)
+
+        own: dict[UUID, set[str]] = {}
+        for person, leaf in leaves(document):
+            own.setdefault(person, set()).add(leaf.path)
+        gone = {each["path"] for each in document.get("sealed", ()) if is_redacted(each["path"])}
+        done = bool(gone) and gone <= {path for paths in own.values() for path in paths}
+        for person, paths in own.items():
+            if paths & gone:
+                done &= await self._cut(person, document, paths & gone, paths - gone)
+        return done
+
+    async def _cut(
+        self, person: UUID, event: EventDocument, gone: Collection[str], left: Collection[str]
+    ) -> bool:
+        """Destroy the keys of some fields; return whether they are gone."""
+        while True:
+            with translating():
+                document = await self._persons.find_one({"_id": person})
+            if document is None:
+                raise KeyUnusable(f"the key of person {person} is missing")
+            if document.get("key") is None:
+                return True  # with all of theirs
+            key = self._key(document)
+            if key.tree is None:
+                raise KeyUnusable(f"the tree of keys of person {person} is missing")
+            tree = key.tree.without(event["ticket_id"], event["version"], gone, left)
+            if tree.secrets == key.tree.secrets:
+                return True
+            if len(tree.secrets) > _MOST_SECRETS:
+                return False
+            as_read = {"_id": person, "tree": document["tree"]}
+            with translating():
+                change = {"$set": {"tree": key.sealed_tree(tree)}}
+                changed = await self._persons.update_one(as_read, change)
+            if changed.matched_count:
+                self.invalidate()
+                return True
 
     async def erased(self) -> dict[bytes, UUID]:
         """Return those whom the keys remember as erased: by what their names were known by."""
@@ -552,6 +637,7 @@ class Vault:
     def learn(self, events: Iterable[Mapping[str, object]]) -> None:
         """Know of what some stored events redact, and have caches invalidated if it is news."""
         if self.redactions.learn(events):
+            self._learned_at = asyncio.get_running_loop().time()
             self._invalidate_all()
 
     def look_again(self) -> None:
@@ -580,10 +666,14 @@ class Vault:
             count = await self._erasures.estimated_document_count()
         seen = (count, *(each["_id"] for each in newest))
         is_news = self._seen is not None and seen != self._seen
+        # A key that another process was just about to destroy may have been read once more.
+        is_late = self._looked_at < self._learned_at + _LOOK_SECONDS
         self._seen, self._looked_at = seen, now
+        if redacted:
+            self._learned_at = now
         if is_news or redacted:
             self._invalidate_all()
-        if now - self._cleared_at > _KEPT_SECONDS:
+        if is_late or now - self._cleared_at > _KEPT_SECONDS:
             self.invalidate()
             self._cleared_at = now
 

@@ -79,7 +79,7 @@ class Recounting:
         self.see(self._views, mine)
 
     async def _matching(self, view: SavedView, numbers: set[int]) -> AsyncIterator[UUID]:
-        async for found in self._scan(view.filter.where.condition(), {"_id": 1}):
+        async for found in self._scan(view.filter.listed.condition(), {"_id": 1}):
             ticket_id = cast("UUID", found["_id"])
             if partition_of(ticket_id) in numbers:
                 yield ticket_id

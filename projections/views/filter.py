@@ -234,7 +234,21 @@ def named(conditions: Mapping[str, object]) -> Filter:
                 terms.append(is_solved(value is True))
             case "breached":
                 terms.append(is_breached(value is True))
+            case "spam":
+                terms.append(is_spam(value is True))
     return Filter(tuple(terms))
+
+
+def without_spam(asked: Filter) -> Filter:
+    """Return the filter of a list that asks for some tickets: without spam, unless it says itself
+    what of that it wants. A list of tickets that are not closed has none in any case.
+    """
+    states = [
+        term.values for term in asked.terms if isinstance(term, Is) and term.field == "status"
+    ]
+    if "close_reason" in asked.fields() or any("closed" not in each for each in states):
+        return asked
+    return asked & all_of(is_spam(False))
 
 
 def is_of(field: str, name: str | None) -> Is:
@@ -251,6 +265,12 @@ def is_breached(yes: bool) -> Term:
     """Return the term for tickets of which a promise was missed, or for all others."""
     missed = Is("sla_breached", get_args(SlaTarget))
     return missed if yes else Not(all_of(missed))
+
+
+def is_spam(yes: bool) -> Term:
+    """Return the term for tickets that were closed as spam, or for all others."""
+    spam = Is("close_reason", ("spam",))
+    return spam if yes else Not(all_of(spam))
 
 
 def is_due_before(moment: datetime) -> Filter:

@@ -37,7 +37,7 @@ from eventstore.database import Database
 from eventstore.documents import Document, Reader, UnreadableDocument, strictly
 from eventstore.mongo.driver import ReturnDocument
 from projections.views import tickets
-from projections.views.filter import Filter, named
+from projections.views.filter import Filter, named, without_spam
 from projections.views.sum_view import Entries, SumView
 from projections.views.tickets import TicketRead
 
@@ -62,11 +62,20 @@ class TicketFilter(BaseModel, extra="forbid", frozen=True):
     assignee: NameOrNone | None = None
     requester: Name | None = None
     tag: Tag | None = None
+    spam: Annotated[
+        bool | None,
+        Field(description="Tickets that were closed as spam, or all others. Lists leave them out."),
+    ] = None
 
     @cached_property
     def where(self) -> Filter:
         """The filter that says whether a ticket is one of them."""
         return named(self.model_dump())
+
+    @cached_property
+    def listed(self) -> Filter:
+        """The filter of those that a list of them shows."""
+        return without_spam(self.where)
 
 
 class _StoredFilter(BaseModel, extra="forbid", strict=True):
@@ -81,6 +90,7 @@ class _StoredFilter(BaseModel, extra="forbid", strict=True):
     assignee: str | None = None
     requester: str | None = None
     tag: str | None = None
+    spam: bool | None = None
 
 
 def stored_filter(content: object) -> TicketFilter:
@@ -116,7 +126,7 @@ class SavedView:
 def counting(views: Collection[SavedView], read: TicketRead) -> tuple[str, ...]:
     """Return the ids of the views that a ticket matches, sorted."""
     document = tickets.values(read) if views else {}
-    return tuple(sorted(view.id for view in views if view.filter.where.matches(document)))
+    return tuple(sorted(view.id for view in views if view.filter.listed.matches(document)))
 
 
 class SavedViews(SumView):

@@ -111,6 +111,7 @@ _CONDITIONS: Mapping[str, object] = {
     "resolved_from": "2026-03-01",
     "resolved_before": "2026-03-01",
     "breached": True,
+    "spam": True,
     "due_before": "2026-03-01",
 }
 """An example of each condition of a list."""

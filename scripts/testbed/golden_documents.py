@@ -39,7 +39,7 @@ _MAY_CHANGE: Mapping[str, Collection[str]] = {
     "webhooks": (
         *("since", "backfill", "url", "types", "filter", "ended_at", "rests_until", "since_at"),
     ),
-    PERSONS: (),
+    PERSONS: ("tree",),
 }
 """Collections whose documents are kept, and which of their fields are there to be changed."""
 

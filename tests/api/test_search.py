@@ -80,7 +80,7 @@ def test_what_it_takes(text, expected):
         ("opened:9999-12-31", 1, "opened takes a time"),
         ("!!!", 1, "there is no word in '!!!'"),
         ("- *", 1, "there is no word in '- *'"),
-        ("is:happy", 1, "is takes one of solved, unsolved, breached"),
+        ("is:happy", 1, "is takes one of solved, unsolved, breached, spam"),
         ("tag:a!", 1, "a tag is like"),
         ("number:0", 1, "a number is like C-1042"),
         ("due:2026-03-01", 1, "due takes < or <="),

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from uuid import UUID
 
 import pytest
 
@@ -9,6 +10,7 @@ from api.operations.stored_documents import KINDS, look_through
 from eventstore.database import Database
 from eventstore.documents import Unreadable, UnreadableDocument
 from eventstore.personal.master_keys import MasterKeys
+from eventstore.personal.sealing import Leaf
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
 from scripts.testbed.golden_documents import (
@@ -21,8 +23,8 @@ from scripts.testbed.golden_documents import (
 )
 from tests.processes import environment, script
 
-WRITTEN = 70
-DIGEST = "155fbd97f4e2238763d5413ec9304d12cdc535afe1feee4d82986173ad328d1f"
+WRITTEN = 71
+DIGEST = "80334a40c180b4ce45fc26329163bad9b547c0eaf14c44765220c3413ed6a825"
 """Of the lines that are written. Lines are added behind them, and both then; none is changed."""
 BY_NAME = {kind.collection: kind for kind in KINDS}
 UNTOLD = {"log_checkpoint_heads", "restores", PERSONS, KEYRING}
@@ -80,8 +82,21 @@ async def test_persons_of_every_version_are_found(golden_database):
         await vault.find("dora@example.org")
     ids = {each.document["_id"] for each in golden() if each.collection == PERSONS}
     found = await vault.of_ids(ids)
-    assert len(found) == 3  # and dora keeps nobody waiting
+    assert len(found) == 4  # and dora keeps nobody waiting
     assert await changed(golden_database) == []
+
+
+async def test_what_every_version_sealed_is_opened(golden_database):
+    """L10: under a person's key, and since there are trees under a field's own."""
+    person = await golden_database.vault.id_of("finn@example.org")
+    key = (await golden_database.vault.of_ids([person]))[person]
+    subject, body = (Leaf(UUID(int=7), *each) for each in ((1, "/data/subject"), (2, "/data/body")))
+    for leaf, text, said in (
+        (subject, "field:jx6TQxH2jy8pVyyxMd2FS250478GVIlai1K8iCwE6sz3", "Jam"),
+        (body, "FCSpPdT+1OsLXCYbjhM7p4ax8xFP0JjiOL09isP+VvXe5w==", "Old."),
+    ):
+        place = f"{leaf.ticket_id}\n{leaf.version}\n{leaf.path}\n{person}".encode()
+        assert key.open(text, place, leaf) == said
 
 
 async def test_the_command_line_names_what_cannot_be_read(golden_database, tmp_path):

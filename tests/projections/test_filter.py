@@ -7,7 +7,7 @@ from uuid import UUID
 from api.queries.lists.search import search
 from domain.values import FieldValue
 from projections.views import tickets
-from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, named
+from projections.views.filter import AnyOf, Filter, Is, Not, all_of, has_field, named, without_spam
 from projections.views.words import words
 from scripts.bench.made_up_views import made_up_lives
 
@@ -27,7 +27,16 @@ SEARCHES = [
     ),
     *("status:open,pending", "-status:new", "priority>=high", "priority>urgent", "is:solved"),
     *("assignee:none", "-assignee:none", "group:none is:unsolved", "tag:vip", "-tag:vip"),
-    *("is:breached", "-is:breached", "has:note", "-has:note", "due<2100-01-01", "-due<2100-01-01"),
+    *(
+        "is:breached",
+        "-is:breached",
+        "is:spam",
+        "-is:spam",
+        "has:note",
+        "-has:note",
+        "due<2100-01-01",
+        "-due<2100-01-01",
+    ),
     *("opened>2025-01-01", "opened<=2025-01-01", "resolved>=2025-01-01", "-resolved>=2025-01-01"),
     *("field.floor:3", "-field.floor:3", "field.vip:true", "field.vip:1", "field.none:3"),
     *("field.floor:12.50", "-field.floor:+012.5", "field.floor:b", "field.floor:a field.floor:b"),
@@ -44,6 +53,8 @@ FILTERS = [
     all_of(Is("followers", ("alice",))),
     all_of(Is("tags", ("vip", "paper"))),
     Filter(),
+    *map(without_spam, map(search, ("", "printer", "is:spam", "status:closed", "status:open"))),
+    named({"spam": False}),
 ]
 
 

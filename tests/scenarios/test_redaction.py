@@ -66,7 +66,8 @@ async def redacted(desk, ticket):
     versions = [e["version"] for e in timeline["events"] if CARD in json.dumps(e["data"])]
     assert len(versions) == 7
     for version in versions:
-        await done(desk, ticket, "redact", {"version": version, **WHY})
+        told = await done(desk, ticket, "redact", {"version": version, **WHY})
+        assert told["redaction"] == "destroyed"
 
 
 async def answers(desk, ticket):
@@ -211,3 +212,47 @@ async def test_a_ticket_shows_it_no_more_while_nothing_is_projected(database, st
         answer = await desk.post(f"{path}/redact", json={"version": 1, **WHY}, headers=SUPERVISOR)
         assert answer.status_code == 200, answer.text
         assert CARD not in (await desk.get(path, headers=SUPERVISOR)).text
+
+
+async def test_spam_is_closed_and_leaves_every_list_but_that_of_spam(desk, database, store):
+    """For everybody; whoever has its address reads it as any closed ticket."""
+    tickets = []
+    for n in range(3):
+        opening = {**OPEN, "subject": f"Buy {n}", "body": "cheap watches"}
+        answer = await desk.post("/tickets", json=opening, headers=REQUESTER)
+        tickets.append(answer.json()["ticket_id"])
+    for name, asked in (("all", {}), ("junk", {"spam": True}), ("new", {"status": "new"})):
+        await desk.put(f"/views/{name}", json=asked, headers=SUPERVISOR)
+    spam, duplicate, real = tickets
+    await done(desk, spam, "close", {"reason": "spam"})
+    await done(desk, duplicate, "close", {"reason": "duplicate"})
+    await caught_up(database, store)
+    for query, expected in {
+        "": {duplicate, real},
+        "q=watches": {duplicate, real},
+        "status=closed": {duplicate},
+        "solved=false": {real},
+        "view=all": {duplicate, real},
+        "spam=true": {spam},
+        "spam=false": {duplicate, real},
+        "q=watches+is:spam": {spam},
+        "q=-is:spam+status:closed": {duplicate},
+        "view=junk": {spam},
+        "view=all&spam=true": {spam},
+    }.items():
+        for who in (SUPERVISOR, AUDITOR, AGENT, REQUESTER):
+            if who == REQUESTER and "view" in query:
+                continue
+            answer = await desk.get(f"/tickets?{query}&count=true", headers=who)
+            assert {each["id"] for each in answer.json()["tickets"]} == expected, (query, who)
+            assert answer.json()["total"] == len(expected)
+
+    async def counted():
+        views = (await desk.get("/views", headers=SUPERVISOR)).json()["views"]
+        counts = {each["name"]: each["count"] for each in views}
+        return None not in counts.values() and counts
+
+    assert await until(counted) == {"all": 2, "junk": 1, "new": 1}
+    shown = (await desk.get(f"/tickets/{spam}", headers=AGENT)).json()
+    assert (shown["close_reason"], shown["body"]) == ("spam", "cheap watches")
+    await assert_views_equal_the_log(database)

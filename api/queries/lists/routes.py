@@ -37,6 +37,7 @@ from projections.views.filter import (
     has_field,
     is_due_before,
     named,
+    without_spam,
 )
 from projections.views.saved_views import SavedViews, ViewName
 
@@ -65,8 +66,8 @@ class ListQuery(AtLeast):
         "`-` before a term excludes; text with spaces is put in double quotes. Keys: `status`, "
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
         "nobody), `number`, `tag`, `field.<key>` (a day also compared), `is:solved`, "
-        "`is:unsolved`, `is:breached`, `has:note`, `opened`, `updated`, `resolved` (a day or a "
-        "time, also compared), `due<`. "
+        "`is:unsolved`, `is:breached`, `is:spam`, `has:note`, `opened`, `updated`, `resolved` "
+        "(a day or a time, also compared), `due<`. "
         "What is no term, such as a pasted subject line or address, is looked for as the words in "
         "it.",
         examples=["status:open priority>=high printer"],
@@ -94,6 +95,10 @@ class ListQuery(AtLeast):
     resolved_before: TimeText | None = None
     breached: bool | None = Field(
         default=None, description="Tickets of which a promise was missed, or all others."
+    )
+    spam: bool | None = Field(
+        default=None,
+        description="Only tickets that were closed as spam, or all others, as is the default.",
     )
     due_before: TimeText | None = Field(
         default=None, description="Tickets of which a promise runs out before that."
@@ -192,6 +197,9 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     ) -> Response:
         """List tickets, the last opened first unless another `sort` is asked for.
 
+        Tickets that were closed as spam are left out, unless `spam=true` or `q=is:spam` asks for
+        them.
+
         A list holds the tickets that the caller may see: requesters see their own and those that
         they follow, agents those of their groups. Lists follow the log within moments.
         `Casebook-Views-Age` says how many seconds old the list is; with `after` it shows at least
@@ -217,7 +225,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
                     found &= (await saved.find(asked.view)).filter.where
             # How long a requester waits must not tell what others' tickets hold.
             along = "participants" if visible.is_of_requester else None
-            of = parts(visible.within(found), visible.sort(asked.sort), along)
+            of = parts(visible.within(without_spam(found)), visible.sort(asked.sort), along)
             limit = asked.limit
             listed = await snapshot.ask(lambda shown: page(pager, shown, of, place, limit + 1))
             following = total = None

@@ -39,6 +39,7 @@ from projections.views.filter import (
     is_due_before,
     is_of,
     is_solved,
+    is_spam,
     says,
 )
 
@@ -59,7 +60,12 @@ _TAG: TypeAdapter[str] = TypeAdapter(Tag)
 _NUMBER: TypeAdapter[str] = TypeAdapter(TicketNumber)
 _KEY: TypeAdapter[str] = TypeAdapter(FieldKey)
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
-_IS = {"solved": is_solved(True), "unsolved": is_solved(False), "breached": is_breached(True)}
+_IS = {
+    "solved": is_solved(True),
+    "unsolved": is_solved(False),
+    "breached": is_breached(True),
+    "spam": is_spam(True),
+}
 
 
 class BadQuery(Unacceptable):
