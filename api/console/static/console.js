@@ -1,25 +1,36 @@
-// The frame: who asks, which view, what is live. Views are `show(main, context) -> leave`.
+// The frame: who is signed in, which view, what is live, the keyboard. Views are
+// `show(place, context) -> leave`.
 
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
-import { empty, h, loading, put, say, tellTime, trouble, words } from "./dom.js";
-import { machine } from "./machine.js";
+import { empty, h, loading, modal, put, say, tellTime, trouble } from "./dom.js";
+import { machine as system } from "./machine.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
 
 const KEPT = "casebook-key";
+const NO_SHORTCUTS = "casebook-no-shortcuts";
 const STALE_SECONDS = 5;
 const main = document.getElementById("main");
 const READERS = ["agent", "supervisor", "auditor"];
 const VIEWS = [
-  { name: "Desk", hash: "#/desk", scope: "read", roles: READERS },
-  { name: "Tickets", hash: "#/tickets", scope: "read", roles: [...READERS, "requester"] },
-  { name: "Machine", hash: "#/machine", scope: "operate", roles: ["supervisor", "auditor", "admin"] },
+  { name: "Desk", hash: "#/desk", scope: "read", roles: READERS, show: desk },
+  { name: "Tickets", hash: "#/tickets", scope: "read", roles: READERS, show: tickets, one: ticket },
+  { name: "Tickets", hash: "#/tickets", scope: "read", roles: ["requester"], show: tickets, one: ticket },
+  {
+    name: "System",
+    hash: "#/system",
+    scope: "operate",
+    roles: ["supervisor", "auditor", "admin"],
+    show: system,
+  },
 ];
+const MOVED = { machine: "#/system" };
 const viewsOf = (me) =>
   VIEWS.filter((view) => view.roles.includes(me.role) && me.scopes.includes(view.scope));
 let session = null;
 let leave = () => {};
+let keys = {}; // of the view that is shown: what each does
 
 class Session {
   constructor(key) {
@@ -111,22 +122,25 @@ class Session {
   }
 }
 
+const LIVE = {
+  live: ["live", "Changes are shown as they happen"],
+  lost: ["connection lost, trying again", "Changes will be shown again once the server answers"],
+  waiting: ["connecting", "Changes are about to be followed"],
+  polled: ["every 5 s", "Changes are looked for every five seconds"],
+  refused: ["not live", "This key may not follow changes"],
+  silent: ["the server does not answer", "It is asked again every five seconds"],
+};
+
 function drawSession() {
   const place = document.getElementById("session");
   if (!session?.me) return put(place);
-  const told = {
-    live: "live",
-    lost: "connection lost, trying again",
-    waiting: "connecting",
-    polled: "every 5 s",
-    refused: "not live",
-    silent: "the server does not answer",
-  }[session.live];
+  const [told, title] = LIVE[session.live];
   put(
     place,
-    h("span", { class: `live live-${session.live}`, title: "How changes come in" }, told),
+    h("span", { class: `live live-${session.live}`, title }, told),
+    h("button", { type: "button", class: "quiet small", onclick: help, title: "Keyboard (?)" }, "Keys"),
     h("span", { class: "who" }, `${session.me.id}, ${session.me.role}`),
-    h("button", { type: "button", class: "quiet", onclick: () => signOut() }, "Sign out"),
+    h("button", { type: "button", class: "quiet small", onclick: () => signOut() }, "Sign out"),
   );
 }
 
@@ -147,9 +161,11 @@ function drawNav() {
 }
 
 function signOut(problem) {
-  sessionStorage.removeItem(KEPT);
+  sessionStorage.clear(); // the key, and what was begun to be written
   session?.end();
   session = null;
+  keys = {};
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   drawSession();
   drawNav();
   signIn(problem);
@@ -172,7 +188,7 @@ function signIn(problem) {
     h(
       "section",
       { class: "sign-in" },
-      h("h1", {}, "See the desk"),
+      h("h1", {}, "Sign in"),
       h(
         "p",
         {},
@@ -195,7 +211,7 @@ function signIn(problem) {
         "details",
         {},
         h("summary", {}, "Where do I get one?"),
-        h("p", {}, "On the machine that runs the server, this prints a link that signs in a supervisor called sam:"),
+        h("p", {}, "Where the server runs, this prints a link that signs in a supervisor called sam:"),
         h("pre", { tabindex: "0" }, ".venv/bin/casebook keys link sam supervisor"),
         h("p", {}, "And this prints a key, which is good until it is revoked:"),
         h("pre", { tabindex: "0" }, ".venv/bin/casebook keys make sam supervisor"),
@@ -237,8 +253,12 @@ async function begin(key) {
 function show() {
   if (!session) return;
   leave();
+  leave = () => {};
+  keys = {};
+  const [path, query] = location.hash.split("?");
+  const [, name, id] = path.split("/");
+  if (MOVED[name]) return location.replace(MOVED[name]);
   drawNav();
-  const [, view, id] = location.hash.split("?")[0].split("/");
   const mine = viewsOf(session.me);
   if (!mine.length) {
     document.title = "Casebook";
@@ -246,23 +266,71 @@ function show() {
     put(main, h("h1", {}, "Nothing to see"), empty(good));
     return main.focus({ preventScroll: true });
   }
-  if (!mine.some((each) => each.hash === `#/${view}`)) return location.replace(mine[0].hash);
-  const chosen = { desk, tickets: id ? ticket : tickets, machine }[view];
+  const view = mine.find((each) => each.hash === `#/${name}`);
+  if (!view) return location.replace(mine[0].hash);
   document.getElementById("freshness").hidden = true; // until an answer says so
-  document.title = `${words(view)[0].toUpperCase()}${view.slice(1)} – Casebook`;
-  const context = { api: session.api, session, me: session.me, id, say };
+  document.title = `${view.name} – Casebook`;
   // Each has a place of its own: what comes after it was left is drawn where nobody looks.
   const place = h("div");
   put(main, place);
-  leave = chosen(place, context);
-  if (show.moved) main.focus({ preventScroll: true });
+  const shown = (more) => place.isConnected && Object.assign(keys, more);
+  leave = (id ? (view.one ?? view.show) : view.show)(place, {
+    api: session.api,
+    session,
+    me: session.me,
+    id,
+    query: new URLSearchParams(query),
+    keys: shown,
+    say,
+  });
+  if (show.moved && !place.contains(document.activeElement)) main.focus({ preventScroll: true });
   show.moved = true;
   window.scrollTo(0, 0);
 }
 
+// --- the keyboard: one key each, while nothing is typed, unless they are turned off ---------------
+
+const EVERYWHERE = [
+  ["?", "these keys"],
+  ["Esc", "close what is open"],
+  ["Tab", "go on to the next button, field or link"],
+];
+
+function help() {
+  const turned = h("input", {
+    type: "checkbox",
+    checked: !localStorage.getItem(NO_SHORTCUTS),
+    onchange: () =>
+      turned.checked ? localStorage.removeItem(NO_SHORTCUTS) : localStorage.setItem(NO_SHORTCUTS, "1"),
+  });
+  const row = ([key, what]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, what));
+  const here = Object.entries(keys).map(([key, [what]]) => [key, what]);
+  const dialog = modal(
+    "Keyboard",
+    h("h2", {}, "Keyboard"),
+    here.length ? [h("h3", {}, "In this view"), h("dl", { class: "keys" }, here.map(row))] : null,
+    h("h3", {}, "Everywhere"),
+    h("dl", { class: "keys" }, EVERYWHERE.map(row)),
+    h("label", { class: "check" }, turned, " Use single keys"),
+    h("p", {}, h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
+  );
+}
+
+addEventListener("keydown", (event) => {
+  const isTyped = event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog");
+  if (!session || isTyped || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+  if (localStorage.getItem(NO_SHORTCUTS)) return;
+  const act = event.key === "?" ? help : keys[event.key]?.[1];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// --- signing in by a link -------------------------------------------------------------------------
+
 const isLink = () => location.hash.startsWith("#sign-in_");
 
-// By a sign-in link: its code is used once, and stays neither in the address nor in the history.
+// Its code is used once, and stays neither in the address nor in the history.
 async function signInByLink() {
   const code = location.hash.slice(1);
   history.replaceState(null, "", "/");

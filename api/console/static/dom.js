@@ -98,7 +98,8 @@ export function empty(...text) {
   return h("p", { class: "placeholder" }, ...text);
 }
 
-export function trouble(error, again) {
+// A problem in its own words; `again` tries once more, and `more` may be ways back.
+export function trouble(error, again, ...more) {
   return h(
     "div",
     { class: "trouble", role: "alert" },
@@ -106,5 +107,129 @@ export function trouble(error, again) {
     h("p", {}, error.detail ?? error.message),
     error.code ? h("p", { class: "code" }, error.code) : null,
     again ? h("button", { type: "button", onclick: again }, "Try again") : null,
+    more,
+  );
+}
+
+// A dialog over the page: Escape closes it, and the focus goes back to where it was.
+export function modal(title, ...content) {
+  const before = document.activeElement;
+  const dialog = h("dialog", { "aria-label": title }, content);
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (before?.isConnected) before.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+// Parts of a view of which one is shown: `parts` is [name, element]; `told` hears which.
+export function tabs(label, parts, told = () => {}) {
+  const buttons = parts.map(([name, element], n) =>
+    h(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `tab-${n}`,
+        onclick: () => choose(n),
+        onkeydown: (event) => {
+          const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+          if (!step) return;
+          choose((n + step + parts.length) % parts.length);
+          buttons.find((each) => each.ariaSelected === "true").focus();
+        },
+      },
+      name,
+    ),
+  );
+  for (const [n, [, element]] of parts.entries()) {
+    element.setAttribute("role", "tabpanel");
+    element.setAttribute("aria-labelledby", `tab-${n}`);
+  }
+  function choose(n) {
+    for (const [at, button] of buttons.entries()) {
+      button.setAttribute("aria-selected", String(at === n));
+      button.tabIndex = at === n ? 0 : -1;
+      parts[at][1].hidden = at !== n;
+    }
+    told(n);
+  }
+  choose(0);
+  const list = h("div", { class: "tabs", role: "tablist", "aria-label": label }, buttons);
+  return Object.assign(list, { choose, buttons });
+}
+
+// A button that opens a list of what else can be done: `actions` is [name, function].
+export function menu(label, actions) {
+  const details = h(
+    "details",
+    {
+      class: "menu",
+      onfocusout: (event) => details.contains(event.relatedTarget) || (details.open = false),
+      onkeydown: (event) => {
+        const items = [...details.querySelectorAll("li button")];
+        const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+        if (event.key === "Escape") {
+          details.open = false;
+          details.firstChild.focus();
+        } else if (step) {
+          event.preventDefault();
+          details.open = true;
+          items.at((items.indexOf(document.activeElement) + step) % items.length)?.focus();
+        }
+      },
+    },
+    h("summary", {}, label),
+    h(
+      "ul",
+      {},
+      actions.map(([name, act]) =>
+        h(
+          "li",
+          {},
+          h(
+            "button",
+            {
+              type: "button",
+              onclick: () => {
+                details.firstChild.focus(); // to which a dialog gives the focus back
+                details.open = false;
+                act();
+              },
+            },
+            name,
+          ),
+        ),
+      ),
+    ),
+  );
+  return details;
+}
+
+// What to do next, where there is no ticket yet.
+export function welcome(me) {
+  const does = me.scopes.includes("write") && !["auditor", "admin"].includes(me.role);
+  const staff = me.role !== "requester";
+  const steps = [
+    does ? ["Open the first ticket: ", h("a", { href: "#/tickets?new" }, "New ticket"), "."] : null,
+    staff ? ["Or load a desk to look at, on the server’s machine: ", h("code", {}, "make demo"), "."] : null,
+    staff
+      ? [
+          "Let colleagues in, each with a key of their own: ",
+          h("code", {}, "casebook keys make alice agent"),
+          ".",
+        ]
+      : null,
+    staff
+      ? ["Have mails or another system open tickets through the API: ", h("a", { href: "/docs" }, "API"), "."]
+      : null,
+  ];
+  return h(
+    "section",
+    { class: "card welcome" },
+    h("h2", {}, "There are no tickets yet"),
+    h("ol", {}, steps.filter(Boolean).map((step) => h("li", {}, step))),
   );
 }
