@@ -120,7 +120,7 @@ def create_app(
     handler, tickets = Handler(store, desks), Tickets(store, views)
     policy = VisibilityPolicy(desks, tickets, views)
     for router in (
-        commands.router(handler, views, tickets, policy),
+        commands.router(handler, views, tickets, policy, desks, database.clock.now),
         history.router(store, tickets, policy),
         promises.router(store, policy, database.clock.now),
         lists.router(database, policy),

@@ -130,6 +130,7 @@ RIGHTS: Mapping[str, Right] = {
     "POST /sign_in": Right("sign_in", EVERYONE | _AUDITOR | _ADMIN, recorded=True),
     "GET /tickets": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}": Right("read", EVERYONE | _AUDITOR),
+    "GET /tickets/{ticket_id}/commands": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/timeline": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/diff": Right("read", EVERYONE | _AUDITOR),
     "GET /tickets/{ticket_id}/sla": Right("read", _READERS),

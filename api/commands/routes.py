@@ -1,4 +1,5 @@
-"""The command routes, one per command class: `POST /tickets` and `POST /tickets/{id}/<verb>`.
+"""The command routes, one per command class: `POST /tickets` and `POST /tickets/{id}/<verb>`; and
+which of them a ticket takes now.
 
 Nothing is written here for a single command: the path is the class's verb, the body its fields, the
 description its docstring.
@@ -7,6 +8,7 @@ description its docstring.
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from inspect import Parameter, getdoc, signature
 from typing import Annotated
 from uuid import UUID
@@ -14,7 +16,14 @@ from uuid import UUID
 from fastapi import Header, Response
 from pydantic import BaseModel, Field
 
-from api.commands.handler import Handler, Outcome, Redaction, Submission, new_ticket_id
+from api.commands.handler import (
+    DeskSource,
+    Handler,
+    Outcome,
+    Redaction,
+    Submission,
+    new_ticket_id,
+)
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.correlation import CurrentCorrelation
@@ -24,10 +33,12 @@ from api.http.routing import Router
 from api.queries.representations import UNREADABLE, TicketDetail, Tickets
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import ReadModels
+from domain.actors import Actor
 from domain.errors import CasebookError, Unacceptable
 from domain.tickets import COMMANDS
-from domain.tickets.command import Command
+from domain.tickets.command import Command, Context
 from domain.tickets.opening import OpenTicket
+from domain.values import one_spelling
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -91,10 +102,26 @@ class Accepted(BaseModel, extra="forbid"):
     )
 
 
+class Possible(BaseModel, extra="forbid"):
+    """What can be done with a ticket as it is."""
+
+    ticket_id: UUID
+    commands: dict[str, list[str]] = Field(
+        description="By verb, what must be filled in on the ticket first: `assignee`, or "
+        "`fields.<key>`.",
+        examples=[{"assign": [], "resolve": ["assignee", "fields.cause"]}],
+    )
+
+
 def router(
-    handler: Handler, views: ReadModels, current_tickets: Tickets, policy: VisibilityPolicy
+    handler: Handler,
+    views: ReadModels,
+    current_tickets: Tickets,
+    policy: VisibilityPolicy,
+    desks: DeskSource,
+    now: Callable[[], datetime],
 ) -> Router:
-    """Make the routes of all commands."""
+    """Make the routes of all commands. `now`: the clock that says what is overdue."""
     routes = Router("commands")
     headers = described_headers("ETag", "Preference-Applied")
 
@@ -172,6 +199,25 @@ def router(
         if opened:
             headers["Location"] = f"/tickets/{outcome.ticket_id}"
         return json_response(content, headers, 201 if opened else 200)
+
+    @routes.get(
+        "/tickets/{ticket_id}/commands", response_model=Possible, responses=problem_responses(404)
+    )
+    async def show_commands(ticket_id: UUID, who: CurrentPrincipal) -> Response:
+        """Show which commands the ticket, as it is, can take from the caller: all others are
+        refused, or change nothing. One that is possible may be refused for what it says.
+        """
+        await policy.of_ticket(who, ticket_id)
+        ticket = (await current_tickets.current(ticket_id)).ticket
+        actor = Actor(one_spelling(who.id), who.actor.role)
+        desk = await desks.current()
+        context = Context(now=now(), actor=actor, ticket_id=ticket_id, desk=desk)
+        possible = {
+            verb: command.needs(ticket, context)
+            for verb, command in COMMANDS.items()
+            if who.role in command.allowed and command.is_possible(ticket, context)
+        }
+        return json_response({"ticket_id": ticket_id, "commands": possible}, {})
 
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:

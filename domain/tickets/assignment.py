@@ -52,6 +52,10 @@ class TicketUnassigned(TicketEvent):
 class UnassignTicket(Command):
     """Take the assignee off."""
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.assignee is not None and ticket.status != "closed"
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         return NOTHING if ticket.assignee is None else Decision((TicketUnassigned(),))
 
@@ -135,6 +139,12 @@ class UnfollowTicket(Command):
     taken_when_full = True
     names_are_new = False
     follower: Name | None = None
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        actor = context.actor  # a requester does not learn who else follows
+        followers = ticket.followers
+        return actor.id in followers if actor.role == "requester" else bool(followers)
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor = context.actor

@@ -128,6 +128,20 @@ class Command(BaseModel, ABC):
         cls.operation = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
         cls.verb = cls.operation.removesuffix("_ticket")
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        """Say whether the ticket, as it is, can take such a command from the actor. Any other is
+        refused or changes nothing, whatever it says.
+        """
+        return cls.taken_when_closed or ticket.status != "closed"
+
+    @classmethod
+    def needs(cls, ticket: Ticket, context: Context) -> list[str]:
+        """Return what must be filled in on the ticket before it takes such a command: `assignee`,
+        or `fields.<key>`.
+        """
+        return []
+
     @abstractmethod
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         """Return what follows for this ticket. Raises Unacceptable, StateConflict."""

@@ -93,6 +93,10 @@ class Reply(Command):
     body: Text
     automatic: bool = False
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.status != "closed" or _is_of_requester(context.actor, ticket)
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor = context.actor
         if not _is_of_requester(actor, ticket):

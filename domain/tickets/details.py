@@ -112,6 +112,10 @@ class RemoveTags(Command):
     taken_when_closed = True
     tags: Tags
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return bool(ticket.tags)
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         present = tuple(sorted(set(self.tags) & set(ticket.tags)))
         return Decision((TagsRemoved(present),)) if present else NOTHING

@@ -56,6 +56,10 @@ class UpdateStatus(Command):
     reason: Line | None = None
     resume_at: Moment | None = None
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.status in cls.moves
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if self.status in _NEVER_BY_STATUS:
             raise Unacceptable(*_NEVER_BY_STATUS[self.status])
@@ -93,6 +97,16 @@ class ResolveTicket(Command):
     taken_when_full = True
     resolution: Text
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.status in UNSOLVED  # a new one once it is assigned
+
+    @classmethod
+    def needs(cls, ticket: Ticket, context: Context) -> list[str]:
+        missing = context.desk.missing(ticket.fields, "open", "resolve")
+        assignee = [] if ticket.assignee else ["assignee"]
+        return [*assignee, *(f"fields.{key}" for key in missing)]
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if ticket.status == "resolved" and ticket.resolution == self.resolution:
             return NOTHING
@@ -119,6 +133,10 @@ class ReopenTicket(Command):
     allowed = EVERYONE
     moves = ways("resolved", to="open")
     reason: Line | None = None
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.status in cls.moves
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         require_transition(ticket, ReopenTicket, "open")
@@ -150,6 +168,12 @@ class CloseTicket(Command):
     taken_when_full = True
     taken_when_closed = True
     reason: Annotated[CloseReason, WithJsonSchema(_GIVEN)] | None = None
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        actor = context.actor
+        is_own = actor.role != "requester" or actor.id == ticket.requester
+        return is_own and ticket.status in cls.moves
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         actor, reason = context.actor, self.reason
@@ -191,6 +215,10 @@ class RateTicket(Command):
     taken_when_closed = True
     score: Score
     comment: Text | None = None
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return context.actor.id == ticket.requester and ticket.resolution is not None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if context.actor.id != ticket.requester:

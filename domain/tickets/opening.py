@@ -111,6 +111,10 @@ class OpenTicket(Command):
         )
         return Decision((opened,))
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return False
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         raise StateConflict("ticket_exists", "this ticket has been opened already")
 
@@ -134,6 +138,10 @@ class NumberTicket(Command):
 
     taken_when_closed = True
     taken_when_full = True
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.number is None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if ticket.number is not None or context.number is None:

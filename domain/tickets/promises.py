@@ -114,6 +114,10 @@ class MarkSlaBreach(Command):
     taken_when_full = True
     target: SlaTarget
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return bool(clock_at(ticket, context.now).overdue)
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         clock = clock_at(ticket, context.now)
         if overdue := clock.overdue.get(self.target):

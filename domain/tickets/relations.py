@@ -152,6 +152,10 @@ class UnlinkTicket(Command):
     def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.ticket
 
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return any(ticket.is_linked(each) for each in get_args(UnlinkRelation))
+
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if not ticket.is_linked(self.relation, self.ticket):
             return NOTHING
@@ -216,6 +220,10 @@ class MergeTicket(Command):
 
     def other_ticket(self, ticket: Ticket | None = None) -> UUID:
         return self.into
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.status in cls.moves
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if self.into == context.ticket_id:
@@ -311,6 +319,10 @@ class UnmergeTicket(Command):
 
     def other_ticket(self, ticket: Ticket | None = None) -> UUID | None:
         return None if ticket is None else ticket.merged_into
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.merged_into is not None and ticket.before_merge is not None
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         into, before = ticket.merged_into, ticket.before_merge

@@ -74,6 +74,7 @@ EXPECTED = {
     "GET /tickets": "RASU",
     "GET /tickets/{ticket_id}": "RASU",
     "GET /tickets/{ticket_id}/timeline": "RASU",
+    "GET /tickets/{ticket_id}/commands": "RASU",
     "GET /tickets/{ticket_id}/sla": "ASU",
     "GET /tickets/{ticket_id}/diff": "RASU",
     "GET /events": "SU",

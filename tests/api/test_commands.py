@@ -19,10 +19,11 @@ from eventstore.documents import EssentialUnreadable
 from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.log import EventStore
 from tests.api.test_api import OPEN, asking, client, is_problem, serving, ticket
-from tests.callers import AGENT, AUDITOR, access
+from tests.callers import ADMIN, AGENT, AUDITOR, access, as_
 
 __all__ = ["client", "ticket"]
 REPRESENTATION = {**AGENT, "Prefer": "return=representation"}
+OF_REQUESTERS = ("reply", "reopen", "close", "attach", "rate", "follow", "unfollow")
 MINIMAL = {**AGENT, "Prefer": "return=minimal"}
 
 
@@ -30,6 +31,33 @@ async def opened(client, n=1, **different):
     """Open tickets; return their ids."""
     answers = [await client.post("/tickets", json={**OPEN, **different}) for _ in range(n)]
     return [answer.json()["ticket_id"] for answer in answers]
+
+
+async def test_a_ticket_says_which_commands_it_takes_from_whom(client, ticket):
+    """And what must be filled in before one is."""
+    desk = {"fields": {"cause": {"type": "text", "required_on": "resolve"}}}
+    answer = await client.put("/desk", json=desk, headers={**ADMIN, "If-Match": '"0"'})
+    assert answer.status_code == 200, answer.text
+
+    async def possible(caller):
+        answer = await client.get(f"{ticket}/commands", headers=caller)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["commands"]
+
+    bob = as_("requester", "bob")
+    assert (await possible(AGENT))["resolve"] == ["fields.cause"]
+    assert {"reply", "close"} <= (await possible(bob)).keys() <= {*OF_REQUESTERS}
+    assert await possible(AUDITOR) == {}
+    assert not {"reopen", "unmerge", "redact", "open"} & (await possible(AGENT)).keys()
+    for verb, content in (
+        ("set_field", {"key": "cause", "value": "paper"}),
+        ("resolve", {"resolution": "Done."}),
+    ):
+        assert (await client.post(f"{ticket}/{verb}", json=content)).status_code == 200
+    assert (await possible(AGENT))["reopen"] == []
+    assert (await possible(bob))["rate"] == []
+    nothing = await client.get(f"/tickets/{uuid4()}/commands")
+    is_problem(nothing, 404, "ticket_not_found")
 
 
 # --- Prefer: return -------------------------------------------------------------------------------

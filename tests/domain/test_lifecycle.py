@@ -238,6 +238,20 @@ TABLE: list[tuple[Actor, Command, list[str]]] = [
 ]
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_what_is_possible_is_what_is_taken(state):
+    """And what needs nothing first: a new ticket is resolved once it is assigned."""
+    ticket, column = folded(*STATES[state]), list(STATES).index(state)
+    taken: dict[tuple[Actor, type[Command]], bool] = {}
+    for actor, command, outcomes in TABLE:
+        is_taken = outcomes[column] in STATES or outcomes[column][0].isupper()
+        taken[actor, type(command)] = taken.get((actor, type(command)), False) or is_taken
+    for (actor, cls), is_taken in taken.items():
+        context = Context(now=NOW, actor=actor, ticket_id=TICKET)
+        possible = cls.is_possible(ticket, context) and not cls.needs(ticket, context)
+        assert possible == is_taken, (actor, cls)
+
+
 def outcome(state, actor, command):
     ticket = folded(*STATES[state])
     other_id = command.other_ticket()

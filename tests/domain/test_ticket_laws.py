@@ -123,6 +123,8 @@ class Tickets(RuleBasedStateMachine):
                 self.decide(ticket_id, command, actor)
             return
         assert self.decide(ticket_id, command, actor) == decision  # L6
+        if decision.events and (ticket := before.get(ticket_id)) is not None:
+            assert command.is_possible(ticket, self.context(ticket_id, command, actor))
         other_id = self.other_of(ticket_id, command)
         follow_up_id = self.follow_up_id(ticket_id)
         self.happen(ticket_id, decision.events)
@@ -141,8 +143,12 @@ class Tickets(RuleBasedStateMachine):
                 assert self.decide(ticket_id, command, actor) == Decision()
 
     def decide(self, ticket_id: UUID, command: Command, actor: Actor) -> Decision:
+        context = self.context(ticket_id, command, actor)
+        return decide(self.tickets.get(ticket_id), command, context)
+
+    def context(self, ticket_id: UUID, command: Command, actor: Actor) -> Context:
         other_id = self.other_of(ticket_id, command)
-        context = Context(
+        return Context(
             now=self.now,
             actor=actor,
             ticket_id=ticket_id,
@@ -154,7 +160,6 @@ class Tickets(RuleBasedStateMachine):
             far={each: self.tickets[self.goes_on(each, ticket_id)] for each in self.tickets},
             follow_up_id=self.follow_up_id(ticket_id),
         )
-        return decide(self.tickets.get(ticket_id), command, context)
 
     def other_of(self, ticket_id: UUID, command: Command) -> UUID | None:
         if isinstance(command, Reply):

@@ -19,7 +19,7 @@ from api.http.preferences import Prefer
 from api.http.problems import view_responses
 from api.http.routing import Router
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, count, page, parts, place_of
-from api.queries.lists.search import QUERY_CHARACTERS, search, span
+from api.queries.lists.search import COMPLETIONS, QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import AtLeast
@@ -71,6 +71,7 @@ class ListQuery(AtLeast):
         "What is no term, such as a pasted subject line or address, is looked for as the words in "
         "it.",
         examples=["status:open priority>=high printer"],
+        json_schema_extra={"x-completions": COMPLETIONS},
     )
     number: TicketNumber | None = None
     status: Annotated[Several[Status], Field(description="Any of these.")]

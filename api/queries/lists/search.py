@@ -239,6 +239,19 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], Callable[[_Term], Filter]]] = {
     _FIELD: (_ANY, _field),
 }
 """By key: the operators that it takes, and what makes a filter of it."""
+_VALUES: Mapping[str, Sequence[str]] = {
+    "status": get_args(Status),
+    "priority": _PRIORITIES,
+    "is": tuple(_IS),
+    "has": ("note",),
+    **dict.fromkeys(("group", "assignee"), ("none",)),
+}
+COMPLETIONS = {
+    key: {"operators": takes, "values": _VALUES.get(key, ())}
+    for key, (takes, _) in _KEYS.items()
+    if key
+}
+"""What a search can be completed with: by key, its operators, and the values that are known."""
 
 
 def span(text: str) -> tuple[datetime, datetime]:
