@@ -229,6 +229,7 @@ def router(
                 summary=verb.replace("_", " ").capitalize(),
                 description=getdoc(command),
                 response_model=Accepted,
+                openapi_extra={"x-moves": {at: sorted(to) for at, to in command.moves.items()}},
                 responses={
                     200: {"headers": headers},
                     204: {"description": "Done, with `Prefer: return=minimal`", "headers": headers},

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import expect
 
+from tests.api.browsing import KEY, browsing, opened, page_of, serious_faults, served
 from tests.api.test_api import client
-from tests.api.test_console import KEY, browsing, opened, page_of, serious_faults, served
 
 __all__ = ["client", "page_of", "served"]
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"

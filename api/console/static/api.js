@@ -60,6 +60,7 @@ export class Api {
     if (answer.status === 401) this.onRefused?.(new Problem(content, 401));
     if (!answer.ok) throw new Problem(content, answer.status);
     this.onAnswer?.();
+    if (answer.headers.has("Link")) content.more = true; // there is a next page
     return content;
   }
 

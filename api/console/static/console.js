@@ -4,6 +4,7 @@
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
 import { empty, h, loading, modal, put, say, tellTime, trouble } from "./dom.js";
+import { Known } from "./known.js";
 import { machine as system } from "./machine.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
@@ -38,13 +39,14 @@ class Session {
     this.api.onRefused = (problem) => session === this && signOut(problem);
     this.api.onSilence = () => this.live === "polled" && this.#became("silent");
     this.api.onAnswer = () => this.live === "silent" && this.#became("polled");
+    this.known = new Known(this.api);
     this.listeners = new Set();
     this.ending = new AbortController();
     this.live = "waiting";
   }
 
   async begin() {
-    this.me = await this.api.get("/me");
+    this.known.me = this.me = await this.api.get("/me");
     if (["supervisor", "auditor"].includes(this.me.role) && this.me.scopes.includes("feed")) {
       this.api.follow(
         (event) => this.#tell(event),
@@ -106,6 +108,7 @@ class Session {
   }
 
   aged(age) {
+    this.age = age;
     if (this.live === "live" && age * 1000 > performance.now() - this.liveSince) {
       // What happened before changes came in may not be in these views yet.
       clearTimeout(this.again);
@@ -218,7 +221,8 @@ function signIn(problem) {
         h(
           "p",
           {},
-          "An auditor sees everything and changes nothing; an agent works on tickets; a requester sees their own. With ",
+          "An auditor sees everything and changes nothing; an agent works on tickets; a requester ",
+          "sees their own. With ",
           h("code", {}, "make demo"),
           " there is something to look at.",
         ),

@@ -19,6 +19,20 @@ export function put(parent, ...children) {
   return parent;
 }
 
+// Draws what is in an element anew if what it shows has changed; the focus stays where it was.
+const drawn = new WeakMap();
+export function redraw(element, value, draw) {
+  const is = JSON.stringify(value);
+  if (drawn.get(element) === is) return;
+  const label = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  const held = element.contains(document.activeElement) ? label(document.activeElement) : null;
+  put(element, draw());
+  drawn.set(element, is);
+  if (held === null) return;
+  const all = [...element.querySelectorAll("button, a, summary")];
+  (all.find((each) => label(each) === held) ?? all[0])?.focus();
+}
+
 export function say(text) {
   const status = document.getElementById("status");
   status.textContent = text;
@@ -32,12 +46,17 @@ const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 export const number = (value) => numbers.format(value);
 
+// In the two largest units that it has: "1 h 30 min".
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
-  return `${Math.round(seconds / 86400)} d`;
+  let left = seconds < 60 ? Math.round(seconds) : Math.round(seconds / 60) * 60;
+  const parts = [];
+  for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+    const count = Math.floor(left / length);
+    left -= count * length;
+    if (count || parts.length) parts.push(count ? `${count} ${unit}` : null);
+  }
+  return parts.slice(0, 2).filter(Boolean).join(" ") || "0 s";
 }
 
 export function when(time) {
@@ -117,7 +136,8 @@ export function modal(title, ...content) {
   const dialog = h("dialog", { "aria-label": title }, content);
   dialog.addEventListener("close", () => {
     dialog.remove();
-    if (before?.isConnected) before.focus();
+    // The browser gives the focus back, unless what had it is gone.
+    if (!before.isConnected) document.getElementById("main").focus();
   });
   document.body.append(dialog);
   dialog.showModal();
@@ -161,15 +181,15 @@ export function tabs(label, parts, told = () => {}) {
   return Object.assign(list, { choose, buttons });
 }
 
-// A button that opens a list of what else can be done: `actions` is [name, function].
+// A button that opens a list of what else can be done: `actions` are [name, function], or elements.
 export function menu(label, actions) {
   const details = h(
     "details",
     {
       class: "menu",
-      onfocusout: (event) => details.contains(event.relatedTarget) || (details.open = false),
+      onfocusout: ({ relatedTarget: to }) => to && !details.contains(to) && (details.open = false),
       onkeydown: (event) => {
-        const items = [...details.querySelectorAll("li button")];
+        const items = [...details.querySelectorAll("li :is(button, input)")];
         const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
         if (event.key === "Escape") {
           details.open = false;
@@ -185,28 +205,23 @@ export function menu(label, actions) {
     h(
       "ul",
       {},
-      actions.map(([name, act]) =>
-        h(
-          "li",
-          {},
-          h(
-            "button",
-            {
-              type: "button",
-              onclick: () => {
-                details.firstChild.focus(); // to which a dialog gives the focus back
-                details.open = false;
-                act();
-              },
-            },
-            name,
-          ),
-        ),
-      ),
+      actions.map((action) => h("li", {}, Array.isArray(action) ? choice(...action) : action)),
     ),
   );
+  function choice(name, act) {
+    const chosen = () => {
+      details.firstChild.focus(); // to which a dialog gives the focus back
+      details.open = false;
+      act();
+    };
+    return h("button", { type: "button", onclick: chosen }, name);
+  }
   return details;
 }
+
+addEventListener("pointerdown", ({ target }) => {
+  for (const each of document.querySelectorAll(".menu[open]")) if (!each.contains(target)) each.open = false;
+});
 
 // What to do next, where there is no ticket yet.
 export function welcome(me) {

@@ -26,7 +26,7 @@ export function machine(main, { api, session, me }) {
   const checkpoint = h("section");
   put(
     main,
-    h("div", { class: "title" }, h("h1", {}, "Machine")),
+    h("div", { class: "title" }, h("h1", {}, "System")),
     summary,
     replay,
     h("div", { class: "plots" }, throughput),
@@ -238,7 +238,7 @@ export function machine(main, { api, session, me }) {
       point
         ? h(
             "dl",
-            { class: "fields" },
+            { class: "props" },
             [
               ["number", number(point.number)],
               ["taken", when(point.taken_at)],

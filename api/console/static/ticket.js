@@ -1,370 +1,554 @@
-// A ticket: its life as a story, how it was after each event, and what can be done now.
+// A ticket: what was said and the box to answer in, its properties, its history, and what can be
+// done with it now.
 
-import { verified } from "./chain.js";
-import { commandForm, commands } from "./forms.js";
-import { badge, h, loading, put, shown, trouble, when, words } from "./dom.js";
+import { conversation, writing } from "./conversation.js";
+import { valueOf } from "./events.js";
+import { field } from "./fields.js";
+import { commandForm, commands, customField, described, form, newKey } from "./forms.js";
+import { history_ } from "./history.js";
+import { Life } from "./life.js";
+import { badge, duration, h, loading, menu, modal, put, redraw, shown, tabs, trouble, when, words } from "./dom.js";
 
-const FIRST = [
-  "reply",
-  "add_note",
-  "assign",
-  "update_status",
-  "resolve",
-  "reopen",
-  "close",
-  "change_priority",
+// What stands as a button of its own, and what has a place on the page; all else is under "More".
+const PRIMARY = ["resolve", "reopen", "unmerge"];
+const NAMES = { unmerge: "Undo the merge", resolve: "Resolve", reopen: "Reopen" };
+const PLACED = [
+  ...PRIMARY,
+  ...["reply", "add_note", "assign", "unassign", "move_to_group", "change_priority", "change_subject"],
+  ...["change_requester", "update_status", "add_tags", "remove_tags", "follow", "unfollow"],
 ];
-const STORY = {
-  TicketOpened: () => "opened it",
-  StatusUpdated: (d) => `set it to ${words(d.status)}`,
-  TicketResolved: () => "resolved it",
-  TicketNumbered: (d) => `gave it the number C-${shown(d.number)}`,
-  TicketReopened: () => "reopened it",
-  TicketClosed: (d) => (d.reason ? `closed it: ${words(d.reason)}` : "closed it"),
-  TicketAssigned: (d) => `assigned it to ${shown(d.assignee)}`,
-  TicketUnassigned: () => "took it from its assignee",
-  TicketMovedToGroup: (d) => `moved it to the group ${shown(d.group)}`,
-  PriorityChanged: (d) => `set its priority to ${shown(d.priority)}`,
-  SubjectChanged: () => "changed its subject",
-  RequesterChanged: (d) => `made it ${shown(d.requester)}’s`,
-  AgentReplied: (d) => (d.automatic ? "replied automatically" : "replied"),
-  RequesterReplied: (d) => (d.automatic ? "answered automatically" : "answered"),
-  ReplyForwarded: () => "answered in the ticket that goes on",
-  MessageRedacted: (d) => `redacted what was said in version ${shown(d.redacts)}`,
-  NoteAdded: () => "left a note, which requesters do not see",
-  TagsAdded: (d) => `tagged it ${shown(d.tags)}`,
-  TagsRemoved: (d) => `removed the tags ${shown(d.tags)}`,
-  FieldSet: (d) => `set ${shown(d.key)} to ${shown(d.value)}`,
-  FollowerAdded: (d) => `added ${shown(d.follower)} as a follower`,
-  FollowerRemoved: (d) => `removed the follower ${shown(d.follower)}`,
-  FileAttached: (d) => `attached ${shown(d.name)}`,
-  TicketLinked: (d) => `linked it: ${words(String(d.relation))}`,
-  TicketUnlinked: (d) => `removed a link: ${words(String(d.relation))}`,
-  TicketMergedInto: () => "merged it into another",
-  TicketMergedFrom: () => "merged another into it",
-  TicketUnmerged: () => "undid its merge",
-  PromiseTakenOver: (d) => `brought an earlier promise: ${words(String(d.target))}`,
-  PromiseGivenBack: (d) => `took its promise back: ${words(String(d.target))}`,
-  MergeUndone: () => "undid a merge into it",
-  FileDetached: (d) => `took away ${shown(d.name)}`,
-  TicketRated: (d) => `rated it ${shown(d.score)} of 5`,
-  SlaChanged: () => "changed what is promised for it",
-  SlaBreached: (d) => `missed a promise: ${words(String(d.target))}`,
+// A property that is edited in place: by which command, what it is called there, and what clears it.
+const EDITED = {
+  assignee: ["assign", "assignee", "unassign"],
+  group: ["move_to_group", "group"],
+  priority: ["change_priority", "priority"],
+  requester: ["change_requester", "requester"],
+  subject: ["change_subject", "subject"],
 };
-const SAID = ["body", "resolution", "comment"];
-const CHAIN = {
-  whole: "✓ hash verified in this browser",
-  broken: "✗ this is not what was written",
-  unknown: "– hash not verified here",
+const LISTED = { tags: ["add_tags", "remove_tags", "tags"], followers: ["follow", "unfollow", "follower"] };
+const WHY = {
+  open: "counts",
+  closed: "outside business hours",
+  holiday: "holiday",
+  paused: "paused",
 };
 
-export function ticket(main, { api, session, me, id, say }) {
+export function ticket(main, context) {
+  const { api, session, me, id, query, keys, say } = context;
   const ending = new AbortController();
-  let events = [];
-  let chain = [];
-  let serverChain = "whole";
+  const life = new Life(context, ending.signal, () => changed());
+  let possible = {};
   let at = null; // the version that is shown; null: the last one
-  const head = h("div", { class: "title" }, h("h1", {}, "Ticket"));
-  const story = h("ol", { class: "story" });
-  const state = h("section", { class: "state", "aria-label": "The ticket at this version" });
-  const act = h("section", { class: "act" });
-  const slider = h("input", { id: "version", type: "range", min: "1", step: "1" });
-  const at_ = h("output", { for: "version" });
-  const latest = h("button", { type: "button", class: "quiet", onclick: () => choose(null) }, "As it is");
-  const time = h(
-    "div",
-    { class: "slider" },
-    h("label", { for: "version" }, "As it was after event"),
-    slider,
-    at_,
-    latest,
+  let isWhole = true;
+  let begun = false;
+  let turns = 0;
+  const back = h("p", { class: "back" }, h("a", { href: session.list ?? "#/tickets" }, "‹ Tickets"));
+  const head = h("div", { class: "title" });
+  const rename = h("div");
+  const banner = h("div", { class: "banner", hidden: true });
+  const side = h("aside", { class: "card", "aria-label": "Properties" });
+  const promises = h("section", { class: "card", "aria-label": "Promises", hidden: true });
+  const talk = conversation(life, { name, act });
+  const box = writing(life, { me, say });
+  const past = history_(life, { name, choose });
+  const spoken = h("div", {}, talk.element, box.element);
+  const parts = tabs(
+    "Parts of the ticket",
+    [
+      ["Conversation", spoken],
+      ["History", past.element],
+    ],
+    (n) => (n ? past.draw(at) : at !== null && choose(null)),
   );
-  put(main, loading("the ticket"));
-  slider.addEventListener("input", () =>
-    choose(Number(slider.value) === events.length ? null : Number(slider.value)),
-  );
+  put(main, back, loading("the ticket"));
 
   async function begin() {
     try {
-      await read();
-      put(
-        main,
-        h("p", { class: "back" }, h("a", { href: "#/tickets" }, "All tickets")),
-        head,
-        time,
-        h(
-          "div",
-          { class: "life" },
-          h("section", { "aria-label": "Its story" }, h("h2", {}, "What happened"), story),
-          h("div", {}, state, act),
-        ),
-      );
-      draw();
+      await life.read();
     } catch (error) {
-      if (error.name !== "AbortError") put(main, trouble(error, begin));
-      return;
+      if (error.name === "AbortError") return;
+      const way = h("p", {}, h("a", { href: session.list ?? "#/tickets" }, "Back to the tickets"));
+      const isGone = error.status === 404;
+      const title = h("h1", {}, isGone ? "No such ticket" : "Ticket");
+      return put(main, title, trouble(error, isGone ? null : begin, way));
     }
-    await drawCommands().catch((error) => put(act, trouble(error)));
+    neighbours();
+    const said = h("div", {}, parts, spoken, past.element);
+    put(main, back, head, rename, banner, h("div", { class: "split" }, said, h("div", {}, side, promises)));
+    begun = true;
+    await changed();
+    if (query.has("reply")) box.write("reply");
+    session.known.desk().then(drawSide);
   }
 
-  // One after the other: each goes on where the one before has come to.
-  let reading = Promise.resolve();
-  function read() {
-    reading = reading.catch(() => {}).then(readOn);
-    return reading;
+  // The tickets before and behind it in the list from which one came.
+  function neighbours() {
+    const ids = session.ids ?? [];
+    const n = ids.indexOf(id);
+    if (n < 0) return;
+    const link = (to, text) => (ids[to] ? h("a", { href: `#/tickets/${ids[to]}` }, text) : null);
+    const links = [link(n - 1, "Before"), " ", link(n + 1, "Next")].filter(Boolean);
+    back.append(` · ${n + 1} of ${ids.length} · `, ...links);
+    keys({
+      j: ["next ticket", () => ids[n + 1] && (location.hash = `#/tickets/${ids[n + 1]}`)],
+      k: ["ticket before", () => n > 0 && (location.hash = `#/tickets/${ids[n - 1]}`)],
+    });
   }
 
-  async function readOn() {
-    for (;;) {
-      const after = events.at(-1)?.version ?? 0;
-      const page = await api.get(`/tickets/${id}/timeline`, { after, limit: 1000 }, ending.signal);
-      const verdicts = [];
-      for (const [n, event] of page.events.entries()) {
-        const before = page.events[n - 1] ?? events.at(-1);
-        verdicts.push(me.role === "requester" ? "unknown" : await verified(id, event, before?.hash ?? null));
-      }
-      if (page.chain !== "whole") serverChain = page.chain;
-      events.push(...page.events);
-      chain.push(...verdicts);
-      // Of requesters some are kept back, so only an empty page is the last one.
-      if (!page.events.length || (page.events.length < 1000 && me.role !== "requester")) return;
-    }
+  // Events have come: at first those of the past.
+  async function changed() {
+    if (!begun) return;
+    drawAll();
+    const turn = ++turns;
+    const [can] = await Promise.all([
+      life.possible().catch(() => possible),
+      drawPromises(),
+      past.verify().then((is) => (isWhole = is)),
+    ]);
+    if (turn !== turns) return; // more has happened since
+    possible = can;
+    drawAll();
   }
 
-  // What the ticket's fields were after a number of events: each tells what it changed.
-  function fields(count) {
-    const found = {};
-    for (const event of events.slice(0, count))
-      for (const change of event.changes ?? []) found[change.field] = change.after;
-    return found;
+  function drawAll() {
+    const now = life.fields(at ?? life.events.length);
+    parts.buttons[1].textContent = `History (${life.events.length})`;
+    const title = [now.number, now.subject ?? "Ticket"].filter(Boolean).join(" ");
+    if (main.isConnected) document.title = `${title} – Casebook`;
+    drawHead(now);
+    talk.draw(possible);
+    box.draw(possible);
+    past.draw(at);
+    drawSide();
   }
 
   function choose(version) {
     at = version;
-    draw();
+    drawAll();
   }
 
-  function draw() {
-    const count = at ?? events.length;
-    const now = fields(count);
-    const event = events[count - 1];
-    const changed = new Set((event?.changes ?? []).map((change) => change.field));
-    slider.max = String(events.length);
-    slider.value = String(count);
-    slider.setAttribute(
-      "aria-valuetext",
-      `event ${count} of ${events.length}: ${event?.actor?.id ?? ""} ${told(event)}`,
+  // A ticket by its number, for links.
+  function name(other) {
+    const link = h("a", { href: `#/tickets/${other}` }, "ticket");
+    session.known.ticket(other).then(
+      (found) => put(link, [found.number, found.subject].filter(Boolean).join(" ")),
+      () => put(link, String(other).slice(0, 8)),
     );
-    put(at_, `${count} of ${events.length}`);
-    latest.hidden = at === null;
-    if (main.isConnected) document.title = `${[now.number, now.subject ?? "Ticket"].filter(Boolean).join(" ")} – Casebook`;
-    put(
-      head,
+    return link;
+  }
+
+  function drawHead(now) {
+    const into = now.links?.find((link) => link.relation === "merged_into");
+    const button = (verb) => h("button", { type: "button", onclick: () => act(verb, NAMES[verb]) }, NAMES[verb]);
+    const primary = PRIMARY.filter((verb) => verb in possible);
+    const sound = isWhole && life.chain === "whole";
+    redraw(head, [now.number, now.subject, now.status, now.priority, now.sla_breached, at, primary, sound], () => [
       h("h1", {}, now.number ? h("span", { class: "number" }, now.number, " ") : null, now.subject ?? "Ticket"),
       h(
         "div",
         { class: "marks" },
         now.status ? badge("status", now.status) : null,
         now.priority ? badge("priority", now.priority) : null,
+        now.sla_breached?.length ? h("span", { class: "badge sla-breached" }, "SLA breached") : null,
         at === null ? null : badge("then", "as it was"),
-        serverChain === "whole" && !chain.includes("broken") ? null : badge("chain", "history_was_changed"),
+        sound ? null : badge("chain", "history_was_changed"),
       ),
-    );
-    put(
-      state,
-      h("h2", {}, at === null ? "As it is" : ["As it was, ", when(event.occurred_at)]),
-      h(
-        "dl",
-        { class: "fields" },
-        Object.entries(now)
-          .filter(([name, value]) => !["subject", "number"].includes(name) && (changed.has(name) || shown(value) !== "–"))
-          .map(([name, value]) =>
-            h(
-              "div",
-              { class: changed.has(name) ? "changed" : undefined },
-              h(
-                "dt",
-                {},
-                words(name),
-                changed.has(name) ? h("span", { class: "hint" }, " changed by this event") : null,
-              ),
-              h("dd", {}, ticketOf(name, value)),
-            ),
-          ),
-      ),
-    );
-    for (let n = story.children.length; n < events.length; n++) story.append(eventOf(n));
-    for (const [n, each] of [...story.children].entries()) {
-      each.className = n + 1 === count ? "event current" : n + 1 > count ? "event later" : "event";
-      each.querySelector("button").setAttribute("aria-pressed", String(n + 1 === count));
+      h("div", { class: "buttons" }, primary.map(button), more),
+    ]);
+    banner.hidden = !into || at !== null;
+    if (into && banner.dataset.of !== into.ticket) {
+      banner.dataset.of = into.ticket;
+      put(banner, "This ticket was merged: it goes on as ", name(into.ticket), ".");
+    }
+    drawMore();
+  }
+
+  const more = h("span");
+  async function drawMore() {
+    const all = await commands(api, me.role, "/tickets/{ticket_id}/").catch(() => []);
+    const placed = (await hasFields()) ? [...PLACED, "set_field"] : PLACED;
+    const others = all.filter(([verb]) => verb in possible && !placed.includes(verb));
+    if ("change_subject" in possible) others.unshift(["change_subject", "Change subject"]);
+    const open = (verb, summary) => (verb === "change_subject" ? editSubject() : act(verb, summary));
+    const items = others.map(([verb, summary]) => [summary, () => open(verb, summary)]);
+    redraw(more, others, () => (items.length ? menu("More", items) : []));
+  }
+
+  const hasFields = async () => Object.keys((await session.known.desk()).fields).length > 0;
+
+  // --- what is done with it -----------------------------------------------------------------------
+
+  // A command's form, over the page; with it what must be filled in before.
+  async function act(verb, title, fixed = {}, given = {}) {
+    const dialog = modal(title || words(verb), loading("the form"));
+    const since = { version: life.version };
+    const now = life.fields();
+    try {
+      const first = {};
+      for (const each of possible[verb] ?? []) first[each] = await needed(each, now);
+      const content = await commandForm(context, {
+        path: `/tickets/{ticket_id}/${verb}`,
+        name: title || undefined,
+        more: first,
+        fixed,
+        given,
+        group: now.group,
+        status: now.status,
+        send: (body, key) => sendAll(verb, Object.keys(first), body, key, since),
+        done: (answer) => {
+          dialog.close();
+          say(answer.events.length ? "Done." : "Nothing had to change.");
+          if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
+        },
+        cancel: () => dialog.close(),
+      });
+      put(dialog, content);
+      content.querySelector("input, select, textarea, button")?.focus();
+    } catch (error) {
+      put(dialog, trouble(error));
     }
   }
 
-  // What has happened stays as it is, so each event is drawn once.
-  function eventOf(n) {
-    const each = events[n];
+  async function needed(path, now) {
+    const hint = "Needed first.";
+    const key = path.slice("fields.".length);
+    const { fields } = await session.known.desk();
+    if (path !== "assignee") return customField(key, fields[key], { required: true, hint, value: now.fields?.[key] });
+    const suggestions = await session.known.suggestions("assignee", now.group);
+    return field({ type: "text", suggestions }, { name: "assignee", value: me.id, required: true, hint });
+  }
+
+  // What is needed first, each by its own command, and then the command.
+  async function sendAll(verb, first, body, key, since) {
+    const { assignee, fields = {}, ...rest } = body;
+    for (const path of first) {
+      const custom = path.startsWith("fields.") ? path.slice("fields.".length) : null;
+      const value = custom ? fields[custom] : assignee;
+      const said = custom ? ["set_field", { key: custom, value }] : ["assign", { assignee }];
+      await life.submit(...said, `${key}-${path}-${value}`.slice(0, 200), { since });
+    }
+    return life.submit(verb, first.length ? rest : body, key, { since });
+  }
+
+  // --- properties ---------------------------------------------------------------------------------
+
+  const cells = new Map(); // by name: { row, place }
+
+  async function drawSide() {
+    const now = life.fields(at ?? life.events.length);
+    const desk = await session.known.desk();
+    const event = life.events[(at ?? life.events.length) - 1];
+    const marked = new Set(at === null ? [] : (event?.changes ?? []).map((change) => change.field));
+    const rows = rowsOf(now, desk);
+    const names = rows.map(([label]) => label).join();
+    for (const [label, value, draw, of = label] of rows) {
+      const cell = cells.get(label) ?? { place: h("dd") };
+      cell.row ??= h("div", {}, h("dt", {}, words(label)), cell.place);
+      cells.set(label, cell);
+      cell.row.className = marked.has(of) ? "changed" : "";
+      if (cell.place.querySelector("form")) continue; // nobody's typing is undone
+      redraw(cell.place, [value, at === null, possible, cell.times], draw);
+    }
+    if (side.dataset.names === names && side.dataset.at === String(at)) return;
+    Object.assign(side.dataset, { names, at: String(at) });
+    const held = document.activeElement;
+    put(
+      side,
+      h("h2", {}, at === null ? "Properties" : ["As it was, ", when(event?.occurred_at)]),
+      h("dl", { class: "props state" }, rows.map(([label]) => cells.get(label).row)),
+    );
+    if (side.contains(held)) held.focus();
+  }
+
+  // [label, value, how it is shown, the field that it is of]
+  function rowsOf(now, desk) {
+    const can = (verb) => at === null && verb in possible;
+    const edited = (label, text = shown(now[label])) => [
+      label,
+      now[label] ?? null,
+      () => (can(EDITED[label][0]) ? inPlace(label, text, () => propertyForm(label)) : text),
+    ];
+    const plain = (label, value = now[label]) => [label, value ?? null, () => shown(value)];
+    const keys_ = [...new Set([...Object.keys(desk.fields), ...Object.keys(now.fields ?? {})])];
+    const chips = (label) => [label, now[label] ?? [], () => chipsOf(label, now[label] ?? [], can)];
+    return [
+      ["status", now.status ?? null, () => statusOf(now.status, can)],
+      ["assignee", now.assignee ?? null, () => [edited("assignee", now.assignee ?? "nobody")[2](), taking(now, can)]],
+      edited("group"),
+      edited("priority"),
+      edited("requester"),
+      chips("tags"),
+      chips("followers"),
+      ...keys_.map((key) => [
+        key,
+        now.fields?.[key] ?? null,
+        () => {
+          const text = shown(now.fields?.[key]);
+          return can("set_field") ? inPlace(key, text, () => fieldForm(key, desk.fields[key])) : text;
+        },
+        "fields",
+      ]),
+      ...(now.links?.length ? [["links", now.links, () => linksOf(now.links, can)]] : []),
+      ...(now.attachments?.length ? [["files", now.attachments, () => filesOf(now.attachments), "attachments"]] : []),
+      ...["waiting_reason", "close_reason"].filter((label) => now[label]).map((label) => plain(label)),
+      ...(now.resume_at ? [["resume_at", now.resume_at, () => when(now.resume_at)]] : []),
+      ...(now.rating ? [["rating", now.rating, () => valueOf(now.rating)]] : []),
+      ["opened", life.events[0]?.occurred_at, () => when(life.events[0]?.occurred_at), "opened_at"],
+    ];
+  }
+
+  const filesOf = (files) => shown(files.map((file) => file.name));
+
+  const statusOf = (status, can) =>
+    can("update_status")
+      ? changing("status", words(status), () => act("update_status", "Change status"))
+      : words(status ?? "–");
+
+  const taking = (now, can) =>
+    can("assign") && now.assignee !== me.id
+      ? h(
+          "button",
+          { type: "button", class: "quiet small", onclick: () => once("assign", { assignee: me.id }) },
+          "Take it",
+        )
+      : null;
+
+  // A command of one click.
+  async function once(verb, body) {
+    try {
+      await life.submit(verb, body, newKey(), { minds: () => false });
+    } catch (error) {
+      say(error.message);
+    }
+  }
+
+  const changing = (label, text, act_) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: "bare",
+        title: "Change",
+        "aria-label": `${words(label)}: ${text}. Change`,
+        onclick: act_,
+      },
+      text,
+    );
+
+  // A value that becomes its own editor; the focus comes back to it.
+  function inPlace(label, text, make) {
+    const button = changing(label, text, async () => {
+      const place = button.parentNode;
+      const close = () => {
+        const cell = cells.get(label);
+        cell.times = (cell.times ?? 0) + 1; // it is drawn anew, whatever it was
+        put(place, button);
+        button.focus();
+        drawSide();
+      };
+      const content = await make(close);
+      if (!button.isConnected) return;
+      content.addEventListener("keydown", (event) => {
+        if (event.key !== "Escape") return;
+        event.preventDefault();
+        close();
+      });
+      put(place, content);
+      content.addEventListener("done", close);
+      content.querySelector("input, select, textarea")?.focus();
+    });
+    return button;
+  }
+
+  function editor(label, edit, send) {
+    const since = { version: life.version };
+    const element = form({
+      name: `Change ${words(label)}`,
+      action: "Save",
+      inline: true,
+      fields: { value: edit },
+      send: ({ value = null }, key) => send(value, key, since),
+      done: () => element.dispatchEvent(new Event("done")),
+      cancel: () => element.dispatchEvent(new Event("done")),
+    });
+    return element;
+  }
+
+  async function propertyForm(label) {
+    const [verb, parameter, clear] = EDITED[label];
+    const now = life.fields();
+    const { kind } = await described(api, `/tickets/{ticket_id}/${verb}`);
+    const choices = label === "group" ? Object.keys((await session.known.desk()).groups) : [];
+    const about = {
+      ...kind(parameter),
+      ...(choices.length ? { type: "choice", choices } : {}),
+      suggestions: await session.known.suggestions(parameter, now.group),
+    };
+    const edit = field(about, { name: label, value: now[label], hint: "" });
+    edit.required = !clear; // it is sent if it is empty, too, for the API to say what it wants
+    return editor(label, edit, (value, key, since) => {
+      const minds = (event) => (event.changes ?? []).some((change) => change.field === label);
+      const clears = clear && value === null;
+      const body = clears ? {} : { [parameter]: value };
+      return life.submit(clears ? clear : verb, body, key, { since, minds });
+    });
+  }
+
+  async function fieldForm(key, kind) {
+    const edit = customField(key, kind, { value: life.fields().fields?.[key] });
+    return editor(key, edit, (value, id_, since) => {
+      const minds = (event) =>
+        (event.changes ?? []).some(
+          ({ field: name_, before, after }) => name_ === "fields" && shown(before?.[key]) !== shown(after?.[key]),
+        );
+      const isNone = Array.isArray(value) && !value.length;
+      return life.submit("set_field", { key, value: isNone ? null : value }, id_, { since, minds });
+    });
+  }
+
+  async function editSubject() {
+    if (rename.firstChild) return;
+    const content = await propertyForm("subject");
+    const close = () => put(rename);
+    content.addEventListener("done", close);
+    content.addEventListener("keydown", (event) => event.key === "Escape" && close());
+    put(rename, content);
+    content.querySelector("input").focus();
+  }
+
+  // Names of which each can be taken away, and a field for one more.
+  function chipsOf(label, names, can) {
+    const [add, remove, parameter] = LISTED[label];
+    const given = (each) => ({ [parameter]: parameter === "tags" ? [each] : each });
+    const adding = async () => {
+      const all = await session.known.suggestions(parameter);
+      const kind = { type: "text", suggestions: all.filter((each) => !names.includes(each)) };
+      const edit = field(kind, { name: label, label: `Add to ${label}`, hint: "" });
+      return editor(label, edit, (value, key, since) =>
+        life.submit(add, given(value ?? ""), key, { since, minds: () => false }),
+      );
+    };
+    const plus = can(add) ? inPlace(label, "+", adding) : null;
+    plus?.setAttribute("aria-label", `Add to ${label} +`);
     return h(
-      "li",
-      {},
+      "span",
+      { class: "chips" },
+      names.map((each) =>
+        h(
+          "span",
+          { class: "chip" },
+          each,
+          can(remove)
+            ? h("button", { type: "button", "aria-label": `Remove ${each}`, onclick: () => once(remove, given(each)) }, "×")
+            : null,
+        ),
+      ),
+      names.length || plus ? null : "–",
+      plus,
+    );
+  }
+
+  function linksOf(links, can) {
+    const own = (link) => !/merged|follow/.test(link.relation);
+    return links.map((link) =>
       h(
         "div",
-        { class: "who" },
-        h(
-          "button",
-          {
-            type: "button",
-            class: "quiet",
-            title: "Show the ticket after this event",
-            onclick: () => choose(n + 1 === events.length ? null : n + 1),
-          },
-          `#${each.version}`,
-        ),
-        h("span", {}, h("strong", {}, each.actor?.id ?? "?"), ` ${told(each)}`),
-        when(each.occurred_at),
-        Math.abs(Date.parse(each.recorded_at) - Date.parse(each.occurred_at)) > 60000
-          ? h("span", { class: "hint" }, "recorded ", when(each.recorded_at))
+        {},
+        valueOf(link, name),
+        can("unlink") && own(link)
+          ? h(
+              "button",
+              {
+                type: "button",
+                class: "bare",
+                "aria-label": "Remove the link",
+                onclick: () => act("unlink", "Unlink", {}, link),
+              },
+              " ×",
+            )
           : null,
-      ),
-      SAID.filter((name) => each.data?.[name]).map((name) => h("blockquote", {}, String(each.data[name]))),
-      changes(each),
-      h(
-        "p",
-        { class: `hash hash-${chain[n]}`, title: each.hash ?? "" },
-        CHAIN[chain[n]],
-        each.hash ? h("code", {}, String(each.hash).slice(0, 12)) : null,
       ),
     );
   }
 
-  const told = (event) =>
-    STORY[event?.type] ? STORY[event.type](event.data ?? {}) : words(String(event?.type ?? "damaged"));
+  // --- promises -----------------------------------------------------------------------------------
 
-  function changes(event) {
-    const rows = (event.changes ?? [])
-      .filter((change) => event.type !== "TicketOpened" && !SAID.includes(change.field))
-      .flatMap(parts);
-    if (event.changes === null)
-      return h("p", { class: "fault" }, "What this changed cannot be told: an event cannot be read.");
-    if (!rows.length) return null;
+  async function drawPromises() {
+    const answer = await api.get(`/tickets/${id}/sla`, {}, ending.signal).catch(() => null);
+    const some = (answer?.promises ?? []).filter((each) => each.state !== "idle");
+    promises.hidden = !some.length;
+    const open = new Set([...promises.querySelectorAll("details[open]")].map((each) => each.dataset.of));
+    put(promises, h("h2", {}, "SLA"), some.map((each) => promiseOf(each, answer, open.has(each.target))));
+  }
+
+  function promiseOf(each, { intervals }, open) {
+    const time = (ms) => duration(ms / 1000);
+    const state = {
+      counting: () => ["due ", when(each.due_at)],
+      paused: () => [`${time(each.left_ms)} left, paused`],
+      kept: () => [h("span", { class: "good" }, "met")],
+      missed: () => [h("span", { class: "bad" }, "SLA breached"), ` by ${time(-each.left_ms)}`],
+    }[each.state]();
+    const parts_ = intervals.filter((one) => !each.since || one.end > each.since);
     return h(
-      "table",
-      { class: "changes" },
-      h("caption", { class: "hidden" }, "What it changed"),
+      "details",
+      { "data-of": each.target, open },
+      h("summary", {}, h("span", { class: "promise" }, h("span", {}, sentence(each.target)), h("span", {}, state))),
       h(
-        "thead",
-        { class: "hidden" },
-        h(
-          "tr",
-          {},
-          ["field", "before", "after"].map((name) => h("th", { scope: "col" }, name)),
-        ),
+        "p",
+        { class: "hint" },
+        `Promised ${time(each.promised_ms)}, used ${time(each.used_ms)}, `,
+        each.left_ms < 0 ? `${time(-each.left_ms)} over.` : `${time(each.left_ms)} left.`,
+        each.merged_from ? [" From a ticket that was merged: ", name(each.merged_from), "."] : null,
       ),
       h(
-        "tbody",
+        "table",
         {},
-        rows.map((change) =>
-          h(
-            "tr",
-            {},
-            h("th", { scope: "row" }, words(change.field)),
-            h("td", {}, h("del", {}, shown(change.before))),
-            h("td", {}, h("ins", {}, shown(change.after))),
+        h("caption", { class: "hidden" }, "Each stretch of time, and whether it counts"),
+        h("thead", {}, h("tr", {}, ["From", "For", "Counted"].map((title) => h("th", { scope: "col" }, title)))),
+        h(
+          "tbody",
+          {},
+          parts_.map((one) =>
+            h(
+              "tr",
+              {},
+              h("td", {}, shown(one.start)),
+              h("td", {}, time(Date.parse(one.end) - Date.parse(one.start))),
+              h(
+                "td",
+                {},
+                one.counts_for.includes(each.target) ? "counts" : one.why === "open" ? "done" : WHY[one.why],
+                one.reason ? `: ${one.reason}` : "",
+              ),
+            ),
           ),
         ),
       ),
     );
   }
 
-  // Of a change of fields by name, those that are others now.
-  function parts({ field, before, after }) {
-    const isNamed = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-    if (!isNamed(before ?? {}) || !isNamed(after ?? {})) return [{ field, before, after }];
-    return [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])]
-      .filter((name) => shown(before?.[name]) !== shown(after?.[name]))
-      .map((name) => ({ field: `${field}: ${name}`, before: before?.[name], after: after?.[name] }));
-  }
+  // --- the keyboard -------------------------------------------------------------------------------
 
-  function ticketOf(name, value) {
-    if (name !== "links" || !Array.isArray(value)) return shown(value);
-    return value.map((link) =>
-      h(
-        "span",
-        {},
-        `${words(link.relation)} `,
-        h("a", { href: `#/tickets/${link.ticket}` }, link.ticket.slice(0, 8)),
-        " ",
-      ),
-    );
-  }
-
-  async function drawCommands() {
-    const all = me.scopes.includes("write") ? await commands(api, me.role) : [];
-    if (!all.length) return;
-    all.sort((a, b) => (FIRST.indexOf(a.verb) + 1 || 99) - (FIRST.indexOf(b.verb) + 1 || 99));
-    const choice = h(
-      "select",
-      { id: "command" },
-      h("option", { value: "" }, "choose …"),
-      all.map((each) => h("option", { value: each.verb }, each.summary)),
-    );
-    const place = h("div");
-    choice.addEventListener("change", async () => {
-      const chosen = all.find((each) => each.verb === choice.value);
-      if (!chosen) return put(place);
-      const now = fields(events.length);
-      const kinds = chosen.verb === "set_field" ? (await api.get("/desk")).desk.fields : {};
-      if (Object.keys(kinds).length) // a field that is gone can still be taken away
-        for (const key of Object.keys(now.fields ?? {})) kinds[key] ??= null;
-      const form = await commandForm(api, {
-        path: chosen.path,
-        name: chosen.summary,
-        target: id,
-        // What was seen when it is sent; requesters do not see every event.
-        version: () => (me.role === "requester" ? undefined : events.at(-1)?.version),
-        conflict: update,
-        kinds,
-        given: {
-          priority: now.priority,
-          subject: chosen.verb === "change_subject" ? now.subject : undefined,
-          assignee: chosen.verb === "assign" ? (now.assignee ?? me.id) : undefined,
-        },
-        done: async (answer) => {
-          choice.value = "";
-          put(place);
-          say(
-            answer.events.length
-              ? `Done: ${answer.events.map((event) => event.type).join(", ")}`
-              : "Nothing had to change.",
-          );
-          if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
-          await update();
-          choice.focus();
-        },
-        cancel: () => {
-          choice.value = "";
-          put(place);
-          choice.focus();
-        },
-      });
-      put(place, form); // the focus stays: with the keyboard one passes others on the way
-    });
-    put(
-      act,
-      h("h2", {}, "Do something"),
-      h("div", { class: "field" }, h("label", { for: "command" }, "Command"), choice),
-      place,
-    );
-  }
-
-  async function update() {
-    const before = events.length;
-    await read().catch(() => {});
-    if (events.length > before) choose(at);
-  }
+  const press = (label) => () => cells.get(label)?.place.querySelector("[title=Change]")?.click();
+  const doing = (verb, title) => () => verb in possible && act(verb, title);
+  keys({
+    r: ["reply", () => parts.choose(0) ?? box.write("reply")],
+    n: ["internal note", () => parts.choose(0) ?? box.write("add_note")],
+    a: ["assignee", press("assignee")],
+    p: ["priority", press("priority")],
+    s: ["status", press("status")],
+    t: ["add a tag", press("tags")],
+    e: ["resolve", doing("resolve", NAMES.resolve)],
+    m: ["more", () => more.querySelector("summary")?.focus() ?? more.querySelector("summary")?.click()],
+    h: ["history", () => parts.choose(1)],
+    c: ["conversation", () => parts.choose(0)],
+    u: ["back to the list", () => (location.hash = session.list ?? "#/tickets")],
+  });
 
   const stop = session.listen(300, async (happened) => {
-    if (events.length && (!happened.length || happened.some((event) => event.ticket_id === id)))
-      await update();
+    const isOfIt = !happened.length || happened.some((event) => event.ticket_id === id);
+    if (begun && isOfIt) await life.read().catch(() => {});
   });
   begin();
   return () => {
@@ -372,3 +556,5 @@ export function ticket(main, { api, session, me, id, say }) {
     stop();
   };
 }
+
+const sentence = (target) => words(target)[0].toUpperCase() + words(target).slice(1);

@@ -1,158 +1,131 @@
-// The list: a search, a saved view, and what changes while one looks.
+// The list: saved views, a search, one line for each ticket, and what is done with several at once.
 
 import { showing } from "./api.js";
-import { commandForm } from "./forms.js";
-import { badge, empty, h, loading, put, trouble, when } from "./dom.js";
+import { commandForm, commands } from "./forms.js";
+import { badge, empty, h, loading, menu, modal, number, put, trouble, welcome, when, words } from "./dom.js";
+import { searchBox } from "./search.js";
 
+const PAGE = 50;
+const COUNTED_MS = 10000; // how old a count of many may be
+const CHOSEN = "casebook-columns";
 const SORTS = [
   ["-opened_at", "last opened first"],
   ["opened_at", "first opened first"],
   ["-updated_at", "last changed first"],
   ["updated_at", "first changed first"],
+  ["-resolved_at", "last resolved first"],
   ["-priority", "most urgent first"],
   ["due_at", "first due first"],
 ];
-// An example, what it means, and what of it is for requesters, where that is not all.
 const HELP = [
-  [
-    "printer jam",
-    "both words, wherever they were said: notes and names of files, too; whatever case and accents",
-    "both words, wherever they were said: names of files, too; whatever case and accents",
-  ],
+  ["printer jam", "both words, wherever they were said: in notes and names of files, too"],
   ["print*", "words that begin so"],
   ["status:open", "also new, pending, on_hold, resolved, closed"],
   ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
   ["group:network", "also assignee, requester; none for nobody"],
   ["tag:vip", "also field.floor:3 for custom fields"],
-  ["is:unsolved", "also is:solved, is:breached, has:note", "also is:solved"],
-  [
-    "opened>=2026-03-01",
-    "also updated, resolved, due; days or times",
-    "also updated, resolved; days or times",
-  ],
+  ["is:unsolved", "also is:solved, is:breached, has:note"],
+  ["opened>=2026-03-01", "also updated, resolved, due; days or times"],
   ["-status:closed", "a minus for what must not hold"],
 ];
+// What is done with several tickets most, first.
+const FIRST = ["assign", "change_priority", "move_to_group", "add_tags", "update_status", "resolve", "close"];
 
-const PAGE = 50;
-const MOST = 200; // that can be asked for at once
+const due = (each) =>
+  [each.first_response_due_at, each.next_response_due_at, each.resolution_due_at].filter(Boolean).sort()[0];
+// By name: title, class, what is in a cell, and what it is sorted by.
+const COLUMNS = {
+  status: ["Status", "c-status", (each) => badge("status", each.status)],
+  priority: ["Priority", "c-priority extra", (each) => badge("priority", each.priority), "-priority"],
+  requester: ["Requester", "c-name extra", (each) => each.requester],
+  assignee: ["Assignee", "c-name extra", (each) => each.assignee ?? "–"],
+  group: ["Group", "c-name extra", (each) => each.group ?? "–"],
+  updated: ["Changed", "c-time extra", (each) => when(each.updated_at), "-updated_at"],
+  opened: ["Opened", "c-time extra", (each) => when(each.opened_at), "-opened_at"],
+  resolved: ["Resolved", "c-time extra", (each) => when(each.resolved_at), "-resolved_at"],
+  due: ["Due", "c-time extra", (each) => when(due(each)), "due_at"],
+  tags: ["Tags", "c-name extra", (each) => each.tags.join(", ")],
+  last_actor: ["Last by", "c-name extra", (each) => each.last_actor ?? "–"],
+};
+const USUAL = ["status", "priority", "requester", "assignee", "updated"];
+const fieldColumn = (key) => [key, "c-name extra", (each) => String(each.fields[key] ?? "–")];
 
-export function tickets(main, { api, session, me }) {
+export function tickets(main, context) {
+  const { api, session, me, query, keys, say } = context;
   const ending = new AbortController();
-  const asked = new URLSearchParams(location.hash.split("?")[1] ?? "");
-  const search = h("input", {
-    id: "search",
-    type: "search",
-    value: asked.get("q") ?? "",
-    placeholder: "status:open priority>=high printer",
-    spellcheck: "false",
-    autocomplete: "off",
-    "aria-describedby": "search-fault",
-  });
-  const fault = h("p", { id: "search-fault", class: "fault", role: "alert" });
-  const view = h("select", { id: "view" }, h("option", { value: "" }, "all tickets"));
-  const sorts = SORTS.filter(([value]) => me.role !== "requester" || value !== "due_at");
+  const can = me.scopes.includes("write") && me.role !== "auditor";
+  const staff = me.role !== "requester";
+  const sorts = SORTS.filter(([value]) => staff || value !== "due_at");
+  const box = searchBox(context, { value: query.get("q") ?? "", label: "Search", submit: (q) => begin({ q }) });
   const sort = h(
     "select",
-    { id: "sort" },
+    { id: "sort", onchange: () => begin({ sort: sort.value }) },
     sorts.map(([value, name]) => h("option", { value }, name)),
   );
+  const side = h("nav", { class: "views", "aria-label": "Saved views" });
   const list = h("div", {}, loading("tickets"));
-  const opening = h("div");
-  const news = h("p", { class: "news", role: "status" });
-  let shown = [];
-  let next = null;
+  const news = h("div", { class: "news", role: "status" });
+  const bulk = h("div", { class: "bulk", role: "region", "aria-label": "Selection", hidden: true });
+  const pager = h("div", { class: "pager" });
+  const chooser = h("span");
+  const kept = JSON.parse(localStorage.getItem(CHOSEN) ?? "null");
+  let columns = kept ?? USUAL;
+  const picked = new Set();
+  let asked = { q: query.get("q") ?? "", view: query.get("view") ?? "", sort: sorts[0][0] };
+  if (sorts.some(([value]) => value === query.get("sort"))) asked.sort = query.get("sort");
+  let cursors = [undefined]; // of this page and those before
+  let page = { tickets: [], next: null, total: null };
+  let countedAt = -Infinity;
+  let after; // what has happened is to be shown
+  let has = false; // a page is shown, whatever was asked for since
+  let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
+  ending.signal.addEventListener("abort", () => asking.abort());
+
   put(
     main,
     h(
       "div",
       { class: "title" },
       h("h1", {}, "Tickets"),
-      me.role === "auditor" || !me.scopes.includes("write")
-        ? null
-        : h("button", { type: "button", onclick: open }, "Open a ticket"),
+      can ? h("button", { type: "button", onclick: open, title: "n" }, "New ticket") : null,
     ),
-    opening,
     h(
-      "form",
-      {
-        class: "controls",
-        role: "search",
-        onsubmit: (event) => {
-          event.preventDefault();
-          begin();
-        },
-      },
-      h("label", { for: "search" }, "Search"),
-      search,
-      h("button", { type: "submit" }, "Find"),
-      me.role === "requester" ? null : [h("label", { for: "view" }, "View"), view],
-      h("label", { for: "sort" }, "Order"),
-      sort,
-    ),
-    fault,
-    h(
-      "details",
-      { class: "help" },
-      h("summary", {}, "How to search"),
+      "div",
+      { class: staff ? "desk-list" : null },
+      staff ? side : null,
       h(
-        "dl",
-        {},
-        HELP.map(([example, all, some = all]) =>
-          h(
-            "div",
-            {},
-            h(
-              "dt",
-              {},
-              h(
-                "button",
-                {
-                  type: "button",
-                  class: "quiet",
-                  onclick: () => {
-                    search.value = `${search.value} ${example}`.trim();
-                    search.focus();
-                  },
-                },
-                h("code", {}, example),
-              ),
-            ),
-            h("dd", {}, me.role === "requester" ? some : all),
-          ),
+        "section",
+        { "aria-label": "List" },
+        box.element,
+        box.fault,
+        h(
+          "div",
+          { class: "controls" },
+          h("label", { for: "sort" }, "Order"),
+          sort,
+          chooser,
+          staff ? helpOf(box.input) : null,
         ),
+        news,
+        bulk,
+        list,
+        pager,
       ),
     ),
-    news,
-    list,
   );
-  view.addEventListener("change", begin);
-  sort.addEventListener("change", begin);
+  sort.value = asked.sort;
 
-  async function open() {
-    put(opening, loading("the form"));
-    try {
-      put(
-        opening,
-        await commandForm(api, {
-          path: "/tickets",
-          name: "Open a ticket",
-          given: me.role === "requester" ? { requester: me.id } : {},
-          done: (answer) => {
-            if (main.isConnected) location.hash = `#/tickets/${answer.ticket_id}`;
-          },
-          cancel: () => put(opening),
-        }),
-      );
-      opening.querySelector("input, textarea, select")?.focus();
-    } catch (error) {
-      put(opening, trouble(error, open));
-    }
-  }
+  // --- what is asked for --------------------------------------------------------------------------
 
-  let after; // what has happened is to be shown
-  let submitted = {}; // what the list is of, whatever has been typed since
-  let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
-  ending.signal.addEventListener("abort", () => asking.abort());
+  const pageOf = (more, signal) =>
+    api.get("/tickets", { ...asked, cursor: cursors.at(-1), limit: PAGE, ...more }, signal);
+
+  // With what has been heard of; rather without than not at all.
+  const current = (more, signal) =>
+    pageOf({ ...more, after }, signal).catch((error) => {
+      if (error.code !== "views_behind") throw error;
+      return pageOf(more, signal);
+    });
 
   async function ask(more) {
     asking.abort();
@@ -160,165 +133,424 @@ export function tickets(main, { api, session, me }) {
     list.setAttribute("aria-busy", "true");
     const { signal } = asking;
     try {
-      const page = more ? await pageOf(more, signal) : await current({}, signal);
+      const found = await current(more, signal);
       signal.throwIfAborted();
-      return page;
+      session.known.see(found.tickets);
+      return found;
     } finally {
       if (!signal.aborted) list.removeAttribute("aria-busy");
     }
   }
 
-  const pageOf = (more, signal) => api.get("/tickets", { ...submitted, limit: PAGE, ...more }, signal);
-
-  // The beginning of the list, with what has been heard of; rather without than not at all.
-  const current = (more, signal) =>
-    pageOf({ ...more, after }, signal).catch((error) => {
-      if (error.code !== "views_behind") throw error;
-      return pageOf(more, signal);
-    });
-
-  async function begin() {
-    submitted = { q: search.value.trim(), view: view.value, sort: sort.value };
-    const said = Object.entries(submitted).filter(([name, text]) => text && text !== SORTS[0][0]);
-    history.replaceState(null, "", said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets");
-    fault.textContent = "";
-    put(news);
+  // Asks for a list anew. If that cannot be, the one that is shown stays.
+  async function begin(wanted = {}, focus = false) {
+    const before = [asked, cursors];
+    asked = { ...asked, ...wanted };
+    cursors = [undefined];
     try {
-      const page = await ask();
-      [shown, next] = [page.tickets, page.next];
-      draw();
+      page = await ask({ count: true });
     } catch (error) {
       if (error.name === "AbortError") return;
-      shown = [];
-      if (error.code === "bad_query") {
-        fault.textContent = error.detail;
-        put(list);
-      } else put(list, trouble(error, begin));
+      [asked, cursors] = before;
+      sort.value = asked.sort;
+      if (error.code === "bad_query") return refuse(error);
+      const way = h("p", {}, h("a", { href: "#/tickets" }, "All tickets"));
+      return put(has ? news : list, trouble(error, () => begin(wanted), way));
     }
+    countedAt = performance.now();
+    picked.clear();
+    box.say(null);
+    has = true;
+    const said = Object.entries(asked).filter(([, text]) => text && text !== sorts[0][0]);
+    session.list = said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets";
+    history.replaceState(null, "", session.list);
+    draw();
+    if (focus) focusRow(0);
+    views();
   }
 
-  async function more() {
-    const page = await ask({ cursor: next });
-    const at = shown.length;
-    shown = [...shown, ...page.tickets];
-    next = page.next;
-    draw();
-    list.querySelectorAll("a")[at]?.focus();
+  function refuse(error) {
+    const way = h("a", { href: "#/tickets" }, "all tickets");
+    if (!has) put(list, empty("No list yet: mend the search, or see ", way, "."));
+    box.say(error);
   }
+
+  async function turn(step) {
+    const was = cursors;
+    cursors = step > 0 ? [...cursors, page.next] : cursors.slice(0, -1);
+    try {
+      page = { ...(await ask({})), total: page.total };
+    } catch (error) {
+      cursors = was;
+      if (error.name !== "AbortError") put(news, trouble(error));
+      return;
+    }
+    picked.clear();
+    draw();
+    focusRow(0);
+    window.scrollTo(0, 0);
+  }
+
+  // --- what is shown ------------------------------------------------------------------------------
+
+  const column = (name) => (name.startsWith("field.") ? fieldColumn(name.slice(6)) : COLUMNS[name]);
 
   function draw(changed = new Set()) {
     put(news);
-    if (!shown.length) {
-      put(list, empty(submitted.q || submitted.view ? "No ticket matches." : "There are no tickets yet."));
-      return;
+    sort.value = asked.sort;
+    session.ids = page.tickets.map((each) => each.id);
+    const first = (cursors.length - 1) * PAGE;
+    const total = page.total === null ? "more than 100,000" : number(page.total);
+    if (!page.tickets.length) {
+      const isAll = !asked.q && !asked.view && cursors.length === 1;
+      put(list, isAll ? welcome(me) : empty("No ticket matches. ", h("a", { href: "#/tickets" }, "All tickets")));
+      put(pager);
+      return drawBulk();
     }
+    const shown = columns.map(column).filter(Boolean);
+    const all = h("input", {
+      type: "checkbox",
+      "aria-label": "Select all on this page",
+      checked: page.tickets.every((each) => picked.has(each.id)),
+      onchange: () => {
+        for (const each of page.tickets) all.checked ? picked.add(each.id) : picked.delete(each.id);
+        draw();
+      },
+    });
     put(
       list,
       h(
-        "ol",
+        "table",
         { class: "rows" },
-        shown.map((each) =>
+        h("caption", { class: "hidden" }, "Tickets"),
+        h(
+          "thead",
+          {},
           h(
-            "li",
-            { class: changed.has(each.id) ? "row changed" : "row" },
-            h(
-              "div",
-              { class: "what" },
-              each.number ? h("span", { class: "number" }, each.number, " ") : null,
-              h("a", { href: `#/tickets/${each.id}` }, each.subject),
-              h("p", {}, each.preview),
-            ),
-            h(
-              "div",
-              { class: "marks" },
-              badge("status", each.status),
-              badge("priority", each.priority),
-              each.sla_breached?.length ? badge("sla", "breached") : null,
-              each.has_note ? badge("has", "note") : null,
-            ),
-            h(
-              "dl",
-              { class: "facts" },
-              h("div", {}, h("dt", {}, "from"), h("dd", {}, each.requester)),
-              h(
-                "div",
-                {},
-                h("dt", {}, "with"),
-                h("dd", {}, each.assignee ?? "nobody", each.group ? ` (${each.group})` : ""),
-              ),
-              h("div", {}, h("dt", {}, "changed"), h("dd", {}, when(each.updated_at))),
-            ),
+            "tr",
+            {},
+            can ? h("th", { class: "c-pick", scope: "col" }, all) : null,
+            h("th", { class: "c-number", scope: "col" }, "Number"),
+            h("th", { scope: "col" }, "Subject"),
+            shown.map(heading),
           ),
         ),
+        h("tbody", {}, page.tickets.map((each) => rowOf(each, shown, changed))),
       ),
-      next
+    );
+    put(
+      pager,
+      h("span", {}, `${number(first + 1)}–${number(first + page.tickets.length)} of ${total}`),
+      h("button", { type: "button", class: "quiet small", disabled: !first, onclick: () => turn(-1) }, "Previous"),
+      h("button", { type: "button", class: "quiet small", disabled: !page.next, onclick: () => turn(1) }, "Next"),
+    );
+    drawBulk();
+  }
+
+  function heading([title, kind, , by]) {
+    const other = by?.startsWith("-") ? by.slice(1) : `-${by}`;
+    const can_ = by && sorts.some(([value]) => value === by);
+    const isBy = can_ && [by, other].includes(asked.sort);
+    const way = isBy ? (asked.sort.startsWith("-") ? "descending" : "ascending") : null;
+    const next = asked.sort === by && sorts.some(([value]) => value === other) ? other : by;
+    return h(
+      "th",
+      { class: kind, scope: "col", "aria-sort": way },
+      can_
         ? h(
             "button",
-            {
-              type: "button",
-              class: "more",
-              onclick: (event) => {
-                event.target.disabled = true;
-                more().catch((error) => {
-                  if (error.name !== "AbortError") event.target.replaceWith(trouble(error, begin));
-                });
-              },
-            },
-            "More",
+            { type: "button", class: "bare", onclick: () => begin({ sort: next }) },
+            title,
+            way ? h("span", { "aria-hidden": "true" }, way === "descending" ? " ↓" : " ↑") : null,
           )
-        : empty(`${shown.length} tickets.`),
+        : title,
     );
   }
 
-  async function refresh(events) {
-    after = showing(events) ?? after;
-    if (document.hidden || !submitted.sort || list.hasAttribute("aria-busy")) return;
-    const { signal } = asking;
-    const limit = Math.min(MOST, Math.max(PAGE, shown.length));
-    const page = await current({ limit }, signal).catch(() => null);
-    if (page === null || signal.aborted) return;
-    const before = new Map(shown.map((each) => [each.id, each.version]));
-    const changed = page.tickets.filter((each) => before.get(each.id) !== each.version);
-    const isAsItWas =
-      !changed.length &&
-      page.tickets.length === Math.min(shown.length, limit) &&
-      page.tickets.every((each, n) => each.id === shown[n].id) &&
-      (shown.length > limit || (page.next === null) === (next === null));
-    if (isAsItWas) return put(news);
-    // Nothing is to move under somebody's hands, nor what they have read to be taken away.
-    const isHeld = [list, news].some((place) => place.contains(document.activeElement));
-    if (shown.length > PAGE || isHeld) {
-      const show = h("button", { type: "button", class: "quiet", onclick: showNews }, "Show it as it is now");
-      if (!news.firstChild) put(news, "This list has changed. ", show);
-      return;
-    }
-    [shown, next] = [page.tickets, page.next];
-    draw(new Set(changed.map((each) => each.id)));
+  function rowOf(each, shown, changed) {
+    const row = h(
+      "tr",
+      { class: [changed.has(each.id) && "changed", picked.has(each.id) && "picked"].filter(Boolean).join(" ") },
+      can
+        ? h(
+            "td",
+            { class: "c-pick" },
+            h("input", {
+              type: "checkbox",
+              "aria-label": `Select ${each.number ?? each.subject}`,
+              checked: picked.has(each.id),
+              onchange: ({ target }) => {
+                target.checked ? picked.add(each.id) : picked.delete(each.id);
+                row.classList.toggle("picked", target.checked);
+                drawBulk();
+              },
+            }),
+          )
+        : null,
+      h("td", { class: "c-number number" }, each.number ?? "–"),
+      h(
+        "td",
+        { title: each.subject },
+        each.sla_breached?.length ? [badge("sla", "breached"), " "] : null,
+        h("a", { href: `#/tickets/${each.id}` }, each.subject),
+        h("span", { class: "preview" }, ` ${each.preview}`),
+      ),
+      shown.map(([, kind, cell]) => h("td", { class: kind }, cell(each))),
+    );
+    row.dataset.id = each.id;
+    return row;
   }
 
-  async function showNews() {
-    await begin();
-    list.querySelector("a")?.focus();
+  async function choose() {
+    const { fields } = staff ? await session.known.desk() : { fields: {} };
+    const names = [...Object.keys(COLUMNS), ...Object.keys(fields).map((key) => `field.${key}`)];
+    const box_ = (name) =>
+      h("input", {
+        type: "checkbox",
+        checked: columns.includes(name),
+        onchange: ({ target }) => {
+          columns = names.filter((each) => (each === name ? target.checked : columns.includes(each)));
+          localStorage.setItem(CHOSEN, JSON.stringify(columns));
+          if (has) draw();
+        },
+      });
+    const items = names.map((name) => h("label", { class: "check" }, box_(name), ` ${column(name)[0]}`));
+    put(chooser, menu("Columns", items));
   }
+
+  // --- saved views --------------------------------------------------------------------------------
+
+  const own = [
+    ["All tickets", {}],
+    ["Unsolved", { q: "is:unsolved", sort: "-priority" }],
+    ["Mine, unsolved", { q: `assignee:"${me.id.replace(/["\\]/g, "\\$&")}" is:unsolved`, sort: "-priority" }],
+    ["Unassigned", { q: "assignee:none is:unsolved", sort: "opened_at" }],
+    ["SLA breached", { q: "is:breached is:unsolved" }],
+  ];
+  const counts = new Map(); // by name, where the API keeps none: [when, how many]
 
   async function views() {
-    const found = await api.get("/views", {}, ending.signal).catch(() => ({ views: [] }));
-    for (const each of found.views)
-      view.append(
-        h("option", { value: each.name }, each.count === null ? each.name : `${each.name} (${each.count})`),
-      );
+    if (!staff) return;
+    const found = await api.get("/views", {}, ending.signal).catch(() => null);
+    if (found === null) return;
     // One that is not there is asked for all the same: it is for the answer to say so.
-    const wanted = asked.get("view") ?? "";
-    if (wanted && !found.views.some((each) => each.name === wanted))
-      view.append(h("option", { value: wanted }, wanted));
-    view.value = wanted;
+    if (asked.view && !found.views.some((each) => each.name === asked.view))
+      found.views.push({ name: asked.view, count: undefined });
+    for (const each of found.views) {
+      if (each.count !== null) continue;
+      const [at, count] = counts.get(each.name) ?? [-Infinity, null];
+      if (performance.now() - at > COUNTED_MS) {
+        const some = { view: each.name, limit: 1, count: true };
+        const answer = await api.get("/tickets", some, ending.signal).catch(() => ({ total: null }));
+        counts.set(each.name, [performance.now(), answer.total]);
+      }
+      each.count = counts.get(each.name)?.[1] ?? count;
+    }
+    const link = (name, wanted, count) => {
+      const parameters = new URLSearchParams(wanted);
+      const is = asked.view ? wanted.view === asked.view : !wanted.view && (wanted.q ?? "") === asked.q;
+      return h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: parameters.size ? `#/tickets?${parameters}` : "#/tickets", "aria-current": is ? "true" : null },
+          name,
+          count === undefined ? null : h("span", { class: "n" }, count === null ? "…" : number(count)),
+        ),
+      );
+    };
+    const focused = side.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    put(
+      side,
+      h("ul", {}, own.map(([name, wanted]) => link(name, wanted))),
+      found.views.length ? h("h2", {}, "Saved views") : null,
+      h("ul", {}, found.views.map((each) => link(each.name, { view: each.name }, each.count))),
+    );
+    if (focused) [...side.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
   }
 
+  // --- several at once ----------------------------------------------------------------------------
+
+  const verbs = can ? commands(api, me.role, "/bulk/").catch(() => []) : Promise.resolve([]);
+
+  async function drawBulk() {
+    bulk.hidden = !picked.size;
+    if (bulk.hidden) return put(bulk);
+    const all = await verbs;
+    const rank = ([verb]) => (FIRST.indexOf(verb) + 1 || 99);
+    const change = menu(
+      "Change",
+      all.toSorted((a, b) => rank(a) - rank(b)).map(([verb, summary]) => [summary, () => changeAll(verb, summary)]),
+    );
+    change.classList.add("left");
+    const clear = h(
+      "button",
+      {
+        type: "button",
+        class: "quiet small",
+        onclick: () => {
+          picked.clear();
+          draw();
+        },
+      },
+      "Clear",
+    );
+    put(bulk, h("strong", {}, `${picked.size} selected`), change, clear);
+  }
+
+  async function changeAll(verb, summary) {
+    const chosen = [...picked];
+    const of = chosen.length === 1 ? "1 ticket" : `${chosen.length} tickets`;
+    const path = `/bulk/${verb}`;
+    const dialog = modal(summary, loading("the form"));
+    try {
+      const content = await commandForm(context, {
+        path,
+        name: `${summary}: ${of}`,
+        action: summary,
+        given: verb === "assign" ? { assignee: me.id } : {},
+        send: (command, key) => api.command(path, { tickets: chosen, command }, { key }),
+        done: async (answer) => {
+          dialog.close();
+          const bad = answer.outcomes.filter((each) => each.problem);
+          picked.clear();
+          await begin();
+          for (const each of bad) picked.add(each.ticket_id);
+          if (bad.length) draw();
+          const done = `${answer.done} of ${chosen.length} done.`;
+          say(done);
+          const told = h("div", { class: "trouble" }, h("strong", {}, done), h("ul", {}, bad.map(refusal)));
+          if (bad.length) put(news, told);
+        },
+        cancel: () => dialog.close(),
+      });
+      put(dialog, content);
+      content.querySelector("input, select, textarea, button")?.focus();
+    } catch (error) {
+      put(dialog, trouble(error));
+    }
+  }
+
+  function refusal({ ticket_id: id, problem }) {
+    const { number: name, subject } = session.known.tickets.get(id) ?? {};
+    return h("li", {}, h("a", { href: `#/tickets/${id}` }, name ?? subject ?? id.slice(0, 8)), `: ${problem.detail}`);
+  }
+
+  // --- a new ticket -------------------------------------------------------------------------------
+
+  async function open() {
+    const dialog = modal("New ticket", loading("the form"));
+    try {
+      const content = await commandForm(context, {
+        path: "/tickets",
+        name: "New ticket",
+        action: "Open the ticket",
+        given: staff ? {} : { requester: me.id },
+        send: (body, key) => api.command("/tickets", body, { key }),
+        done: (answer) => {
+          dialog.close();
+          location.hash = `#/tickets/${answer.ticket_id}`;
+        },
+        cancel: () => dialog.close(),
+      });
+      put(dialog, content);
+      content.querySelector("input, textarea, select")?.focus();
+    } catch (error) {
+      put(dialog, trouble(error));
+    }
+  }
+
+  // --- what changes while one looks ---------------------------------------------------------------
+
+  async function refresh(events) {
+    after = showing(events) ?? after;
+    if (document.hidden || !has || list.hasAttribute("aria-busy")) return;
+    const { signal } = asking;
+    const isSmall = page.total !== null && page.total < 2000;
+    const count = isSmall || performance.now() - countedAt > COUNTED_MS;
+    const found = await current({ count }, signal).catch(() => null);
+    if (found === null || signal.aborted) return;
+    session.known.see(found.tickets);
+    if (count) countedAt = performance.now();
+    else found.total = page.total;
+    const before = new Map(page.tickets.map((each) => [each.id, each.version]));
+    const changed = found.tickets.filter((each) => before.get(each.id) !== each.version);
+    const same =
+      found.tickets.length === page.tickets.length && found.tickets.every((each, n) => each.id === page.tickets[n].id);
+    views();
+    if (same && !changed.length && found.total === page.total && !found.next === !page.next) return;
+    // Nothing is to move under somebody's hands, nor what they have chosen to be taken away.
+    const isHeld = picked.size || [list, news].some((place) => place.contains(document.activeElement));
+    if (same || !isHeld) {
+      const at = focusedRow();
+      const inCell = document.activeElement?.closest?.(".c-pick") ? "input" : "a";
+      page = found;
+      draw(new Set(changed.map((each) => each.id)));
+      if (at >= 0) focusRow(at, inCell);
+      return;
+    }
+    const show = h("button", { type: "button", class: "quiet small", onclick: () => begin({}, true) }, "Show it as it is now");
+    if (!news.firstChild) put(news, "This list has changed. ", show);
+  }
+
+  // --- the keyboard -------------------------------------------------------------------------------
+
+  const rows = () => [...list.querySelectorAll("tbody tr")];
+  const focusedRow = () => rows().findIndex((row) => row.contains(document.activeElement));
+  const focusRow = (at, what = "a") => rows()[at]?.querySelector(what)?.focus();
+  const step = (by) => focusRow(Math.max(0, Math.min(rows().length - 1, focusedRow() + by)));
+  keys({
+    j: ["next ticket", () => step(1)],
+    k: ["ticket before", () => step(-1)],
+    Enter: ["open the ticket", () => document.activeElement.click()],
+    ...(can && {
+      x: ["select the ticket", () => rows()[Math.max(0, focusedRow())]?.querySelector("input")?.click()],
+      r: [
+        "reply to the ticket",
+        () => {
+          const { id } = rows()[focusedRow()]?.dataset ?? {};
+          if (id) location.hash = `#/tickets/${id}?reply`;
+        },
+      ],
+      n: ["new ticket", open],
+    }),
+    "/": ["search", () => box.input.select() ?? box.input.focus()],
+    "]": ["next page", () => page.next && turn(1)],
+    "[": ["page before", () => cursors.length > 1 && turn(-1)],
+  });
+
   const stop = session.listen(1000, refresh);
-  if (sorts.some(([value]) => value === asked.get("sort"))) sort.value = asked.get("sort");
-  (me.role === "requester" ? Promise.resolve() : views()).then(begin);
+  choose();
+  begin().then(() => can && query.has("new") && open());
   return () => {
     ending.abort();
     stop();
   };
+}
+
+function helpOf(input) {
+  const line = ([example, what]) =>
+    h(
+      "div",
+      {},
+      h(
+        "dt",
+        {},
+        h(
+          "button",
+          {
+            type: "button",
+            class: "quiet small",
+            onclick: () => {
+              input.value = `${input.value} ${example}`.trim();
+              input.focus();
+            },
+          },
+          h("code", {}, example),
+        ),
+      ),
+      h("dd", {}, what),
+    );
+  return h("details", { class: "help" }, h("summary", {}, "How to search"), h("dl", {}, HELP.map(line)));
 }

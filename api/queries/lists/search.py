@@ -22,6 +22,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.config import JsonDict
 
 from api.nearest import did_you_mean
 from domain.errors import Unacceptable
@@ -246,8 +247,8 @@ _VALUES: Mapping[str, Sequence[str]] = {
     "has": ("note",),
     **dict.fromkeys(("group", "assignee"), ("none",)),
 }
-COMPLETIONS = {
-    key: {"operators": takes, "values": _VALUES.get(key, ())}
+COMPLETIONS: JsonDict = {
+    key: {"operators": list(takes), "values": list(_VALUES.get(key, ()))}
     for key, (takes, _) in _KEYS.items()
     if key
 }

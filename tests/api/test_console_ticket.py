@@ -1,0 +1,501 @@
+"""A ticket's page in the console: to answer, to work on, and to see what has become of it."""
+
+import re
+from uuid import UUID
+
+from playwright.async_api import expect
+
+from eventstore.database import Database
+from eventstore.event_document import to_document
+from scripts.testbed.load import Connection
+from scripts.testbed.promises import HEADERS, callers
+from tests.api.browsing import (
+    browsing,
+    keys_of,
+    opened,
+    page_of,
+    serious_faults,
+    served,
+    set_up,
+    sign_in,
+    told,
+)
+
+__all__ = ["page_of", "served"]
+pytestmark = browsing
+CAUSE = {"type": "choice", "choices": ["toner", "paper"], "required_on": "resolve"}
+
+
+async def at_ticket(page, ticket, heading="Printer jam"):
+    await page.goto(f"/#/tickets/{ticket}")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
+    await expect(page.get_by_role("button", name=re.compile("^assignee:"))).to_be_visible()
+
+
+def property_(page, name):
+    """The button that shows a property, and lets one change it."""
+    return page.get_by_role("button", name=re.compile(rf"^{name}: "))
+
+
+async def shown(served, ticket):
+    async with Connection(served, HEADERS) as connection:
+        return (await connection.get(f"/tickets/{ticket}")).json()
+
+
+async def colour(locator):
+    return await locator.evaluate("(each) => getComputedStyle(each).backgroundColor")
+
+
+async def test_a_ticket_has_its_number_its_subject_and_first_what_was_said(served, page_of):
+    ticket = await opened(served)
+    await told(served, ticket, "reply", {"body": "Which tray?"})
+    await told(served, ticket, "change_priority", {"priority": "high"})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("C-1 Printer jam")
+        assert await page.title() == "C-1 Printer jam – Casebook"
+        said = page.locator(".message .text")
+        await expect(said).to_have_text(["It jams.", "Which tray?"])
+        await expect(page.locator(".message", has_text="Which tray?")).to_contain_text("soak")
+        await expect(page.locator("main")).not_to_contain_text(re.compile("[0-9a-f]{12}"))
+        assert await serious_faults(page) == []
+
+
+async def test_a_public_reply_and_an_internal_note_are_told_apart(served, page_of):
+    """By words and by colour, before and after they are sent; Ctrl and Enter sends."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        box = page.get_by_role("form", name="Write")
+        await expect(box.get_by_role("button")).to_have_text("Send the reply")
+        await expect(box).to_contain_text("bob and all who follow the ticket read it.")
+        public = await colour(box)
+        await box.get_by_label("Message").fill("Try the other tray.")
+        await box.get_by_label("Message").press("Control+Enter")
+        await expect(page.locator(".message.by-agent")).to_contain_text("Try the other tray.")
+        await expect(box.get_by_label("Message")).to_have_value("")
+        await box.get_by_label("Internal note").check()
+        await expect(box.get_by_role("button")).to_have_text("Add the note")
+        await expect(box).to_contain_text("the requester never sees it")
+        assert await colour(box) != public
+        assert await serious_faults(page) == []
+        await box.get_by_label("Message").fill("A known fault.")
+        await box.get_by_role("button").click()
+        note = page.locator(".message.internal")
+        await expect(note).to_contain_text("A known fault.")
+        await expect(note).to_contain_text("Internal note")
+        assert await colour(note) != await colour(page.locator(".message.by-agent"))
+        assert (await shown(served, ticket))["agent_replies"] == 1
+
+
+async def test_what_was_begun_to_be_written_is_kept_until_it_is_sent_or_one_signs_out(
+    served, page_of
+):
+    ticket, other = await opened(served), await opened(served, subject="Another jam")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_label("Internal note").check()
+        await page.get_by_label("Message").fill("Half a thou")
+        await at_ticket(page, other, "Another jam")
+        await expect(page.get_by_label("Message")).to_have_value("")
+        await at_ticket(page, ticket)
+        await page.reload()
+        await expect(page.get_by_label("Message")).to_have_value("Half a thou")
+        await expect(page.get_by_label("Internal note")).to_be_checked()
+        await page.get_by_role("button", name="Sign out").click()
+        await sign_in(page)
+        await expect(page.get_by_label("Message")).to_have_value("")
+        assert await page.evaluate("Object.keys(sessionStorage)") == ["casebook-key"]
+
+
+async def test_properties_are_edited_in_place_with_suggestions(served, page_of, database):
+    await set_up(served, database, groups={"print": ["alice", "bella"], "network": ["carol"]})
+    ticket = await opened(served, group="print")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await property_(page, "assignee").click()
+        edit = page.get_by_label("assignee", exact=True)
+        await expect(edit).to_be_focused()
+        options = page.locator(f"#{await edit.get_attribute('list')} option")
+        values = [await option.get_attribute("value") for option in await options.all()]
+        assert values == ["alice", "bella"]
+        assert await serious_faults(page) == []
+        await edit.fill("alice")
+        await edit.press("Enter")
+        await expect(property_(page, "assignee")).to_have_text("alice")
+        await expect(property_(page, "assignee")).to_be_focused()
+        await property_(page, "priority").click()
+        await page.get_by_label("priority", exact=True).select_option("urgent")
+        await page.get_by_role("button", name="Save").click()
+        await expect(property_(page, "priority")).to_have_text("urgent")
+        await property_(page, "group").click()
+        await page.get_by_label("group", exact=True).select_option("network")
+        await page.get_by_role("button", name="Save").click()
+        await expect(property_(page, "group")).to_have_text("network")
+        await expect(property_(page, "assignee")).to_have_text("nobody")  # alice is not of it
+        await property_(page, "requester").click()
+        await page.get_by_label("requester", exact=True).press("Escape")
+        await expect(property_(page, "requester")).to_be_focused()
+        await page.get_by_role("button", name="Add to tags").click()
+        await page.get_by_label("Add to tags").fill("vip")
+        await page.get_by_label("Add to tags").press("Enter")
+        await expect(page.locator(".chip", has_text="vip")).to_be_visible()
+        await page.get_by_role("button", name="Remove vip").click()
+        await expect(page.locator(".chip")).to_have_count(0)
+        await page.get_by_text("More", exact=True).click()
+        await page.get_by_role("button", name="Change subject").click()
+        await page.get_by_label("subject", exact=True).fill("Paper jam")
+        await page.get_by_label("subject", exact=True).press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("C-1 Paper jam")
+
+
+async def test_a_custom_field_is_asked_for_as_its_kind_wants_it(served, page_of, database):
+    """Also one that the desk does not define, which can be taken away."""
+    ticket = await opened(served, fields={"mood": "bad"})
+    kinds = {
+        "due": {"type": "date"},
+        "price": {"type": "decimal"},
+        "count": {"type": "integer"},
+        "insured": {"type": "boolean"},
+        "parts": {"type": "choices", "choices": ["drum", "belt", "fuser"]},
+        "cause": {"type": "choice", "choices": ["toner", "paper"]},
+    }
+    await set_up(served, database, fields=kinds)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+
+        async def change(key, give, after):
+            await property_(page, key).click()
+            form = page.get_by_role("form", name=f"Change {key}")
+            await give(form)
+            await form.get_by_role("button", name="Save").click()
+            await expect(property_(page, key)).to_have_text(after)
+
+        await change("due", lambda form: form.get_by_label("due").fill("2026-03-01"), "2026-03-01")
+        await change("price", lambda form: form.get_by_label("price").fill("12.50"), "12.5")
+        await change("count", lambda form: form.get_by_label("count").fill("3"), "3")
+        await change("insured", lambda form: form.get_by_label("insured").select_option("no"), "no")
+        await change(
+            "cause", lambda form: form.get_by_label("cause").select_option("paper"), "paper"
+        )
+        await property_(page, "mood").click()
+        await page.get_by_label("mood", exact=True).fill("")
+        await page.get_by_role("button", name="Save").click()
+        await expect(property_(page, "mood")).to_have_count(0)
+
+        async def two(form):
+            await form.get_by_label("fuser").check()
+            await form.get_by_label("drum").check()
+
+        await change("parts", two, "drum, fuser")
+        await property_(page, "parts").click()
+        assert await serious_faults(page) == []
+        fields = (await shown(served, ticket))["fields"]
+        assert fields == {
+            "due": "2026-03-01",
+            "price": "12.5",
+            "count": 3,
+            "insured": False,
+            "parts": ["drum", "fuser"],
+            "cause": "paper",
+        }
+
+
+async def test_resolving_asks_for_what_is_missing(served, page_of, database):
+    await set_up(served, database, fields={"cause": CAUSE})
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("button", name="Resolve").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await expect(form.get_by_label("assignee")).to_have_value("soak")
+        await form.get_by_label("resolution").fill("A new drum.")
+        await form.get_by_role("button", name="Resolve").click()
+        await expect(form.get_by_role("alert")).to_contain_text("cause")
+        assert await serious_faults(page) == []
+        await form.get_by_label("cause").select_option("paper")
+        await form.get_by_role("button", name="Resolve").click()
+        await expect(page.locator(".marks")).to_contain_text("resolved")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await expect(page.locator(".message", has_text="A new drum.")).to_be_visible()
+        await expect(property_(page, "cause")).to_have_text("paper")
+
+
+async def test_only_what_is_possible_now_is_offered(served, page_of, database):
+    ticket = await opened(served)
+    [auditor] = await keys_of(database, "auditor")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        more = page.locator(".menu", has_text="More")
+        await expect(page.get_by_role("button", name="Reopen")).to_have_count(0)
+        await more.locator("summary").click()
+        offered = await more.get_by_role("button").all_text_contents()
+        assert {"Merge", "Link", "Close", "Redact"} <= {*offered}
+        assert not {"Unmerge", "Unlink", "Rate", "Number", "Mark sla breach"} & {*offered}
+        await more.locator("summary").press("Escape")
+        await property_(page, "status").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        options = await form.get_by_label("status").locator("option").all_text_contents()
+        assert {*options} == {"choose …", "new", "open", "pending", "on hold"}
+        await form.get_by_label("status").select_option("pending")
+        await form.get_by_role("button", name="Change status").click()
+        await expect(form.get_by_role("alert")).to_contain_text("say in reason")
+        await form.get_by_label("reason").fill("a photo")
+        await form.get_by_role("button", name="Change status").click()
+        await expect(property_(page, "status")).to_have_text("pending")
+        await told(served, ticket, "close", {"reason": "invalid"})
+        await expect(page.locator(".marks")).to_contain_text("closed")
+        await expect(property_(page, "assignee")).to_have_count(0)
+        await expect(page.get_by_role("form", name="Write")).not_to_be_visible()
+        assert await serious_faults(page) == []
+    async with page_of(served) as page:
+        await sign_in(page, auditor)
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.locator(".message")).to_contain_text("It jams.")
+        await expect(page.get_by_role("form", name="Write")).not_to_be_visible()
+        await expect(page.get_by_text("More", exact=True)).to_have_count(0)
+
+
+async def test_what_others_do_meanwhile_shows_and_what_was_typed_stays(served, page_of, database):
+    """Only another change of the same property is a conflict; then it says what changed."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await property_(page, "assignee").click()
+        await page.get_by_label("assignee", exact=True).fill("alice")
+        await told(served, ticket, "add_tags", {"tags": ["vip"]})  # nothing to ask back for
+        await expect(page.locator(".chip")).to_have_text(re.compile("vip"))
+        await page.get_by_role("button", name="Save").click()
+        await expect(property_(page, "assignee")).to_have_text("alice")
+        # Another is first, and this page has not heard of it.
+        await property_(page, "priority").click()
+        await page.get_by_label("priority", exact=True).select_option("low")
+        await page.route("**/timeline*", lambda route: route.abort())
+        await told(served, ticket, "change_priority", {"priority": "urgent"})
+        await page.get_by_role("button", name="Save").click()
+        form = page.get_by_role("form", name="Change priority")
+        await expect(form.get_by_role("alert")).to_contain_text("Somebody else was first")
+        await page.unroute("**/timeline*")
+        await page.get_by_role("button", name="Save").click()
+        await expect(form.get_by_role("alert")).to_contain_text("priority is urgent")
+        await expect(page.get_by_label("priority", exact=True)).to_have_value("low")
+        assert await serious_faults(page) == []
+        await page.get_by_role("button", name="Save").click()
+        await expect(property_(page, "priority")).to_have_text("low")
+        # And a reply, to which another has replied.
+        await page.get_by_label("Message").fill("Try the other tray.")
+        [agent] = await callers(database.url, "agent")
+        async with Connection(served, agent) as connection:
+            said = {"body": "I am on my way."}
+            answer = await connection.post(f"/tickets/{ticket}/reply", said, {"Prefer": "wait=20"})
+        assert answer.status == 200, answer.body
+        await expect(page.locator(".message", has_text="I am on my way.")).to_be_visible()
+        await page.get_by_role("button", name="Send the reply").click()
+        box = page.get_by_role("form", name="Write")
+        await expect(box.get_by_role("alert")).to_contain_text("I am on my way.")
+        await expect(page.get_by_label("Message")).to_have_value("Try the other tray.")
+        await page.get_by_role("button", name="Send the reply").click()
+        await expect(page.locator(".message", has_text="Try the other tray.")).to_be_visible()
+
+
+async def test_a_promise_says_what_is_left_and_how_that_comes_about(served, page_of, database):
+    await set_up(served, database, sla={"normal": {"first_response_minutes": 90}})
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        promise = page.get_by_role("region", name="Promises").locator("details")
+        await expect(promise).to_contain_text("First response")
+        await expect(promise).to_contain_text(re.compile("due in (1 hour|2 hours|89 minutes)"))
+        await promise.locator("summary").click()
+        await expect(promise).to_contain_text("Promised 1 h 30 min, used")
+        await expect(promise.get_by_role("row").nth(1)).to_contain_text("counts")
+        assert await serious_faults(page) == []
+        await told(served, ticket, "reply", {"body": "Which tray?"})
+        await expect(promise).to_contain_text("met")
+
+
+async def test_a_ticket_is_merged_by_number_and_the_merge_is_undone(served, page_of):
+    first, second = await opened(served), await opened(served, subject="The same jam")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, second, "The same jam")
+        await page.get_by_text("More", exact=True).click()
+        await page.get_by_role("button", name="Merge").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await form.get_by_label("into").fill("C-77")
+        await form.get_by_role("button", name="Merge").click()
+        await expect(form.locator(".fault")).to_contain_text(["you see no ticket C-77"])
+        assert await serious_faults(page) == []
+        await form.get_by_label("into").fill("c-1")
+        await form.get_by_role("button", name="Merge").click()
+        await expect(page.locator(".banner").get_by_role("link")).to_have_text("C-1 Printer jam")
+        assert (await shown(served, second))["close_reason"] == "merged"
+        await page.get_by_role("button", name="Undo the merge").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Undo the merge").click()
+        await expect(page.locator(".banner")).not_to_be_visible()
+        assert (await shown(served, second))["status"] == "new"
+        assert (await shown(served, first))["links"] == []
+
+
+async def test_the_slider_shows_a_ticket_as_it_was_and_one_line_proves_its_history(
+    served, page_of, store
+):
+    """L11: also that one event is not what was written."""
+    ticket = await opened(served)
+    await told(served, ticket, "assign", {"assignee": "alice"})
+    await told(served, ticket, "change_priority", {"priority": "urgent"})
+    await told(served, ticket, "add_note", {"body": "A known fault."})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("tab", name="History (4)").click()
+        proof = page.locator(".proof")
+        await expect(proof.locator("summary")).to_have_text(
+            "✓ 4 of 4 events verified in this browser"
+        )
+        await proof.locator("summary").click()
+        await expect(proof.get_by_role("row")).to_have_count(5)
+        state = page.locator(".state")
+        await page.get_by_label("As it was after event").fill("1")
+        await expect(state).to_contain_text("new")
+        await expect(state).not_to_contain_text("alice")
+        await page.get_by_label("As it was after event").fill("2")
+        await expect(state.locator(".changed", has_text="assignee")).to_contain_text("alice")
+        await expect(property_(page, "assignee")).to_have_count(0)  # the past is only looked at
+        assert await serious_faults(page) == []
+        await page.get_by_role("button", name="As it is").click()
+        await expect(state).to_contain_text("urgent")
+        [*_, last] = await store.load(next(iter([event async for event in store.scan()])).ticket_id)
+        log = Database(store._database.url)
+        forged = {**to_document(last)["data"], "priority": "low"}
+        changed = {"ticket_id": UUID(ticket), "version": 3}
+        await log.collection("ticket_events").update_one(changed, {"$set": {"data": forged}})
+        await log.close()
+        await page.reload()
+        await expect(page.locator(".marks")).to_contain_text("history was changed")
+        await page.get_by_role("tab", name="History (4)").click()
+        await page.get_by_text("✗ History was changed").click()
+        await expect(page.get_by_text("✗ not what was written")).to_be_visible()
+
+
+async def test_a_change_is_said_once_and_as_what_was_added_or_removed(served, page_of):
+    ticket = await opened(served, tags=["paper"])
+    await told(served, ticket, "add_tags", {"tags": ["vip"]})
+    await told(served, ticket, "remove_tags", {"tags": ["paper"]})
+    await told(served, ticket, "change_priority", {"priority": "high"})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("tab", name="History").click()
+        events = page.locator(".event")
+        await expect(events.nth(1)).to_contain_text("added tags")
+        await expect(events.nth(1).locator("ins")).to_have_text(["+ vip "])
+        await expect(events.nth(1).locator("del")).to_have_count(0)
+        await expect(events.nth(2).locator("del")).to_have_text(["− paper "])
+        await expect(events.nth(2).locator("ins")).to_have_count(0)
+        await expect(events.nth(3)).to_contain_text("changed the priority")
+        await expect(events.nth(3)).to_contain_text("normal → high")
+        for n, once in ((1, "tags"), (3, "priority")):
+            assert (await events.nth(n).text_content() or "").count(once) == 1
+
+
+async def test_a_ticket_that_is_not_there_has_a_way_back(served, page_of):
+    await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await page.goto("/#/tickets/0192f0c4-0000-7000-8000-000000000001")
+        await expect(page.get_by_role("heading", name="No such ticket")).to_be_visible()
+        assert await serious_faults(page) == []
+        await page.get_by_role("link", name="Back to the tickets").click()
+        await expect(page.get_by_role("link", name="Printer jam")).to_be_visible()
+
+
+async def test_a_supervisor_redacts_what_was_pasted(served, page_of):
+    ticket = await opened(served, body="My card is 4111.")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("button", name="Redact what").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await form.get_by_label("reason").fill("a card")
+        await form.get_by_role("button", name="Redact").click()
+        await expect(page.locator(".message .text")).to_have_text("[redacted]")
+
+
+async def test_a_day_s_work_is_done_with_the_keyboard_alone(served, page_of, database):
+    """Open, triage, reply, note, resolve with a missing field, merge, undo."""
+    await set_up(served, database, fields={"cause": CAUSE})
+    await opened(served, subject="The first jam")
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        press, write = page.keyboard.press, page.keyboard.type
+        await sign_in(page)
+        await page.goto("/#/tickets")
+        await expect(page.locator(".rows tbody tr")).to_have_count(2)
+        await press("j")
+        await expect(page.get_by_role("link", name="Printer jam")).to_be_focused()
+        await press("Enter")
+        await expect(property_(page, "assignee")).to_be_visible()
+        await press("a")
+        await write("alice")
+        await press("Enter")
+        await expect(property_(page, "assignee")).to_have_text("alice")
+        await press("p")
+        await expect(page.get_by_label("priority", exact=True)).to_be_focused()
+        await write("urgent")
+        await press("Tab")
+        await press("Enter")
+        await expect(property_(page, "priority")).to_have_text("urgent")
+        await press("r")
+        await write("Try the other tray.")
+        await press("Control+Enter")
+        await expect(page.locator(".message", has_text="Try the other tray.")).to_be_visible()
+        await page.get_by_label("Message").blur()
+        await press("n")
+        await write("A known fault.")
+        await press("Control+Enter")
+        await expect(page.locator(".message.internal")).to_contain_text("A known fault.")
+        await page.get_by_label("Message").blur()
+        await press("e")
+        await expect(page.get_by_role("dialog").get_by_label("cause")).to_be_focused()
+        await write("paper")
+        await press("Tab")
+        await write("A new tray.")
+        await press("Tab")
+        await press("Enter")
+        await expect(page.locator(".marks")).to_contain_text("resolved")
+        await press("m")
+        await expect(page.get_by_text("More", exact=True)).to_be_focused()
+        menu = page.locator(".menu", has_text="More")
+        for _ in range(await menu.get_by_role("button").count()):
+            await press("ArrowDown")
+            if await menu.get_by_role("button", name="Merge").evaluate(
+                "(b) => b === document.activeElement"
+            ):
+                break
+        await press("Enter")
+        await expect(page.get_by_label("into")).to_be_focused()
+        await write("C-1")
+        await press("Enter")
+        await expect(page.locator(".banner")).to_contain_text("C-1 The first jam")
+        await expect(page.get_by_role("button", name="Undo the merge")).to_be_visible()
+        for _ in range(40):
+            await press("Tab")
+            if await page.get_by_role("button", name="Undo the merge").evaluate(
+                "(b) => b === document.activeElement"
+            ):
+                break
+        await press("Enter")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await press("Enter")
+        await expect(page.locator(".banner")).not_to_be_visible()
+        assert (await shown(served, ticket))["status"] == "resolved"
