@@ -8,9 +8,12 @@ events out of order, the ticket's clock passes over time that comes twice, and t
 
 from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 from uuid import UUID
+
+from pydantic import ConfigDict, Field
 
 from domain.calendars import Calendar, Why, stretches
 from domain.calendars import from_ms as time_of
@@ -23,39 +26,66 @@ _MILLISECOND = timedelta(milliseconds=1)
 State = Literal["counting", "paused", "kept", "missed", "idle"]
 
 
-class Interval(NamedTuple):
-    """Time in which nothing changed. `counted_ms` is its length or nothing, and counts for the
-    promises `counts_for`; `clock_change_minutes`: by how much the zone's clock was set forward as
-    it began, and null if it was not.
-    """
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Time of a ticket in which the same was so."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     start: datetime
     end: datetime
-    why: Why | Literal["paused"]
+    why: Annotated[
+        Why | Literal["paused"],
+        Field(
+            description="`open`: it counts. `closed`, `holiday`: not by the calendar. `paused`: "
+            "the clock stood, by the ticket's status."
+        ),
+    ]
     counted_ms: int
     counts_for: tuple[SlaTarget, ...]
     status: Status
-    reason: str | None
-    calendar: Calendar | None
-    utc_offset_minutes: int | None
-    clock_change_minutes: int | None
+    reason: Annotated[str | None, Field(description="Why the ticket waited.")]
+    calendar: Annotated[
+        str | None, Field(description="`name@version`, as in `calendars`; null: none.")
+    ]
+    utc_offset_minutes: Annotated[int | None, Field(description="Of the calendar's zone.")]
+    clock_change_minutes: Annotated[
+        int | None,
+        Field(description="By how much its clock was set forward at `start`, or back."),
+    ]
 
 
-class Promise(NamedTuple):
-    """How a promise stands. `since`: from when on it is counted; `omitted_ms`: what of `used_ms` is
-    in intervals that are too many to be kept; `merged_from`: the ticket whose promise
-    it is, where one that was merged into this had the earlier.
-    """
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """How a promise stands."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     target: SlaTarget
-    state: State
+    state: Annotated[
+        State,
+        Field(
+            description="`idle`: no message waits for the next response. `missed` may still go on."
+        ),
+    ]
     promised_ms: int
-    used_ms: int
-    left_ms: int
-    omitted_ms: int
-    since: datetime | None
-    due_at: datetime | None
-    merged_from: UUID | None
+    used_ms: Annotated[int, Field(description="What has been counted for it since `since`.")]
+    left_ms: Annotated[
+        int, Field(description="What was promised less what is used; below zero if missed.")
+    ]
+    omitted_ms: Annotated[
+        int, Field(description="What of `used_ms` is in no interval that is shown.")
+    ]
+    since: Annotated[datetime | None, Field(description="The opening, or the message that waits.")]
+    due_at: Annotated[
+        datetime | None,
+        Field(description="As on the ticket: null while the clock stands."),
+    ]
+    merged_from: Annotated[
+        UUID | None,
+        Field(
+            description="The merged ticket whose promise this is: it was due earlier than the own "
+            "one."
+        ),
+    ]
 
 
 class _Standing(NamedTuple):
@@ -74,6 +104,7 @@ class Derivation:
     def __init__(self, most: int = MOST_INTERVALS) -> None:
         """`most`: how many intervals are kept, the newest."""
         self.intervals: deque[Interval] = deque()
+        self._calendars: dict[str, Calendar] = {}
         self._most = most
         self._since: dict[SlaTarget, datetime] = {}
         self._used_ms: Counter[SlaTarget] = Counter()
@@ -96,6 +127,11 @@ class Derivation:
         self.before(ticket, now)
         self._close(now)
         return [*self._promises(ticket, clock_at(ticket, now))]
+
+    def calendars(self) -> dict[str, Calendar]:
+        """Return those that the intervals name."""
+        named = {each.calendar for each in self.intervals}
+        return {name: each for name, each in self._calendars.items() if name in named}
 
     def _promises(self, ticket: Ticket, clock: SlaClock) -> Iterator[Promise]:
         for target, promised_ms in clock.limits_ms().items():
@@ -124,6 +160,8 @@ class Derivation:
         )
         if standing == self._standing:
             return
+        if standing.calendar is not None:
+            self._calendars[_name(standing.calendar)] = standing.calendar
         self._close(at)
         before = () if self._standing is None else self._standing.open
         for target in standing.open:
@@ -152,6 +190,10 @@ class Derivation:
                     self._omitted_ms[target] += gone.counted_ms
 
 
+def _name(calendar: Calendar) -> str:
+    return f"{calendar.name}@{calendar.version}"
+
+
 def _still_open(ticket: Ticket, clock: SlaClock) -> tuple[SlaTarget, ...]:
     going_on: dict[SlaTarget, bool] = {
         "first_response": not clock.answered,
@@ -178,7 +220,8 @@ def _state(target: SlaTarget, ticket: Ticket, clock: SlaClock) -> State:
 
 
 def _parts(standing: _Standing, start: datetime, end: datetime) -> Iterator[Interval]:
-    about = standing.status, standing.reason, standing.calendar
+    by = None if standing.calendar is None else _name(standing.calendar)
+    about = standing.status, standing.reason, by
     whole_ms = (end - start) // _MILLISECOND
     if not standing.running:
         yield Interval(start, end, "paused", 0, (), *about, None, None)
