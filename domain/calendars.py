@@ -27,12 +27,13 @@ reset_tzpath(())  # in this process, zones are those of the package alone
 NEVER = datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 TZDATA = version("tzdata")
 """The release of the zones' rules: `2026.6`."""
-_FIRST_YEAR, _LAST_YEAR = 1970, 2100
+YEARS = range(1970, 2101)
 """Outside these years nothing counts: a promise that reaches beyond them is due NEVER."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MILLISECOND = timedelta(milliseconds=1)
-_MINUTE_MS, _DAY_MS, _DAY_SECONDS = 60_000, 86_400_000, 86_400
+DAY_MS = 86_400_000
+_MINUTE_MS, _DAY_SECONDS = 60_000, 86_400
 
 Why = Literal["open", "closed", "holiday"]
 
@@ -93,11 +94,11 @@ def later(calendar: Calendar | None, start: datetime, milliseconds: int) -> date
     wanted = _counting(calendar, year).until(now) + milliseconds
     while wanted > (total := _counting(calendar, year).total):
         wanted, year = wanted - total, year + 1
-        if year > _LAST_YEAR:
+        if year not in YEARS:
             return NEVER
     while wanted <= 0:
         year -= 1
-        if year < _FIRST_YEAR:
+        if year not in YEARS:
             return _EPOCH
         wanted += _counting(calendar, year).total
     return _EPOCH + _counting(calendar, year).find(wanted) * _MILLISECOND
@@ -174,10 +175,10 @@ def _stretches(calendar: Calendar, year: int) -> Iterator[Stretch]:
     for weekday, start, end in calendar.hours:
         spans[weekday].append((start * _MINUTE_MS, end * _MINUTE_MS, "open"))
     days = [[*_with_closed(each)] for each in spans]
-    for first, last, offset in _offsets(calendar.zone, year):
-        for day in range((first + offset) // _DAY_MS, (last + offset - 1) // _DAY_MS + 1):
-            midnight = day * _DAY_MS - offset
-            whole: list[tuple[int, int, Why]] = [(0, _DAY_MS, "holiday")]
+    for first, last, offset in offsets(calendar.zone, year):
+        for day in range((first + offset) // DAY_MS, (last + offset - 1) // DAY_MS + 1):
+            midnight = day * DAY_MS - offset
+            whole: list[tuple[int, int, Why]] = [(0, DAY_MS, "holiday")]
             # The first day of 1970 was a Thursday.
             for start, end, why in whole if day in off else days[(day + 3) % 7]:
                 cut = max(first, midnight + start), min(last, midnight + end)
@@ -188,7 +189,7 @@ def _stretches(calendar: Calendar, year: int) -> Iterator[Stretch]:
 def _with_closed(spans: list[tuple[int, int, Why]]) -> Iterator[tuple[int, int, Why]]:
     """Yield a day's spans and what is between them."""
     done = 0
-    for start, end, why in [*spans, (_DAY_MS, _DAY_MS, "closed")]:
+    for start, end, why in [*spans, (DAY_MS, DAY_MS, "closed")]:
         if done < start:
             yield done, start, "closed"
         if start < end:
@@ -197,7 +198,7 @@ def _with_closed(spans: list[tuple[int, int, Why]]) -> Iterator[tuple[int, int, 
 
 
 @lru_cache(maxsize=1024)
-def _offsets(zone: str, year: int) -> tuple[tuple[int, int, int], ...]:
+def offsets(zone: str, year: int) -> tuple[tuple[int, int, int], ...]:
     """Return when in a year of UTC the zone's clock runs evenly, and how far ahead: (from, to,
     offset), in milliseconds. No zone's clock is changed twice within a day (a test looks).
     """
@@ -234,7 +235,7 @@ def load_zone(name: str) -> ZoneInfo:
 
 
 def _inside(time: datetime) -> int:
-    return min(max(to_ms(time), 0), _start_of(_LAST_YEAR + 1) - 1)
+    return min(max(to_ms(time), 0), _start_of(YEARS.stop) - 1)
 
 
 def _year_of(milliseconds: int) -> int:
@@ -242,4 +243,4 @@ def _year_of(milliseconds: int) -> int:
 
 
 def _start_of(year: int) -> int:
-    return (date(year, 1, 1).toordinal() - _EPOCH_DAY) * _DAY_MS
+    return (date(year, 1, 1).toordinal() - _EPOCH_DAY) * DAY_MS

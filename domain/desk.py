@@ -43,6 +43,7 @@ DESK_FIELDS = 100
 FIELD_CHOICES = 200
 DESK_CALENDARS = 50
 DESK_RULES = 200
+DESK_OTHER_ZONES = 5
 CALENDAR_HOLIDAYS = 500
 DAY_SPANS = 12
 
@@ -197,6 +198,10 @@ def _zone(name: str) -> str:
     return name
 
 
+Zone = Annotated[str, AfterValidator(_zone), Field(examples=["Europe/Berlin"])]
+"""A time zone, by its name in the IANA's database."""
+
+
 class PublicHolidays(_Part):
     """The public holidays of a country or of a part of it. `dates`: those of this year and the next
     three, which the server looks up when the desk is set up; what is sent is replaced.
@@ -214,7 +219,7 @@ class BusinessHours(_Part):
     replaced.
     """
 
-    zone: Annotated[str, AfterValidator(_zone), Field(examples=["Europe/Berlin"])]
+    zone: Zone
     hours: Annotated[
         dict[
             Weekday,
@@ -252,7 +257,8 @@ class Desk(_Part):
     """The set-up. `groups`: the agents of each; `other_fields_public`: whether requesters see
     fields that are not in `fields`; `sla`: what is promised by priority, where none of the
     `sla_rules` is for a ticket, of which the first holds; `sla_field`: the custom field that these
-    go by; `calendars`: which time counts.
+    go by; `calendars`: which time counts; `time_zone`: whose days are the desk's, in figures and
+    searches; `other_time_zones`: by whose days its figures can be asked for as well.
     """
 
     groups: Annotated[
@@ -274,6 +280,13 @@ class Desk(_Part):
         dict[FieldKey, BusinessHours], Field(max_length=DESK_CALENDARS), at_most(DESK_CALENDARS)
     ] = Field(default_factory=dict)
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
+    time_zone: Zone = "UTC"
+    other_time_zones: Annotated[
+        tuple[Zone, ...],
+        Field(max_length=DESK_OTHER_ZONES),
+        AfterValidator(_each_once),
+        at_most(DESK_OTHER_ZONES),
+    ] = ()
     retired: Retired = Field(default_factory=Retired)
 
     @model_validator(mode="after")

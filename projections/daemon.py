@@ -1,8 +1,9 @@
 """Keeping what is shown current, whichever generation that is.
 
 Views that another version has folded, and views whose count is not the log's, are built anew beside
-what is shown, by one of those who project; the others wait. Not where a ticket shows events that
-have vanished from the log: that is said, loudly, and what is shown stays as it is.
+what is shown, by one of those who project; the others wait. So are views that count days in other
+time zones than the desk has by now, which are kept current meanwhile. Not where a ticket shows
+events that have vanished from the log: that is said, loudly, and what is shown stays as it is.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from eventstore.background import background
 from eventstore.database import Database
 from eventstore.lease import LEASE_SECONDS
 from eventstore.log import EventStore
+from projections.desk_zones import desk_zones
 from projections.generations import OF_ANOTHER_LOG, BuildRunning, Generation, Generations, prepare
 from projections.projector.projector import RETRY_SECONDS, Projector, Unusable
 from projections.replay.rebuild import EventsVanished, Rebuild
@@ -77,18 +79,34 @@ async def _keep(
     views = active.of(database)
     await prepare(views)  # what was dropped by hand is scanned again
     # Once it is known that they cannot be built anew, they are kept as they are.
-    projector = Projector(views, store, lease_seconds=lease_seconds, keeps_lost=active == lost)
+    projector = Projector(
+        views, store, zones=active.zones, lease_seconds=lease_seconds, keeps_lost=active == lost
+    )
     try:
         async with background(projector.run()):
-            await _while_active(generations, active)
+            while await _while_of_desk(generations, database, active):
+                _log.info("the desk has other time zones: building the views anew")
+                if await _rebuild(database, active):
+                    await _while_active(generations, active, _VANISHED_SECONDS)
     except Unusable as unusable:
         return unusable.detail
     return None
 
 
-async def _while_active(
-    generations: Generations, active: Generation, seconds: float | None = None
-) -> None:
+async def _while_of_desk(generations: Generations, database: Database, active: Generation) -> bool:
+    """Wait until another generation is shown, or the desk has other time zones than this one has;
+    return whether that is it.
+    """
+    while True:  # along with what a projector asks anyway
+        shown, zones = await asyncio.gather(
+            generations.active(within_seconds=_LOOK_SECONDS), desk_zones(database, _LOOK_SECONDS)
+        )
+        if shown != active or zones != active.zones:
+            return shown == active
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _while_active(generations: Generations, active: Generation, seconds: float) -> None:
     """Wait until another generation is shown, or the time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -5,13 +5,14 @@ are shown, of read documents, sums and checkpoints together; so a rebuilt set of
 place of another at one instant, for all processes (law L7).
 
 All of this is in a database of its own, `<database>_views`, beside that of the log: it can be
-dropped, and is made again by who projects. Each generation says of which log it was folded; one of
-another log is built anew.
+dropped, and is made again by who projects. Each generation says of which log it was folded, and in
+which time zones its sums count days, the desk's own first; one of another log, or of other zones
+than the desk has by now, is built anew.
 
     generations
-      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, log, next,
-                      since}
-      {_id: "former", numbers, shape, log, drop_after}
+      {_id: "active", numbers: {ticket_reads: 7, dashboard_counters: 7, ...}, shape, log, zones,
+                      next, since}
+      {_id: "former", numbers, shape, log, zones, drop_after}
                                                      what was active before; null: it is kept
       {_id: "building", numbers, builder, began_at, seen_at}
                                                      one at a time; given up when it shows no life
@@ -38,9 +39,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import Annotated, Literal, NamedTuple, TypeVar, cast
 from uuid import UUID
 
+from pydantic import Strict
+
+from domain.days import UTC_ONLY, Zones
 from domain.errors import CasebookError, NotFound, StateConflict
 from domain.values import JsonObject
 from eventstore.database import Database
@@ -56,6 +60,7 @@ from eventstore.lease import LeaseLost, is_alive, is_dead, renew
 from eventstore.mongo.driver import Session
 from eventstore.mongo.errors import DriverError, DuplicateKeyError, describe
 from eventstore.mongo.request_batcher import RequestBatcher
+from projections.desk_zones import desk_zones
 from projections.projector import checkpoints, parked
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
@@ -120,11 +125,14 @@ def views_of(database: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One set of views: the number of each view's collection, and which log they are of."""
+    """One set of views: the number of each view's collection, which log they are of, and in which
+    time zones they count days.
+    """
 
     numbers: Mapping[str, int]
     shape: int = SHAPE
     log: UUID | None = None
+    zones: Annotated[Zones, Strict(False)] = UTC_ONLY
 
     def of(self, database: Database) -> Database:
         """Return the database as it is with these views: theirs are the collections of that
@@ -225,7 +233,8 @@ class Generations:
     async def prepare(self) -> Generation:
         """Make the first generation, if there is none; return the active one. Safe to repeat."""
         if await self._pointed() is None:
-            first = replace(FIRST, log=(await self._database.identity.ensure()).log)
+            log = (await self._database.identity.ensure()).log
+            first = replace(FIRST, log=log, zones=await desk_zones(self._database))
             await prepare(first.of(self._database))
             now = await self._database.server_time()
             with suppress(DuplicateKeyError):  # another process was quicker
@@ -286,6 +295,10 @@ class Generations:
         return self._known
 
     async def ask(self, question: Callable[[Database], Awaitable[T]]) -> T:
+        """Ask the database as it is with the active generation, as `ask_generation` does."""
+        return await self.ask_generation(lambda asked: question(asked.of(self._database)))
+
+    async def ask_generation(self, question: Callable[[Generation], Awaitable[T]]) -> T:
         """Ask the active generation; again if another has taken its place meanwhile.
 
         So no answer is of what is no longer shown, and looking costs next to no time of its own:
@@ -294,7 +307,7 @@ class Generations:
         while True:
             asked = self._known or await self.active()
             answer, active = await asyncio.gather(
-                question(asked.of(self._database)), self._still.get(None), return_exceptions=True
+                question(asked), self._still.get(None), return_exceptions=True
             )
             if isinstance(active, BaseException):
                 raise active
@@ -338,7 +351,8 @@ class Generations:
         if counted is None:
             raise AssertionError("there is no pointer")
         number = cast("int", counted["next"])
-        generation = Generation(dict.fromkeys(VIEWS, number), log=log)
+        zones = await desk_zones(self._database)
+        generation = Generation(dict.fromkeys(VIEWS, number), log=log, zones=zones)
         now = await self._database.server_time()
         try:
             await self._put(generation, _id="building", builder=builder, began_at=now, seen_at=now)
@@ -627,8 +641,10 @@ _AS_OF = strictly(AsOf, id_field=None)
 
 
 def generation_of(document: Document) -> Generation:
-    """Read what a document names; one of a former version does not say of which log that is."""
-    return _GENERATION({"log": None, **document})
+    """Read what a document names; one of a former version does not say of which log that is, or
+    counts days of UTC.
+    """
+    return _GENERATION({"log": None, "zones": UTC_ONLY, **document})
 
 
 def _as_of(document: Document) -> AsOf:

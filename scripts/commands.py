@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -74,10 +74,10 @@ def _between(least: int, most: int) -> Callable[[str], int]:
     return number
 
 
-def _moment(text: str) -> datetime:
-    """Read a time with its zone, or a day: that is its last moment."""
+def _moment(text: str) -> date | datetime:
+    """Read a time with its zone, or a day."""
     with suppress(ValueError):
-        return datetime.combine(date.fromisoformat(text), time.max, UTC)
+        return date.fromisoformat(text)
     with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
@@ -209,7 +209,9 @@ def _replay(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="compare, and write nothing")
     what.add_argument("--ticket", type=UUID, nargs="+", default=[], metavar="ID", help="only these")
-    what.add_argument("--until", type=_moment, metavar="TIME", help="a day, or a time with zone")
+    what.add_argument(
+        "--until", type=_moment, metavar="TIME", help="a day of the desk's, or a time with zone"
+    )
     what.add_argument("--rollback", action="store_true", help="show what was shown before")
     what.add_argument("--list", action="store_true", help="list views as of a time")
     what.add_argument("--drop", metavar="NAME", help="drop views as of a time")

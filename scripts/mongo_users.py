@@ -152,7 +152,7 @@ def privileges(database: str) -> dict[str, list[Privilege]]:
         PROJECTOR: [
             *everywhere,
             *on([store.COLLECTION], *_READ, "changeStream"),
-            *on([saved_views.COLLECTION], "find"),
+            *on([saved_views.COLLECTION, desk.COLLECTION], "find"),
             *on(_LOG_CHECKPOINTS, *_READ, "insert", "createIndex"),
             *on([""], *_READ, *_WRITE, *_MAKE, of=of_views),
             *on([""], "listCollections", of=of_views),

@@ -8,8 +8,9 @@ are shown, or of which a later version is there: --accept-loss says that this is
 
   --verify            write nothing; compare what is shown with the log, and say what differs
   --ticket ID...      fold single tickets again, in place; that frees parked ones
-  --until TIME        build views as of a time, next to those of now; ask for them by
-                      ?as_of_view=NAME, --list lists them, --drop NAME drops them
+  --until TIME        build views as of a time, or of the end of a day by the desk's time zone,
+                      next to those of now; ask for them by ?as_of_view=NAME, --list lists them,
+                      --drop NAME drops them
   --rollback          show again what was shown before, once it has caught up
 
 Exit 0: done, or all equal; 1: not done (what is shown is what was), or something differs; 2: the
@@ -19,14 +20,16 @@ options make no sense; 130: stopped by Ctrl-C.
 import argparse
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
+from domain.days import ends
 from eventstore.database import Database
 from eventstore.log import EventStore
+from projections.desk_zones import desk_zones
 from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
 from projections.replay.audit import Auditor
@@ -75,7 +78,7 @@ async def main(options: argparse.Namespace) -> int:
 
 async def _build(db: Database, options: argparse.Namespace, report: Report) -> None:
     """Build all views, or those as of a time, or go back to what was shown before."""
-    until: datetime | None = options.until
+    until = await _last_moment(db, options.until)
     if until is not None and until > db.clock.now():
         raise UsageError(f"{until.isoformat()} has not come yet: nobody knows what will be so")
     async with at_work(db, "replay"), workers(db, options.workers) as processes:
@@ -98,6 +101,13 @@ async def _build(db: Database, options: argparse.Namespace, report: Report) -> N
             fail(f"stopped: {done}")
             raise
     report.summary(summary, outcome)
+
+
+async def _last_moment(db: Database, until: date | None) -> datetime | None:
+    """Return a time, or the last moment of a day by the desk's time zone."""
+    if until is None or isinstance(until, datetime):
+        return until
+    return ends((await desk_zones(db))[0], until) - timedelta(milliseconds=1)
 
 
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:

@@ -31,6 +31,7 @@ from pymongo.errors import BulkWriteError
 
 from api.settings import Settings
 from api.webhooks import store as webhooks
+from domain.days import UTC_ONLY
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
@@ -482,7 +483,7 @@ async def _show_that_it_reads(db: Database, *, incomplete: bool) -> int:
             opened = await store.open(stored)
             highest = max([highest, *map(_number, opened)])
             for ticket_id, stream in groupby(opened, key=lambda event: event["ticket_id"]):
-                result = await fold_ticket((), ticket_id, None, list(stream), codec)
+                result = await fold_ticket(UTC_ONLY, (), ticket_id, None, list(stream), codec)
                 folded += 1
                 if result.failure is not None:
                     unreadable[ticket_id] = result.failure.error

@@ -10,8 +10,9 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -25,13 +26,24 @@ Document = dict[str, Any]
 
 
 async def folded_reads(
-    database: Database, waiting: Mapping[Any, int] | None = None
+    database: Database, waiting: Mapping[Any, int] | None = None, zones: Sequence[str] = ("UTC",)
 ) -> dict[Any, Document]:
     """Fold every event of the log into read documents, by ticket id.
 
-    `waiting`: of these tickets only what comes before a version.
+    `waiting`: of these tickets only what comes before a version. `zones`: by whose days is counted.
     """
     events = await opened_events(database)
+    reads = folded(events, zones, waiting)
+    views = await _all(database, "saved_views")
+    for read in reads.values():
+        read["in_views"] = sorted(v["id"] for v in views if _matches(v["filter"], read))
+    return {ticket_id: _as_stored(read) for ticket_id, read in reads.items()}
+
+
+def folded(
+    events: Iterable[Document], zones: Sequence[str], waiting: Mapping[Any, int] | None = None
+) -> dict[Any, Document]:
+    """The same, but for what is not of the log."""
     reads: dict[Any, Document] = {}
     counted: dict[Any, Counter[str]] = {}
     worked: dict[Any, Counter[str]] = {}
@@ -42,14 +54,37 @@ async def folded_reads(
         previous = reads.get(ticket_id)
         assert event["version"] == (previous["version"] if previous else 0) + 1
         read = reads[ticket_id] = _after(previous, event)
-        _count(counted.setdefault(ticket_id, Counter()), previous, read, event)
-        _work(worked.setdefault(ticket_id, Counter()), previous, read, event)
-    views = await _all(database, "saved_views")
+        now = [shown_day(zone, read["updated_at"]) for zone in zones]
+        born = _listed(shown_day(zone, read["opened_at"]) for zone in zones)
+        _count(counted.setdefault(ticket_id, Counter()), previous, read, event, _listed(now), born)
+        weeks = _listed(day - timedelta(days=day.weekday()) for day in now)
+        _work(worked.setdefault(ticket_id, Counter()), previous, read, event, weeks)
     for ticket_id, read in reads.items():
         read["counted"] = {key: n for key, n in counted[ticket_id].items() if n}
         read["worked"] = {key: n for key, n in worked[ticket_id].items() if n}
-        read["in_views"] = sorted(v["id"] for v in views if _matches(v["filter"], read))
-    return {ticket_id: _as_stored(read) for ticket_id, read in reads.items()}
+    return reads
+
+
+@lru_cache(maxsize=2**16)
+def shown_day(zone: str, at: datetime) -> date:
+    """The last date that the zone's clock has shown by then: no clock was ever set back further
+    over midnight than four hours.
+    """
+    if zone == "UTC":
+        return at.date()
+    before = (at - timedelta(minutes=n) for n in range(241))
+    return max(time.astimezone(business_hours.zone(zone)).date() for time in before)
+
+
+def _listed(days: Iterable[date]) -> str:
+    first, *others = days
+    return ",".join([f"{first}", *("" if day == first else f"{day}" for day in others)])
+
+
+def of_each_zone(days: str) -> list[str]:
+    """Days as they are listed, in full."""
+    first, *others = days.split(",")
+    return [first, *(day or first for day in others)]
 
 
 async def opened_events(database: Database) -> list[Document]:
@@ -137,6 +172,13 @@ async def _shown(database: Database, name: str) -> list[Document]:
     return found
 
 
+async def counted_zones(database: Database) -> tuple[str, ...]:
+    """By whose days what is shown says that it counts."""
+    views: Any = database.client[f"{database.name}_views"]
+    pointers = await views["generations"].find({"_id": "active"}).to_list()
+    return tuple(pointers[0].get("zones", ("UTC",)))
+
+
 def _matches(wanted: Document, read: Document) -> bool:
     rest = dict(wanted)
     tag, solved = rest.pop("tag", None), rest.pop("solved", None)
@@ -156,14 +198,19 @@ def _matches(wanted: Document, read: Document) -> bool:
 
 
 def _count(
-    counted: Counter[str], before: Document | None, after: Document, event: Document
+    counted: Counter[str],
+    before: Document | None,
+    after: Document,
+    event: Document,
+    day: str,
+    born: str,
 ) -> None:
-    day, group = f"{after['updated_at']:%Y-%m-%d}", _quoted(after["group"])
+    group = _quoted(after["group"])
     kind = event["type"]
     for read, n in ((before, -1), (after, 1)):
         if read is not None:
             own = _quoted(read["group"])
-            for metric, label in _states(read).items():
+            for metric, label in _states(read, born).items():
                 counted[f"{day}|{metric}|{own}|{label}"] += n
     happened = {
         "TicketOpened": "created",
@@ -189,9 +236,10 @@ def _count(
 # What agents do, by the Monday of its week.
 
 
-def _work(worked: Counter[str], before: Document | None, after: Document, event: Document) -> None:
-    at, kind = after["updated_at"], event["type"]
-    monday = f"{at - timedelta(days=at.weekday()):%Y-%m-%d}"
+def _work(
+    worked: Counter[str], before: Document | None, after: Document, event: Document, week: str
+) -> None:
+    kind = event["type"]
     writer, owner = {**event["actor"]}, after["assignee"]
     writer["id"] = _person(writer["id"])
     took = _elapsed(after) // timedelta(milliseconds=1)
@@ -214,13 +262,13 @@ def _work(worked: Counter[str], before: Document | None, after: Document, event:
         done.append((agent, f"{time}_ms", took))
     for agent, what, n in done:
         if agent is not None:
-            worked[f"{monday}|{_quoted(agent)}|{what}"] += n
+            worked[f"{week}|{_quoted(agent)}|{what}"] += n
 
 
 _BOUNDS = [round(1000 * 2 ** (n / 4)) for n in range(109)]  # 2 ** 27 seconds are four years
 
 
-def _states(read: Document) -> dict[str, str]:
+def _states(read: Document, born: str) -> dict[str, str]:
     states = {"status": read["status"]}
     if read["rating"]:
         states["rating"] = str(read["rating"]["score"])
@@ -233,7 +281,7 @@ def _states(read: Document) -> dict[str, str]:
             "priority": read["priority"],
             "group": _quoted(read["group"]),
             "assignee": _quoted(read["assignee"]),
-            "opened_on": f"{read['opened_at']:%Y-%m-%d}",
+            "opened_on": born,
             "sla": "breached" if clock["breached"] else state,
         }
     return states
@@ -684,11 +732,18 @@ def recounted(reads: Mapping[Any, Document]) -> dict[tuple[str, str], int]:
     counts: Counter[tuple[str, str]] = Counter()
     for read in reads.values():
         for key, n in read["counted"].items():
-            day, metric, group, label = key.split("|")
-            for period in (day, day[:7], day[:4]):
-                for whose in ("", group):
-                    counts[f"{period}/{whose}", f"{metric}.{label}"] += n
+            listed, metric, group, labels = key.split("|")
+            for place, day in enumerate(of_each_zone(listed)):
+                label = of_each_zone(labels)[place] if metric == "opened_on" else labels
+                for period in (day, day[:7], day[:4]):
+                    for whose in ("", group):
+                        where = f"{_mark(place)}{period}/{whose}"
+                        counts[where, f"{metric}.{label}"] += n
     return {key: n for key, n in counts.items() if n}
+
+
+def _mark(place: int) -> str:
+    return f"@{place}:" if place else ""
 
 
 async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] = ()) -> None:
@@ -702,7 +757,7 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
         if p["version"] is not None
     }
     assert set(waiting) == set(parked)
-    expected = await folded_reads(database, waiting)
+    expected = await folded_reads(database, waiting, await counted_zones(database))
     stored = {d["_id"]: d for d in await _shown(database, "ticket_reads")}
     assert stored.keys() == expected.keys()
     views = {view["id"] for view in await _all(database, "saved_views")}
@@ -730,7 +785,10 @@ async def assert_views_equal_the_log(database: Database, parked: Iterable[Any] =
             weeks[f"{week['week']}|{week['agent']}|{what}"] += n
     worked: Counter[str] = Counter()
     for document in expected.values():
-        worked.update(document["worked"])
+        for key, n in document["worked"].items():
+            listed, rest = key.split("|", 1)
+            for place, monday in enumerate(of_each_zone(listed)):
+                worked[f"{_mark(place)}{monday}|{rest}"] += n
     assert {key: n for key, n in weeks.items() if n} == {k: n for k, n in worked.items() if n}
     checkpoints = await _shown(database, "projections")
     applied: Counter[int] = Counter()

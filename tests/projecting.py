@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
 from domain.codec import EventData
+from domain.days import UTC_ONLY
 from domain.errors import Refusal
 from domain.tickets import encode
 from eventstore.event_document import (
@@ -155,7 +156,7 @@ async def owning_all(database, me="test") -> OwnedPartitions:
 
 
 def writer(database, store) -> BatchWriter:
-    return BatchWriter(database, store, Checkpoints(database))
+    return BatchWriter(database, store, Checkpoints(database), UTC_ONLY)
 
 
 async def stored_events(store: EventStore):

@@ -70,6 +70,9 @@ def router(desks: Desks, in_use: InUse) -> Router:
         {"floor": "clear"}, "choices": {"cause": {"toner": "ink"}}}`. Those tickets are changed by
         commands, within moments; `GET /desk?count=true` says how many are left. What was said
         once stays said until the name is there again.
+
+        When `time_zone` or `other_time_zones` change, the views are built anew by themselves, and
+        dashboards count by the former zones until then.
         """
         expected = expected_version(if_match)
         return _answer(await desks.replace(desk, who.actor, expected, in_use.check))

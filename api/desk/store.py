@@ -29,6 +29,7 @@ from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError
 from api.commands.handler import VersionMismatch
 from api.desk.calendars import with_dates
 from domain.actors import Actor, Role
+from domain.calendars import zones
 from domain.desk import (
     EMPTY_DESK,
     BusinessHours,
@@ -51,8 +52,9 @@ from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument
 from eventstore.failures import VersionConflict
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert
+from projections import desk_zones
 
-COLLECTION = "desks"
+COLLECTION = desk_zones.COLLECTION
 KEPT_SECONDS = 5.0
 _TYPES, _PRIORITIES, _WEEKDAYS = (get_args(each) for each in (FieldType, Priority, Weekday))
 _Names = Annotated[tuple[str, ...], Strict(False)]
@@ -133,8 +135,7 @@ class Desks:
     async def _document(
         self, version: int | None, within_seconds: float = 0.0
     ) -> JsonObject | None:
-        # At least 1: what is no number would come behind them all.
-        which: JsonObject = {"$gte": 1} if version is None else {"$eq": version}
+        which: JsonObject = desk_zones.NEWEST if version is None else {"$eq": version}
         async with time_limit():
             found = await self._database.small(
                 COLLECTION,
@@ -340,6 +341,8 @@ class _StoredDesk(_Stored):
         Field(default_factory=dict)
     )
     close_resolved_after_days: int | None = None
+    time_zone: str = "UTC"
+    other_time_zones: _Names = ()
     retired: _StoredRetired = _StoredRetired()
 
 
@@ -395,6 +398,8 @@ def _desk(stored: _StoredDesk) -> Desk:
             name: _calendar(each) for name, each in stored.calendars.items() if each is not None
         },
         close_resolved_after_days=stored.close_resolved_after_days,
+        time_zone=stored.time_zone if stored.time_zone in zones() else "UTC",
+        other_time_zones=stored.other_time_zones,
         retired=_retired(stored.retired),
     )
     if unknown := frozenset(stored.fields.keys() - fields.keys()):

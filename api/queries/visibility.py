@@ -236,6 +236,10 @@ class VisibilityPolicy:
             return Visibility(principal, own, desk.leaving(own))
         return Visibility(principal)
 
+    async def time_zone(self) -> str:
+        """Return whose days are meant where a day is named. Raises StoreUnavailable."""
+        return (await self._desks.current()).time_zone
+
     async def of_ticket(self, principal: Principal, ticket_id: UUID) -> Visibility:
         """Return the same of a principal who sees a ticket as it is now.
 

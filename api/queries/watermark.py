@@ -15,15 +15,17 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
-from typing import Annotated, TypeVar, cast
+from datetime import date, datetime
+from typing import Annotated, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
+from domain import days
+from domain.days import Zones
 from domain.errors import Refusal, Unacceptable
-from domain.values import at_most
+from domain.values import JsonObject, at_most
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.failures import StoreError
@@ -111,15 +113,53 @@ class SumsOfFormerVersion(Refusal):
         )
 
 
+class NoSuchDays(Unacceptable):
+    """Days were asked for in a time zone by whose days nothing is counted: for example one that the
+    desk does not list, or has listed a moment ago.
+    """
+
+    pointer = "query tz"
+
+    def __init__(self, zones: Zones) -> None:
+        super().__init__(
+            "time_zone_not_counted",
+            f"days are counted in {', '.join(zones)}; another zone is put into the desk's "
+            "`other_time_zones`, and can be asked for once the views have been built anew",
+        )
+
+
+class Covers(BaseModel, extra="forbid"):
+    """What an answer by days is about: from when until before when, and whose days those are."""
+
+    time_zone: str
+    first: datetime = Field(alias="from")
+    until: datetime
+
+
+class DaysOfZone(NamedTuple):
+    """Days of a time zone, by which sums are counted: its place among those of the views, and which
+    day it is there now, or as of the time of the views.
+    """
+
+    zone: str
+    place: int
+    today: date
+
+    def covers(self, first: date, last: date) -> JsonObject:
+        """Return what `Covers` tells of a range of days."""
+        from_, until = days.begins(self.zone, first), days.ends(self.zone, last)
+        return {"time_zone": self.zone, "from": from_, "until": until}
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Views to be asked, the headers that say of when they are, and which UTC day that is.
+    """Views to be asked, the headers that say of when they are, and when that is.
 
     `kept`: which views, if they are as of a time; None for those of now, whichever they are.
     """
 
     headers: Mapping[str, str]
-    today: date
+    now: datetime
     kept: Generation | None
     _read_models: "ReadModels"
 
@@ -127,12 +167,24 @@ class Snapshot:
         """Ask the database as it is with these views. Raises StoreUnavailable."""
         return await self._read_models.ask(question, self.kept)
 
-    async def ask_counters(self, question: Callable[[Database], Awaitable[T]]) -> T:
-        """Do the same with a question about counters. Raises SumsOfFormerVersion, too."""
-        shape = (self.kept or await self._read_models.known()).shape
-        if shape < Counters.since_shape:
-            raise SumsOfFormerVersion
-        return await self.ask(question)
+    async def ask_by_days(
+        self, tz: str | None, question: Callable[[Database, DaysOfZone], Awaitable[T]]
+    ) -> T:
+        """Do the same with a question about sums by days of a zone: the desk's unless one is named.
+
+        Raises NoSuchDays, SumsOfFormerVersion, StoreUnavailable.
+        """
+
+        async def of(views: Generation, shown: Database) -> T:
+            if views.shape < Counters.since_shape:
+                raise SumsOfFormerVersion
+            zone = views.zones[0] if tz is None else tz
+            if zone not in views.zones:
+                raise NoSuchDays(views.zones)
+            today = days.day_of(zone, self.now)
+            return await question(shown, DaysOfZone(zone, views.zones.index(zone), today))
+
+        return await self._read_models.ask_generation(of, self.kept)
 
 
 class ReadModels:
@@ -152,10 +204,20 @@ class ReadModels:
 
         Raises StoreUnavailable.
         """
+        return await self.ask_generation(lambda _, shown: question(shown), kept)
+
+    async def ask_generation(
+        self,
+        question: Callable[[Generation, Database], Awaitable[T]],
+        kept: Generation | None = None,
+    ) -> T:
+        """Do the same with a question that must know which views they are."""
         async with time_limit():
             if kept is not None:
-                return await question(kept.of(self._database))
-            return await self._generations.ask(question)
+                return await question(kept, kept.of(self._database))
+            return await self._generations.ask_generation(
+                lambda views: question(views, views.of(self._database))
+            )
 
     async def known(self) -> Generation:
         """Return which views are shown, or were a second ago. Raises StoreUnavailable."""
@@ -186,14 +248,14 @@ class ReadModels:
             async with time_limit():
                 built = await self._generations.as_of(asked.as_of_view)
             headers = {AS_OF_HEADER: built.until.isoformat()}
-            return Snapshot(headers, built.until.date(), built.generation, self)
+            return Snapshot(headers, built.until, built.generation, self)
         seconds = wait_seconds(prefer)
         if not await self.show(
             asked.awaited(), WAIT_UNASKED_SECONDS if seconds is None else seconds, by
         ):
             raise ViewsBehind
         headers = {AGE_HEADER: await self._age.get(_AGE_KEPT_SECONDS)}
-        return Snapshot(headers, self._database.clock.now().date(), None, self)
+        return Snapshot(headers, self._database.clock.now(), None, self)
 
     async def _read_age(self) -> str:
         """Return the age in seconds, or `unknown`."""

@@ -129,7 +129,7 @@ class Eraser:
         done = True
         for generation in generations:
             views = generation.of(self._database)
-            writer = BatchWriter(views, self._store, Checkpoints(views))
+            writer = BatchWriter(views, self._store, Checkpoints(views), generation.zones)
             for ticket_id in ids if generation.shape == SHAPE else ():
                 if not await writer.renew(saved, ticket_id, ids_of(unreadable)):
                     done = False

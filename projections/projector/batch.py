@@ -29,6 +29,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
 from pydantic import ValidationError
 
+from domain.days import Zones
 from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
 from eventstore.database import Database
@@ -143,6 +144,7 @@ class FoldResult(NamedTuple):
 
 
 async def fold_ticket(
+    zones: Zones,
     views: Sequence[SavedView],
     ticket_id: UUID,
     before: Stored | None,
@@ -152,7 +154,8 @@ async def fold_ticket(
 ) -> FoldResult:
     """Fold events into a ticket's view as far as they can be, ready to be written.
 
-    `also_in`: ids of saved views that count it beside those of `views` that it matches.
+    `zones`: by whose days it is counted. `also_in`: ids of saved views that count it beside those
+    of `views` that it matches.
     Whatever goes wrong with one ticket is no reason to keep the others waiting.
     """
     read = None if before is None else before.read
@@ -161,7 +164,7 @@ async def fold_ticket(
     try:
         for event in events:
             last = from_document(event)
-            after = tickets.apply(after, last)
+            after = tickets.apply(after, last, zones)
             folded += 1
             if folded % _FOLDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
@@ -171,7 +174,7 @@ async def fold_ticket(
         after, last = read, None
         for event in events[:folded]:
             last = from_document(event)
-            after = tickets.evolve(after, last)
+            after = tickets.evolve(after, last, zones)
     if after is not None and (last is not None or not error):
         try:
             in_views = {*counting(views, after), *also_in}
@@ -193,10 +196,15 @@ def _encoded(document: JsonObject, codec: CodecOptions) -> RawBSONDocument:
 
 
 class BatchWriter:
-    """Writes batches of one process into the views of one database."""
+    """Writes batches of one process into the views of one database, which count by days in `zones`
+    (`Generation.zones`).
+    """
 
-    def __init__(self, database: Database, store: EventStore, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, database: Database, store: EventStore, checkpoints: Checkpoints, zones: Zones
+    ) -> None:
         self._database = database
+        self._zones = zones
         self._store = store
         self._checkpoints = checkpoints
         self._reads = database.collection(tickets.COLLECTION)
@@ -427,7 +435,7 @@ class BatchWriter:
         also_in: Collection[str] = (),
     ) -> FoldResult:
         codec = self._reads.codec_options
-        return await fold_ticket(views, ticket_id, before, events, codec, also_in)
+        return await fold_ticket(self._zones, views, ticket_id, before, events, codec, also_in)
 
     async def _store_all(
         self,

@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
+from domain.days import UTC_ONLY, Zones
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
@@ -88,6 +89,7 @@ class Projector:
         database: Database,
         store: EventStore,
         *,
+        zones: Zones = UTC_ONLY,
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float | None = None,
         keeps_lost: bool = False,
@@ -96,6 +98,7 @@ class Projector:
     ) -> None:
         """`database` as it is with these views (`Generation.of`).
 
+        `zones`: in which they count days (`Generation.zones`).
         `keeps_lost`: go on with views that show events which have vanished from the log.
         `repairs`: do those that are asked for; else who keeps what is shown current does.
 
@@ -104,7 +107,7 @@ class Projector:
         self._database = database = database.keeping_session()
         self._store = store
         self._checkpoints = Checkpoints(database, lease_seconds)
-        self._writer = BatchWriter(database, store, self._checkpoints)
+        self._writer = BatchWriter(database, store, self._checkpoints, zones)
         self._views = SavedViews(database)
         self._parked = ParkedTickets(database)
         self._beat_seconds = beat_seconds or lease_seconds / _BEATS_PER_LEASE

@@ -248,7 +248,7 @@ class Auditor:
         """Have a ticket be part of the sums at another version; None: not at all."""
         seen = self._seen(ticket_id, stream)
         for until, times in ((seen, -1), (version or 0, 1)):
-            read = fold(stream[:until])
+            read = fold(stream[:until], self._generation.zones)
             if read is not None:
                 add(self._added, contributed(read, self._asked.views), times)
                 self._shown_events[partition_of(ticket_id)] += times * read.version

@@ -17,6 +17,7 @@ from functools import partial
 from typing import NamedTuple, cast
 from uuid import UUID
 
+from domain.days import Zones
 from eventstore.database import Database
 from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore, TicketRange
@@ -111,7 +112,7 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
     checked = Checked()
     others: list[UUID] = []
     for n, (ticket_id, stream) in enumerate(streams.items(), start=1):
-        if not _is_as_folded(checked, asked.views, ticket_id, stream, found, codec):
+        if not _is_as_folded(checked, asked, ticket_id, stream, found, codec):
             others.append(ticket_id)
         if n % _FOLDS_AT_A_TIME == 0:
             await asyncio.sleep(0)
@@ -125,14 +126,14 @@ async def check(views: Database, store: EventStore, asked: Asked, streams: Strea
         if _version(document) < len(stream) and ticket_id not in asked.waiting:
             checked.behind[ticket_id] = len(stream)
         if document is not None:
-            _compare(checked, asked.views, ticket_id, document, stream, codec)
+            _compare(checked, asked, ticket_id, document, stream, codec)
             await asyncio.sleep(0)
     return checked
 
 
 def _is_as_folded(
     checked: Checked,
-    views: Sequence[SavedView],
+    asked: Asked,
     ticket_id: UUID,
     stream: Sequence[EventDocument],
     found: Collection[bytes],
@@ -142,10 +143,10 @@ def _is_as_folded(
     events; if so, take it.
     """
     try:
-        read = fold(stream)
+        read = fold(stream, asked.generation.zones)
         if read is None:
             return False
-        read = replace(read, in_views=saved_views.counting(views, read))
+        read = replace(read, in_views=saved_views.counting(asked.views, read))
         document = encode_bson(tickets.to_document(read), codec_options=codec)
     except Exception:  # noqa: BLE001 the comparison of what it says will tell
         return False
@@ -158,7 +159,7 @@ def _is_as_folded(
 
 def _compare(
     checked: Checked,
-    views: Sequence[SavedView],
+    asked: Asked,
     ticket_id: UUID,
     stored: Document,
     stream: Sequence[EventDocument],
@@ -171,13 +172,13 @@ def _compare(
         checked.differences.append(wrong)
         version = len(stream)  # what it has added to the sums is most likely that
     try:
-        read = fold(stream[:version])
+        read = fold(stream[:version], asked.generation.zones)
     except Exception as error:  # noqa: BLE001 that is what is to be told
         checked.differences.append(Difference(ticket, "events", "what can be folded", repr(error)))
         return
     if read is None:
         raise AssertionError("a fold of events is a ticket")
-    add(checked.added, contributed(read, views), 1)
+    add(checked.added, contributed(read, asked.views), 1)
     checked.versions[ticket_id] = version
     expected = decode_bson(encode_bson(tickets.to_document(read), codec_options=codec), codec)
     checked.differences += [
@@ -186,12 +187,12 @@ def _compare(
         if name != SavedViews.field
         and not (name in expected and name in stored and _is_same(expected[name], stored[name]))
     ]
-    matching = set(saved_views.counting(views, read))
+    matching = set(saved_views.counting(asked.views, read))
     in_views = stored.get(SavedViews.field)
     counted_in = set(in_views) if isinstance(in_views, list) else set()
     checked.differences += [
         Difference(ticket, f"counted in view {v.name!r}", v.id in matching, v.id in counted_in)
-        for v in views
+        for v in asked.views
         if (v.id in matching) != (v.id in counted_in)
     ]
 
@@ -246,5 +247,5 @@ def _version(document: Document | None) -> int:
     return version if isinstance(version, int) else 0
 
 
-def fold(stream: Sequence[EventDocument]) -> TicketRead | None:
-    return tickets.fold(None, map(from_document, stream))
+def fold(stream: Sequence[EventDocument], zones: Zones) -> TicketRead | None:
+    return tickets.fold(None, map(from_document, stream), zones)

@@ -252,8 +252,10 @@ class Rebuild:
 
         `holds`: views of which the log must have all that they show.
         """
-        views = generation.of(self._database)
-        projector = Projector(views, self._store, beat_seconds=_BEAT_SECONDS, repairs=False)
+        views, zones = generation.of(self._database), generation.zones
+        projector = Projector(
+            views, self._store, zones=zones, beat_seconds=_BEAT_SECONDS, repairs=False
+        )
         async with background(projector.run()):
             await self._catch_up(views)
             if holds is not None:

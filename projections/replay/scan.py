@@ -85,8 +85,9 @@ async def _fold_range(
         events = list(stream)
         if events[-1]["version"] != len(events):
             folded.gaps.append(ticket_id)
+        then, codec = _until(job, events), reads.codec_options
         change, failure = await fold_ticket(
-            views, ticket_id, None, _until(job, events), reads.codec_options
+            job.generation.zones, views, ticket_id, None, then, codec
         )
         if failure is not None:
             folded.failures.append(failure)

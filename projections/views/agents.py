@@ -4,8 +4,8 @@ A sum over all tickets, like the dashboard: each event adds entries
 
     week | agent | label: n
 
-(the UTC Monday of the week, the agent as `dashboard.word` writes a name, how many), which are kept
-in the ticket's read document (`worked`), and added up here:
+(the Monday of the week, the agent as `dashboard.word` writes a name, how many), which are kept in
+the ticket's read document (`worked`), and added up here:
 
     agent_weeks   {_id: "2026-03-02/alice/0", week, agent, n: {replies: 5, resolved: 2}}
 
@@ -18,14 +18,17 @@ in the ticket's read document (`worked`), and added up here:
     resolution_b<i>, resolution_ms
                         the same for `resolved`, each counted from the opening of its ticket
 
-How many tickets an agent had at the end of a week is the dashboard's to say.
+How many tickets an agent had at the end of a week is the dashboard's to say. Weeks are those of
+the same time zones as its days, and are written as those are.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 
+from domain import days
 from domain.actors import Actor
+from domain.days import DAYS, Zones
 from domain.tickets.assignment import TicketAssigned
 from domain.tickets.conversation import AgentReplied, NoteAdded
 from domain.tickets.lifecycle import TicketReopened, TicketResolved
@@ -33,12 +36,7 @@ from domain.tickets.ticket import Ticket, TicketEvent
 from domain.values import one_spelling
 from projections.views import dashboard
 from projections.views.dashboard import Before, Time
-from projections.views.sum_view import Entries, Figures, SumView
-
-
-def monday(day: date) -> date:
-    """Return the first day of a day's week."""
-    return day - timedelta(days=day.weekday())
+from projections.views.sum_view import Entries, Figures, SumView, mark
 
 
 def entries(
@@ -46,6 +44,7 @@ def entries(
     after: Ticket,
     event: TicketEvent,
     actor: Actor,
+    zones: Zones,
     *,
     opened_at: datetime,
     at: datetime,
@@ -54,7 +53,7 @@ def entries(
     done = tuple(_work(before, after, event, actor, at - opened_at))
     if not done:
         return {}
-    week = monday(at.date()).isoformat()
+    week = days.weeks(days.written(zones, at))
     return {
         f"{week}|{dashboard.word(agent)}|{label}": n
         for agent, label, n in done
@@ -94,14 +93,15 @@ class AgentWeeks(SumView):
 
     collection = "agent_weeks"
     field = "worked"
-    entry = re.compile(r"\d{4}-\d\d-\d\d\|[^|.$\x00]+\|[a-z_]+(b\d+|ms)?")
+    entry = re.compile(rf"{DAYS}\|[^|.$\x00]+\|[a-z_]+(b\d+|ms)?")
     indexes = (("week",), ("agent", "week"))
 
     @staticmethod
     def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
         for key, n in entries.items():
-            week, agent, label = key.split("|")
-            yield f"{week}/{agent}", label, n
+            of_zones, agent, label = key.split("|")
+            for zone, week in enumerate(days.read(of_zones)):
+                yield f"{mark(zone)}{week}/{agent}", label, n
 
     @staticmethod
     def labels(where: str) -> Mapping[str, str]:
@@ -110,9 +110,9 @@ class AgentWeeks(SumView):
 
     async def in_week(self, week: date) -> Figures:
         """Return what was done in one week, by agent."""
-        return await self.total("agent", {"week": week.isoformat()})
+        return await self.total("agent", {"week": f"{self._mark}{week}"})
 
     async def of(self, agent: str, first: date, last: date) -> Figures:
         """Return what one agent has done in the weeks that begin in a range of days, by week."""
-        weeks = {"$gte": first.isoformat(), "$lte": last.isoformat()}
+        weeks = {"$gte": f"{self._mark}{first}", "$lte": f"{self._mark}{last}"}
         return await self.total("week", {"agent": dashboard.word(agent), "week": weeks})

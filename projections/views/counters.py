@@ -8,6 +8,9 @@ group's. No read counts tickets: the dashboard of a day is the sum of some fifty
 the number of tickets or of groups. A document grows with the names in it, until its period ends:
 names that are long are kept in other parts, so that one holds ten thousand groups and as many
 assignees, whatever they are called.
+
+Periods are those of the desk's time zone. Another that it lists has documents of its own, with the
+number of the zone before the period: `@1:2026-01`.
 """
 
 from collections import Counter, defaultdict
@@ -40,7 +43,8 @@ class Counters(SumView):
     @staticmethod
     def labels(where: str) -> Mapping[str, str]:
         period, _, group = where.partition("/")
-        return {"span": dashboard.SPANS[len(period)], "period": period, "group": group}
+        span = dashboard.SPANS[len(period.rpartition(":")[2])]
+        return {"span": span, "period": period, "group": group}
 
     @staticmethod
     def part(path: str) -> str:
@@ -52,14 +56,14 @@ class Counters(SumView):
         """Add up all days until the end of one, by metric."""
         return await self._by_metric(
             *(
-                _where(group, span, {"$gte": first, "$lt": before})
+                self._where(group, span, {"$gte": first, "$lt": before})
                 for span, first, before in dashboard.until(day)
             )
         )
 
     async def on(self, day: date, group: str | None = None) -> Figures:
         """Return what one day has added, by metric."""
-        return await self._by_metric(_where(group, "day", day.isoformat()))
+        return await self._by_metric(self._where(group, "day", day.isoformat()))
 
     async def by_day(
         self, metric: Metric, first: date, last: date, group: str | None = None
@@ -67,7 +71,7 @@ class Counters(SumView):
         """Return what each day of a range has added to one metric, by day as YYYY-MM-DD; days
         without are left out.
         """
-        days = _where(group, "day", {"$gte": first.isoformat(), "$lte": last.isoformat()})
+        days = self._where(group, "day", {"$gte": first.isoformat(), "$lte": last.isoformat()})
         return await self.total("period", days, path=f"n.{metric}")
 
     async def _by_metric(self, *conditions: JsonObject) -> Figures:
@@ -90,13 +94,18 @@ class Counters(SumView):
         """Look among years, then among that year's months, then among that month's days."""
         period = ""
         for span in ("year", "month", "day"):
-            wanted = _where(None, span, {"$gte": period, "$lt": f"{period}~"})
+            # Behind all digits and before the marks of other zones.
+            wanted = self._where(None, span, {"$gte": period, "$lt": f"{period}:"})
             found = {str(d["period"]) async for d in self._documents.find(wanted, {"period": 1})}
             if not found:
                 return None
             period = of(found)
         return date.fromisoformat(period)
 
-
-def _where(group: str | None, span: str, period: object) -> JsonObject:
-    return {"group": _ALL if group is None else group, "span": span, "period": period}
+    def _where(self, group: str | None, span: str, period: str | Mapping[str, str]) -> JsonObject:
+        marked: object = (
+            f"{self._mark}{period}"
+            if isinstance(period, str)
+            else {bound: f"{self._mark}{each}" for bound, each in period.items()}
+        )
+        return {"group": _ALL if group is None else group, "span": span, "period": marked}

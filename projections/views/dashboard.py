@@ -4,7 +4,7 @@ Every number of the dashboard, of today and of any past day, is a sum of *entrie
 
     day | metric | group | label: n
 
-(UTC day, the ticket's group, how many), and each event of a ticket adds some. They are of two
+(day, the ticket's group, how many), and each event of a ticket adds some. They are of two
 kinds. *Happenings* are counted on their day: what was created, resolved ..., and how long it took.
 *States* are kept as what changed: a ticket that goes from open to pending adds -1 to open and +1 to
 pending on that day, so that the sum of all days up to one is how it stood at the end of that day.
@@ -26,6 +26,10 @@ over the read documents, whatever a fold has done in the past.
 
 A day is never before that of the ticket's event before: if a clock was set back, the sums up to a
 day would come out negative otherwise.
+
+Days are those of the time zones of a generation (`Generation.zones`), the desk's own first. An
+entry has its day in each, as `days.written` writes them: `2026-03-01,,2026-03-02` is one day in the
+first two zones and another in the third. So has the label of `opened_on`.
 """
 
 import re
@@ -34,17 +38,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from itertools import repeat
 from math import ceil
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
 
+from domain import days
+from domain.days import DAYS, Zones
 from domain.tickets.conversation import AgentReplied
 from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.promises import SlaBreached
 from domain.tickets.relations import TicketMergedInto
 from domain.tickets.ticket import Status, Ticket, TicketEvent
 from domain.values import Priority
-from projections.views.sum_view import Entries
+from projections.views.sum_view import Entries, mark
 
 State = Literal["status", "priority", "group", "assignee", "opened_on", "sla", "rating"]
 Time = Literal["first_response", "resolution"]
@@ -76,7 +83,7 @@ _COUNTED = (
 )
 """The events that `_happened` knows."""
 _QUOTED = re.compile(r"[%.$|\x00]")
-ENTRY = re.compile(r"\d{4}-\d\d-\d\d\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
+ENTRY = re.compile(rf"{DAYS}\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 """Entries' keys `day|metric|group|label`, group and label as `word` writes them."""
 
 
@@ -92,7 +99,13 @@ class Before(NamedTuple):
 
 
 def entries(
-    before: Before | None, after: Ticket, event: TicketEvent, *, opened_at: datetime, at: datetime
+    before: Before | None,
+    after: Ticket,
+    event: TicketEvent,
+    zones: Zones,
+    *,
+    opened_at: datetime,
+    at: datetime,
 ) -> dict[str, int]:
     """Return what one event adds; `at`: its time, or that of the event before if that was later."""
     change: dict[str, int] = {}
@@ -100,9 +113,9 @@ def entries(
     stands = _standing(after)
     if stood == stands and not isinstance(event, _COUNTED):
         return change
-    day, group = at.date().isoformat(), word(after.group)
+    day, group = days.written(zones, at), word(after.group)
     if stood != stands:
-        opened_on = opened_at.date().isoformat()
+        opened_on = days.written(zones, opened_at)
         was = () if stood is None else _states(stood, opened_on)
         is_ = _states(stands, opened_on)
         change.update((f"{day}|{state}", -1) for state in was if state not in is_)
@@ -185,12 +198,7 @@ def add(total: dict[str, int], more: Entries) -> None:
 
 def happened(counted: Entries, label: str) -> int:
     """Return how often something has happened to a ticket: `resolved`, `reopened` ..."""
-    suffix = f"|{label}"
-    return sum(
-        n
-        for key, n in counted.items()
-        if key[10:].startswith("|happened|") and key.endswith(suffix)
-    )
+    return sum(n for key, n in counted.items() if key.split("|")[1::2] == ["happened", label])
 
 
 # --- the counters that are kept: sums by day, month and year --------------------------------------
@@ -207,11 +215,14 @@ def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
     counters and not thousands.
     """
     for key, n in entries.items():
-        day, metric, group, label = key.split("|")
-        path = f"{metric}.{label}"
-        for length in SPANS:
-            yield f"{day[:length]}/", path, n
-            yield f"{day[:length]}/{group}", path, n
+        of_zones, metric, group, labels = key.split("|")
+        each = days.read(labels) if metric == "opened_on" else repeat(labels)
+        for zone, (day, label) in enumerate(zip(days.read(of_zones), each, strict=False)):
+            path, marked = f"{metric}.{label}", mark(zone)
+            for length in SPANS:
+                where = f"{marked}{day[:length]}/"
+                yield where, path, n
+                yield where + group, path, n
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:
@@ -257,8 +268,8 @@ def by_age(opened_on: Iterable[tuple[str, int]], day: date) -> dict[str, int]:
     """Return how many of the tickets that were opened on certain days are how old on a day."""
     ages: Counter[str] = Counter()
     for opened, n in opened_on:
-        days = (day - date.fromisoformat(opened)).days
-        ages[next((name for name, below in AGES if days < below), _OLDER)] += n
+        age = (day - date.fromisoformat(opened)).days
+        ages[next((name for name, below in AGES if age < below), _OLDER)] += n
     return {name: ages[name] for name in (*(name for name, _ in AGES), _OLDER) if ages[name]}
 
 

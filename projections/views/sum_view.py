@@ -7,6 +7,9 @@ entry changes (`numbers`); here they are added up in documents
 
 A number is spread over shards, one for each slot of a projector (`Checkpoints.slot`), so that
 projectors do not queue for it; readers add the shards up.
+
+What is cut by days is kept once for each time zone (`Generation.zones`): of another than the first,
+`mark` stands before each day, month or year.
 """
 
 import asyncio
@@ -25,6 +28,13 @@ Entries = Mapping[str, int]
 """What a ticket adds, by the keys of one view."""
 Figures = Mapping[str, Counter[str]]
 """By metric, week, agent ..., by label, how many. Zeros are left out."""
+
+
+def mark(zone: int) -> str:
+    """Return what stands before the days of a zone, by its place among the generation's. What is
+    marked sorts behind all that is not.
+    """
+    return f"@{zone}:" if zone else ""
 
 
 class Number(NamedTuple):
@@ -48,7 +58,9 @@ class SumView(ABC):
     indexes: ClassVar[tuple[tuple[str, ...], ...]]
     steps_behind: ClassVar[int] = 1
 
-    def __init__(self, database: MongoDatabase) -> None:
+    def __init__(self, database: MongoDatabase, zone: int = 0) -> None:
+        """`zone`: whose days are read, by its place among the generation's."""
+        self._mark = mark(zone)
         self._documents = database.collection(self.collection)
 
     @classmethod
@@ -117,7 +129,9 @@ class SumView(ABC):
             inside: object = document
             for step in path.split("."):
                 inside = inside.get(step) if isinstance(inside, dict) else None
-            total[str(document[by])].update(cast("dict[str, int]", inside or {}))
+            total[str(document[by]).removeprefix(self._mark)].update(
+                cast("dict[str, int]", inside or {})
+            )
         return without_zeros(total)
 
     async def matching(

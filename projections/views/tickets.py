@@ -41,6 +41,7 @@ from pydantic import TypeAdapter
 
 from domain.calendars import TZDATA
 from domain.copies import replace
+from domain.days import UTC_ONLY, Zones
 from domain.errors import HistoryError
 from domain.sla import SlaTarget
 from domain.tickets import decode, is_public
@@ -58,7 +59,7 @@ from projections.views.dashboard import Before
 from projections.views.words import words
 
 COLLECTION = "ticket_reads"
-FOLD = 19
+FOLD = 20
 """The number of what is folded here. Raise it with any change: all views are then built again."""
 PUBLIC_SINCE_SHAPE = 10
 """From which shape on documents say what requesters see of them."""
@@ -104,16 +105,18 @@ class TicketRead:
     in_views: tuple[str, ...] = ()
 
 
-def fold(read: TicketRead | None, envelopes: Iterable[Envelope]) -> TicketRead | None:
+def fold(
+    read: TicketRead | None, envelopes: Iterable[Envelope], zones: Zones = UTC_ONLY
+) -> TicketRead | None:
     """Fold a ticket's next events, in order, into its view, as `apply` does."""
     for envelope in envelopes:
-        read = apply(read, envelope)
+        read = apply(read, envelope, zones)
     return read
 
 
-def evolve(read: TicketRead | None, envelope: Envelope) -> TicketRead:
+def evolve(read: TicketRead | None, envelope: Envelope, zones: Zones = UTC_ONLY) -> TicketRead:
     """Return what `apply` does, and leave `read` as it is."""
-    return apply(None if read is None else copy(read), envelope)
+    return apply(None if read is None else copy(read), envelope, zones)
 
 
 def copy(read: TicketRead) -> TicketRead:
@@ -122,8 +125,9 @@ def copy(read: TicketRead) -> TicketRead:
     return replace(read, ticket=ticket, counted={**read.counted}, worked={**read.worked})
 
 
-def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
-    """Fold one event into `read` itself, and return it; or the view of a new ticket.
+def apply(read: TicketRead | None, envelope: Envelope, zones: Zones = UTC_ONLY) -> TicketRead:
+    """Fold one event into `read` itself, and return it; or the view of a new ticket. `zones`: by
+    whose days it counts; whoever looks at no sum needs to say none.
 
     Raises HistoryError if it is not the ticket's next, or cannot be read. A view at which this has
     raised is of no use any more.
@@ -151,7 +155,7 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
             preview=_preview(ticket.body),
             last_actor=actor.id,
             public_updated_at=at,
-            counted=dashboard.entries(None, ticket, event, opened_at=at, at=at),
+            counted=dashboard.entries(None, ticket, event, zones, opened_at=at, at=at),
         )
         _say(opened, ticket.body)
         return opened
@@ -159,10 +163,11 @@ def apply(read: TicketRead | None, envelope: Envelope) -> TicketRead:
     now = max(at, read.updated_at)
     opened_at = read.opened_at
     dashboard.add(
-        read.counted, dashboard.entries(before, ticket, event, opened_at=opened_at, at=now)
+        read.counted, dashboard.entries(before, ticket, event, zones, opened_at=opened_at, at=now)
     )
     dashboard.add(
-        read.worked, agents.entries(before, ticket, event, actor, opened_at=opened_at, at=now)
+        read.worked,
+        agents.entries(before, ticket, event, actor, zones, opened_at=opened_at, at=now),
     )
     internal = not is_public(envelope.type, envelope.data)
     if not internal:

@@ -49,7 +49,7 @@ COLLECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "<database>_views": {
         "generations": "which numbered collections are shown; what was shown before, is being"
-        " built, or is kept as of a time; of which log",
+        " built, or is kept as of a time; of which log, and by days of which time zones",
         "ticket_reads": "one ticket as it is shown, what it adds to the sums, and the saved views"
         " that count it",
         "dashboard_counters": "the sums of one group, or of all, over a day, month or year",

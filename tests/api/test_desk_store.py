@@ -21,6 +21,8 @@ PRINT = Desk(
     fields={"cause": FieldDefinition(type="choice", choices=("paper",), required_on="resolve")},
     sla={"urgent": SlaPolicy(first_response_minutes=15)},
     close_resolved_after_days=7,
+    time_zone="Europe/Berlin",
+    other_time_zones=("Asia/Tokyo", "UTC"),
 )
 
 

@@ -285,6 +285,8 @@ async def test_what_is_not_known_of_a_desk_stays_when_it_is_replaced(client, dat
         "sla_rules": [],
         "sla_field": None,
         "calendars": {},
+        "time_zone": "UTC",
+        "other_time_zones": [],
         "retired": {
             "groups": [{"name": "net\u202e", "to": None}],
             "agents": [],

@@ -381,10 +381,10 @@ async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, mon
 
     apply = tickets.apply
 
-    def broken(read, envelope):
+    def broken(read, envelope, zones):
         if envelope.type == "AgentReplied":
             raise RuntimeError("a bug in a fold: canary")
-        return apply(read, envelope)
+        return apply(read, envelope, zones)
 
     monkeypatch.setattr(tickets, "apply", broken)
     [ticket_id] = await open_some(store, 1)

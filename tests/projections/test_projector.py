@@ -406,8 +406,8 @@ async def test_a_parked_ticket_is_folded_again_once_it_can_be(database, store, m
     """
     apply = tickets.apply
 
-    def broken(read, envelope):
-        read = apply(read, envelope)
+    def broken(read, envelope, zones):
+        read = apply(read, envelope, zones)
         if envelope.type == "AgentReplied":
             raise RuntimeError("a bug in a fold")
         return read

@@ -6,8 +6,10 @@ from uuid import uuid4
 
 import pytest
 
+from api.desk.store import Desks
 from domain.actors import Actor
 from domain.codec import EventData
+from domain.desk import Desk
 from eventstore.event_document import CommandRef, Head, Metadata, chained, utc_now
 from projections.generations import Generations
 from projections.replay.audit import Auditor
@@ -21,7 +23,7 @@ from tests.api.test_api import serving
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import script
 from tests.projecting import add, caught_up, open_some, running
-from tests.spec import NOW
+from tests.spec import ALICE, NOW
 
 DAY = timedelta(days=1)
 
@@ -96,6 +98,10 @@ async def test_views_as_of_a_time_are_made_listed_and_dropped(database, store, e
         "",
     )
     assert (await told("--drop", "march", env=env))[:2] == (0, "march dropped\n")
+    await Desks(database).replace(Desk(time_zone="Asia/Tokyo"), ALICE, None)
+    await told("--until", "2026-03-01", "--name", "tokyo", env=env)
+    assert "tokyo: as of 2026-03-01T14:59:59.999000+00:00" in (await told("--list", env=env))[1]
+    assert (await told("--drop", "tokyo", env=env))[0] == 0
     assert (await told("--list", env=env))[1] == ""
 
 

@@ -11,11 +11,12 @@ from api.http.answers import json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
-from api.queries.dashboard.routes import Times, days_of_range, times
-from api.queries.watermark import AtLeast, ReadModels
+from api.queries.dashboard.routes import ByDays, Times, days_of_range, times
+from api.queries.watermark import Covers, DaysOfZone, ReadModels
+from domain.days import monday
 from domain.values import Day, JsonObject, Name, one_spelling
 from eventstore.database import Database
-from projections.views import agents, dashboard
+from projections.views import dashboard
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters
 from projections.views.dashboard import TIMES
@@ -24,18 +25,17 @@ from projections.views.sum_view import Figures
 _DONE = ("assigned", "replies", "notes", "resolved", "reopened")
 _DEFAULT_WEEKS = 12
 _MOST_WEEKS = 530
-_SUNDAY = timedelta(days=6)
 
 
-class WeekQuery(AtLeast):
+class WeekQuery(ByDays):
     """Which week."""
 
     week: Day | None = Field(
-        default=None, description="Any day of the week, which begins on Monday (UTC); this week."
+        default=None, description="Any day of the week, which begins on Monday; this week."
     )
 
 
-class AgentQuery(AtLeast):
+class AgentQuery(ByDays):
     """Whose weeks, and which."""
 
     agent: Name
@@ -44,8 +44,8 @@ class AgentQuery(AtLeast):
 
     def weeks(self, today: date) -> list[date]:
         """Return the weeks' Mondays. Raises Unacceptable."""
-        first = None if self.first is None else agents.monday(self.first)
-        last = agents.monday(self.last or max(self.first or today, today))
+        first = None if self.first is None else monday(self.first)
+        last = monday(self.last or max(self.first or today, today))
         return days_of_range(first, last, _DEFAULT_WEEKS, _MOST_WEEKS, "weeks")
 
 
@@ -71,6 +71,7 @@ class WeekAnswer(BaseModel, extra="forbid"):
     """A week, from Monday, of all agents by name."""
 
     week: date
+    covers: Covers
     agents: dict[str, WorkAndBacklog]
 
 
@@ -86,6 +87,7 @@ class AgentSeriesAnswer(BaseModel, extra="forbid"):
     agent: str
     first: date = Field(alias="from")
     last: date = Field(alias="to")
+    covers: Covers
     weeks: list[WeekOfSeries]
 
 
@@ -100,21 +102,23 @@ def router(views: ReadModels) -> Router:
         Times count from a ticket's opening, as on the dashboard.
         """
         snapshot = await views.open(asked, prefer)
-        week = agents.monday(asked.week or snapshot.today)
 
-        async def question(shown: Database) -> tuple[Figures, Mapping[str, int]]:
-            done = await AgentWeeks(shown).in_week(week)
-            stood = await Counters(shown).until(min(week, date.max - _SUNDAY) + _SUNDAY)
-            return done, stood.get("assignee", {})
+        async def question(
+            shown: Database, zone: DaysOfZone
+        ) -> tuple[date, JsonObject, Figures, Mapping[str, int]]:
+            week = monday(asked.week or zone.today)
+            done = await AgentWeeks(shown, zone.place).in_week(week)
+            stood = await Counters(shown, zone.place).until(_sunday(week))
+            return week, zone.covers(week, _sunday(week)), done, stood.get("assignee", {})
 
-        done, backlog = await snapshot.ask_counters(question)
+        week, covers, done, backlog = await snapshot.ask_by_days(asked.tz, question)
         named = {word: dashboard.name(word) for word in done.keys() | backlog.keys()}
         found = {
             name: {**_done(done.get(word, {})), "backlog": backlog.get(word, 0)}
             for word, name in named.items()
             if name is not None
         }
-        content = {"week": week, "agents": dict(sorted(found.items()))}
+        content = {"week": week, "covers": covers, "agents": dict(sorted(found.items()))}
         return json_response(content, snapshot.headers)
 
     @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)
@@ -123,19 +127,29 @@ def router(views: ReadModels) -> Router:
     ) -> Response:
         """Show what one agent has done week by week."""
         snapshot = await views.open(asked, prefer)
-        weeks = asked.weeks(snapshot.today)
-        done = await snapshot.ask(
-            lambda shown: AgentWeeks(shown).of(one_spelling(asked.agent), weeks[0], weeks[-1])
-        )
+
+        async def question(
+            shown: Database, zone: DaysOfZone
+        ) -> tuple[list[date], JsonObject, Figures]:
+            weeks, agent = asked.weeks(zone.today), one_spelling(asked.agent)
+            done = await AgentWeeks(shown, zone.place).of(agent, weeks[0], weeks[-1])
+            return weeks, zone.covers(weeks[0], _sunday(weeks[-1])), done
+
+        weeks, covers, done = await snapshot.ask_by_days(asked.tz, question)
         content = {
             "agent": asked.agent,
             "from": weeks[0],
             "to": weeks[-1],
+            "covers": covers,
             "weeks": [{"week": w, **_done(done.get(w.isoformat(), {}))} for w in weeks],
         }
         return json_response(content, snapshot.headers)
 
     return routes
+
+
+def _sunday(week: date) -> date:
+    return min(week, date.max - timedelta(days=6)) + timedelta(days=6)
 
 
 def _done(labels: Mapping[str, int]) -> JsonObject:

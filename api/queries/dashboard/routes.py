@@ -4,8 +4,8 @@ Read from counters alone: no query here looks at a ticket or at an event, whatev
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
 from fastapi import Query, Response
@@ -17,7 +17,8 @@ from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import AtLeast
+from api.queries.watermark import AtLeast, Covers, DaysOfZone
+from domain import days
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
 from eventstore.database import Database
@@ -44,11 +45,23 @@ Group = Annotated[
 ]
 
 
-class DashboardQuery(AtLeast):
+class ByDays(AtLeast):
+    """By whose days. To be extended by what is asked."""
+
+    tz: str | None = Field(
+        default=None,
+        max_length=100,
+        examples=["Asia/Tokyo"],
+        description="Days of this time zone, one of the desk's `other_time_zones`; of its "
+        "`time_zone` unless given. 422 with the zones that are counted if it is none of them.",
+    )
+
+
+class DashboardQuery(ByDays):
     """Which day, and whose."""
 
     date_: Day | None = Field(
-        default=None, alias="date", description="As it was at the end of this UTC day; or as it is."
+        default=None, alias="date", description="As it was at the end of this day; or as it is."
     )
     group: Group = None
     days: Annotated[int, Field(ge=1, le=_MOST_DAYS)] | None = Field(
@@ -56,7 +69,7 @@ class DashboardQuery(AtLeast):
     )
 
 
-class SeriesQuery(AtLeast):
+class SeriesQuery(ByDays):
     """What to show over which days."""
 
     metric: SeriesMetric
@@ -118,7 +131,7 @@ class Backlog(BaseModel, extra="forbid"):
     group: dict[str, int]
     assignee: dict[str, int]
     sla: dict[str, int]
-    opened_on: dict[str, int] = Field(description="By UTC day.")
+    opened_on: dict[str, int] = Field(description="By day.")
     age: dict[str, int]
 
 
@@ -134,6 +147,7 @@ class Period(BaseModel, extra="forbid"):
     """What happened in the last days, from `from` on, and in as many days before."""
 
     first: date = Field(alias="from")
+    covers: Covers = Field(description="The last days.")
     happened: Happened
     before: Happened
     backlog_before: int = Field(description="How many were not solved when it began.")
@@ -143,6 +157,7 @@ class DashboardAnswer(BaseModel, extra="forbid"):
     """The desk at the end of a day, or now."""
 
     date: date
+    covers: Covers = Field(description="The day. All else but `on_date` is up to its end, or now.")
     group: str | None = Field(description="Null: all groups.")
     tickets: dict[str, int] = Field(description="How many are in which status.")
     backlog: Backlog
@@ -153,9 +168,13 @@ class DashboardAnswer(BaseModel, extra="forbid"):
 
 
 class DayOfSeries(BaseModel, extra="forbid"):
-    """A day's number, numbers by label, or times."""
+    """A day's number, numbers by label, or times. A day on which the clock is changed is shorter or
+    longer than others; one that the zone has skipped has no length.
+    """
 
     date: date
+    first: datetime = Field(alias="from")
+    until: datetime
     value: int | Times | dict[str, int]
 
 
@@ -166,6 +185,7 @@ class SeriesAnswer(BaseModel, extra="forbid"):
     group: str | None
     first: date = Field(alias="from")
     last: date = Field(alias="to")
+    covers: Covers
     days: list[DayOfSeries]
 
 
@@ -183,30 +203,41 @@ def router(policy: VisibilityPolicy) -> Router:
         Times count from a ticket's opening; p50 and p90 are at most 19 % above the exact values,
         for times of a second and more, and never below. Agents who belong to groups must ask for
         one of them.
+
+        Days are those of the desk's `time_zone`, or of `tz`; `covers` says which, and from when
+        until when that is. After the desk's zones have changed, days are those of the former ones
+        until the views have been built anew, which they are by themselves.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         visible.check_group(asked.group)
-        day, group = asked.date_ or snapshot.today, _group(asked.group)
+        group = _group(asked.group)
 
-        ends = [_before(day, n * (asked.days or 0)) for n in (1, 2)] if asked.days else []
-
-        async def question(shown: Database) -> tuple[Figures, Figures, list[Figures]]:
-            counters = Counters(shown)
+        async def question(
+            shown: Database, zone: DaysOfZone
+        ) -> tuple[DaysOfZone, date, Figures, Figures, JsonObject | None]:
+            counters, day = Counters(shown, zone.place), asked.date_ or zone.today
             # What is dated tomorrow, by a clock that is ahead, is part of today.
             stood = await counters.until(asked.date_ or date.max, group)
-            before = [await counters.until(end, group) for end in ends]
-            return stood, await counters.on(day, group), before
+            period = None
+            if asked.days is not None:
+                ends = [_before(day, n * asked.days) for n in (1, 2)]
+                began, before = [await counters.until(end, group) for end in ends]
+                first = ends[0] + timedelta(days=1)
+                covers = zone.covers(first, day)
+                period = {"from": first, "covers": covers, **_period(stood, began, before)}
+            return zone, day, stood, await counters.on(day, group), period
 
-        stood, happened, before = await snapshot.ask_counters(question)
+        zone, day, stood, happened, period = await snapshot.ask_by_days(asked.tz, question)
         content = {
             "date": day,
+            "covers": zone.covers(day, day),
             "group": asked.group,
             "tickets": _named(stood, "status"),
             "backlog": _backlog(stood, day),
             "ratings": _ratings(stood.get("rating", Counter())),
             "on_date": _happened(happened),
             "until_date": _happened(stood),
-            "period": _period(ends, stood, *before) if before else None,
+            "period": period,
         }
         return json_response(content, snapshot.headers)
 
@@ -222,18 +253,21 @@ def router(policy: VisibilityPolicy) -> Router:
         """
         visible, snapshot = await policy.open(who, asked, prefer)
         visible.check_group(asked.group)
-        days, group = asked.days(snapshot.today), _group(asked.group)
+        group = _group(asked.group)
         metric = _METRICS.get(asked.metric, "happened")
         stands = metric in STATES
 
-        async def question(shown: Database) -> tuple[Mapping[str, Counter[str]], Figures]:
-            counters = Counters(shown)
-            changes = await counters.by_day(metric, days[0], days[-1], group)
-            if stands and days[0] > date.min:
-                return changes, await counters.until(days[0] - timedelta(days=1), group)
-            return changes, {}
+        async def question(
+            shown: Database, zone: DaysOfZone
+        ) -> tuple[DaysOfZone, list[date], Figures, Figures]:
+            counters, wanted = Counters(shown, zone.place), asked.days(zone.today)
+            changes = await counters.by_day(metric, wanted[0], wanted[-1], group)
+            before: Figures = {}
+            if stands and wanted[0] > date.min:
+                before = await counters.until(wanted[0] - timedelta(days=1), group)
+            return zone, wanted, changes, before
 
-        changes, before = await snapshot.ask_counters(question)
+        zone, wanted, changes, before = await snapshot.ask_by_days(asked.tz, question)
         stood = Counter(before.get(metric, Counter()))
 
         def value(day: date) -> object:
@@ -248,9 +282,18 @@ def router(policy: VisibilityPolicy) -> Router:
         content = {
             "metric": asked.metric,
             "group": asked.group,
-            "from": days[0],
-            "to": days[-1],
-            "days": [{"date": day, "value": value(day)} for day in days],
+            "from": wanted[0],
+            "to": wanted[-1],
+            "covers": zone.covers(wanted[0], wanted[-1]),
+            "days": [
+                {
+                    "date": day,
+                    "from": days.begins(zone.zone, day),
+                    "until": days.ends(zone.zone, day),
+                    "value": value(day),
+                }
+                for day in wanted
+            ],
         }
         return json_response(content, snapshot.headers)
 
@@ -262,10 +305,9 @@ def _before(day: date, days: int) -> date:
     return date.fromordinal(max(1, day.toordinal() - days))
 
 
-def _period(ends: Sequence[date], stood: Figures, began: Figures, before: Figures) -> JsonObject:
-    """Return what happened between three ends of days; `ends`: the last two of them."""
+def _period(stood: Figures, began: Figures, before: Figures) -> JsonObject:
+    """Return what happened between three ends of days."""
     return {
-        "from": ends[0] + timedelta(days=1),
         "happened": _happened(_between(began, stood)),
         "before": _happened(_between(before, began)),
         "backlog_before": began.get("priority", Counter()).total(),

@@ -4,6 +4,7 @@ How a list is read is in `listing.py`, the search language in `search.py`.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, NamedTuple, TypeVar
@@ -43,6 +44,7 @@ from projections.views.saved_views import SavedViews, ViewName
 
 T = TypeVar("T")
 _MOST_VALUES = 20
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
 Several = Annotated[
@@ -67,7 +69,7 @@ class ListQuery(AtLeast):
         "`priority` (also with `>` `>=` `<` `<=`), `group`, `assignee`, `requester` (`none` for "
         "nobody), `number`, `tag`, `field.<key>` (a day also compared), `is:solved`, "
         "`is:unsolved`, `is:breached`, `is:spam`, `has:note`, `opened`, `updated`, `resolved` "
-        "(a day or a time, also compared), `due<`. "
+        "(a day of the desk's `time_zone` or a time, also compared), `due<`. "
         "What is no term, such as a pasted subject line or address, is looked for as the words in "
         "it.",
         examples=["status:open priority>=high printer"],
@@ -87,7 +89,8 @@ class ListQuery(AtLeast):
         Several[FieldText], Field(description="`<key>:<value>` of custom fields; all of these.")
     ]
     opened_from: TimeText | None = Field(
-        default=None, description="A day, or a time with its zone; likewise the others."
+        default=None,
+        description="A day of the desk's `time_zone`, or a time with its own; likewise the others.",
     )
     opened_before: TimeText | None = None
     updated_from: TimeText | None = None
@@ -124,24 +127,31 @@ class ListQuery(AtLeast):
         default=False, description=f"Count what matches, up to {MOST_COUNTED}, as `total`."
     )
 
-    def filter(self) -> Filter:
-        """Return the filter of all parameters but the saved view. Raises Unacceptable."""
+    def filter(self, zone: str = "UTC") -> Filter:
+        """Return the filter of all parameters but the saved view, by days of a time zone.
+
+        Raises Unacceptable.
+        """
         found = named(self.model_dump())
         if self.q is not None:
-            found &= search(self.q)
+            found &= search(self.q, zone)
         for key, _, text in (each.partition(":") for each in self.field):
             found &= has_field(key, text)
         for name in ("opened", "updated", "resolved"):
-            low, high = self._time(f"{name}_from"), self._time(f"{name}_before")
+            low, high = (self._time(f"{name}_{end}", zone) for end in ("from", "before"))
             if low is not None or high is not None:
                 found &= all_of(Between(f"{name}_at", low, high))
-        due_before = self._time("due_before")
+        due_before = self._time("due_before", zone)
         return found if due_before is None else found & is_due_before(due_before)
 
-    def _time(self, parameter: str) -> datetime | None:
+    def may_name_days(self) -> bool:
+        """Return whether there is anything like a day: else no zone is needed."""
+        return any(_DAY.search(each) for each in vars(self).values() if isinstance(each, str))
+
+    def _time(self, parameter: str, zone: str) -> datetime | None:
         text: str | None = getattr(self, parameter)
         try:
-            return None if text is None else span(text)[0]
+            return None if text is None else span(text, zone)[0]
         except ValueError as error:
             raise Unacceptable(
                 "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
@@ -213,9 +223,10 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         come again or be missed if that changes.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
+        zone = await policy.time_zone() if asked.may_name_days() else "UTC"
 
         async def answer() -> _Page:
-            found, fingerprint = asked.filter(), asked.fingerprint()
+            found, fingerprint = asked.filter(zone), asked.fingerprint()
             place = await cursors.read(asked.cursor)
             if place is not None and place.list != fingerprint:
                 raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
@@ -242,7 +253,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
 
         # All that a page follows from: what is asked for, of which views, and what of it is seen.
         seen = visible.is_of_requester, visible.tickets, tuple(visible.public)
-        same = request.url.query, repr(snapshot.kept), seen
+        same = request.url.query, zone, repr(snapshot.kept), seen
         shown = await pages.get(same, answer)
         return if_changed(shown.body, {**snapshot.headers, **shown.headers}, if_none_match)
 

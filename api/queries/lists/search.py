@@ -5,6 +5,8 @@
     op      :   and for priority and times also  >  >=  <  <=
     value   a word, or text in double quotes, in which \\" and \\\\ stand for " and \\
 
+A day begins and ends as in the desk's time zone.
+
 A word is looked for wherever it stands: in subject, body, replies, resolutions, names of files, and
 notes for those who may read them; whatever its case and accents. `print*` finds what begins so.
 
@@ -18,13 +20,14 @@ Pure: text in, a filter out. A refusal names the place in the text.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.config import JsonDict
 
 from api.nearest import did_you_mean
+from domain.days import begins, ends
 from domain.errors import Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import FieldKey, Moment, Priority, Tag, TicketNumber, is_day
@@ -46,7 +49,6 @@ from projections.views.filter import (
 
 QUERY_CHARACTERS = 1_000
 QUERY_TERMS = 100
-_ONE_DAY = timedelta(days=1)
 _TERM = re.compile(
     r"""(?P<negated>-)?
         (?:(?P<key>[A-Za-z_][A-Za-z0-9_.]*)(?P<op>>=|<=|[:<>]))?
@@ -80,13 +82,16 @@ class BadQuery(Unacceptable):
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """One term without its `-`. `key` is empty for words; `at` is its place in the text, from 1."""
+    """One term without its `-`. `key` is empty for words; `at` is its place in the text, from 1;
+    `zone`: whose days are meant.
+    """
 
     key: str
     op: str
     value: str
     quoted: bool
     at: int
+    zone: str
 
     def bad(self, why: str) -> BadQuery:
         return BadQuery(self.at, why)
@@ -111,14 +116,14 @@ class _Term:
     def span(self) -> tuple[datetime, datetime]:
         """Return the value as a span of time. Raises BadQuery."""
         try:
-            return span(self.value)
+            return span(self.value, self.zone)
         except ValueError as error:
             why = f"{self.key} takes a time like 2026-03-01 or 2026-03-01T12:00:00Z"
             raise self.bad(why) from error
 
 
-def search(text: str) -> Filter:
-    """Return the filter that a search asks for. Raises BadQuery."""
+def search(text: str, zone: str = "UTC") -> Filter:
+    """Return the filter that a search asks for, by days of a time zone. Raises BadQuery."""
     if len(text) > QUERY_CHARACTERS:
         raise BadQuery(QUERY_CHARACTERS + 1, f"at most {QUERY_CHARACTERS} characters are read")
     found, terms, place = Filter(), 0, _next_place(text, 0)
@@ -129,7 +134,7 @@ def search(text: str) -> Filter:
         key, op, plain, quoted = match.group("key", "op", "plain", "quoted")
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain or match[0]
         of_term = _filter(
-            _Term((key or "").lower(), op or "", value, quoted is not None, place + 1)
+            _Term((key or "").lower(), op or "", value, quoted is not None, place + 1, zone)
         )
         if of_term.terms and match["negated"]:
             of_term = all_of(Not(of_term))
@@ -255,15 +260,15 @@ COMPLETIONS: JsonDict = {
 """What a search can be completed with: by key, its operators, and the values that are known."""
 
 
-def span(text: str) -> tuple[datetime, datetime]:
-    """Return the first moment of a day or of a millisecond, and the first behind it.
+def span(text: str, zone: str = "UTC") -> tuple[datetime, datetime]:
+    """Return the first moment of a day of a time zone, or of a millisecond, and the first behind.
 
     Raises ValueError.
     """
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
-            midnight = datetime.combine(date.fromisoformat(text), time.min, UTC)
-            return midnight, midnight + _ONE_DAY
+            day = date.fromisoformat(text)
+            return begins(zone, day), ends(zone, day)
         moment = _MOMENT.validate_python(text)
         return moment, moment + timedelta(milliseconds=1)
     except (ValidationError, OverflowError) as error:

@@ -1,0 +1,303 @@
+"""Counters by the days of several time zones, around changes of clock (L7)."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.desk.store import Desks
+from domain.actors import Actor
+from domain.desk import Desk
+from domain.tickets import encode
+from domain.tickets.assignment import TicketAssigned, TicketMovedToGroup
+from domain.tickets.conversation import AgentReplied
+from domain.tickets.lifecycle import TicketClosed, TicketReopened, TicketResolved
+from eventstore.event_document import (
+    EMPTY,
+    CommandRef,
+    Head,
+    Metadata,
+    chained,
+    to_document,
+)
+from projections.desk_zones import desk_zones
+from projections.generations import Generations
+from projections.views import tickets
+from projections.views.agents import AgentWeeks
+from projections.views.counters import Counters
+from tests import oracle
+from tests.api.test_api import is_problem, serving
+from tests.domain.test_days import SOME, around_changes, utc
+from tests.oracle import assert_views_equal_the_log, counted_zones, folded, recounted
+from tests.projecting import add, caught_up, open_some, rebuilt, running, until
+from tests.spec import ALICE, opened
+
+LIFE = (
+    opened(group="print"),
+    TicketAssigned("alice"),
+    AgentReplied("Hm."),
+    TicketResolved("done"),
+    TicketReopened("no"),
+    TicketMovedToGroup("network"),
+    AgentReplied("Ah."),
+    TicketResolved("now"),
+    TicketClosed(None),
+)
+gaps = st.integers(-3, 40).map(lambda hours: timedelta(hours=hours))
+lives = st.tuples(around_changes, st.lists(gaps, max_size=len(LIFE) - 1))
+named = st.lists(st.sampled_from(SOME), min_size=1, max_size=6, unique=True).map(tuple)
+
+
+def lived(ticket_id, begun, gaps):
+    """The events of a ticket, with so much time between them; a clock may be set back."""
+    head, at = EMPTY, begun
+    about = Metadata(Actor("alice", "agent"), CommandRef("k", "f"))
+    for event, gap in zip(LIFE, (timedelta(), *gaps), strict=False):
+        at += gap
+        [envelope] = chained(ticket_id, head, [encode(event, "bob")], about, at, at)
+        head = Head(envelope.version, envelope.hash)
+        yield envelope
+
+
+@given(st.lists(lives, min_size=1, max_size=3), named)
+def test_each_zone_counts_by_its_own_days_what_it_would_alone(some, zones):
+    """L7: against a recount that looks at the clock minute by minute."""
+    streams = {UUID(int=n): [*lived(UUID(int=n), *life)] for n, life in enumerate(some, start=1)}
+    events = [{**to_document(each)} for stream in streams.values() for each in stream]
+    expected = folded(events, zones)
+    numbers, weeks = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for ticket_id, stream in streams.items():
+        read = tickets.fold(None, stream, zones)
+        assert read is not None
+        assert (read.counted, read.worked) == (
+            expected[ticket_id]["counted"],
+            expected[ticket_id]["worked"],
+        )
+        assert (Counters.read(read.counted), AgentWeeks.read(read.worked)) == (
+            read.counted,
+            read.worked,
+        )
+        for where, path, n in Counters.numbers(read.counted):
+            numbers[where, path] += n
+        for where, path, n in AgentWeeks.numbers(read.worked):
+            weeks[where, path] += n
+    for place, zone in enumerate(zones):
+        mark = f"@{place}:" if place else ""
+        alone = folded(events, (zone,))
+        own = {key: n for key, n in numbers.items() if n and key[0].rpartition(":")[0] == mark[:-1]}
+        assert own == {(mark + w, path): n for (w, path), n in recounted(alone).items()}
+        done = Counter[tuple[str, str]]()
+        for document in alone.values():
+            for key, n in document["worked"].items():
+                week, agent, what = key.split("|")
+                done[f"{mark}{week}/{agent}", what] += n
+        own = {key: n for key, n in weeks.items() if n and key[0].rpartition(":")[0] == mark[:-1]}
+        assert own == {key: n for key, n in done.items() if n}
+
+
+def test_of_one_zone_entries_are_what_they_were():
+    """So what a former version has kept is read as it stands."""
+    read = tickets.fold(None, lived(UUID(int=1), utc("2026-03-01T12:00"), [timedelta(hours=13)]))
+    assert read is not None
+    assert read.counted["2026-03-01|opened_on|print|2026-03-01"] == 1
+    assert {where for where, _, _ in Counters.numbers({"2026-03-01|status|print|new": 1})} == {
+        f"{period}/{group}"
+        for period in ("2026", "2026-03", "2026-03-01")
+        for group in ("", "print")
+    }
+    assert read.worked == {"2026-03-02|alice|assigned": 1}
+
+
+# --- a desk whose zones change --------------------------------------------------------------------
+
+
+def desk(own, *others):
+    return Desk(time_zone=own, other_time_zones=others, other_fields_public=True)
+
+
+async def counted_in(database, *zones):
+    await until(partial(_is_counted_in, database, zones))
+
+
+async def _is_counted_in(database, zones):
+    return await counted_zones(database) == zones
+
+
+async def test_a_changed_list_of_zones_builds_the_views_anew_and_loses_no_number(database, store):
+    """L7: under commands, which are shown all the while; nothing is ever of two lists."""
+    desks, shown, written = Desks(database), Counter[str](), list[int]()
+    ids = await open_some(store, 12)
+    stop = asyncio.Event()
+
+    async def write():
+        for n in range(10_000):
+            at = utc("2026-03-28T20:00") + timedelta(hours=n % 40)
+            ticket_id = ids[n % len(ids)]
+            await add(store, ticket_id, "TicketAssigned", at, assignee=f"agent {n % 5}")
+            written.append(n)
+            if stop.is_set():
+                return
+
+    async def look(client):
+        while not stop.is_set():
+            answer = await client.get("/dashboard")
+            assert answer.status_code == 200, answer.text
+            told = answer.json()
+            assert told["until_date"]["created"] == told["backlog"]["total"] == 12
+            shown[told["covers"]["time_zone"]] += 1
+            await asyncio.sleep(0.02)
+
+    async with running(database), serving(database, project=False) as client:
+        await caught_up(database, store)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+            group.create_task(look(client))
+            await desks.replace(desk("Asia/Tokyo", "America/St_Johns", "UTC"), ALICE, None)
+            await counted_in(database, "Asia/Tokyo", "America/St_Johns", "UTC")
+            await desks.replace(desk("UTC", "Asia/Kolkata"), ALICE, None)
+            await counted_in(database, "UTC", "Asia/Kolkata")
+            stop.set()
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+    assert len(written) > 100
+    assert shown.keys() == {"UTC", "Asia/Tokyo"}
+
+
+async def test_lists_go_on_while_days_are_counted_anew(database, store, monkeypatch):
+    """L7: who builds keeps what is shown current; a build that fails is tried again later."""
+    tried = asyncio.Event()
+
+    async def fails(self, *_, **__):
+        tried.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("projections.replay.rebuild.Rebuild.everything", fails)
+    async with running(database):
+        await Desks(database).replace(desk("Asia/Tokyo"), ALICE, None)
+        await tried.wait()
+        await open_some(store, 3)
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+        assert await counted_zones(database) == ("UTC",)
+
+
+async def test_the_first_views_are_counted_by_the_days_of_the_desk(database, store):
+    """As after they were dropped; a replay goes by them too."""
+    await Desks(database).replace(desk("Asia/Tokyo", "Asia/Tokyo", "UTC"), ALICE, None)
+    await Generations(database)._documents.delete_one({"_id": "active"})
+    assert (await Generations(database).prepare()).zones == ("Asia/Tokyo", "UTC")
+    await open_some(store, 3)
+    async with running(database):
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+    await Desks(database).replace(desk("Europe/Berlin"), ALICE, None)
+    await rebuilt(database)
+    assert await counted_zones(database) == ("Europe/Berlin",)
+    await assert_views_equal_the_log(database)
+
+
+@pytest.mark.parametrize(
+    ("stored", "zones"),
+    [
+        (None, ("UTC",)),
+        ({}, ("UTC",)),
+        ({"time_zone": "Mars/Olympus", "other_time_zones": ["Asia/Tokyo"]}, ("UTC", "Asia/Tokyo")),
+        ({"time_zone": "Asia/Tokyo", "other_time_zones": [7, "UTC"]}, ("Asia/Tokyo", "UTC")),
+        ({"time_zone": ["Asia/Tokyo"], "other_time_zones": "UTC"}, ("UTC",)),
+    ],
+)
+async def test_a_desk_of_another_version_has_the_zones_that_are_known(database, stored, zones):
+    """Projecting goes on, whatever is stored."""
+    await database.collection("desks").insert_one({"_id": 1, "desk": stored})
+    assert await desk_zones(database) == zones
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def spread(database, store):
+    """A desk of four zones with tickets around a change of clock, and their events."""
+    await Desks(database).replace(
+        desk("Europe/Berlin", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kolkata"),
+        ALICE,
+        None,
+    )
+    for n in range(24):
+        begun = utc("2026-03-28T00:30") + timedelta(hours=3 * n)
+        about = Metadata(ALICE, CommandRef("k", "f"))
+        stream = [encode(LIFE[0], "bob"), encode(LIFE[1], "bob"), encode(LIFE[3], "bob")]
+        head = EMPTY
+        for event in stream:
+            [one] = chained(UUID(int=n + 1), head, [event], about, begun, begun)
+            head = Head(one.version, one.hash)
+            await store.append([one])
+            begun += timedelta(hours=5)
+    async with running(database):
+        await counted_in(database, *await desk_zones(database))
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
+    return await oracle.opened_events(database)
+
+
+@pytest.mark.parametrize(
+    "tz", [None, "Europe/Berlin", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kolkata"]
+)
+async def test_a_days_figures_are_those_of_the_time_it_says_it_covers(database, spread, tz):
+    """L7: counted by hand between the two instants that the answer tells."""
+    asked = {} if tz is None else {"tz": tz}
+
+    def between(covers, kind):
+        first, behind = (utc(covers[end].removesuffix("+00:00")) for end in ("from", "until"))
+        return sum(e["type"] == kind and first <= e["occurred_at"] < behind for e in spread)
+
+    async with serving(database, project=False) as client:
+
+        async def told(path, **more):
+            answer = await client.get(path, params={**asked, **more})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["covers"]["time_zone"] == (tz or "Europe/Berlin")
+            return answer.json()
+
+        for day in ("2026-03-27", "2026-03-28", "2026-03-29", "2026-03-30", "2026-03-31"):
+            shown = await told("/dashboard", date=day)
+            for name, kind in (("created", "TicketOpened"), ("resolved", "TicketResolved")):
+                assert shown["on_date"][name] == between(shown["covers"], kind)
+                until_then = {"from": "1970-01-01T00:00", "until": shown["covers"]["until"]}
+                assert shown["until_date"][name] == between(until_then, kind)
+            assert shown["backlog"]["total"] == sum(shown["backlog"]["opened_on"].values())
+        series = await told(
+            "/dashboard/series", metric="created", **{"from": "2026-03-27", "to": "2026-04-01"}
+        )
+        assert sum(day["value"] for day in series["days"]) == 24
+        assert series["covers"]["from"] == series["days"][0]["from"]
+        assert series["covers"]["until"] == series["days"][-1]["until"]
+        for day, following in zip(series["days"], [*series["days"][1:], None], strict=True):
+            assert day["value"] == between(day, "TicketOpened")
+            assert following is None or day["until"] == following["from"]
+        week = await told("/agents", week="2026-03-28")
+        alice = week["agents"]["alice"]
+        assert alice["assigned"] == between(week["covers"], "TicketAssigned")
+        weeks = await told(
+            "/agents/series", agent="alice", **{"from": "2026-03-16", "to": "2026-04-06"}
+        )
+        assert sum(each["resolved"] for each in weeks["weeks"]) == 24
+        assert [w["assigned"] for w in weeks["weeks"] if w["week"] == week["week"]] == [
+            alice["assigned"]
+        ]
+
+
+async def test_days_of_a_zone_that_is_not_listed_are_refused_by_name(database, spread):
+    """L12"""
+    async with serving(database, project=False) as client:
+        for path in ("dashboard?", "dashboard/series?metric=created&", "agents?"):
+            for tz in ("Asia/Tokyo", "", "Nowhere", "%00", "Europe/Berlin%20"):
+                answer = await client.get(f"/{path}tz={tz}")
+                problem = is_problem(answer, 422, "time_zone_not_counted")
+                assert "Europe/Berlin, Pacific/Kiritimati, Pacific/Pago_Pago" in problem["detail"]
+                assert problem["errors"][0]["pointer"] == "query tz"
