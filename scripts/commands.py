@@ -277,6 +277,12 @@ def _serve(parser: Parser) -> None:
     parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
 
 
+def _screenshots(parser: Parser) -> None:
+    parser.add_argument(
+        "--into", type=Path, default=Path("build/screenshots"), help="the folder for the pictures"
+    )
+
+
 def _soak(parser: Parser) -> None:
     parser.add_argument("what", help="as listed above")
     _child(parser)
@@ -352,7 +358,7 @@ _GROUPS: Mapping[str, Mapping[str, Command]] = {
     _IN_A_CHECKOUT: {
         "soak": Command("soak.__main__", _soak, _check_child),
         "bench": Command("bench.__main__", _bench, _check_child),
-        "screenshots": Command("testbed.screenshots"),
+        "screenshots": Command("testbed.screenshots", _screenshots),
         "reference": Command("reference.__main__"),
     },
 }

@@ -1,15 +1,20 @@
-"""Take the pictures of the documents: each view of the console, by day, night and phone.
+"""Take pictures of the console: each page by day, night and phone, as each role sees it.
 
-On a database of its own, with what `casebook demo` loads. Needs Chromium.
+On a database of its own, with what `casebook demo` loads. All go into a folder; those that
+`docs/guides/console.md` shows go beside it, too. Needs Chromium.
 """
 
 import argparse
 import asyncio
 import os
+import re
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from playwright.async_api import Browser, Page, ViewportSize
+from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from eventstore.personal.master_keys import new_master_key
 from scripts.commands import parse
@@ -17,80 +22,128 @@ from scripts.console import run
 from scripts.demo import STORY
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, free_port, process, require, scratch, serving
+from scripts.testbed.promises import (
+    HEADERS,
+    callers,
+    code_of,
+    free_port,
+    require,
+    scratch,
+    serving,
+)
 
-_DOCS = Path(__file__).parents[2] / "docs"
-_LOOKS: dict[str, ViewportSize] = {
+_GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "console.md"
+_SHOWN = frozenset(re.findall(r"console/([\w-]+\.png)", _GUIDE.read_text()))
+_LOOKS: Mapping[str, ViewportSize] = {
     "light": {"width": 1280, "height": 860},
     "dark": {"width": 1280, "height": 860},
-    "phone": {"width": 390, "height": 844},
+    "phone": {"width": 360, "height": 780},
 }
-_SEEN_AFTER = "9"
-"""The version that the picture of a ticket shows: it has just been handed on."""
 
 
-async def main(_: argparse.Namespace) -> int:
+class _Shot(NamedTuple):
+    """A page: who looks at it, where it is, and what is there once it is drawn."""
+
+    role: str
+    address: str
+    drawn: str
+
+
+_SHOTS: Mapping[str, _Shot] = {
+    "sign-in": _Shot("", "/", ".sign-in"),
+    "desk": _Shot("supervisor", "/#/desk", "figure:nth-of-type(4) canvas"),
+    "tickets": _Shot("agent", "/#/tickets", ".rows a"),
+    "ticket": _Shot("agent", f"/#/tickets/{STORY}", ".talk li"),
+    "system": _Shot("supervisor", "/#/system", ".plot canvas"),
+    "webhooks": _Shot("supervisor", "/#/system/webhooks", "table"),
+    "set-up": _Shot("admin", "/#/system/desk", ".editor .group"),
+    "keys": _Shot("admin", "/#/system/keys", "table"),
+    "erasures": _Shot("admin", "/#/system/erasures", "#person"),
+    "requests": _Shot("requester", "/#/tickets", ".requests a"),
+    "request": _Shot("requester", "", ".talk li"),
+}
+
+
+async def main(options: argparse.Namespace) -> int:
     os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     port = free_port()
-    async with chromium() as browser, scratch(durable=False) as url:
-        settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
-        async with serving("scripts.serve", port=port, url=url):
-            async with process("scripts.demo", **settings) as demo:
-                require(await demo.wait() == 0, "the demo is loaded")
-            pages = [await _take(browser, port, look) for look in _LOOKS]
-            async with Connection(port, HEADERS) as connection:
-                opened = await connection.post("/tickets", {"subject": "Wiki", "requester": "eve"})
-                for look, page in zip(_LOOKS, pages, strict=True):
-                    await page.goto("/#/machine")
-                    await page.locator(".cell").first.wait_for()
-                    await _work(connection, str(opened.json()["ticket_id"]))
-                    await _keep(page, "machine", look)
+    options.into.mkdir(parents=True, exist_ok=True)
+    async with (
+        chromium() as browser,
+        scratch(durable=False) as url,
+        serving("scripts.serve", port=port, url=url),
+    ):
+        signing = str(Path(os.environ["CASEBOOK_DATA_DIR"], "signing-key.pem"))
+        for command in ("demo", "replay", "checkpoint"):
+            code = await code_of(
+                f"scripts.{command}", CASEBOOK_MONGODB_URL=url, CASEBOOK_SIGNING_KEY=signing
+            )
+            require(code == 0, f"{command} ends well")
+        keys = await _keys(url)
+        async with Connection(port, HEADERS) as connection:
+            hook = {"url": "http://127.0.0.1:9/casebook", "types": ["TicketOpened"]}
+            require((await connection.post("/webhooks", hook)).status == 201, "a webhook")
+            for look in _LOOKS:
+                work = asyncio.create_task(_work(connection))
+                await _take(browser, port, look, keys, options.into)
+                work.cancel()
+                await asyncio.wait([work])
     return 0
 
 
-async def _take(browser: Browser, port: int, look: str) -> Page:
-    """Take the pictures of one look, but for the machine's, which has nothing to do yet."""
-    context = await browser.new_context(
-        base_url=f"http://127.0.0.1:{port}",
-        viewport=_LOOKS[look],
-        color_scheme="dark" if look == "dark" else "light",
-        reduced_motion="reduce",
-    )
-    page = await context.new_page()
-    await page.goto("/")
-    await _keep(page, "sign-in", look)
-    await page.get_by_label("Key", exact=True).fill(_key())
-    await page.get_by_role("button", name="Enter").click()
-    await page.locator("figure canvas").first.wait_for()
-    await asyncio.sleep(1)  # the other plots come by themselves
-    await _keep(page, "desk", look)
-    await page.goto("/#/tickets")
-    await page.locator(".row").first.wait_for()
-    await _keep(page, "tickets", look)
-    await page.goto(f"/#/tickets/{STORY}")
-    await page.get_by_label("As it was after event").fill(_SEEN_AFTER)
-    await page.get_by_label("Command").wait_for()
-    await page.evaluate("document.activeElement.blur()")
-    await _keep(page, "ticket", look)
-    return page
+async def _keys(url: str) -> Mapping[str, str]:
+    """Return a key of each role."""
+    [admin] = await callers(url, "admin")
+    folder = Path(os.environ["CASEBOOK_DATA_DIR"])
+    demo = {role: folder / f"demo-{role}-key" for role in ("supervisor", "agent", "requester")}
+    return {
+        "admin": admin["Authorization"].removeprefix("Bearer "),
+        **{role: path.read_text().strip() for role, path in demo.items()},
+    }
 
 
-def _key() -> str:
-    """Return the key of the demo's supervisor."""
-    return Path(os.environ["CASEBOOK_DATA_DIR"], "demo-supervisor-key").read_text().strip()
+async def _take(
+    browser: Browser, port: int, look: str, keys: Mapping[str, str], into: Path
+) -> None:
+    """Take the pictures of one look."""
+    for role in dict.fromkeys(shot.role for shot in _SHOTS.values()):
+        context = await browser.new_context(
+            base_url=f"http://127.0.0.1:{port}",
+            viewport=_LOOKS[look],
+            color_scheme="dark" if look == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        if role:
+            kept = f"sessionStorage.setItem('casebook-key', '{keys[role]}')"
+            await context.add_init_script(kept)
+        page = await context.new_page()
+        for name, shot in _SHOTS.items():
+            if shot.role == role:
+                if shot.address:
+                    await page.goto(shot.address)
+                else:
+                    await page.locator(".requests a").first.click()
+                await page.locator(shot.drawn).first.wait_for()
+                await _keep(page, into / f"{name}-{look}.png")
+        await context.close()
 
 
-async def _work(connection: Connection, ticket: str) -> None:
-    """Have something to be folded for some seconds."""
-    for second in range(12):
-        for n in range(1 + second * 7 % 10):
-            await connection.post(f"/tickets/{ticket}/add_note", {"body": f"{second}, {n}"})
-        await asyncio.sleep(1)
+async def _keep(page: Page, path: Path) -> None:
+    await expect(page.get_by_text("Loading")).to_have_count(0)
+    await asyncio.sleep(3 if path.name.startswith("system") else 0.3)  # plots come by themselves
+    await page.screenshot(path=path)
+    if path.name in _SHOWN:
+        shutil.copyfile(path, _GUIDE.parent / "console" / path.name)
+    print(path, file=sys.stderr)
 
 
-async def _keep(page: Page, view: str, look: str) -> None:
-    await page.screenshot(path=_DOCS / "guides" / "console" / f"{view}-{look}.png")
-    print(f"{view}-{look}.png", file=sys.stderr)
+async def _work(connection: Connection) -> None:
+    """Have something to be folded all the time."""
+    opened = await connection.post("/tickets", {"subject": "Wiki", "requester": "eve"})
+    ticket = str(opened.json()["ticket_id"])
+    for n in range(10_000):
+        await connection.post(f"/tickets/{ticket}/add_note", {"body": f"Step {n}"})
+        await asyncio.sleep(0.1 + n % 7 / 20)
 
 
 if __name__ == "__main__":

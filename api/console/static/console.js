@@ -5,7 +5,8 @@ import { Api } from "./api.js";
 import { desk } from "./desk.js";
 import { empty, h, loading, modal, put, say, tellTime, trouble } from "./dom.js";
 import { Known } from "./known.js";
-import { machine as system } from "./machine.js";
+import { request, requests } from "./requests.js";
+import { system } from "./system.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
 
@@ -17,7 +18,7 @@ const READERS = ["agent", "supervisor", "auditor"];
 const VIEWS = [
   { name: "Desk", hash: "#/desk", scope: "read", roles: READERS, show: desk },
   { name: "Tickets", hash: "#/tickets", scope: "read", roles: READERS, show: tickets, one: ticket },
-  { name: "Tickets", hash: "#/tickets", scope: "read", roles: ["requester"], show: tickets, one: ticket },
+  { name: "Tickets", hash: "#/tickets", scope: "read", roles: ["requester"], show: requests, one: request },
   {
     name: "System",
     hash: "#/system",

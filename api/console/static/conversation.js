@@ -64,7 +64,7 @@ export function conversation(life, { name, act }) {
     const kinds = {
       TicketOpened: () => [opener(by, data), "opened the ticket", data.body, "by-requester"],
       RequesterReplied: () => [by, told(event), data.body, "by-requester"],
-      AgentReplied: () => [by, `${told(event)} to the requester`, data.body, "by-agent"],
+      AgentReplied: () => [by, life.me.role === "requester" ? told(event) : `${told(event)} to the requester`, data.body, "by-agent"],
       NoteAdded: () => [by, "Internal note", data.body, "internal"],
       TicketResolved: () => [by, "resolved it", data.resolution, "by-agent"],
       TicketRated: () => [by, `rated it ${data.score} of 5`, data.comment ?? "", "by-requester"],

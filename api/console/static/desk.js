@@ -1,26 +1,30 @@
-// The desk: how it stands and how it went, now or at the end of a past day.
+// The desk: how it stands, how it went and whether that is more than before, now or at the end of a
+// past day.
 
 import { showing } from "./api.js";
-import { duration, empty, h, loading, number, put, trouble, words } from "./dom.js";
-import { plot } from "./plots.js";
+import { empty, h, loading, number, put, trouble, welcome, words } from "./dom.js";
+import { tile } from "./parts.js";
+import { COUNTS, TIMES, plot, span } from "./plots.js";
 
 const STATUSES = ["new", "open", "pending", "on_hold", "resolved", "closed"];
 const PRIORITIES = ["urgent", "high", "normal", "low"];
 const MOST_NAMED = 12;
 
 export function desk(main, { api, session, me }) {
-  const today = () => new Date().toISOString().slice(0, 10);
+  let answered = null; // the day that the last answer took for today
+  const today = () => answered ?? new Date().toISOString().slice(0, 10);
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
   const day = h("input", { id: "day", type: "date", max: today() });
   const group = h("select", { id: "group" }, h("option", { value: "*" }, "all groups"));
-  const span = h(
+  const period = h(
     "select",
-    { id: "span" },
+    { id: "period" },
     [
+      [7, "7 days"],
       [30, "30 days"],
       [90, "90 days"],
-      [365, "a year"],
-    ].map(([value, name]) => h("option", { value: String(value) }, name)),
+      [365, "365 days"],
+    ].map(([value, name]) => h("option", { value: String(value), selected: value === 30 }, name)),
   );
   const now = h(
     "button",
@@ -53,15 +57,15 @@ export function desk(main, { api, session, me }) {
         now,
         h("label", { for: "group" }, "Group"),
         group,
-        h("label", { for: "span" }, "Plots over"),
-        span,
+        h("label", { for: "period" }, "Period"),
+        period,
       ),
     ),
     figures,
     h("div", { class: "plots" }, plots),
     shares,
   );
-  for (const control of [day, group, span]) control.addEventListener("change", all);
+  for (const control of [day, group, period]) control.addEventListener("change", all);
 
   let after; // what has happened is to be shown
   const query = (more) => {
@@ -73,8 +77,10 @@ export function desk(main, { api, session, me }) {
 
   async function stand() {
     const { signal } = asking;
-    const found = await api.get(`/dashboard?${query(day.value ? { date: day.value } : {})}`, {}, signal);
+    const asked = { days: period.value, ...(day.value ? { date: day.value } : {}) };
+    const found = await api.get(`/dashboard?${query(asked)}`, {}, signal);
     if (signal.aborted) return;
+    if (!day.value) answered = found.date;
     drawFigures(found);
     drawShares(found);
   }
@@ -82,7 +88,7 @@ export function desk(main, { api, session, me }) {
   async function went() {
     const { signal } = asking;
     const last = day.value || today();
-    const first = new Date(Date.parse(`${last}T00:00:00Z`) - (Number(span.value) - 1) * 86400000)
+    const first = new Date(Date.parse(`${last}T00:00:00Z`) - (Number(period.value) - 1) * 86400000)
       .toISOString()
       .slice(0, 10);
     const series = (metric) =>
@@ -96,85 +102,99 @@ export function desk(main, { api, session, me }) {
       created: each.value,
       resolved: resolved.days[n]?.value ?? 0,
     }));
-    plot(plots[0], "Backlog", backlog.days, [
-      { name: "unsolved", colour: "--plot-1", value: (d) => d.value, told: number },
-    ]);
-    plot(plots[1], "Created and resolved, a day", both, [
-      { name: "created", colour: "--plot-1", value: (d) => d.created, told: number },
-      { name: "resolved", colour: "--plot-2", value: (d) => d.resolved, told: number },
-    ]);
+    plot(
+      plots[0],
+      "Backlog",
+      backlog.days,
+      [{ name: "unsolved", colour: "--plot-1", value: (d) => d.value }],
+      COUNTS,
+    );
+    plot(
+      plots[1],
+      "Created and resolved, a day",
+      both,
+      [
+        { name: "created", colour: "--plot-1", value: (d) => d.created },
+        { name: "resolved", colour: "--plot-2", value: (d) => d.resolved },
+      ],
+      COUNTS,
+    );
     const quantiles = [
-      {
-        name: "median",
-        colour: "--plot-1",
-        value: (d) => d.value.p50_seconds,
-        told: duration,
-        isGappy: true,
-      },
-      {
-        name: "p90",
-        colour: "--plot-2",
-        value: (d) => d.value.p90_seconds,
-        told: duration,
-        isGappy: true,
-      },
+      { name: "median", colour: "--plot-1", value: (d) => d.value.p50_seconds, isGappy: true },
+      { name: "p90", colour: "--plot-2", value: (d) => d.value.p90_seconds, isGappy: true },
     ];
-    plot(plots[2], "First response", response.days, quantiles);
-    plot(plots[3], "Resolution", resolution.days, quantiles);
+    plot(plots[2], "Time to first response", response.days, quantiles, TIMES);
+    plot(plots[3], "Time to resolution", resolution.days, quantiles, TIMES);
+  }
+
+  // How a number compares with that of the period before.
+  function trend(now, before, told = number) {
+    if (now === null || before === null) return before === null ? null : `before: ${told(before)}`;
+    if (now === before) return `as before`;
+    const way = now > before ? "up" : "down";
+    const percent = before ? ` ${number(Math.round((100 * Math.abs(now - before)) / before))} %` : "";
+    return `${way}${percent} from ${told(before)}`;
   }
 
   function drawFigures(found) {
     const total = Object.values(found.tickets).reduce((sum, n) => sum + n, 0);
     if (!total) {
-      put(
-        figures,
-        empty(
-          group.value !== "*"
-            ? "There is nothing in this group."
-            : day.value
-              ? "No ticket had been opened by then."
-              : "There are no tickets yet. Open one under Tickets, or load some with “make demo”.",
-        ),
-      );
+      const none = group.value === "*" ? "No ticket had been opened by then." : "There is nothing in this group.";
+      put(figures, group.value === "*" && !day.value ? welcome(me) : empty(none));
       return;
     }
     const on = found.on_date;
-    const tile = (name, value, more, kind = "") =>
-      h(
-        "div",
-        { class: `tile ${kind}` },
-        h("dt", {}, name),
-        h("dd", {}, value, more ? h("small", {}, more) : null),
-      );
+    const { happened, before, backlog_before } = found.period;
+    const breaches = (each) =>
+      each.breached_first_response + each.breached_next_response + each.breached_resolution;
+    const count = (name, of) =>
+      tile(name, number(of(happened)), [
+        trend(of(happened), of(before)),
+        `${number(of(on))} ${day.value ? "on that day" : "today"}`,
+      ]);
+    const time = (name, of) => {
+      const [now, then] = [happened[of], before[of]];
+      return tile(name, span(now.p50_seconds), [
+        `median, ${trend(now.p50_seconds, then.p50_seconds, span) ?? "none before"}`,
+        `p90 ${span(now.p90_seconds)}, ${trend(now.p90_seconds, then.p90_seconds, span) ?? "none before"}`,
+      ]);
+    };
+    const { count: rated, mean } = found.ratings;
     put(
       figures,
       h(
         "dl",
         { class: "tiles" },
-        tile("Unsolved", number(found.backlog.total), `of ${number(total)}`, "first"),
+        tile(
+          "Unsolved",
+          number(found.backlog.total),
+          [trend(found.backlog.total, backlog_before), `of ${number(total)} in all`],
+          "first",
+        ),
         STATUSES.map((status) => tile(words(status), number(found.tickets[status] ?? 0))),
       ),
-      h("h2", {}, day.value ? `On ${found.date}` : "Today"),
+      h("h2", {}, day.value ? `The ${period.value} days to ${found.date}` : `Last ${period.value} days`),
+      h("p", { class: "note" }, asOf(found)),
       h(
         "dl",
         { class: "tiles" },
-        tile("created", number(on.created)),
-        tile("resolved", number(on.resolved)),
-        tile("reopened", number(on.reopened)),
-        tile("closed", number(on.closed)),
-        tile(
-          "SLAs breached",
-          number(on.breached_first_response + on.breached_next_response + on.breached_resolution),
-        ),
-        tile("first response", duration(on.first_response.p50_seconds), "median"),
-        tile("resolution", duration(on.resolution.p50_seconds), "median"),
-        tile(
-          "rating",
-          found.ratings.mean === null ? "–" : found.ratings.mean.toFixed(1),
-          `${number(found.ratings.count)} in all`,
-        ),
+        ["created", "resolved", "reopened", "closed"].map((name) => count(name, (each) => each[name])),
+        count("SLA breached", breaches),
+        time("first response", "first_response"),
+        time("resolution", "resolution"),
+        tile("rating", mean === null ? "–" : mean.toFixed(1), rated ? [`mean of all ${number(rated)}`] : []),
       ),
     );
+  }
+
+  // What the answer covers, and what it is compared with.
+  function asOf(found) {
+    const zone = found.covers?.time_zone ?? "UTC";
+    const recorded = new Date(Date.now() - 1000 * (session.age ?? 0)).toLocaleTimeString("en-GB");
+    const until = day.value
+      ? `As of the end of ${found.date}, in days of ${zone}.`
+      : `As of ${recorded}, in days of ${zone}.`;
+    return `${until} Compared with the ${period.value} days before, which ended before ${found.period.from}.`;
   }
 
   function drawShares(found) {
@@ -224,7 +244,7 @@ export function desk(main, { api, session, me }) {
         share("age", found.backlog.age, Object.keys(found.backlog.age)),
         share("group", found.backlog.group),
         share("assignee", found.backlog.assignee, undefined, "nobody"),
-        share("promise", found.backlog.sla, ["breached", "running", "paused", "none"]),
+        share("SLA", found.backlog.sla, ["breached", "running", "paused", "none"]),
       ),
     );
   }

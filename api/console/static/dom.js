@@ -26,8 +26,14 @@ export function redraw(element, value, draw) {
   if (drawn.get(element) === is) return;
   const label = (each) => each.getAttribute("aria-label") ?? each.textContent;
   const held = element.contains(document.activeElement) ? label(document.activeElement) : null;
+  const kept = [...element.querySelectorAll("details, .scroll")].map((each) => [each.open, each.scrollTop]);
   put(element, draw());
   drawn.set(element, is);
+  for (const [n, each] of element.querySelectorAll("details, .scroll").entries()) {
+    const [open, top] = kept[n] ?? [];
+    if (open) each.open = true;
+    if (top) each.scrollTop = top;
+  }
   if (held === null) return;
   const all = [...element.querySelectorAll("button, a, summary")];
   (all.find((each) => label(each) === held) ?? all[0])?.focus();

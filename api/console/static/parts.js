@@ -1,0 +1,80 @@
+// What several pages are made of: figures, tables, facts, and buttons that ask whether one is sure.
+
+import { h, trouble } from "./dom.js";
+
+export const tile = (name, value, more = [], kind = "") =>
+  h(
+    "div",
+    { class: `tile ${kind}` },
+    h("dt", {}, name),
+    h("dd", {}, value, more.filter(Boolean).map((text) => h("small", {}, text))),
+  );
+
+// `rows`: lists of cells, of which the first is what the row is of.
+export const table = (label, heads, rows) =>
+  h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
+      h(
+        "tbody",
+        {},
+        rows.map(([first, ...others]) =>
+          h("tr", {}, h("th", { scope: "row" }, first), others.map((cell) => h("td", {}, cell))),
+        ),
+      ),
+    ),
+  );
+
+export const facts = (rows) =>
+  h(
+    "dl",
+    { class: "props" },
+    rows.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
+
+// A button for what cannot be undone: it acts when it is pressed a second time.
+export function twice(name, sure, act) {
+  const rest = () => {
+    button.textContent = name;
+    button.classList.remove("sure");
+  };
+  const button = h("button", {
+    type: "button",
+    class: "quiet small",
+    onblur: rest,
+    onclick: async () => {
+      if (button.textContent === name) {
+        button.textContent = sure;
+        return button.classList.add("sure");
+      }
+      button.disabled = true;
+      await act();
+      button.disabled = false;
+      rest();
+    },
+  });
+  rest();
+  return button;
+}
+
+// Shows what a server has told once, and will not tell again.
+export const secret = (what, text) =>
+  h(
+    "p",
+    { class: "secret", role: "status" },
+    `${what}. It is shown this once, so keep it now: `,
+    h("code", { tabindex: "0" }, text),
+  );
+
+// Reads a list into a place, and again whenever it is called; a failure is shown there.
+export const reader = (place, read) => async function again() {
+  try {
+    await read();
+  } catch (error) {
+    if (error.name !== "AbortError") place.replaceChildren(trouble(error, again));
+  }
+};

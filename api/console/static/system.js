@@ -1,0 +1,44 @@
+// The system: a page of its own for each part of it that is for the caller's role and key.
+
+import { h, put, words } from "./dom.js";
+import { keys } from "./keys.js";
+import { persons } from "./persons.js";
+import { projections } from "./projections.js";
+import { setUp } from "./set-up.js";
+import { webhooks } from "./webhooks.js";
+
+const OVERSEERS = ["supervisor", "auditor"];
+const PARTS = {
+  projections: { show: projections, scope: "operate", roles: [...OVERSEERS, "admin"] },
+  webhooks: { show: webhooks, scope: "feed", roles: OVERSEERS },
+  desk: { show: setUp, scope: "desk", roles: [...OVERSEERS, "admin"], name: "Desk set-up" },
+  keys: { show: keys, scope: "keys", roles: ["admin"] },
+  erasures: { show: persons, scope: "persons", roles: ["admin"] },
+};
+
+export function system(main, context) {
+  const { me, id = "projections" } = context;
+  const mine = Object.entries(PARTS).filter(
+    ([, { roles, scope }]) => roles.includes(me.role) && me.scopes.includes(scope),
+  );
+  const [part] = mine.find(([name]) => name === id) ?? mine[0];
+  const titled = (name) => PARTS[name].name ?? words(name)[0].toUpperCase() + words(name).slice(1);
+  const place = h("div");
+  put(
+    main,
+    h("div", { class: "title" }, h("h1", {}, "System")),
+    h(
+      "nav",
+      { class: "parts", "aria-label": "System" },
+      mine.map(([name]) =>
+        h(
+          "a",
+          { href: `#/system/${name}`, "aria-current": name === part ? "page" : undefined },
+          titled(name),
+        ),
+      ),
+    ),
+    place,
+  );
+  return PARTS[part].show(place, context);
+}
