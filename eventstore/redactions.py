@@ -42,7 +42,10 @@ class Redactions:
         """Learn what is new; return whether anything was. Raises what the driver raises."""
         # By the hash, of which there is no index that a server might take instead.
         new: JsonObject = {"data.redacts": {"$gt": 0}, "hash": {"$nin": [*self.tickets]}}
-        return self.learn(await self._reads.find(TICKET_EVENTS, new, within_seconds=within_seconds))
+        found = await self._reads.find(
+            TICKET_EVENTS, new, within_seconds=within_seconds, is_large=True
+        )
+        return self.learn(found)
 
     def learn(self, documents: Iterable[Mapping[str, object]]) -> bool:
         """Learn what some stored events redact; return whether anything was new."""

@@ -5,7 +5,7 @@ An erasure is durable with its first step, and there is no way back. The second 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from uuid import UUID
@@ -67,42 +67,30 @@ class Persons:
 
         Raises UnknownPerson, StoreUnavailable.
         """
-        spelled = one_spelling(name)
         async with time_limit():
             try:
-                person = await self._vault.find(spelled)
+                person = await self._vault.find(name)
             except UnknownPerson:
                 # What was written before anything was sealed has no key; to be erased takes one.
-                # Nor has who was known by another spelling before all were one.
-                if await self._vault.id_of(name) is None and not await self._is_named(name):
+                if not await self._is_named(name):
                     raise
                 with suppress(PersonGone):
                     await self._vault.of_names([name])
-                id_ = await self._vault.id_of(name)
-                if id_ is None:
-                    raise
-                person = await self._vault.person(id_)
+                person = await self._vault.find(name)
             shown = await self._shown(person)
-        return {**shown, "alike": await self._alike(name)}
+        _, alike = await self._vault.persons_of(name)
+        return {**shown, "alike": _named(alike)}
 
-    async def _alike(self, name: str) -> list[JsonObject]:
-        """Return others whose names differ by case, width or normalisation alone."""
-        return [
-            {"id": other.id, "name": other.name}
-            for other in await self._vault.spellings(name)
-            if other.name is not None and one_spelling(other.name) != one_spelling(name)
-        ]
-
-    async def _same(self, person: Person) -> list[Person]:
-        """Return a person with all spellings of their name that have been given a key."""
+    async def _same(self, person: Person) -> tuple[list[Person], list[Person]]:
+        """Return a person, with all others who have their name in another spelling; and those whose
+        names are alike.
+        """
         if person.name is None:
-            return [person]
-        name = one_spelling(person.name)
-        with suppress(PersonGone):  # of it they are erased
-            await self._vault.of_names([name])
-        alike = await self._vault.spellings(name)
-        others = (each for each in alike if each.name and one_spelling(each.name) == name)
-        return [person, *(each for each in others if each.id != person.id)]
+            return [person], []
+        with suppress(PersonGone):  # of its one spelling they are erased
+            await self._vault.of_names([one_spelling(person.name)])
+        same, alike = await self._vault.persons_of(person.name)
+        return [person, *(each for each in same if each.id != person.id)], alike
 
     async def _is_named(self, name: str) -> bool:
         """Return whether anything names a person."""
@@ -131,8 +119,7 @@ class Persons:
         Raises UnknownPerson, StoreUnavailable.
         """
         asked = await self._vault.person(id_)
-        same = await self._same(asked)
-        alike = [] if asked.name is None else await self._alike(asked.name)
+        same, alike = await self._same(asked)
         async with time_limit():
             for person in same[::-1]:  # the one that was asked for last: then all of it is done
                 known_by = (await self._vault.known_as(person.id)).hex()
@@ -143,7 +130,7 @@ class Persons:
             async with time_limit():
                 for person in same:
                     await self._forgetting.forget(person.id)
-        return {**await self.show(id_), "alike": alike}
+        return {**await self.show(id_), "alike": _named(alike)}
 
     async def data(self, id_: UUID) -> AsyncIterator[bytes]:
         """Return all that is held on a person, line by line.
@@ -155,7 +142,7 @@ class Persons:
             erased = await self._erasures.steps(id_)
             if person.name is None or erased:
                 raise AlreadyErased
-        same = await self._same(person)
+        same, _ = await self._same(person)
         async with time_limit():
             ids = await named_tickets(self._database, person.name)
             for each in same:
@@ -210,6 +197,10 @@ class Persons:
             "known_since": person.made_at,
             "erasure": [_shown(step) for step in steps],
         }
+
+
+def _named(persons: Iterable[Person]) -> list[JsonObject]:
+    return [{"id": person.id, "name": person.name} for person in persons]
 
 
 def _shown(step: Step) -> JsonObject:

@@ -26,11 +26,13 @@ class _Question(NamedTuple):
     condition: Mapping[str, object]
     order: Mapping[str, int]
     limit: int
+    is_large: bool
     answer: asyncio.Future[list[JsonObject]]
 
     def stages(self, number: int) -> list[JsonObject]:
         """Return it as stages of an aggregation, whose documents tell its number."""
-        stages: list[JsonObject] = [{"$match": self.condition}]
+        # Of one field each: a server may take an index only if it has all that a stage asks.
+        stages: list[JsonObject] = [{"$match": {of: test}} for of, test in self.condition.items()]
         if self.order:
             stages.append({"$sort": self.order})
         if self.limit:
@@ -39,7 +41,9 @@ class _Question(NamedTuple):
 
 
 class CoalescedReads:
-    """Reads small collections of one database. Bound to the event loop in which it is used."""
+    """Reads small collections of one database, and of large ones what an index has, by the first
+    field of a condition. Bound to the event loop in which it is used.
+    """
 
     def __init__(self, database: Namespace) -> None:
         self._database = database
@@ -56,14 +60,17 @@ class CoalescedReads:
         order: Mapping[str, int] | None = None,
         limit: int = 0,
         within_seconds: float = 0.0,
+        is_large: bool = False,
     ) -> list[JsonObject]:
         """Return the documents that meet a condition, asked for within some seconds from now.
+        `is_large`: of a collection that is not to be read whole, by one question at a time.
 
         Raises what the driver raises.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[JsonObject]] = loop.create_future()
-        self._waiting.append(_Question(collection, condition or {}, order or {}, limit, answer))
+        asked = _Question(collection, condition or {}, order or {}, limit, is_large, answer)
+        self._waiting.append(asked)
         at = loop.time() + within_seconds
         if at < self._at:
             if self._timer is not None:
@@ -106,13 +113,14 @@ class CoalescedReads:
         return [await found.to_list()]
 
     async def _together(self, questions: Sequence[_Question]) -> list[list[JsonObject]]:
-        first, *others = questions
-        stages = first.stages(0)
-        for number, each in enumerate(others, start=1):
+        # The embedded server reads each collection whole but the first.
+        first, *others = sorted(enumerate(questions), key=lambda each: not each[1].is_large)
+        stages = first[1].stages(first[0])
+        for number, each in others:
             union = {"coll": each.collection, "pipeline": each.stages(number)}
             stages.append({"$unionWith": union})
         answer: list[list[JsonObject]] = [[] for _ in questions]
-        cursor = await maybe_await(self._database[first.collection].aggregate(stages))
+        cursor = await maybe_await(self._database[first[1].collection].aggregate(stages))
         for found in await cursor.to_list():
             answer[cast("int", found["number"])].append(cast("JsonObject", found["found"]))
         return answer

@@ -406,27 +406,35 @@ class Vault:
 
     async def find(self, name: str) -> Person:
         """Return the person of a name, erased or not. Raises UnknownPerson, UnreadableDocument."""
-        return self._person(await self._one({"known_by": await self.known_by(name)}))
+        return self._person(await self._named(name))
 
     async def person(self, id_: UUID) -> Person:
         """Return a person by id. Raises UnknownPerson, UnreadableDocument."""
         return self._person(await self._one({"_id": id_}))
 
-    async def spellings(self, name: str) -> list[Person]:
-        """Return the persons who are not erased and whose names are alike: they differ by case,
-        width or normalisation, or not at all. Names are sealed, so all there are are looked through
-        (20 us each).
+    async def persons_of(self, name: str) -> tuple[list[Person], list[Person]]:
+        """Return the persons who are not erased and have a name, in whichever spelling, and those
+        whose names are alike: they differ by case, width or normalisation. Names are sealed, so all
+        there are are looked through (20 us each).
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
+        same: list[Person] = []
         alike: list[Person] = []
         with translating():
             async for document in self._scan(PERSONS, {}):
                 with suppress(UnreadableDocument, KeyUnusable):
                     person = self._person(document)
                     if person.name is not None and _folded(person.name) == _folded(name):
-                        alike.append(person)
-        return alike
+                        is_same = one_spelling(person.name) == one_spelling(name)
+                        (same if is_same else alike).append(person)
+        return same, alike
+
+    async def _named(self, name: str) -> JsonObject:
+        """Return who has the one spelling of a name, or had it as it is given before that held."""
+        with suppress(UnknownPerson):
+            return await self._one({"known_by": await self.known_by(one_spelling(name))})
+        return await self._one({"known_by": await self.known_by(name)})
 
     async def _one(self, condition: JsonObject) -> JsonObject:
         with translating():
@@ -459,9 +467,8 @@ class Vault:
 
     async def id_of(self, name: str) -> UUID | None:
         """Return the id of the person of a name, erased or not; None for an unknown name."""
-        for spelled in dict.fromkeys((one_spelling(name), name)):
-            with suppress(UnknownPerson):
-                return _id(await self._one({"known_by": await self.known_by(spelled)}))
+        with suppress(UnknownPerson):
+            return _id(await self._named(name))
         return None
 
     async def names(self, ids: Collection[UUID]) -> dict[UUID, str]:

@@ -143,7 +143,12 @@ def statements(command: JsonObject) -> Iterator[Statement]:
 def _aggregation(about: JsonObject, stages: Sequence[JsonObject]) -> Statement:
     known = {"$match": "filter", "$sort": "sort", "$limit": "limit"}
     first = takewhile(known.keys().__contains__, chain.from_iterable(stages))
-    asked = {known[name]: stage[name] for name, stage in zip(first, stages, strict=False)}
+    asked: JsonObject = {"filter": {}}
+    for name, stage in zip(first, stages, strict=False):
+        if name == "$match":  # of one field each (`coalesced_reads.py`)
+            asked["filter"] = {**_object(asked["filter"]), **_object(stage[name])}
+        else:
+            asked[known[name]] = stage[name]
     return Statement.model_validate(about | asked)
 
 

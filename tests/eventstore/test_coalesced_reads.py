@@ -6,6 +6,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from eventstore.database import Database
+from eventstore.mongo.coalesced_reads import CoalescedReads
 from scripts.testbed.wire import Fate, Refused, through
 
 
@@ -86,3 +87,26 @@ async def test_who_asked_and_has_gone_keeps_nobody_waiting(heard):
     gone.cancel()
     assert len(await there.small("few")) == 3
     assert names == ["find"]
+
+
+async def test_a_large_collection_is_asked_first_and_by_its_index(heard):
+    """The embedded server reads a collection whole that is joined, and where no index has all
+    fields of a stage: of a log of a million events that took seconds, every second.
+    """
+    there, _, wire = heard
+    asked = []
+
+    def hear(command):
+        asked.append(command)
+        return Fate.PASSED
+
+    wire.heard = hear
+    reads = CoalescedReads(there.client[there.name])
+    condition = {"n": {"$gt": 0}, "_id": {"$nin": [1]}}
+    few, found = await asyncio.gather(
+        reads.find("few"), reads.find("others", condition, is_large=True)
+    )
+    assert (len(few), found) == (3, [{"_id": 3, "n": 1}])
+    [command] = [each for each in asked if "aggregate" in each]
+    assert command["aggregate"] == "others"
+    assert command["pipeline"][0] == {"$match": {"n": {"$gt": 0}}}
