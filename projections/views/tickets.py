@@ -31,7 +31,7 @@ in time, and while the clock stands); `sla_breached`, the targets that the log s
 that or when the ticket is to be woken (when it closes by itself is the desk's to say).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import cast, get_args
@@ -158,6 +158,7 @@ def apply(read: TicketRead | None, envelope: Envelope, zones: Zones = UTC_ONLY) 
             counted=dashboard.entries(None, ticket, event, zones, opened_at=at, at=at),
         )
         _say(opened, ticket.body)
+        _rename(opened)
         return opened
     # A clock may have been set back; what is counted by days never runs backwards.
     now = max(at, read.updated_at)
@@ -196,7 +197,7 @@ def _show(read: TicketRead, event: TicketEvent, at: datetime, *, internal: bool)
             _say(read, body, internal=internal)
             read.has_note = True
         case SubjectChanged() | FieldSet() | TicketNumbered() | FileAttached() | FileDetached():
-            _say(read)
+            _rename(read)
         case TicketResolved(resolution):
             _say(read, resolution)
             read.resolved_at, read.resolution_seconds = at, seconds
@@ -217,22 +218,44 @@ def _preview(body: str) -> str:
     return " ".join(body.split())[:PREVIEW_CHARACTERS]
 
 
-def _say(read: TicketRead, text: str = "", *, internal: bool = False) -> None:
-    """Take up the words of a text that stays, and of what may change as it is now."""
-    now, found, ticket = _of_now(read.ticket), words(text), read.ticket
-    is_all_public = not (ticket.internal_fields or any(f.internal for f in ticket.attachments))
-    public_now = now if is_all_public else _of_now(ticket, public=True)
+def _say(read: TicketRead, text: str, *, internal: bool = False) -> None:
+    """Take up the words of a text that stays."""
+    found = words(text)
+    _take_up(read, found, () if internal else found)
+
+
+def _rename(read: TicketRead) -> None:
+    """Take up the words of what may change as it is now."""
+    ticket = read.ticket
+    now = public_now = _of_now(ticket)
+    if ticket.internal_fields or any(file.internal for file in ticket.attachments):
+        public_now = _of_now(ticket, public=True)
+    _take_up(read, (), (), now, public_now)
+
+
+def _take_up(
+    read: TicketRead,
+    said: Collection[str],
+    public_said: Collection[str],
+    now: Collection[str] | None = None,
+    public_now: Collection[str] | None = None,
+) -> None:
     public = read.terms if read.public_terms is None else read.public_terms
-    public_said = _distinct(public[: read.public_said], () if internal else found)[:MOST_WORDS]
-    said = _distinct(read.terms[: read.said], found)[:MOST_WORDS]
-    read.terms, read.said = _distinct(said, now), len(said)
-    public_terms = _distinct(public_said, public_now)
-    read.public_terms = None if public_terms == read.terms else public_terms
-    read.public_said = len(public_said)
+    read.terms, read.said = _terms(read.terms, read.said, said, now)
+    public, read.public_said = _terms(public, read.public_said, public_said, public_now)
+    read.public_terms = None if public == read.terms else public
 
 
-def _distinct(known: Sequence[str], more: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*known, *more)))
+def _terms(
+    known: tuple[str, ...], of_said: int, said: Collection[str], now: Collection[str] | None
+) -> tuple[tuple[str, ...], int]:
+    """Return what was said and then what is of `now` (None: as before), and how many were said."""
+    found = dict.fromkeys((*known[:of_said], *said))
+    if len(found) > MOST_WORDS:
+        found = dict.fromkeys([*found][:MOST_WORDS])
+    many = len(found)
+    found.update(dict.fromkeys(known[of_said:] if now is None else now))
+    return tuple(found), many
 
 
 def _of_now(ticket: Ticket, *, public: bool = False) -> tuple[str, ...]:
