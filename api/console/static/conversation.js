@@ -87,7 +87,7 @@ export function conversation(life, { name, act }) {
                 "button",
                 {
                   type: "button",
-                  class: "quiet small",
+                  class: "bare",
                   "aria-label": `Redact what ${who} said`,
                   onclick: () => act("redact", "Redact", { version: event.version }),
                 },

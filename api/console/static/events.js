@@ -10,7 +10,7 @@ const TOLD = {
   TicketResolved: "resolved it",
   TicketReopened: "reopened it",
   TicketClosed: "closed it",
-  TicketAssigned: "assigned it",
+  TicketAssigned: "set the assignee",
   TicketUnassigned: "took it from its assignee",
   TicketMovedToGroup: "moved it to another group",
   PriorityChanged: "changed the priority",
@@ -75,10 +75,12 @@ export function changes(event, name) {
     .filter(({ field }) => !SAID.includes(field))
     .filter(({ field }) => event.type !== "TicketOpened" || OF_AN_OPENING.includes(field))
     .flatMap(parts)
-    .filter(({ before, after }) => shown(before) !== shown(after));
+    .filter(({ before, after }) => shown(before) !== shown(after))
+    .filter(({ field, after }) => after !== null || !field.endsWith("_due_at")); // it was kept, or waits
   if (!seen.length) return null;
   // A field that the words before name already is not named again.
-  const isNamedBy = (field) => told(event).includes(words(field).replace(/s$/, ""));
+  const isNamedBy = (field) => told(event).toLowerCase().includes(words(field).replace(/s$/, ""));
+  seen.sort((a, b) => isNamedBy(b.field) - isNamedBy(a.field));
   return h(
     "span",
     { class: "changes" },

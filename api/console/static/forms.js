@@ -166,13 +166,12 @@ export async function commandForm(
   const fields = { ...more };
   for (const property of Object.keys(about.properties)) {
     if (property in fixed) continue;
-    const kind = { ...about.kind(property), find: (text) => session.known.find(text) };
+    const kind = await kindFor(session, about, property, group);
     if (property === "fields" && kind.type === "map" && Object.keys(kinds).length) {
       for (const [key, each] of Object.entries(kinds))
         fields[`fields.${key}`] = customField(key, each, { required: each.required_on === "open" });
       continue;
     }
-    kind.suggestions = await session.known.suggestions(property, group);
     if (property === "key" && Object.keys(kinds).length)
       Object.assign(kind, { type: "choice", choices: Object.keys(kinds) });
     if (property === "status" && status) kind.choices = [...(about.moves[status] ?? []), status];
@@ -194,6 +193,14 @@ export async function commandForm(
     done,
     cancel,
   });
+}
+
+// The kind of a command's field, with what the desk knows of it; `group`: the ticket's.
+export async function kindFor({ known }, about, property, group) {
+  const suggestions = await known.suggestions(property, group);
+  const isOneOf = property === "group" && suggestions.length;
+  const choice = isOneOf ? { type: "choice", choices: suggestions } : {};
+  return { ...about.kind(property), suggestions, find: (text) => known.find(text), ...choice };
 }
 
 // The editor of a custom field; `kind` is the desk's, or undefined for one that it does not define.

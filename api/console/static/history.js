@@ -65,11 +65,6 @@ export function history_(life, { name, choose }) {
       h(
         "div",
         { class: "who" },
-        h("strong", {}, event.actor?.id ?? "?"),
-        h("span", {}, told(event)),
-        changes(event, name),
-        when(event.occurred_at),
-        late ? h("span", { class: "hint" }, "recorded ", when(event.recorded_at)) : null,
         h(
           "button",
           {
@@ -81,6 +76,11 @@ export function history_(life, { name, choose }) {
           },
           `#${event.version}`,
         ),
+        h("strong", {}, event.actor?.id ?? "?"),
+        h("span", {}, told(event)),
+        changes(event, name),
+        when(event.occurred_at),
+        late ? h("span", { class: "hint" }, "recorded ", when(event.recorded_at)) : null,
       ),
       said ? h("p", { class: "text" }, String(said)) : null,
     );

@@ -44,7 +44,7 @@ export class Known {
       requester: this.people,
       follower: [...this.people, ...agents],
     };
-    return [...new Set(found[name] ?? [])].sort();
+    return [...new Set(found[name] ?? [])].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   }
 
   // A ticket's number and subject, for links.

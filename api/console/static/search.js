@@ -162,8 +162,9 @@ export function searchBox({ api, session }, { value, label, submit }) {
   }
 
   // Says what to mend, and marks where.
-  function say(problem) {
-    fault.textContent = problem ? `${problem.detail}. The list is still that of the search before.` : "";
+  function say(problem, has) {
+    const still = has ? ". The list is still that of the search before." : "";
+    fault.textContent = problem ? problem.detail + still : "";
     const at = Number(/^at (\d+):/.exec(problem?.detail ?? "")?.[1]);
     if (problem) input.setAttribute("aria-invalid", "true");
     else input.removeAttribute("aria-invalid");

@@ -4,7 +4,7 @@
 import { conversation, writing } from "./conversation.js";
 import { valueOf } from "./events.js";
 import { field } from "./fields.js";
-import { commandForm, commands, customField, described, form, newKey } from "./forms.js";
+import { commandForm, commands, customField, described, form, kindFor, newKey } from "./forms.js";
 import { history_ } from "./history.js";
 import { Life } from "./life.js";
 import { badge, duration, h, loading, menu, modal, put, redraw, shown, tabs, trouble, when, words } from "./dom.js";
@@ -26,6 +26,11 @@ const EDITED = {
   subject: ["change_subject", "subject"],
 };
 const LISTED = { tags: ["add_tags", "remove_tags", "tags"], followers: ["follow", "unfollow", "follower"] };
+const REDACTED = {
+  destroyed: "destroyed",
+  hidden: "hidden: they are from before each message had a key of its own",
+  pending: "hidden, and about to be destroyed",
+};
 const WHY = {
   open: "counts",
   closed: "outside business hours",
@@ -87,7 +92,7 @@ export function ticket(main, context) {
     const n = ids.indexOf(id);
     if (n < 0) return;
     const link = (to, text) => (ids[to] ? h("a", { href: `#/tickets/${ids[to]}` }, text) : null);
-    const links = [link(n - 1, "Before"), " ", link(n + 1, "Next")].filter(Boolean);
+    const links = [link(n - 1, "Previous"), " ", link(n + 1, "Next")].filter(Boolean);
     back.append(` · ${n + 1} of ${ids.length} · `, ...links);
     keys({
       j: ["next ticket", () => ids[n + 1] && (location.hash = `#/tickets/${ids[n + 1]}`)],
@@ -140,7 +145,8 @@ export function ticket(main, context) {
   function drawHead(now) {
     const into = now.links?.find((link) => link.relation === "merged_into");
     const button = (verb) => h("button", { type: "button", onclick: () => act(verb, NAMES[verb]) }, NAMES[verb]);
-    const primary = PRIMARY.filter((verb) => verb in possible);
+    const primary = PRIMARY.filter((verb) => verb in possible && at === null);
+    more.hidden = at !== null;
     const sound = isWhole && life.chain === "whole";
     redraw(head, [now.number, now.subject, now.status, now.priority, now.sla_breached, at, primary, sound], () => [
       h("h1", {}, now.number ? h("span", { class: "number" }, now.number, " ") : null, now.subject ?? "Ticket"),
@@ -197,7 +203,8 @@ export function ticket(main, context) {
         send: (body, key) => sendAll(verb, Object.keys(first), body, key, since),
         done: (answer) => {
           dialog.close();
-          say(answer.events.length ? "Done." : "Nothing had to change.");
+          const done = answer.redaction ? `The words are ${REDACTED[answer.redaction]}.` : "Done.";
+          say(answer.events.length ? done : "Nothing had to change.");
           if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
         },
         cancel: () => dialog.close(),
@@ -377,14 +384,8 @@ export function ticket(main, context) {
   async function propertyForm(label) {
     const [verb, parameter, clear] = EDITED[label];
     const now = life.fields();
-    const { kind } = await described(api, `/tickets/{ticket_id}/${verb}`);
-    const choices = label === "group" ? Object.keys((await session.known.desk()).groups) : [];
-    const about = {
-      ...kind(parameter),
-      ...(choices.length ? { type: "choice", choices } : {}),
-      suggestions: await session.known.suggestions(parameter, now.group),
-    };
-    const edit = field(about, { name: label, value: now[label], hint: "" });
+    const about = await described(api, `/tickets/{ticket_id}/${verb}`);
+    const edit = field(await kindFor(session, about, parameter, now.group), { name: label, value: now[label], hint: "" });
     edit.required = !clear; // it is sent if it is empty, too, for the API to say what it wants
     return editor(label, edit, (value, key, since) => {
       const minds = (event) => (event.changes ?? []).some((change) => change.field === label);

@@ -172,7 +172,8 @@ export function tickets(main, context) {
   function refuse(error) {
     const way = h("a", { href: "#/tickets" }, "all tickets");
     if (!has) put(list, empty("No list yet: mend the search, or see ", way, "."));
-    box.say(error);
+    box.say(error, has);
+    views();
   }
 
   async function turn(step) {
@@ -291,7 +292,7 @@ export function tickets(main, context) {
       h(
         "td",
         { title: each.subject },
-        each.sla_breached?.length ? [badge("sla", "breached"), " "] : null,
+        each.sla_breached?.length ? h("span", { class: "badge sla-breached", title: "SLA breached" }, "SLA ") : null,
         h("a", { href: `#/tickets/${each.id}` }, each.subject),
         h("span", { class: "preview" }, ` ${each.preview}`),
       ),
@@ -326,6 +327,7 @@ export function tickets(main, context) {
     ["Mine, unsolved", { q: `assignee:"${me.id.replace(/["\\]/g, "\\$&")}" is:unsolved`, sort: "-priority" }],
     ["Unassigned", { q: "assignee:none is:unsolved", sort: "opened_at" }],
     ["SLA breached", { q: "is:breached is:unsolved" }],
+    ["Spam", { q: "is:spam" }],
   ];
   const counts = new Map(); // by name, where the API keeps none: [when, how many]
 
