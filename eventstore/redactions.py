@@ -1,13 +1,15 @@
 """Words that were redacted are read by nobody: whoever opens an event has `REDACTED` for them.
 
 An event of the log with `redacts` in its data says so of another event of its ticket: of what
-version, and, in `fields`, of which fields of its data. It stands behind the other, so a reader that
+version, and, in `fields`, of which fields of its data; of what other events the command's
+fingerprint is to go, it says in `same_command`. It stands behind the other, so a reader that
 has come to one must know of those ahead. A process has all of them in memory (some 300 bytes each):
 those that it is told of by any event that it reads or writes, and every two seconds (`vault.py`)
 those that others have written. Nothing is kept beside the log.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import cast
 from uuid import UUID
 
@@ -55,13 +57,19 @@ class Redactions:
                 case {
                     "hash": bytes(hash_),
                     "ticket_id": UUID() as ticket_id,
-                    "data": {"redacts": int(version), "fields": [*fields]},
+                    "data": {"redacts": int(version), "fields": [*fields], **more},
                 } if hash_ not in self.tickets:
                     self.tickets[hash_] = ticket_id
-                    place = ticket_id, version
-                    self.fields[place] = self.fields.get(place, frozenset()) | {*map(str, fields)}
-                    self.to_destroy.add(place)
+                    self._learn((ticket_id, version), map(str, fields))
+                    others = more.get("same_command")
+                    for other in others if isinstance(others, list) else ():
+                        with suppress(KeyError, TypeError, ValueError):  # it was tampered with
+                            self._learn((UUID(other["ticket"]), int(other["version"])), ())
         return len(self.tickets) > before
+
+    def _learn(self, place: Place, fields: Iterable[str]) -> None:
+        self.fields[place] = self.fields.get(place, frozenset()) | {*fields}
+        self.to_destroy.add(place)
 
     def without(self, document: EventDocument) -> EventDocument:
         """Return an event, opened, without what was redacted of it. The command's fingerprint goes

@@ -31,7 +31,16 @@ from domain.actors import Actor
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
 from domain.tickets import CODEC, encode, is_public
-from domain.tickets.command import MOST, Command, Context, Decision, Said, Size, decide
+from domain.tickets.command import (
+    MOST,
+    Command,
+    Context,
+    Decision,
+    EventPlace,
+    Said,
+    Size,
+    decide,
+)
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.relations import SET_BY_PEOPLE, UnlinkTicket, UnmergeTicket
@@ -515,7 +524,22 @@ class Handler:
             return None
         type_, _, data, _ = found[0].readable
         words = {name: data[name] for name in CODEC.words.get(type_, ()) if data.get(name)}
-        return Said(type_, is_public(type_, data), words)
+        return Said(type_, is_public(type_, data), words, await self._same_command(found[0]))
+
+    async def _same_command(self, event: Envelope) -> tuple[EventPlace, ...]:
+        """Return the other events of the command that an event came of, also of the ticket that the
+        command was sent to, if this one only took its words (`_parts`).
+        """
+        actor, command = event.metadata.actor.id, event.metadata.command.id
+        commands = {event.ticket_id: command}
+        sent_to, _, own = command.partition(":")
+        with suppress(ValueError):
+            commands[UUID(sent_to)] = own
+        found: list[EventPlace] = []
+        for ticket_id, key in commands.items():
+            done = None if key == ERASED else (await self._read(ticket_id)).done(actor, key)
+            found += [EventPlace(ticket_id, ref.version) for ref in (done.events if done else ())]
+        return tuple(each for each in found if each != EventPlace(event.ticket_id, event.version))
 
     async def _ticket(self, ticket_id: UUID) -> Ticket | None:
         return (await self._read(ticket_id)).ticket

@@ -216,7 +216,7 @@ def _of_requester(
     if isinstance(data, dict) and event["type"] == PromiseTakenOver.__name__:
         data = {**data, "ticket": None}
     if isinstance(data, dict) and event["type"] == MessageRedacted.__name__:
-        data = {**data, "redacts": numbers.get(data.get("redacts"))}
+        data = {**data, "redacts": numbers.get(data.get("redacts")), "same_command": []}
     return cast("EventDocument", {**event, "version": version, "data": data})
 
 

@@ -51,12 +51,23 @@ MOST = Size(TICKET_LENGTH_EVENTS, TICKET_CONTENT_BYTES)
 UNBOUNDED = Size(2**63, 2**63)
 
 
+@dataclass(frozen=True)
+class EventPlace:
+    """An event, by its ticket and version."""
+
+    ticket: UUID
+    version: int
+
+
 class Said(NamedTuple):
-    """What an event of the ticket says: its words, by the names of its fields."""
+    """What an event of the ticket says: its words, by the names of its fields. `same_command`: the
+    other events, of this ticket or another, that came of the same command.
+    """
 
     type: str
     is_public: bool
     words: JsonObject
+    same_command: tuple[EventPlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from pydantic import Field
 from domain.actors import PrincipalRole
 from domain.codec import Words
 from domain.errors import Unacceptable
-from domain.tickets.command import NOTHING, Command, Context, Decision
+from domain.tickets.command import NOTHING, Command, Context, Decision, EventPlace
 from domain.tickets.ticket import Ticket, TicketEvent
 from domain.values import FieldKey, JsonObject, Line, at_most, redacted
 
@@ -25,13 +25,17 @@ FieldNames = Annotated[
 
 class MessageRedacted(TicketEvent):
     """Of the event of version `redacts`, what some of its fields say is shown to nobody any more.
-    Requesters see it unless it is `is_internal`, as that event is.
+    Requesters see it unless it is `is_internal`, as that event is. `same_command`: other events of
+    the same command, whose fingerprint is not shown there either.
     """
 
+    schema: ClassVar[int] = 2
+    upcasters: ClassVar = (dict,)
     redacts: int
     fields: tuple[str, ...]
     reason: Words
     is_internal: bool = False
+    same_command: tuple[EventPlace, ...] = ()
 
     def change(self, ticket: Ticket) -> None:
         """Nothing is left to change: the event of that version is read without its words."""
@@ -68,5 +72,5 @@ class Redact(Command):
         if redacted(words) == words:
             return NOTHING
         fields = tuple(sorted(words))
-        internal = not said.is_public
-        return Decision((MessageRedacted(self.version, fields, self.reason, internal),))
+        internal, others = not said.is_public, said.same_command
+        return Decision((MessageRedacted(self.version, fields, self.reason, internal, others),))

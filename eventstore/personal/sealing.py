@@ -12,7 +12,7 @@ this form, so it holds whether there are keys or not.
 
 Words have keys of their own, because they can be redacted. Of a requester's event, who did it and
 the id of the command are sealed too, and of every event with something personal in it the command's
-fingerprint: a hash of few possible words tells them, so it goes with them.
+fingerprint: a hash of few possible words tells them, so it goes when they go.
 
 Pure, but for the nonces. Where keys come from: `vault.py`.
 """
@@ -150,8 +150,7 @@ def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
     actor = metadata.actor
     if actor.role == "requester":
         found = (*found, Personal("/actor/id", actor.id), Personal("/command/id", actor.id))
-    is_said = any(each.is_said for each in found)
-    return (*found, Personal(FINGERPRINT, found[0].person, is_said)) if found else ()
+    return (*found, Personal(FINGERPRINT, found[0].person, is_said=True)) if found else ()
 
 
 def persons(document: Mapping[str, object]) -> Iterator[UUID]:

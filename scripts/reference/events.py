@@ -65,6 +65,8 @@ def _event(codec: Codec[E], cls: type[E]) -> Iterable[str]:
 def _kind(field: Schema, within: Schema) -> str:
     if field.any_of:
         return " or ".join(dict.fromkeys(_kind(each, within) for each in field.any_of))
+    if field.items is not None and field.items.name:
+        return f"list of {_kind(field.items, within)}"
     if not field.name:
         return field.kind()
     inner = within.defs[field.name].properties

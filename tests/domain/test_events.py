@@ -32,6 +32,7 @@ ADDED: dict[tuple[str, int], JsonObject] = {
     ("TicketClosed", 1): {},
     ("FieldSet", 1): {"is_internal": False},
     ("FileAttached", 1): {"is_internal": False},
+    ("MessageRedacted", 1): {"same_command": []},
 }
 
 

@@ -11,9 +11,12 @@ from cryptography.exceptions import InvalidTag
 from api.commands.handler import Handler, Submission
 from api.people.erasure import Forgetting
 from domain.actors import Actor
+from domain.tickets.assignment import AssignTicket
 from domain.tickets.conversation import AddNote, Reply
+from domain.tickets.lifecycle import ResolveTicket
 from domain.tickets.opening import OpenTicket
 from domain.tickets.redaction import Redact
+from domain.tickets.relations import MergeTicket
 from domain.values import ERASED, REDACTED
 from eventstore.background import background
 from eventstore.database import Database
@@ -157,6 +160,34 @@ async def test_a_part_of_an_event_is_destroyed_and_another_later(database, store
     [shown] = await store.load(ticket, limit=1)
     assert (shown.data["subject"], shown.data["requester"]) == (REDACTED, "bob")
     assert not await readable(database, "Jam")
+
+
+async def test_no_other_event_of_its_command_tells_what_it_said(database, store):
+    """By the fingerprint: of a reply that reopened a ticket, and one that went where it goes on."""
+    mine, theirs, solved = [await said(store, opening()) for _ in range(3)]
+    handler = Handler(store)
+
+    async def does(ticket, command, actor=ALICE):
+        return await handler.handle(ticket, Submission(command=command, actor=actor))
+
+    await does(mine, MergeTicket(into=theirs))
+    await does(solved, AssignTicket(assignee="alice"))
+    await does(solved, ResolveTicket(resolution="done"))
+    for ticket, stands_in in ((mine, theirs), (solved, solved)):
+        before = len(await store.load(stands_in))
+        await does(ticket, Reply(body=CARD), BOB)
+        event = (await store.load(stands_in))[before]
+        print_ = event.metadata.command.fingerprint
+        assert event.data["body"] == CARD
+        told = [*await store.load(ticket), *await store.load(stands_in)]
+        assert len({e.id for e in told if e.metadata.command.fingerprint == print_}) == 2
+        assert await readable(database, print_)
+        assert await redact(store, stands_in, event.version) == "destroyed"
+        told = [*await store.load(ticket), *await store.load(stands_in)]
+        assert not [e for e in told if e.metadata.command.fingerprint == print_]
+        assert await bodies(database, ticket)
+        await Forgetting(database, store)._destroy_redacted()
+        assert not await readable(database, print_)
 
 
 async def test_what_a_former_version_wrote_is_hidden_and_the_answer_says_so(database, store):
