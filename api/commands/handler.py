@@ -43,7 +43,7 @@ from domain.tickets.command import (
 )
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import SET_BY_PEOPLE, UnlinkTicket, UnmergeTicket
+from domain.tickets.relations import SET_BY_PEOPLE, MergeTicket, UnlinkTicket, UnmergeTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
 from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
@@ -420,8 +420,8 @@ class Handler:
             other=second,
             other_id=None if other is None else other.ticket_id,
             closes_ring=await self._leads_back(command.chain(), other, ticket_id),
-            merged=await self._merged(None if other is None else stream.ticket),
-            other_merged=await self._merged(second),
+            merged=await self._merged(command, stream.ticket),
+            other_merged=await self._merged(command, second),
             far=await self._far(job) if isinstance(command, UnmergeTicket) else {},
             follow_up_id=follow_up_id,
             said=await self._said(ticket_id, command.about()),
@@ -488,9 +488,9 @@ class Handler:
             return False
         return await leads_to(ticket_id, other.ticket, relation, self._ticket)
 
-    async def _merged(self, ticket: Ticket | None) -> frozenset[UUID]:
-        """Return all tickets that were merged into one, and into those."""
-        if ticket is None:
+    async def _merged(self, command: Command, ticket: Ticket | None) -> frozenset[UUID]:
+        """Return all tickets that were merged into one, and into those, for who asks for that."""
+        if ticket is None or not isinstance(command, (MergeTicket, UnlinkTicket, UnmergeTicket)):
             return frozenset()
         ways = walk(ticket, lambda each: each.linked("merged_from"), self._ticket)
         return frozenset([way async for way, _ in ways])
