@@ -1,6 +1,7 @@
 """What a ticket is: one module for each feature, each whole, with its commands and its events.
 
-What is said of a command or an event stands on its class; these are all of them.
+What is said of a command or an event stands on its class; these are all of them. What else a new
+one may concern: docs/guides/extend.md.
 """
 
 from collections.abc import Mapping

@@ -6,6 +6,8 @@ one who is dead, or what others have too much of (`plan`, a pure function of wha
 
 Whether a member is alive is judged by the database's clock alone, and no clock has to be right for
 the views to be: one that is set back or forward makes partitions change hands, and nothing else.
+What keeps a former owner from writing is the epoch in each partition's checkpoint
+(`checkpoints.py`).
 """
 
 from collections.abc import Mapping, Sequence
