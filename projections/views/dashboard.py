@@ -73,15 +73,6 @@ _EMPTY = "%%"
 """How no name, and the empty one, are written; the quoting of a name never gives these."""
 _Standing = tuple[Status, str | None, Priority, str | None, int | None, str]
 """Status, group, priority, assignee, rating and clock: what the states of a ticket go by."""
-_COUNTED = (
-    AgentReplied,
-    SlaBreached,
-    TicketClosed,
-    TicketMergedInto,
-    TicketReopened,
-    TicketResolved,
-)
-"""The events that `_happened` knows."""
 _QUOTED = re.compile(r"[%.$|\x00]")
 ENTRY = re.compile(rf"{DAYS}\|[a-z_]+\|[^|.$\x00]+\|[^|.$\x00]+")
 """Entries' keys `day|metric|group|label`, group and label as `word` writes them."""
@@ -111,7 +102,8 @@ def entries(
     change: dict[str, int] = {}
     stood = None if before is None else before.standing
     stands = _standing(after)
-    if stood == stands and not isinstance(event, _COUNTED):
+    happened = [*_happened(before, event, at - opened_at)]
+    if stood == stands and not happened:
         return change
     day, group = days.written(zones, at), word(after.group)
     if stood != stands:
@@ -120,7 +112,7 @@ def entries(
         is_ = _states(stands, opened_on)
         change.update((f"{day}|{state}", -1) for state in was if state not in is_)
         change.update((f"{day}|{state}", 1) for state in is_ if state not in was)
-    for metric, label, n in _happened(before, event, at - opened_at):
+    for metric, label, n in happened:
         change[f"{day}|{metric}|{group}|{label}"] = n
     return change
 
