@@ -2,9 +2,9 @@
 
 An answer that gets lost on a connection that stays open would be waited for for ever: by a thread
 of Motor's, by the one writer of a group commit, by a projector. So an operation ends after
-OPERATION_SECONDS: in the process by the drivers' client-side operation timeout (`timeoutMS`), and on
-the server by the `maxTimeMS` that it sends along. `MongoDatabase` (`driver.py`) sets that for all
-that is asked, and nothing that is added later can go without.
+OPERATION_SECONDS: in the process by the drivers' client-side operation timeout (`timeoutMS`), and
+on the server by the `maxTimeMS` that it sends along. `MongoDatabase` (`driver.py`) sets that for
+all that is asked, and nothing that is added later can go without.
 
 How much is sent at once is bounded here too, for what is too large would not be done in time.
 
