@@ -26,6 +26,7 @@ from domain.tickets.ticket import (
     TICKET_FOLLOWERS,
     TICKET_LINKS,
     TICKET_TAGS,
+    Attachment,
     LastMerge,
     Link,
     Relation,
@@ -89,6 +90,10 @@ class LinkTicket(Command):
     taken_when_full = True  # of links there are few
     relation: LinkRelation
     ticket: UUID
+
+    @classmethod
+    def is_possible(cls, ticket: Ticket, context: Context) -> bool:
+        return ticket.merged_into is None
 
     def chain(self) -> Relation | None:
         return self.relation if self.relation in IN_CHAINS else None
@@ -154,7 +159,7 @@ class UnlinkTicket(Command):
 
     @classmethod
     def is_possible(cls, ticket: Ticket, context: Context) -> bool:
-        return any(ticket.is_linked(each) for each in get_args(UnlinkRelation))
+        return ticket.merged_into is None and any(map(ticket.is_linked, SET_BY_PEOPLE))
 
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         if not ticket.is_linked(self.relation, self.ticket):
@@ -241,7 +246,7 @@ class MergeTicket(Command):
         following = {other.requester, *other.followers, ERASED}
         followers = tuple(sorted({ticket.requester, *ticket.followers} - following))
         tags = tuple(tag for tag in ticket.tags if tag not in other.tags)
-        files = [file for file in ticket.attachments if file not in other.attachments]
+        files = [file for file in ticket.attachments if not _is_among(file, other.attachments)]
         itself = {self.into, *context.other_merged}
         links = [link for link in ticket.links if _is_taken_along(link, itself, other)]
         _require_room_for_link(ticket, other)
@@ -264,6 +269,10 @@ class MergeTicket(Command):
             *(TicketLinked(link.relation, link.ticket) for link in links),
         )
         return Decision((TicketMergedInto(self.into),), there)
+
+
+def _is_among(file: Attachment, files: Collection[Attachment]) -> bool:
+    return any(file.is_same(each) for each in files)
 
 
 def _is_taken_along(link: Link, itself: Collection[UUID], other: Ticket) -> bool:
@@ -337,11 +346,8 @@ class UnmergeTicket(Command):
                 "since; open a new ticket, and link the two",
             )
         tags = tuple(t for t in other.tags if t in before.tags and t not in merge.tags)
-        files = [
-            file
-            for file in other.attachments[merge.files :]
-            if any(file.is_same(each) for each in ticket.attachments)
-        ]
+        brought = other.attachments[merge.files :]
+        files = [file for file in brought if _is_among(file, ticket.attachments)]
         ours = {context.ticket_id, *context.merged}
         theirs = {into, *context.other_merged} - ours
         far = {**context.far, **dict.fromkeys(ours, ticket), **dict.fromkeys(theirs, other)}

@@ -8,6 +8,7 @@ import pytest
 
 from domain.sla import SlaTargets
 from domain.tickets.assignment import FollowerAdded, FollowerRemoved, TicketAssigned
+from domain.tickets.command import Context
 from domain.tickets.conversation import (
     AddNote,
     AgentReplied,
@@ -32,7 +33,7 @@ from domain.tickets.relations import (
     UnmergeTicket,
 )
 from domain.tickets.ticket import Link, TicketEvent
-from tests.spec import FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded, given, opened
+from tests.spec import ALICE, FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded, given, opened
 
 Past = Sequence[TicketEvent]
 MERGE, UNMERGE = MergeTicket(into=OTHER), UnmergeTicket()
@@ -144,7 +145,8 @@ def test_what_a_merge_has_brought_goes_also_if_the_merged_ticket_has_it_no_more(
     unmerge.then(UNDONE, there=(MergeUndone(TICKET), *gone))
 
 
-def test_a_file_goes_back_also_if_one_of_its_names_was_redacted():
+def test_a_file_is_the_same_also_if_one_of_its_names_was_redacted():
+    """A merge brings none that the other has; undone, it takes away the one that it brought."""
     hidden = replace(FILE2, name="[redacted]")
     for mine, theirs in ((FILE2, hidden), (hidden, FILE2)):
         past = (opened(), mine, TicketMergedInto(OTHER))
@@ -152,6 +154,8 @@ def test_a_file_goes_back_also_if_one_of_its_names_was_redacted():
         gone = (MergeUndone(TICKET), FileDetached(theirs.name, theirs.sha256))
         given(*past).beside(*there).when(UNMERGE).then(UNDONE, there=gone)
         assert folded(*there, *gone).attachments == ()
+        again = given(opened(), mine).beside(opened(), theirs).when(MERGE)
+        again.then(TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ()),))
 
 
 def test_a_link_that_was_taken_away_while_it_was_merged_does_not_come_back():
@@ -168,6 +172,10 @@ def test_links_of_a_merged_ticket_are_set_and_taken_away_on_the_one_that_goes_on
     more = LinkTicket(relation="relates", ticket=OTHER)
     given(*merged).beside(opened()).when(more).refused("ticket_closed", str(FOLLOW_UP))
     given(opened()).beside(*merged).when(link).refused("other_ticket_merged", str(FOLLOW_UP))
+    context = Context(now=NOW, actor=ALICE, ticket_id=TICKET)
+    for command in (link, unlink):
+        assert not command.is_possible(folded(*merged), context)
+        assert command.is_possible(folded(*merged[:2]), context)
 
 
 def test_a_merge_is_undone_until_the_requester_was_answered_or_either_was_merged_again():
