@@ -1,4 +1,4 @@
-"""The console: a page that shows the desk, a ticket's life and the machine, served at `/`; and the
+"""The console: a page that shows the desk, a ticket's life and the system, served at `/`; and the
 API's own pages, at `/docs`, which show the OpenAPI document and let one try what is in it.
 
 They are made of files, in `static/`, and ask this API for everything else, with the key that their

@@ -205,7 +205,15 @@ async def _use(ask, receiver):
         bulk = {"tickets": [id_, other], "command": body}
         await ask("supervisor", "POST", f"/bulk/{verb}", may_fail=True, json=bulk)
     for path in (f"/tickets/{tickets[1]}", f"/tickets/{other}"):
-        for end in ("", "?version=1", "/timeline", "/diff", "/sla", "?as_of=2100-01-01T00:00:00Z"):
+        for end in (
+            "",
+            "?version=1",
+            "/timeline",
+            "/diff",
+            "/sla",
+            "/commands",
+            "?as_of=2100-01-01T00:00:00Z",
+        ):
             await ask("supervisor", "GET", f"{path}{end}")
 
     await ask("supervisor", "PUT", "/views/all", json={"requester": "bob1"})
@@ -257,6 +265,7 @@ async def _use(ask, receiver):
     receiver.answers = lambda _: 200
     await ask("supervisor", "POST", f"{hook}/resume")
     await open_one(200, requester="carla", group="network")
+    await ask("admin", "GET", "/persons")
     found = await ask("admin", "POST", "/persons/find", json={"name": "carla"})
     person = f"/persons/{found.json()['id']}"
     await ask("admin", "GET", f"{person}/data")

@@ -6,7 +6,7 @@ import { desk } from "./desk.js";
 import { empty, h, loading, modal, put, say, tellTime, trouble } from "./dom.js";
 import { Known } from "./known.js";
 import { request, requests } from "./requests.js";
-import { system } from "./system.js";
+import { partsOf, system } from "./system.js";
 import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
 
@@ -19,17 +19,11 @@ const VIEWS = [
   { name: "Desk", hash: "#/desk", scope: "read", roles: READERS, show: desk },
   { name: "Tickets", hash: "#/tickets", scope: "read", roles: READERS, show: tickets, one: ticket },
   { name: "Tickets", hash: "#/tickets", scope: "read", roles: ["requester"], show: requests, one: request },
-  {
-    name: "System",
-    hash: "#/system",
-    scope: "operate",
-    roles: ["supervisor", "auditor", "admin"],
-    show: system,
-  },
+  { name: "System", hash: "#/system", isFor: (me) => partsOf(me).length, show: system },
 ];
 const MOVED = { machine: "#/system" };
 const viewsOf = (me) =>
-  VIEWS.filter((view) => view.roles.includes(me.role) && me.scopes.includes(view.scope));
+  VIEWS.filter(({ isFor, roles, scope }) => isFor?.(me) ?? (roles.includes(me.role) && me.scopes.includes(scope)));
 let session = null;
 let leave = () => {};
 let keys = {}; // of the view that is shown: what each does

@@ -38,6 +38,8 @@ export function desk(main, { api, session, me }) {
     },
     "Now",
   );
+  const zone = h("select", { id: "zone" });
+  const zones = h("span", { class: "controls", hidden: true }, h("label", { for: "zone" }, "Days of"), zone);
   const figures = h("div", { class: "figures" }, loading("the desk"));
   const plots = ["Backlog", "Created and resolved", "First response", "Resolution"].map(() =>
     h("figure", { class: "plot" }),
@@ -59,18 +61,20 @@ export function desk(main, { api, session, me }) {
         group,
         h("label", { for: "period" }, "Period"),
         period,
+        zones,
       ),
     ),
     figures,
     h("div", { class: "plots" }, plots),
     shares,
   );
-  for (const control of [day, group, period]) control.addEventListener("change", all);
+  for (const control of [day, group, period, zone]) control.addEventListener("change", all);
 
   let after; // what has happened is to be shown
   const query = (more) => {
     const found = new URLSearchParams(more);
     if (group.value !== "*") found.set("group", group.value);
+    if (zone.value) found.set("tz", zone.value);
     if (after && !day.value) found.set("after", after);
     return found;
   };
@@ -189,11 +193,11 @@ export function desk(main, { api, session, me }) {
 
   // What the answer covers, and what it is compared with.
   function asOf(found) {
-    const zone = found.covers?.time_zone ?? "UTC";
+    const { time_zone } = found.covers;
     const recorded = new Date(Date.now() - 1000 * (session.age ?? 0)).toLocaleTimeString("en-GB");
     const until = day.value
-      ? `As of the end of ${found.date}, in days of ${zone}.`
-      : `As of ${recorded}, in days of ${zone}.`;
+      ? `As of the end of ${found.date}, in days of ${time_zone}.`
+      : `As of ${recorded}, in days of ${time_zone}.`;
     return `${until} Compared with the ${period.value} days before, which ended before ${found.period.from}.`;
   }
 
@@ -255,7 +259,9 @@ export function desk(main, { api, session, me }) {
     day.max = today();
     now.hidden = !day.value;
     try {
+      const from = today();
       await Promise.all([stand(), went()]);
+      if (!day.value && today() !== from) await went(); // it is another day there
     } catch (error) {
       if (error.name !== "AbortError") put(figures, trouble(error, all));
     }
@@ -265,8 +271,12 @@ export function desk(main, { api, session, me }) {
   async function begin() {
     const found = await api.get("/desk", {}, asking.signal).catch((error) => {
       if (error.status !== 403) throw error;
-      return { desk: { groups: {} } }; // not for this key: its groups cannot be told
+      return { desk: { groups: {}, other_time_zones: [] } }; // not for this key: its groups cannot be told
     });
+    const { time_zone, other_time_zones } = found.desk;
+    zones.hidden = !other_time_zones.length;
+    if (other_time_zones.length)
+      put(zone, [time_zone, ...other_time_zones].map((name) => h("option", { value: name }, name)));
     const groups = Object.entries(found.desk.groups);
     const isOfGroups = me.role === "agent" && groups.length > 0;
     const own = groups.filter(([, members]) => !isOfGroups || members.includes(me.id));

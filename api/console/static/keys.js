@@ -1,7 +1,7 @@
 // Keys: who has which, a new one, and an end to one.
 
 import { edit } from "./editor.js";
-import { empty, h, loading, put, say, shown, when } from "./dom.js";
+import { empty, h, loading, put, redraw, say, shown, when } from "./dom.js";
 import { reader, secret, table, twice } from "./parts.js";
 
 export function keys(main, { api }) {
@@ -21,8 +21,7 @@ export function keys(main, { api }) {
 
   const read = reader(list, async () => {
     const found = await api.get("/keys", {}, ending.signal);
-    put(
-      list,
+    redraw(list, found, () => [
       found.keys.length
         ? table(
             "Keys",
@@ -37,7 +36,7 @@ export function keys(main, { api }) {
             ]),
           )
         : empty("There are no keys."),
-    );
+    ]);
   });
   const isOver = (each) => each.revoked_at || (each.expires_at && Date.parse(each.expires_at) < Date.now());
 

@@ -1,6 +1,6 @@
 // What several pages are made of: figures, tables, facts, and buttons that ask whether one is sure.
 
-import { h, trouble } from "./dom.js";
+import { h, redraw, trouble } from "./dom.js";
 
 export const tile = (name, value, more = [], kind = "") =>
   h(
@@ -70,11 +70,12 @@ export const secret = (what, text) =>
     h("code", { tabindex: "0" }, text),
   );
 
-// Reads a list into a place, and again whenever it is called; a failure is shown there.
+// Reads a list, which `read` draws anew in a place, and again whenever it is called; a failure is shown
+// there.
 export const reader = (place, read) => async function again() {
   try {
     await read();
   } catch (error) {
-    if (error.name !== "AbortError") place.replaceChildren(trouble(error, again));
+    if (error.name !== "AbortError") redraw(place, error.message, () => [trouble(error, again)]);
   }
 };

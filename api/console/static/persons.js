@@ -1,7 +1,7 @@
 // Erasures: whom somebody has asked to be erased, and how far that has come.
 
 import { edit } from "./editor.js";
-import { empty, h, loading, put, trouble, when } from "./dom.js";
+import { empty, h, loading, put, redraw, trouble, when } from "./dom.js";
 import { facts, reader, table, twice } from "./parts.js";
 
 const STEPS = {
@@ -33,8 +33,7 @@ export function persons(main, { api }) {
 
   const read = reader(list, async () => {
     const { erasures } = await api.get("/persons", {}, ending.signal);
-    put(
-      list,
+    redraw(list, erasures, () => [
       erasures.length
         ? table(
             "Erasures",
@@ -42,7 +41,7 @@ export function persons(main, { api }) {
             erasures.map(({ id, steps }) => [id, ...Object.keys(STEPS).map((step) => when(steps[step]))]),
           )
         : empty("Nobody has been erased."),
-    );
+    ]);
   });
 
   async function find(event) {

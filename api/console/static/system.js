@@ -16,12 +16,12 @@ const PARTS = {
   erasures: { show: persons, scope: "persons", roles: ["admin"] },
 };
 
+export const partsOf = (me) =>
+  Object.keys(PARTS).filter((name) => PARTS[name].roles.includes(me.role) && me.scopes.includes(PARTS[name].scope));
+
 export function system(main, context) {
-  const { me, id = "projections" } = context;
-  const mine = Object.entries(PARTS).filter(
-    ([, { roles, scope }]) => roles.includes(me.role) && me.scopes.includes(scope),
-  );
-  const [part] = mine.find(([name]) => name === id) ?? mine[0];
+  const mine = partsOf(context.me);
+  const part = mine.includes(context.id) ? context.id : mine[0];
   const titled = (name) => PARTS[name].name ?? words(name)[0].toUpperCase() + words(name).slice(1);
   const place = h("div");
   put(
@@ -30,7 +30,7 @@ export function system(main, context) {
     h(
       "nav",
       { class: "parts", "aria-label": "System" },
-      mine.map(([name]) =>
+      mine.map((name) =>
         h(
           "a",
           { href: `#/system/${name}`, "aria-current": name === part ? "page" : undefined },

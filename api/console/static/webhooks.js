@@ -1,10 +1,11 @@
 // Webhooks: where events are sent, what waits or is parked, and what became of each delivery.
 
 import { edit } from "./editor.js";
-import { empty, h, loading, number, put, say, shown, when, words } from "./dom.js";
+import { empty, h, loading, number, put, redraw, say, shown, when, words } from "./dom.js";
 import { reader, secret, table, twice } from "./parts.js";
 
-const STATUSES = ["", "pending", "parked", "delivered"];
+const PAGE = 50;
+const STATUSES = ["", "pending", "parked", "delivered", "ended"];
 
 export function webhooks(main, { api, me }) {
   const ending = new AbortController();
@@ -26,8 +27,7 @@ export function webhooks(main, { api, me }) {
 
   const read = reader(list, async () => {
     const found = await api.get("/webhooks", {}, ending.signal);
-    put(
-      list,
+    redraw(list, found, () => [
       found.webhooks.length
         ? table(
             "Webhooks",
@@ -42,7 +42,7 @@ export function webhooks(main, { api, me }) {
             ]),
           )
         : empty("There are none."),
-    );
+    ]);
   });
 
   const state = (each) =>
@@ -88,6 +88,7 @@ export function webhooks(main, { api, me }) {
       },
     });
 
+  let look = () => {}; // at the deliveries again
   async function show(hook) {
     const status = h(
       "select",
@@ -108,17 +109,17 @@ export function webhooks(main, { api, me }) {
       found = [];
       await more();
     });
+    look = () => found.length > PAGE || again();
     async function more(cursor) {
       const asked = { status: status.value, cursor };
       const page = await api.get(`/webhooks/${hook.id}/deliveries`, asked, ending.signal);
       found = [...found, ...page.deliveries];
-      put(
-        place,
+      redraw(place, [found, page.next], () => [
         found.length
           ? table("Deliveries", ["event", "ticket", "status", "made", "next", "last tries", "send again"], found.map(row))
           : empty("There are none."),
         page.next ? button("More", () => more(page.next)) : null,
-      );
+      ]);
     }
     const row = (each) => [
       words(each.type),
@@ -140,5 +141,9 @@ export function webhooks(main, { api, me }) {
   }
 
   read();
-  return () => ending.abort();
+  const timer = setInterval(() => document.hidden || read().then(() => look()), 5000);
+  return () => {
+    ending.abort();
+    clearInterval(timer);
+  };
 }
