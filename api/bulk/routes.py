@@ -19,7 +19,7 @@ from api.access.authentication import Access
 from api.access.rights import Unseen
 from api.access.shares import Shares
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
-from api.commands.routes import AcceptedEvent, IdempotencyKey, Taking, waited
+from api.commands.routes import AcceptedEvent, IdempotencyKey, RedactionTold, Taking, waited
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
@@ -65,6 +65,7 @@ class Done(BaseModel, extra="forbid"):
     version: int | None = Field(default=None, description="Null with a problem.")
     events: list[AcceptedEvent] | None = None
     follow_up: UUID | None = None
+    redaction: RedactionTold = None
     problem: Problem | None = None
 
 

@@ -71,6 +71,17 @@ Prefer = Annotated[
 ]
 
 
+RedactionTold = Annotated[
+    Redaction | None,
+    Field(
+        description="Of `redact` alone. `destroyed`: the words cannot be read again by anybody who "
+        "has the log and the keys. `hidden`: they are shown to nobody, but stay sealed in the log "
+        "until the person is erased, since a former version wrote them. `pending`: the keys did "
+        "not answer; what can be destroyed is, in the background.",
+    ),
+]
+
+
 class AcceptedEvent(BaseModel, extra="forbid"):
     """An event that a command led to."""
 
@@ -90,13 +101,7 @@ class Accepted(BaseModel, extra="forbid"):
         description="The ticket in which a requester's reply to this closed one stands: where its "
         "conversation goes on, or a new one."
     )
-    redaction: Redaction | None = Field(
-        default=None,
-        description="Of `redact` alone. `destroyed`: the words cannot be read again by anybody who "
-        "has the log and the keys. `hidden`: they are shown to nobody, but stay sealed in the log "
-        "until the person is erased, since a former version wrote them. `pending`: the keys did "
-        "not answer; what can be destroyed is, in the background.",
-    )
+    redaction: RedactionTold = None
     ticket: TicketDetail | None = Field(
         default=None, description="The ticket as it is, with `Prefer: return=representation`."
     )

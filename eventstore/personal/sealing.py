@@ -47,7 +47,7 @@ class Leaf(NamedTuple):
 
 
 class Key(Protocol):
-    """What opens the fields of one person; `leaf`: one that may have a key of its own."""
+    """What opens the fields of one person; `leaf`: one that has a key of its own."""
 
     def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object: ...
 
@@ -82,12 +82,12 @@ class PersonKey:
         ValueError.
         """
         cipher = self._cipher
-        if leaf is not None and text.startswith(_OWN_KEY):
+        if leaf is not None:
             if self.tree is None:
                 raise LookupError("the person's tree of keys is missing")
             if (secret := self.tree.key(*leaf)) is None:
                 return REDACTED
-            cipher, text = AESGCM(secret), text.removeprefix(_OWN_KEY)
+            cipher = AESGCM(secret)
         sealed = base64.b64decode(text, validate=True)
         opened = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
         return cast("object", orjson.loads(opened))
@@ -180,9 +180,11 @@ def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
         event, values = _event(document), []
         for field in document["sealed"]:
             path, person = field["path"], field["person"]
-            leaf = Leaf(document["ticket_id"], document["version"], path)
-            place = _place(event, path, person)
-            values.append((path, keys[person].open(field["text"], place, leaf)))
+            leaf, text = None, field["text"]
+            if text.startswith(_OWN_KEY):
+                leaf = Leaf(document["ticket_id"], document["version"], path)
+                text = text.removeprefix(_OWN_KEY)
+            values.append((path, keys[person].open(text, _place(event, path, person), leaf)))
         shown = _with(document, values)
     except (InvalidTag, LookupError, TypeError, ValueError, AttributeError):
         return document

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from api.operations.stored_documents import KINDS, look_through
 from eventstore.database import Database
 from eventstore.documents import Unreadable, UnreadableDocument
 from eventstore.personal.master_keys import MasterKeys
-from eventstore.personal.sealing import Leaf
+from eventstore.personal.sealing import opened
 from eventstore.personal.vault import KEYRING, PERSONS
 from projections.generations import Generations
 from scripts.testbed.golden_documents import (
@@ -90,13 +91,15 @@ async def test_what_every_version_sealed_is_opened(golden_database):
     """L10: under a person's key, and since there are trees under a field's own."""
     person = await golden_database.vault.id_of("finn@example.org")
     key = (await golden_database.vault.of_ids([person]))[person]
-    subject, body = (Leaf(UUID(int=7), *each) for each in ((1, "/data/subject"), (2, "/data/body")))
-    for leaf, text, said in (
-        (subject, "field:jx6TQxH2jy8pVyyxMd2FS250478GVIlai1K8iCwE6sz3", "Jam"),
-        (body, "FCSpPdT+1OsLXCYbjhM7p4ax8xFP0JjiOL09isP+VvXe5w==", "Old."),
+    for version, path, text, said in (
+        (1, "/data/subject", "field:jx6TQxH2jy8pVyyxMd2FS250478GVIlai1K8iCwE6sz3", "Jam"),
+        (2, "/data/body", "FCSpPdT+1OsLXCYbjhM7p4ax8xFP0JjiOL09isP+VvXe5w==", "Old."),
     ):
-        place = f"{leaf.ticket_id}\n{leaf.version}\n{leaf.path}\n{person}".encode()
-        assert key.open(text, place, leaf) == said
+        field = {"path": path, "person": person, "text": text}
+        *_, name = path.split("/")
+        event = {"ticket_id": UUID(int=7), "version": version, "data": {name: None}}
+        stored: Any = {**event, "sealed": [field]}
+        assert opened(stored, {person: key})["data"] == {name: said}
 
 
 async def test_the_command_line_names_what_cannot_be_read(golden_database, tmp_path):

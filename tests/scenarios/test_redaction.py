@@ -202,6 +202,15 @@ async def test_a_part_of_the_opening_is_redacted_and_all_else_stays(desk):
     assert told[-1]["data"]["redacts"] == 1
 
 
+async def test_the_same_message_on_many_tickets_is_redacted_at_once(desk):
+    answers = [await desk.post("/tickets", json=OPEN, headers=REQUESTER) for _ in range(2)]
+    tickets = [answer.json()["ticket_id"] for answer in answers]
+    body = {"tickets": tickets, "command": {"version": 1, **WHY}}
+    answer = await desk.post("/bulk/redact", json=body, headers=SUPERVISOR)
+    assert answer.status_code == 200, answer.text
+    assert [each["redaction"] for each in answer.json()["outcomes"]] == ["destroyed"] * 2
+
+
 async def test_a_ticket_shows_it_no_more_while_nothing_is_projected(database, store):
     """L9"""
     async with serving(database, project=False) as desk:
