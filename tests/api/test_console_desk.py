@@ -19,6 +19,7 @@ from tests.api.browsing import (
     told,
 )
 from tests.processes import process
+from tests.projecting import until
 
 __all__ = ["page_of", "served"]
 pytestmark = browsing
@@ -141,3 +142,22 @@ async def test_agents_of_groups_are_shown_theirs(served, page_of, database):
         await page.get_by_role("link", name="Tickets").click()
         await expect(page.get_by_role("link", name="Of print")).to_be_visible()
         await expect(page.get_by_role("link", name="Of network")).to_have_count(0)
+
+
+async def test_days_are_those_of_the_zone_that_is_chosen(served, page_of, database):
+    zones = ["Asia/Tokyo"]
+    await set_up(served, database, time_zone="Europe/Berlin", other_time_zones=zones)
+    await opened(served)
+
+    async def counted():  # the views are built anew for it
+        async with Connection(served, HEADERS) as connection:
+            answer = await connection.get("/dashboard?tz=Asia/Tokyo")
+            return answer.status == 200
+
+    await until(counted)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await expect(page.get_by_text("in days of Europe/Berlin.")).to_be_visible()
+        await page.get_by_label("Days of").select_option("Asia/Tokyo")
+        await expect(page.get_by_text("in days of Asia/Tokyo.")).to_be_visible()
+        assert await serious_faults(page) == []
