@@ -221,11 +221,13 @@ class Tickets(RuleBasedStateMachine):
                 assert status in lifecycle()[ticket.status][command.verb]
 
     def check_closed(self, before: dict[UUID, Ticket], ticket_id: UUID) -> None:
-        """After closing only tags, links, a rating and the clock's record change; fewer follow."""
+        """After closing only tags, links, a rating and the clock's record change; fewer follow.
+        So does what a merge has brought.
+        """
         old = before.get(ticket_id)
         if old is not None and old.status == "closed":
             new = self.tickets[ticket_id]
-            free = ("tags", "links", "rating", "sla", "followers")
+            free = ("tags", "links", "rating", "sla", "followers", "last_merge")
             assert replace(new, **{name: getattr(old, name) for name in free}) == old
             assert {*new.followers} <= {*old.followers}
             assert not new.sla.running
