@@ -22,6 +22,7 @@ from tests.api.browsing import (
     page_of,
     serious_faults,
     served,
+    set_up,
     sign_in,
 )
 from tests.processes import process
@@ -219,6 +220,30 @@ async def test_the_desk_is_set_up_by_forms_that_say_where_a_fault_is(served, pag
         await form.get_by_role("button", name="Save the set-up").click()
         await expect(form.get_by_role("alert")).to_contain_text("JSON")
         await text.fill(orjson.dumps({**shown, "close_resolved_after_days": 7}).decode())
+        await form.get_by_role("button", name="Save the set-up").click()
+        await expect(page.get_by_text("Saved as version 2.")).to_be_visible()
+
+
+async def test_a_group_that_is_in_use_is_taken_away_once_it_is_said_where_its_tickets_go(
+    served, page_of, database
+):
+    await set_up(served, database, groups={"print": ["alice"], "network": ["bob"]})
+    await opened(served, group="print")
+    [admin] = await keys_of(database, "admin")
+    async with page_of(served) as page:
+        await sign_in(page, admin)
+        await page.goto("/#/system/desk")
+        form = page.get_by_role("form", name="Save the set-up")
+        await form.get_by_text("groups (2)").click()
+        first = form.locator(".entries > li").first
+        assert await first.get_by_label("name in groups").input_value() == "print"
+        await first.get_by_role("button", name="Remove").click()
+        await form.get_by_role("button", name="Save the set-up").click()
+        retired = form.get_by_role("group", name="What becomes of what is gone")
+        await expect(retired.get_by_text("1 ticket, such as")).to_be_visible()
+        await retired.get_by_role("button", name="Add to groups").click()
+        await retired.get_by_label("name in groups").fill("print")
+        await retired.get_by_label("its tickets go to").fill("network")
         await form.get_by_role("button", name="Save the set-up").click()
         await expect(page.get_by_text("Saved as version 2.")).to_be_visible()
 

@@ -28,7 +28,7 @@ const ASKED = [
 const state = (ticket) =>
   h("span", { class: `badge status-${ticket.status}` }, STATES[ticket.status]?.[0] ?? ticket.status);
 
-export function requests(main, { api, session, me, keys }) {
+export function requests(main, { api, session, me, keys, query }) {
   const ending = new AbortController();
   const search = h("input", { id: "search", type: "search", autocomplete: "off" });
   const fault = h("p", { class: "fault", role: "alert" });
@@ -162,6 +162,7 @@ export function requests(main, { api, session, me, keys }) {
     );
   }
 
+  if (mayWrite && query.has("new")) open();
   begin();
   const stop = session.listen(1000, () => document.hidden || read().catch(() => {}));
   return () => {
