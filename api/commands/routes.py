@@ -76,8 +76,9 @@ RedactionTold = Annotated[
     Field(
         description="Of `redact` alone. `destroyed`: the words cannot be read again by anybody who "
         "has the log and the keys. `hidden`: they are shown to nobody, but stay sealed in the log "
-        "until the person is erased, since a former version wrote them. `pending`: the keys did "
-        "not answer; what can be destroyed is, in the background.",
+        "until the person is erased, since a former version wrote them, or the person has had some "
+        "400 others destroyed. `pending`: the keys did not answer; what can be destroyed is, in "
+        "the background.",
     ),
 ]
 
