@@ -34,7 +34,7 @@ function editor(openapi, path, schema, start, isRequired = false) {
   if (kind.type !== "array") return single();
   const inner = resolved(openapi, kind.items);
   if (inner.properties) return entries(about, inner, false);
-  return inner.enum ? single() : lines(about);
+  return inner.enum ? single() : lines(about, inner.pattern && inner.examples?.[0]);
 }
 
 // What an entry of a list is, or the value of a name in it.
@@ -49,6 +49,7 @@ const INSIDE = {
   "/retired/choices": "choices",
   "/retired/choices/choices": "becomes",
 };
+const SAID_BY_SERVER = ["/calendars/calendar/version", "/calendars/calendar/public_holidays/dates"];
 const NAMES = {
   "/sla": "SLA by priority",
   "/sla_rules": "SLA rules: promises by group, priority or value",
@@ -74,9 +75,9 @@ function leaf({ path, start, isRequired }, kind, names = {}) {
 }
 
 // Several texts: names may have commas.
-function lines(about) {
+function lines(about, example) {
   const start = about.start?.join("\n");
-  const hint = [about.title, "One a line."].filter(Boolean).join(" ");
+  const hint = [about.title, example ? `One a line, like ${example}.` : "One a line."].filter(Boolean).join(" ");
   const made = leaf({ ...about, start }, { type: "long" }, { hint });
   made.element.querySelector("textarea").rows = Math.min(8, 1 + (about.start?.length ?? 0));
   return {
@@ -104,7 +105,8 @@ function place() {
 
 function object({ openapi, path, kind, start = {}, title }, properties) {
   const required = new Set(kind.required ?? []);
-  const parts = Object.entries(properties).map(([name, inner]) => [
+  const asked = Object.entries(properties).filter(([name]) => !SAID_BY_SERVER.includes(`${path}/${name}`));
+  const parts = asked.map(([name, inner]) => [
     name,
     editor(openapi, `${path}/${name}`, inner, start[name] ?? undefined, required.has(name)),
   ]);
@@ -158,7 +160,7 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
   const count = () => put(summary, `${nameOf(path)} (${all.length})`);
   const canBeNull = resolved(openapi, schema).anyOf?.some((each) => each.type === "null");
   const add = (name, value) => {
-    const key = isNamed ? h("input", { type: "text", value: name, "aria-label": `name in ${nameOf(path)}` }) : null;
+    const key = isNamed ? h("input", { type: "text", value: name, placeholder: "name", "aria-label": `name in ${nameOf(path)}` }) : null;
     const part = editor(openapi, `${path}/${INSIDE[path] ?? "value"}`, schema, value ?? undefined);
     const entry = { key, part, where: place() };
     const remove = () => {
@@ -172,8 +174,8 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
       {},
       key,
       part.element,
-      entry.where.element,
       h("button", { type: "button", class: "quiet small", onclick: remove }, "Remove"),
+      entry.where.element,
     );
     all.push(entry);
     list.append(entry.row);
@@ -206,7 +208,7 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
       const found = all.map(({ key, part, where: ofEntry }, n) => {
         const at = pointer + step(isNamed ? key.value.trim() : n);
         const value = part.read(at, places);
-        if (!places.has(at)) places.set(at, ofEntry);
+        if (isNamed || !places.has(at)) places.set(at, ofEntry); // a name may be at fault
         return [key?.value.trim(), value ?? (canBeNull ? null : emptyOf(openapi, schema))];
       });
       if (isNamed) return Object.fromEntries(found);
