@@ -30,13 +30,15 @@ def written(zones: Zones, time: datetime) -> str:
     """Return the days of an instant of UTC, zone by zone, with commas between: `2026-03-01`, or
     `2026-03-01,,2026-03-02`, in which nothing stands for the first one again.
     """
-    if zones == UTC_ONLY or time.year not in YEARS:
+    if zones == UTC_ONLY:  # sooner than by a search
+        return time.date().isoformat()
+    if time.year not in YEARS:
         return time.date().isoformat() + "," * (len(zones) - 1)
     starts, texts = _together(zones, time.year)
     return texts[bisect_right(starts, to_ms(time)) - 1]
 
 
-def read(text: str) -> Sequence[str]:
+def read(text: str) -> list[str]:
     """Return the days that `written` has written, each in full."""
     first, *others = text.split(",")
     return [first, *(each or first for each in others)]

@@ -38,7 +38,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from itertools import repeat
 from math import ceil
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import unquote
@@ -198,6 +197,8 @@ def happened(counted: Entries, label: str) -> int:
 Span = Literal["day", "month", "year"]
 SPANS: Mapping[int, Span] = {10: "day", 7: "month", 4: "year"}
 """By the length of a period as it is written."""
+_OF_A_DAY = 2 * len(SPANS)
+"""In so many places what is of a day is counted: by each span, in all and of its group."""
 
 
 def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
@@ -207,14 +208,29 @@ def numbers(entries: Entries) -> Iterator[tuple[str, str, int]]:
     counters and not thousands.
     """
     for key, n in entries.items():
-        of_zones, metric, group, labels = key.split("|")
-        each = days.read(labels) if metric == "opened_on" else repeat(labels)
-        for zone, (day, label) in enumerate(zip(days.read(of_zones), each, strict=False)):
-            path, marked = f"{metric}.{label}", mark(zone)
-            for length in SPANS:
-                where = f"{marked}{day[:length]}/"
-                yield where, path, n
-                yield where + group, path, n
+        of_zones, metric, group, label = key.split("|")
+        places = _places(of_zones, group)
+        if metric == "opened_on" and "," in label:
+            for where, opened_on in zip(places, days.read(label) * _OF_A_DAY, strict=False):
+                yield where, f"{metric}.{opened_on}", n
+            continue
+        path = f"{metric}.{label}"
+        for where in places:
+            yield where, path, n
+
+
+@lru_cache(maxsize=8192)
+def _places(of_zones: str, group: str) -> tuple[str, ...]:
+    """Return where what is of a day and a group is counted, again and again for each zone: as many
+    entries are of one day, each place is written once.
+    """
+    listed = days.read(of_zones)
+    return tuple(
+        f"{mark(zone)}{day[:length]}/{of}"
+        for length in SPANS
+        for of in ("", group)
+        for zone, day in enumerate(listed)
+    )
 
 
 def until(day: date) -> list[tuple[Span, str, str]]:
