@@ -69,6 +69,7 @@ async def test_a_public_reply_and_an_internal_note_are_told_apart(served, page_o
         await sign_in(page)
         await at_ticket(page, ticket)
         box = page.get_by_role("form", name="Write")
+        await box.get_by_label("Message").focus()
         await expect(box.get_by_role("button")).to_have_text("Send the reply")
         await expect(box).to_contain_text("bob and all who follow the ticket read it.")
         public = await colour(box)
@@ -417,6 +418,23 @@ async def test_a_ticket_that_is_not_there_has_a_way_back(served, page_of):
         assert await serious_faults(page) == []
         await page.get_by_role("link", name="Back to the tickets").click()
         await expect(page.get_by_role("link", name="Printer jam")).to_be_visible()
+
+
+async def test_a_ticket_that_one_hands_to_others_says_that_it_is_gone(served, page_of, database):
+    """The list that one goes back to is there all the same."""
+    await set_up(served, database, groups={"print": ["soak-agent"], "network": ["carol"]})
+    ticket = await opened(served, group="print")
+    await opened(served, subject="Another jam", group="print")
+    [agent] = await keys_of(database, "agent")
+    async with page_of(served) as page:
+        await sign_in(page, agent)
+        await at_ticket(page, ticket)
+        await property_(page, "group").click()
+        await page.get_by_label("group", exact=True).select_option("network")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator(".banner")).to_contain_text("You do not see this ticket any more")
+        await page.locator(".banner").get_by_role("link", name="Tickets").click()
+        await expect(page.locator(".rows a")).to_have_text(["Another jam"])
 
 
 async def test_a_supervisor_redacts_what_was_pasted(served, page_of):

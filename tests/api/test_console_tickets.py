@@ -194,6 +194,7 @@ async def test_a_list_is_worked_with_single_keys(served, page_of):
         await press("n")
         await expect(page.get_by_label("subject")).to_be_focused()
         await press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
         await press("j")
         await press("r")
         await expect(page.get_by_label("Message")).to_be_focused()

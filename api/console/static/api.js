@@ -68,9 +68,11 @@ export class Api {
     return this.ask("GET", path, { query, signal });
   }
 
-  // A command: once, whatever happens on the way, and on what was seen.
-  command(path, body, { key, version } = {}) {
-    const headers = { "Idempotency-Key": key, Prefer: "wait=5" };
+  // A command: once, whatever happens on the way, and on what was seen; the answer comes when lists
+  // show it, or after `wait` seconds.
+  command(path, body, { key, version, wait = 5 } = {}) {
+    const headers = { "Idempotency-Key": key };
+    if (wait) headers.Prefer = `wait=${wait}`;
     if (version !== undefined) headers["If-Match"] = `"${version}"`;
     return this.ask("POST", path, { body, headers });
   }

@@ -56,6 +56,7 @@ export function conversation(life, { name, act }) {
 
   const isShown = (event) => STEPS.has(event.type) || Boolean(messageOf(event));
 
+  const isStaff = life.me.role !== "requester";
   const opener = (by, { requester }) => (by === requester ? by : `${by} for ${requester}`);
 
   function messageOf(event) {
@@ -64,7 +65,7 @@ export function conversation(life, { name, act }) {
     const kinds = {
       TicketOpened: () => [opener(by, data), "opened the ticket", data.body, "by-requester"],
       RequesterReplied: () => [by, told(event), data.body, "by-requester"],
-      AgentReplied: () => [by, life.me.role === "requester" ? told(event) : `${told(event)} to the requester`, data.body, "by-agent"],
+      AgentReplied: () => [by, told(event) + (isStaff ? " to the requester" : ""), data.body, "by-agent"],
       NoteAdded: () => [by, "Internal note", data.body, "internal"],
       TicketResolved: () => [by, "resolved it", data.resolution, "by-agent"],
       TicketRated: () => [by, `rated it ${data.score} of 5`, data.comment ?? "", "by-requester"],
@@ -81,7 +82,7 @@ export function conversation(life, { name, act }) {
           { class: "who" },
           h("strong", {}, who),
           h("span", { class: kind === "internal" ? "tell" : "hint" }, kind === "internal" ? "Internal note" : what),
-          when(event.occurred_at),
+          when(event.occurred_at, true),
           "redact" in possible && text
             ? h(
                 "button",
@@ -105,7 +106,7 @@ export function conversation(life, { name, act }) {
       { class: "step" },
       h("strong", {}, event.actor?.id ?? "?"),
       ` ${told(event)} `,
-      when(event.occurred_at),
+      when(event.occurred_at, true),
       " ",
       changes(event, name),
     );
@@ -136,12 +137,21 @@ export function writing(life, { me, say }) {
   let mode = kept.mode ?? "reply";
   let key = newKey();
   let since = { version: life.version };
+  text.element.setAttribute("placeholder", "Write a reply or a note");
   text.element.addEventListener("input", keep);
+  // One line until it is wanted, and again by Escape: it stays in sight below what was said. It does
+  // not fold by itself: what is clicked on would move away.
+  const unfold = (is) => element.classList.toggle("unfolded", is || Boolean(text.element.value));
+  unfold(false);
+  text.element.addEventListener("focus", () => unfold(true));
   text.element.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) element.requestSubmit();
+    if (event.key !== "Escape") return;
+    text.element.blur();
+    unfold(false);
   });
   for (const [verb, { name }] of Object.entries(MODES)) {
-    const input = h("input", { type: "radio", name: "mode", value: verb, onchange: () => choose(verb) });
+    const input = h("input", { type: "radio", name: "mode", value: verb, onchange: () => write(verb) });
     buttons.set(verb, [input, h("label", { class: "check" }, input, ` ${name}`)]);
   }
 
@@ -172,6 +182,7 @@ export function writing(life, { me, say }) {
 
   async function submit(event) {
     event.preventDefault();
+    if (send.disabled) return; // it is on its way
     put(general);
     text.fault("");
     send.disabled = true;
@@ -181,7 +192,7 @@ export function writing(life, { me, say }) {
         mode === "reply" && actor?.id !== me.id && (STEPS.has(type) || /Replied|Resolved|Note/.test(type));
       const answer = await life.submit(mode, { body: text.element.value }, key, { since, minds });
       text.write("");
-      sessionStorage.removeItem(place);
+      keep();
       key = newKey();
       since = { version: life.version };
       say(mode === "reply" ? "The reply was sent." : "The note was added.");

@@ -48,6 +48,7 @@ export function say(text) {
 
 const numbers = new Intl.NumberFormat("en");
 const times = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const days = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium" });
 const ago = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 export const number = (value) => numbers.format(value);
@@ -65,14 +66,16 @@ export function duration(seconds) {
   return parts.slice(0, 2).filter(Boolean).join(" ") || "0 s";
 }
 
-export function when(time) {
+// How long ago, or in how long; of what is a month away the day, and `full` the time of day too.
+export function when(time, full = false) {
   if (!time) return h("span", {}, "–");
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return h("span", {}, String(time));
-  return h("time", { datetime: time, title: times.format(date) }, distance(date));
+  const about = { datetime: time, title: times.format(date), "data-full": full };
+  return h("time", about, distance(date, full));
 }
 
-function distance(date) {
+function distance(date, full) {
   const seconds = (date - Date.now()) / 1000;
   const units = [
     ["day", 86400],
@@ -81,13 +84,14 @@ function distance(date) {
     ["second", 1],
   ];
   const [unit, length] = units.find(([, size]) => Math.abs(seconds) >= size) ?? units.at(-1);
-  return Math.abs(seconds) > 30 * 86400 ? times.format(date) : ago.format(Math.round(seconds / length), unit);
+  if (Math.abs(seconds) > 30 * 86400) return (full ? times : days).format(date);
+  return ago.format(Math.round(seconds / length), unit);
 }
 
 // Has all times that are shown say how long ago they are now.
 export function tellTime() {
   for (const each of document.querySelectorAll("time[datetime]")) {
-    const text = distance(new Date(each.getAttribute("datetime")));
+    const text = distance(new Date(each.getAttribute("datetime")), "full" in each.dataset);
     if (each.textContent !== text) each.textContent = text;
   }
 }

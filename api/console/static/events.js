@@ -41,7 +41,7 @@ const TOLD = {
   SlaBreached: "SLA breached",
 };
 // Fields that hold what was said, which is shown as such.
-export const SAID = ["body", "resolution"];
+const SAID = ["body", "resolution"];
 const OF_AN_OPENING = ["requester", "priority", "group", "tags", "fields"];
 
 export const told = (event) => {
@@ -88,7 +88,7 @@ export function changes(event, name) {
   );
 }
 
-function changed({ before, after }, label, name) {
+function changed({ field, before, after }, label, name) {
   if (Array.isArray(before ?? []) && Array.isArray(after ?? [])) {
     const is = (list) => new Set((list ?? []).map((each) => JSON.stringify(each)));
     const [was, now] = [is(before), is(after)];
@@ -98,7 +98,7 @@ function changed({ before, after }, label, name) {
       "span",
       {},
       label,
-      added.map((each) => h("ins", {}, "+ ", valueOf(each, name), " ")),
+      added.map((each) => h("ins", {}, field === "sla_breached" ? "" : "+ ", valueOf(each, name), " ")),
       removed.map((each) => h("del", {}, "− ", valueOf(each, name), " ")),
     );
   }

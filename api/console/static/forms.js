@@ -155,7 +155,8 @@ export function form({ name, note, fields, action = name, send, done = () => {},
 }
 
 // The form of a command. `given`: what fields begin with; `more`: fields that come first; `fixed`:
-// what is said without being asked; `group`, `status`: the ticket's. A ticket's custom fields are asked for as the desk has them.
+// what is said without being asked; `group`, `status`: the ticket's. A ticket's custom fields are
+// asked for as the desk has them.
 export async function commandForm(
   context,
   { path, name, action, given = {}, fixed = {}, more = {}, group, status, send, done, cancel },

@@ -79,8 +79,8 @@ export function history_(life, { name, choose }) {
         h("strong", {}, event.actor?.id ?? "?"),
         h("span", {}, told(event)),
         changes(event, name),
-        when(event.occurred_at),
-        late ? h("span", { class: "hint" }, "recorded ", when(event.recorded_at)) : null,
+        when(event.occurred_at, true),
+        late ? h("span", { class: "hint" }, "recorded ", when(event.recorded_at, true)) : null,
       ),
       said ? h("p", { class: "text" }, String(said)) : null,
     );

@@ -10,8 +10,9 @@ const TRIES = 5;
 export class Life {
   #reading = Promise.resolve();
 
-  constructor({ api, me, id }, signal, changed) {
-    Object.assign(this, { api, me, id, signal, changed });
+  // `changed` hears of events, `lost` that the ticket is not for this caller any more.
+  constructor({ api, session, me, id }, signal, changed, lost = () => {}) {
+    Object.assign(this, { api, session, me, id, signal, changed, lost });
     this.events = [];
     this.verdicts = [];
     this.times = 1; // that all of it was read
@@ -25,6 +26,7 @@ export class Life {
   // One after the other: each goes on where the one before has come to.
   read() {
     this.#reading = this.#reading.catch(() => {}).then(() => this.#readOn());
+    this.#reading.catch((error) => error.status === 404 && this.events.length && this.lost());
     return this.#reading;
   }
 
@@ -82,16 +84,17 @@ export class Life {
   async submit(verb, body, key, { since = { version: this.version }, minds = () => true } = {}) {
     for (let tries = 1; ; tries++) {
       const meanwhile = this.events.filter((event) => event.version > since.version);
-      since.version = this.version;
+      since.version = Math.max(since.version, this.version);
       if (meanwhile.some(minds)) {
         const detail = "the ticket has changed since you began";
         throw Object.assign(new Problem({ detail }, 412), { meanwhile: meanwhile.map(line) });
       }
       try {
         const path = `/tickets/${this.id}/${verb}`;
-        const answer = await this.api.command(path, body, { key, version: this.version });
+        const answer = await this.api.command(path, body, { key, version: since.version, wait: 0 });
         since.version = answer.version;
-        await this.read().catch(() => {}); // it is done, whether it is shown or not
+        this.session.after = `${this.id}@${answer.version}`; // for the lists that are seen next
+        this.read().catch(() => {}); // it is done, whether it is shown or not
         return answer;
       } catch (error) {
         if (error.status !== 409 && error.status !== 412) throw error;

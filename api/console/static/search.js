@@ -23,7 +23,7 @@ const MOST = 12;
 const quoted = (text) => (/[\s"]/.test(text) ? `"${text.replace(/["\\]/g, "\\$&")}"` : text);
 
 // The words and operators of the language, from the API's document.
-export async function language(api) {
+async function language(api) {
   const { paths } = await document_(api);
   const { schema } = paths["/tickets"].get.parameters.find(({ name }) => name === "q");
   return schema["x-completions"] ?? {};

@@ -38,7 +38,22 @@ export function system(main, context) {
         ),
       ),
     ),
+    context.me.role === "admin" ? forAnAdmin() : null,
     place,
   );
   return PARTS[part].show(place, context);
 }
+
+// The first key that a server makes is an admin's, who sees no ticket: what to do next.
+const forAnAdmin = () =>
+  h(
+    "p",
+    { class: "banner" },
+    "An admin sees no tickets. ",
+    h("a", { href: "#/system/keys" }, "Make a key"),
+    " for each agent and supervisor, ",
+    h("a", { href: "#/system/desk" }, "set the desk up"),
+    ", and sign in with the key of an agent to work on tickets. ",
+    h("code", {}, "make demo"),
+    " loads some to look at.",
+  );

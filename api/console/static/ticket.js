@@ -41,7 +41,7 @@ const WHY = {
 export function ticket(main, context) {
   const { api, session, me, id, query, keys, say } = context;
   const ending = new AbortController();
-  const life = new Life(context, ending.signal, () => changed());
+  const life = new Life(context, ending.signal, () => changed(), lost);
   let possible = {};
   let at = null; // the version that is shown; null: the last one
   let isWhole = true;
@@ -113,6 +113,14 @@ export function ticket(main, context) {
     if (turn !== turns) return; // more has happened since
     possible = can;
     drawAll();
+  }
+
+  // For example it was moved to a group of which one sees no tickets.
+  function lost() {
+    possible = {};
+    drawAll();
+    put(banner, "You do not see this ticket any more. ", h("a", { href: session.list ?? "#/tickets" }, "Tickets"));
+    banner.hidden = false;
   }
 
   function drawAll() {
@@ -261,7 +269,7 @@ export function ticket(main, context) {
     const held = document.activeElement;
     put(
       side,
-      h("h2", {}, at === null ? "Properties" : ["As it was, ", when(event?.occurred_at)]),
+      h("h2", {}, at === null ? "Properties" : ["As it was, ", when(event?.occurred_at, true)]),
       h("dl", { class: "props state" }, rows.map(([label]) => cells.get(label).row)),
     );
     if (side.contains(held)) held.focus();
@@ -385,7 +393,8 @@ export function ticket(main, context) {
     const [verb, parameter, clear] = EDITED[label];
     const now = life.fields();
     const about = await described(api, `/tickets/{ticket_id}/${verb}`);
-    const edit = field(await kindFor(session, about, parameter, now.group), { name: label, value: now[label], hint: "" });
+    const kind = await kindFor(session, about, parameter, now.group);
+    const edit = field(kind, { name: label, value: now[label], hint: "" });
     edit.required = !clear; // it is sent if it is empty, too, for the API to say what it wants
     return editor(label, edit, (value, key, since) => {
       const minds = (event) => (event.changes ?? []).some((change) => change.field === label);
@@ -440,7 +449,11 @@ export function ticket(main, context) {
           { class: "chip" },
           each,
           can(remove)
-            ? h("button", { type: "button", "aria-label": `Remove ${each}`, onclick: () => once(remove, given(each)) }, "×")
+            ? h(
+                "button",
+                { type: "button", "aria-label": `Remove ${each}`, onclick: () => once(remove, given(each)) },
+                "×",
+              )
             : null,
         ),
       ),
@@ -451,7 +464,11 @@ export function ticket(main, context) {
 
   function linksOf(links, can) {
     const own = (link) => !/merged|follow/.test(link.relation);
-    return links.map((link) =>
+    const ring = h("p", { class: "fault" });
+    const tell = ({ rings }) =>
+      rings && put(ring, `Lead back to this ticket: ${rings.map(words).join(", ")}. Take one of them away.`);
+    api.get(`/tickets/${id}`, {}, ending.signal).then(tell, () => {});
+    const lines = links.map((link) =>
       h(
         "div",
         {},
@@ -470,6 +487,7 @@ export function ticket(main, context) {
           : null,
       ),
     );
+    return [...lines, ring];
   }
 
   // --- promises -----------------------------------------------------------------------------------
@@ -484,11 +502,12 @@ export function ticket(main, context) {
 
   function promiseOf(each, { intervals }, open) {
     const time = (ms) => duration(ms / 1000);
+    const brief = (ms) => time(ms).split(" ").slice(0, 2).join(" ");
     const state = {
       counting: () => ["due ", when(each.due_at)],
       paused: () => [`${time(each.left_ms)} left, paused`],
       kept: () => [h("span", { class: "good" }, "met")],
-      missed: () => [h("span", { class: "bad" }, "SLA breached"), ` by ${time(-each.left_ms)}`],
+      missed: () => [h("span", { class: "bad" }, "SLA breached"), ` by ${brief(-each.left_ms)}`],
     }[each.state]();
     const parts_ = intervals.filter((one) => !each.since || one.end > each.since);
     return h(

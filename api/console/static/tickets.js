@@ -2,7 +2,7 @@
 
 import { showing } from "./api.js";
 import { commandForm, commands } from "./forms.js";
-import { badge, empty, h, loading, menu, modal, number, put, trouble, welcome, when, words } from "./dom.js";
+import { badge, empty, h, loading, menu, modal, number, put, redraw, trouble, welcome, when } from "./dom.js";
 import { searchBox } from "./search.js";
 
 const PAGE = 50;
@@ -74,9 +74,10 @@ export function tickets(main, context) {
   let asked = { q: query.get("q") ?? "", view: query.get("view") ?? "", sort: sorts[0][0] };
   if (sorts.some(([value]) => value === query.get("sort"))) asked.sort = query.get("sort");
   let cursors = [undefined]; // of this page and those before
-  let page = { tickets: [], next: null, total: null };
+  let page = { tickets: [], next: null };
+  let total; // how many there are; null if they are too many, undefined if it is not known yet
   let countedAt = -Infinity;
-  let after; // what has happened is to be shown
+  let { after } = session; // what has happened is to be shown
   let has = false; // a page is shown, whatever was asked for since
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
   ending.signal.addEventListener("abort", () => asking.abort());
@@ -123,7 +124,8 @@ export function tickets(main, context) {
   // With what has been heard of; rather without than not at all.
   const current = (more, signal) =>
     pageOf({ ...more, after }, signal).catch((error) => {
-      if (error.code !== "views_behind") throw error;
+      if (after === undefined || !["views_behind", "ticket_not_found"].includes(error.code)) throw error;
+      after = session.after = undefined; // it may be a ticket that one does not see any more
       return pageOf(more, signal);
     });
 
@@ -148,7 +150,7 @@ export function tickets(main, context) {
     asked = { ...asked, ...wanted };
     cursors = [undefined];
     try {
-      page = await ask({ count: true });
+      page = await ask({});
     } catch (error) {
       if (error.name === "AbortError") return;
       [asked, cursors] = before;
@@ -157,7 +159,7 @@ export function tickets(main, context) {
       const way = h("p", {}, h("a", { href: "#/tickets" }, "All tickets"));
       return put(has ? news : list, trouble(error, () => begin(wanted), way));
     }
-    countedAt = performance.now();
+    total = undefined;
     picked.clear();
     box.say(null);
     has = true;
@@ -166,7 +168,18 @@ export function tickets(main, context) {
     history.replaceState(null, "", session.list);
     draw();
     if (focus) focusRow(0);
+    count();
     views();
+  }
+
+  // Asked by itself: of many it takes longer than their first page does.
+  async function count() {
+    const { signal } = asking;
+    const wanted = { ...asked, limit: 1, count: true };
+    const found = await api.get("/tickets", wanted, signal).catch(() => null);
+    if (found === null || signal.aborted) return;
+    [total, countedAt] = [found.total, performance.now()];
+    drawPager();
   }
 
   function refuse(error) {
@@ -180,7 +193,7 @@ export function tickets(main, context) {
     const was = cursors;
     cursors = step > 0 ? [...cursors, page.next] : cursors.slice(0, -1);
     try {
-      page = { ...(await ask({})), total: page.total };
+      page = await ask({});
     } catch (error) {
       cursors = was;
       if (error.name !== "AbortError") put(news, trouble(error));
@@ -200,12 +213,10 @@ export function tickets(main, context) {
     put(news);
     sort.value = asked.sort;
     session.ids = page.tickets.map((each) => each.id);
-    const first = (cursors.length - 1) * PAGE;
-    const total = page.total === null ? "more than 100,000" : number(page.total);
     if (!page.tickets.length) {
       const isAll = !asked.q && !asked.view && cursors.length === 1;
       put(list, isAll ? welcome(me) : empty("No ticket matches. ", h("a", { href: "#/tickets" }, "All tickets")));
-      put(pager);
+      redraw(pager, null, () => []);
       return drawBulk();
     }
     const shown = columns.map(column).filter(Boolean);
@@ -239,13 +250,21 @@ export function tickets(main, context) {
         h("tbody", {}, page.tickets.map((each) => rowOf(each, shown, changed))),
       ),
     );
-    put(
-      pager,
-      h("span", {}, `${number(first + 1)}–${number(first + page.tickets.length)} of ${total}`),
-      h("button", { type: "button", class: "quiet small", disabled: !first, onclick: () => turn(-1) }, "Previous"),
-      h("button", { type: "button", class: "quiet small", disabled: !page.next, onclick: () => turn(1) }, "Next"),
-    );
+    drawPager();
     drawBulk();
+  }
+
+  function drawPager() {
+    if (!page.tickets.length) return;
+    const first = (cursors.length - 1) * PAGE;
+    const of = total === undefined ? "" : ` of ${total === null ? "more than 100,000" : number(total)}`;
+    const button = (name, can_, step) =>
+      h("button", { type: "button", class: "quiet small", disabled: !can_, onclick: () => turn(step) }, name);
+    redraw(pager, [first, page.tickets.length, of, Boolean(page.next)], () => [
+      h("span", {}, `${number(first + 1)}–${number(first + page.tickets.length)}${of}`),
+      button("Previous", first, -1),
+      button("Next", page.next, 1),
+    ]);
   }
 
   function heading([title, kind, , by]) {
@@ -469,19 +488,17 @@ export function tickets(main, context) {
     after = showing(events) ?? after;
     if (document.hidden || !has || list.hasAttribute("aria-busy")) return;
     const { signal } = asking;
-    const isSmall = page.total !== null && page.total < 2000;
-    const count = isSmall || performance.now() - countedAt > COUNTED_MS;
-    const found = await current({ count }, signal).catch(() => null);
+    const found = await current({}, signal).catch(() => null);
     if (found === null || signal.aborted) return;
     session.known.see(found.tickets);
-    if (count) countedAt = performance.now();
-    else found.total = page.total;
+    const isSmall = total !== null && total < 2000;
+    if (isSmall || performance.now() - countedAt > COUNTED_MS) count();
     const before = new Map(page.tickets.map((each) => [each.id, each.version]));
     const changed = found.tickets.filter((each) => before.get(each.id) !== each.version);
     const same =
       found.tickets.length === page.tickets.length && found.tickets.every((each, n) => each.id === page.tickets[n].id);
     views();
-    if (same && !changed.length && found.total === page.total && !found.next === !page.next) return;
+    if (same && !changed.length && !found.next === !page.next) return;
     // Nothing is to move under somebody's hands, nor what they have chosen to be taken away.
     const isHeld = picked.size || [list, news].some((place) => place.contains(document.activeElement));
     if (same || !isHeld) {
@@ -492,7 +509,8 @@ export function tickets(main, context) {
       if (at >= 0) focusRow(at, inCell);
       return;
     }
-    const show = h("button", { type: "button", class: "quiet small", onclick: () => begin({}, true) }, "Show it as it is now");
+    const anew = { type: "button", class: "quiet small", onclick: () => begin({}, true) };
+    const show = h("button", anew, "Show it as it is now");
     if (!news.firstChild) put(news, "This list has changed. ", show);
   }
 
