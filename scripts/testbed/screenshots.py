@@ -53,7 +53,7 @@ _SHOTS: Mapping[str, _Shot] = {
     "sign-in": _Shot("", "/", ".sign-in"),
     "desk": _Shot("supervisor", "/#/desk", "figure:nth-of-type(4) canvas"),
     "tickets": _Shot("agent", "/#/tickets", ".rows a"),
-    "ticket": _Shot("agent", f"/#/tickets/{STORY}", ".talk li"),
+    "ticket": _Shot("agent", f"/#/tickets/{STORY}", ".write"),
     "system": _Shot("supervisor", "/#/system", ".plot canvas"),
     "webhooks": _Shot("supervisor", "/#/system/webhooks", "table"),
     "set-up": _Shot("admin", "/#/system/desk", ".editor .group"),

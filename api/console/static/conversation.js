@@ -137,7 +137,6 @@ export function writing(life, { me, say }) {
   let mode = kept.mode ?? "reply";
   let key = newKey();
   let since = { version: life.version };
-  text.element.setAttribute("placeholder", "Write a reply or a note");
   text.element.addEventListener("input", keep);
   // One line until it is wanted, and again by Escape: it stays in sight below what was said. It does
   // not fold by itself: what is clicked on would move away.
@@ -172,6 +171,7 @@ export function writing(life, { me, say }) {
   function draw(possible) {
     const can = Object.keys(MODES).filter((verb) => verb in possible);
     element.hidden = !can.length;
+    text.element.placeholder = can.length > 1 ? "Write a reply or a note" : "Write a reply";
     // What was read before one writes.
     if (!text.element.value || !since.version) since = { version: life.version };
     if (!can.length || modes.dataset.can === String(can)) return;
