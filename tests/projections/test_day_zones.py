@@ -30,6 +30,7 @@ from projections.generations import Generations
 from projections.views import tickets
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters
+from scripts.testbed.patience import patience
 from tests import oracle
 from tests.api.test_api import is_problem, serving
 from tests.domain.test_days import SOME, around_changes, utc
@@ -179,7 +180,7 @@ async def test_lists_go_on_while_days_are_counted_anew(database, store, monkeypa
     monkeypatch.setattr("projections.replay.rebuild.Rebuild.everything", fails)
     async with running(database):
         await Desks(database).replace(desk("Asia/Tokyo"), ALICE, None)
-        await tried.wait()
+        await asyncio.wait_for(tried.wait(), patience(60))
         await open_some(store, 3)
         await caught_up(database, store)
         await assert_views_equal_the_log(database)
