@@ -136,7 +136,7 @@ function drawSession() {
   put(
     place,
     h("span", { class: `live live-${session.live}`, title }, told),
-    h("button", { type: "button", class: "quiet small", onclick: help, title: "Keyboard (?)" }, "Keys"),
+    h("button", { type: "button", class: "quiet small", onclick: help, title: "Keyboard (?)" }, "Shortcuts"),
     h("span", { class: "who" }, `${session.me.id}, ${session.me.role}`),
     h("button", { type: "button", class: "quiet small", onclick: () => signOut() }, "Sign out"),
   );
