@@ -509,6 +509,8 @@ def _after(read: Document | None, event: Document) -> Document:
     elif kind == "TicketUnlinked":
         gone = {**data, "ticket": UUID(data["ticket"])}
         new["links"] = [link for link in new["links"] if link != gone]
+        if merge := new["last_merge"]:
+            new["last_merge"] = {**merge, "unlinked": [*merge["unlinked"], gone]}
     elif kind == "FileDetached":
         new["attachments"] = [
             a
@@ -541,6 +543,8 @@ def _after(read: Document | None, event: Document) -> Document:
             "followers": data["followers"],
             "tags": new["tags"],
             "files": len(new["attachments"]),
+            "links": new["links"],
+            "unlinked": [],
         }
         merged = {"relation": "merged_from", "ticket": UUID(data["ticket"])}
         new["links"] = [*new["links"], merged]

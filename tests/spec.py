@@ -5,8 +5,7 @@ given(opened(), TicketAssigned("alice")).when(ResolveTicket(resolution="x")).the
 What is given happened at PAST, and the command comes at NOW, an hour later.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -61,7 +60,6 @@ class Spec:
     other: Ticket | None = None
     size: Size = EMPTY
     other_size: Size = EMPTY
-    far: Mapping[UUID, Ticket] = field(default_factory=dict)
 
     def by(self, role: Role, name: str = "somebody") -> "Spec":
         return replace(self, actor=Actor(name, role))
@@ -74,10 +72,6 @@ class Spec:
         in which the conversation goes on.
         """
         return replace(self, other=folded(*past))
-
-    def linked_to(self, ticket_id: UUID, *past: TicketEvent) -> "Spec":
-        """A third ticket, to which both may be linked."""
-        return replace(self, far={**self.far, ticket_id: folded(*past)})
 
     def full(self) -> "Spec":
         """The ticket holds all that one may."""
@@ -125,7 +119,6 @@ class Spec:
             other_id=None if self.other is None else OTHER,
             merged=_merged(ticket),
             other_merged=_merged(self.other),
-            far=self.far,
             follow_up_id=FOLLOW_UP,
             size=self.size,
             other_size=self.other_size,

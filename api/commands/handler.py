@@ -43,7 +43,7 @@ from domain.tickets.command import (
 )
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
-from domain.tickets.relations import SET_BY_PEOPLE, MergeTicket, UnlinkTicket, UnmergeTicket
+from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket
 from domain.tickets.ticket import Relation, Ticket, TicketEvent
 from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
@@ -63,6 +63,7 @@ _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
 _UNSETTLED = 1000  # how many appends of unknown outcome are kept, the last ones
+_FOLLOWED = 200  # how many tickets are read to find a ring of links
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
 
 
@@ -422,7 +423,6 @@ class Handler:
             closes_ring=await self._leads_back(command.chain(), other, ticket_id),
             merged=await self._merged(command, stream.ticket),
             other_merged=await self._merged(command, second),
-            far=await self._far(job) if isinstance(command, UnmergeTicket) else {},
             follow_up_id=follow_up_id,
             said=await self._said(ticket_id, command.about()),
             number=await self._store.numbers.take() if needs_number else None,
@@ -483,25 +483,17 @@ class Handler:
     async def _leads_back(
         self, relation: Relation | None, other: Stream | None, ticket_id: UUID
     ) -> bool:
-        """Return whether links of a kind lead from the other ticket to this one, however many."""
+        """Return whether links of a kind lead from the other ticket to this one."""
         if relation is None or other is None or other.ticket is None:
             return False
         return await leads_to(ticket_id, other.ticket, relation, self._ticket)
 
     async def _merged(self, command: Command, ticket: Ticket | None) -> frozenset[UUID]:
         """Return all tickets that were merged into one, and into those, for who asks for that."""
-        if ticket is None or not isinstance(command, (MergeTicket, UnlinkTicket, UnmergeTicket)):
+        if ticket is None or not isinstance(command, (LinkTicket, MergeTicket, UnlinkTicket)):
             return frozenset()
         ways = walk(ticket, lambda each: each.linked("merged_from"), self._ticket)
         return frozenset([way async for way, _ in ways])
-
-    async def _far(self, job: _Job) -> dict[UUID, Ticket]:
-        """Return what goes on in the place of each ticket to which the two are linked."""
-        both = [each.ticket for each in (job.stream, job.other) if each is not None]
-        links = [link for ticket in both if ticket is not None for link in ticket.links]
-        linked = {link.ticket for link in links if link.relation in SET_BY_PEOPLE}
-        ends = [(each, await self._goes_on(each, job)) for each in linked]
-        return {each: end for each, (_, end) in ends if end is not None}
 
     async def _goes_on(self, ticket_id: UUID, job: _Job) -> tuple[UUID, Ticket | None]:
         """Return the ticket that goes on for another, past merges, however many: the last one that
@@ -570,9 +562,14 @@ async def walk(
 
 
 async def leads_to(ticket_id: UUID, start: Ticket, relation: Relation, read: Reading) -> bool:
-    """Return whether links of a kind lead from a ticket to another, however many."""
-    ways = walk(start, lambda ticket: ticket.ahead(relation), read)
-    return any([way == ticket_id async for way, _ in ways])
+    """Return whether links of a kind lead from a ticket to another, as far as `_FOLLOWED` go."""
+    async with aclosing(walk(start, lambda ticket: ticket.ahead(relation), read)) as ways:
+        followed = 0
+        async for way, _ in ways:
+            followed += 1
+            if way == ticket_id or followed == _FOLLOWED:
+                return way == ticket_id
+    return False
 
 
 def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:

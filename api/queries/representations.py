@@ -193,7 +193,12 @@ class Tickets:
         found = [each for each in IN_CHAINS if {each, OPPOSITE[each]} <= kinds]
         if not found or (ticket := await self._ticket(ticket_id)) is None:
             return []
-        return [each for each in found if await leads_to(ticket_id, ticket, each, self._ticket)]
+        rings: list[Relation] = []
+        for each in found:  # forwards or backwards, where there is less to read
+            way = min(each, OPPOSITE[each], key=lambda kind: len(ticket.linked(kind)))
+            if await leads_to(ticket_id, ticket, way, self._ticket):
+                rings.append(each)
+        return rings
 
     async def _ticket(self, ticket_id: UUID) -> Ticket | None:
         with suppress(TicketNotFound):

@@ -11,7 +11,7 @@ description in the API's pages.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import ClassVar, NamedTuple
@@ -77,11 +77,10 @@ class Context:
     `now`: when it happens (UTC). `actor`: by the one spelling of their name. `other`, `other_id`:
     the other ticket that the command is about, if there is one. `closes_ring`: links of the
     command's `chain` lead from it back to this one. `merged`, `other_merged`: what was merged into
-    each of the two, and into those. `far`: for tickets to which they are linked, what goes on in
-    the place of each. `follow_up_id`: the id that a follow-up ticket is to have. `said`: what the
-    event says that the command is `about`. `number`: that of the ticket to be opened or numbered,
-    if there is one. `size`, `other_size`: what the two hold already; `most`: what a ticket may
-    hold.
+    each of the two, and into those. `follow_up_id`: the id that a follow-up ticket is to have.
+    `said`: what the event says that the command is `about`. `number`: that of the ticket to be
+    opened or numbered, if there is one. `size`, `other_size`: what the two hold already; `most`:
+    what a ticket may hold.
     """
 
     now: datetime
@@ -93,7 +92,6 @@ class Context:
     closes_ring: bool = False
     merged: frozenset[UUID] = frozenset()
     other_merged: frozenset[UUID] = frozenset()
-    far: Mapping[UUID, Ticket] = field(default_factory=dict)
     follow_up_id: UUID | None = None
     said: Said | None = None
     number: int | None = None

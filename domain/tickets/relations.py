@@ -1,6 +1,7 @@
 """What two tickets have to do with each other: links, and merging, which can be undone."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal, get_args
 from uuid import UUID
@@ -105,7 +106,8 @@ class LinkTicket(Command):
         opposite = OPPOSITE[self.relation]
         if self.ticket == context.ticket_id:
             raise Unacceptable("link_to_itself", "a ticket cannot be linked to itself")
-        if ticket.is_linked(self.relation, self.ticket):
+        theirs = {self.ticket, *context.other_merged}
+        if not theirs.isdisjoint(ticket.linked(self.relation)):
             return NOTHING
         other = require_other(context)
         if ticket.merged_into is not None:
@@ -126,11 +128,9 @@ class LinkTicket(Command):
         if self.relation == "parent" and ticket.is_linked("parent"):
             raise StateConflict("has_parent", "the ticket has a parent; take that link away first")
         _require_room_for_link(ticket, other)
-        # A link that a merge has brought is on the other one already.
-        there = other.is_linked(opposite, context.ticket_id)
         return Decision(
             (TicketLinked(self.relation, self.ticket),),
-            () if there else (TicketLinked(opposite, context.ticket_id),),
+            (TicketLinked(opposite, context.ticket_id),),
         )
 
 
@@ -142,6 +142,8 @@ class TicketUnlinked(TicketEvent):
     def change(self, ticket: Ticket) -> None:
         gone = Link(self.relation, self.ticket)
         ticket.links = tuple(link for link in ticket.links if link != gone)
+        if (merge := ticket.last_merge) is not None:
+            ticket.last_merge = replace(merge, unlinked=(*merge.unlinked, gone))
 
 
 class UnlinkTicket(Command):
@@ -167,8 +169,8 @@ class UnlinkTicket(Command):
         if ticket.merged_into is not None:
             raise closed(ticket)
         # Each may say it of tickets that were merged into the other one.
-        ours = {context.ticket_id, *context.merged}
         theirs = {self.ticket, context.other_id, *context.other_merged}
+        ours = {context.ticket_id, *context.merged} - theirs
         other, opposite = context.other, OPPOSITE[self.relation]
         here = [each for each in ticket.linked(self.relation) if each in theirs]
         there = [] if other is None else [each for each in other.linked(opposite) if each in ours]
@@ -203,7 +205,7 @@ class TicketMergedFrom(TicketEvent):
 
     def change(self, ticket: Ticket) -> None:
         ticket.last_merge = LastMerge(
-            self.ticket, self.followers, ticket.tags, len(ticket.attachments)
+            self.ticket, self.followers, ticket.tags, len(ticket.attachments), ticket.links
         )
         ticket.followers = with_names(ticket.followers, *self.followers)
         ticket.links = (*ticket.links, Link("merged_from", self.ticket))
@@ -215,6 +217,8 @@ class MergeTicket(Command):
     The requester and the followers of this one follow that one, see it and hear its replies, and
     what they write here is said there. Tags, links and files are taken along; subject, fields,
     priority, group and assignee are the other's. Of two running promises the earlier holds.
+    Refused if a link of this one would contradict one of that: a second parent, or the same link
+    the other way round.
     """
 
     moves = ways(*UNSOLVED, "resolved", to="closed")
@@ -247,8 +251,14 @@ class MergeTicket(Command):
         followers = tuple(sorted({ticket.requester, *ticket.followers} - following))
         tags = tuple(tag for tag in ticket.tags if tag not in other.tags)
         files = [file for file in ticket.attachments if not _is_among(file, other.attachments)]
-        itself = {self.into, *context.other_merged}
-        links = [link for link in ticket.links if _is_taken_along(link, itself, other)]
+        both = {self.into, *context.merged, *context.other_merged}
+        links = [
+            each
+            for each in ticket.links
+            if each.relation in SET_BY_PEOPLE and each.ticket not in both
+            if each not in other.links
+        ]
+        _require_no_contradiction(links, other)
         _require_room_for_link(ticket, other)
         require_room("links", len(other.links) + len(links) + 1, TICKET_LINKS)
         require_room("followers", len(other.followers) + len(followers), TICKET_FOLLOWERS)
@@ -275,19 +285,19 @@ def _is_among(file: Attachment, files: Collection[Attachment]) -> bool:
     return any(file.is_same(each) for each in files)
 
 
-def _is_taken_along(link: Link, itself: Collection[UUID], other: Ticket) -> bool:
-    """Say whether a link of a ticket that is merged becomes one of the other: if it is one that
-    people set, and the other is not linked to the same ticket so, or the other way round. `itself`:
-    the other, and what was merged into it.
-    """
-    opposite = OPPOSITE[link.relation]
-    return (
-        link.relation in SET_BY_PEOPLE
-        and link.ticket not in itself
-        and not other.is_linked(link.relation, link.ticket)
-        and not other.is_linked(opposite, link.ticket)
-        and not (link.relation == "parent" and other.is_linked("parent"))
-    )
+def _require_no_contradiction(links: Collection[Link], other: Ticket) -> None:
+    """Raise StateConflict if links that `other` does not have would contradict one that it has."""
+    for each in links:
+        if other.is_linked(OPPOSITE[each.relation], each.ticket):
+            raise StateConflict(
+                "link_cycle",
+                f"both tickets are linked to {each.ticket}, one the other way round; take one of "
+                "the two links away first",
+            )
+        if each.relation == "parent" and other.is_linked("parent"):
+            raise StateConflict(
+                "has_parent", "both tickets have a parent; take one of the two links away first"
+            )
 
 
 class TicketUnmerged(TicketEvent):
@@ -348,12 +358,11 @@ class UnmergeTicket(Command):
         tags = tuple(t for t in other.tags if t in before.tags and t not in merge.tags)
         brought = other.attachments[merge.files :]
         files = [file for file in brought if _is_among(file, ticket.attachments)]
-        ours = {context.ticket_id, *context.merged}
-        theirs = {into, *context.other_merged} - ours
-        far = {**context.far, **dict.fromkeys(ours, ticket), **dict.fromkeys(theirs, other)}
+        had = {*merge.links, *merge.unlinked}
+        links = [each for each in other.links if each in ticket.links and each not in had]
         here = (
             TicketUnmerged(into, before.status, before.waiting_reason, before.resume_at),
-            *(TicketUnlinked(each.relation, each.ticket) for each in _unsaid(ticket, ours, far)),
+            *(TicketUnlinked(e.relation, e.ticket) for e in ticket.links if e in merge.unlinked),
         )
         there = (
             MergeUndone(context.ticket_id),
@@ -365,22 +374,6 @@ class UnmergeTicket(Command):
             *(FollowerRemoved(name) for name in other.followers if name in merge.followers),
             *([TagsRemoved(tags)] if tags else []),
             *(FileDetached(file.name, file.sha256, file.internal) for file in files),
-            *(TicketUnlinked(each.relation, each.ticket) for each in _unsaid(other, theirs, far)),
+            *(TicketUnlinked(each.relation, each.ticket) for each in links),
         )
         return Decision(here, there)
-
-
-def _unsaid(
-    ticket: Ticket, names: Collection[UUID], far: Mapping[UUID, Ticket]
-) -> tuple[Link, ...]:
-    """Return which links that people set a ticket loses when a merge is undone: those of which the
-    tickets at their other ends, as they are in `far`, do not say the same of one of its `names`.
-    """
-    return tuple(
-        link
-        for link in ticket.links
-        if link.relation in SET_BY_PEOPLE
-        and link.ticket not in names
-        and link.ticket in far
-        and {*far[link.ticket].linked(OPPOSITE[link.relation])}.isdisjoint(names)
-    )

@@ -87,13 +87,16 @@ class Standing:
 class LastMerge:
     """A merge into a ticket that can be undone. `followers`: those whom it has brought, and who
     were not taken off since; `tags`: those that are not of the merge, for the ticket had them
-    before, or they were taken away since; `files`: how many the ticket had before.
+    before, or they were taken away since; `files`: how many the ticket had before; `links`: those
+    that it had before; `unlinked`: those that were taken away since.
     """
 
     ticket: UUID
     followers: tuple[str, ...]
     tags: tuple[str, ...]
     files: int
+    links: tuple[Link, ...]
+    unlinked: tuple[Link, ...] = ()
 
 
 @dataclass(kw_only=True)

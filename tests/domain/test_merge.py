@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -20,7 +21,6 @@ from domain.tickets.details import FileAttached, FileDetached, TagsAdded, TagsRe
 from domain.tickets.lifecycle import StatusUpdated, TicketClosed, TicketReopened, TicketResolved
 from domain.tickets.promises import PriorityChanged, PromiseGivenBack, PromiseTakenOver
 from domain.tickets.relations import (
-    OPPOSITE,
     LinkTicket,
     MergeTicket,
     MergeUndone,
@@ -36,6 +36,7 @@ from domain.tickets.ticket import Link, TicketEvent
 from tests.spec import ALICE, FOLLOW_UP, NOW, OTHER, PAST, TICKET, folded, given, opened
 
 Past = Sequence[TicketEvent]
+THIRD = UUID(int=9)
 MERGE, UNMERGE = MergeTicket(into=OTHER), UnmergeTicket()
 FILE, FILE2 = (FileAttached(f"{n}.png", "image/png", 1, f"{n}" * 64) for n in range(2))
 MINE = (
@@ -59,9 +60,8 @@ BROUGHT: tuple[TicketEvent, ...] = (
     FILE2,
     TicketLinked("blocks", FOLLOW_UP),
 )
-
-BLOCKED = (opened(), TicketLinked("blocked_by", TICKET))
 UNDONE = TicketUnmerged(OTHER, "new", None, None)
+LINKED, LOST = TicketLinked("blocks", FOLLOW_UP), TicketUnlinked("blocks", FOLLOW_UP)
 
 
 def test_tags_files_links_and_followers_are_taken_along_and_nothing_else():
@@ -73,14 +73,22 @@ def test_tags_files_links_and_followers_are_taken_along_and_nothing_else():
     assert [file.name for file in ticket.attachments] == ["0.png", "1.png"]
 
 
-@pytest.mark.parametrize("relation", ["parent", "blocks", "blocked_by"])
-def test_no_link_is_taken_along_that_would_contradict_the_others(relation):
-    """One parent, and no ticket on both sides of another."""
+@pytest.mark.parametrize(
+    ("relation", "theirs", "code"),
+    [
+        ("parent", "child", "link_cycle"),
+        ("blocks", "blocked_by", "link_cycle"),
+        ("parent", "parent", "has_parent"),
+    ],
+)
+def test_a_merge_is_refused_whose_links_would_contradict_those_of_the_other(relation, theirs, code):
+    """One parent, and no ticket on both sides of another. L12: a merge loses no link."""
     mine = (opened(), TicketLinked(relation, FOLLOW_UP))
-    theirs = (opened(), TicketLinked(OPPOSITE[relation], FOLLOW_UP), TicketLinked("parent", TICKET))
-    given(*mine).beside(*theirs).when(MERGE).then(
-        TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ()),)
-    )
+    there = FOLLOW_UP if code == "link_cycle" else THIRD
+    beside = (opened(), TicketLinked(theirs, there))
+    given(*mine).beside(*beside).when(MERGE).refused(code)
+    same = given(*mine).beside(opened(), TicketLinked(relation, FOLLOW_UP)).when(MERGE)
+    same.then(TicketMergedInto(OTHER), there=(TicketMergedFrom(TICKET, ()),))
 
 
 @pytest.mark.parametrize("what", ["tags", "attachments", "links"])
@@ -117,7 +125,7 @@ def test_undoing_a_merge_gives_back_the_state_before_of_both(status):
         TicketUnlinked("blocks", FOLLOW_UP),
     )
     merged, beside = (*mine, TicketMergedInto(OTHER)), (*THEIRS, *BROUGHT)
-    unmerge = given(*merged).beside(*beside).linked_to(FOLLOW_UP, *BLOCKED).when(UNMERGE)
+    unmerge = given(*merged).beside(*beside).when(UNMERGE)
     unmerge.then(undone, there=gone)
     assert folded(*merged, undone) == before
     assert folded(*beside, *gone) == others
@@ -130,18 +138,18 @@ def test_what_the_other_ticket_was_given_since_the_merge_stays_there():
     since = (
         *(TagsRemoved(("a",)), TagsAdded(("a", "z"))),
         *(FollowerRemoved("erin"), FollowerAdded("erin")),
+        *(TicketUnlinked("blocks", FOLLOW_UP), TicketLinked("blocks", FOLLOW_UP)),
     )
-    blocked = (*BLOCKED, TicketLinked("blocked_by", OTHER))
-    unmerge = given(*mine).beside(*THEIRS, *BROUGHT, *since).linked_to(FOLLOW_UP, *blocked)
+    unmerge = given(*mine).beside(*THEIRS, *BROUGHT, *since)
     gone = (FollowerRemoved("carol"), FileDetached(FILE2.name, FILE2.sha256))
-    unmerge.when(UNMERGE).then(UNDONE, there=(MergeUndone(TICKET), *gone))
+    unmerge.when(UNMERGE).then(UNDONE, LOST, there=(MergeUndone(TICKET), *gone))
 
 
 def test_what_a_merge_has_brought_goes_also_if_the_merged_ticket_has_it_no_more():
     mine = (*MINE, TicketMergedInto(OTHER), TagsRemoved(("a",)), FollowerRemoved("erin"))
     theirs = (*THEIRS, *BROUGHT[:2])
     gone = (*map(FollowerRemoved, ("carol", "erin")), TagsRemoved(("a",)))
-    unmerge = given(*mine).beside(*theirs).linked_to(FOLLOW_UP, *BLOCKED).when(UNMERGE)
+    unmerge = given(*mine).beside(*theirs).when(UNMERGE)
     unmerge.then(UNDONE, there=(MergeUndone(TICKET), *gone))
 
 
@@ -159,10 +167,16 @@ def test_a_file_is_the_same_also_if_one_of_its_names_was_redacted():
 
 
 def test_a_link_that_was_taken_away_while_it_was_merged_does_not_come_back():
-    mine = (opened(), TicketLinked("blocks", FOLLOW_UP), TicketMergedInto(OTHER))
-    theirs = (opened(), TicketMergedFrom(TICKET, ()))
-    unmerge = given(*mine).beside(*theirs).linked_to(FOLLOW_UP, opened()).when(UNMERGE)
-    unmerge.then(UNDONE, TicketUnlinked("blocks", FOLLOW_UP), there=(MergeUndone(TICKET),))
+    mine = (opened(), LINKED, TicketMergedInto(OTHER))
+    for had in ((TicketMergedFrom(TICKET, ()), LINKED), (LINKED, TicketMergedFrom(TICKET, ()))):
+        unmerge = given(*mine).beside(opened(), *had, LOST).when(UNMERGE)
+        unmerge.then(UNDONE, LOST, there=(MergeUndone(TICKET),))
+
+
+def test_a_link_that_both_had_before_a_merge_stays_with_both():
+    past = (opened(), LINKED)
+    unmerge = given(*past, TicketMergedInto(OTHER)).beside(*past, TicketMergedFrom(TICKET, ()))
+    unmerge.when(UNMERGE).then(UNDONE, there=(MergeUndone(TICKET),))
 
 
 def test_links_of_a_merged_ticket_are_set_and_taken_away_on_the_one_that_goes_on():
@@ -283,10 +297,9 @@ def test_a_link_that_was_taken_along_is_set_and_taken_away_once():
     given(*taken).beside(*there).when(UnlinkTicket(relation="blocks", ticket=OTHER)).then(
         TicketUnlinked("blocks", OTHER), there=(TicketUnlinked("blocked_by", FOLLOW_UP),)
     )
-    related = (opened(), TicketLinked("relates", TICKET))
-    given(opened()).beside(*related).when(LinkTicket(relation="relates", ticket=OTHER)).then(
-        TicketLinked("relates", OTHER)
-    )
+    related = (opened(), TicketLinked("relates", FOLLOW_UP))
+    brought = (opened(), TicketMergedFrom(FOLLOW_UP, ()), TicketLinked("relates", TICKET))
+    given(*related).beside(*brought).when(LinkTicket(relation="relates", ticket=OTHER)).then()
     assert folded(*taken).linked("merged_from") == (FOLLOW_UP,)
     assert Link("blocks", OTHER) in folded(*taken).links
 

@@ -34,7 +34,6 @@ from domain.tickets.promises import MarkSlaBreach
 from domain.tickets.relations import (
     OPPOSITE,
     SET_BY_PEOPLE,
-    MergeTicket,
     UnlinkTicket,
     UnmergeTicket,
 )
@@ -63,7 +62,6 @@ class Tickets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now: datetime = NOW
-        self.left_behind = False
         self.desk: Desk = Desk(sla={"normal": SlaPolicy(first_response_minutes=30)})
         self.tickets: dict[UUID, Ticket] = {}
         self.streams: dict[UUID, list[tuple[TicketEvent, datetime]]] = {}
@@ -132,8 +130,6 @@ class Tickets(RuleBasedStateMachine):
             assert other_id is not None
             self.happen(other_id, decision.elsewhere)
         self.happen(follow_up_id, decision.follow_up)
-        if isinstance(command, MergeTicket) and decision.events:
-            self.left_behind |= self.leaves_behind(ticket_id, command.into)
         assert decision.events or not (decision.elsewhere or decision.follow_up)
         self.check_moves(before, ticket_id, command)
         if not isinstance(command, UnmergeTicket):
@@ -157,7 +153,6 @@ class Tickets(RuleBasedStateMachine):
             other_id=other_id,
             merged=self.merged(ticket_id),
             other_merged=frozenset() if other_id is None else self.merged(other_id),
-            far={each: self.tickets[self.goes_on(each, ticket_id)] for each in self.tickets},
             follow_up_id=self.follow_up_id(ticket_id),
         )
 
@@ -185,16 +180,6 @@ class Tickets(RuleBasedStateMachine):
         ticket = self.tickets.get(ticket_id)
         found = () if ticket is None else ticket.linked("merged_from")
         return frozenset(found).union(*map(self.merged, found))
-
-    def leaves_behind(self, ticket_id: UUID, into: UUID) -> bool:
-        """Whether a merge has left a link behind, that would have contradicted another."""
-        theirs = {into, *self.merged(into)}
-        return any(
-            link.relation in SET_BY_PEOPLE
-            and link.ticket not in theirs
-            and link not in self.tickets[into].links
-            for link in self.tickets[ticket_id].links
-        )
 
     def follow_up_id(self, ticket_id: UUID) -> UUID:
         return uuid5(ticket_id, str(len(self.streams.get(ticket_id, ()))))
@@ -255,9 +240,7 @@ class Tickets(RuleBasedStateMachine):
 
     @invariant()
     def links_hold_on_both_sides(self) -> None:
-        """On the tickets that go on for the two, of either or of what was merged into it; but for
-        what a merge has left behind.
-        """
+        """On the tickets that go on for the two, of either or of what was merged into it."""
         for ticket_id, ticket in self.tickets.items():
             for link in ticket.links:
                 assert link.ticket != ticket_id
@@ -265,7 +248,7 @@ class Tickets(RuleBasedStateMachine):
                 if link.relation in SET_BY_PEOPLE:
                     far_id = self.goes_on(far_id)
                     ours |= self.merged(ticket_id)
-                    if ticket.merged_into or far_id == ticket_id or self.left_behind:
+                    if ticket.merged_into or far_id == ticket_id:
                         continue
                 said = self.tickets[far_id].linked(OPPOSITE[link.relation])
                 assert not ours.isdisjoint(said)
