@@ -211,7 +211,8 @@ def router(
     )
     async def show_commands(ticket_id: UUID, who: CurrentPrincipal) -> Response:
         """Show which commands the ticket, as it is, can take from the caller: all others are
-        refused, or change nothing. One that is possible may be refused for what it says.
+        refused, or change nothing. One that is possible may be refused for what it says, and on a
+        ticket that holds all that a ticket may.
         """
         await policy.of_ticket(who, ticket_id)
         ticket = (await current_tickets.current(ticket_id)).ticket

@@ -241,12 +241,15 @@ def named(conditions: Mapping[str, object]) -> Filter:
 
 def without_spam(asked: Filter) -> Filter:
     """Return the filter of a list that asks for some tickets: without spam, unless it says itself
-    what of that it wants. A list of tickets that are not closed has none in any case.
+    what of that it wants or names a ticket. A list of tickets that are not closed has none in any
+    case.
     """
     states = [
         term.values for term in asked.terms if isinstance(term, Is) and term.field == "status"
     ]
-    if "close_reason" in asked.fields() or any("closed" not in each for each in states):
+    if not {"close_reason", "number"}.isdisjoint(asked.fields()) or any(
+        "closed" not in each for each in states
+    ):
         return asked
     return asked & all_of(is_spam(False))
 

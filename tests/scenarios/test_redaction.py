@@ -236,7 +236,10 @@ async def test_spam_is_closed_and_leaves_every_list_but_that_of_spam(desk, datab
     await done(desk, spam, "close", {"reason": "spam"})
     await done(desk, duplicate, "close", {"reason": "duplicate"})
     await caught_up(database, store)
+    number = (await desk.get(f"/tickets/{spam}", headers=AGENT)).json()["number"]
     for query, expected in {
+        f"number={number}": {spam},
+        f"q=number:{number}": {spam},
         "": {duplicate, real},
         "q=watches": {duplicate, real},
         "status=closed": {duplicate},
