@@ -46,6 +46,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, partition_of
+from projections.desk_zones import desk_zones
 from projections.generations import (
     BUILD_LEASE_SECONDS,
     OF_ANOTHER_LOG,
@@ -221,6 +222,11 @@ class Rebuild:
         former = await self._generations.former()
         if former.shape != SHAPE:
             raise CannotSwitch("the former ones were folded by another version")
+        if former.zones != await desk_zones(self._database):  # or they would be built anew at once
+            raise CannotSwitch(
+                f"the former ones count days in {', '.join(former.zones)}, not in the desk's time "
+                "zones: put these back, and views that count so are built by themselves"
+            )
         drop_after = await self._generations.keep_former()
         async with self._telling_its_end():
             try:
@@ -309,7 +315,8 @@ class Rebuild:
         try:
             yield
         except BaseException as error:
-            if not self.has_switched:
+            # Who was too late to build has built nothing: the other's end is the one to be told.
+            if not self.has_switched and not isinstance(error, BuildRunning):
                 why = describe(error) if isinstance(error, Exception) else "it was stopped"
                 await asyncio.shield(self._keep_end(why))
             raise

@@ -115,4 +115,4 @@ class AgentWeeks(SumView):
     async def of(self, agent: str, first: date, last: date) -> Figures:
         """Return what one agent has done in the weeks that begin in a range of days, by week."""
         weeks = {"$gte": f"{self._mark}{first}", "$lte": f"{self._mark}{last}"}
-        return await self.total("week", {"agent": dashboard.word(agent), "week": weeks})
+        return await self.by_period("week", {"agent": dashboard.word(agent), "week": weeks})

@@ -72,7 +72,7 @@ class Counters(SumView):
         without are left out.
         """
         days = self._where(group, "day", {"$gte": first.isoformat(), "$lte": last.isoformat()})
-        return await self.total("period", days, path=f"n.{metric}")
+        return await self.by_period("period", days, path=f"n.{metric}")
 
     async def _by_metric(self, *conditions: JsonObject) -> Figures:
         total: dict[str, Counter[str]] = defaultdict(Counter)
@@ -99,7 +99,7 @@ class Counters(SumView):
             found = {str(d["period"]) async for d in self._documents.find(wanted, {"period": 1})}
             if not found:
                 return None
-            period = of(found)
+            period = of(found).removeprefix(self._mark)
         return date.fromisoformat(period)
 
     def _where(self, group: str | None, span: str, period: str | Mapping[str, str]) -> JsonObject:

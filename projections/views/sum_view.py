@@ -129,10 +129,13 @@ class SumView(ABC):
             inside: object = document
             for step in path.split("."):
                 inside = inside.get(step) if isinstance(inside, dict) else None
-            total[str(document[by]).removeprefix(self._mark)].update(
-                cast("dict[str, int]", inside or {})
-            )
+            total[str(document[by])].update(cast("dict[str, int]", inside or {}))
         return without_zeros(total)
+
+    async def by_period(self, by: str, condition: JsonObject, path: str = "n") -> Figures:
+        """Do the same by a field that holds days or weeks, which are told without their mark."""
+        marked = await self.total(by, condition, path=path)
+        return {period.removeprefix(self._mark): n for period, n in marked.items()}
 
     async def matching(
         self, wanted: Mapping[str, int], *conditions: JsonObject

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -26,10 +26,12 @@ from eventstore.event_document import (
     to_document,
 )
 from projections.desk_zones import desk_zones
-from projections.generations import Generations
+from projections.generations import BuildRunning, Generations
+from projections.replay.rebuild import CannotSwitch, Rebuild
 from projections.views import tickets
 from projections.views.agents import AgentWeeks
 from projections.views.counters import Counters
+from projections.workers import workers
 from scripts.testbed.patience import patience
 from tests import oracle
 from tests.api.test_api import is_problem, serving
@@ -200,6 +202,44 @@ async def test_the_first_views_are_counted_by_the_days_of_the_desk(database, sto
     await rebuilt(database)
     assert await counted_zones(database) == ("Europe/Berlin",)
     await assert_views_equal_the_log(database)
+
+
+async def test_views_that_count_days_otherwise_than_the_desk_are_not_gone_back_to(database, store):
+    """They would be built anew at once, and those gone back from be dropped."""
+    await Generations(database).prepare()
+    await open_some(store, 3)
+    await Desks(database).replace(desk("Asia/Tokyo"), ALICE, None)
+    await rebuilt(database, keep_former=True)
+    async with workers(database, 0) as here:
+        with pytest.raises(CannotSwitch, match="UTC"):
+            await Rebuild(database, here).go_back()
+        await Desks(database).replace(desk("UTC"), ALICE, None)
+        await Rebuild(database, here).go_back()
+    assert await counted_zones(database) == ("UTC",)
+
+
+async def test_who_comes_too_late_to_build_does_not_say_that_the_build_failed(database, store):
+    """As of several processes that see at once that the desk has other zones."""
+    generations = Generations(database)
+    old = await generations.prepare()
+    await open_some(store, 1)
+    await rebuilt(database)
+    ended = await generations.ended()
+    with pytest.raises(BuildRunning):
+        await rebuilt(database, instead_of=old)
+    assert await generations.ended() == ended
+
+
+async def test_an_agent_whose_name_begins_like_another_zones_days_keeps_it(database, store):
+    """L7: the mark is taken off days and weeks alone."""
+    await Desks(database).replace(desk("Asia/Tokyo", "UTC"), ALICE, None)
+    for ticket_id, name in zip(await open_some(store, 2), ("@1:bob", "bob"), strict=True):
+        await add(store, ticket_id, "TicketAssigned", utc("2026-03-03T12:00"), assignee=name)
+    await rebuilt(database)
+    weeks = AgentWeeks(await Generations(database).shown(), 1)
+    assert (await weeks.in_week(date(2026, 3, 2))).keys() == {"@1:bob", "bob"}
+    of = await weeks.of("@1:bob", date(2026, 3, 2), date(2026, 3, 2))
+    assert of.keys() == {"2026-03-02"}
 
 
 @pytest.mark.parametrize(
