@@ -228,6 +228,29 @@ async def test_resolving_asks_for_what_is_missing(served, page_of, database):
         await expect(property_(page, "cause")).to_have_text("paper")
 
 
+async def test_no_value_becomes_an_idempotency_key(served, page_of, database):
+    """Also one that no header takes: keys stay in the log in plain text."""
+    text = {"type": "text", "required_on": "resolve"}
+    await set_up(served, database, fields={"code": text, "place": text})
+    ticket = await opened(served)
+    keys = []
+    async with page_of(served) as page:
+        page.on("request", lambda asked: keys.append(asked.headers.get("idempotency-key")))
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("button", name="Resolve").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await form.get_by_label("code").fill("4711")
+        await form.get_by_label("place").fill("東京")
+        await form.get_by_label("resolution").fill("A new drum.")
+        await form.get_by_role("button", name="Resolve").click()
+        await expect(page.locator(".marks")).to_contain_text("resolved")
+    sent = [key for key in keys if key]
+    assert len({*sent}) == len(sent) == 4
+    assert all(re.fullmatch("[0-9a-f]{32}", key) for key in sent)
+    assert (await shown(served, ticket))["fields"] == {"code": "4711", "place": "東京"}
+
+
 async def test_only_what_is_possible_now_is_offered(served, page_of, database):
     ticket = await opened(served)
     [auditor] = await keys_of(database, "auditor")

@@ -197,6 +197,7 @@ export function ticket(main, context) {
     const dialog = modal(title || words(verb), loading("the form"));
     const since = { version: life.version };
     const now = life.fields();
+    const sent = new Map();
     try {
       const first = {};
       for (const each of possible[verb] ?? []) first[each] = await needed(each, now);
@@ -208,7 +209,7 @@ export function ticket(main, context) {
         given,
         group: now.group,
         status: now.status,
-        send: (body, key) => sendAll(verb, Object.keys(first), body, key, since),
+        send: (body, key) => sendAll(verb, Object.keys(first), body, key, since, sent),
         done: (answer) => {
           dialog.close();
           const done = answer.redaction ? `The words are ${REDACTED[answer.redaction]}.` : "Done.";
@@ -233,14 +234,17 @@ export function ticket(main, context) {
     return field({ type: "text", suggestions }, { name: "assignee", value: me.id, required: true, hint });
   }
 
-  // What is needed first, each by its own command, and then the command.
-  async function sendAll(verb, first, body, key, since) {
+  // What is needed first, each by its own command, and then the command. The log keeps keys in plain
+  // text for ever, so they say nothing of a value: `sent` has, by path, the value and its key.
+  async function sendAll(verb, first, body, key, since, sent) {
     const { assignee, fields = {}, ...rest } = body;
     for (const path of first) {
       const custom = path.startsWith("fields.") ? path.slice("fields.".length) : null;
       const value = custom ? fields[custom] : assignee;
       const said = custom ? ["set_field", { key: custom, value }] : ["assign", { assignee }];
-      await life.submit(...said, `${key}-${path}-${value}`.slice(0, 200), { since });
+      const what = JSON.stringify([key, value]);
+      if (sent.get(path)?.what !== what) sent.set(path, { what, key: newKey() });
+      await life.submit(...said, sent.get(path).key, { since });
     }
     return life.submit(verb, first.length ? rest : body, key, { since });
   }
