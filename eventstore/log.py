@@ -64,7 +64,7 @@ from eventstore.mongo.limits import count, make_index
 from eventstore.mongo.resend import send_until_known
 from eventstore.mongo.resume_tokens import ResumeToken
 from eventstore.partition import PARTITIONS, in_partitions
-from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed
+from eventstore.personal.sealing import Key, all_personal, opened, persons, sealed, whose_command
 
 COLLECTION = TICKET_EVENTS
 
@@ -190,14 +190,18 @@ class EventStore:
         metadata: Metadata,
         occurred_at: datetime,
         recorded_at: datetime,
+        whose: str | None = None,
     ) -> list[Envelope]:
         """Wrap the events of one command as the next of their stream, what is personal sealed.
+        `whose`: of whom something personal is in them, or in its events of other streams.
 
         Raises PersonGone, KeyUnusable, NoMasterKey, StoreUnavailable.
         """
         if not self._sealing:
             return chained(ticket_id, head, events, metadata, occurred_at, recorded_at)
-        events = [event._replace(personal=all_personal(event, metadata)) for event in events]
+        events = [*events]
+        whose = whose or whose_command(events)
+        events = [each._replace(personal=all_personal(each, metadata, whose)) for each in events]
         names = {each.person for event in events for each in event.personal}
         keys = await self.vault.of_names(names) if names else {}
 

@@ -28,6 +28,7 @@ from uuid_utils.compat import uuid7
 
 from api.commands.ticket_cache import Done, EventRef, Stream, TicketCache
 from domain.actors import Actor
+from domain.codec import EventData
 from domain.desk import EMPTY_DESK, Desk
 from domain.errors import CasebookError, Refusal, TicketNotFound
 from domain.tickets import CODEC, encode, is_public
@@ -44,7 +45,7 @@ from domain.tickets.command import (
 from domain.tickets.conversation import Reply
 from domain.tickets.opening import OpenTicket
 from domain.tickets.relations import LinkTicket, MergeTicket, UnlinkTicket
-from domain.tickets.ticket import Relation, Ticket, TicketEvent
+from domain.tickets.ticket import Relation, Ticket
 from domain.values import ERASED, REDACTED, one_spelling
 from eventstore import failures
 from eventstore.event_document import CommandRef, Envelope, Metadata, fingerprint
@@ -57,6 +58,7 @@ from eventstore.failures import (
 )
 from eventstore.log import EventStore
 from eventstore.mongo.errors import DriverError, time_limit
+from eventstore.personal.sealing import whose_command
 
 _ROUNDS = 10  # of deciding again because another writer was first
 _PAUSE_SECONDS = 0.2
@@ -267,8 +269,11 @@ class Handler:
         """Destroy the keys of what was just redacted, as far as it has any of its own."""
         with suppress(DriverError, CasebookError):  # it is on record, and done in any case
             async with time_limit():
-                gone = await self._store.destroy_redacted(ticket_id, version)
-                return "destroyed" if gone else "hidden"
+                said = await self._said(ticket_id, version)
+                places = (EventPlace(ticket_id, version), *(said.same_command if said else ()))
+                destroy = self._store.destroy_redacted
+                gone = [await destroy(each.ticket, each.version) for each in places]
+                return "destroyed" if all(gone) else "hidden"
         return "pending"
 
     async def _with_other(
@@ -442,9 +447,13 @@ class Handler:
         if submission.actor.role == "requester":
             whose = submission.actor.id
 
-        async def part(of: Stream, events: Sequence[TicketEvent], about: Metadata) -> _Part:
-            data = [encode(event, whose) for event in events]
-            sealed = await self._store.chain(of.ticket_id, of.head, data, about, context.now, now)
+        own, elsewhere, follow_up = ([encode(each, whose) for each in part] for part in decision)
+        said_by = whose_command([*own, *elsewhere, *follow_up])
+
+        async def part(of: Stream, data: Sequence[EventData], about: Metadata) -> _Part:
+            sealed = await self._store.chain(
+                of.ticket_id, of.head, data, about, context.now, now, said_by
+            )
             readable = [
                 envelope._replace(data=event.data, metadata=about, sealed=())
                 for envelope, event in zip(sealed, data, strict=True)
@@ -452,16 +461,16 @@ class Handler:
             return _Part(of, sealed, readable)
 
         about = Metadata(submission.actor, ref, submission.correlation_id, submission.causation_id)
-        parts = [await part(stream, decision.events, about)]
+        parts = [await part(stream, own, about)]
         new = context.follow_up_id
-        for also, events in ((other, decision.elsewhere), (new, decision.follow_up)):
-            if also is not None and events:
+        for also, data in ((other, elsewhere), (new, follow_up)):
+            if also is not None and data:
                 # It remembers the command under a name of its own: a key belongs to one ticket.
-                own = CommandRef(f"{stream.ticket_id}:{ref.id}", ref.fingerprint)
+                there = CommandRef(f"{stream.ticket_id}:{ref.id}", ref.fingerprint)
                 cause = str(parts[0].sealed[0].id)
                 of = also if isinstance(also, Stream) else Stream(also)
                 parts.append(
-                    await part(of, events, about._replace(command=own, causation_id=cause))
+                    await part(of, data, about._replace(command=there, causation_id=cause))
                 )
         return parts
 
@@ -530,7 +539,14 @@ class Handler:
         found: list[EventPlace] = []
         for ticket_id, key in commands.items():
             done = None if key == ERASED else (await self._read(ticket_id)).done(actor, key)
-            found += [EventPlace(ticket_id, ref.version) for ref in (done.events if done else ())]
+            if done is None:
+                continue
+            if ticket_id != event.ticket_id:
+                # A client may give a key that only looks as if that ticket had passed it on.
+                first = await self._store.load(ticket_id, after=done.events[0].version - 1, limit=1)
+                if event.metadata.causation_id not in [str(each.id) for each in first]:
+                    continue
+            found += [EventPlace(ticket_id, ref.version) for ref in done.events]
         return tuple(each for each in found if each != EventPlace(event.ticket_id, event.version))
 
     async def _ticket(self, ticket_id: UUID) -> Ticket | None:

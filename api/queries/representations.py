@@ -4,7 +4,7 @@ A single ticket is its read document with the events behind it folded in by the 
 it always shows every acknowledged change, projector or none (law L9).
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import partial
@@ -27,7 +27,7 @@ from domain.tickets.ticket import (
     Status,
     Ticket,
 )
-from domain.values import FieldValue, JsonObject, Priority, TicketNumber
+from domain.values import REDACTED, FieldValue, JsonObject, Priority, TicketNumber
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
 from eventstore.mongo.request_batcher import RequestBatcher
@@ -248,9 +248,21 @@ async def folded(events: AsyncGenerator[Read, None], read: TicketRead | None = N
 def present_event(stored: Mapping[str, object], event: Mapping[str, object]) -> JsonObject:
     """Return an event as clients see it: its id as `id`, hashes in hexadecimal.
 
-    `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that.
+    `event` is the stored one, opened. What is sealed in it is shown as well: the hash is over that,
+    and over what is `hidden`, which was redacted and is not sealed.
     """
     shown = {
         name: value.hex() if isinstance(value, bytes) else value for name, value in event.items()
     }
-    return {"id": shown.pop("_id", None), **shown, "sealed": stored.get("sealed", [])}
+    hidden = [*_hidden(stored, event)]
+    sealed = stored.get("sealed", [])
+    return {"id": shown.pop("_id", None), **shown, "sealed": sealed, "hidden": hidden}
+
+
+def _hidden(stored: object, shown: object, path: str = "") -> Iterator[str]:
+    """Yield the places (JSON Pointers) where `REDACTED` is shown for what is stored unsealed."""
+    if shown == REDACTED and stored not in (REDACTED, None):
+        yield path
+    elif isinstance(stored, dict) and isinstance(shown, dict):
+        for name in stored:
+            yield from _hidden(stored[name], shown.get(name), f"{path}/{name}")

@@ -184,7 +184,15 @@ class Visibility:
             return shown
         # Other people's keys, and tickets that are not theirs, stand in what an event came of; and
         # what stands before it may be internal.
-        hidden = ("command", "correlation_id", "causation_id", "sealed", "previous", "hash")
+        hidden = (
+            "command",
+            "correlation_id",
+            "causation_id",
+            "sealed",
+            "hidden",
+            "previous",
+            "hash",
+        )
         return shown | dict.fromkeys(hidden)
 
     def changes(self, changes: list[JsonObject]) -> list[JsonObject]:

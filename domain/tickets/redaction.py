@@ -63,7 +63,7 @@ class Redact(Command):
     def decide(self, ticket: Ticket, context: Context) -> Decision:
         said = context.said
         words: JsonObject = {}
-        if said is not None and said.type != MessageRedacted.__name__:
+        if said is not None:
             wanted = self.fields or said.words
             words = {name: said.words[name] for name in said.words if name in wanted}
             words.pop("sha256", None)  # by which a file is told from others

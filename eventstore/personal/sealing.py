@@ -11,8 +11,8 @@ person are its associated data: what is moved elsewhere cannot be opened. An eve
 this form, so it holds whether there are keys or not.
 
 Words have keys of their own, because they can be redacted. Of a requester's event, who did it and
-the id of the command are sealed too, and of every event with something personal in it the command's
-fingerprint: a hash of few possible words tells them, so it goes when they go.
+the id of the command are sealed too, and in all events of a command that has something personal in
+any of them its fingerprint: a hash of few possible words tells them, so it goes when they go.
 
 Pure, but for the nonces. Where keys come from: `vault.py`.
 """
@@ -144,13 +144,24 @@ def sealed(
     return cast("EventDocument", {**_with(document, values), "sealed": fields})
 
 
-def all_personal(event: EventData, metadata: Metadata) -> tuple[Personal, ...]:
-    """Return what of an event is to be sealed: its own, and what tells of it."""
+def whose_command(events: Iterable[EventData]) -> str | None:
+    """Return the name of the person whose words all events of a command say, or who is named there;
+    None if there is nothing personal.
+    """
+    found = [each for event in events for each in event.personal]
+    return next((each.person for each in sorted(found, key=lambda each: not each.is_said)), None)
+
+
+def all_personal(event: EventData, metadata: Metadata, whose: str | None) -> tuple[Personal, ...]:
+    """Return what of an event is to be sealed: its own, and what tells of it. `whose`: of whom
+    something personal is in the events of its command.
+    """
     found = event.personal
     actor = metadata.actor
     if actor.role == "requester":
         found = (*found, Personal("/actor/id", actor.id), Personal("/command/id", actor.id))
-    return (*found, Personal(FINGERPRINT, found[0].person, is_said=True)) if found else ()
+        whose = whose or actor.id
+    return found if whose is None else (*found, Personal(FINGERPRINT, whose, is_said=True))
 
 
 def persons(document: Mapping[str, object]) -> Iterator[UUID]:

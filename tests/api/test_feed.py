@@ -172,6 +172,7 @@ async def test_an_export_gives_every_event_as_it_is_stored(client, store):
         "previous": None,
         "hash": stored["hash"].hex(),
         "sealed": [],
+        "hidden": [],
     }
     events, [_] = await exported(client, f"?cursor={cursor}")
     assert events == []

@@ -11,13 +11,14 @@ from cryptography.exceptions import InvalidTag
 from api.commands.handler import Handler, Submission
 from api.people.erasure import Forgetting
 from domain.actors import Actor
-from domain.tickets.assignment import AssignTicket
+from domain.tickets.assignment import AssignTicket, FollowTicket
 from domain.tickets.conversation import AddNote, Reply
-from domain.tickets.lifecycle import ResolveTicket
+from domain.tickets.lifecycle import CloseTicket, ResolveTicket, UpdateStatus
 from domain.tickets.opening import OpenTicket
 from domain.tickets.redaction import Redact
 from domain.tickets.relations import MergeTicket
 from domain.values import ERASED, REDACTED
+from eventstore import log as logs
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.event_document import chain_is_whole
@@ -25,7 +26,7 @@ from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.personal import vault as vaults
 from eventstore.personal.key_tree import KeyTree, _child
-from eventstore.personal.sealing import PersonKey, leaves, persons
+from eventstore.personal.sealing import PersonKey, all_personal, leaves, persons, whose_command
 from eventstore.personal.vault import STALE_SECONDS, Vault
 from scripts.verification import Verification
 from scripts.verify import verify_database
@@ -190,6 +191,80 @@ async def test_no_other_event_of_its_command_tells_what_it_said(database, store)
         assert not await readable(database, print_)
 
 
+async def test_events_of_its_command_that_say_nothing_have_no_fingerprint_left(database, store):
+    """An agent's reply on a ticket of her own reopens it: no requester, no words in that event."""
+    ticket, handler = uuid4(), Handler(store)
+    orders = [
+        OpenTicket(subject="Jam", requester="alice", body="b"),
+        UpdateStatus(status="pending", reason="waits"),
+        Reply(body="PIN 4711"),
+    ]
+    for command in orders:
+        await handler.handle(ticket, Submission(command=command, actor=ALICE))
+    _, _, said_, also = await store.stored(ticket)
+    assert said_["command"] == also["command"]
+    assert also["command"]["fingerprint"] is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Vault, "_cut", _not_done)
+        assert await redact(store, ticket, 3) == "hidden"
+    print_ = Submission(command=orders[2], actor=ALICE).ref().fingerprint
+    assert await redact(store, ticket, 3) == "destroyed"
+    assert not await readable(database, print_)
+
+
+async def test_it_is_not_destroyed_while_an_event_of_its_command_tells_it(database, monkeypatch):
+    """One that was written with its fingerprint in plain text."""
+    ticket, store = uuid4(), EventStore(database)
+    handler = Handler(store)
+    for command in (
+        OpenTicket(subject="Jam", requester="alice", body="b"),
+        UpdateStatus(status="pending", reason="waits"),
+        Reply(body="PIN 4711"),
+    ):
+        monkeypatch.setattr(logs, "all_personal", _by_itself)
+        await handler.handle(ticket, Submission(command=command, actor=ALICE))
+    assert await redact(store, ticket, 3) == "hidden"
+
+
+async def test_a_follow_up_keeps_its_fingerprint_under_whose_words_it_is(database, store):
+    """And not under the key of who follows it."""
+    ticket, handler = await said(store, opening()), Handler(store)
+    for command in (FollowTicket(follower="carla"), CloseTicket(reason="invalid")):
+        await handler.handle(ticket, Submission(command=command, actor=ALICE))
+    answer = await handler.handle(ticket, Submission(command=Reply(body=CARD), actor=BOB))
+    bob = await store.vault.id_of("bob")
+    for event in await store.stored(answer.follow_up):
+        whose = {each["path"]: each["person"] for each in event["sealed"]}
+        assert whose["/command/fingerprint"] == bob
+    [event, *_] = await store.load(answer.follow_up)
+    assert event.data["body"] == CARD
+    assert await redact(store, answer.follow_up, 1) == "destroyed"
+    assert not await readable(database, CARD)
+
+
+async def test_a_key_that_looks_passed_on_names_no_other_command(database, store):
+    """A client may choose any key: only what the other ticket's event has caused is followed."""
+    one, other = await said(store, opening()), await said(store, opening())
+    handler = Handler(store)
+    for ticket, key in ((one, "k"), (other, f"{one}:k")):
+        order = Submission(command=AddNote(body=CARD), actor=ALICE, key=key)
+        await handler.handle(ticket, order)
+    await redact(store, other, 2)
+    [*_, event] = await store.load(other)
+    assert event.data["same_command"] == []
+
+
+async def test_the_reason_of_a_redaction_can_be_redacted(database, store):
+    ticket = await said(store, opening(CARD))
+    order = Redact(version=1, reason=f"said {CARD}")
+    await Handler(store).handle(ticket, Submission(command=order, actor=SUE))
+    assert await redact(store, ticket, 2) == "destroyed"
+    assert not await readable(database, CARD)
+    shown = await store.load(ticket)
+    assert [event.data.get("reason") for event in shown] == [None, REDACTED, "a card"]
+    assert await bodies(database, ticket) == [REDACTED, None, None]
+
+
 async def test_what_a_former_version_wrote_is_hidden_and_the_answer_says_so(database, store):
     """L10: it stays readable, and what is written from now on can be destroyed alone."""
     former = of_former_version(database)
@@ -337,6 +412,14 @@ async def test_no_process_holds_a_destroyed_key_for_long(database, store):
 
 async def _later(*_):
     return True
+
+
+async def _not_done(*_):
+    return False
+
+
+def _by_itself(event, about, _):
+    return all_personal(event, about, whose_command([event]))
 
 
 async def test_redactions_of_two_processes_at_once_both_hold(database, store):

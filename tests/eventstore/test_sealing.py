@@ -42,7 +42,14 @@ from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.mongo.limits import SCAN_SECONDS
 from eventstore.personal.master_keys import MasterKeys, new_master_key
-from eventstore.personal.sealing import ErasedKey, PersonKey, all_personal, opened, sealed
+from eventstore.personal.sealing import (
+    ErasedKey,
+    PersonKey,
+    all_personal,
+    opened,
+    sealed,
+    whose_command,
+)
 from eventstore.personal.vault import STALE_SECONDS, NoMasterKey, UnknownPerson, Vault
 from projections.erasure.progress import Erasures
 from scripts.testbed.wire import Fate, through
@@ -82,7 +89,7 @@ def written(event, keys, actor=ALICE, requester="bob", version=1):
     data = encode(event, requester)
 
     def protect(document, each):
-        return sealed(document, all_personal(each, about), keys)
+        return sealed(document, all_personal(each, about, whose_command([each])), keys)
 
     [envelope] = chained(TICKET, head, [data], about, NOW, NOW, protect)
     return to_document(envelope)
@@ -147,7 +154,7 @@ def test_the_chain_holds_over_what_is_sealed():
     about = Metadata(BOB, CommandRef("k", "f"))
 
     def protect(document, each):
-        return sealed(document, all_personal(each, about), keys)
+        return sealed(document, all_personal(each, about, whose_command([each])), keys)
 
     events = [encode(opening()), encode(NoteAdded("x"), "bob")]
     stream = [to_document(e) for e in chained(TICKET, EMPTY, events, about, NOW, NOW, protect)]

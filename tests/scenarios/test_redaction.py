@@ -6,12 +6,14 @@ import json
 import os
 from datetime import timedelta
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
 
 from api.access.rights import RIGHTS
+from api.commands.handler import Handler, Submission
+from domain.tickets.opening import OpenTicket
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.event_document import chain_is_whole, utc_now
@@ -27,6 +29,7 @@ from tests.callers import ADMIN, AGENT, AUDITOR, REQUESTER, SUPERVISOR
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import script
 from tests.projecting import caught_up, running, until
+from tests.spec import ALICE
 
 CARD = "4111111111111111"
 FILE = {"name": f"{CARD}.png", "media_type": "image/png", "size_bytes": 1, "sha256": "0" * 64}
@@ -200,6 +203,20 @@ async def test_a_part_of_the_opening_is_redacted_and_all_else_stays(desk):
     assert (shown["subject"], shown["body"]) == (f"Card {CARD}", "[redacted]")
     told = (await desk.get(f"/tickets/{ticket}/timeline", headers=REQUESTER)).json()["events"]
     assert told[-1]["data"]["redacts"] == 1
+
+
+async def test_the_hash_of_what_was_not_sealed_is_not_told_to_be_another(desk, database):
+    """L11: it is over words that are hidden. The timeline says so, and the hash cannot be known."""
+    ticket, former = uuid4(), Handler(EventStore(database, sealing=False))
+    opening = OpenTicket(subject="Jam", requester="bob", body=CARD, fields={"card": CARD})
+    await former.handle(ticket, Submission(command=opening, actor=ALICE))
+    await done(desk, ticket, "redact", {"version": 1, "fields": ["body", "fields"], **WHY})
+    told = (await desk.get(f"/tickets/{ticket}/timeline", headers=SUPERVISOR)).json()
+    assert CARD not in json.dumps(told)
+    hidden = ["/data/body", "/data/fields/card", "/command/fingerprint"]
+    assert [sorted(each["hidden"]) for each in told["events"]] == [sorted(hidden), []]
+    told = (await desk.get(f"/tickets/{ticket}/timeline", headers=REQUESTER)).json()
+    assert [each["hidden"] for each in told["events"]] == [None, None]
 
 
 async def test_the_same_message_on_many_tickets_is_redacted_at_once(desk):

@@ -23,11 +23,12 @@ function isExact(value) {
   return value === null || typeof value !== "object" || Object.values(value).every(isExact);
 }
 
-// "whole", "broken", or "unknown" where it cannot be computed here: numbers that are too large.
+// "whole", "broken", or "unknown" where it cannot be computed here: numbers that are too large, and
+// what was redacted and is stored unsealed.
 export async function verified(ticketId, event, previous) {
   if (!crypto.subtle) return "unknown";
   if (!event.command || !event.hash || !event.data || !Array.isArray(event.sealed)) return "broken";
-  if (!isExact(event.data)) return "unknown";
+  if (!isExact(event.data) || event.hidden?.length) return "unknown";
   const stored = structuredClone({
     actor: event.actor,
     causation_id: event.causation_id,

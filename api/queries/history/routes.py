@@ -140,6 +140,10 @@ class TimelineEvent(BaseModel, extra="forbid"):
     sealed: list[SealedPart] | None = Field(
         description="What of it is stored sealed, with null in its place. Null for requesters."
     )
+    hidden: list[str] | None = Field(
+        description="Where (JSON Pointers) `[redacted]` stands for what is stored and not sealed, "
+        "so that the hash cannot be computed from here. Null for requesters."
+    )
     changes: list[FieldChange] | None = Field(
         description="What it changed; null from the first event on that cannot be read."
     )
