@@ -11,6 +11,7 @@ import logging
 from contextlib import suppress
 from functools import partial
 
+from domain.calendars import zones
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
@@ -76,6 +77,9 @@ async def _keep(
         return "the views were folded from a log that was replaced by a restore"
     if active.shape < SHAPE:
         return "the views were folded by another version"
+    if not zones().issuperset(active.zones):  # likewise, unless the desk has none of these any more
+        changed = await _while_of_desk(generations, database, active)
+        return "the desk has other time zones" if changed else None
     views = active.of(database)
     await prepare(views)  # what was dropped by hand is scanned again
     # Once it is known that they cannot be built anew, they are kept as they are.
@@ -98,10 +102,10 @@ async def _while_of_desk(generations: Generations, database: Database, active: G
     return whether that is it.
     """
     while True:  # along with what a projector asks anyway
-        shown, zones = await asyncio.gather(
+        shown, wanted = await asyncio.gather(
             generations.active(within_seconds=_LOOK_SECONDS), desk_zones(database, _LOOK_SECONDS)
         )
-        if shown != active or zones != active.zones:
+        if shown != active or wanted not in (None, active.zones):
             return shown == active
         await asyncio.sleep(_PAUSE_SECONDS)
 

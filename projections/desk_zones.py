@@ -1,5 +1,7 @@
 """In which time zones days are counted: those that the newest set-up of the desk names.
 
+The desk's own comes first, the others by name: their order says nothing.
+
 Which those are stands in the generation of views (`Generation.zones`) that counts so, for as long
 as it lives: what counts is told by it, and never looks here.
 """
@@ -13,9 +15,9 @@ COLLECTION = "desks"
 NEWEST: JsonObject = {"$gte": 1}  # what is no number would come behind them all
 
 
-async def desk_zones(database: Database, within_seconds: float = 0.0) -> Zones:
-    """Return the zones, the desk's own first, asked for within some seconds from now. One that
-    another version has stored, and the pinned rules do not know, is UTC here.
+async def desk_zones(database: Database, within_seconds: float = 0.0) -> Zones | None:
+    """Return the zones, asked for within some seconds from now; None if that cannot be told here:
+    the document is damaged, or of a version that knows more of them.
     """
     newest = await database.small(
         COLLECTION,
@@ -24,10 +26,13 @@ async def desk_zones(database: Database, within_seconds: float = 0.0) -> Zones:
         limit=1,
         within_seconds=within_seconds,
     )
-    desk = newest[0].get("desk") if newest else None
-    if not isinstance(desk, dict):
+    if not newest:
         return UTC_ONLY
-    others = desk.get("other_time_zones")
-    named = [desk.get("time_zone"), *(others if isinstance(others, list) else ())]
-    known = (each if isinstance(each, str) and each in zones() else "UTC" for each in named)
-    return tuple(dict.fromkeys(known))
+    if not isinstance(desk := newest[0].get("desk"), dict):
+        return None
+    own, others = desk.get("time_zone", "UTC"), desk.get("other_time_zones", [])
+    if not isinstance(others, list) or not all(
+        isinstance(each, str) and each in zones() for each in (own, *others)
+    ):
+        return None
+    return (own, *sorted({*others} - {own}))

@@ -234,7 +234,8 @@ class Generations:
         """Make the first generation, if there is none; return the active one. Safe to repeat."""
         if await self._pointed() is None:
             log = (await self._database.identity.ensure()).log
-            first = replace(FIRST, log=log, zones=await desk_zones(self._database))
+            zones = await desk_zones(self._database) or UTC_ONLY
+            first = replace(FIRST, log=log, zones=zones)
             await prepare(first.of(self._database))
             now = await self._database.server_time()
             with suppress(DuplicateKeyError):  # another process was quicker
@@ -351,7 +352,7 @@ class Generations:
         if counted is None:
             raise AssertionError("there is no pointer")
         number = cast("int", counted["next"])
-        zones = await desk_zones(self._database)
+        zones = await desk_zones(self._database) or (await self.active()).zones
         generation = Generation(dict.fromkeys(VIEWS, number), log=log, zones=zones)
         now = await self._database.server_time()
         try:

@@ -26,7 +26,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from api.settings import Settings
-from domain.days import ends
+from domain.days import UTC_ONLY, ends
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.desk_zones import desk_zones
@@ -107,7 +107,8 @@ async def _last_moment(db: Database, until: date | None) -> datetime | None:
     """Return a time, or the last moment of a day by the desk's time zone."""
     if until is None or isinstance(until, datetime):
         return until
-    return ends((await desk_zones(db))[0], until) - timedelta(milliseconds=1)
+    [zone, *_] = await desk_zones(db) or UTC_ONLY
+    return ends(zone, until) - timedelta(milliseconds=1)
 
 
 async def _verify(db: Database, processes: Workers, report: Report, most: int) -> int:

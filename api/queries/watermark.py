@@ -22,7 +22,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.http.preferences import WAIT_UNASKED_SECONDS, wait_seconds
-from domain import days
+from domain import calendars, days
 from domain.days import Zones
 from domain.errors import Refusal, Unacceptable
 from domain.values import JsonObject, at_most
@@ -128,6 +128,22 @@ class NoSuchDays(Unacceptable):
         )
 
 
+class TimeZoneNotKnown(Refusal):
+    """Days are counted in a zone that the rules of this process do not have: for example while
+    processes of two versions run.
+    """
+
+    kind = "unavailable"
+    retry_after_seconds = 5
+
+    def __init__(self, zone: str) -> None:
+        super().__init__(
+            "time_zone_not_known",
+            f"days are counted in {zone}, which this version of the server does not know: upgrade "
+            "it, or have the desk name another zone",
+        )
+
+
 class Covers(BaseModel, extra="forbid"):
     """What an answer by days is about: from when until before when, and whose days those are."""
 
@@ -172,7 +188,7 @@ class Snapshot:
     ) -> T:
         """Do the same with a question about sums by days of a zone: the desk's unless one is named.
 
-        Raises NoSuchDays, SumsOfFormerVersion, StoreUnavailable.
+        Raises NoSuchDays, TimeZoneNotKnown, SumsOfFormerVersion, StoreUnavailable.
         """
 
         async def of(views: Generation, shown: Database) -> T:
@@ -181,6 +197,8 @@ class Snapshot:
             zone = views.zones[0] if tz is None else tz
             if zone not in views.zones:
                 raise NoSuchDays(views.zones)
+            if zone not in calendars.zones():
+                raise TimeZoneNotKnown(zone)
             today = days.day_of(zone, self.now)
             return await question(shown, DaysOfZone(zone, views.zones.index(zone), today))
 

@@ -105,7 +105,8 @@ class Schema(BaseModel, alias_generator=to_camel):
         """Return how a page says a single value that is the default; empty if there is none."""
         if self.default in (None, "") or isinstance(self.default, list | dict):
             return ""
-        return f"; default `{str(self.default).lower()}`"
+        shown = str(self.default)
+        return f"; default `{shown.lower() if isinstance(self.default, bool) else shown}`"
 
 
 Schemas = Mapping[str, Schema]

@@ -135,5 +135,7 @@ async def _epochs(database: Database) -> int:
 async def project_and_die(url: str, point: str, nth: str) -> None:
     """Project until a point is reached for the nth time, and die there as by kill -9."""
     die_at(STEPS, point, nth)
-    shown = await Generations(Database(url)).shown()
-    await Projector(shown, EventStore(shown), lease_seconds=LEASE_SECONDS).run()
+    database = Database(url)
+    active = await Generations(database).active()
+    shown = active.of(database)
+    await Projector(shown, EventStore(shown), zones=active.zones, lease_seconds=LEASE_SECONDS).run()

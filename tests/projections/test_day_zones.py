@@ -24,6 +24,7 @@ from eventstore.event_document import (
     Metadata,
     chained,
     to_document,
+    utc_now,
 )
 from projections.desk_zones import desk_zones
 from projections.generations import BuildRunning, Generations
@@ -245,17 +246,43 @@ async def test_an_agent_whose_name_begins_like_another_zones_days_keeps_it(datab
 @pytest.mark.parametrize(
     ("stored", "zones"),
     [
-        (None, ("UTC",)),
         ({}, ("UTC",)),
-        ({"time_zone": "Mars/Olympus", "other_time_zones": ["Asia/Tokyo"]}, ("UTC", "Asia/Tokyo")),
-        ({"time_zone": "Asia/Tokyo", "other_time_zones": [7, "UTC"]}, ("Asia/Tokyo", "UTC")),
-        ({"time_zone": ["Asia/Tokyo"], "other_time_zones": "UTC"}, ("UTC",)),
+        (
+            {"time_zone": "UTC", "other_time_zones": ["Europe/Berlin", "Asia/Tokyo", "UTC"]},
+            ("UTC", "Asia/Tokyo", "Europe/Berlin"),
+        ),
+        (None, None),
+        ({"time_zone": "Mars/Olympus"}, None),
+        ({"time_zone": "Asia/Tokyo", "other_time_zones": [7, "UTC"]}, None),
+        ({"time_zone": ["Asia/Tokyo"], "other_time_zones": "UTC"}, None),
     ],
 )
-async def test_a_desk_of_another_version_has_the_zones_that_are_known(database, stored, zones):
-    """Projecting goes on, whatever is stored."""
-    await database.collection("desks").insert_one({"_id": 1, "desk": stored})
+async def test_a_desk_that_cannot_be_read_leaves_days_counted_as_they_are(database, stored, zones):
+    """L7: whether it is damaged, or of a version that knows more zones; a replay goes on so too."""
+    await Desks(database).replace(desk("Asia/Tokyo"), ALICE, None)
+    await Generations(database).prepare()
+    await database.collection("desks").insert_one({"_id": 2, "desk": stored})
     assert await desk_zones(database) == zones
+    await rebuilt(database)
+    assert await counted_zones(database) == (zones or ("Asia/Tokyo",))
+
+
+async def test_days_of_a_zone_that_only_another_version_knows_are_left_to_it(database, store):
+    """L12: they are refused; once the desk names zones that are known, those are counted."""
+    generations, mars = Generations(database), "Mars/Olympus"
+    await generations.prepare()
+    await open_some(store, 1)
+    await database.collection("desks").insert_one({"_id": 1, "desk": {"time_zone": mars}})
+    await generations._documents.update_one({"_id": "active"}, {"$set": {"zones": [mars]}})
+    async with running(database), serving(database, project=False) as client:
+        for path in ("dashboard", "dashboard/series?metric=created", "agents"):
+            is_problem(await client.get(f"/{path}"), 503, "time_zone_not_known")
+        await database.collection("desks").insert_one(
+            {"_id": 2, "desk": {"time_zone": "Asia/Tokyo"}}
+        )
+        await counted_in(database, "Asia/Tokyo")
+        await caught_up(database, store)
+        await assert_views_equal_the_log(database)
 
 
 # --- asking ---------------------------------------------------------------------------------------
@@ -280,7 +307,7 @@ async def spread(database, store):
             await store.append([one])
             begun += timedelta(hours=5)
     async with running(database):
-        await counted_in(database, *await desk_zones(database))
+        await counted_in(database, *(await desk_zones(database) or ()))
         await caught_up(database, store)
         await assert_views_equal_the_log(database)
     return await oracle.opened_events(database)
@@ -340,5 +367,41 @@ async def test_days_of_a_zone_that_is_not_listed_are_refused_by_name(database, s
             for tz in ("Asia/Tokyo", "", "Nowhere", "%00", "Europe/Berlin%20"):
                 answer = await client.get(f"/{path}tz={tz}")
                 problem = is_problem(answer, 422, "time_zone_not_counted")
-                assert "Europe/Berlin, Pacific/Kiritimati, Pacific/Pago_Pago" in problem["detail"]
+                assert "Europe/Berlin, Asia/Kolkata, Pacific/Kiritimati" in problem["detail"]
                 assert problem["errors"][0]["pointer"] == "query tz"
+
+
+async def test_a_list_by_a_day_says_whose_day_and_its_pages_are_of_one_zone(database, store):
+    """L12: a cursor is refused once the desk's days are others."""
+    by_day = {"q": "opened:2026-03-28", "limit": "1"}
+    for n, hour in enumerate((14, 16), start=1):
+        [event] = lived(UUID(int=n), utc(f"2026-03-28T{hour}:00"), [])
+        await store.append([event])
+    followed = dict[str, str]()
+    for zone, shown in (("UTC", 2), ("Asia/Tokyo", 1)):
+        await Desks(database).replace(desk(zone), ALICE, None)
+        async with running(database), serving(database, project=False) as client:
+            await caught_up(database, store)
+            for name, asked in (("day", by_day), ("time", {"limit": "1"})):
+                page = (await client.get("/tickets", params={**asked, "count": "true"})).json()
+                assert page["time_zone"] == (zone if name == "day" else None)
+                assert page["total"] == (shown if name == "day" else 2)
+                cursor = followed.setdefault(name, page["next"])
+                again = await client.get("/tickets", params={**asked, "cursor": cursor})
+                if zone == "UTC" or name == "time":
+                    assert again.status_code == 200
+                else:
+                    is_problem(again, 422, "bad_cursor")
+
+
+async def test_a_period_counts_what_lies_within_what_it_covers(database, store):
+    """L7: not what a clock that is ahead has dated behind it."""
+    now = utc_now()
+    for n, at in enumerate((now, now + timedelta(days=2)), start=1):
+        [event] = lived(UUID(int=n), at, [])
+        await store.append([event])
+    async with running(database), serving(database, project=False) as client:
+        await caught_up(database, store)
+        shown = (await client.get("/dashboard?days=3")).json()
+    assert shown["until_date"]["created"] == 2
+    assert shown["period"]["happened"]["created"] == 1

@@ -220,11 +220,11 @@ def router(policy: VisibilityPolicy) -> Router:
             stood = await counters.until(asked.date_ or date.max, group)
             period = None
             if asked.days is not None:
-                ends = [_before(day, n * asked.days) for n in (1, 2)]
-                began, before = [await counters.until(end, group) for end in ends]
-                first = ends[0] + timedelta(days=1)
+                ends = [_before(day, n * asked.days) for n in (0, 1, 2)]
+                ended, began, before = [await counters.until(end, group) for end in ends]
+                first = ends[1] + timedelta(days=1)
                 covers = zone.covers(first, day)
-                period = {"from": first, "covers": covers, **_period(stood, began, before)}
+                period = {"from": first, "covers": covers, **_period(ended, began, before)}
             return zone, day, stood, await counters.on(day, group), period
 
         zone, day, stood, happened, period = await snapshot.ask_by_days(asked.tz, question)
@@ -305,10 +305,10 @@ def _before(day: date, days: int) -> date:
     return date.fromordinal(max(1, day.toordinal() - days))
 
 
-def _period(stood: Figures, began: Figures, before: Figures) -> JsonObject:
+def _period(ended: Figures, began: Figures, before: Figures) -> JsonObject:
     """Return what happened between three ends of days."""
     return {
-        "happened": _happened(_between(began, stood)),
+        "happened": _happened(_between(began, ended)),
         "before": _happened(_between(before, began)),
         "backlog_before": began.get("priority", Counter()).total(),
     }

@@ -124,6 +124,8 @@ async def begin(shown: MongoDatabase, forward: bool) -> datetime:
     """Return a time near which lists begin: the first day of the counters, or the last."""
     counters, now = Counters(shown), shown.clock.now()
     day = await (counters.first_day() if forward else counters.last_day())
-    if day is None or (day == now.date() and not forward):
+    if day is None:
         return now
-    return datetime.combine(day, time.min if forward else time.max, UTC)
+    if forward:
+        return datetime.combine(day, time.min, UTC)
+    return min(now, datetime.combine(day, time.max, UTC))  # the desk's day may be ahead of UTC's

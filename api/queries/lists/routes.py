@@ -44,7 +44,7 @@ from projections.views.saved_views import SavedViews, ViewName
 
 T = TypeVar("T")
 _MOST_VALUES = 20
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(?![Tt])")
 
 TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
 Several = Annotated[
@@ -145,7 +145,7 @@ class ListQuery(AtLeast):
         return found if due_before is None else found & is_due_before(due_before)
 
     def may_name_days(self) -> bool:
-        """Return whether there is anything like a day: else no zone is needed."""
+        """Return whether there is anything like a day, which a zone must be known for."""
         return any(_DAY.search(each) for each in vars(self).values() if isinstance(each, str))
 
     def _time(self, parameter: str, zone: str) -> datetime | None:
@@ -157,11 +157,14 @@ class ListQuery(AtLeast):
                 "bad_time", f"{parameter} must be a day like 2026-03-01, or 2026-03-01T12:00:00Z"
             ) from error
 
-    def fingerprint(self) -> str:
-        """Return what names the list that this is a page of; the same for all its pages."""
+    def fingerprint(self, zone: str | None) -> str:
+        """Return what names the list that this is a page of; the same for all its pages, which are
+        cut by days of one zone.
+        """
         own = self.model_dump(
             mode="json", exclude={"cursor", "limit", "count", "after"}, exclude_defaults=True
         )
+        own |= {} if zone is None else {"time_zone": zone}
         return hashlib.sha256(orjson.dumps(own, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
@@ -173,6 +176,10 @@ class TicketPage(BaseModel, extra="forbid"):
     total: int | None = Field(
         description="How many match, if that was asked for; null where there are more than "
         f"{MOST_COUNTED}: a saved view knows."
+    )
+    time_zone: str | None = Field(
+        description="By whose days the list is cut, which is the desk's `time_zone` as it is now; "
+        "null where nothing like a day was asked for."
     )
 
 
@@ -223,13 +230,15 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
         come again or be missed if that changes.
         """
         visible, snapshot = await policy.open(who, asked, prefer)
-        zone = await policy.time_zone() if asked.may_name_days() else "UTC"
+        zone = await policy.time_zone() if asked.may_name_days() else None
 
         async def answer() -> _Page:
-            found, fingerprint = asked.filter(zone), asked.fingerprint()
+            found, fingerprint = asked.filter(zone or "UTC"), asked.fingerprint(zone)
             place = await cursors.read(asked.cursor)
             if place is not None and place.list != fingerprint:
-                raise Unacceptable("bad_cursor", "cursor is of a list with other parameters")
+                raise Unacceptable(
+                    "bad_cursor", "cursor is of a list with other parameters, or days"
+                )
             if asked.view is not None:
                 if visible.is_of_requester:
                     raise Forbidden("saved views are not for requesters")
@@ -247,7 +256,8 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
             if asked.count:
                 total = await snapshot.ask(lambda shown: count(pager, shown, of))
             presented = [visible.present(document) for document in listed[:limit]]
-            body = as_json({"tickets": presented, "next": following, "total": total})
+            told = {"tickets": presented, "next": following, "total": total, "time_zone": zone}
+            body = as_json(told)
             etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
             return _Page(body, {"ETag": etag, **next_link(request, cursor=following)})
 
