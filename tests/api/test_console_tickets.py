@@ -130,6 +130,31 @@ async def test_several_tickets_are_changed_at_once_and_what_was_refused_is_told(
         assert shown["assignee"] == "alice"
 
 
+async def test_a_change_that_ends_after_one_has_left_the_list_leaves_the_address_alone(
+    served, page_of
+):
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        held = []
+
+        async def hold(route):
+            held.append(route)
+
+        await page.route("**/bulk/assign", hold)
+        await sign_in(page)
+        await at_list(page, 1)
+        await page.get_by_label("Select C-1").check()
+        await page.get_by_text("Change", exact=True).click()
+        await page.get_by_role("button", name="Assign", exact=True).click()
+        async with page.expect_request("**/bulk/assign"):
+            await page.get_by_role("dialog").get_by_role("button", name="Assign").click()
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Printer jam")
+        await held[0].continue_()
+        await expect(page.locator("#status")).to_have_text("1 of 1 done.")
+        assert page.url.endswith(f"#/tickets/{ticket}")
+
+
 async def test_saved_views_stand_at_the_side_with_their_counts_which_are_live(served, page_of):
     await opened(served, subject="Printer fire", priority="urgent")
     await opened(served)

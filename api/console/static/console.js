@@ -158,12 +158,16 @@ function drawNav() {
   );
 }
 
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+}
+
 function signOut(problem) {
   sessionStorage.clear(); // the key, and what was begun to be written
   session?.end();
   session = null;
   keys = {};
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  closeDialogs();
   drawSession();
   drawNav();
   signIn(problem);
@@ -251,6 +255,7 @@ async function begin(key) {
 
 function show() {
   if (!session) return;
+  closeDialogs(); // they act on what one has left
   leave();
   leave = () => {};
   keys = {};

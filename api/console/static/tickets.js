@@ -146,6 +146,7 @@ export function tickets(main, context) {
 
   // Asks for a list anew. If that cannot be, the one that is shown stays.
   async function begin(wanted = {}, focus = false) {
+    if (ending.signal.aborted) return; // the address is another's
     const before = [asked, cursors];
     asked = { ...asked, ...wanted };
     cursors = [undefined];
@@ -435,12 +436,13 @@ export function tickets(main, context) {
         done: async (answer) => {
           dialog.close();
           const bad = answer.outcomes.filter((each) => each.problem);
-          picked.clear();
-          await begin();
-          for (const each of bad) picked.add(each.ticket_id);
-          if (bad.length) draw();
           const done = `${answer.done} of ${chosen.length} done.`;
           say(done);
+          picked.clear();
+          await begin();
+          if (ending.signal.aborted) return;
+          for (const each of bad) picked.add(each.ticket_id);
+          if (bad.length) draw();
           const told = h("div", { class: "trouble" }, h("strong", {}, done), h("ul", {}, bad.map(refusal)));
           if (bad.length) put(news, told);
         },
@@ -471,7 +473,7 @@ export function tickets(main, context) {
         send: (body, key) => api.command("/tickets", body, { key }),
         done: (answer) => {
           dialog.close();
-          location.hash = `#/tickets/${answer.ticket_id}`;
+          if (!ending.signal.aborted) location.hash = `#/tickets/${answer.ticket_id}`;
         },
         cancel: () => dialog.close(),
       });
