@@ -91,6 +91,31 @@ async def test_a_public_reply_and_an_internal_note_are_told_apart(served, page_o
         assert (await shown(served, ticket))["agent_replies"] == 1
 
 
+async def test_what_is_typed_while_a_reply_is_sent_stays(served, page_of):
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        held = []
+
+        async def hold(route):
+            held.append(route)
+
+        await page.route("**/reply", hold)
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        message = page.get_by_label("Message")
+        await message.fill("Try the other tray.")
+        async with page.expect_request("**/reply"):
+            await message.press("Control+Enter")
+        await message.press("Control+Enter")  # it is on its way
+        await message.press_sequentially(" And the belt")
+        await held[0].continue_()
+        await expect(page.locator(".message.by-agent")).to_contain_text("Try the other tray.")
+        await expect(message).to_have_value("And the belt")
+        await page.reload()
+        await expect(message).to_have_value("And the belt")  # it is kept
+        assert len(held) == 1
+
+
 async def test_what_was_begun_to_be_written_is_kept_until_it_is_sent_or_one_signs_out(
     served, page_of
 ):
@@ -249,6 +274,20 @@ async def test_no_value_becomes_an_idempotency_key(served, page_of, database):
     assert len({*sent}) == len(sent) == 4
     assert all(re.fullmatch("[0-9a-f]{32}", key) for key in sent)
     assert (await shown(served, ticket))["fields"] == {"code": "4711", "place": "東京"}
+
+
+async def test_a_dialog_closes_with_the_page_that_it_is_of(served, page_of):
+    """Or it would act on the ticket that one has left."""
+    ticket, other = await opened(served), await opened(served, subject="Another jam")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, other, "Another jam")
+        await at_ticket(page, ticket)
+        await page.get_by_role("button", name="Resolve").click()
+        await expect(page.get_by_role("dialog").get_by_role("form")).to_be_visible()
+        await page.go_back()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Another jam")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_only_what_is_possible_now_is_offered(served, page_of, database):
@@ -469,7 +508,11 @@ async def test_a_supervisor_redacts_what_was_pasted(served, page_of):
         form = page.get_by_role("dialog").get_by_role("form")
         await form.get_by_label("reason").fill("a card")
         await form.get_by_role("button", name="Redact").click()
+        await form.get_by_role("button", name="Really redact it?").click()
         await expect(page.locator(".message .text")).to_have_text("[redacted]")
+        # And nothing else that the same event says.
+        await expect(page.get_by_role("heading", level=1)).to_have_text("C-1 Printer jam")
+        assert (await shown(served, ticket))["subject"] == "Printer jam"
 
 
 async def test_a_day_s_work_is_done_with_the_keyboard_alone(served, page_of, database):

@@ -63,16 +63,17 @@ export function conversation(life, { name, act }) {
     const { data = {}, type } = event;
     const by = event.actor?.id ?? "?";
     const kinds = {
-      TicketOpened: () => [opener(by, data), "opened the ticket", data.body, "by-requester"],
-      RequesterReplied: () => [by, told(event), data.body, "by-requester"],
-      AgentReplied: () => [by, told(event) + (isStaff ? " to the requester" : ""), data.body, "by-agent"],
-      NoteAdded: () => [by, "Internal note", data.body, "internal"],
-      TicketResolved: () => [by, "resolved it", data.resolution, "by-agent"],
-      TicketRated: () => [by, `rated it ${data.score} of 5`, data.comment ?? "", "by-requester"],
-      FileAttached: () => [by, "attached", data.name, data.is_internal ? "internal" : ""],
+      TicketOpened: () => [opener(by, data), "opened the ticket", "body", "by-requester"],
+      RequesterReplied: () => [by, told(event), "body", "by-requester"],
+      AgentReplied: () => [by, told(event) + (isStaff ? " to the requester" : ""), "body", "by-agent"],
+      NoteAdded: () => [by, "Internal note", "body", "internal"],
+      TicketResolved: () => [by, "resolved it", "resolution", "by-agent"],
+      TicketRated: () => [by, `rated it ${data.score} of 5`, "comment", "by-requester"],
+      FileAttached: () => [by, "attached", "name", data.is_internal ? "internal" : ""],
     };
     if (!kinds[type]) return null;
-    const [who, what, text, kind] = kinds[type]();
+    const [who, what, field_, kind] = kinds[type]();
+    const text = data[field_];
     return (possible) =>
       h(
         "li",
@@ -90,7 +91,7 @@ export function conversation(life, { name, act }) {
                   type: "button",
                   class: "bare",
                   "aria-label": `Redact what ${who} said`,
-                  onclick: () => act("redact", "Redact", { version: event.version }),
+                  onclick: () => act("redact", "Redact", { version: event.version, fields: [field_] }),
                 },
                 "Redact",
               )
@@ -186,17 +187,20 @@ export function writing(life, { me, say }) {
     put(general);
     text.fault("");
     send.disabled = true;
+    const [verb, body] = [mode, text.element.value];
     try {
       // Others' words and what became of the ticket may be answered otherwise.
       const minds = ({ type, actor }) =>
-        mode === "reply" && actor?.id !== me.id && (STEPS.has(type) || /Replied|Resolved|Note/.test(type));
-      const answer = await life.submit(mode, { body: text.element.value }, key, { since, minds });
-      text.write("");
+        verb === "reply" && actor?.id !== me.id && (STEPS.has(type) || /Replied|Resolved|Note/.test(type));
+      const answer = await life.submit(verb, { body }, key, { since, minds });
+      // What was typed meanwhile stays.
+      const { value } = text.element;
+      text.write(value.startsWith(body) ? value.slice(body.length).trimStart() : value);
       keep();
       key = newKey();
       since = { version: life.version };
-      say(mode === "reply" ? "The reply was sent." : "The note was added.");
-      if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
+      say(verb === "reply" ? "The reply was sent." : "The note was added.");
+      if (answer.follow_up && element.isConnected) location.hash = `#/tickets/${answer.follow_up}`;
     } catch (error) {
       refused(error, { body: text }, general);
       if (!isUnknown(error)) key = newKey();

@@ -91,11 +91,12 @@ export function refused(error, fields, general) {
 }
 
 // A form of fields by name; those called `a.b` come as `b` of an object `a`. `send` takes what was
-// said and a key by which it is done once; `inline` is one without a title.
-export function form({ name, note, fields, action = name, send, done = () => {}, cancel, inline = false }) {
+// said and a key by which it is done once; `inline` is one without a title; `sure` is asked before
+// what cannot be undone is sent.
+export function form({ name, note, fields, action = name, sure, send, done = () => {}, cancel, inline = false }) {
   let key = newKey(); // sent again, it is not done twice
   const general = h("div", { role: "alert" });
-  const button = h("button", { type: "submit", class: inline ? "small" : null }, action);
+  const button = h("button", { type: "submit", class: inline ? "small" : null, onblur: rest }, action);
   return h(
     "form",
     { class: inline ? "inline" : "command", "aria-label": name, novalidate: true, onsubmit: submit },
@@ -113,8 +114,18 @@ export function form({ name, note, fields, action = name, send, done = () => {},
     ),
   );
 
+  function rest() {
+    button.textContent = action;
+    button.classList.remove("sure");
+  }
+
   async function submit(event) {
     event.preventDefault();
+    if (sure && button.textContent !== sure) {
+      button.textContent = sure;
+      button.classList.add("sure");
+      return button.focus();
+    }
     put(general);
     for (const each of Object.values(fields)) each.fault("");
     button.disabled = true;
@@ -127,6 +138,7 @@ export function form({ name, note, fields, action = name, send, done = () => {},
       if (!isUnknown(error)) key = newKey();
     }
     button.disabled = false;
+    rest();
     first?.focus();
   }
 
@@ -159,7 +171,7 @@ export function form({ name, note, fields, action = name, send, done = () => {},
 // asked for as the desk has them.
 export async function commandForm(
   context,
-  { path, name, action, given = {}, fixed = {}, more = {}, group, status, send, done, cancel },
+  { path, name, action, sure, given = {}, fixed = {}, more = {}, group, status, send, done, cancel },
 ) {
   const { api, session } = context;
   const { fields: kinds } = await session.known.desk();
@@ -189,6 +201,7 @@ export async function commandForm(
     name: name ?? about.summary,
     note: about.description.split("\n\n")[0],
     action,
+    sure,
     fields,
     send: (body, key) => send({ ...fixed, ...body }, key),
     done,

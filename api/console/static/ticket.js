@@ -209,12 +209,13 @@ export function ticket(main, context) {
         given,
         group: now.group,
         status: now.status,
+        sure: verb === "redact" ? "Really redact it? It cannot be undone" : undefined,
         send: (body, key) => sendAll(verb, Object.keys(first), body, key, since, sent),
         done: (answer) => {
           dialog.close();
           const done = answer.redaction ? `The words are ${REDACTED[answer.redaction]}.` : "Done.";
           say(answer.events.length ? done : "Nothing had to change.");
-          if (answer.follow_up) location.hash = `#/tickets/${answer.follow_up}`;
+          if (answer.follow_up && !ending.signal.aborted) location.hash = `#/tickets/${answer.follow_up}`;
         },
         cancel: () => dialog.close(),
       });
