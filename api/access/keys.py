@@ -109,11 +109,11 @@ class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
         list[Scope], Field(min_length=1, max_length=len(SCOPES)), at_most(len(SCOPES))
     ] = Field(
         default=list(SCOPES),
-        description="What it is good for, of what the role may do; all of it unless given.",
+        description="What it is good for; unless given, all that its role may do.",
     )
     expires_at: Moment | None = Field(
         default=None,
-        description="At most when the key or token ends that makes it; that, unless given.",
+        description="At the latest, and unless given, when the key or token ends that makes it.",
     )
 
 

@@ -92,6 +92,28 @@ async def test_demo_data_is_shown_on_any_past_day_with_its_trend(served, page_of
         await expect(page.locator(".rows a").first).to_be_visible()
 
 
+async def test_a_day_is_typed_and_stays_chosen_with_the_rest(served, page_of, database):
+    await opened(served)
+    now = await database.server_time()
+    async with page_of(served) as page:
+        await sign_in(page)
+        await expect(page.locator(".tile.first dd")).to_contain_text("of 1")
+        await page.get_by_label("As of the end of").focus()
+        await page.keyboard.type(f"{now:%m%d%Y}")
+        await expect(
+            page.get_by_role("heading", name=f"The 30 days to {now.date()}")
+        ).to_be_visible()
+        await page.get_by_label("Period").select_option("7")
+        await page.reload()
+        await expect(
+            page.get_by_role("heading", name=f"The 7 days to {now.date()}")
+        ).to_be_visible()
+        await page.get_by_label("Period").select_option("last month")
+        end = now.replace(day=1) - timedelta(days=1)
+        await expect(page.get_by_label("As of the end of")).to_have_value(str(end.date()))
+        assert f"day={end.date()}&period=month" in page.url
+
+
 async def test_plots_of_one_ticket_have_whole_numbers_and_no_years_to_come(served, page_of):
     ticket = await opened(served)
     await told(served, ticket, "reply", {"body": "It is on its way."})

@@ -224,6 +224,22 @@ async def test_the_desk_is_set_up_by_forms_that_say_where_a_fault_is(served, pag
         await expect(page.get_by_text("Saved as version 2.")).to_be_visible()
 
 
+async def test_two_faults_at_one_place_are_both_told(served, page_of, database):
+    [admin] = await keys_of(database, "admin")
+    async with page_of(served) as page:
+        await sign_in(page, admin)
+        await page.goto("/#/system/desk")
+        form = page.get_by_role("form", name="Save the set-up")
+        await form.get_by_text("fields (0)").first.click()
+        await form.get_by_role("button", name="Add to fields").first.click()
+        await form.get_by_label("name in fields").first.fill("Root cause!")
+        await form.get_by_label("type").first.select_option("choice")
+        await form.get_by_role("button", name="Save the set-up").click()
+        entry = form.locator(".entries > li").first
+        await expect(entry).to_contain_text("a choice or several have choices")
+        await expect(entry).to_contain_text("match pattern")
+
+
 async def test_a_group_that_is_in_use_is_taken_away_once_it_is_said_where_its_tickets_go(
     served, page_of, database
 ):

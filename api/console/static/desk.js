@@ -9,12 +9,17 @@ import { COUNTS, TIMES, plot, span } from "./plots.js";
 const STATUSES = ["new", "open", "pending", "on_hold", "resolved", "closed"];
 const PRIORITIES = ["urgent", "high", "normal", "low"];
 const MOST_NAMED = 12;
+const USUAL_DAYS = "30";
+const MONTH = "month";
+const FIRST_DAY = "2000-01-01"; // while a year is typed, it is one long ago
+const DAY_MS = 86400000;
+const iso = (time) => new Date(time).toISOString().slice(0, 10);
 
-export function desk(main, { api, session, me }) {
+export function desk(main, { api, session, me, query: chosen }) {
   let answered = null; // the day that the last answer took for today
   const today = () => answered ?? new Date().toISOString().slice(0, 10);
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
-  const day = h("input", { id: "day", type: "date", max: today() });
+  const day = h("input", { id: "day", type: "date", min: FIRST_DAY, max: today(), value: chosen.get("day") ?? "" });
   const group = h("select", { id: "group" }, h("option", { value: "*" }, "all groups"));
   const period = h(
     "select",
@@ -24,7 +29,8 @@ export function desk(main, { api, session, me }) {
       [30, "30 days"],
       [90, "90 days"],
       [365, "365 days"],
-    ].map(([value, name]) => h("option", { value: String(value), selected: value === 30 }, name)),
+      [MONTH, "last month"],
+    ].map(([value, name]) => h("option", { value: String(value) }, name)),
   );
   const now = h(
     "button",
@@ -33,7 +39,7 @@ export function desk(main, { api, session, me }) {
       class: "quiet",
       onclick: () => {
         day.value = "";
-        all();
+        dayChosen();
       },
     },
     "Now",
@@ -68,7 +74,24 @@ export function desk(main, { api, session, me }) {
     h("div", { class: "plots" }, plots),
     shares,
   );
-  for (const control of [day, group, period, zone]) control.addEventListener("change", all);
+  const take = (control, value) => [...control.options].some((each) => each.value === value) && (control.value = value);
+  if (!take(period, chosen.get("period"))) period.value = USUAL_DAYS;
+  period.addEventListener("change", () => {
+    if (period.value === MONTH) day.value = iso(new Date(`${today().slice(0, 8)}01`) - DAY_MS);
+    all();
+  });
+  for (const control of [group, zone]) control.addEventListener("change", all);
+  day.addEventListener("change", dayChosen);
+
+  // A day that is half typed is none yet.
+  function dayChosen() {
+    if (day.validity.badInput || day.validity.rangeUnderflow) return;
+    if (period.value === MONTH) period.value = USUAL_DAYS;
+    all();
+  }
+
+  // A month is that of the day, up to it.
+  const days = () => (period.value === MONTH ? Number(day.value.slice(8)) : Number(period.value));
 
   let after; // what has happened is to be shown
   const query = (more) => {
@@ -81,7 +104,7 @@ export function desk(main, { api, session, me }) {
 
   async function stand() {
     const { signal } = asking;
-    const asked = { days: period.value, ...(day.value ? { date: day.value } : {}) };
+    const asked = { days: days(), ...(day.value ? { date: day.value } : {}) };
     const found = await api.get(`/dashboard?${query(asked)}`, {}, signal);
     if (signal.aborted) return;
     if (!day.value) answered = found.date;
@@ -92,9 +115,7 @@ export function desk(main, { api, session, me }) {
   async function went() {
     const { signal } = asking;
     const last = day.value || today();
-    const first = new Date(Date.parse(`${last}T00:00:00Z`) - (Number(period.value) - 1) * 86400000)
-      .toISOString()
-      .slice(0, 10);
+    const first = iso(new Date(last) - (days() - 1) * DAY_MS);
     const series = (metric) =>
       api.get(`/dashboard/series?${query({ metric, from: first, to: last })}`, {}, signal);
     const [backlog, created, resolved, response, resolution] = await Promise.all(
@@ -136,8 +157,10 @@ export function desk(main, { api, session, me }) {
     if (now === null || before === null) return before === null ? null : `before: ${told(before)}`;
     if (now === before) return `as before`;
     const way = now > before ? "up" : "down";
-    const percent = before ? ` ${number(Math.round((100 * Math.abs(now - before)) / before))} %` : "";
-    return `${way}${percent} from ${told(before)}`;
+    const percent = before ? Math.round((100 * Math.abs(now - before)) / before) : null;
+    const isAlmostAll = percent === 100 && now > 0 && now < before;
+    const much = percent === null ? "" : isAlmostAll ? " more than 99 %" : ` ${number(percent)} %`;
+    return `${way}${much} from ${told(before)}`;
   }
 
   function drawFigures(found) {
@@ -160,7 +183,11 @@ export function desk(main, { api, session, me }) {
       const [now, then] = [happened[of], before[of]];
       return tile(name, span(now.p50_seconds), [
         `median, ${trend(now.p50_seconds, then.p50_seconds, span) ?? "none before"}`,
-        `p90 ${span(now.p90_seconds)}, ${trend(now.p90_seconds, then.p90_seconds, span) ?? "none before"}`,
+        h(
+          "span",
+          { title: "nine of ten took at most this" },
+          `p90 ${span(now.p90_seconds)}, ${trend(now.p90_seconds, then.p90_seconds, span) ?? "none before"}`,
+        ),
       ]);
     };
     const { count: rated, mean } = found.ratings;
@@ -177,7 +204,7 @@ export function desk(main, { api, session, me }) {
         ),
         STATUSES.map((status) => tile(words(status), number(found.tickets[status] ?? 0))),
       ),
-      h("h2", {}, day.value ? `The ${period.value} days to ${found.date}` : `Last ${period.value} days`),
+      h("h2", {}, day.value ? `The ${days()} days to ${found.date}` : `Last ${days()} days`),
       h("p", { class: "note" }, asOf(found)),
       h(
         "dl",
@@ -194,11 +221,11 @@ export function desk(main, { api, session, me }) {
   // What the answer covers, and what it is compared with.
   function asOf(found) {
     const { time_zone } = found.covers;
-    const recorded = new Date(Date.now() - 1000 * (session.age ?? 0)).toLocaleTimeString("en-GB");
+    const recorded = new Date(Date.now() - 1000 * (session.age ?? 0)).toLocaleTimeString("en-GB", { timeZone: time_zone });
     const until = day.value
       ? `As of the end of ${found.date}, in days of ${time_zone}.`
       : `As of ${recorded}, in days of ${time_zone}.`;
-    return `${until} Compared with the ${period.value} days before, which ended before ${found.period.from}.`;
+    return `${until} Compared with the ${days()} days before, which ended before ${found.period.from}.`;
   }
 
   function drawShares(found) {
@@ -253,11 +280,22 @@ export function desk(main, { api, session, me }) {
     );
   }
 
+  // What is chosen stands in the address, for who comes back or is sent it.
+  function keep() {
+    const kept = new URLSearchParams();
+    if (day.value) kept.set("day", day.value);
+    if (group.selectedIndex > 0) kept.set("group", group.value);
+    if (period.value !== USUAL_DAYS) kept.set("period", period.value);
+    if (zone.selectedIndex > 0) kept.set("zone", zone.value);
+    history.replaceState(null, "", kept.size ? `#/desk?${kept}` : "#/desk");
+  }
+
   async function all() {
     asking.abort();
     asking = new AbortController();
-    day.max = today();
+    if (day.max !== today()) day.max = today(); // to set it clears what is half typed
     now.hidden = !day.value;
+    keep();
     try {
       const from = today();
       await Promise.all([stand(), went()]);
@@ -281,7 +319,11 @@ export function desk(main, { api, session, me }) {
     const isOfGroups = me.role === "agent" && groups.length > 0;
     const own = groups.filter(([, members]) => !isOfGroups || members.includes(me.id));
     if (isOfGroups) put(group);
-    for (const [name] of own) group.append(h("option", { value: name }, name));
+    const names = new Set(own.map(([name]) => name));
+    if (!isOfGroups) for (const name of chosen.getAll("group")) names.add(name);
+    for (const name of names) group.append(h("option", { value: name }, name));
+    take(group, chosen.get("group"));
+    take(zone, chosen.get("zone"));
     if (isOfGroups && !own.length) return put(figures, empty("You belong to no group of this desk yet."));
     await all();
   }

@@ -58,13 +58,13 @@ export const isUnknown = (error) => [undefined, 0, 500, 503].includes(error.stat
 // Puts what was refused where it belongs: `fields` by name, the rest into `general`; an error's
 // `meanwhile` are lines that say what has changed.
 export function refused(error, fields, general) {
-  let first = null;
+  const told = new Map(); // by field, for there may be several faults of one
   for (const each of error.errors ?? []) {
     const steps = (each.pointer ?? each.parameter ?? "").split("/").filter(Boolean);
     const at = fields[steps.join(".")] ?? steps.map((step) => fields[step]).find(Boolean);
     if (!at) continue;
-    at.fault(each.detail ?? shown(each));
-    first ??= at;
+    told.set(at, [...(told.get(at) ?? []), each.detail ?? shown(each)]);
+    at.fault(told.get(at).join("; "));
   }
   put(
     general,
@@ -87,7 +87,7 @@ export function refused(error, fields, general) {
       error.code ? h("p", { class: "code" }, error.code) : null,
     ),
   );
-  return first;
+  return told.keys().next().value ?? null;
 }
 
 // A form of fields by name; those called `a.b` come as `b` of an object `a`. `send` takes what was

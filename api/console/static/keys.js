@@ -1,6 +1,7 @@
 // Keys: who has which, a new one, and an end to one.
 
 import { edit } from "./editor.js";
+import { document_ } from "./forms.js";
 import { empty, h, loading, put, redraw, say, shown, when } from "./dom.js";
 import { reader, secret, table, twice } from "./parts.js";
 
@@ -20,6 +21,8 @@ export function keys(main, { api }) {
   );
 
   const read = reader(list, async () => {
+    const { KeyOrder } = (await document_(api)).components.schemas;
+    const scopes = KeyOrder.properties.scopes.default;
     const found = await api.get("/keys", {}, ending.signal);
     redraw(list, found, () => [
       found.keys.length
@@ -29,7 +32,7 @@ export function keys(main, { api }) {
             found.keys.map((each) => [
               each.principal,
               each.role,
-              shown(each.scopes),
+              each.scopes.length === scopes.length ? "all of its role" : shown(each.scopes),
               [when(each.created_at), ` by ${each.created_by}`],
               each.revoked_at ? ["revoked ", when(each.revoked_at)] : each.expires_at ? when(each.expires_at) : "never",
               isOver(each) ? "–" : twice("Revoke", `Really revoke the key of ${each.principal}?`, () => revoke(each)),

@@ -1,6 +1,6 @@
 // What several pages are made of: figures, tables, facts, and buttons that ask whether one is sure.
 
-import { h, redraw, trouble } from "./dom.js";
+import { h, redraw, say, trouble } from "./dom.js";
 
 export const tile = (name, value, more = [], kind = "") =>
   h(
@@ -68,6 +68,16 @@ export const secret = (what, text) =>
     { class: "secret", role: "status" },
     `${what}. It is shown this once, so keep it now: `,
     h("code", { tabindex: "0" }, text),
+    " ",
+    navigator.clipboard // which is there over HTTPS and on this machine only
+      ? h("button", { type: "button", class: "quiet small", onclick: () => copy(text) }, "Copy")
+      : null,
+  );
+
+const copy = (text) =>
+  navigator.clipboard.writeText(text).then(
+    () => say("Copied."),
+    () => say("It could not be copied: select it."),
   );
 
 // Reads a list, which `read` draws anew in a place, and again whenever it is called; a failure is shown
