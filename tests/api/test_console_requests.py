@@ -92,6 +92,20 @@ async def test_a_requester_sees_no_trace_of_what_is_hidden(served, page_of, data
         await expect(page.locator(".badge", has_text="received")).to_be_visible()
 
 
+async def test_a_conversation_is_shown_even_if_it_is_not_known_what_can_be_done(
+    served, page_of, database
+):
+    """And what can be done, once that is known."""
+    ticket = await opened(served, requester="soak-requester")
+    async with page_of(served) as page:
+        await page.route("**/commands", lambda route: route.abort())
+        await sign_in_as_requester(page, database)
+        await page.goto(f"/#/tickets/{ticket}")
+        await expect(page.locator(".message")).to_contain_text("It jams.")
+        await page.unroute("**/commands")
+        await expect(page.get_by_label("Message")).to_be_visible()
+
+
 async def test_a_field_that_the_desk_asks_for_is_asked_for(served, page_of, database):
     await set_up(served, database, fields={"floor": {"type": "text", "required_on": "open"}})
     async with page_of(served) as page:

@@ -84,6 +84,9 @@ async def test_columns_are_chosen_and_stay_so(served, page_of, database):
         assert await serious_faults(page) == []
         await page.reload()
         await expect(headings).to_have_count(9)
+        await page.evaluate("localStorage.setItem('casebook-columns', '{damaged')")
+        await page.reload()
+        await expect(headings).to_have_count(8)  # the usual ones
 
 
 async def test_a_list_is_sorted_by_a_heading_and_says_how(served, page_of):
@@ -329,6 +332,16 @@ async def test_a_search_is_kept_in_the_address(served, page_of):
             "aria-current", "true"
         )
         await expect(page.get_by_label("Search")).to_have_value("printer")
+
+
+async def test_no_search_stays_in_the_address_after_one_has_signed_out(served, page_of):
+    await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_list(page, 1, "?q=requester:bob")
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("heading", name="Sign in", level=1)).to_be_visible()
+        assert page.url == f"http://127.0.0.1:{served}/"
 
 
 async def test_what_others_do_shows_by_itself_and_moves_nothing_under_ones_hands(served, page_of):

@@ -50,7 +50,7 @@ class Session {
       );
     } else {
       this.#became("polled");
-      const timer = setInterval(() => this.#tell(null), 5000);
+      const timer = setInterval(() => document.hidden || this.#tell(null), 5000);
       this.ending.signal.addEventListener("abort", () => clearInterval(timer));
     }
     // What has happened while nobody looked is shown once somebody does.
@@ -164,6 +164,7 @@ function closeDialogs() {
 
 function signOut(problem) {
   sessionStorage.clear(); // the key, and what was begun to be written
+  history.replaceState(null, "", "/"); // and what was searched for
   session?.end();
   session = null;
   keys = {};

@@ -10,6 +10,8 @@ const STEPS = {
   ErasureCompleted: "complete: no view has any of their words",
 };
 
+const POLLED_MS = 10000;
+
 export function persons(main, { api }) {
   const ending = new AbortController();
   const list = h("div", {}, loading("the erasures"));
@@ -31,8 +33,10 @@ export function persons(main, { api }) {
     list,
   );
 
+  let isUnfinished = false;
   const read = reader(list, async () => {
     const { erasures } = await api.get("/persons", {}, ending.signal);
+    isUnfinished = erasures.some(({ steps }) => !steps.ErasureCompleted);
     redraw(list, erasures, () => [
       erasures.length
         ? table(
@@ -84,7 +88,7 @@ export function persons(main, { api }) {
   }
 
   read();
-  const timer = setInterval(() => document.hidden || read(), 5000);
+  const timer = setInterval(() => isUnfinished && !document.hidden && read(), POLLED_MS);
   return () => {
     ending.abort();
     clearInterval(timer);

@@ -174,7 +174,9 @@ export function requests(main, { api, session, me, keys, query }) {
 export function request(main, context) {
   const { session, me, keys } = context;
   const ending = new AbortController();
-  const life = new Life(context, ending.signal, () => draw().catch(() => {}));
+  const life = new Life(context, ending.signal, changed);
+  let possible = null; // what can be done; null until that is known
+  let turns = 0;
   const head = h("div");
   const act = h("div", { class: "others" });
   const talk = conversation(life, { name: (id) => h("a", { href: `#/tickets/${id}` }, "another ticket"), act() {} });
@@ -192,11 +194,21 @@ export function request(main, context) {
     }
   }
 
-  async function draw() {
+  // First what was said, then what can be done with it.
+  async function changed() {
+    draw();
+    const turn = ++turns;
+    const can = await life.possible().catch(() => possible);
+    if (turn !== turns) return;
+    possible = can;
+    draw();
+  }
+
+  function draw() {
     const ticket = life.fields();
-    const can = await life.possible();
+    const can = possible ?? {};
     const means = STATES[ticket.status]?.[1];
-    document.title = `${ticket.subject} – Casebook`;
+    if (main.isConnected) document.title = `${ticket.number ?? "Ticket"} – Casebook`;
     put(
       head,
       h(
@@ -234,7 +246,11 @@ export function request(main, context) {
     });
 
   begin();
-  const stop = session.listen(1000, () => document.hidden || life.read().catch(() => {}));
+  const stop = session.listen(1000, async () => {
+    if (document.hidden) return;
+    await life.read().catch(() => {});
+    if (possible === null && life.version) await changed();
+  });
   return () => {
     ending.abort();
     stop();

@@ -12,7 +12,7 @@ const WORDS = {
   requester: "who has the problem",
   number: "like C-1042",
   tag: "",
-  is: "solved, unsolved, breached",
+  is: "solved, unsolved, breached, spam",
   has: "note",
   due: "before a day or a time",
   opened: "a day or a time, also compared",

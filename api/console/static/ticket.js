@@ -28,7 +28,7 @@ const EDITED = {
 const LISTED = { tags: ["add_tags", "remove_tags", "tags"], followers: ["follow", "unfollow", "follower"] };
 const REDACTED = {
   destroyed: "destroyed",
-  hidden: "hidden: they are from before each message had a key of its own",
+  hidden: "hidden; they have no key of their own that could be destroyed",
   pending: "hidden, and about to be destroyed",
 };
 const WHY = {
@@ -126,8 +126,8 @@ export function ticket(main, context) {
   function drawAll() {
     const now = life.fields(at ?? life.events.length);
     parts.buttons[1].textContent = `History (${life.events.length})`;
-    const title = [now.number, now.subject ?? "Ticket"].filter(Boolean).join(" ");
-    if (main.isConnected) document.title = `${title} – Casebook`;
+    // No words about people: the browser's history keeps titles.
+    if (main.isConnected) document.title = `${now.number ?? "Ticket"} – Casebook`;
     drawHead(now);
     talk.draw(possible);
     box.draw(possible);
@@ -498,8 +498,12 @@ export function ticket(main, context) {
   // --- promises -----------------------------------------------------------------------------------
 
   async function drawPromises() {
-    const answer = await api.get(`/tickets/${id}/sla`, {}, ending.signal).catch(() => null);
-    const some = (answer?.promises ?? []).filter((each) => each.state !== "idle");
+    const answer = await api.get(`/tickets/${id}/sla`, {}, ending.signal).catch((error) => error);
+    if (!answer.promises) {
+      promises.hidden = answer.status === 404; // the ticket is not for this caller any more
+      return put(promises, h("h2", {}, "SLA"), trouble(answer, changed));
+    }
+    const some = answer.promises.filter((each) => each.state !== "idle");
     promises.hidden = !some.length;
     const open = new Set([...promises.querySelectorAll("details[open]")].map((each) => each.dataset.of));
     put(promises, h("h2", {}, "SLA"), some.map((each) => promiseOf(each, answer, open.has(each.target))));

@@ -24,7 +24,7 @@ const HELP = [
   ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
   ["group:network", "also assignee, requester; none for nobody"],
   ["tag:vip", "also field.floor:3 for custom fields"],
-  ["is:unsolved", "also is:solved, is:breached, has:note"],
+  ["is:unsolved", "also is:solved, is:breached, is:spam, has:note"],
   ["opened>=2026-03-01", "also updated, resolved, due; days or times"],
   ["-status:closed", "a minus for what must not hold"],
 ];
@@ -50,6 +50,15 @@ const COLUMNS = {
 const USUAL = ["status", "priority", "requester", "assignee", "updated"];
 const fieldColumn = (key) => [key, "c-name extra", (each) => String(each.fields[key] ?? "–")];
 
+function chosenColumns() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(CHOSEN));
+    return kept.every((each) => typeof each === "string") ? kept : USUAL;
+  } catch {
+    return USUAL; // none were chosen, or what was kept is damaged
+  }
+}
+
 export function tickets(main, context) {
   const { api, session, me, query, keys, say } = context;
   const ending = new AbortController();
@@ -68,8 +77,7 @@ export function tickets(main, context) {
   const bulk = h("div", { class: "bulk", role: "region", "aria-label": "Selection", hidden: true });
   const pager = h("div", { class: "pager" });
   const chooser = h("span");
-  const kept = JSON.parse(localStorage.getItem(CHOSEN) ?? "null");
-  let columns = kept ?? USUAL;
+  let columns = chosenColumns();
   const picked = new Set();
   let asked = { q: query.get("q") ?? "", view: query.get("view") ?? "", sort: sorts[0][0] };
   if (sorts.some(([value]) => value === query.get("sort"))) asked.sort = query.get("sort");
@@ -525,7 +533,7 @@ export function tickets(main, context) {
   keys({
     j: ["next ticket", () => step(1)],
     k: ["ticket before", () => step(-1)],
-    Enter: ["open the ticket", () => document.activeElement.click()],
+    Enter: ["open the ticket"], // as the browser does it, where a link has the focus
     ...(can && {
       x: ["select the ticket", () => rows()[Math.max(0, focusedRow())]?.querySelector("input")?.click()],
       r: [
