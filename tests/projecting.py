@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from uuid import UUID, uuid4
 
 from api.commands.handler import Handler, Submission
@@ -38,9 +39,13 @@ LEASE_SECONDS = patience(0.5)
 """A lease that lapses soon; on a busy machine later, or its owner would lose it at work."""
 
 
+by_utc = partial(Projector, zones=UTC_ONLY)
+"""Makes a projector of views that count days by UTC, as do those of a desk that names no zone."""
+
+
 def hasty(database, store, **more) -> Projector:
     """Make a projector whose lease lapses soon."""
-    return Projector(database, store, lease_seconds=LEASE_SECONDS, **more)
+    return by_utc(database, store, lease_seconds=LEASE_SECONDS, **more)
 
 
 async def write(store: EventStore, story) -> list[UUID]:

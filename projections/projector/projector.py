@@ -28,7 +28,7 @@ from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
-from domain.days import UTC_ONLY, Zones
+from domain.days import Zones
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
@@ -89,7 +89,7 @@ class Projector:
         database: Database,
         store: EventStore,
         *,
-        zones: Zones = UTC_ONLY,
+        zones: Zones,
         lease_seconds: float = LEASE_SECONDS,
         beat_seconds: float | None = None,
         keeps_lost: bool = False,

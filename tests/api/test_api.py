@@ -18,10 +18,9 @@ from domain.tickets import COMMANDS
 from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.generations import Generations
-from projections.projector.projector import Projector
 from tests.callers import ADMIN, AGENT, REQUESTER, SOMEBODY, access
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import caught_up, open_some, running
+from tests.projecting import by_utc, caught_up, open_some, running
 
 OPEN = {"subject": "Printer jam", "requester": "bob", "body": "It jams."}
 NOBODY = "0192f0c4-0000-7000-8000-000000000001"
@@ -31,7 +30,7 @@ NOBODY = "0192f0c4-0000-7000-8000-000000000001"
 async def serving(database, *, project=True):
     store = EventStore(database)
     await Generations(database).prepare()  # which who projects what is shown does, and no API
-    beside = [Projector(database, store).run] if project else []
+    beside = [by_utc(database, store).run] if project else []
     app = create_app(database, store, beside, access=access(database))
     async with app.router.lifespan_context(app), asking(app) as client:
         yield client
@@ -394,7 +393,7 @@ async def test_who_waits_is_told_no_error_by_a_database_that_stands_still(
     waiting = asyncio.create_task(views.show({ticket: 1}, 30))
     await asyncio.sleep(0.5)
     moves.set()
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         assert await waiting
 
 

@@ -17,13 +17,12 @@ from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import token_time
 from eventstore.subscription import LateLook, Subscription, present
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
 from tests.api.test_api import serving
 from tests.api.test_feed import exported, following, listening
 from tests.callers import ADMIN
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import LEASE_SECONDS, add, caught_up, open_some, until
+from tests.projecting import LEASE_SECONDS, add, by_utc, caught_up, open_some, until
 from tests.streams import sharded, token_at
 
 HELD_BACK_SECONDS = 1.5
@@ -133,7 +132,7 @@ async def test_views_are_as_old_as_they_say(database, store, cluster, monkeypatc
             return await super().count(exact=exact)
 
     monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
-    projector = Projector(database, Counted(database), lease_seconds=LEASE_SECONDS, late=SOON)
+    projector = by_utc(database, Counted(database), lease_seconds=LEASE_SECONDS, late=SOON)
     [ticket] = await open_some(store, 1, versions=1)
     written = []
 

@@ -35,11 +35,10 @@ from eventstore.event_document import CommandRef, Envelope, Head, Metadata, chai
 from eventstore.log import EventStore
 from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import process
-from tests.projecting import caught_up, running, until
+from tests.projecting import by_utc, caught_up, running, until
 from tests.spec import ALICE, BOB, NOW
 
 DESK = Desk(
@@ -104,7 +103,7 @@ class World:
 async def world(database, store):
     made = World(database, store)
     await made.desks.replace(DESK, ALICE, None)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         yield made
         await caught_up(database, store)
         await assert_views_equal_the_log(database)
@@ -542,7 +541,7 @@ async def test_a_month_of_many_tickets(quick_database):
     await month.desks.replace(DESK, ALICE, None)
     down_until = crashes_in_the_middle = 0
     keepers = [month.timekeeper()]
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         for step in range(STEPS + 1):
             month.clock.now = when(step)
             if step in DOWN_AT:

@@ -15,13 +15,12 @@ from domain.tickets.opening import TicketOpened
 from eventstore.archive import Summing, UnreadableArchive, from_line, lines, manifest_path, to_line
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.log import COLLECTION, EventStore
-from projections.projector.projector import Projector
 from scripts.restore import RestoreRefused, read, restore
 from scripts.verification import CannotVerify, Verification
 from scripts.verify import verify_file
 from tests.oracle import assert_views_equal_the_log
 from tests.processes import environment, script
-from tests.projecting import caught_up, open_some, running
+from tests.projecting import by_utc, caught_up, open_some, running
 from tests.scripts.test_import import SAMPLE
 from tests.spec import ALICE, NOW
 
@@ -72,7 +71,7 @@ async def test_a_restored_log_exports_to_the_same_bytes(database, store, archive
     """L3, L11: all of it is there, and verifies."""
     await restore(database, read(archive), incomplete=True)
     assert await exported(database, tmp_path / "again.ndjson") == archive.read_bytes()
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
 

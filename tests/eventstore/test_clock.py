@@ -18,10 +18,9 @@ from domain.desk import Desk, SlaPolicy
 from eventstore.event_document import utc_now
 from eventstore.log import EventStore
 from eventstore.mongo.clock import FAR_OFF_SECONDS, DatabaseClock
-from projections.projector.projector import Projector
 from tests.api.test_api import OPEN, asking
 from tests.callers import REQUESTER, access
-from tests.projecting import caught_up, running
+from tests.projecting import by_utc, caught_up, running
 from tests.spec import ALICE
 
 HOUR = timedelta(hours=1)
@@ -151,7 +150,7 @@ PROMPT = Desk(sla={"normal": SlaPolicy(first_response_minutes=15, resolution_min
 async def test_a_process_whose_clock_is_wrong_breaks_no_promise(database, store, by):
     """What it opens is not an hour old, and another process finds nothing due."""
     await Desks(database).replace(PROMPT, ALICE, None)
-    async with running(Projector(database, store)), serving(wrong(database, by)) as client:
+    async with running(by_utc(database, store)), serving(wrong(database, by)) as client:
         made = [await client.post("/tickets", json=OPEN, headers=REQUESTER) for _ in range(3)]
         ids = [UUID(answer.json()["ticket_id"]) for answer in made]
         ready = (await client.get("/readyz")).json()
@@ -175,7 +174,7 @@ async def test_a_timekeeper_whose_clock_is_wrong_keeps_no_time(database, store, 
     await Desks(database).replace(PROMPT, ALICE, None)
     now = await database.server_time() - HOUR
     early = with_clock(database, DatabaseClock(lambda: asyncio.sleep(0, now), lambda: now))
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         async with serving(early) as client:
             assert (await client.post("/tickets", json=OPEN, headers=REQUESTER)).status_code == 201
         await caught_up(database, store)

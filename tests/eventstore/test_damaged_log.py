@@ -8,10 +8,9 @@ from domain.errors import HistoryError
 from eventstore.log import EventStore
 from projections.generations import Generations
 from projections.projector.parked import ParkedTickets
-from projections.projector.projector import Projector
 from tests.api.test_api import is_problem, serving
 from tests.callers import AGENT
-from tests.projecting import caught_up, open_some, running
+from tests.projecting import by_utc, caught_up, open_some, running
 
 UPGRADE, RESTORE = "upgrade this process", "restore it from an export"
 
@@ -50,7 +49,7 @@ async def test_damage_is_told_with_its_place_and_remedy(database, store, damage,
             assert detail.count(place) == 1
         other = await client.post(f"/tickets/{whole}/add_note", json={"body": "x"}, headers=AGENT)
         assert other.status_code == 200
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
         shown = await Generations(database).shown()
         [parked] = await ParkedTickets(shown).all()

@@ -11,14 +11,13 @@ from eventstore.database import Database
 from eventstore.log import COLLECTION
 from eventstore.log_identity import LogIdentity, LogReplaced, RestoreUnderWay
 from projections.projector.parked import ParkedTickets
-from projections.projector.projector import Projector
 from scripts.testbed.promises import free_port
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import OPEN, is_problem, serving
 from tests.callers import ADMIN, AGENT
 from tests.processes import script
-from tests.projecting import open_some, running, until
+from tests.projecting import by_utc, open_some, running, until
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]
@@ -150,7 +149,7 @@ async def test_what_slips_in_is_parked_and_named(database, store):
     """L8, L11: an append in the second before the new identity was read leaves a hole."""
     [ticket] = await open_some(store, 1, versions=4)
     await database.collection(COLLECTION).delete_one({"version": 3})
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
 
         async def parked() -> bool:
             return bool(await ParkedTickets(database).all())

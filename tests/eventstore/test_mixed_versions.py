@@ -23,14 +23,13 @@ from projections.erasure.progress import Erasures
 from projections.generations import Generations
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.parked import ParkedTickets
-from projections.projector.projector import Projector
 from projections.views import saved_views
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.api.test_api import client, is_problem
 from tests.api.test_webhooks import arrived, dispatching, hooked, receiver, versions
 from tests.callers import ADMIN, AGENT, AUDITOR, SUPERVISOR
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import add, audited, caught_up, open_some, rebuilt, running, until
+from tests.projecting import add, audited, by_utc, caught_up, open_some, rebuilt, running, until
 from tests.projections.test_saved_views import counted
 
 __all__ = ["client", "receiver"]
@@ -44,7 +43,7 @@ def without_mood(document):
 
 def newer(database, store):
     """A projector of a version that knows what `mood` is: it is always as it should be."""
-    made = Projector(database, store, lease_seconds=1.0)
+    made = by_utc(database, store, lease_seconds=1.0)
     made._views._reader = Reader(
         Unreadable(),
         "saved_views",
@@ -54,7 +53,7 @@ def newer(database, store):
 
 
 def older(database, store):
-    return Projector(database, store, lease_seconds=1.0)
+    return by_utc(database, store, lease_seconds=1.0)
 
 
 async def of_newer(database, name):

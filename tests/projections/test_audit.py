@@ -6,10 +6,9 @@ from uuid import uuid4
 import pytest
 
 from eventstore.event_document import utc_now
-from projections.projector.projector import Projector
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.processes import environment, script
-from tests.projecting import add, audited, caught_up, hasty, open_some, running, until
+from tests.projecting import add, audited, by_utc, caught_up, hasty, open_some, running, until
 from tests.projections.test_saved_views import counted
 
 
@@ -117,7 +116,7 @@ async def test_views_that_are_behind_and_stay_so_are_told(database, store, views
 
 async def test_parked_tickets_are_no_differences(database, store, views):
     """They show what they did before they were parked."""
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await add(store, views[0], "NobodyKnows")
         await add(store, views[0], "AgentReplied", body="x")
         await caught_up(database, store)

@@ -27,12 +27,11 @@ from domain.tickets.opening import OpenTicket
 from domain.tickets.promises import ChangePriority
 from eventstore.mongo.driver import encode_bson
 from projections.generations import Generations
-from projections.projector.projector import Projector
 from projections.views import dashboard
 from projections.views.counters import Counters
 from tests.api.test_api import is_problem, serving
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import caught_up, open_some, running
+from tests.projecting import by_utc, caught_up, open_some, running
 from tests.spec import ALICE, BOB, NOW
 
 DAY = timedelta(days=1)
@@ -70,7 +69,7 @@ async def month(database, store):
         for command, actor, when in story:
             submission = Submission(command=command, actor=actor, occurred_at=when)
             await handler.handle(ticket, submission)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
     return first
@@ -202,7 +201,7 @@ async def test_a_period_is_what_its_days_add_up_to_and_is_compared_with_those_be
 async def test_no_dashboard_looks_at_a_ticket(database, store, monkeypatch):
     """However many tickets there are: counters alone are read."""
     await open_some(store, 3)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
     await database.collection("ticket_reads").drop()
     await database.collection("ticket_events").drop()

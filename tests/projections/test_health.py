@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from domain.days import UTC_ONLY
 from eventstore.database import Database
 from eventstore.event_document import TICKET_EVENTS, EventDocument
 from eventstore.log import EventStore
@@ -28,6 +29,7 @@ from tests.projecting import (
     LEASE_SECONDS,
     add,
     all_live,
+    by_utc,
     caught_up,
     hasty,
     open_some,
@@ -90,7 +92,7 @@ async def test_ready_while_the_views_are_kept_and_not_when_nobody_does(database,
     """A dead projector is no healthy one, even where there is nothing to do."""
     async with serving(database, project=False) as client:
         assert await ready(client, 503)
-        async with running(Projector(database, store)):
+        async with running(by_utc(database, store)):
             await until(partial(ready, client, 200))
 
             async def current():
@@ -108,7 +110,7 @@ async def test_a_projector_that_fails_again_and_again_is_stuck_and_says_why(
 ):
     """L8: its lease is fresh and it gets nowhere; that is not health."""
     monkeypatch.setattr("projections.projector.projector.RETRY_SECONDS", 0.05)
-    failing = Projector(database, store)
+    failing = by_utc(database, store)
     async with serving(database, project=False) as client, running(failing):
         await all_live(database)
         await until(partial(ready, client, 200))
@@ -142,7 +144,7 @@ async def test_a_projector_that_believes_to_be_up_to_date_is_not_believed(
 ):
     """L8: its stream is silent, its heart beats, and it never counts: the log knows better."""
     monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 1000.0)
-    deaf = Projector(database, leaving_out(database, lambda _event: True))
+    deaf = by_utc(database, leaving_out(database, lambda _event: True))
     async with serving(database, project=False) as client, running(deaf):
         await all_live(database)  # a partition that is still being scanned would find it
         await until(partial(ready, client, 200))
@@ -163,7 +165,7 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
         async def _not_shown(self, events):
             return await super()._not_shown(events) if self.looks else ()
 
-    projector = Looking(database, store, lease_seconds=LEASE_SECONDS, late=late)
+    projector = Looking(database, store, zones=UTC_ONLY, lease_seconds=LEASE_SECONDS, late=late)
     write = projector._writer.write
     lost: list[EventDocument] = []
 
@@ -199,7 +201,7 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
 async def test_slow_is_not_stuck(database, store, monkeypatch):
     """It is behind and gets on: ready, and it says so."""
     monkeypatch.setattr(health, "STUCK_SECONDS", 5.0)
-    slow = Projector(database, store)
+    slow = by_utc(database, store)
     slow._beat_seconds = 0.5
     write = slow._writer.write
     clock = asyncio.get_running_loop().time
@@ -311,7 +313,7 @@ async def test_a_list_that_cannot_show_a_command_in_time_says_so(database, store
         answer = await client.get("/tickets", params=after, headers={"Prefer": "wait=0"})
         is_problem(answer, 412, "views_behind")
         assert answer.headers["retry-after"]
-        async with running(Projector(database, store)):
+        async with running(by_utc(database, store)):
             mine = {"after": f"{opened['ticket_id']}@1"}
             answer = await client.get("/tickets", params=mine, headers={"Prefer": "wait=20"})
             assert len(answer.json()["tickets"]) == 1
@@ -324,7 +326,7 @@ async def test_a_list_that_cannot_show_a_command_in_time_says_so(database, store
 
 async def test_operators_see_each_partition(database, store):
     ids = await open_some(store, 20)
-    async with serving(database, project=False) as client, running(Projector(database, store)):
+    async with serving(database, project=False) as client, running(by_utc(database, store)):
         await caught_up(database, store)
         await all_live(database)
         shown = (await client.get("/projections")).json()
@@ -352,7 +354,7 @@ async def test_the_lag_is_told_by_partition(database, store):
     """What is in the log and not in the views, found in the log."""
     ids = await open_some(store, 5)
     async with serving(database, project=False) as client:
-        async with running(Projector(database, store)):
+        async with running(by_utc(database, store)):
             await caught_up(database, store)
             await all_live(database)
             await until(partial(_known, database))
@@ -388,7 +390,7 @@ async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, mon
 
     monkeypatch.setattr(tickets, "apply", broken)
     [ticket_id] = await open_some(store, 1)
-    hasty = Projector(database, store, lease_seconds=LEASE_SECONDS)
+    hasty = by_utc(database, store, lease_seconds=LEASE_SECONDS)
     async with serving(database, project=False) as client, running(hasty):
         await add(store, ticket_id, "AgentReplied", body="x")
         await caught_up(database, store)
@@ -418,7 +420,7 @@ async def test_a_parked_ticket_is_shown_and_can_be_repaired(database, store, mon
 async def test_looking_costs_nothing_that_grows_with_tickets(database, store):
     """What is waited for by nobody is not missing: events of parked tickets."""
     [ticket_id] = await open_some(store, 1)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await add(store, ticket_id, "NobodyKnows")
         await add(store, ticket_id, "AgentReplied", body="x")
         await caught_up(database, store)
@@ -456,7 +458,7 @@ async def test_a_wrong_estimate_is_corrected_once(database, store, monkeypatch, 
 
     async def projected(client, events):
         """While some sweeps go on, and events are written."""
-        projector = Projector(database, log, lease_seconds=LEASE_SECONDS, late=late)
+        projector = by_utc(database, log, lease_seconds=LEASE_SECONDS, late=late)
         async with running(projector):
             await until(partial(ready, client, 200))
             for _ in range(2):
@@ -526,7 +528,7 @@ async def test_what_scanning_does_not_mend_is_told_and_not_scanned_for_for_ever(
     """L8: though more is written meanwhile: a document of the log that is no event, for one."""
     monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.05)
     late = LateLook(1000.0, timedelta(seconds=0.1))
-    projector = Projector(database, store, lease_seconds=LEASE_SECONDS, late=late)
+    projector = by_utc(database, store, lease_seconds=LEASE_SECONDS, late=late)
     checkpoints, scan_all = projector._checkpoints, projector._checkpoints.scan_all
     scans = []
 

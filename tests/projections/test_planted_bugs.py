@@ -35,6 +35,7 @@ from tests.projecting import (
     LEASE_SECONDS,
     add,
     all_live,
+    by_utc,
     caught_up,
     hasty,
     open_some,
@@ -171,7 +172,7 @@ async def _crash(database, store, owner, name, *, after):
 async def a_stream_brings_nothing(database, store):
     """Whole tickets are missing, and no later event shows it."""
     async with running(
-        Projector(database, leaving_out(database, lambda _event: True), lease_seconds=LEASE_SECONDS)
+        by_utc(database, leaving_out(database, lambda _event: True), lease_seconds=LEASE_SECONDS)
     ):
         await all_live(database)
         await open_some(store, 3)

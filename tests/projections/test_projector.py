@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymongo.errors import NetworkTimeout
 
+from domain.days import UTC_ONLY
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
@@ -35,6 +36,7 @@ from tests.projecting import (
     LEASE_SECONDS,
     add,
     all_live,
+    by_utc,
     caught_up,
     hasty,
     open_some,
@@ -66,7 +68,7 @@ def quick(monkeypatch):
 @settings(max_examples=25)
 async def test_whatever_is_done_the_views_equal_a_fold_of_the_log(database, store, story):
     """L7: random commands, followed live; the log keeps growing from example to example."""
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await write(store, story)
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
@@ -75,7 +77,7 @@ async def test_whatever_is_done_the_views_equal_a_fold_of_the_log(database, stor
 async def test_a_projector_that_starts_late_finds_everything(database, store):
     """L8: from scratch, the log is scanned and then followed."""
     await open_some(store, 20)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
         await open_some(store, 5)
         await caught_up(database, store)
@@ -85,13 +87,13 @@ async def test_a_projector_that_starts_late_finds_everything(database, store):
 async def test_a_projector_goes_on_where_the_last_one_stopped(database, store, monkeypatch):
     """L8: what is written while nobody projects is found by the token, and not by scanning."""
     await open_some(store, 5)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
         await all_live(database)
     monkeypatch.delattr(EventStore, "of_range")
     for _ in range(3):
         await open_some(store, 5)
-        async with running(Projector(database, store)):
+        async with running(by_utc(database, store)):
             await caught_up(database, store)
     await assert_views_equal_the_log(database)
 
@@ -112,7 +114,7 @@ async def test_every_batch_delivered_twice_changes_nothing(database, store):
 
     class Twice(Projector):
         def __init__(self, *args) -> None:
-            super().__init__(*args)
+            super().__init__(*args, zones=UTC_ONLY)
             write_once = self._writer.write
 
             async def again(owned, batch, token=None):
@@ -145,7 +147,7 @@ async def test_a_gap_is_filled_from_the_log(database, store):
 async def test_what_the_stream_never_brings_is_found_by_counting(database, store, quick):
     """L8: a stream that silently skips whole tickets, until the count shows it."""
     deaf = leaving_out(database, lambda _event: True)
-    async with running(Projector(database, deaf, lease_seconds=LEASE_SECONDS)):
+    async with running(by_utc(database, deaf, lease_seconds=LEASE_SECONDS)):
         await caught_up(database, store)
         await open_some(store, 5)
         await caught_up(database, store)
@@ -158,7 +160,7 @@ async def test_what_is_late_is_looked_for_until_it_is_written(database, store, m
     victim, other = await open_some(store, 2)
     leaky = leaving_out(database, lambda e: (e["ticket_id"], e["version"]) == (victim, 4))
     late = LateLook(0.05, timedelta(seconds=0.2), timedelta(seconds=0.5))
-    projector = Projector(database, leaky, lease_seconds=LEASE_SECONDS, late=late)
+    projector = by_utc(database, leaky, lease_seconds=LEASE_SECONDS, late=late)
     write = projector._writer.write
     failed: list[float] = []
     clock = asyncio.get_running_loop().time
@@ -227,7 +229,7 @@ async def test_a_scan_that_has_taken_long_reads_nothing_twice(database, store, m
 
 async def test_a_lost_history_is_scanned_again(database, store, quick):
     """L8: the token is no longer known; nothing is skipped."""
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await open_some(store, 3)
         await caught_up(database, store)
         await all_live(database)
@@ -235,7 +237,7 @@ async def test_a_lost_history_is_scanned_again(database, store, quick):
     await database.collection("projections").update_many(
         {}, {"$set": {"token": {"_data": "00" * 20}}}
     )
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
     await assert_views_equal_the_log(database)
 
@@ -306,7 +308,7 @@ async def test_two_projectors_forced_on_one_partition_count_once(database, store
 async def test_a_scan_that_was_replaced_writes_nothing(database, store):
     """L7: held up before it scans, it finds its epoch gone."""
     await open_some(store, 3)
-    zombie = Projector(database, store)
+    zombie = by_utc(database, store)
     await zombie._share()
     await owning_all(database, "owner")
     with pytest.raises(Fenced):
@@ -328,7 +330,7 @@ async def test_a_failing_database_is_tried_again_until_it_works(
             raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(BatchWriter, "_write", broken)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await open_some(store, 3)
         [failure] = await until(partial(failures_told, database))
         assert "the disk is full" in failure
@@ -355,7 +357,7 @@ async def test_what_comes_while_something_takes_long_is_not_missing(
 
     monkeypatch.setattr(Recounting, "step", step)
     monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await open_some(store, 3)
         await caught_up(database, store)
         await all_live(database)
@@ -380,7 +382,7 @@ async def failures_told(database):
 async def test_an_event_that_cannot_be_folded_parks_its_ticket_and_nothing_else(database, store):
     """L8: what comes before it is shown, what comes after waits, others go on."""
     poisoned, *others = await open_some(store, 5)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await add(store, poisoned, "AgentReplied", body="before")
         await add(store, poisoned, "NobodyKnows", what="x")
         await add(store, poisoned, "AgentReplied", body="behind")
@@ -484,7 +486,7 @@ async def test_a_document_that_would_be_too_large_parks_its_ticket(database, sto
     """L8: what the database would not take keeps nobody waiting."""
     monkeypatch.setattr("projections.projector.batch._MOST_BYTES", 20_000)
     large, small = await open_some(store, 2)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
         await add(store, large, "SubjectChanged", subject="x" * 20_000)
         await add(store, small, "SubjectChanged", subject="x")
@@ -496,7 +498,7 @@ async def test_a_document_that_would_be_too_large_parks_its_ticket(database, sto
 async def test_what_is_no_event_parks_its_ticket(database, store, missing):
     """L8: someone has written into the log by hand."""
     broken, whole = await open_some(store, 2)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
         [last] = await store.stored(broken, after=2)
         document = {**last, "_id": uuid4(), "version": 4}
@@ -550,7 +552,7 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_sum(database, store):
     """L7, L8: over midnight, in the middle of a ticket's life."""
     midnight = NOW.replace(hour=0, minute=20)
     ids = await open_some(store, 3)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         for ticket_id in ids:
             await add(store, ticket_id, "TicketAssigned", midnight + timedelta(1), assignee="a")
             back = midnight + timedelta(1) - timedelta(hours=1)
@@ -590,7 +592,7 @@ async def test_no_transaction_is_left_open_however_a_batch_ends(any_database, wa
 
     async with through(any_database.url, heard) as (url, wire):
         database = Database(url, any_database.driver)
-        async with running(Projector(FIRST.of(database), EventStore(database))) as [projecting]:
+        async with running(by_utc(FIRST.of(database), EventStore(database))) as [projecting]:
             await begun.wait()
             if way == "cancelled":
                 projecting.cancel()

@@ -32,7 +32,6 @@ from projections.projector import health
 from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import plan
-from projections.projector.projector import Projector
 from projections.replay import audit, rebuild
 from projections.replay.rebuild import NotProved, Rebuild
 from projections.replay.scan import fold_range
@@ -45,6 +44,7 @@ from tests.projecting import (
     LEASE_SECONDS,
     add,
     audited,
+    by_utc,
     caught_up,
     open_some,
     rebuilt,
@@ -566,7 +566,7 @@ async def test_under_heavy_traffic_the_fence_holds(database, store):
 
 async def test_while_it_is_fenced_the_age_is_known(database, store):
     """L9: and nobody is told that the views are stuck."""
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await open_some(store, 3)
         await caught_up(database, store)
         checkpoints = Checkpoints(database)
@@ -785,7 +785,7 @@ async def test_views_as_of_a_time_show_what_was_so_then(database, store, by):
 async def test_views_of_another_shape_are_built_anew_beside_what_is_shown(database, store):
     """L7: as after an upgrade. Until it is done the old ones are shown."""
     ids = await open_some(store, 20)
-    async with running(Projector(database, store)):
+    async with running(by_utc(database, store)):
         await caught_up(database, store)
     await database.collection(generations.COLLECTION).update_one(
         {"_id": "active"}, {"$set": {"shape": 1}}

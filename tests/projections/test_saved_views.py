@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from domain.errors import StateConflict
 from projections.projector import recounting
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.projector import Projector
 from projections.views import saved_views, tickets
 from projections.views.saved_views import SavedViews, TicketFilter
 from tests.api.test_api import OPEN, WAIT, is_problem, serving
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import add, caught_up, hasty, open_some, running, until, write
+from tests.projecting import add, by_utc, caught_up, hasty, open_some, running, until, write
 from tests.projections.test_projector import stories
 from tests.strategies import names, priorities
 
@@ -197,7 +196,7 @@ async def test_a_count_that_is_not_complete_is_not_told(database, store):
     async with serving(database, project=False) as client:
         saved = await client.put("/views/all", json={})
         assert saved.json()["count"] is None
-        async with running(Projector(database, store)):
+        async with running(by_utc(database, store)):
             await until(partial(_told, client))
         assert (await client.get("/views/all")).json()["count"] == 2
 

@@ -18,11 +18,10 @@ from projections.generations import (
     Generations,
     views_of,
 )
-from projections.projector.projector import Projector
 from projections.views.tickets import SHAPE
 from scripts.testbed.patience import patience
 from tests.oracle import assert_views_equal_the_log
-from tests.projecting import add, caught_up, open_some, running, until
+from tests.projecting import add, by_utc, caught_up, open_some, running, until
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ async def test_a_former_versions_views_are_shown_until_there_are_others_and_then
         ]
         return all(each and each["version"] == version for each in found)
 
-    async with running(Projector(former, store)):
+    async with running(by_utc(former, store)):
         await caught_up(database, store)
         assert not await switched()
         assert await (await shown_tickets(database)).count_documents({}) == 3
@@ -168,7 +167,7 @@ async def test_what_a_former_version_shows_of_a_log_that_was_restored_is_built_a
     await store.prepare()
     former = await former_version(database)
     ids = await open_some(store, 3)
-    async with running(Projector(former, store)):
+    async with running(by_utc(former, store)):
         await caught_up(database, store)
     await database.collection(EVENTS).delete_many({"ticket_id": ids[0]})
     await Generations(database).discredit_former_layout()

@@ -32,7 +32,6 @@ from projections import generations
 from projections.erasure.progress import Erasures
 from projections.generations import FIRST, FormerLayout, Generations
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.projector import Projector
 from scripts.backup import back_up
 from scripts.restore import (
     RestoreRefused,
@@ -46,7 +45,7 @@ from scripts.testbed.promises import free_port
 from tests.eventstore.test_missing_keys import opened_by, persons_of
 from tests.eventstore.test_sealing import another, erase
 from tests.processes import environment, script
-from tests.projecting import caught_up, open_some, running, until
+from tests.projecting import by_utc, caught_up, open_some, running, until
 from tests.scripts.test_soak import scratch_url
 
 __all__ = ["scratch_url"]
@@ -430,7 +429,7 @@ async def test_a_restore_refuses_while_a_projector_of_a_former_version_runs(data
     async def shows_life():
         return (await Checkpoints(former).read()).members
 
-    async with running(Projector(former, store)):
+    async with running(by_utc(former, store)):
         await until(shows_life)
         with pytest.raises(RestoreRefused, match="projector "):
             await refuse_while_processes_run(database)
