@@ -8,8 +8,10 @@ those that it is told of by any event that it reads or writes, and every two sec
 those that others have written. Nothing is kept beside the log.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
@@ -17,6 +19,8 @@ from domain.values import REDACTED, JsonObject, redacted
 from eventstore.event_document import TICKET_EVENTS, EventDocument, is_event
 from eventstore.mongo.coalesced_reads import CoalescedReads
 
+_OVERLAP = timedelta(minutes=10)  # by which clocks may differ, and an append be late
+_ALL_SECONDS = 300.0
 Place = tuple[UUID, int]
 """An event, by its ticket and version."""
 
@@ -39,14 +43,22 @@ class Redactions:
         """What is redacted of an event."""
         self.to_destroy: set[Place] = set()
         """Events of which keys may be left, for the process that destroys them."""
+        self._newest = datetime.min.replace(year=2, tzinfo=UTC)
+        self._looked_at = float("-inf")  # for all of them
 
     async def look(self, within_seconds: float = 0.0) -> bool:
         """Learn what is new; return whether anything was. Raises what the driver raises."""
-        # By the hash, of which there is no index that a server might take instead.
-        new: JsonObject = {"data.redacts": {"$gt": 0}, "hash": {"$nin": [*self.tickets]}}
+        now = asyncio.get_running_loop().time()
+        condition: JsonObject = {"data.redacts": {"$gt": 0}}
+        # For all now and then: an append of unknown outcome may arrive hours after it was recorded.
+        looks_for_all = now - self._looked_at > _ALL_SECONDS
+        if self.tickets and not looks_for_all:
+            condition["recorded_at"] = {"$gte": self._newest - _OVERLAP}
         found = await self._reads.find(
-            TICKET_EVENTS, new, within_seconds=within_seconds, is_large=True
+            TICKET_EVENTS, condition, within_seconds=within_seconds, is_large=True
         )
+        if looks_for_all:
+            self._looked_at = now
         return self.learn(found)
 
     def learn(self, documents: Iterable[Mapping[str, object]]) -> bool:
@@ -60,6 +72,8 @@ class Redactions:
                     "data": {"redacts": int(version), "fields": [*fields], **more},
                 } if hash_ not in self.tickets:
                     self.tickets[hash_] = ticket_id
+                    if isinstance(at := document.get("recorded_at"), datetime):
+                        self._newest = max(self._newest, at)
                     self._learn((ticket_id, version), map(str, fields))
                     others = more.get("same_command")
                     for other in others if isinstance(others, list) else ():

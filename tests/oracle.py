@@ -95,14 +95,16 @@ async def opened_events(database: Database) -> list[Document]:
     own = database.client[f"{database.name}_keys"]
     erased = {e["ticket_id"] for e in await _all(database, "person_events")}
     keys: dict[UUID, bytes | None] = dict.fromkeys(erased)
-    trees: dict[UUID, dict[str, str]] = {}
+    trees: dict[UUID, dict[str, bytes]] = {}
     persons: Any = own["persons"]
     for person in await persons.find({"key": {"$ne": None}}).to_list():
         if (id_ := person["_id"]) not in erased:
             nonce, wrapped = person["key"][:12], person["key"][12:]
             keys[id_] = secret = AESGCM(master).decrypt(nonce, wrapped, id_.bytes)
             if "tree" in person:
-                trees[id_] = _decrypt(secret, person["tree"], b"tree" + id_.bytes)
+                tree = _decrypt(secret, person["tree"], b"tree" + id_.bytes)
+                secrets = base64.b64decode(tree["secrets"])
+                trees[id_] = {step: secrets[32 * n :][:32] for n, step in enumerate(tree["steps"])}
     events = await _all(database, "ticket_events")
     for event in events:
         for field in event.pop("sealed", ()):
@@ -131,17 +133,16 @@ def _decrypt(key: bytes, text: str, about: bytes) -> Any:
     return json.loads(AESGCM(key).decrypt(sealed[:12], sealed[12:], about))
 
 
-def _own_key(tree: dict[str, str], event: Document, path: str) -> bytes | None:
+def _own_key(tree: dict[str, bytes], event: Document, path: str) -> bytes | None:
     """Make the key of a field: from the one secret of the tree that stands on the way to it."""
     above, below = divmod(event["version"], 2**16)
-    of_ticket = _hashed(base64.b64decode(tree["ways"]), f"{event['ticket_id']} {above}")
+    of_ticket = _hashed(tree["ways"], f"{event['ticket_id']} {above}")
     steps = [*f"{of_ticket.hex()[:12]}{below:04x}", path]
     for at in range(len(steps) + 1):
         if (found := tree.get("".join(steps[:at]))) is not None:
-            secret = base64.b64decode(found)
             for step in steps[at:]:
-                secret = _hashed(secret, step)
-            return secret
+                found = _hashed(found, step)
+            return found
     return None
 
 

@@ -77,8 +77,8 @@ RedactionTold = Annotated[
         description="Of `redact` alone. `destroyed`: the words cannot be read again by anybody who "
         "has the log and the keys. `hidden`: they are shown to nobody, but stay sealed in the log "
         "until the person is erased, since a former version wrote them, or the person has had some "
-        "400 others destroyed. `pending`: the keys did not answer; what can be destroyed is, in "
-        "the background.",
+        "65 others destroyed on other tickets. `pending`: the keys did not answer; what can be "
+        "destroyed is, in the background.",
     ),
 ]
 

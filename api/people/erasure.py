@@ -13,7 +13,8 @@ lookup digests. A key that is back is destroyed again, and an erasure that only 
 done again in the log.
 
 What is redacted goes the same way: the keys of single messages that a process which was killed has
-left, or an old backup has brought back, are destroyed.
+left, or an old backup has brought back, are destroyed, by each process once it knows of a
+redaction: of all there are when it starts.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from eventstore.documents import UnreadableDocument
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
 from eventstore.personal.vault import UnknownPerson
+from eventstore.redactions import Place
 from projections.erasure.progress import Erasures
 from projections.generations import Generations
 from projections.views import tickets
@@ -65,6 +67,7 @@ class Forgetting:
         self._webhooks = Webhooks(database)
         self._views = SavedViews(database)
         self._reconciled = float("-inf")
+        self._unusable: set[Place] = set()  # redacted, with keys that could not be read
 
     async def run(self) -> None:
         """Go on until cancelled. A failure is logged and tried again."""
@@ -82,8 +85,10 @@ class Forgetting:
     async def _destroy_redacted(self) -> None:
         to_destroy = self._vault.redactions.to_destroy
         for place in list(to_destroy):
-            with suppress(KeyUnusable):  # it is tried again once all are looked at
+            try:
                 await self._store.destroy_redacted(*place)
+            except KeyUnusable:
+                self._unusable.add(place)
             to_destroy.discard(place)
 
     async def _look_after(self) -> None:
@@ -146,8 +151,8 @@ class Forgetting:
 
         Raises StoreUnavailable, what the driver raises.
         """
-        redactions = self._vault.redactions
-        redactions.to_destroy.update(redactions.fields)
+        self._vault.redactions.to_destroy.update(self._unusable)
+        self._unusable.clear()
         tombstones = await self._erasures.tombstones()
         for known_by in await self._vault.still_there(tombstones):
             if len(await self._erasures.steps(tombstones[known_by])) > 1:  # or it is about to be

@@ -46,8 +46,9 @@ class Redact(Command):
     a resolution, a file's name or whatever else has words; of its data only `fields`, if some are
     named. `[redacted]` is read in its place by everybody, everywhere, also in the past. This cannot
     be undone: the key that the words are sealed with is destroyed. Words that a former version has
-    written have no key of their own, and are hidden alone; `redaction` says which. Taken by closed
-    tickets too.
+    written have no key of their own, and are hidden alone; `redaction` says which. Copies in other
+    events are to be redacted there: names of files and the reason of waiting, after a merge or its
+    end; subject and custom fields of a follow-up. Taken by closed tickets too.
     """
 
     allowed: ClassVar[frozenset[PrincipalRole]] = frozenset({"supervisor"})

@@ -18,6 +18,8 @@ import os
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
+from domain.values import JsonObject
+
 SECRET_BYTES = 32
 _DIGITS = "0123456789abcdef"
 _WAYS = "ways"
@@ -40,16 +42,21 @@ class KeyTree:
         return cls({name: os.urandom(SECRET_BYTES) for name in ("", _WAYS)})
 
     @classmethod
-    def read(cls, stored: Mapping[str, str]) -> "KeyTree":
-        """Read the stored form. Raises ValueError, AttributeError, TypeError."""
-        tree = cls({way: base64.b64decode(text) for way, text in stored.items()})
-        if _WAYS not in tree.secrets or {*map(len, tree.secrets.values())} != {SECRET_BYTES}:
-            raise ValueError("this is no tree of keys")
-        return tree
+    def read(cls, stored: object) -> "KeyTree":
+        """Read the stored form. Raises ValueError."""
+        match stored:
+            case {"steps": [*steps], "secrets": str(text)} if _WAYS in steps:
+                secrets = base64.b64decode(text)
+                if len(secrets) == SECRET_BYTES * len(steps):
+                    starts = range(0, len(secrets), SECRET_BYTES)
+                    parts = [secrets[start : start + SECRET_BYTES] for start in starts]
+                    return cls(dict(zip(steps, parts, strict=True)))
+        raise ValueError("this is no tree of keys")
 
-    def stored(self) -> dict[str, str]:
-        """Return the stored form, as JSON."""
-        return {way: base64.b64encode(secret).decode() for way, secret in self.secrets.items()}
+    def stored(self) -> JsonObject:
+        """Return the stored form, as JSON: in one text, which is quickly read."""
+        secrets = base64.b64encode(b"".join(self.secrets.values())).decode()
+        return {"steps": [*self.secrets], "secrets": secrets}
 
     def key(self, ticket_id: UUID, version: int, path: str) -> bytes | None:
         """Return the key of a field of an event; None if it was destroyed."""

@@ -99,9 +99,8 @@ class PersonKey:
     def with_tree(self, text: object) -> "PersonKey":
         """Take a tree that was encrypted. Raises KeyUnusable."""
         try:
-            stored = cast("dict[str, str]", self.open(cast("str", text), self._of_tree))
-            self.tree = KeyTree.read(stored)
-        except (InvalidTag, TypeError, ValueError, AttributeError) as error:
+            self.tree = KeyTree.read(self.open(cast("str", text), self._of_tree))
+        except (InvalidTag, TypeError, ValueError) as error:
             raise KeyUnusable(f"the tree of keys of person {self.person} does not open") from error
         return self
 

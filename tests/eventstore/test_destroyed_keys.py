@@ -3,6 +3,8 @@
 import asyncio
 import base64
 from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,21 +21,25 @@ from domain.tickets.redaction import Redact
 from domain.tickets.relations import MergeTicket
 from domain.values import ERASED, REDACTED
 from eventstore import log as logs
+from eventstore import redactions
 from eventstore.background import background
 from eventstore.database import Database
 from eventstore.event_document import chain_is_whole
 from eventstore.failures import StoreUnavailable
+from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
+from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.personal import vault as vaults
 from eventstore.personal.key_tree import KeyTree, _child
 from eventstore.personal.sealing import PersonKey, all_personal, leaves, persons, whose_command
 from eventstore.personal.vault import STALE_SECONDS, Vault
+from eventstore.redactions import Redactions
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.eventstore.test_missing_keys import persons_of
 from tests.eventstore.test_sealing import another, erase
 from tests.projecting import until
-from tests.spec import ALICE, BOB
+from tests.spec import ALICE, BOB, NOW
 
 CARD = "4111111111111111"
 SUE = Actor("sue", "agent")
@@ -345,9 +351,10 @@ async def test_a_key_that_an_old_backup_brings_back_is_destroyed_again(database,
     assert not await readable(database, CARD)
     await persons_of(database).replace_one({"_id": backup["_id"]}, backup)
     assert await readable(database, CARD)
-    forgetting = Forgetting(database, store)
-    await forgetting.reconcile()
-    await forgetting._destroy_redacted()
+    other = Database(database.url, database.driver)  # as of a server that is started after it
+    await other.vault.news()
+    await Forgetting(other, EventStore(other))._destroy_redacted()
+    await other.close()
     assert not await readable(database, CARD)
     assert await bodies(database, ticket) == [REDACTED, "stays", None]
 
@@ -414,12 +421,60 @@ async def _later(*_):
     return True
 
 
+async def _unusable(*_):
+    raise KeyUnusable("damaged")
+
+
 async def _not_done(*_):
     return False
 
 
 def _by_itself(event, about, _):
     return all_personal(event, about, whose_command([event]))
+
+
+async def test_what_was_destroyed_is_not_looked_at_again_and_again(database, store):
+    """The work of a process does not grow with all that was ever redacted; but for what failed."""
+    tickets = [await said(store, opening(CARD)) for _ in range(2)]
+    for ticket in tickets:
+        await redact(store, ticket, 1)
+    forgetting, vault = Forgetting(database, store), store.vault
+    await forgetting.reconcile()
+    assert vault.redactions.to_destroy == set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Vault, "destroy_redacted", _unusable)
+        vault.redactions.to_destroy.add((tickets[0], 1))
+        await forgetting._destroy_redacted()
+        assert vault.redactions.to_destroy == set()
+    await forgetting.reconcile()
+    assert vault.redactions.to_destroy == {(tickets[0], 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vault._persons, "find_one", _unusable)  # the keys at hand say that it is done
+        await forgetting._destroy_redacted()
+    assert forgetting._unusable == set()
+
+
+async def test_only_what_is_new_is_asked_for_and_all_now_and_then(database, monkeypatch):
+    """What is known makes the question no longer."""
+    asked: list[Any] = []
+
+    async def find(_, __, condition, **___):
+        asked.append(condition)
+        data = {"redacts": 1, "fields": ["body"]}
+        found = {"hash": bytes([len(asked)]), "ticket_id": uuid4(), "data": data}
+        return [{**found, "recorded_at": NOW + timedelta(minutes=len(asked))}]
+
+    monkeypatch.setattr(CoalescedReads, "find", find)
+    known = Redactions(CoalescedReads(database.client[database.name]))
+    for _ in range(3):
+        assert await known.look()
+    [first, *others] = asked
+    assert first == {"data.redacts": {"$gt": 0}}
+    since = [each["recorded_at"]["$gte"] for each in others]
+    assert since == [NOW - timedelta(minutes=9), NOW - timedelta(minutes=8)]
+    monkeypatch.setattr(redactions, "_ALL_SECONDS", -1.0)
+    await known.look()
+    assert asked[-1] == first
 
 
 async def test_redactions_of_two_processes_at_once_both_hold(database, store):
