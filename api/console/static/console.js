@@ -11,6 +11,7 @@ import { ticket } from "./ticket.js";
 import { tickets } from "./tickets.js";
 
 const KEPT = "casebook-key";
+const LIST = "casebook-list";
 const NO_SHORTCUTS = "casebook-no-shortcuts";
 const STALE_SECONDS = 5;
 const main = document.getElementById("main");
@@ -38,6 +39,15 @@ class Session {
     this.listeners = new Set();
     this.ending = new AbortController();
     this.live = "waiting";
+  }
+
+  // The address of the list that was seen last: it outlives a reload.
+  get list() {
+    return sessionStorage.getItem(LIST);
+  }
+
+  set list(address) {
+    sessionStorage.setItem(LIST, address);
   }
 
   async begin() {

@@ -201,12 +201,13 @@ export function writing(life, { me, say }) {
       since = { version: life.version };
       say(verb === "reply" ? "The reply was sent." : "The note was added.");
       if (answer.follow_up && element.isConnected) location.hash = `#/tickets/${answer.follow_up}`;
+      if (!text.element.value) text.element.blur(); // so that single keys are keys again
     } catch (error) {
       refused(error, { body: text }, general);
       if (!isUnknown(error)) key = newKey();
+      text.focus();
     }
     send.disabled = false;
-    text.focus();
   }
 
   function write(verb) {

@@ -92,8 +92,8 @@ export function refused(error, fields, general) {
 
 // A form of fields by name; those called `a.b` come as `b` of an object `a`. `send` takes what was
 // said and a key by which it is done once; `inline` is one without a title; `sure` is asked before
-// what cannot be undone is sent.
-export function form({ name, note, fields, action = name, sure, send, done = () => {}, cancel, inline = false }) {
+// what cannot be undone is sent; one that `isWhole` is not sent while a required field is empty.
+export function form({ name, note, fields, action = name, sure, isWhole, send, done = () => {}, cancel, inline = false }) {
   let key = newKey(); // sent again, it is not done twice
   const general = h("div", { role: "alert" });
   const button = h("button", { type: "submit", class: inline ? "small" : null, onblur: rest }, action);
@@ -156,6 +156,11 @@ export function form({ name, note, fields, action = name, sure, send, done = () 
       }
       const isEmpty = value === null || (typeof value === "object" && !Object.keys(value).length);
       if (isEmpty && !required) continue;
+      if (isEmpty && isWhole) {
+        fault("Fill this in.");
+        focus();
+        return null;
+      }
       // What is needed and empty is for the API to refuse, in its words.
       const [outer, inner] = path.split(".");
       const given = value === null && !kind.nullable ? "" : value;
@@ -171,7 +176,7 @@ export function form({ name, note, fields, action = name, sure, send, done = () 
 // asked for as the desk has them.
 export async function commandForm(
   context,
-  { path, name, action, sure, given = {}, fixed = {}, more = {}, group, status, send, done, cancel },
+  { path, name, action, sure, isWhole, given = {}, fixed = {}, more = {}, group, status, send, done, cancel },
 ) {
   const { api, session } = context;
   const { fields: kinds } = await session.known.desk();
@@ -193,6 +198,7 @@ export async function commandForm(
   }
   // A field that the desk defines is asked for as its kind wants it.
   fields.key?.element.addEventListener("change", ({ target: { value } }) => {
+    if (!Object.hasOwn(kinds, value)) return;
     const chosen = customField(value, kinds[value], { label: "value" });
     fields.value.row.replaceWith(chosen.row);
     fields.value = Object.assign(chosen, { required: true });
@@ -202,6 +208,7 @@ export async function commandForm(
     note: about.description.split("\n\n")[0],
     action,
     sure,
+    isWhole,
     fields,
     send: (body, key) => send({ ...fixed, ...body }, key),
     done,

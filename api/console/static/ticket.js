@@ -125,6 +125,7 @@ export function ticket(main, context) {
 
   function drawAll() {
     const now = life.fields(at ?? life.events.length);
+    promises.hidden = !promises.firstChild || at !== null; // they are those of now
     parts.buttons[1].textContent = `History (${life.events.length})`;
     // No words about people: the browser's history keeps titles.
     if (main.isConnected) document.title = `${now.number ?? "Ticket"} – Casebook`;
@@ -205,6 +206,7 @@ export function ticket(main, context) {
         path: `/tickets/{ticket_id}/${verb}`,
         name: title || undefined,
         more: first,
+        isWhole: Object.keys(first).length > 0, // or a part of it would be done before the rest is refused
         fixed,
         given,
         group: now.group,
@@ -220,17 +222,18 @@ export function ticket(main, context) {
         cancel: () => dialog.close(),
       });
       put(dialog, content);
-      content.querySelector("input, select, textarea, button")?.focus();
+      begin_(content.querySelector("input, select, textarea, button"));
     } catch (error) {
       put(dialog, trouble(error));
     }
   }
 
   async function needed(path, now) {
-    const hint = "Needed first.";
+    const hint = "The desk wants it first.";
     const key = path.slice("fields.".length);
     const { fields } = await session.known.desk();
-    if (path !== "assignee") return customField(key, fields[key], { required: true, hint, value: now.fields?.[key] });
+    const more = { label: words(key), required: true, hint, value: now.fields?.[key] };
+    if (path !== "assignee") return customField(key, fields[key], more);
     const suggestions = await session.known.suggestions("assignee", now.group);
     return field({ type: "text", suggestions }, { name: "assignee", value: me.id, required: true, hint });
   }
@@ -247,7 +250,12 @@ export function ticket(main, context) {
       if (sent.get(path)?.what !== what) sent.set(path, { what, key: newKey() });
       await life.submit(...said, sent.get(path).key, { since });
     }
-    return life.submit(verb, first.length ? rest : body, key, { since });
+    try {
+      return await life.submit(verb, first.length ? rest : body, key, { since });
+    } catch (error) {
+      const done = first.map((path) => `${words(path.replace("fields.", ""))} was set`);
+      throw Object.assign(error, { meanwhile: [...done, ...(error.meanwhile ?? [])] });
+    }
   }
 
   // --- properties ---------------------------------------------------------------------------------
@@ -304,7 +312,11 @@ export function ticket(main, context) {
         now.fields?.[key] ?? null,
         () => {
           const text = shown(now.fields?.[key]);
-          return can("set_field") ? inPlace(key, text, () => fieldForm(key, desk.fields[key])) : text;
+          if (!can("set_field")) return text;
+          // One that the desk does not define can only be taken away, once it defines any.
+          const isFree = !Object.keys(desk.fields).length || Object.hasOwn(desk.fields, key);
+          if (isFree) return inPlace(key, text, () => fieldForm(key, desk.fields[key]));
+          return h("span", { class: "chip" }, text, remover(key, () => once("set_field", { key, value: null })));
         },
         "fields",
       ]),
@@ -375,7 +387,7 @@ export function ticket(main, context) {
       });
       put(place, content);
       content.addEventListener("done", close);
-      content.querySelector("input, select, textarea")?.focus();
+      begin_(content.querySelector("input, select, textarea"));
     });
     return button;
   }
@@ -428,19 +440,20 @@ export function ticket(main, context) {
     content.addEventListener("done", close);
     content.addEventListener("keydown", (event) => event.key === "Escape" && close());
     put(rename, content);
-    content.querySelector("input").focus();
+    begin_(content.querySelector("input"));
   }
 
   // Names of which each can be taken away, and a field for one more.
   function chipsOf(label, names, can) {
     const [add, remove, parameter] = LISTED[label];
     const given = (each) => ({ [parameter]: parameter === "tags" ? [each] : each });
+    const several = (text) => (parameter === "tags" ? { tags: text.split(",").map((each) => each.trim()) } : given(text));
     const adding = async () => {
       const all = await session.known.suggestions(parameter);
       const kind = { type: "text", suggestions: all.filter((each) => !names.includes(each)) };
-      const edit = field(kind, { name: label, label: `Add to ${label}`, hint: "" });
+      const edit = field(kind, { name: label, label: `Add to ${label}`, hint: parameter === "tags" ? "Several with commas." : "" });
       return editor(label, edit, (value, key, since) =>
-        life.submit(add, given(value ?? ""), key, { since, minds: () => false }),
+        life.submit(add, several(value ?? ""), key, { since, minds: () => false }),
       );
     };
     const plus = can(add) ? inPlace(label, "+", adding) : null;
@@ -453,19 +466,16 @@ export function ticket(main, context) {
           "span",
           { class: "chip" },
           each,
-          can(remove)
-            ? h(
-                "button",
-                { type: "button", "aria-label": `Remove ${each}`, onclick: () => once(remove, given(each)) },
-                "×",
-              )
-            : null,
+          can(remove) ? remover(each, () => once(remove, given(each))) : null,
         ),
       ),
       names.length || plus ? null : "–",
       plus,
     );
   }
+
+  const remover = (name_, act_) =>
+    h("button", { type: "button", "aria-label": `Remove ${name_}`, onclick: act_ }, "×");
 
   function linksOf(links, can) {
     const own = (link) => !/merged|follow/.test(link.relation);
@@ -500,11 +510,11 @@ export function ticket(main, context) {
   async function drawPromises() {
     const answer = await api.get(`/tickets/${id}/sla`, {}, ending.signal).catch((error) => error);
     if (!answer.promises) {
-      promises.hidden = answer.status === 404; // the ticket is not for this caller any more
+      if (answer.status === 404) return put(promises); // the ticket is not for this caller any more
       return put(promises, h("h2", {}, "SLA"), trouble(answer, changed));
     }
     const some = answer.promises.filter((each) => each.state !== "idle");
-    promises.hidden = !some.length;
+    if (!some.length) return put(promises);
     const open = new Set([...promises.querySelectorAll("details[open]")].map((each) => each.dataset.of));
     put(promises, h("h2", {}, "SLA"), some.map((each) => promiseOf(each, answer, open.has(each.target))));
   }
@@ -527,7 +537,7 @@ export function ticket(main, context) {
         "p",
         { class: "hint" },
         `Promised ${time(each.promised_ms)}, used ${time(each.used_ms)}, `,
-        each.left_ms < 0 ? `${time(-each.left_ms)} over.` : `${time(each.left_ms)} left.`,
+        each.left_ms < 0 ? `${time(-each.left_ms)} over.` : `${time(each.left_ms)} ${each.state === "kept" ? "to spare" : "left"}.`,
         each.merged_from ? [" From a ticket that was merged: ", name(each.merged_from), "."] : null,
       ),
       h(
@@ -584,6 +594,12 @@ export function ticket(main, context) {
     ending.abort();
     stop();
   };
+}
+
+// What one types takes the place of what is there.
+function begin_(edit) {
+  edit?.focus();
+  edit?.select?.();
 }
 
 const sentence = (target) => words(target)[0].toUpperCase() + words(target).slice(1);
