@@ -179,6 +179,44 @@ async def test_saved_views_stand_at_the_side_with_their_counts_which_are_live(se
         assert await serious_faults(page) == []
 
 
+async def test_a_view_is_saved_from_a_search_changed_and_deleted(served, page_of, database):
+    """What no view can keep of the search is said; an agent only looks."""
+    await opened(served, subject="Printer fire", priority="urgent")
+    await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_list(page, 1, "?q=priority:urgent assignee:none fire")
+        views = page.get_by_role("navigation", name="Saved views")
+        await expect(views.get_by_role("link", name="Unsolved", exact=False).first).to_have_text(
+            "Unsolved2"
+        )
+        await expect(views.get_by_role("link", name="Unassigned")).to_have_text("Unassigned2")
+        await views.get_by_role("button", name="Save a view").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await expect(form).to_contain_text("Not kept of this search, as no view has it: fire")
+        await expect(form.get_by_label("priority")).to_have_value("urgent")
+        await expect(form.get_by_label("assignee")).to_have_value("none")
+        assert await serious_faults(page) == []
+        await form.get_by_label("name").fill("burning")
+        await form.get_by_role("button", name="Save").click()
+        await expect(views.get_by_role("link", name="burning")).to_have_text("burning1")
+        await expect(page.locator(".rows a")).to_have_text(["Printer fire"])
+        await views.get_by_role("button", name="Change").click()
+        await form.get_by_label("priority").select_option("normal")
+        await form.get_by_role("button", name="Save").click()
+        await expect(page.locator(".rows a")).to_have_text(["Printer jam"])
+        await views.get_by_role("button", name="Delete").click()
+        await views.get_by_role("button", name="Really delete it?").click()
+        await expect(views.get_by_role("link", name="burning")).to_have_count(0)
+        await expect(page.locator(".rows a")).to_have_count(2)
+    [agent] = await keys_of(database, "agent")
+    async with page_of(served) as page:
+        await sign_in(page, agent)
+        await at_list(page, 2)
+        await expect(page.get_by_role("link", name="Unassigned")).to_have_text("Unassigned2")
+        await expect(page.get_by_role("button", name="Save a view")).to_have_count(0)
+
+
 async def test_an_agent_of_groups_sees_counts_of_what_they_see(served, page_of, database):
     await set_up(served, database, groups={"print": ["soak-agent"], "network": []})
     await opened(served, subject="Of print", group="print")

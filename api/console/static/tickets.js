@@ -3,10 +3,12 @@
 import { showing } from "./api.js";
 import { commandForm, commands } from "./forms.js";
 import { badge, empty, h, loading, menu, modal, number, put, redraw, trouble, welcome, when } from "./dom.js";
+import { savedViews } from "./saved.js";
 import { searchBox } from "./search.js";
 
 const PAGE = 50;
 const COUNTED_MS = 10000; // how old a count of many may be
+const COUNTED = ["Unsolved", "Mine, unsolved", "Unassigned", "SLA breached"];
 const CHOSEN = "casebook-columns";
 const SORTS = [
   ["-opened_at", "last opened first"],
@@ -357,26 +359,36 @@ export function tickets(main, context) {
     ["SLA breached", { q: "is:breached is:unsolved" }],
     ["Spam", { q: "is:spam" }],
   ];
-  const counts = new Map(); // by name, where the API keeps none: [when, how many]
+  const counts = new Map(); // by query, where the API keeps none: [when, how many]
+  let looks = 0;
 
   async function views() {
     if (!staff) return;
+    const look = ++looks;
     const found = await api.get("/views", {}, ending.signal).catch(() => null);
     if (found === null) return;
     // One that is not there is asked for all the same: it is for the answer to say so.
-    if (asked.view && !found.views.some((each) => each.name === asked.view))
-      found.views.push({ name: asked.view, count: undefined });
-    for (const each of found.views) {
-      if (each.count !== null) continue;
-      const [at, count] = counts.get(each.name) ?? [-Infinity, null];
-      if (performance.now() - at > COUNTED_MS) {
-        const some = { view: each.name, limit: 1, count: true };
-        const answer = await api.get("/tickets", some, ending.signal).catch(() => ({ total: null }));
-        counts.set(each.name, [performance.now(), answer.total]);
-      }
-      each.count = counts.get(each.name)?.[1] ?? count;
+    const isThere = !asked.view || found.views.some((each) => each.name === asked.view);
+    const own_ = own.map(([name, wanted]) => ({ name, wanted, count: COUNTED.includes(name) ? null : undefined }));
+    const saved = found.views.map(({ name, count }) => ({ name, wanted: { view: name }, count }));
+    if (!isThere) saved.push({ name: asked.view, wanted: { view: asked.view } });
+    const draw_ = () => look === looks && drawViews(own_, saved, found.views);
+    const uncounted = [...own_, ...saved].filter((each) => each.count === null);
+    for (const each of uncounted) each.count = counts.get(each.name)?.[1] ?? null;
+    draw_();
+    for (const each of uncounted) {
+      if (performance.now() - (counts.get(each.name)?.[0] ?? -Infinity) <= COUNTED_MS) continue;
+      const { q, view } = each.wanted;
+      const some = { q, view, limit: 1, count: true };
+      const answer = await api.get("/tickets", some, ending.signal).catch(() => ({ total: null }));
+      each.count = answer.total;
+      counts.set(each.name, [performance.now(), answer.total]);
     }
-    const link = (name, wanted, count) => {
+    if (uncounted.length) draw_();
+  }
+
+  function drawViews(own_, saved, all) {
+    const link = ({ name, wanted, count }) => {
       const parameters = new URLSearchParams(wanted);
       const is = asked.view ? wanted.view === asked.view : !wanted.view && (wanted.q ?? "") === asked.q;
       return h(
@@ -390,14 +402,23 @@ export function tickets(main, context) {
         ),
       );
     };
+    const current = all.find((each) => each.name === asked.view);
+    const mayChange = can && me.role === "supervisor";
+    const drawn = [own_, saved, all, asked.view, asked.q];
     const focused = side.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    put(
-      side,
-      h("ul", {}, own.map(([name, wanted]) => link(name, wanted))),
-      found.views.length ? h("h2", {}, "Saved views") : null,
-      h("ul", {}, found.views.map((each) => link(each.name, { view: each.name }, each.count))),
-    );
+    redraw(side, drawn, () => [
+      h("ul", {}, own_.map(link)),
+      saved.length || mayChange ? h("h2", {}, "Saved views") : null,
+      h("ul", {}, saved.map(link)),
+      mayChange ? savedViews(context, { views: all, q: asked.q, current, open: showView }) : null,
+    ]);
     if (focused) [...side.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus();
+  }
+
+  function showView(name) {
+    box.input.value = "";
+    counts.clear();
+    begin({ q: "", view: name ?? "" });
   }
 
   // --- several at once ----------------------------------------------------------------------------
