@@ -1,12 +1,15 @@
 """A ticket's page in the console: to answer, to work on, and to see what has become of it."""
 
 import re
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from playwright.async_api import expect
 
+from api.commands.handler import Handler, Submission
+from domain.tickets.opening import OpenTicket
 from eventstore.database import Database
 from eventstore.event_document import to_document
+from eventstore.log import EventStore
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, callers
 from tests.api.browsing import (
@@ -20,6 +23,7 @@ from tests.api.browsing import (
     sign_in,
     told,
 )
+from tests.spec import ALICE
 
 __all__ = ["page_of", "served"]
 pytestmark = browsing
@@ -585,3 +589,18 @@ async def test_a_day_s_work_is_done_with_the_keyboard_alone(served, page_of, dat
         await press("Enter")
         await expect(page.locator(".banner")).not_to_be_visible()
         assert (await shown(served, ticket))["status"] == "resolved"
+
+
+async def test_what_is_hidden_and_was_not_sealed_is_no_changed_history(served, page_of, store):
+    """L11: its hash is over words that nobody is shown, and cannot be computed here."""
+    ticket, former = uuid4(), Handler(EventStore(store._database, sealing=False))
+    order = OpenTicket(subject="Printer jam", requester="bob", body="PIN 4711")
+    await former.handle(ticket, Submission(command=order, actor=ALICE))
+    await told(served, ticket, "redact", {"version": 1, "fields": ["body"], "reason": "a PIN"})
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.get_by_role("tab", name="History (2)").click()
+        await expect(page.locator(".proof summary")).to_have_text(
+            "1 of 2 events verified in this browser"
+        )
