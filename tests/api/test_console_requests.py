@@ -58,6 +58,9 @@ async def test_a_requester_opens_a_ticket_talks_about_it_and_rates_it(served, pa
         assert await serious_faults(page) == []
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         await page.get_by_role("button", name="It is solved: close it").click()
+        await page.get_by_role("button", name="No", exact=True).click()
+        await expect(page.get_by_role("button", name="Really close it?")).to_have_count(0)
+        await page.get_by_role("button", name="It is solved: close it").click()
         await page.get_by_role("button", name="Really close it?").click()
         await expect(page.locator(".badge", has_text="closed")).to_be_visible()
         await page.get_by_role("link", name="Your tickets").click()

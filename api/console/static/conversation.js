@@ -109,7 +109,7 @@ export function conversation(life, { name, act }) {
       ` ${told(event)} `,
       when(event.occurred_at, true),
       " ",
-      changes(event, name),
+      isStaff || event.type === "StatusUpdated" ? changes(event, name) : null,
     );
 
   return { element, draw };

@@ -41,14 +41,17 @@ export function twice(name, sure, act) {
   const rest = () => {
     button.textContent = name;
     button.classList.remove("sure");
+    no.remove();
   };
+  const no = h("button", { type: "button", class: "quiet small", onblur: rest, onclick: () => button.focus() }, "No");
   const button = h("button", {
     type: "button",
     class: "quiet small",
-    onblur: rest,
+    onblur: ({ relatedTarget }) => relatedTarget === no || rest(),
     onclick: async () => {
       if (button.textContent === name) {
         button.textContent = sure;
+        button.after(no);
         return button.classList.add("sure");
       }
       button.disabled = true;
