@@ -162,8 +162,8 @@ class SlaRule(SlaPolicy):
 
 
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-_SPAN = r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$"
-Span = Annotated[str, Field(pattern=_SPAN, examples=["09:00-12:30"])]
+SPAN = r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$"
+Span = Annotated[str, Field(pattern=SPAN, examples=["09:00-12:30"])]
 Dates = Annotated[
     tuple[Day, ...],
     Field(max_length=CALENDAR_HOLIDAYS),

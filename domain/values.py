@@ -191,7 +191,8 @@ Tag = Annotated[
     ),
     AfterValidator(fold_tag),
 ]
-FieldKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["floor"])]
+FIELD_KEY = r"^[a-z][a-z0-9_]{0,63}$"
+FieldKey = Annotated[str, Field(pattern=FIELD_KEY, examples=["floor"])]
 Value = Annotated[FieldValue, BeforeValidator(_value)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_moment)]
 """A time in UTC, in the whole milliseconds that are kept."""

@@ -10,7 +10,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 from uuid import UUID
 
 from api.access.keys import KeyOrder, Keys, keep_in_file
@@ -106,8 +107,8 @@ def _show(settings: Settings, files: Sequence[Path], codes: Sequence[str]) -> No
     type.
     """
     where = address(settings.host, settings.port)
-    if not _answers(where):
-        print("The server is not running: start it with `make run`.")
+    if problem := _problem(where, files[0].read_text().strip()):
+        print(problem)
     ways = [f"{where}/#{code}" for code in codes] or files
     print(
         "Open one of these links. Each signs you in, once:"
@@ -236,10 +237,19 @@ async def _keep_key(keys: Keys, folder: Path, database: str, person: _Person) ->
         return keep_in_file(text, path, database)
 
 
-def _answers(where: str) -> bool:
-    with suppress(OSError), urlopen(f"{where}/healthz", timeout=1) as answer:  # noqa: S310 our own
-        return bool(answer.status == 200)
-    return False
+def _problem(where: str, key: str) -> str | None:
+    """Say what keeps people from signing in there: what answers must know the demo's keys."""
+    asked = Request(f"{where}/me", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 our own
+    try:
+        with urlopen(asked, timeout=5):  # noqa: S310
+            return None
+    except HTTPError as error:
+        return (
+            f"What answers at {where} is not this desk's server ({error.code}): stop it, or set "
+            "CASEBOOK_PORT, and `make run`."
+        )
+    except OSError:
+        return "The server is not running: start it with `make run`."
 
 
 if __name__ == "__main__":

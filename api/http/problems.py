@@ -18,7 +18,9 @@ from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
 from api.http.answers import described_headers
+from domain.desk import SPAN
 from domain.errors import CasebookError, Kind
+from domain.values import FIELD_KEY
 from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.mongo.errors import DriverError, translated
 
@@ -72,6 +74,31 @@ _TITLES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
+
+
+_WORDS = {
+    "missing": "is missing",
+    "string_too_long": "can have at most {max_length} characters",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "extra_forbidden": "is not known here",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+"""Pydantic's kinds of faults in plain words; those of the others are its own."""
+_SHAPES = {
+    FIELD_KEY: "must be a lower-case letter, then up to 63 lower-case letters, digits and _",
+    SPAN: "must be like 09:00-12:30",
+}
+"""What texts of a pattern are, in words."""
 
 
 class ServerBusy(CasebookError):
@@ -224,16 +251,25 @@ def to_response(error: Exception) -> Response:
 
 def _invalid_request(error: RequestValidationError) -> Problem:
     found = error.errors()
+    within = {tuple(e["loc"][:n]) for e in found for n in range(len(e["loc"]))}
+    # A list is also told to be too short if what is in it is at fault.
+    found = [e for e in found if e["type"] != "too_short" or tuple(e["loc"]) not in within]
     faults = [
-        Fault(pointer=_pointer(e["loc"]), detail=_said(e["msg"])) for e in found[:MOST_FAULTS]
+        Fault(pointer=_pointer(e["loc"]), detail=_said(e["type"], e["msg"], e.get("ctx", {})))
+        for e in found[:MOST_FAULTS]
     ]
     detail = "; ".join(f"{fault.pointer or 'the body'}: {fault.detail}" for fault in faults[:3])
     more = len(found) - len(faults)
     return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, faults, more)
 
 
-def _said(message: object) -> str:
-    return str(message).removeprefix("Value error, ")  # pydantic's words before our own
+def _said(kind: str, message: str, about: Mapping[str, object]) -> str:
+    if kind in _WORDS:
+        return _WORDS[kind].format(**about)
+    if kind in {"string_too_short", "too_short"} and about["min_length"] == 1:
+        return "must not be empty"
+    own = message.removeprefix("Value error, ")  # pydantic's words before our own
+    return _SHAPES.get(str(about.get("pattern")), own)
 
 
 def _pointer(location: Sequence[str | int]) -> str:

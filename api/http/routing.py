@@ -141,7 +141,7 @@ class Reader:
         try:
             read = self._all.validate_python(given)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
+            found = error.errors(include_url=False, include_input=False)
             raise RequestValidationError(
                 [{**e, "loc": (*self._places[e["loc"][0]], *e["loc"][1:])} for e in found]
             ) from None

@@ -117,6 +117,18 @@ async def test_twenty_faults_are_told_and_how_many_more_there_are(client):
     assert "more_errors" not in told_within_bounds(one)
 
 
+async def test_faults_are_told_in_plain_words(client):
+    bad = {"subject": "", "requester": 3, "priority": "huge", "fields": {"A": 1}, "zzz": 1}
+    problem = told_within_bounds(await client.post("/tickets", json=bad))
+    assert {fault["pointer"]: fault["detail"] for fault in problem["errors"]} == {
+        "/subject": "must not be empty",
+        "/requester": "must be a text",
+        "/priority": "must be 'low', 'normal', 'high' or 'urgent'",
+        "/fields/A": "must be a lower-case letter, then up to 63 lower-case letters, digits and _",
+        "/zzz": "is not known here",
+    }
+
+
 async def test_a_list_is_bounded_before_its_items_are_looked_at(client):
     """One thing is wrong with it, not one with each."""
     for tags in (many("A"), many("a")):

@@ -237,7 +237,7 @@ async def test_two_faults_at_one_place_are_both_told(served, page_of, database):
         await form.get_by_role("button", name="Save the set-up").click()
         entry = form.locator(".entries > li").first
         await expect(entry).to_contain_text("a choice or several have choices")
-        await expect(entry).to_contain_text("match pattern")
+        await expect(entry).to_contain_text("lower-case letters, digits and _")
 
 
 async def test_a_group_that_is_in_use_is_taken_away_once_it_is_said_where_its_tickets_go(

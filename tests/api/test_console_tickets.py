@@ -158,6 +158,34 @@ async def test_a_change_that_ends_after_one_has_left_the_list_leaves_the_address
         assert page.url.endswith(f"#/tickets/{ticket}")
 
 
+async def test_what_was_changed_stays_selected_for_what_is_done_next(served, page_of):
+    await opened(served, subject="One")
+    await opened(served, subject="Two")
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_list(page, 2)
+        await page.get_by_label("Select C-1").check()
+        all_ = page.get_by_label("Select all on this page")
+        assert await all_.evaluate("(box) => box.indeterminate")
+        await page.get_by_label("Select C-2").check()
+        await expect(all_).to_be_checked()
+        selection = page.get_by_role("region", name="Selection")
+        await selection.get_by_text("Change", exact=True).click()
+        usual = selection.locator(".menu[open]").get_by_role("button")
+        await expect(usual.first).to_have_text("Assign")
+        assert await usual.count() < 12
+        await usual.get_by_text("Add tags").click()
+        form = page.get_by_role("dialog").get_by_role("form")
+        await form.get_by_label("tags").fill("vip")
+        await form.get_by_role("button", name="Add tags").click()
+        await expect(page.get_by_text("2 of 2 done.")).to_be_visible()
+        await expect(selection).to_contain_text("2 selected")
+        await selection.get_by_text("More", exact=True).click()
+        await expect(selection.get_by_role("button", name="Redact")).to_be_visible()
+        await page.goto("/#/tickets?q=c2")
+        await expect(page.locator(".rows a")).to_have_text(["Two"])
+
+
 async def test_saved_views_stand_at_the_side_with_their_counts_which_are_live(served, page_of):
     await opened(served, subject="Printer fire", priority="urgent")
     await opened(served)

@@ -17,7 +17,7 @@ function editor(openapi, path, schema, start, isRequired = false) {
   const kinds = (whole.anyOf ?? [whole]).map((kind) => resolved(openapi, kind));
   const [kind, ...others] = kinds.filter((each) => each.type !== "null");
   const canBeNull = kinds.length > others.length + 1;
-  const about = { openapi, path, kind, start, isRequired, title: plain(schema.description ?? kind.description) };
+  const about = { openapi, path, kind, start, isRequired, title: schema.description ?? kind.description };
   const single = () => leaf(about, { ...kindOf(openapi, schema), nullable: canBeNull || !isRequired });
   if (others.length) return single();
   if (kind.properties && canBeNull) return optional(about);
@@ -57,7 +57,6 @@ const NAMES = {
   "/retired": "What becomes of what is gone",
 };
 const nameOf = (path) => NAMES[path] ?? words(path.split("/").at(-1));
-const plain = (text) => text?.replaceAll("`", "");
 
 // One value. What nobody has touched stays as it is.
 function leaf({ path, start, isRequired }, kind, names = {}) {
@@ -160,7 +159,7 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
   const count = () => put(summary, `${nameOf(path)} (${all.length})`);
   const canBeNull = resolved(openapi, schema).anyOf?.some((each) => each.type === "null");
   const add = (name, value) => {
-    const key = isNamed ? h("input", { type: "text", value: name, placeholder: "name", "aria-label": `name in ${nameOf(path)}` }) : null;
+    const key = isNamed ? h("input", { type: "text", value: name, "aria-label": `name in ${nameOf(path)}` }) : null;
     const part = editor(openapi, `${path}/${INSIDE[path] ?? "value"}`, schema, value ?? undefined);
     const entry = { key, part, where: place() };
     const remove = () => {
@@ -172,7 +171,7 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
     entry.row = h(
       "li",
       {},
-      key,
+      key ? h("label", { class: "name" }, "Name", key) : null,
       part.element,
       h("button", { type: "button", class: "quiet small", onclick: remove }, "Remove"),
       entry.where.element,

@@ -14,12 +14,18 @@ const TITLES = {
 let kept = null;
 
 export async function document_(api) {
-  kept ??= api.get("/openapi.json").catch((error) => {
+  kept ??= api.get("/openapi.json").then(plain).catch((error) => {
     kept = null;
     throw error;
   });
   return kept;
 }
+
+// Without the backticks that its texts have.
+const plain = (openapi) =>
+  JSON.parse(JSON.stringify(openapi), (key, value) =>
+    ["summary", "description"].includes(key) && typeof value === "string" ? value.replaceAll("`", "") : value,
+  );
 
 // What the document says of a command, as `/tickets/{ticket_id}/<verb>` or `/bulk/<verb>`:
 // { summary, description, properties, required }
@@ -58,14 +64,19 @@ export const isUnknown = (error) => [undefined, 0, 500, 503].includes(error.stat
 // Puts what was refused where it belongs: `fields` by name, the rest into `general`; an error's
 // `meanwhile` are lines that say what has changed.
 export function refused(error, fields, general) {
+  const placed = (pointer) => {
+    const steps = pointer.split("/").filter(Boolean);
+    return fields[steps.join(".")] ?? steps.map((step) => fields[step]).find(Boolean);
+  };
   const told = new Map(); // by field, for there may be several faults of one
   for (const each of error.errors ?? []) {
-    const steps = (each.pointer ?? each.parameter ?? "").split("/").filter(Boolean);
-    const at = fields[steps.join(".")] ?? steps.map((step) => fields[step]).find(Boolean);
+    const at = placed(each.pointer);
     if (!at) continue;
     told.set(at, [...(told.get(at) ?? []), each.detail ?? shown(each)]);
     at.fault(told.get(at).join("; "));
   }
+  const isTold = told.size && error.code === "invalid_request" && error.errors.every(({ pointer }) => placed(pointer));
+  if (isTold) return told.keys().next().value;
   put(
     general,
     h(

@@ -8,7 +8,7 @@ const WORDS = {
   status: "",
   priority: "also with < <= > >=",
   group: "none for no group",
-  assignee: "none for nobody",
+  assignee: "none for nobody, me for oneself",
   requester: "who has the problem",
   number: "like C-1042",
   tag: "",
@@ -164,7 +164,7 @@ export function searchBox({ api, session }, { value, label, submit }) {
   // Says what to mend, and marks where.
   function say(problem, has) {
     const still = has ? ". The list is still that of the search before." : "";
-    fault.textContent = problem ? problem.detail + still : "";
+    fault.textContent = problem ? problem.detail.replace(/^at (?=\d+:)/, "at character ") + still : "";
     const at = Number(/^at (\d+):/.exec(problem?.detail ?? "")?.[1]);
     if (problem) input.setAttribute("aria-invalid", "true");
     else input.removeAttribute("aria-invalid");

@@ -1,7 +1,7 @@
 // The desk's set-up: groups and their agents, fields, promises, calendars, as forms or as JSON.
 
 import { editorForm } from "./editor.js";
-import { h, loading, number, put, trouble, when } from "./dom.js";
+import { h, loading, number, put, shown, trouble, when } from "./dom.js";
 
 export function setUp(main, { api, me }) {
   const ending = new AbortController();
@@ -36,7 +36,11 @@ export function setUp(main, { api, me }) {
       schema: "Desk",
       start: desk,
       send: (body) => api.ask("PUT", "/desk", { body, headers: { "If-Match": `"${version}"` } }),
-      done: (answer) => begin(`Saved as version ${answer.version}.`),
+      done: (answer) => {
+        const isAnew = ["time_zone", "other_time_zones"].some((name) => shown(answer.desk[name]) !== shown(desk[name]));
+        const figures = isAnew ? " The figures are built anew for the time zones; see Projections." : "";
+        return begin(`Saved as version ${answer.version}.${figures}`);
+      },
     });
 
   begin();

@@ -11,8 +11,8 @@ const COUNTED_MS = 10000; // how old a count of many may be
 const COUNTED = ["Unsolved", "Mine, unsolved", "Unassigned", "SLA breached"];
 const CHOSEN = "casebook-columns";
 const SORTS = [
-  ["-opened_at", "last opened first"],
-  ["opened_at", "first opened first"],
+  ["-opened_at", "newest first"],
+  ["opened_at", "oldest first"],
   ["-updated_at", "last changed first"],
   ["updated_at", "first changed first"],
   ["-resolved_at", "last resolved first"],
@@ -31,7 +31,19 @@ const HELP = [
   ["-status:closed", "a minus for what must not hold"],
 ];
 // What is done with several tickets most, first.
-const FIRST = ["assign", "change_priority", "move_to_group", "add_tags", "update_status", "resolve", "close"];
+const FIRST = [
+  "assign",
+  "change_priority",
+  "move_to_group",
+  "add_tags",
+  "remove_tags",
+  "set_field",
+  "add_note",
+  "reply",
+  "update_status",
+  "resolve",
+  "close",
+];
 
 const due = (each) =>
   [each.first_response_due_at, each.next_response_due_at, each.resolution_due_at].filter(Boolean).sort()[0];
@@ -128,8 +140,14 @@ export function tickets(main, context) {
 
   // --- what is asked for --------------------------------------------------------------------------
 
+  // "me" is who looks, and what looks like a ticket's number is one.
+  const meant = (q) =>
+    /^c-?\d+$/i.test(q)
+      ? `number:C-${q.replace(/\D+/, "")}`
+      : q.replace(/(?<=^|[\s-])(assignee|requester):me(?=\s|$)/g, `$1:${JSON.stringify(me.id).replaceAll("$", "$$$$")}`);
+
   const pageOf = (more, signal) =>
-    api.get("/tickets", { ...asked, cursor: cursors.at(-1), limit: PAGE, ...more }, signal);
+    api.get("/tickets", { ...asked, q: meant(asked.q), cursor: cursors.at(-1), limit: PAGE, ...more }, signal);
 
   // With what has been heard of; rather without than not at all.
   const current = (more, signal) =>
@@ -186,7 +204,7 @@ export function tickets(main, context) {
   // Asked by itself: of many it takes longer than their first page does.
   async function count() {
     const { signal } = asking;
-    const wanted = { ...asked, limit: 1, count: true };
+    const wanted = { ...asked, q: meant(asked.q), limit: 1, count: true };
     const found = await api.get("/tickets", wanted, signal).catch(() => null);
     if (found === null || signal.aborted) return;
     [total, countedAt] = [found.total, performance.now()];
@@ -234,7 +252,6 @@ export function tickets(main, context) {
     const all = h("input", {
       type: "checkbox",
       "aria-label": "Select all on this page",
-      checked: page.tickets.every((each) => picked.has(each.id)),
       onchange: () => {
         for (const each of page.tickets) all.checked ? picked.add(each.id) : picked.delete(each.id);
         draw();
@@ -426,15 +443,23 @@ export function tickets(main, context) {
   const verbs = can ? commands(api, me.role, "/bulk/").catch(() => []) : Promise.resolve([]);
 
   async function drawBulk() {
+    const head = list.querySelector("thead .c-pick input");
+    const isPicked = (each) => picked.has(each.id);
+    if (head) {
+      head.checked = page.tickets.every(isPicked);
+      head.indeterminate = !head.checked && page.tickets.some(isPicked);
+    }
     bulk.hidden = !picked.size;
     if (bulk.hidden) return put(bulk);
     const all = await verbs;
-    const rank = ([verb]) => (FIRST.indexOf(verb) + 1 || 99);
-    const change = menu(
-      "Change",
-      all.toSorted((a, b) => rank(a) - rank(b)).map(([verb, summary]) => [summary, () => changeAll(verb, summary)]),
-    );
-    change.classList.add("left");
+    const menuOf = (label, some) => {
+      const made = menu(label, some.map(([verb, summary]) => [summary, () => changeAll(verb, summary)]));
+      made.classList.add("left");
+      return made;
+    };
+    const usual = FIRST.map((verb) => all.find(([each]) => each === verb)).filter(Boolean);
+    const change = menuOf("Change", usual);
+    const more = menuOf("More", all.filter((each) => !usual.includes(each)));
     const clear = h(
       "button",
       {
@@ -447,7 +472,7 @@ export function tickets(main, context) {
       },
       "Clear",
     );
-    put(bulk, h("strong", {}, `${picked.size} selected`), change, clear);
+    put(bulk, h("strong", {}, `${picked.size} selected`), change, more, clear);
   }
 
   async function changeAll(verb, summary) {
@@ -470,15 +495,19 @@ export function tickets(main, context) {
           picked.clear();
           await begin();
           if (ending.signal.aborted) return;
-          for (const each of bad) picked.add(each.ticket_id);
-          if (bad.length) draw();
+          // For what is to be done next with the same, or again with what was refused.
+          const still = chosen.filter((id) => page.tickets.some((each) => each.id === id));
+          for (const id of bad.length ? bad.map((each) => each.ticket_id) : still) picked.add(id);
+          draw();
           const told = h("div", { class: "trouble" }, h("strong", {}, done), h("ul", {}, bad.map(refusal)));
           if (bad.length) put(news, told);
         },
         cancel: () => dialog.close(),
       });
       put(dialog, content);
-      content.querySelector("input, select, textarea, button")?.focus();
+      const begun = content.querySelector("input, select, textarea, button");
+      begun?.focus();
+      begun?.select?.(); // what is typed takes its place
     } catch (error) {
       put(dialog, trouble(error));
     }
@@ -507,7 +536,9 @@ export function tickets(main, context) {
         cancel: () => dialog.close(),
       });
       put(dialog, content);
-      content.querySelector("input, textarea, select")?.focus();
+      const begun = content.querySelector("input, textarea, select");
+      begun?.focus();
+      begun?.select?.(); // what is typed takes its place
     } catch (error) {
       put(dialog, trouble(error));
     }
