@@ -574,7 +574,7 @@ async def test_a_database_that_falls_silent_while_one_waits_fails_nothing(client
     async def silent(*_):
         raise ConnectionFailure("silent")
 
-    monkeypatch.setattr(Generations, "ask", silent)
+    monkeypatch.setattr(Generations, "ask_generation", silent)
     answer = await client.post("/tickets", json=OPEN, headers={"Prefer": "wait=1"})
     assert answer.status_code == 201
     assert "preference-applied" not in answer.headers

@@ -124,7 +124,7 @@ async def test_a_done_command_does_not_fail_for_want_of_views(client, ticket, mo
     async def unreadable(*_):
         raise EssentialUnreadable("generations", "active")
 
-    monkeypatch.setattr("projections.generations.Generations.ask", unreadable)
+    monkeypatch.setattr("projections.generations.Generations.ask_generation", unreadable)
     headers = {**AGENT, "Prefer": "wait=2"}
     answer = await client.post(f"{ticket}/add_note", json={"body": "x"}, headers=headers)
     assert answer.status_code == 200

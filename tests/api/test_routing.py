@@ -37,6 +37,7 @@ VALUES = {
     "field": ["floor:3", "floor", ":3"],
     "opened_from": ["2026-03-01", "yesterday", "2026-03-01T12:00:00Z", ""],
     "breached": ["true", "f", "off", "2"],
+    "spam": ["true", "0", "ham"],
     "sort": ["opened_at", "-updated_at", "-priority", "opened", ""],
     "limit": ["1", "200", "0", "201", "ten", "1.0", " 5", "+5", "1_0", ""],
     "count": ["true", "yes", "-1"],
