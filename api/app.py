@@ -42,7 +42,7 @@ from api.webhooks.deliveries import Deliveries
 from eventstore.background import end
 from eventstore.database import Database
 from eventstore.log import EventStore
-from eventstore.transparency.checkpoints import Witness
+from eventstore.transparency.checkpoints import CheckpointMemory
 from projections.erasure.progress import Erasures
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def create_app(
     """
     feeds = feeds or Feeds(database, store)
     access = access or Access(database)
-    witness = Witness(database)
+    witness = CheckpointMemory(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 
 from api.desk.store import Desks
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from api.settings import Settings
 from api.timekeeper.timekeeper import Timekeeper
 from api.webhooks.sender import WebhookWorker
@@ -24,7 +24,7 @@ Work = Callable[[], Coroutine[None, None, None]]
 
 def serving(database: Database, store: EventStore, settings: Settings) -> list[Work]:
     """Return the background tasks of a server. Raises KeyUnusable."""
-    work: list[Work] = [Forgetting(database, store).run]
+    work: list[Work] = [ErasureWorker(database, store).run]
     if seconds := settings.timekeeper_seconds:
         work.append(Timekeeper(database, store, Desks(database), look_seconds=seconds).run)
     if settings.webhooks:

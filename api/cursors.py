@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from domain.errors import Unacceptable
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strictly
+from eventstore.documents import EssentialUnreadable, Reader, UnreadableDocument, strict_decoder
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.resend import insert_new
 
@@ -89,7 +89,7 @@ class _Stored(NamedTuple):
     key: bytes
 
 
-secret_of = strictly(_Stored, id_field=None)
+secret_of = strict_decoder(_Stored, id_field=None)
 
 
 def _text(data: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from api.nearest import did_you_mean
+from api.suggestions import did_you_mean
 from domain.errors import CasebookError
 from eventstore.mongo.driver import DriverName
 

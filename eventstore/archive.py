@@ -61,7 +61,7 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 
-class Summing:
+class ManifestBuilder:
     """Sums up an export while its lines go by."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Summing:
         )
 
 
-async def lines(store: EventStore, summing: Summing) -> AsyncIterator[bytes]:
+async def lines(store: EventStore, summing: ManifestBuilder) -> AsyncIterator[bytes]:
     """Return the log's lines in order, and sum them up.
 
     Raises UnreadableArchive or HistoryError for a document that is no event: an export that left it

@@ -13,7 +13,7 @@ from eventstore.mongo.driver import DriverName, MongoDatabase
 from eventstore.numbers import COLLECTION as NUMBERS
 from eventstore.numbers import Numbers
 from eventstore.personal.master_keys import MasterKeys
-from eventstore.personal.vault import Vault, keys_of
+from eventstore.personal.vault import Vault, keys_database
 
 
 class Database(MongoDatabase):
@@ -36,7 +36,7 @@ class Database(MongoDatabase):
         """What this process could not read of it."""
         self.supervisor = Supervisor()
         """What does this process's background work."""
-        own, keys = self.client[self.name], self.client[keys_of(self.name)]
+        own, keys = self.client[self.name], self.client[keys_database(self.name)]
         scan_keys = partial(self.scan, namespace=keys.name)
         # Shared by all that `renaming` makes of this one.
         self._reads = {self.name: CoalescedReads(own)}

@@ -162,7 +162,7 @@ StoredSet = Annotated[frozenset[str], Strict(False)]
 """A set, which a document has as a list."""
 
 
-def strictly(
+def strict_decoder(
     kind: Callable[..., T], id_field: str | None = "id", *, complete: bool = False
 ) -> Callable[[Document], T]:
     """Return what makes a value of a dataclass or named tuple of a document that has its fields.
@@ -188,7 +188,7 @@ def strictly(
 
 
 def as_document(value: _Dataclass, id_field: str | None = "id") -> dict[str, object]:
-    """Return a dataclass as it is stored: the way back from what `strictly` reads."""
+    """Return a dataclass as it is stored: the way back from what `strict_decoder` reads."""
     return {
         "_id" if field.name == id_field else field.name: _plain(getattr(value, field.name))
         for field in dataclasses.fields(value)

@@ -57,7 +57,7 @@ from eventstore.mongo.errors import (
     BulkWriteError,
     OperationFailure,
     describe,
-    translating,
+    translate_driver_errors,
     write_failure,
 )
 from eventstore.mongo.limits import count, make_index
@@ -320,7 +320,7 @@ class EventStore:
         if len(documents) == 1:
             await self._group.insert(documents[0])
         else:
-            with translating():
+            with translate_driver_errors():
                 await self._database.in_transaction(partial(self._insert_all, documents))
 
     async def _insert_all(self, documents: list[EventDocument], session: Session) -> None:
@@ -346,7 +346,7 @@ class EventStore:
     ) -> list[EventDocument]:
         """Return the stored events that meet a condition, whole unless `fields` names some."""
         wanted = {"_id": 0, **dict.fromkeys(fields, 1)} if fields else None
-        with translating():
+        with translate_driver_errors():
             found = self._events.find(
                 condition, wanted, limit=limit, session=session, batch_size=_FOUND_AT_ONCE
             )
@@ -485,7 +485,7 @@ class EventStore:
         """
         sample: list[UUID] = []
         every, seen = 1, 0
-        with translating():
+        with translate_driver_errors():
             async for event in self.scan_stored(("ticket_id",), {"version": 1}):
                 ticket_id = event["ticket_id"]
                 if seen % every == 0 and isinstance(ticket_id, UUID):

@@ -29,12 +29,12 @@ from uuid import UUID, uuid4
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.background import Supervisor, end
-from eventstore.documents import strictly
+from eventstore.documents import strict_decoder
 from eventstore.event_document import utc_now
 from eventstore.failures import StoreError
 from eventstore.mongo.coalesced_reads import CoalescedReads
 from eventstore.mongo.driver import Namespace
-from eventstore.mongo.errors import DriverError, time_limit, translating
+from eventstore.mongo.errors import DriverError, time_limit, translate_driver_errors
 from eventstore.mongo.resend import insert_new
 
 COLLECTION = "log_identity"
@@ -117,7 +117,7 @@ class LogIdentity:
 
     async def read(self) -> Identity | None:
         """Return the identity as it is stored; None if the log has none. Raises StoreError."""
-        with translating():
+        with translate_driver_errors():
             found = await self._identity.find_one({"_id": _LOG})
         return None if found is None else _STORED(found)
 
@@ -131,7 +131,7 @@ class LogIdentity:
                 "made_at": self._now(),
                 "why": "it is new",
             }
-            with translating():
+            with translate_driver_errors():
                 await insert_new(self._identity, [made])
             found = await self.read()
         if found is None:
@@ -229,13 +229,13 @@ class LogIdentity:
         """
         new = uuid4()
         change = {"log": new, "made_at": self._now(), "why": why, "restoring": restoring}
-        with translating():
+        with translate_driver_errors():
             await self._identity.update_one({"_id": _LOG}, {"$set": change}, upsert=True)
         return new
 
     async def restored(self, restoring: str) -> None:
         """Say that a restore is done: processes may start. Raises StoreError."""
-        with translating():
+        with translate_driver_errors():
             await self._identity.update_one(
                 {"_id": _LOG, "restoring": restoring}, {"$set": {"restoring": None}}
             )
@@ -280,17 +280,17 @@ class LogIdentity:
         forgotten = timedelta(seconds=_FORGOTTEN_SECONDS)
         gone = [each["_id"] for each, age in await self._shown() if age > forgotten]
         if gone:
-            with translating():
+            with translate_driver_errors():
                 await self._processes.delete_many({"_id": {"$in": gone}})
 
     async def _shown(self) -> list[tuple[JsonObject, timedelta]]:
         """Return all signs of life by id, and how old each is by the database's clock."""
-        with translating():
+        with translate_driver_errors():
             found = await self._processes.find().sort("_id", 1).to_list()
         return [(each, abs(self._now() - cast("datetime", each["seen_at"]))) for each in found]
 
 
-_STORED = strictly(Identity, id_field=None)
+_STORED = strict_decoder(Identity, id_field=None)
 
 
 def _now() -> float:

@@ -11,9 +11,9 @@ import asyncio
 from typing import NamedTuple
 
 from domain.values import JsonObject
-from eventstore.documents import strictly
+from eventstore.documents import strict_decoder
 from eventstore.mongo.driver import Collection, ReturnDocument
-from eventstore.mongo.errors import time_limit, translating
+from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.resend import insert_new
 
 COLLECTION = "ticket_numbers"
@@ -66,7 +66,7 @@ class Numbers:
 
     async def restored(self, highest: int) -> None:
         """Go on far above the highest number of a log that was restored. Raises StoreError."""
-        with translating():
+        with translate_driver_errors():
             await self._collection.update_one(
                 _ID, {"$max": {"last": highest + BEHIND_A_RESTORE}}, upsert=True
             )
@@ -76,4 +76,4 @@ class _Reserved(NamedTuple):
     last: int
 
 
-_RESERVED = strictly(_Reserved, id_field=None)
+_RESERVED = strict_decoder(_Reserved, id_field=None)

@@ -58,7 +58,7 @@ from eventstore.cached_value import CachedValue
 from eventstore.event_document import EventDocument, is_event
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import SILENT_SECONDS, Change, EventStore, Feed, Recorded, TicketRange
-from eventstore.mongo.errors import translating
+from eventstore.mongo.errors import translate_driver_errors
 from eventstore.mongo.limits import BATCH_BYTES, size_of
 from eventstore.mongo.resume_tokens import ResumeToken, stream_order, token_time
 from eventstore.mongo.watchdog import Watched
@@ -110,7 +110,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class LateLook:
+class LateEventCheck:
     """How late events are looked for: how often, how long after they were recorded, and how far
     back again each time.
     """
@@ -147,7 +147,7 @@ class Seen:
         return self._spans[ticket_id][1] if ticket_id in self._spans else None
 
 
-def cuts_of(store: EventStore) -> CachedValue[list[TicketRange]]:
+def ticket_ranges(store: EventStore) -> CachedValue[list[TicketRange]]:
     """Return the tickets in ranges of some hundred events. Old ranges are as good as new ones, but
     for how many events are in each.
     """
@@ -156,7 +156,7 @@ def cuts_of(store: EventStore) -> CachedValue[list[TicketRange]]:
 
 async def present(store: EventStore) -> Position:
     """Return the position behind all that is written now. Raises StoreUnavailable."""
-    with translating():
+    with translate_driver_errors():
         return Position(await store.position(), store.clock.now())
 
 
@@ -198,7 +198,7 @@ class Subscription:
         *,
         seen: Seen | None = None,
         look_back: bool = False,
-        late: LateLook | None = None,
+        late: LateEventCheck | None = None,
         missing: Missing | None = None,
         written: Callable[[], datetime] | None = None,
         cuts: CachedValue[list[TicketRange]] | None = None,
@@ -226,7 +226,7 @@ class Subscription:
         self._looking: asyncio.Task[list[EventDocument]] | None = None
         self._missing = missing or self._unseen
         self._written = written or (lambda: self.position.at)
-        self._cuts = cuts or cuts_of(store)
+        self._cuts = cuts or ticket_ranges(store)
         self._watched = watched or Watched("following the log")
         self._silent_seconds = silent_seconds
         self._silent_at: datetime | None = None
@@ -330,7 +330,7 @@ class Subscription:
 
         Raises HistoryLost, StoreUnavailable, StoreFailed.
         """
-        with translating():
+        with translate_driver_errors():
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(self._stop_looking)
                 with self._watched:
@@ -415,7 +415,7 @@ class Subscription:
             await end(self._looking)
             self._looking = None
 
-    async def _overdue(self, look: LateLook) -> list[EventDocument]:
+    async def _overdue(self, look: LateEventCheck) -> list[EventDocument]:
         """Read what was recorded some seconds ago and has not come."""
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -512,7 +512,7 @@ class EventBuffer:
 
 
 @asynccontextmanager
-async def gathering(
+async def read_ahead(
     subscription: Subscription, steps: AsyncGenerator[Step, None] | None = None
 ) -> AsyncIterator[EventBuffer]:
     """Read a subscription ahead while the block runs: all of it, or only some `steps` of it."""

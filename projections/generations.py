@@ -54,7 +54,7 @@ from eventstore.documents import (
     Reader,
     UnreadableDocument,
     as_document,
-    strictly,
+    strict_decoder,
 )
 from eventstore.lease import LeaseLost, is_alive, is_dead, renew
 from eventstore.mongo.driver import Session
@@ -118,7 +118,7 @@ class UnknownAsOf(NotFound):
         super().__init__("as_of_view_not_found", f"there are no views as of a time named {name!r}")
 
 
-def views_of(database: str) -> str:
+def views_database(database: str) -> str:
     """Return the name of the database that has the views of another."""
     return f"{database}_views"
 
@@ -138,7 +138,9 @@ class Generation:
         """Return the database as it is with these views: theirs are the collections of that
         name.
         """
-        return database.renaming({**self.names, COLLECTION: COLLECTION}, views_of(database.name))
+        return database.renaming(
+            {**self.names, COLLECTION: COLLECTION}, views_database(database.name)
+        )
 
     @property
     def names(self) -> dict[str, str]:
@@ -216,7 +218,7 @@ class Generations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._namespace = views_of(database.name)
+        self._namespace = views_database(database.name)
         self._views = database.renaming({COLLECTION: COLLECTION}, self._namespace)
         self._documents = self._views.collection(COLLECTION)
         # Where former versions kept them.
@@ -224,8 +226,8 @@ class Generations:
         self._log: UUID | None = None  # for good: a process whose log is replaced projects nothing
         self._reader = Reader(database.unreadable, COLLECTION, generation_of)
         self._as_of = Reader(database.unreadable, COLLECTION, _as_of)
-        self._build = Reader(database.unreadable, COLLECTION, strictly(Build, id_field=None))
-        self._ended = Reader(database.unreadable, COLLECTION, strictly(Ended, id_field=None))
+        self._build = Reader(database.unreadable, COLLECTION, strict_decoder(Build, id_field=None))
+        self._ended = Reader(database.unreadable, COLLECTION, strict_decoder(Ended, id_field=None))
         self._known: Generation | None = None
         self._seen_at = 0.0
         self._still = RequestBatcher(self._active_for)
@@ -637,8 +639,8 @@ class Generations:
             _log.info("the views cannot be shown by name: %s", describe(error))
 
 
-_GENERATION = strictly(Generation, id_field=None, complete=True)
-_AS_OF = strictly(AsOf, id_field=None)
+_GENERATION = strict_decoder(Generation, id_field=None, complete=True)
+_AS_OF = strict_decoder(AsOf, id_field=None)
 
 
 def generation_of(document: Document) -> Generation:

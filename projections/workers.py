@@ -21,7 +21,7 @@ from typing import TypeVar
 from domain.errors import CasebookError
 from eventstore.background import run_all
 from eventstore.database import Database
-from eventstore.garbage import tune_gc
+from eventstore.gc_tuning import tune_gc
 from eventstore.mongo.driver import DriverName
 from eventstore.mongo.errors import DriverError, describe, is_unavailable
 from eventstore.personal.master_keys import MasterKeys
@@ -83,7 +83,7 @@ class Workers:
                 took(result)
 
 
-async def patiently(work: Callable[[bool], Awaitable[Result]]) -> Result:
+async def retry_while_unavailable(work: Callable[[bool], Awaitable[Result]]) -> Result:
     """Do something, again for some time while the database is away; `work` is told if it is."""
     for seconds in _PAUSES_SECONDS:
         try:

@@ -30,7 +30,7 @@ from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.archive import Summing, lines, manifest_path
+from eventstore.archive import ManifestBuilder, lines, manifest_path
 from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
@@ -38,7 +38,7 @@ from eventstore.mongo import extended_json
 from eventstore.mongo.driver import Collection
 from eventstore.personal import sealed_file
 from eventstore.personal.master_keys import Wrapped
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
+from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_database
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views
@@ -103,7 +103,7 @@ class Manifest:
 def collection_of(db: Database, name: str) -> Collection:
     """Return a collection by the name that a backup has for it."""
     if name in KEYS:
-        return db.client[keys_of(db.name)][name]
+        return db.client[keys_database(db.name)][name]
     return db.collection(name)
 
 
@@ -178,7 +178,7 @@ async def back_up(
     for name in PLAIN:
         with (folder / f"{name}.ndjson").open("wb") as file:
             async for document in db.scan(
-                name, namespace=keys_of(db.name) if name in KEYS else None
+                name, namespace=keys_database(db.name) if name in KEYS else None
             ):
                 file.write(extended_json.to_line(document))
                 documents[name] += 1
@@ -212,7 +212,7 @@ async def back_up(
 
 
 async def _export(store: EventStore, path: Path) -> int:
-    summing = Summing()
+    summing = ManifestBuilder()
     total = await store.count()
     with path.open("wb") as file, counting(path.name, total, "events") as count:
         async for line in lines(store, summing):
@@ -230,7 +230,9 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
     if db.masters is None:
         raise NoMasterKey
     for name in KEYS:
-        async for document in db.scan(name, namespace=keys_of(db.name) if name in KEYS else None):
+        async for document in db.scan(
+            name, namespace=keys_database(db.name) if name in KEYS else None
+        ):
             if document.get("key") is None:  # of somebody who was erased
                 yield name, document
                 continue
@@ -242,7 +244,9 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
                 continue
             yield name, {k: v for k, v in document.items() if k != "master"} | {"key": plain}
     for name in SECRET:
-        async for document in db.scan(name, namespace=keys_of(db.name) if name in KEYS else None):
+        async for document in db.scan(
+            name, namespace=keys_database(db.name) if name in KEYS else None
+        ):
             yield name, document
     path = settings.signing_key_path
     for name, each in ((SIGNING_KEY, path), (LAST, last_path(path))):

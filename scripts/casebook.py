@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from importlib import import_module
 
-from api.nearest import did_you_mean
+from api.suggestions import did_you_mean
 from scripts.commands import USAGE_EXIT_CODE, Command, commands, fail, groups, parse
 
 

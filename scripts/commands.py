@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 from uuid import UUID
 
 from api.access.scopes import ROLES, SCOPES
-from api.nearest import did_you_mean
+from api.suggestions import did_you_mean
 
 USAGE_EXIT_CODE = 2
 FORMATS = ("helpdesk", "servicenow")

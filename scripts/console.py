@@ -34,7 +34,7 @@ from api.settings import Settings, is_loopback
 from domain.errors import CasebookError
 from eventstore.background import background
 from eventstore.database import Database
-from eventstore.garbage import tune_gc
+from eventstore.gc_tuning import tune_gc
 from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
 from eventstore.mongo.errors import describe

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from api.settings import Settings
-from eventstore.archive import Summing, lines, manifest_path
+from eventstore.archive import ManifestBuilder, lines, manifest_path
 from eventstore.log import EventStore
 from scripts.commands import parse
 from scripts.console import counting, database, run, writing
@@ -19,7 +19,7 @@ async def main(options: argparse.Namespace) -> int:
     unfinished = path.with_name(f"{path.name}.part")
     async with database(Settings.from_environment()) as db:
         store = EventStore(db)
-        summing = Summing()
+        summing = ManifestBuilder()
         total = await store.count()
         with (
             writing(unfinished),

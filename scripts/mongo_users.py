@@ -48,11 +48,11 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
 from eventstore.mongo.errors import NOT_ALLOWED
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_of
+from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, keys_database
 from eventstore.transparency import statements as log_checkpoints
 from projections import generations
 from projections.erasure.progress import Erasures
-from projections.generations import Generations, views_of
+from projections.generations import Generations, views_database
 from projections.projector import parked
 from projections.views import saved_views
 from scripts.commands import parse
@@ -134,7 +134,7 @@ def privileges(database: str) -> dict[str, list[Privilege]]:
             for name in names
         ]
 
-    of_keys, of_views = keys_of(database), views_of(database)
+    of_keys, of_views = keys_database(database), views_database(database)
     everywhere = on([""], "listCollections")
     return {
         API: [

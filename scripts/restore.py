@@ -34,7 +34,7 @@ from api.webhooks import store as webhooks
 from domain.days import UTC_ONLY
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.archive import Manifest, Summing, from_line, lines, manifest_path
+from eventstore.archive import Manifest, ManifestBuilder, from_line, lines, manifest_path
 from eventstore.database import Database
 from eventstore.event_document import EventDocument
 from eventstore.key_files import KeyUnusable, place
@@ -44,7 +44,7 @@ from eventstore.mongo import extended_json
 from eventstore.mongo.limits import count, in_batches, make_index, size_of
 from eventstore.personal import sealed_file
 from eventstore.personal.sealing import persons
-from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_of
+from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterKey, keys_database
 from eventstore.transparency.checkpoints import LogCheckpoints
 from eventstore.transparency.statements import COLLECTION as LOG_CHECKPOINTS
 from eventstore.transparency.statements import last_path, signing_key
@@ -272,7 +272,7 @@ async def restore(
     await _require_same(store, source.log)
     await _require_counts(db, source)
     if source.key is not None:
-        await make_index(db.client[keys_of(db.name)][PERSONS], [("known_by", 1)], unique=True)
+        await make_index(db.client[keys_database(db.name)][PERSONS], [("known_by", 1)], unique=True)
         if settings is not None:
             _place_signing_key(source, settings)
     for name, number in (source.whole.documents if source.whole else {}).items():
@@ -329,8 +329,8 @@ async def _refuse_other_content(
     for name in backup.KEYS if source.key is not None else ():
         if await backup.collection_of(db, name).find_one({}, {"_id": 1}) is not None:
             raise RestoreRefused(
-                f"the database {keys_of(db.name)} is not empty: it has {name}; drop it, or restore "
-                f"without {backup.SEALED}"
+                f"the database {keys_database(db.name)} is not empty: it has {name}; drop it, or "
+                f"restore without {backup.SEALED}"
             )
 
 
@@ -338,7 +338,7 @@ async def _missing_keys(db: Database, source: Source) -> list[str]:
     """Say how many tickets would not read for want of keys: of neither backup nor database."""
     known: set[UUID] = set()
     keyring = await backup.collection_of(db, KEYRING).find_one({}, {"_id": 1}) is not None
-    async for document in db.scan(PERSONS, {}, {"_id": 1}, namespace=keys_of(db.name)):
+    async for document in db.scan(PERSONS, {}, {"_id": 1}, namespace=keys_database(db.name)):
         known.add(cast("UUID", document["_id"]))
     for name, document in source.secret():
         keyring = keyring or name == KEYRING
@@ -410,7 +410,7 @@ async def _insert_events(store: EventStore, path: Path) -> None:
 
 async def _require_same(store: EventStore, path: Path) -> None:
     """Read events back. Raises RestoreRefused if that does not give the same bytes."""
-    summing = Summing()
+    summing = ManifestBuilder()
     async for _ in lines(store, summing):
         pass
     if summing.manifest() != Manifest.read(manifest_path(path)):

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 import uvicorn
 from fastapi import FastAPI
 
-from api.access.shares import network_of
+from api.access.quotas import network_of
 from api.feed.feeds import Feeds
 from api.settings import Settings, is_loopback
 from scripts.http_protocol import HttpProtocol

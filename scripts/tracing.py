@@ -10,7 +10,7 @@ import os
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from api.access.kept_paths import kept_path
+from api.access.path_masking import mask_path
 from scripts.console import UsageError
 
 
@@ -38,7 +38,7 @@ def trace_if_asked() -> None:
             if span.attributes and "url.query" in span.attributes:
                 span.set_attribute("url.query", "...")
             if span.attributes and "url.path" in span.attributes:
-                span.set_attribute("url.path", kept_path(str(span.attributes["url.path"])))
+                span.set_attribute("url.path", mask_path(str(span.attributes["url.path"])))
 
     provider = TracerProvider()
     provider.add_span_processor(WithoutQueries())

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from api.settings import Settings
 from eventstore.database import Database
-from eventstore.garbage import tune_gc
+from eventstore.gc_tuning import tune_gc
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import DriverName

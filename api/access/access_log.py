@@ -15,7 +15,7 @@ Records hold no names: the vault has them, so an erasure has nothing to look for
 former versions, also out of a backup, have the name in `principal.id`; `replace_names` puts the
 person in its place. (Former versions read the new form too, with an empty name.)
 
-Of a path only the routes' own words and ids are kept (`kept_paths.py`).
+Of a path only the routes' own words and ids are kept (`path_masking.py`).
 
 An access that is to be recorded is not granted unless it could be. A failed one fails all the
 same; at most five a second are recorded of one principal, and of unknown callers at one address.
@@ -33,12 +33,12 @@ from uuid import UUID
 from pydantic import BaseModel
 from uuid_utils.compat import uuid7
 
-from api.access.kept_paths import kept_path
+from api.access.path_masking import mask_path
 from api.access.rights import Principal
 from domain.errors import CasebookError, PersonGone
 from domain.values import ERASED, JsonObject
 from eventstore.database import Database
-from eventstore.documents import Reader, strictly
+from eventstore.documents import Reader, strict_decoder
 from eventstore.key_files import KeyUnusable
 from eventstore.mongo.errors import time_limit
 from eventstore.mongo.limits import make_index
@@ -53,7 +53,7 @@ _AT_A_TIME = 1_000
 _log = logging.getLogger(__name__)
 
 
-class Asking(NamedTuple):
+class RequestInfo(NamedTuple):
     """What was asked for, and from where."""
 
     method: str
@@ -80,11 +80,11 @@ class AccessLog:
         await make_index(self._records, [("principal.id", 1), ("_id", -1)])
         await make_index(self._records, [("person", 1), ("_id", -1)])
 
-    async def granted(self, asking: Asking, who: Principal) -> None:
+    async def granted(self, asking: RequestInfo, who: Principal) -> None:
         """Record an access before it is granted. Raises StoreUnavailable."""
         await self._record("granted", asking, who)
 
-    def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    def note(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
         """Record a failed access in the background, if the database takes it.
 
         The response does not wait for it: its time must not tell why the access failed.
@@ -98,13 +98,15 @@ class AccessLog:
         """Wait until all that was noted is written, or has failed."""
         await asyncio.gather(*self._writing)
 
-    async def _try_to_record(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    async def _try_to_record(
+        self, outcome: Outcome, asking: RequestInfo, who: Principal | None
+    ) -> None:
         try:
             await self._record(outcome, asking, who)
         except CasebookError as error:
             _log.warning("a failed access could not be recorded: %s", error)
 
-    async def _record(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    async def _record(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
         async with time_limit():
             await self._records.insert_one(
                 {
@@ -114,7 +116,7 @@ class AccessLog:
                     "principal": who and {"id": "", "role": who.role, "key": who.key},
                     "person": who and await self._person(who.id),
                     **asking._asdict(),
-                    "path": kept_path(asking.path),
+                    "path": mask_path(asking.path),
                     "address": asking.address and asking.address[:_ADDRESS_CHARACTERS],
                 }
             )
@@ -190,8 +192,8 @@ class AccessLog:
         async for record in self._database.scan(COLLECTION, {}, shown):
             path, correlation = (str(record.get(name) or "") for name in shown)
             changed: JsonObject = {}
-            if kept_path(path) != path:
-                changed["path"] = kept_path(path)
+            if mask_path(path) != path:
+                changed["path"] = mask_path(path)
             if named.search(correlation):
                 changed["correlation_id"] = ERASED
             if changed:
@@ -227,7 +229,7 @@ class _Stored(NamedTuple):
     person: UUID | None = None
 
 
-record_from = strictly(_Stored)
+record_from = strict_decoder(_Stored)
 
 
 def _named(record: _Stored, names: Mapping[UUID, str]) -> JsonObject:

@@ -17,10 +17,10 @@ from contextlib import suppress
 from prometheus_client import Counter as Metric
 
 from api.access import links
-from api.access.access_log import AccessLog, Asking, Outcome
+from api.access.access_log import AccessLog, Outcome, RequestInfo
 from api.access.keys import PREFIX, Keys
+from api.access.quotas import network_of
 from api.access.rights import Principal, Right, TooManyRequests, Unauthenticated
-from api.access.shares import network_of
 from api.access.tokens import Tokens
 from api.settings import read_rate
 from domain.errors import Forbidden, PersonGone
@@ -107,7 +107,7 @@ class Access:
             self._tokens is not None and self._tokens.is_kept(shown)
         )
 
-    async def admit(self, asking: Asking, authorization: str | None) -> Principal:
+    async def admit(self, asking: RequestInfo, authorization: str | None) -> Principal:
         """Return who sends a request, which is under way until its `end`.
 
         Raises Unauthenticated, TooManyRequests, StoreUnavailable, TokensUncheckable.
@@ -134,7 +134,7 @@ class Access:
             raise TooManyRequests(1)
         self._under_way[who.share] += 1
 
-    async def authorise(self, asking: Asking, who: Principal, right: Right | None) -> None:
+    async def authorise(self, asking: RequestInfo, who: Principal, right: Right | None) -> None:
         """Hold a request to what is said of its route.
 
         Raises Forbidden; StoreUnavailable if an access that is to be recorded cannot be.
@@ -152,7 +152,7 @@ class Access:
         if not self._under_way[who.share]:
             del self._under_way[who.share]
 
-    def note(self, outcome: Outcome, asking: Asking, who: Principal | None) -> None:
+    def note(self, outcome: Outcome, asking: RequestInfo, who: Principal | None) -> None:
         """Put on record that a caller was refused, unless they have been too often."""
         _FAILED.labels(outcome).inc()
         with suppress(TooManyRequests):
@@ -165,5 +165,5 @@ def _whose(who: Principal) -> str:
     return who.key or who.share
 
 
-def _from(asking: Asking) -> str:
+def _from(asking: RequestInfo) -> str:
     return f"at {network_of(asking.address)}"

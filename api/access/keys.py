@@ -41,7 +41,7 @@ from domain.errors import NotFound, Unacceptable
 from domain.lines import check_line
 from domain.values import ERASED, JsonObject, Moment, Name, at_most
 from eventstore.database import Database
-from eventstore.documents import Document, Reader, UnreadableDocument, as_document, strictly
+from eventstore.documents import Document, Reader, UnreadableDocument, as_document, strict_decoder
 from eventstore.failures import StoreUnavailable, VersionConflict
 from eventstore.key_files import names_for, place
 from eventstore.mongo.errors import time_limit
@@ -66,7 +66,7 @@ class NoSuchKey(NotFound):
         super().__init__("key_not_found", "there is no such key")
 
 
-class BeyondMaker(Unacceptable):
+class ExpiryBeyondMaker(Unacceptable):
     """A key was to last longer than the key or token that it is made with: for example by a client
     that has been let in for a day and asks for a year.
     """
@@ -96,7 +96,7 @@ class Key:
     made_by_key: str | None = None
 
 
-_STORED = strictly(Key)
+_STORED = strict_decoder(Key)
 _WORDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
@@ -150,7 +150,7 @@ class Keys:
 
         `maker`: who makes it, by a key or token that it does not outlive; None: the operator, whose
         keys have no such limit. `id_`: its id, a new one unless given.
-        Raises Unacceptable for an id that is nobody's to have, BeyondMaker, PersonGone,
+        Raises Unacceptable for an id that is nobody's to have, ExpiryBeyondMaker, PersonGone,
         StoreUnavailable; Unauthenticated if the maker's own key has been revoked meanwhile;
         VersionConflict if there is a key of that id.
         """
@@ -159,7 +159,7 @@ class Keys:
             raise Unacceptable("expires_at_past", "expires_at must lie in the future")
         limit = None if maker is None else maker.expires_at
         if limit is not None and order.expires_at is not None and order.expires_at > limit:
-            raise BeyondMaker(limit)
+            raise ExpiryBeyondMaker(limit)
         key, text = new_key(order.principal, order.role, created_by, self._now(), id_)
         key = replace(
             key,

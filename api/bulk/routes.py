@@ -16,10 +16,10 @@ from fastapi import Request, Response
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from api.access.authentication import Access
+from api.access.quotas import Quotas
 from api.access.rights import Unseen
-from api.access.shares import Shares
 from api.commands.handler import COMMANDS_AT_ONCE, Handler, Outcome, Submission
-from api.commands.routes import AcceptedEvent, IdempotencyKey, RedactionTold, Taking, waited
+from api.commands.routes import AcceptedEvent, BodyEndpoint, IdempotencyKey, RedactionTold, waited
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal, asking_of
 from api.http.correlation import CurrentCorrelation
@@ -93,7 +93,7 @@ class BulkAnswer(BaseModel, extra="forbid"):
 def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Router:
     """Make a route for each command but `open`."""
     routes = Router("commands on many tickets", prefix="/bulk")
-    under_way = Shares("commands on many tickets that are under way")
+    under_way = Quotas("commands on many tickets that are under way")
 
     async def change_many(
         request: Request,
@@ -145,7 +145,7 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
         if command is not OpenTicket:
             routes.add_api_route(
                 f"/{verb}",
-                Taking(_body(command), change_many),
+                BodyEndpoint(_body(command), change_many),
                 methods=["POST"],
                 name=f"bulk_{command.operation}",
                 summary=f"{verb.replace('_', ' ').capitalize()}, many at once",

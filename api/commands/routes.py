@@ -230,7 +230,7 @@ def router(
         if command is not OpenTicket:
             routes.add_api_route(
                 f"/tickets/{{ticket_id}}/{verb}",
-                Taking(command, change),
+                BodyEndpoint(command, change),
                 methods=["POST"],
                 name=command.operation,
                 summary=verb.replace("_", " ").capitalize(),
@@ -246,7 +246,7 @@ def router(
     return routes
 
 
-class Taking:
+class BodyEndpoint:
     """An endpoint that takes one model as its body, `command`: none is needed if no field is."""
 
     def __init__(self, body_model: type[BaseModel], endpoint: Endpoint) -> None:

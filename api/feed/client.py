@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from eventstore.subscription import LateLook
+from eventstore.subscription import LateEventCheck
 
 BUFFER_BYTES = 64 * 2**10
 
@@ -43,7 +43,7 @@ class Limits:
     stalled_seconds: float = 60.0
     still_known_seconds: float = 5.0
     retry_seconds: float = 1.0
-    late: LateLook = field(default_factory=LateLook)
+    late: LateEventCheck = field(default_factory=LateEventCheck)
 
 
 LIMITS = Limits()

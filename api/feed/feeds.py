@@ -12,8 +12,8 @@ from functools import partial
 
 from prometheus_client import Gauge
 
+from api.access.quotas import Quotas
 from api.access.rights import Unauthenticated
-from api.access.shares import Shares
 from api.feed.client import LIMITS, Client, Limits
 from api.feed.follower import Follower
 from api.feed.format import Writer, error_line
@@ -23,7 +23,7 @@ from eventstore.background import background, end
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.errors import time_limit
-from eventstore.subscription import Position, Seen, Subscription, beginning, cuts_of
+from eventstore.subscription import Position, Seen, Subscription, beginning, ticket_ranges
 
 _SEEN_TICKETS = 2000
 
@@ -64,9 +64,9 @@ class Feeds:
         self._writer = Writer(database, store)
         self._hub = Hub(store, self._writer.block, limits)
         store.vault.on_erasure(self._hub)
-        self._cuts = cuts_of(store)
+        self._cuts = ticket_ranges(store)
         self._turns = asyncio.Semaphore(limits.catching_up)
-        self._open = {kind: Shares(kind) for kind in ("exports", "streams")}
+        self._open = {kind: Quotas(kind) for kind in ("exports", "streams")}
         self._filling: set[asyncio.Task[None]] = set()
         self._has_ended = False
 
@@ -75,7 +75,7 @@ class Feeds:
     ) -> asyncio.Task[None]:
         """Begin to send all there is behind a cursor, as lines; return the task that does.
 
-        Raises TooManyStreams, ShareTaken, Unacceptable, StoreUnavailable.
+        Raises TooManyStreams, QuotaExceeded, Unacceptable, StoreUnavailable.
         """
         limits = self.limits
         with ExitStack() as entered:
@@ -125,7 +125,7 @@ class Feeds:
 
     @contextmanager
     def _counted(self, kind: str, client: Client, most: int, each: int) -> Iterator[None]:
-        """Count one more while the block lasts. Raises TooManyStreams, ShareTaken."""
+        """Count one more while the block lasts. Raises TooManyStreams, QuotaExceeded."""
         shares = self._open[kind]
         if self._has_ended or not shares.take(client.share, 1, most=most, each=each):
             raise TooManyStreams

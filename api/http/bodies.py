@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from api.access.shares import Shares
+from api.access.quotas import Quotas
 from api.http.caller import header, principal
 from api.http.json_reader import read_json
 from api.http.problems import ServerBusy
@@ -45,13 +45,13 @@ class Bodies:
     """Reads the bodies of an application's requests."""
 
     def __init__(self) -> None:
-        self._held = Shares("bodies that are being read or answered")
+        self._held = Quotas("bodies that are being read or answered")
 
     @asynccontextmanager
     async def read(self, request: Request, most_bytes: int) -> AsyncIterator[Content | None]:
         """Return what the body says, None if there is none; its bytes count until the answer.
 
-        Raises HTTPException, ShareTaken, ServerBusy; ClientDisconnect if the client goes away.
+        Raises HTTPException, QuotaExceeded, ServerBusy; ClientDisconnect if the client goes away.
         """
         whose = principal(request).share
         parts: list[bytes] = []

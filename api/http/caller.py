@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.types import Scope
 
-from api.access.access_log import Asking
+from api.access.access_log import RequestInfo
 from api.access.rights import Principal
 
 
@@ -34,10 +34,10 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def asking_of(scope: Scope) -> Asking:
+def asking_of(scope: Scope) -> RequestInfo:
     """Return what is asked for, and from where; the route is there once it has been found."""
     client = scope.get("client")
-    return Asking(
+    return RequestInfo(
         method=scope["method"],
         route=getattr(scope.get("route"), "path", None),
         path=scope["path"],

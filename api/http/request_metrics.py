@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.types import Scope
 
-from api.access.kept_paths import kept_path
+from api.access.path_masking import mask_path
 from api.access.rights import Principal
 
 _REQUESTS = Counter(
@@ -44,7 +44,7 @@ def note(scope: Scope, status: int, seconds: float, *, log_all: bool) -> None:
         (_log.warning if failed else _log.info)(
             "request",
             method=method,
-            path=kept_path(scope["path"]),
+            path=mask_path(scope["path"]),
             status=int(status),
             milliseconds=round(1000 * seconds, 1),
             principal=None if who is None else _named(who),

@@ -26,7 +26,7 @@ from eventstore.event_document import time_of
 from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.errors import time_limit
-from eventstore.transparency.checkpoints import Witness, last_statement
+from eventstore.transparency.checkpoints import CheckpointMemory, last_statement
 from eventstore.transparency.statements import Statement
 from projections.generations import Generations
 from projections.projector.health import Condition, Lag, Report, age_seconds, lags, look
@@ -198,7 +198,7 @@ class RepairAsked(BaseModel, extra="forbid"):
     repair: Literal[True]
 
 
-def router(database: Database, store: EventStore, witness: Witness) -> Router:
+def router(database: Database, store: EventStore, witness: CheckpointMemory) -> Router:
     """Make the routes over one database. `witness` has seen the log's checkpoints."""
     generations = Generations(database)
     stored = Looking(database)

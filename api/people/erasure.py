@@ -50,7 +50,7 @@ _RESTORED = "erased before a backup was restored"
 _log = logging.getLogger(__name__)
 
 
-class Forgetting:
+class ErasureWorker:
     """Takes the second step of erasures, and looks after old backups."""
 
     def __init__(

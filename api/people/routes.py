@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
-from api.access.shares import Shares
+from api.access.quotas import Quotas
 from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
@@ -98,7 +98,7 @@ def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
     routes = Router("persons")
     known = Persons(database, store)
-    exports = Shares("exports")
+    exports = Quotas("exports")
 
     @routes.post(
         "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)

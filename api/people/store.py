@@ -16,7 +16,7 @@ from api.access import keys
 from api.access.access_log import AccessLog
 from api.access.rights import Principal
 from api.feed.format import error_line, event_line
-from api.people.erasure import Forgetting, named_tickets
+from api.people.erasure import ErasureWorker, named_tickets
 from api.webhooks.store import Webhooks
 from domain import people
 from domain.errors import CasebookError, NotFound, PersonGone
@@ -60,7 +60,7 @@ class Persons:
         self._store = store
         self._vault = database.vault
         self._erasures = Erasures(database)
-        self._forgetting = Forgetting(database, store)
+        self._forgetting = ErasureWorker(database, store)
 
     async def find(self, name: str) -> JsonObject:
         """Return what is known of who has a name, and who has one that is spelled alike.

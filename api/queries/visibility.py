@@ -22,7 +22,7 @@ from uuid import UUID
 from api.access.rights import Principal, Unseen
 from api.commands.handler import DeskSource, Outcome
 from api.queries.representations import Tickets, present
-from api.queries.watermark import AtLeast, ReadModels, Snapshot
+from api.queries.watermark import FreshnessQuery, ReadModels, Snapshot
 from domain.errors import Forbidden
 from domain.sla import SlaTarget
 from domain.tickets import is_public
@@ -263,7 +263,7 @@ class VisibilityPolicy:
         return visible.present(document) | {"rings": rings or None}
 
     async def open(
-        self, principal: Principal, asked: AtLeast, prefer: str | None
+        self, principal: Principal, asked: FreshnessQuery, prefer: str | None
     ) -> tuple[Visibility, Snapshot]:
         """Return what a principal sees, and the views that they ask for.
 

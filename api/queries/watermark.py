@@ -29,13 +29,13 @@ from domain.values import JsonObject, at_most
 from eventstore.cached_value import CachedValue
 from eventstore.database import Database
 from eventstore.failures import StoreError
-from eventstore.mongo.errors import time_limit, translating
+from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.request_batcher import RequestBatcher
 from projections.generations import Generation, Generations
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.views import tickets
-from projections.views.counters import Counters
+from projections.views.dashboard_counters import Counters
 from projections.views.saved_views import ViewName
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ _MOST_AWAITED = 20
 _AFTER = re.compile(r"((?:-?[0-9a-fA-F]){32})@([1-9][0-9]{0,9})")
 
 
-class AtLeast(BaseModel, extra="forbid"):
+class FreshnessQuery(BaseModel, extra="forbid"):
     """How new the answer must be. To be extended by what is asked."""
 
     after: Annotated[
@@ -247,12 +247,14 @@ class ReadModels:
         return await self._documents.get(ticket_id)
 
     async def _find_any(self, ids: Collection[UUID]) -> dict[UUID, Mapping[str, object]]:
-        with translating():
+        with translate_driver_errors():
             shown = (await self._generations.known()).of(self._database)
             found = shown.collection(tickets.COLLECTION).find({"_id": {"$in": [*ids]}})
             return {cast("UUID", document["_id"]): document for document in await found.to_list()}
 
-    async def open(self, asked: AtLeast, prefer: str | None, by: str = "version") -> Snapshot:
+    async def open(
+        self, asked: FreshnessQuery, prefer: str | None, by: str = "version"
+    ) -> Snapshot:
         """Open the views that are asked for, once they show what is asked for. `by`: the field that
         holds the versions that are asked for.
 

@@ -20,7 +20,7 @@ from uuid import UUID
 from api.webhooks.store import DELIVERIES
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import Reader, strictly
+from eventstore.documents import Reader, strict_decoder
 from eventstore.event_document import EventDocument
 from eventstore.mongo.limits import in_parts, make_index
 from eventstore.mongo.resend import insert_new
@@ -54,7 +54,7 @@ class Delivery:
     failing_since: datetime | None = None
 
 
-delivery_of = strictly(Delivery)
+delivery_of = strict_decoder(Delivery)
 
 
 class Deliveries:

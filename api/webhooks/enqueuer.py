@@ -30,7 +30,14 @@ from eventstore.event_document import EventDocument, from_document
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.reading import read_events
-from eventstore.subscription import LateLook, Position, Step, Subscription, gathering, recorded
+from eventstore.subscription import (
+    LateEventCheck,
+    Position,
+    Step,
+    Subscription,
+    read_ahead,
+    recorded,
+)
 from projections.views import tickets
 from projections.views.saved_views import TicketFilter
 from projections.views.tickets import TicketRead
@@ -50,7 +57,7 @@ class Enqueuer:
     """Makes deliveries of the log's events, for as long as the lease is held."""
 
     def __init__(
-        self, database: Database, store: EventStore, news: asyncio.Event, late: LateLook
+        self, database: Database, store: EventStore, news: asyncio.Event, late: LateEventCheck
     ) -> None:
         """`news` is set whenever something has become due."""
         self._database = database
@@ -90,7 +97,7 @@ class Enqueuer:
             self._store, start, look_back=True, late=self._late, silent_seconds=_SEE_SECONDS
         )
         seen = saved = clock()
-        async with gathering(log) as buffer:
+        async with read_ahead(log) as buffer:
             while True:
                 batch = await buffer.take(_BATCH_EVENTS)
                 if batch.steps or clock() - seen >= _SEE_SECONDS:

@@ -41,7 +41,7 @@ from eventstore.lease import LEASE_SECONDS, RENEWALS, LeaseLost
 from eventstore.log import EventStore
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS
 from eventstore.mongo.errors import DriverError
-from eventstore.subscription import LateLook
+from eventstore.subscription import LateEventCheck
 from projections.projector.projector import member_id
 
 _log = logging.getLogger(__name__)
@@ -239,14 +239,14 @@ class WebhookWorker:
         lease_seconds: float = LEASE_SECONDS,
         resolve: Resolve = resolve,
         tls: ssl.SSLContext | None = None,
-        late: LateLook | None = None,
+        late: LateEventCheck | None = None,
     ) -> None:
         """`resolve`, `tls`: see `Poster`."""
         news, patience = asyncio.Event(), patience or Patience()
         poster = Poster(resolve, tls, patience.answer_seconds)
         self._database = database
         self._lease_seconds = lease_seconds
-        self._enqueuer = Enqueuer(database, store, news, late or LateLook())
+        self._enqueuer = Enqueuer(database, store, news, late or LateEventCheck())
         self._sender = Sender(database, store, news, patience, poster)
         self._hooks = Webhooks(database)
         self._me = member_id()

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator
 from domain.errors import NotFound, StateConflict
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import Document, Reader, StoredSet, as_document, strictly
+from eventstore.documents import Document, Reader, StoredSet, as_document, strict_decoder
 from eventstore.lease import LEASE_SECONDS, Lease
 from eventstore.mongo.limits import in_parts
 from eventstore.mongo.resend import insert
@@ -84,7 +84,9 @@ class Webhook:
     since: ResumeToken
     created_at: datetime
     created_by: str
-    backfill: Annotated[Backfill, BeforeValidator(strictly(Backfill, id_field=None))] | None = None
+    backfill: (
+        Annotated[Backfill, BeforeValidator(strict_decoder(Backfill, id_field=None))] | None
+    ) = None
     ended_at: datetime | None = None
     rests_until: datetime | None = None
     since_at: datetime | None = None
@@ -99,7 +101,7 @@ class Webhook:
         return self.rests_until is not None and now < self.rests_until
 
 
-webhook_of = strictly(Webhook)
+webhook_of = strict_decoder(Webhook)
 
 
 def new_secret() -> str:
@@ -239,7 +241,7 @@ class _Claim(NamedTuple):
     looked_at: datetime | None = None
 
 
-lease_of = strictly(_Claim, id_field=None)
+lease_of = strict_decoder(_Claim, id_field=None)
 
 
 class WebhookLease:

@@ -26,7 +26,7 @@ from domain.values import JsonObject
 from eventstore.key_files import place
 from eventstore.mongo import embedded_guard
 from eventstore.mongo.embedded_guard import STOP_SECONDS
-from eventstore.mongo.passing_certificate import passing_certificate
+from eventstore.mongo.ephemeral_certificate import ephemeral_certificate
 
 START_SECONDS = 60  # a server that was killed replays its journal first
 _ANSWER_SECONDS = 5.0  # for one answer
@@ -154,7 +154,7 @@ class Server:
         """
         with tempfile.TemporaryDirectory(prefix="database.setup-", dir=self.folder) as folder:
             certificate, users = Path(folder) / "certificate", Path(folder) / "users"
-            passing_certificate(certificate)
+            ephemeral_certificate(certificate)
             mine = open_private(users)  # if this process is killed, the server ends
             try:
                 fcntl.flock(mine, fcntl.LOCK_SH)

@@ -38,7 +38,7 @@ DriverError = errors.PyMongoError
 
 
 @contextmanager
-def translating() -> Iterator[None]:
+def translate_driver_errors() -> Iterator[None]:
     """Raise the store's own errors for the drivers' in this block."""
     try:
         yield

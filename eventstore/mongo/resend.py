@@ -15,7 +15,7 @@ from domain.values import JsonObject
 from eventstore import failures
 from eventstore.failures import OutcomeUnknown, StoreError, StoreUnavailable, VersionConflict
 from eventstore.mongo.driver import Collection
-from eventstore.mongo.errors import translating
+from eventstore.mongo.errors import translate_driver_errors
 
 _PAUSE_SECONDS = 0.2
 _DUPLICATE_KEY = 11000
@@ -79,11 +79,11 @@ async def insert(collection: Collection, document: JsonObject) -> None:
     """
 
     async def send() -> None:
-        with translating():
+        with translate_driver_errors():
             await collection.insert_one(document)
 
     async def is_written() -> bool | None:
-        with translating():
+        with translate_driver_errors():
             found: Mapping[str, object] | None = await collection.find_one({"_id": document["_id"]})
         return None if found is None else found == document
 

@@ -60,7 +60,7 @@ from eventstore.key_files import KeyUnusable
 from eventstore.mongo.coalesced_reads import CAN_WAIT_SECONDS, CoalescedReads
 from eventstore.mongo.driver import Collection as StoredKeys
 from eventstore.mongo.driver import Namespace
-from eventstore.mongo.errors import time_limit, translating
+from eventstore.mongo.errors import time_limit, translate_driver_errors
 from eventstore.mongo.limits import make_index
 from eventstore.mongo.resend import insert_new
 from eventstore.personal.key_tree import KeyTree
@@ -111,7 +111,7 @@ class UnknownPerson(NotFound):
         super().__init__("person_not_found", "nothing is held on such a person")
 
 
-def keys_of(database: str) -> str:
+def keys_database(database: str) -> str:
     """Name the database of the keys of those whose words are in another."""
     return f"{database}_keys"
 
@@ -169,7 +169,7 @@ class Vault:
         Raises KeyUnusable if it was made under a master key that is not at hand; NoMasterKey.
         """
         await self._lookup_secret()
-        with translating():
+        with translate_driver_errors():
             await make_index(self._persons, [("erased_at", 1)], sparse=True)
 
     async def check(self) -> None:
@@ -184,7 +184,7 @@ class Vault:
 
         Raises KeyUnusable if one must have, and what it has wrapped is gone.
         """
-        with translating():
+        with translate_driver_errors():
             if await self._lookup_document() is not None:
                 return False
             is_used = (
@@ -275,7 +275,7 @@ class Vault:
         wanted = list(digests)
         tombstones: JsonObject = {"data.known_by": {"$in": [digest.hex() for digest in wanted]}}
         erased: JsonObject = {"known_by": {"$in": wanted}, "erased_at": {"$ne": None}}
-        with translating():
+        with translate_driver_errors():
             in_log, in_keys = await asyncio.gather(
                 self._erasures.find(tombstones, {"data.known_by": 1}).to_list(),
                 self._persons.find(erased, {"known_by": 1}).to_list(),
@@ -294,7 +294,7 @@ class Vault:
     async def _find_or_make_spelled(self, names: Collection[str]) -> dict[str, PersonKey]:
         digests = {await self.known_by(name): name for name in names}
         while True:
-            with translating():
+            with translate_driver_errors():
                 documents = await self._persons.find({"known_by": {"$in": [*digests]}}).to_list()
                 for document in documents:
                     await self._plant(document)
@@ -314,7 +314,7 @@ class Vault:
             if await self._gone(new):
                 raise PersonGone
             made = {digests[digest]: self._new(digest, digests[digest]) for digest in new}
-            with translating():
+            with translate_driver_errors():
                 # Another process may make one of them at the same time.
                 if await insert_new(self._persons, [document for _, document in made.values()]):
                     return found | {name: key for name, (key, _) in made.items()}
@@ -354,7 +354,7 @@ class Vault:
         out, like one that is missing: it is no reason to keep all others waiting.
         """
         tombstones: JsonObject = {"ticket_id": {"$in": list(wanted)}}
-        with translating():
+        with translate_driver_errors():
             documents, in_log = await asyncio.gather(
                 self._persons.find({"_id": {"$in": list(wanted)}}).to_list(),
                 self._erasures.find(tombstones, {"ticket_id": 1}).to_list(),
@@ -387,7 +387,7 @@ class Vault:
 
     async def _lookup_secret(self) -> bytes:
         if self._lookup is None:
-            with translating():
+            with translate_driver_errors():
                 found = await self._lookup_document() or await self._make_lookup_secret()
             self._lookup = self._master.unwrap(_wrapped(found), _LOOKUP.encode())
         return self._lookup
@@ -421,7 +421,7 @@ class Vault:
         """
         same: list[Person] = []
         alike: list[Person] = []
-        with translating():
+        with translate_driver_errors():
             async for document in self._scan(PERSONS, {}):
                 with suppress(UnreadableDocument, KeyUnusable):
                     person = self._person(document)
@@ -437,7 +437,7 @@ class Vault:
         return await self._one({"known_by": await self.known_by(name)})
 
     async def _one(self, condition: JsonObject) -> JsonObject:
-        with translating():
+        with translate_driver_errors():
             found = await self._persons.find_one(condition)
         if found is None:
             raise UnknownPerson
@@ -476,7 +476,7 @@ class Vault:
         missing are left out. Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
         keys = await self.of_ids(ids)
-        with translating():
+        with translate_driver_errors():
             found = await self._persons.find({"_id": {"$in": [*keys]}}, {"name": 1}).to_list()
         sealed = {_id(document): str(document.get("name")) for document in found}
         return {id_: str(key.open(sealed.get(id_, ""), id_.bytes)) for id_, key in keys.items()}
@@ -491,7 +491,7 @@ class Vault:
             "$unset": {"key": "", "master": "", "name": "", "made_at": "", "tree": ""},
             "$min": {"erased_at": self._now()},
         }
-        with translating():
+        with translate_driver_errors():
             found = await self._persons.update_one({"known_by": known_by}, change)
             if not found.matched_count:
                 change["$set"] = {"known_by": known_by}
@@ -532,7 +532,7 @@ class Vault:
                 if not any(tree.key(*place, path) for path in gone):
                     return True
         while True:
-            with translating():
+            with translate_driver_errors():
                 document = await self._persons.find_one({"_id": person})
             if document is None:
                 raise KeyUnusable(f"the key of person {person} is missing")
@@ -547,7 +547,7 @@ class Vault:
             if len(tree.secrets) > _MOST_SECRETS:
                 return False
             as_read = {"_id": person, "tree": document["tree"]}
-            with translating():
+            with translate_driver_errors():
                 change = {"$set": {"tree": key.sealed_tree(tree)}}
                 changed = await self._persons.update_one(as_read, change)
             if changed.matched_count:
@@ -557,7 +557,7 @@ class Vault:
     async def erased(self) -> dict[bytes, UUID]:
         """Return those whom the keys remember as erased: by what their names were known by."""
         long_ago = datetime(1970, 1, 1, tzinfo=UTC)  # a range, that an index can answer
-        with translating():
+        with translate_driver_errors():
             found = self._scan(PERSONS, {"erased_at": {"$gte": long_ago}})
             return {_known_by(document): _id(document) async for document in found}
 
@@ -565,7 +565,7 @@ class Vault:
         """Return those of some names, by what they are known by, whose key is there: as after an
         old backup was restored.
         """
-        with translating():
+        with translate_driver_errors():
             wanted: JsonObject = {"known_by": {"$in": list(digests)}, "key": {"$ne": None}}
             return [_known_by(d) async for d in self._persons.find(wanted, {"known_by": 1})]
 
@@ -578,7 +578,7 @@ class Vault:
     async def to_rewrap(self) -> int:
         """Count what another master key than the first has wrapped."""
         count = 0
-        with translating():
+        with translate_driver_errors():
             async for _ in self._wrapped_by_others():
                 count += 1
         return count
@@ -589,7 +589,7 @@ class Vault:
         Raises KeyUnusable, once all others are wrapped, if one cannot be read: it stays as it is.
         """
         failed: KeyUnusable | None = None
-        with translating():
+        with translate_driver_errors():
             async for collection, document in self._wrapped_by_others():
                 id_ = document["_id"]
                 of = id_.bytes if isinstance(id_, UUID) else str(id_).encode()
@@ -667,7 +667,7 @@ class Vault:
 
     async def _look(self, within_seconds: float = 0.0) -> None:
         now = asyncio.get_running_loop().time()
-        with translating():
+        with translate_driver_errors():
             # The count as well: ids are made by clocks that differ.
             newest, redacted = await asyncio.gather(
                 self._reads.find(

@@ -17,8 +17,9 @@ work is left out.
 
 A user who can write to the database can also remove all checkpoints and let them begin anew at
 number 0. So the last number and digest are kept beside the signing key, and in the memory of every
-process that has seen them (`Witness`): nothing is signed any more once they are gone. A log that
-was restored goes on with a signed statement that says so: from which checkpoint, when, and why.
+process that has seen them (`CheckpointMemory`): nothing is signed any more once they are gone. A
+log that was restored goes on with a signed statement that says so: from which checkpoint, when, and
+why.
 """
 
 import asyncio
@@ -100,7 +101,7 @@ def _later(*known: Known | None) -> Known | None:
     return max((each for each in known if each), key=lambda each: each.number, default=None)
 
 
-class Witness:
+class CheckpointMemory:
     """Remembers the last checkpoint that was seen: for as long as it lives, and in a file if given
     one.
     """
@@ -222,7 +223,7 @@ class LogCheckpoints:
         self._database = database
         self._store = store
         self._key = key
-        self._witness = Witness(database, key.public_key(), file)
+        self._witness = CheckpointMemory(database, key.public_key(), file)
         self._checkpoints = database.collection(COLLECTION)
         self._heads = database.collection(HEADS_COLLECTION)
         self._covered = PackedHeads()

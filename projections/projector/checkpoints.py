@@ -19,7 +19,7 @@ has left open would lock their documents for a minute.
 its events. `as_of`: what was written before this is shown, give or take how clocks differ. It
 stands in the owner's document, and in the partition's while nobody owns it. `views` are the saved
 views that count all of the partition's tickets. One more document, `log`, says how the log was
-counted last (`counting.py`).
+counted last (`log_count.py`).
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from typing import NamedTuple
 from domain.errors import CasebookError
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import Reader, as_document, strictly
+from eventstore.documents import Reader, as_document, strict_decoder
 from eventstore.event_document import Envelope
 from eventstore.lease import LEASE_SECONDS, is_alive
 from eventstore.log import Recorded
@@ -81,7 +81,9 @@ class Checkpoints:
         self._lease_seconds = lease_seconds
         self._partition = Reader(database.unreadable, COLLECTION, partition_from)
         self._member = Reader(database.unreadable, MEMBERS, member_from)
-        self._counted = Reader(database.unreadable, COLLECTION, strictly(LogCount, id_field=None))
+        self._counted = Reader(
+            database.unreadable, COLLECTION, strict_decoder(LogCount, id_field=None)
+        )
 
     async def prepare(self) -> None:
         """Make the documents that are not there. Safe to repeat."""
@@ -377,5 +379,5 @@ class Checkpoints:
                 raise Fenced
 
 
-partition_from = strictly(Partition, id_field="number", complete=True)
-member_from = strictly(Member)
+partition_from = strict_decoder(Partition, id_field="number", complete=True)
+member_from = strict_decoder(Member)

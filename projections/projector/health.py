@@ -6,7 +6,7 @@ and its projector gets on; and as *stuck* when it is behind and nothing moves, f
 
 And a projector may believe to have seen everything where a stream has silently left something out.
 So the events of some seconds ago are looked up: one that is said to be shown and is not is
-*overdue*. And what is folded is counted against the log, in the background (`counting.py`). If
+*overdue*. And what is folded is counted against the log, in the background (`log_count.py`). If
 either differs, the views are stuck, whatever anyone says.
 """
 

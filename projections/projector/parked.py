@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 
 from domain.values import JsonObject
 from eventstore.database import Database
-from eventstore.documents import Reader, strictly
+from eventstore.documents import Reader, strict_decoder
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
 from eventstore.mongo.limits import make_index
@@ -129,5 +129,5 @@ class ParkedTickets:
         await self._repairs.delete_many({"_id": {"$in": list(requests)}})
 
 
-parked_from = strictly(Parked, id_field="ticket_id")
-repair_from = strictly(Repair)
+parked_from = strict_decoder(Parked, id_field="ticket_id")
+repair_from = strict_decoder(Repair)

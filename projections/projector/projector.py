@@ -5,7 +5,7 @@ writes it in batches (`batch.py`).
 
 The log is followed by a `Subscription` to one's own partitions, which fills gaps and looks for what
 has not come: here, for what should be shown and is not. And the checkpoints count what has been
-folded: when that differs from the log's count (`counting.py`), everything is scanned again.
+folded: when that differs from the log's count (`log_count.py`), everything is scanned again.
 Scanning is always safe: what is there already is passed over.
 
 Where to start: from the earliest token of the partitions that one has; doubles cost little. A
@@ -40,19 +40,19 @@ from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
 from eventstore.subscription import (
     BATCH_EVENTS,
-    LateLook,
+    LateEventCheck,
     Position,
     Subscription,
     beginning,
-    gathering,
+    read_ahead,
 )
 from projections.projector import health
 from projections.projector.batch import BatchWriter, OwnedPartitions, describe_error
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.counting import Counting
+from projections.projector.log_count import Counting
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, plan
-from projections.projector.recounting import Recounting
+from projections.projector.saved_view_backfill import Recounting
 from projections.views.saved_views import SavedViews, ids_of
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Projector:
         beat_seconds: float | None = None,
         keeps_lost: bool = False,
         repairs: bool = True,
-        late: LateLook | None = None,
+        late: LateEventCheck | None = None,
     ) -> None:
         """`database` as it is with these views (`Generation.of`).
 
@@ -117,7 +117,7 @@ class Projector:
         self._is_alone = False
         self._keeps_lost = keeps_lost
         self._repairs = repairs
-        self._late = late or LateLook()
+        self._late = late or LateEventCheck()
         self._recounting = Recounting(database, self._writer, self._checkpoints)
         self._counting = Counting(database, store, self._checkpoints, self._late.overdue, self._me)
         self._told_difference = 0
@@ -256,7 +256,7 @@ class Projector:
         clock = asyncio.get_running_loop().time
         beaten = let_go = 0.0
         log = self._subscribe()
-        async with gathering(log, log.stream()) as buffer:
+        async with read_ahead(log, log.stream()) as buffer:
             while True:
                 batch = await buffer.take(self._most_events)
                 new = 0
@@ -341,7 +341,7 @@ class Projector:
         began = await self._database.server_time()
         log = Subscription(self._store, await beginning(self._store), frozenset(epochs))
         token = log.position.token
-        async with background(self._stay_alive()), gathering(log, log.scan()) as buffer:
+        async with background(self._stay_alive()), read_ahead(log, log.scan()) as buffer:
             position = log.position
             while not position.is_followed:
                 batch = await buffer.take(self._most_events)

@@ -35,7 +35,7 @@ from eventstore.event_document import EventDocument
 from eventstore.log import EventStore
 from eventstore.mongo.driver import Session
 from eventstore.partition import partition_of
-from eventstore.subscription import LateLook, Subscription, present
+from eventstore.subscription import LateEventCheck, Subscription, present
 from projections.erasure.progress import Erasures
 from projections.generations import Generation
 from projections.projector.checkpoints import COLLECTION as CHECKPOINTS
@@ -74,7 +74,7 @@ _CLOCKS_DIFFER_SECONDS = 60.0
 Tell = Callable[[Difference], None]
 
 
-class NeverStill(CasebookError):
+class ViewsKeptChanging(CasebookError):
     """The counters changed faster than they could be compared."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Auditor:
     async def compare(self, tell: Tell) -> None:
         """Compare everything; `tell` is called with what differs.
 
-        Raises NeverStill, StoreUnavailable.
+        Raises ViewsKeptChanging, StoreUnavailable.
         """
         state = await Checkpoints(self._shown).read()
         complete = frozenset.intersection(*(p.views for p in state.partitions))
@@ -138,7 +138,7 @@ class Auditor:
         self._asked = Asked(self._generation, views, (), recent)
         await self._see_parked()
         appended: dict[UUID, int] = {}
-        log = Subscription(self._store, await present(self._store), late=LateLook())
+        log = Subscription(self._store, await present(self._store), late=LateEventCheck())
         async with background(_note(log, appended)):
             total, done = await self._store.count(), 0
             behind: dict[UUID, int] = {}
@@ -291,7 +291,7 @@ class Auditor:
                 return
             former = (self._shown_events.copy(), snapshot.applied)
             await asyncio.sleep(_PAUSE_SECONDS)
-        raise NeverStill
+        raise ViewsKeptChanging
 
     def _behind(self, appended: Mapping[UUID, int]) -> list[UUID]:
         """Return the tickets whose documents may have changed since they were looked at."""

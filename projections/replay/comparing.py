@@ -27,7 +27,7 @@ from projections.generations import Generation
 from projections.views import saved_views, sums, tickets
 from projections.views.saved_views import SavedView, SavedViews
 from projections.views.tickets import TicketRead
-from projections.workers import patiently
+from projections.workers import retry_while_unavailable
 
 _FOLDS_AT_A_TIME = 50  # then others have a turn
 
@@ -87,7 +87,7 @@ class CheckedRange(NamedTuple):
 
 async def check_range(database: Database, asked: tuple[Asked, TicketRange]) -> CheckedRange:
     """Compare the read documents of a range with what its events fold to."""
-    return await patiently(partial(_check_range, database, *asked))
+    return await retry_while_unavailable(partial(_check_range, database, *asked))
 
 
 async def _check_range(

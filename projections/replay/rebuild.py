@@ -184,8 +184,8 @@ class Rebuild:
 
         Or in the place of `instead_of`, and of no others. `accept_loss`: even if the log has less
         than what is shown. Raises EventsVanished if it has, BuildRunning, BuildLost, NotProved,
-        CannotSwitch, WorkerFailed, NeverStill, and what the driver raises: then what is shown is
-        what was.
+        CannotSwitch, WorkerFailed, ViewsKeptChanging, and what the driver raises: then what is
+        shown is what was.
         """
         async with self._building() as generation:
             active = await self._generations.active()

@@ -26,7 +26,7 @@ from projections.projector.batch import FoldFailure, fold_ticket
 from projections.projector.checkpoints import Applied
 from projections.views import sums, tickets
 from projections.views.saved_views import SavedView
-from projections.workers import patiently
+from projections.workers import retry_while_unavailable
 
 _INSERTED_AT_ONCE = 1000
 
@@ -68,7 +68,7 @@ async def fold_range(
     database: Database, asked: tuple[Job, Sequence[SavedView], TicketRange]
 ) -> Folded:
     """Fold the tickets of a range and write their documents; again if the database was away."""
-    return await patiently(partial(_fold_range, database, *asked))
+    return await retry_while_unavailable(partial(_fold_range, database, *asked))
 
 
 async def _fold_range(

@@ -4,8 +4,9 @@ A read document says which views count it (`in_views`). Each write finds anew wh
 matches, and what changed is added to the views' counts in the same transaction: so a count is exact
 whatever happens, and reading it never counts.
 
-A new view has to find the tickets that are there already (`recounting.py`). Each partition's
-checkpoint says which views it counts; a view's count is shown when all partitions say so.
+A new view has to find the tickets that are there already (`saved_view_backfill.py`). Each
+partition's checkpoint says which views it counts; a view's count is shown when all partitions say
+so.
 
     saved_views         {_id: name, id, filter, saved_at}
     saved_view_counts   {_id: "<id>/<shard>", view: id, n}
@@ -34,7 +35,7 @@ from domain.errors import NotFound, StateConflict
 from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag
 from eventstore.database import Database
-from eventstore.documents import Document, Reader, UnreadableDocument, strictly
+from eventstore.documents import Document, Reader, UnreadableDocument, strict_decoder
 from eventstore.mongo.driver import ReturnDocument
 from projections.views import tickets
 from projections.views.filter import Filter, named, without_spam
@@ -236,4 +237,4 @@ def ids_of(documents: Iterable[Document]) -> frozenset[str]:
     return frozenset(id_ for document in documents if isinstance(id_ := document.get("id"), str))
 
 
-from_document = strictly(SavedView, "name")
+from_document = strict_decoder(SavedView, "name")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from eventstore.database import Database
 from projections.views.agents import AgentWeeks
-from projections.views.counters import Counters
+from projections.views.dashboard_counters import Counters
 from projections.views.saved_views import SavedViews
 from projections.views.sum_view import Entries, SumView
 from projections.views.tickets import TicketRead

@@ -26,8 +26,8 @@ import platform
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 
-from api.nearest import did_you_mean
 from api.settings import Settings
+from api.suggestions import did_you_mean
 from eventstore.personal.master_keys import new_master_key
 from scripts.bench.found import Table, record
 from scripts.bench.measuring import Options

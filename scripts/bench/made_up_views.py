@@ -14,8 +14,8 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import EMPTY, CommandRef, Envelope, Metadata, chained
 from projections.views import tickets
-from projections.views.counters import Counters
 from projections.views.dashboard import word
+from projections.views.dashboard_counters import Counters
 from projections.views.tickets import TicketRead
 from scripts.testbed.services import ACTOR
 

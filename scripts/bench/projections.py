@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import ResumeToken
-from projections.generations import Generations, views_of
+from projections.generations import Generations, views_database
 from projections.views import tickets
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import write_tickets
@@ -128,7 +128,7 @@ async def _backlog(url: str) -> AsyncIterator[tuple[Database, int, ResumeToken]]
         token = await store.position()
         await write_tickets(database, (0, _TICKETS, True))
         yield database, await store.count(exact=True), token
-        for name in (database.name, views_of(database.name)):
+        for name in (database.name, views_database(database.name)):
             await database.client.drop_database(name)
 
 

@@ -17,7 +17,15 @@ from domain.tickets.assignment import TicketAssigned
 from domain.tickets.opening import TicketOpened
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained
 from eventstore.log_identity import LAYOUT
-from projections.views import agents, counters, dashboard, indexes, saved_views, sums, tickets
+from projections.views import (
+    agents,
+    dashboard,
+    dashboard_counters,
+    indexes,
+    saved_views,
+    sums,
+    tickets,
+)
 from scripts.reference.markdown import fenced, listed, page, table
 
 COLLECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -127,10 +135,10 @@ def made() -> str:
     parts += _view(tickets.COLLECTION, tickets)
     parts += ["A ticket that was opened and assigned:", fenced("json", _example())]
     parts += ["### Indexes of ticket_reads", _LISTS, _indexes()]
-    for view, module in zip(sums.VIEWS, (counters, saved_views, agents), strict=True):
+    for view, module in zip(sums.VIEWS, (dashboard_counters, saved_views, agents), strict=True):
         parts += _view(view.collection, module)
         parts.append(f"Indexes: {listed(map(', '.join, view.indexes))}.")
-        if module is counters:
+        if module is dashboard_counters:
             parts += ["What is counted:", getdoc(dashboard) or ""]
     return page("What is stored, and views", _INTRODUCTION, *parts)
 

@@ -34,7 +34,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pkgutil import resolve_name
 
-from api.nearest import did_you_mean
+from api.suggestions import did_you_mean
 from eventstore.personal.master_keys import new_master_key
 from scripts.commands import parse
 from scripts.console import UsageError, run

@@ -16,7 +16,7 @@ from api.access import access_log
 from api.access.keys import KeyOrder, Keys
 from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from api.people.store import Persons
 from domain.actors import Actor
 from domain.people import ErasePerson
@@ -47,7 +47,7 @@ _TICKETS = 3
 
 STEPS: Steps = {
     "take": Erasures,
-    "_unname": Forgetting,
+    "_unname": ErasureWorker,
     "destroy": Vault,
     "_renew": Eraser,
     "renew": BatchWriter,
@@ -136,7 +136,7 @@ async def erase_and_die(url: str, person_id: str, point: str, nth: str) -> None:
         await Erasures(database).prepare()
         admin = Principal("soak", "admin")
         await Persons(database, store).erase(person, ErasePerson(reason="a soak"), admin)
-        await Forgetting(database, store).reconcile()
+        await ErasureWorker(database, store).reconcile()
         eraser = Eraser(database, store, _SETTLED_SECONDS)
         while not await eraser.complete(person):  # noqa: ASYNC110 it says when to ask again
             await asyncio.sleep(0.2)

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from eventstore.background import background, run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
-from projections.generations import DROP_SECONDS, Generations, views_of
+from projections.generations import DROP_SECONDS, Generations, views_database
 from projections.projector.checkpoints import Checkpoints
 from projections.replay import rebuild
 from projections.replay.rebuild import Rebuild
@@ -81,7 +81,7 @@ async def _replay(url: str) -> None:
 
 async def _is_swept(database: Database) -> bool:
     active = await Generations(database).active()
-    there = await database.collections(views_of(database.name))
+    there = await database.collections(views_database(database.name))
     return {name for name in there if name[-1].isdigit()} == {*active.names.values()}
 
 

@@ -17,8 +17,8 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.mongo import driver
-from eventstore.personal.vault import KEYRING, PERSONS, keys_of
-from projections.generations import OF_FORMER_LAYOUT, views_of
+from eventstore.personal.vault import KEYRING, PERSONS, keys_database
+from projections.generations import OF_FORMER_LAYOUT, views_database
 
 GOLDEN = Path(__file__).parent.parent.parent / "tests" / "golden" / "stored.ndjson"
 MASTER_KEY = "Z29sZGVuIHN0b3JlZCBkb2N1bWVudHMga2V5IDAwMDE="
@@ -72,9 +72,9 @@ def text_of(number: int) -> str:
 def collection_of(database: Database, name: str) -> driver.Collection:
     """Return where documents are, those of the keys of persons and of the views too."""
     if name in (PERSONS, KEYRING):
-        return database.client[keys_of(database.name)][name]
+        return database.client[keys_database(database.name)][name]
     is_of_views = OF_FORMER_LAYOUT.fullmatch(name)
-    return database.client[views_of(database.name) if is_of_views else database.name][name]
+    return database.client[views_database(database.name) if is_of_views else database.name][name]
 
 
 async def load(database: Database) -> None:

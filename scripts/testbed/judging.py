@@ -10,8 +10,8 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.event_document import Envelope, chain_is_whole, to_document
 from eventstore.log import EventStore
-from eventstore.personal.vault import keys_of
-from projections.generations import Generations, views_of
+from eventstore.personal.vault import keys_database
+from projections.generations import Generations, views_database
 from projections.projector.health import look
 from projections.replay.audit import Auditor
 from projections.replay.comparing import Difference
@@ -65,7 +65,7 @@ async def audited(database: Database) -> None:
 async def documents_with(database: Database, word: str) -> list[tuple[str, JsonObject]]:
     """Return the documents of a log's database, its keys' and its views', that contain a word."""
     found: list[tuple[str, JsonObject]] = []
-    for name in (database.name, keys_of(database.name), views_of(database.name)):
+    for name in (database.name, keys_database(database.name), views_database(database.name)):
         own = database.client[name]
         for collection in await own.list_collection_names():
             if collection.startswith("system."):

@@ -28,7 +28,7 @@ from api.access.rights import OPEN_PATHS, RIGHTS, Unauthenticated
 from api.access.scopes import ROLES, SCOPES
 from api.access.tokens import Tokens, TokensUnusable
 from api.app import create_app
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from api.settings import Issuer, Settings, SettingsError
 from domain.tickets import COMMANDS
 from eventstore.event_document import utc_now
@@ -728,7 +728,7 @@ async def test_records_of_erased_persons_name_nobody(client, database, store):
     await client.post(f"/persons/{person}/erase", json={"reason": "asked"}, headers=ADMIN)
     assert "eve" not in str(await records.find().to_list())
     await records.insert_one({"_id": uuid4(), **old, "correlation_id": "of eve"})
-    await Forgetting(database, store).reconcile()
+    await ErasureWorker(database, store).reconcile()
     assert "eve" not in str(await records.find().to_list())
     assert await log.page("eve", None, None, 1) == ([], None)
     shown = sorted(who["id"] for who in await principals(log))

@@ -28,7 +28,7 @@ from domain.tickets.opening import TicketOpened
 from eventstore.database import Database
 from eventstore.event_document import CommandRef, Head, Metadata, chained, to_document, utc_now
 from eventstore.log import EventStore
-from eventstore.subscription import LateLook, Position
+from eventstore.subscription import LateEventCheck, Position
 from scripts.http_protocol import HttpProtocol
 from scripts.testbed.patience import patience
 from tests.api.test_api import asking, is_problem, serving
@@ -523,7 +523,7 @@ async def test_what_the_shared_stream_leaves_out_is_read_from_the_log(database, 
 
 async def test_what_the_shared_stream_leaves_out_at_the_end_comes_late(database, store):
     """L8: nothing comes behind it that would show the gap; and once is enough."""
-    soon = Limits(late=LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5)))
+    soon = Limits(late=LateEventCheck(0.05, timedelta(seconds=0.1), timedelta(seconds=5)))
     async with (
         listening(database, leaving_out(database, versions_in(2, 3)), soon) as (client, *_),
         following(client) as seen,

@@ -15,7 +15,7 @@ import pytest
 from eventstore.background import background
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import token_time
-from eventstore.subscription import LateLook, Subscription, present
+from eventstore.subscription import LateEventCheck, Subscription, present
 from projections.projector.checkpoints import Checkpoints
 from scripts.testbed.patience import patience
 from tests.api.test_api import serving
@@ -26,7 +26,7 @@ from tests.projecting import LEASE_SECONDS, add, by_utc, caught_up, open_some, u
 from tests.streams import sharded, token_at
 
 HELD_BACK_SECONDS = 1.5
-SOON = LateLook(0.05, timedelta(seconds=0.2))
+SOON = LateEventCheck(0.05, timedelta(seconds=0.2))
 
 
 @pytest.fixture

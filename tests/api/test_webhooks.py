@@ -30,7 +30,7 @@ from api.webhooks.store import Backfill, WebhookLease, Webhooks
 from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.reading import read_events
-from eventstore.subscription import LateLook
+from eventstore.subscription import LateEventCheck
 from projections.views.saved_views import TicketFilter
 from scripts.testbed.patience import patience as seconds_here
 from tests.api.test_api import is_problem, serving
@@ -291,7 +291,7 @@ async def test_what_the_stream_leaves_out_is_told(
     database, store, client, receiver, left_out, down
 ):
     """L8: it is not trusted alone, whatever else of a ticket it brings, and after a pause."""
-    late = LateLook(0.1, timedelta(seconds=0.2), timedelta(seconds=0.3))
+    late = LateEventCheck(0.1, timedelta(seconds=0.2), timedelta(seconds=0.3))
     await hooked(client, receiver)
     ids = []
     if down:
@@ -628,7 +628,7 @@ async def looked_through(database, upto):
 
 async def test_the_only_one_goes_on_from_now_on_after_its_end(database, store, client, receiver):
     """What was recorded meanwhile is not taken for what the stream has left out."""
-    late = LateLook(0.1, timedelta(seconds=0.2))
+    late = LateEventCheck(0.1, timedelta(seconds=0.2))
     path = f"/webhooks/{(await hooked(client, receiver))['id']}"
     receiver.answers = lambda _event: 410
     async with dispatching(database, late=late):
@@ -823,7 +823,7 @@ async def test_an_address_that_stays_silent_leaves_time_for_the_next(
 async def test_what_is_read_while_a_person_is_erased_is_not_kept(database, store, monkeypatch):
     """Else their words would come back from memory, opened before."""
     [ticket] = await open_some(store, 1)
-    enqueuer = Enqueuer(database, store, asyncio.Event(), LateLook())
+    enqueuer = Enqueuer(database, store, asyncio.Event(), LateEventCheck())
     read = read_events
 
     async def erasing(*args, **options):

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from domain.codec import EventData
 from domain.errors import HistoryError
 from domain.tickets.opening import TicketOpened
-from eventstore.archive import Summing, UnreadableArchive, from_line, lines, manifest_path, to_line
+from eventstore.archive import (
+    ManifestBuilder,
+    UnreadableArchive,
+    from_line,
+    lines,
+    manifest_path,
+    to_line,
+)
 from eventstore.event_document import EMPTY, CommandRef, Metadata, chained, to_document
 from eventstore.log import COLLECTION, EventStore
 from scripts.restore import RestoreRefused, read, restore
@@ -49,7 +56,7 @@ def test_a_line_that_no_export_wrote_is_refused(line):
 
 
 async def exported(database, path: Path) -> bytes:
-    summing = Summing()
+    summing = ManifestBuilder()
     with path.open("wb") as file:
         async for line in lines(EventStore(database), summing):
             file.write(line)

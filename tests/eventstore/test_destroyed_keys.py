@@ -11,7 +11,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from api.commands.handler import Handler, Submission
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from domain.actors import Actor
 from domain.tickets.assignment import AssignTicket, FollowTicket
 from domain.tickets.conversation import AddNote, Reply
@@ -193,7 +193,7 @@ async def test_no_other_event_of_its_command_tells_what_it_said(database, store)
         told = [*await store.load(ticket), *await store.load(stands_in)]
         assert not [e for e in told if e.metadata.command.fingerprint == print_]
         assert await bodies(database, ticket)
-        await Forgetting(database, store)._destroy_redacted()
+        await ErasureWorker(database, store)._destroy_redacted()
         assert not await readable(database, print_)
 
 
@@ -334,7 +334,7 @@ async def test_a_key_that_a_killed_process_has_left_is_destroyed_by_the_next(
     assert await bodies(database, ticket) == [REDACTED, None]
     other = Database(database.url, database.driver)
     await other.vault.news()
-    async with background(Forgetting(other, EventStore(other)).run()):
+    async with background(ErasureWorker(other, EventStore(other)).run()):
         await until(lambda: gone(database, CARD))
     assert await redact(store, ticket, 1) == "destroyed"
     await other.close()
@@ -353,7 +353,7 @@ async def test_a_key_that_an_old_backup_brings_back_is_destroyed_again(database,
     assert await readable(database, CARD)
     other = Database(database.url, database.driver)  # as of a server that is started after it
     await other.vault.news()
-    await Forgetting(other, EventStore(other))._destroy_redacted()
+    await ErasureWorker(other, EventStore(other))._destroy_redacted()
     await other.close()
     assert not await readable(database, CARD)
     assert await bodies(database, ticket) == [REDACTED, "stays", None]
@@ -438,7 +438,7 @@ async def test_what_was_destroyed_is_not_looked_at_again_and_again(database, sto
     tickets = [await said(store, opening(CARD)) for _ in range(2)]
     for ticket in tickets:
         await redact(store, ticket, 1)
-    forgetting, vault = Forgetting(database, store), store.vault
+    forgetting, vault = ErasureWorker(database, store), store.vault
     await forgetting.reconcile()
     assert vault.redactions.to_destroy == set()
     with pytest.MonkeyPatch.context() as patch:
@@ -492,12 +492,12 @@ async def test_who_is_erased_afterwards_leaves_nothing(database, store):
     ticket = await said(store, opening(CARD), Reply(body="the rest"))
     await redact(store, ticket, 1)
     person = await erase(database, "bob")
-    await Forgetting(database, store).forget(person)
+    await ErasureWorker(database, store).forget(person)
     assert not await readable(database, "the rest")
     assert "tree" not in await persons_of(database).find_one({"_id": person})
     assert await bodies(database, ticket) == [REDACTED, ERASED, None]
     store.vault.redactions.to_destroy.add((ticket, 1))
-    await Forgetting(database, store)._destroy_redacted()
+    await ErasureWorker(database, store)._destroy_redacted()
     assert store.vault.redactions.to_destroy == set()
 
 

@@ -17,7 +17,7 @@ from eventstore.database import Database
 from eventstore.mongo import driver
 from eventstore.mongo.driver import DatabaseAddressError, DatabaseStandsAlone, DatabaseTooOld
 from eventstore.mongo.embedded_server import program
-from eventstore.mongo.passing_certificate import passing_certificate
+from eventstore.mongo.ephemeral_certificate import ephemeral_certificate
 from eventstore.mongo.transaction import to_its_end
 from projections.generations import Generations, prepare
 from scripts import console
@@ -248,7 +248,7 @@ async def test_a_server_is_spoken_to_in_secret_and_must_prove_who_it_is(tmp_path
     """TLS, by the options of the address."""
     ours, another = tmp_path / "ours", tmp_path / "another"
     for certificate in (ours, another):
-        passing_certificate(certificate)
+        ephemeral_certificate(certificate)
     files = [f"--tls-cert-file={ours}", f"--tls-key-file={ours}"]
     async with server(tmp_path, *files) as port:
         for trusted in (ours, another):

@@ -19,7 +19,7 @@ from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.failures import StoreFailed, StoreUnavailable
 from eventstore.mongo.driver import InsertOne
-from eventstore.mongo.errors import describe, is_unavailable, translated, translating
+from eventstore.mongo.errors import describe, is_unavailable, translate_driver_errors, translated
 from eventstore.mongo.resend import insert_new
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import free_port
@@ -88,10 +88,10 @@ async def test_what_no_majority_has_confirmed_is_unavailable(any_database, code)
 
     async with through(any_database.url, heard) as (url, _):
         database = Database(url, any_database.driver)
-        with pytest.raises(StoreUnavailable), translating():
+        with pytest.raises(StoreUnavailable), translate_driver_errors():
             await database.write([InsertOne({"_id": 2}, namespace=things.full_name)])
         for id_ in (1, 3):
-            with pytest.raises(StoreUnavailable), translating():
+            with pytest.raises(StoreUnavailable), translate_driver_errors():
                 await insert_new(database.collection("things"), [{"_id": id_}])
         await database.close()
     assert await things.count_documents({}) == 3

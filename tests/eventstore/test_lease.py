@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from eventstore.documents import Reader, strictly
+from eventstore.documents import Reader, strict_decoder
 from eventstore.lease import Lease, LeaseLost, is_alive
 from tests.spec import NOW
 
@@ -23,7 +23,7 @@ class Claim(NamedTuple):
 
 
 def lease(database):
-    reader = Reader(database.unreadable, NAME, strictly(Claim, id_field=None))
+    reader = Reader(database.unreadable, NAME, strict_decoder(Claim, id_field=None))
     return Lease(database, reader, database.collection(NAME), "work")
 
 

@@ -14,7 +14,7 @@ from api.access.access_log import AccessLog
 from api.access.keys import KeyOrder, Keys
 from api.operations import stored_documents
 from api.operations.stored_documents import Looking
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from api.webhooks import store as webhooks
 from api.webhooks.store import WebhookLease, Webhooks
 from eventstore.documents import Reader, Unreadable
@@ -395,7 +395,7 @@ async def test_an_erased_name_is_in_nothing_that_cannot_be_read(database, store)
         {"_id": uuid4(), "filter": {"requester": CARLA, "mood": 1}}
     )
     await Erasures(database).prepare()
-    forgetting = Forgetting(database, store)
+    forgetting = ErasureWorker(database, store)
     assert CARLA in await forgetting._names({await database.vault.known_by(CARLA)})
     await forgetting._unname({CARLA})
     [stored] = await keys._documents.find({"_id": key.id}).to_list()

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from api.access.keys import KeyOrder, Keys
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from domain.errors import PersonGone
 from eventstore.key_files import KeyUnusable
 from eventstore.personal.sealing import ErasedKey
@@ -40,14 +40,14 @@ async def test_after_old_backups_erasures_are_done_again(database, store):
         await erased(client, str(person))
         await completed(client, str(person))
         await persons.replace_one({"_id": person}, backup)
-        await Forgetting(database, store).reconcile()
+        await ErasureWorker(database, store).reconcile()
         assert "key" not in await persons.find_one({"_id": person})
         # The log's database, as it was before.
         await database.collection("person_events").delete_many({})
         for read in reads:
             await database.collection("ticket_reads").replace_one({"_id": read["_id"]}, read)
-        await Forgetting(database, store).reconcile()
-        await Forgetting(database, store).forget(person)
+        await ErasureWorker(database, store).reconcile()
+        await ErasureWorker(database, store).forget(person)
         done = await completed(client, str(person))
         assert done["erasure"][0]["data"]["reason"] == "erased before a backup was restored"
         assert await documents_with(database, "canary") == []
@@ -72,7 +72,7 @@ async def test_a_log_from_before_an_erasure_names_the_erased_no_more(database, s
             await place.delete_many({})
             await place.insert_many(documents)
         assert await documents_with(database, CARLA)
-        forgetting = Forgetting(database, store)
+        forgetting = ErasureWorker(database, store)
         await forgetting.reconcile()
         await forgetting.forget(UUID(person))
         await completed(client, person)
@@ -90,7 +90,7 @@ async def test_a_key_that_is_back_under_another_id_is_of_no_use(database, store)
     second = (await there.of_names(["bob"]))["bob"].person
     assert second != first
     await erase(database, "bob")
-    forgetting = Forgetting(database, store)
+    forgetting = ErasureWorker(database, store)
     await forgetting.forget(second)
     await persons.delete_one({"_id": second})
     await persons.insert_one(backup)

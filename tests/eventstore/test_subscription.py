@@ -12,20 +12,20 @@ from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.partition import PARTITIONS, partition_of
 from eventstore.subscription import (
-    LateLook,
+    LateEventCheck,
     Seen,
     Step,
     Subscription,
     beginning,
-    gathering,
     present,
+    read_ahead,
 )
 from scripts.testbed.patience import patience
 from tests.eventstore.test_log import happened
 from tests.projecting import add, open_some
 from tests.streams import leaving_out
 
-SOON = LateLook(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
+SOON = LateEventCheck(0.05, timedelta(seconds=0.1), timedelta(seconds=5))
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ async def test_a_lost_place_is_said_and_the_log_is_read(store, caplog):
 async def test_what_gathers_while_a_consumer_works_is_the_next_batch(store):
     """Quiet moments in between do not divide it."""
     [ticket] = await open_some(store, 1, versions=1)
-    async with gathering(Subscription(store, await present(store))) as buffer:
+    async with read_ahead(Subscription(store, await present(store))) as buffer:
         assert (await buffer.take()).events == []
         for n in range(4):
             await add(store, ticket, "AgentReplied", body=f"{n}")
@@ -189,7 +189,7 @@ async def test_a_batch_and_what_is_read_ahead_of_it_have_a_size(store):
             event["version"], event["data"] = n, {"body": "x" * 2**20}
             yield Step(position, event)
 
-    async with gathering(Subscription(store, position), steps()) as buffer:
+    async with read_ahead(Subscription(store, position), steps()) as buffer:
         taken: list[int] = []
         while len(taken) < 40:
             batch = await buffer.take()
@@ -203,7 +203,7 @@ async def test_a_batch_and_what_is_read_ahead_of_it_have_a_size(store):
 async def test_a_consumer_gets_what_fails(store):
     lost = (await present(store))._replace(token={"_data": "00" * 20})
     log = Subscription(store, lost)
-    async with gathering(log, log.stream()) as buffer:
+    async with read_ahead(log, log.stream()) as buffer:
         with pytest.raises(HistoryLost):
             await buffer.take()
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from eventstore.key_files import KeyUnusable, place
 from eventstore.log import COLLECTION, EventStore, Heads
-from eventstore.transparency.checkpoints import CheckpointsGone, LogCheckpoints, Witness
+from eventstore.transparency.checkpoints import CheckpointMemory, CheckpointsGone, LogCheckpoints
 from eventstore.transparency.heads import PackedHeads
 from eventstore.transparency.statements import last_path, signing_key
 from scripts import verify
@@ -82,7 +82,7 @@ async def test_a_process_without_the_file_remembers_what_it_has_seen(database, s
 
 async def test_checkpoints_that_go_back_are_shouted_by_every_server(database, signing, caplog):
     """L11: whether it signs or not."""
-    witness = Witness(database)
+    witness = CheckpointMemory(database)
     assert await witness.look() is not None
     await database.collection("log_checkpoints").delete_one({"_id": 1})
     with pytest.raises(CheckpointsGone):
@@ -101,14 +101,14 @@ async def test_checkpoints_that_go_back_are_shouted_by_every_server(database, si
 async def test_projections_name_the_missing_checkpoint(database, signing, monkeypatch):
     """L11."""
     monkeypatch.setattr("eventstore.transparency.checkpoints._LOOK_SECONDS", 0.1)
-    look, looked = Witness.look, asyncio.Event()
+    look, looked = CheckpointMemory.look, asyncio.Event()
 
     async def looking(self):
         found = await look(self)
         looked.set()
         return found
 
-    monkeypatch.setattr(Witness, "look", looking)
+    monkeypatch.setattr(CheckpointMemory, "look", looking)
     async with serving(database) as client:
 
         async def shown():

@@ -28,7 +28,7 @@ from domain.tickets.promises import ChangePriority
 from eventstore.mongo.driver import encode_bson
 from projections.generations import Generations
 from projections.views import dashboard
-from projections.views.counters import Counters
+from projections.views.dashboard_counters import Counters
 from tests.api.test_api import is_problem, serving
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import by_utc, caught_up, open_some, running

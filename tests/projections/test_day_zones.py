@@ -31,7 +31,7 @@ from projections.generations import BuildRunning, Generations
 from projections.replay.rebuild import CannotSwitch, Rebuild
 from projections.views import tickets
 from projections.views.agents import AgentWeeks
-from projections.views.counters import Counters
+from projections.views.dashboard_counters import Counters
 from projections.workers import workers
 from scripts.testbed.patience import patience
 from tests import oracle

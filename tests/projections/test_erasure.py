@@ -18,7 +18,7 @@ from api.access.rights import Principal
 from api.commands.handler import Handler, Submission
 from api.feed.format import Writer
 from api.feed.hub import CutOff, Hub
-from api.people.erasure import Forgetting
+from api.people.erasure import ErasureWorker
 from api.people.store import Persons
 from domain.actors import Actor
 from domain.errors import HistoryError, PersonGone
@@ -27,7 +27,7 @@ from domain.tickets.assignment import FollowTicket
 from domain.tickets.conversation import AddNote
 from domain.tickets.opening import OpenTicket
 from domain.values import ERASED
-from eventstore.archive import Summing, lines
+from eventstore.archive import ManifestBuilder, lines
 from eventstore.background import background
 from eventstore.event_document import chain_is_whole, utc_now
 from eventstore.log import EventStore
@@ -158,7 +158,7 @@ async def test_after_an_erasure_nothing_of_it_is_anywhere(database, store, tmp_p
             return len(receiver.told) >= 20
 
         await until(all_sent)
-        summing = Summing()
+        summing = ManifestBuilder()
         told = [line async for line in lines(store, summing)]  # an export from before
         before = (await client.get("/dashboard", headers=SUPERVISOR)).json()
         assert await documents_with(database, "canary")
@@ -476,7 +476,7 @@ async def test_what_names_somebody_after_their_erasure_has_begun_does_so_no_more
         await views.save("late", TicketFilter(requester=CARLA))
         records = database.collection("access_log")
         await records.insert_one({"at": utc_now(), "principal": {"id": CARLA, "role": "requester"}})
-        async with background(Forgetting(database, store, again_seconds=0.1).run()):
+        async with background(ErasureWorker(database, store, again_seconds=0.1).run()):
             await completed(client, person)
         assert await documents_with(database, "canary") == []
         answer = await client.get("/tickets", headers={"Authorization": f"Bearer {text}"})
@@ -502,7 +502,7 @@ async def test_two_who_take_the_same_step_do_not_stand_in_each_others_way(databa
         person = UUID(await person_named(client, CARLA))
         known_by = await database.vault.known_as(person)
         await Erasures(database).take(person, PersonErased("r", known_by.hex()))
-        await asyncio.gather(*(Forgetting(database, store).forget(person) for _ in range(3)))
+        await asyncio.gather(*(ErasureWorker(database, store).forget(person) for _ in range(3)))
         steps = [type(step.event) for step in await Erasures(database).steps(person)]
         assert steps == [PersonErased, KeyDestroyed]
         assert await SavedViews(database).all() == []
@@ -519,7 +519,7 @@ async def test_who_is_killed_before_the_step_is_on_record_leaves_what_nobody_kno
         await erasures.take(person, PersonErased("r", known_by.hex()))
         await Keys(database).add(new_key(CARLA, "requester", "ada", utc_now())[0])
         await database.vault.destroy(person, known_by)
-        await Forgetting(database, store).forget(person)
+        await ErasureWorker(database, store).forget(person)
         assert (await erasures.steps(person))[1].event == KeyDestroyed(None)
         [key] = [k for k in await Keys(database).all() if k.created_by == "ada"]
         assert key.principal == ERASED
@@ -608,8 +608,8 @@ async def test_each_step_is_completed_by_whoever_comes_next(database, store):
             known_by = await vault.known_as(person)
             await erasures.take(person, PersonErased("r", known_by.hex()))
         await vault.destroy(ids[1], await vault.known_as(ids[1]))
-        await Forgetting(database, store).forget(ids[2])
-        forgetting = asyncio.create_task(Forgetting(database, store).run())
+        await ErasureWorker(database, store).forget(ids[2])
+        forgetting = asyncio.create_task(ErasureWorker(database, store).run())
         async with erasing_in(database):
             for person in ids:
                 await completed(client, person)

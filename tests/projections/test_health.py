@@ -13,11 +13,11 @@ from eventstore.database import Database
 from eventstore.event_document import TICKET_EVENTS, EventDocument
 from eventstore.log import EventStore
 from eventstore.personal.vault import PERSON_EVENTS
-from eventstore.subscription import LateLook
+from eventstore.subscription import LateEventCheck
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
-from projections.projector.counting import Counting
 from projections.projector.health import condition
+from projections.projector.log_count import Counting
 from projections.projector.partitions import Member, Partition, State
 from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
@@ -157,7 +157,7 @@ async def test_what_is_lost_while_much_goes_on_is_found_and_folded(database, sto
     monkeypatch.setattr(health, "OVERDUE_SECONDS", 1.0)
     monkeypatch.setattr(health, "STUCK_SECONDS", 1.5)
     victim, other = await open_some(store, 2)
-    late = LateLook(0.5, timedelta(seconds=1))
+    late = LateEventCheck(0.5, timedelta(seconds=1))
 
     class Looking(Projector):
         looks = True
@@ -451,7 +451,7 @@ async def test_a_wrong_estimate_is_corrected_once(database, store, monkeypatch, 
     monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.05)
     log = Estimated(database)
     log.off = off
-    late = LateLook(1000.0, timedelta(seconds=0.1))
+    late = LateEventCheck(1000.0, timedelta(seconds=0.1))
 
     async def counted(times):
         return len(log.counts) >= times
@@ -527,7 +527,7 @@ async def test_what_scanning_does_not_mend_is_told_and_not_scanned_for_for_ever(
 ):
     """L8: though more is written meanwhile: a document of the log that is no event, for one."""
     monkeypatch.setattr("projections.projector.projector.SWEEP_SECONDS", 0.05)
-    late = LateLook(1000.0, timedelta(seconds=0.1))
+    late = LateEventCheck(1000.0, timedelta(seconds=0.1))
     projector = by_utc(database, store, lease_seconds=LEASE_SECONDS, late=late)
     checkpoints, scan_all = projector._checkpoints, projector._checkpoints.scan_all
     scans = []

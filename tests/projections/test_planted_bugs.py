@@ -21,7 +21,7 @@ from eventstore.log import EventStore
 from projections.projector import batch, projector
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.counting import Counting
+from projections.projector.log_count import Counting
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
 from projections.replay import audit

@@ -19,7 +19,7 @@ from eventstore.log import COLLECTION as EVENTS
 from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import stream_order
 from eventstore.partition import partition_of
-from eventstore.subscription import LateLook, Position, Subscription
+from eventstore.subscription import LateEventCheck, Position, Subscription
 from projections.generations import FIRST, Generations
 from projections.projector import health
 from projections.projector import projector as module
@@ -28,7 +28,7 @@ from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import plan
 from projections.projector.projector import Projector
-from projections.projector.recounting import Recounting
+from projections.projector.saved_view_backfill import Recounting
 from projections.views import tickets
 from scripts.testbed.wire import Fate, Refused, kind_of, through
 from tests.oracle import assert_views_equal_the_log
@@ -159,7 +159,7 @@ async def test_what_is_late_is_looked_for_until_it_is_written(database, store, m
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
     victim, other = await open_some(store, 2)
     leaky = leaving_out(database, lambda e: (e["ticket_id"], e["version"]) == (victim, 4))
-    late = LateLook(0.05, timedelta(seconds=0.2), timedelta(seconds=0.5))
+    late = LateEventCheck(0.05, timedelta(seconds=0.2), timedelta(seconds=0.5))
     projector = by_utc(database, leaky, lease_seconds=LEASE_SECONDS, late=late)
     write = projector._writer.write
     failed: list[float] = []

@@ -26,7 +26,7 @@ from projections.generations import (
     Generations,
     NoFormer,
     UnknownAsOf,
-    views_of,
+    views_database,
 )
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints, Fenced
@@ -68,7 +68,7 @@ def quick(monkeypatch):
 
 async def numbers(database):
     """Which numbers of generations have collections."""
-    there = await database.collections(views_of(database.name))
+    there = await database.collections(views_database(database.name))
     return {int(name.rpartition("_")[2]) for name in there if name.rpartition("_")[0] in VIEWS}
 
 
@@ -294,7 +294,9 @@ async def test_what_a_killed_build_has_left_open_holds_nobody_up(database, store
     await assert_views_equal_the_log(database)
     assert len(ids) == 2
     assert (await Generations(database).begin("next")).numbers != generation.numbers
-    assert generation.names["ticket_reads"] in await database.collections(views_of(database.name))
+    assert generation.names["ticket_reads"] in await database.collections(
+        views_database(database.name)
+    )
     await session.end_session()
 
 
@@ -357,7 +359,7 @@ async def test_a_sweep_drops_what_nothing_names_and_no_more(database, store):
         await views[name].insert_one({})
     await asyncio.sleep(0.6)
     await Generations(database).sweep()
-    there = set(await database.collections(views_of(database.name)))
+    there = set(await database.collections(views_database(database.name)))
     assert "ticket_reads_77" not in there
     assert {"ticket_reads_1", "ticket_reads_2", "ticket_reads_3", "ticket_reads_old"} <= there
     assert "unrelated_77" in there
@@ -378,7 +380,9 @@ async def test_the_views_names_show_what_is_active_to_those_who_look_by_hand(dat
             ids += await open_some(store, 1)
             await caught_up(database, store)
             assert await seen() == set(ids)
-    assert (await database.collections(views_of(database.name)))["agent_weeks"] == "agent_weeks_3"
+    assert (await database.collections(views_database(database.name)))[
+        "agent_weeks"
+    ] == "agent_weeks_3"
 
 
 async def test_what_was_shown_before_can_be_shown_again(database, store):

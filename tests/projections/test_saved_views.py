@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import StateConflict
-from projections.projector import recounting
+from projections.projector import saved_view_backfill
 from projections.projector.checkpoints import Checkpoints
 from projections.views import saved_views, tickets
 from projections.views.saved_views import SavedViews, TicketFilter
@@ -64,7 +64,7 @@ async def test_a_count_is_that_of_the_tickets_that_match(database, store, story,
 
 async def test_a_new_view_counts_what_is_there_while_the_log_grows(database, store, monkeypatch):
     """L7: a little at a time, beside what is written; three processes share the work."""
-    monkeypatch.setattr(recounting, "TICKETS_AT_ONCE", 10)
+    monkeypatch.setattr(saved_view_backfill, "TICKETS_AT_ONCE", 10)
     ids = await open_some(store, 60)
 
     async def grow():
@@ -91,7 +91,7 @@ async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_beg
     database, store, monkeypatch
 ):
     """L7"""
-    monkeypatch.setattr(recounting, "TICKETS_AT_ONCE", 10)
+    monkeypatch.setattr(saved_view_backfill, "TICKETS_AT_ONCE", 10)
     await open_some(store, 100)
     async with running(hasty(database, store)):
         await caught_up(database, store)

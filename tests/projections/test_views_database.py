@@ -16,7 +16,7 @@ from projections.generations import (
     VIEWS,
     FormerLayout,
     Generations,
-    views_of,
+    views_database,
 )
 from projections.views.tickets import SHAPE
 from scripts.testbed.patience import patience
@@ -88,7 +88,7 @@ async def test_what_is_made_first_is_not_swept_before_it_is_named(database, monk
 
     monkeypatch.setattr(generations, "prepare", while_another_sweeps)
     first = await Generations(database).prepare()
-    assert {*first.names.values()} <= {*await database.collections(views_of(database.name))}
+    assert {*first.names.values()} <= {*await database.collections(views_database(database.name))}
 
 
 async def former_version(database) -> Database:

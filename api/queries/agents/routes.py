@@ -18,8 +18,8 @@ from domain.values import Day, JsonObject, Name, one_spelling
 from eventstore.database import Database
 from projections.views import dashboard
 from projections.views.agents import AgentWeeks
-from projections.views.counters import Counters
 from projections.views.dashboard import TIMES
+from projections.views.dashboard_counters import Counters
 from projections.views.sum_view import Figures
 
 _DONE = ("assigned", "replies", "notes", "resolved", "reopened")

@@ -17,14 +17,14 @@ from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
 from api.http.routing import Router
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import AtLeast, Covers, DaysOfZone
+from api.queries.watermark import Covers, DaysOfZone, FreshnessQuery
 from domain import days
 from domain.errors import Unacceptable
 from domain.values import Day, JsonObject, NameOrNone
 from eventstore.database import Database
 from projections.views import dashboard
-from projections.views.counters import Counters
 from projections.views.dashboard import STATES, TIMES, Metric, Time
+from projections.views.dashboard_counters import Counters
 from projections.views.sum_view import Figures
 
 _DEFAULT_DAYS = 30
@@ -45,7 +45,7 @@ Group = Annotated[
 ]
 
 
-class ByDays(AtLeast):
+class ByDays(FreshnessQuery):
     """By whose days. To be extended by what is asked."""
 
     tz: str | None = Field(

@@ -15,7 +15,7 @@ from domain.values import JsonObject, Moment, Priority
 from eventstore.mongo.driver import MongoDatabase
 from eventstore.mongo.sorted_pages import Pager, Position, Query, with_new
 from projections.views import indexes, tickets
-from projections.views.counters import Counters
+from projections.views.dashboard_counters import Counters
 from projections.views.filter import AnyOf, Between, Filter, Is, Not, all_of
 
 MOST_COUNTED = 100_000

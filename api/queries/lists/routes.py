@@ -23,7 +23,7 @@ from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, count, p
 from api.queries.lists.search import COMPLETIONS, QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
 from api.queries.visibility import VisibilityPolicy
-from api.queries.watermark import AtLeast
+from api.queries.watermark import FreshnessQuery
 from domain.errors import Forbidden, Unacceptable
 from domain.tickets.ticket import Status
 from domain.values import Name, NameOrNone, Priority, Tag, TicketNumber, at_most
@@ -55,7 +55,7 @@ FieldText = Annotated[
 ]
 
 
-class ListQuery(AtLeast):
+class ListQuery(FreshnessQuery):
     """Which tickets to list, and how; all of it must hold."""
 
     q: str | None = Field(

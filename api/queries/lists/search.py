@@ -26,7 +26,7 @@ from typing import get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic.config import JsonDict
 
-from api.nearest import did_you_mean
+from api.suggestions import did_you_mean
 from domain.days import begins, ends
 from domain.errors import Unacceptable
 from domain.tickets.ticket import Status

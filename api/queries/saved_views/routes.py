@@ -14,7 +14,7 @@ from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
 from api.http.routing import Router
 from api.queries.visibility import Visibility, VisibilityPolicy
-from api.queries.watermark import AtLeast, ReadModels
+from api.queries.watermark import FreshnessQuery, ReadModels
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.documents import named
@@ -69,7 +69,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
 
     @routes.get("", response_model=SavedViewsAnswer, responses=VIEW_RESPONSES)
     async def list_views(
-        who: CurrentPrincipal, asked: Annotated[AtLeast, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: Annotated[FreshnessQuery, Query()], prefer: Prefer = None
     ) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
@@ -85,7 +85,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
     async def show_view(
         name: ViewName,
         who: CurrentPrincipal,
-        asked: Annotated[AtLeast, Query()],
+        asked: Annotated[FreshnessQuery, Query()],
         prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""

@@ -14,7 +14,7 @@ _WORDS = frozenset(
 )
 
 
-def kept_path(path: str) -> str:
+def mask_path(path: str) -> str:
     """Return a path with `*` for each part of it that is neither a route's own word nor an id.
 
     Any other part may name a person: `/persons/bob` becomes `/persons/*`.

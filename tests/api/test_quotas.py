@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from api.access import authentication as gate
-from api.access.access_log import Asking
+from api.access.access_log import RequestInfo
+from api.access.quotas import QuotaExceeded, Quotas, network_of
 from api.access.rights import Principal, TooManyRequests
-from api.access.shares import Shares, ShareTaken, network_of
 from api.bulk import routes as bulk
 from api.feed.client import Limits
 from api.http import bodies
@@ -29,10 +29,10 @@ OPENING = json.dumps(OPEN).encode()
 
 
 def test_a_share_is_taken_and_given_back():
-    shares = Shares("things")
+    shares = Quotas("things")
     bounds = {"most": 5, "each": 3}
     assert shares.take("sam", 3, **bounds)
-    with pytest.raises(ShareTaken, match="things"):
+    with pytest.raises(QuotaExceeded, match="things"):
         shares.take("sam", 1, **bounds)
     assert shares.take("audrey", 2, **bounds)
     assert not shares.take("ada", 1, **bounds)
@@ -202,7 +202,7 @@ def test_who_has_a_network_of_addresses_is_one(one, other, is_same):
     assert (network_of(one) == network_of(other)) == is_same
 
     def place(address):
-        return gate._from(Asking("GET", None, "/", address, None))
+        return gate._from(RequestInfo("GET", None, "/", address, None))
 
     assert (place(one) == place(other)) == is_same
 

@@ -1,4 +1,4 @@
-"""Shares of what is bounded: nobody takes all there is, and what one has taken is not another's.
+"""Quotas of what is bounded: nobody takes all there is, and what one has taken is not another's.
 
 A process serves so many streams, holds so many bytes of bodies, and so on. Each bound is shared by
 all who ask, and each principal has at most a part of it, with however many keys.
@@ -21,7 +21,7 @@ def network_of(address: str | None) -> str:
     return str(address)
 
 
-class ShareTaken(CasebookError):
+class QuotaExceeded(CasebookError):
     """One principal has as much at once as is theirs: for example a client that leaks streams."""
 
     kind = "too_many"
@@ -31,7 +31,7 @@ class ShareTaken(CasebookError):
         super().__init__("share_taken", f"{what} are as many as one principal may have at once")
 
 
-class Shares:
+class Quotas:
     """How much of something is taken: in all, and by whom."""
 
     def __init__(self, what: str) -> None:
@@ -43,10 +43,10 @@ class Shares:
     def take(self, whose: str, amount: int, *, most: int, each: int) -> bool:
         """Take some, until `give_back`. Return False if there is not so much left of `most`.
 
-        Raises ShareTaken if it would be more than `each` of theirs.
+        Raises QuotaExceeded if it would be more than `each` of theirs.
         """
         if self._by.get(whose, 0) + amount > each:
-            raise ShareTaken(self._what)
+            raise QuotaExceeded(self._what)
         if self.taken + amount > most:
             return False
         self.taken += amount

@@ -15,7 +15,7 @@ from eventstore.key_files import place
 _DAY = timedelta(days=1)
 
 
-def passing_certificate(path: Path) -> None:
+def ephemeral_certificate(path: Path) -> None:
     """Write a certificate for 127.0.0.1 and its key, for both ends of a connection.
 
     A server that trusts no other certificate lets in only who can read this file. Raises OSError.
