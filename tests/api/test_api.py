@@ -1,9 +1,10 @@
 """What a REST client sees."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -133,6 +134,27 @@ async def test_a_repeat_with_its_key_is_answered_the_same(client):
     is_problem(other, 422, "idempotency_key_reused")
 
 
+async def test_a_repeat_that_my_client_indents_otherwise_is_still_the_same(client):
+    """L5"""
+    headers = {**REQUESTER, "Idempotency-Key": "k", "Content-Type": "application/json"}
+    answers = [
+        await client.post("/tickets", content=json.dumps(OPEN, indent=indent), headers=headers)
+        for indent in (None, 4)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].content == answers[1].content
+
+
+async def test_a_ticket_is_found_by_its_id_however_a_library_writes_it(client, ticket):
+    """And what is no id is refused."""
+    id_ = UUID(ticket.rpartition("/")[2])
+    for written in (f"{id_}", f"{id_}".upper(), id_.hex, f"{{{id_}}}", id_.urn):
+        answer = await client.get(f"/tickets/{written}")
+        assert (answer.status_code, answer.json().get("id")) == (200, f"{id_}"), written
+    for wrong in (f"{id_}"[:-1], f"{id_}0", f"({id_})", f"x{id_}", f"{id_.int}"):
+        assert (await client.get(f"/tickets/{wrong}")).status_code in (404, 422), wrong
+
+
 async def test_if_match_guards_against_what_the_client_has_not_seen(client, ticket):
     note = {"body": "odd"}
     stale = await client.post(f"{ticket}/add_note", json=note, headers={"If-Match": '"1"'})
@@ -178,6 +200,11 @@ async def test_refusals_say_what_to_do_instead(client, ticket):
         (b"null", 422, "invalid_request"),
         (b'{"subject": "x"}', 422, "invalid_request"),
         (b'{"subject": "x", "requester": "b", "extra": 1}', 422, "invalid_request"),
+        (
+            b'{"subject": "x", "requester": "b", "occurred_at": "2026-03-01T12:00:00Z"}',
+            422,
+            "invalid_request",
+        ),
         (b'{"subject": {"$ne": 1}, "requester": "b"}', 422, "invalid_request"),
         (b'{"subject": NaN, "requester": "b"}', 400, "bad_json"),
         (b'{"subject": "\\ud800", "requester": "b"}', 422, "invalid_request"),

@@ -303,6 +303,33 @@ async def test_when_i_take_a_field_or_a_choice_away_i_say_what_becomes_of_it(cli
     )
 
 
+async def test_what_was_chosen_stays_when_i_offer_one_choice_more(client, database):
+    await put(client, {"fields": FIELDS})
+    ticket = await opened(client, fields={"causes": ["paper", "紙"]})
+    more = {"type": "choices", "choices": ["dust", "paper", "toner", "紙"]}
+    assert (await put(client, {"fields": {**FIELDS, "causes": more}})).status_code == 200
+    async with keeping(database):
+        await all_changed(client)
+    assert (await shown(client, ticket))["fields"] == {"causes": ["paper", "紙"]}
+    assert await listed(client, q="field.causes:紙") == {ticket}
+
+
+async def test_what_stands_in_a_field_that_is_gone_is_found_until_i_take_it_away(client, database):
+    await put(client, {"fields": {"room": {"type": "text"}}})
+    ticket = await opened(client, fields={"room": "B2"})
+    without = {"fields": FIELDS, "retired": {"fields": {"room": "keep"}}}
+    assert (await put(client, without)).status_code == 200
+    async with keeping(database):
+        await all_changed(client)
+    assert (await shown(client, ticket))["fields"] == {"room": "B2"}
+    assert await listed(client, q="field.room:B2") == {ticket}
+    refused = await sent(client, ticket, "set_field", key="room", value="B3")
+    is_problem(refused, 422, "unknown_field")
+    assert (await sent(client, ticket, "set_field", key="room", value=None)).status_code == 200
+    assert (await shown(client, ticket))["fields"] == {}
+    assert await listed(client, q="field.room:B2") == set()
+
+
 async def test_what_a_crash_has_left_half_done_is_finished_once(client, database):
     """L5: however many timekeepers there were, and wherever they were stopped."""
     await put(client, {"groups": GROUPS})
@@ -332,6 +359,13 @@ async def test_i_cannot_leave_a_group_with_tickets_without_anybody_to_see_them(c
     )
     pointers = {each["pointer"] for each in refused["errors"]}
     assert pointers == {"/groups/print"}
+
+
+async def test_my_group_that_is_called_none_is_not_taken_for_no_group(client):
+    await put(client, {"groups": {**GROUPS, "none": ["erin"]}})
+    theirs, nobodys = await opened(client, group="none"), await opened(client)
+    assert await listed(client, q='group:"none"') == await listed(client, group="none") == {theirs}
+    assert await listed(client, q="group:none") == await listed(client, group="") == {nobodys}
 
 
 async def test_when_i_first_set_up_groups_i_am_told_of_tickets_in_others(client):

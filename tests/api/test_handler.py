@@ -131,6 +131,14 @@ async def test_an_opening_with_a_key_opens_one_ticket(handler, store):
     assert {(o.version, o.events) for o in outcomes} == {(1, ((1, "TicketOpened", 1, True),))}
 
 
+async def test_an_order_that_is_sent_again_long_after_all_was_done_opens_no_second_ticket(handler):
+    """L5"""
+    ticket_id, order = new_ticket_id(BOB, "k"), by(BOB, OPEN, key="k")
+    first = await handler.handle(ticket_id, order)
+    await handler.handle(ticket_id, by(ALICE, CloseTicket(reason="invalid")))
+    assert await handler.handle(ticket_id, order) == first._replace(replayed=True)
+
+
 async def test_a_key_with_another_command_is_refused(handler, ticket_id):
     """L5: never mistaken for a repeat."""
     await handler.handle(ticket_id, by(ALICE, AddNote(body="odd"), key="k"))

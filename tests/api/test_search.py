@@ -98,6 +98,13 @@ def test_what_it_does_not_take_is_told_with_its_place(text, at, says):
     assert says in refused.value.detail
 
 
+def test_an_emoji_among_my_words_is_passed_over_and_alone_is_no_word():
+    for emoji in ("\U0001f600", "\u2764\ufe0f", "\U0001f468\u200d\U0001f4bb"):
+        assert asked(f"printer {emoji} jam{emoji}") == asked("printer jam")
+        with pytest.raises(BadQuery, match="there is no word in"):
+            asked(emoji)
+
+
 LIKELY = st.sampled_from(
     [
         "status",

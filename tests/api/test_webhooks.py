@@ -31,11 +31,12 @@ from eventstore.failures import HistoryLost, StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.reading import read_events
 from eventstore.subscription import LateEventCheck
+from projections.projector.parked import ParkedTickets
 from projections.views.saved_views import TicketFilter
 from scripts.testbed.patience import patience as seconds_here
 from tests.api.test_api import is_problem, serving
 from tests.callers import REQUESTER, SUPERVISOR
-from tests.projecting import add, open_some, until
+from tests.projecting import add, caught_up, open_some, rebuilt, running, until
 from tests.streams import leaving_out
 
 HASTY = Patience(first_seconds=0.02, longest_seconds=0.1, total_seconds=1.0)
@@ -375,6 +376,38 @@ async def test_a_receiver_that_never_answers_keeps_nobody_waiting(
             assert (await until(given_up))[0].startswith("no answer within")
             await client.delete(f"/webhooks/{made.json()['id']}")
         silent.close()
+
+
+async def test_a_receiver_that_redirects_sends_nothing_of_mine_elsewhere(
+    database, store, client, receiver
+):
+    hook = await hooked(client, receiver)
+    receiver.answers = lambda _event: 307
+    async with receiving() as elsewhere, dispatching(database):
+        receiver.asks = f"location: {elsewhere.url}\r\n"
+        await open_some(store, 1)
+        await until(lambda: shows(client, f"/webhooks/{hook['id']}", lambda hook: hook["parked"]))
+        assert (elsewhere.requests, receiver.requests > 1) == (0, True)
+
+
+async def test_nobody_is_told_twice_when_i_build_my_views_anew(database, store, client, receiver):
+    """L8: nor when a ticket is folded again; what is new is told next."""
+    await hooked(client, receiver)
+    async with running(database), dispatching(database):
+        ids = await open_some(store, 2)
+        await arrived(receiver, versions(ids, 1, 2, 3))
+        await rebuilt(database)
+        await caught_up(database, store)
+        parked = ParkedTickets(database)
+        await parked.ask(ids[0])
+
+        async def folded_again():
+            return not await parked.asked()
+
+        await until(folded_again)
+        await add(store, ids[0], "NoteAdded", body="new")
+        await arrived(receiver, [*versions(ids, 1, 2, 3), (ids[0], 4)])
+        assert receiver.requests == 7
 
 
 async def test_webhooks_are_made_shown_changed_and_forgotten(client, receiver, database):

@@ -97,6 +97,13 @@ def test_it_stands_when_the_ticket_is_solved_and_runs_on_if_that_was_wrong():
     assert clock_after(*resolved, (80, TicketClosed(None))).next_due() is None
 
 
+def test_what_was_resolved_in_time_is_not_missed_however_much_later_one_looks():
+    clock = clock_after((29, AgentReplied("x")), (119, TicketResolved("x")))
+    assert clock.at(minute(5000)).overdue == {}
+    late = clock_after((29, AgentReplied("x")), (121, TicketResolved("x")))
+    assert late.at(minute(5000)).overdue == {"resolution": (minute(120),)}
+
+
 def test_what_ran_out_while_nobody_looked_is_still_found():
     clock = clock_after((200, TicketClosed("spam")))
     assert clock.overdue == {"first_response": (minute(30),), "resolution": (minute(120),)}

@@ -44,7 +44,7 @@ from scripts.testbed.judging import documents_with
 from scripts.verification import Verification
 from scripts.verify import verify_database
 from tests.api.test_api import is_problem, serving
-from tests.api.test_webhooks import dispatching, hooked, receiving
+from tests.api.test_webhooks import count, dispatching, hooked, receiving
 from tests.callers import ADMIN, AGENT, AUDITOR, SUPERVISOR, as_
 from tests.oracle import assert_views_equal_the_log
 from tests.projecting import add, audited, caught_up, rebuilt, running, until
@@ -218,6 +218,26 @@ async def test_after_an_erasure_nothing_of_it_is_anywhere(database, store, tmp_p
         waiting = {UUID(parked.rpartition("/")[2]): 2}
         await assert_views_equal_the_log(database, waiting)
         assert (await audited(database))[0] == []
+
+
+async def test_nobody_is_told_again_of_what_somebody_did_who_is_erased(database, store):
+    async with (
+        serving(database) as client,
+        receiving() as receiver,
+        dispatching(database),
+        erasing_in(database),
+    ):
+        await hooked(client, receiver)
+        hers = (await client.post("/tickets", json=OPEN, headers=OF_CARLA)).headers["location"]
+        await say(client, hers, "assign", assignee="alice")
+        await until(lambda: count(receiver, 2))
+        person = await person_named(client, CARLA)
+        await erased(client, person)
+        await completed(client, person)
+        await say(client, hers, "add_tags", tags=["x"])
+        await until(lambda: count(receiver, 3))
+        assert [version for _, version in receiver.told] == [1, 2, 3]
+        assert receiver.requests == 3
 
 
 async def test_who_is_erased_says_nothing_more_and_nothing_is_said_of_them(database, store):

@@ -34,6 +34,7 @@ FOUND = [
     ("It doesn’t print", "doesn't"),
     ("L'imprimante est cassée", "imprimante CASSEE"),
     ("Größe STRASSE", "grosse straße"),
+    ("Ещё ein Büro", "еще buro"),
     ("ﬁle １２３ Ｐｒｉｎｔｅｒ", "file 123 printer"),
     ("Drucker\u00adpapier", "druckerpapier"),
     ("打印机卡纸了。请帮忙", "打印机"),

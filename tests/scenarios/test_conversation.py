@@ -1,5 +1,6 @@
 """What users expect of a conversation, over the API: each test is a sentence that one would say."""
 
+from asyncio import gather
 from itertools import pairwise
 
 import pytest
@@ -135,6 +136,40 @@ async def test_solving_my_ticket_without_a_word_to_me_is_no_first_response(desk)
     again = await shown(desk, ticket)
     assert again["first_response_due_at"] > due
     assert again["first_response_at"] is None
+
+
+async def test_who_solved_my_ticket_is_still_named_after_my_out_of_office_notice(desk):
+    ticket = await opened(desk)
+    await done(desk, ticket, "assign", {"assignee": "alice"})
+    await done(desk, ticket, "resolve", {"resolution": "toner"})
+    await done(desk, ticket, "reply", OUT_OF_OFFICE, REQUESTER)
+    assert (await shown(desk, ticket))["assignee"] == "alice"
+    await done(desk, ticket, "close", {})
+    answer = await desk.post(f"/tickets/{ticket}/reply", json=OUT_OF_OFFICE, headers=REQUESTER)
+    is_problem(answer, 409, "ticket_closed")
+    assert (await shown(desk, ticket))["assignee"] == "alice"
+
+
+async def test_i_was_answered_also_when_i_am_asked_something_at_the_same_moment(desk):
+    await put_desk(desk, **PROMISES)
+    ticket = await opened(desk)
+    await gather(
+        done(desk, ticket, "reply", {"body": "Which tray?"}, AGENT),
+        done(desk, ticket, "update_status", {"status": "pending", "reason": "which tray"}, AGENT),
+    )
+    asked = await shown(desk, ticket)
+    assert (asked["status"], asked["first_response_at"] is None) == ("pending", False)
+    await done(desk, ticket, "reply", {"body": "Tray 2."}, REQUESTER)
+    assert (await shown(desk, ticket))["first_response_at"] == asked["first_response_at"]
+
+
+async def test_the_clock_runs_again_once_i_have_said_what_was_waited_for(desk):
+    await put_desk(desk, **PROMISES)
+    ticket = await opened(desk)
+    await done(desk, ticket, "update_status", {"status": "pending", "reason": "which tray"})
+    assert (await shown(desk, ticket))["first_response_due_at"] is None
+    await done(desk, ticket, "reply", {"body": "Tray 2."}, REQUESTER)
+    assert (await shown(desk, ticket))["first_response_due_at"] is not None
 
 
 # --- who the requester is decides -----------------------------------------------------------------
@@ -378,6 +413,14 @@ async def test_a_merge_keeps_what_stood_on_my_ticket(desk, database):
     assert other in await listed(desk, SUPERVISOR, "&tag=vip")
     await caught_up(database, EventStore(database))
     await assert_views_equal_the_log(database)
+
+
+async def test_who_works_on_a_ticket_keeps_it_when_another_is_merged_into_it(desk):
+    mine, other = await opened(desk), await opened(desk, requester="carol")
+    await done(desk, mine, "assign", {"assignee": "alice"})
+    await done(desk, other, "assign", {"assignee": "dave"})
+    await done(desk, mine, "merge", {"into": other})
+    assert (await shown(desk, other))["assignee"] == "dave"
 
 
 async def test_what_i_was_promised_holds_also_when_my_ticket_is_merged_away(desk, database):
