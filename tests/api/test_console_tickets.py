@@ -288,7 +288,7 @@ async def test_a_list_is_worked_with_single_keys(served, page_of):
         await press("n")
         await expect(page.get_by_label("subject")).to_be_focused()
         await press("Escape")
-        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await expect(page.locator("dialog")).to_have_count(0)
         await press("j")
         await press("r")
         await expect(page.get_by_label("Message")).to_be_focused()
@@ -300,7 +300,7 @@ async def test_a_list_is_worked_with_single_keys(served, page_of):
         await page.get_by_label("Use single keys").uncheck()
         await page.get_by_role("button", name="Close").click()
         await press("n")
-        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await expect(page.locator("dialog")).to_have_count(0)
 
 
 async def test_a_search_is_completed_with_the_languages_words_and_the_desks_names(
