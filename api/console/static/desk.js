@@ -279,6 +279,7 @@ export function desk(main, { api, session, me, query: chosen }) {
 
   // What is chosen stands in the address, for who comes back or is sent it.
   function keep() {
+    if (location.hash && !/^#\/desk(\?|$)/.test(location.hash)) return; // one is about to leave
     const kept = new URLSearchParams();
     if (day.value) kept.set("day", day.value);
     if (group.selectedIndex > 0) kept.set("group", group.value);

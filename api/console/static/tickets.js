@@ -194,7 +194,7 @@ export function tickets(main, context) {
     has = true;
     const said = Object.entries(asked).filter(([, text]) => text && text !== sorts[0][0]);
     session.list = said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets";
-    history.replaceState(null, "", session.list);
+    if (/^#\/tickets(\?|$)/.test(location.hash)) history.replaceState(null, "", session.list); // else one is about to leave
     draw();
     if (focus) focusRow(0);
     count();
