@@ -389,7 +389,8 @@ export function tickets(main, context) {
     const own_ = own.map(([name, wanted]) => ({ name, wanted, count: COUNTED.includes(name) ? null : undefined }));
     const saved = found.views.map(({ name, count }) => ({ name, wanted: { view: name }, count }));
     if (!isThere) saved.push({ name: asked.view, wanted: { view: asked.view } });
-    const draw_ = () => look === looks && drawViews(own_, saved, found.views);
+    // What one is about to delete stays where it is.
+    const draw_ = () => look === looks && (side.querySelector(".sure:enabled") || drawViews(own_, saved, found.views));
     const uncounted = [...own_, ...saved].filter((each) => each.count === null);
     for (const each of uncounted) each.count = counts.get(each.name)?.[1] ?? null;
     draw_();
@@ -548,10 +549,13 @@ export function tickets(main, context) {
 
   async function refresh(events) {
     after = showing(events) ?? after;
-    if (document.hidden || !has || list.hasAttribute("aria-busy")) return;
+    if (document.hidden) return;
+    const later = () => setTimeout(() => ending.signal.aborted || refresh([]), 1000);
+    if (!has || list.hasAttribute("aria-busy")) return later();
     const { signal } = asking;
     const found = await current({}, signal).catch(() => null);
-    if (found === null || signal.aborted) return;
+    if (signal.aborted) return;
+    if (found === null) return later(); // or what has happened would show with the next change only
     session.known.see(found.tickets);
     const isSmall = total !== null && total < 2000;
     if (isSmall || performance.now() - countedAt > COUNTED_MS) count();
