@@ -106,7 +106,7 @@ async def set_up(served, database, **desk):
     assert answer.status == 200, answer.body
 
 
-async def keys_database(database, *roles):
+async def keys_of(database, *roles):
     """Return new keys, one for each role; they are those of `soak-<role>`."""
     made = await callers(database.url, *roles)
     return [headers["Authorization"].removeprefix("Bearer ") for headers in made]

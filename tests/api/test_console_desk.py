@@ -9,7 +9,7 @@ from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS
 from tests.api.browsing import (
     browsing,
-    keys_database,
+    keys_of,
     opened,
     page_of,
     serious_faults,
@@ -153,7 +153,7 @@ async def test_a_plot_is_right_at_one_point_and_quick_at_ten_thousand(served, pa
 
 
 async def test_agents_of_groups_are_shown_theirs(served, page_of, database):
-    [agent] = await keys_database(database, "agent")
+    [agent] = await keys_of(database, "agent")
     await set_up(served, database, groups={"print": ["soak-agent"], "network": []})
     await opened(served, subject="Of print", group="print")
     await opened(served, subject="Of network", group="network")

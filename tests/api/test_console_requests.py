@@ -4,7 +4,7 @@ from playwright.async_api import expect
 
 from tests.api.browsing import (
     browsing,
-    keys_database,
+    keys_of,
     opened,
     page_of,
     serious_faults,
@@ -20,7 +20,7 @@ pytestmark = browsing
 
 async def sign_in_as_requester(page, database):
     """The page is theirs then, who are called soak-requester."""
-    [key] = await keys_database(database, "requester")
+    [key] = await keys_of(database, "requester")
     await sign_in(page, key)
 
 

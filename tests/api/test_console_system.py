@@ -17,7 +17,7 @@ from scripts.testbed.promises import callers
 from tests.api.browsing import (
     KEY,
     browsing,
-    keys_database,
+    keys_of,
     opened,
     page_of,
     serious_faults,
@@ -128,7 +128,7 @@ async def test_a_parked_ticket_is_shown_with_its_error_and_repaired(served, page
 
 async def test_a_key_is_made_shown_once_and_revoked(served, page_of, database):
     async with page_of(served) as page:
-        [admin] = await keys_database(database, "admin")
+        [admin] = await keys_of(database, "admin")
         await sign_in(page, admin)
         await page.get_by_role("link", name="Keys").click()
         await page.get_by_role("button", name="Make a key").click()
@@ -225,7 +225,7 @@ async def test_the_desk_is_set_up_by_forms_that_say_where_a_fault_is(served, pag
 
 
 async def test_two_faults_at_one_place_are_both_told(served, page_of, database):
-    [admin] = await keys_database(database, "admin")
+    [admin] = await keys_of(database, "admin")
     async with page_of(served) as page:
         await sign_in(page, admin)
         await page.goto("/#/system/desk")
@@ -245,7 +245,7 @@ async def test_a_group_that_is_in_use_is_taken_away_once_it_is_said_where_its_ti
 ):
     await set_up(served, database, groups={"print": ["alice"], "network": ["bob"]})
     await opened(served, group="print")
-    [admin] = await keys_database(database, "admin")
+    [admin] = await keys_of(database, "admin")
     async with page_of(served) as page:
         await sign_in(page, admin)
         await page.goto("/#/system/desk")
@@ -267,7 +267,7 @@ async def test_a_group_that_is_in_use_is_taken_away_once_it_is_said_where_its_ti
 async def test_a_person_is_erased_and_it_is_seen_how_far_that_has_come(served, page_of, database):
     await opened(served, requester="bob@example.org")
     async with page_of(served) as page:
-        [admin] = await keys_database(database, "admin")
+        [admin] = await keys_of(database, "admin")
         await sign_in(page, admin)
         await page.get_by_role("link", name="Erasures").click()
         await expect(page.get_by_text("Nobody has been erased.")).to_be_visible()
@@ -318,7 +318,7 @@ async def test_a_key_for_one_part_of_the_system_is_shown_that_part(served, page_
 
 async def test_no_page_is_wider_than_a_phone(served, page_of, database):
     await opened(served, requester="soak-requester", subject="A_long_word_" * 30)
-    admin, requester = await keys_database(database, "admin", "requester")
+    admin, requester = await keys_of(database, "admin", "requester")
     pages = {
         KEY: ("system/projections", "system/webhooks", "system/desk", "desk"),
         admin: ("system/desk", "system/keys", "system/erasures"),

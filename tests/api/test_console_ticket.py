@@ -14,7 +14,7 @@ from scripts.testbed.load import Connection
 from scripts.testbed.promises import HEADERS, callers
 from tests.api.browsing import (
     browsing,
-    keys_database,
+    keys_of,
     opened,
     page_of,
     serious_faults,
@@ -299,7 +299,7 @@ async def test_a_dialog_closes_with_the_page_that_it_is_of(served, page_of):
 
 async def test_only_what_is_possible_now_is_offered(served, page_of, database):
     ticket = await opened(served)
-    [auditor] = await keys_database(database, "auditor")
+    [auditor] = await keys_of(database, "auditor")
     async with page_of(served) as page:
         await sign_in(page)
         await at_ticket(page, ticket)
@@ -494,7 +494,7 @@ async def test_a_ticket_that_one_hands_to_others_says_that_it_is_gone(served, pa
     await set_up(served, database, groups={"print": ["soak-agent"], "network": ["carol"]})
     ticket = await opened(served, group="print")
     await opened(served, subject="Another jam", group="print")
-    [agent] = await keys_database(database, "agent")
+    [agent] = await keys_of(database, "agent")
     async with page_of(served) as page:
         await sign_in(page, agent)
         await at_ticket(page, ticket)

@@ -10,7 +10,7 @@ from scripts.testbed.promises import HEADERS
 from tests.api.browsing import (
     KEY,
     browsing,
-    keys_database,
+    keys_of,
     opened,
     page_of,
     serious_faults,
@@ -237,7 +237,7 @@ async def test_a_view_is_saved_from_a_search_changed_and_deleted(served, page_of
         await views.get_by_role("button", name="Really delete it?").click()
         await expect(views.get_by_role("link", name="burning")).to_have_count(0)
         await expect(page.locator(".rows a")).to_have_count(2)
-    [agent] = await keys_database(database, "agent")
+    [agent] = await keys_of(database, "agent")
     async with page_of(served) as page:
         await sign_in(page, agent)
         await at_list(page, 2)
@@ -250,7 +250,7 @@ async def test_an_agent_of_groups_sees_counts_of_what_they_see(served, page_of, 
     await opened(served, subject="Of print", group="print")
     await opened(served, subject="Of network", group="network")
     await saved_view(served, "everything", solved=False)
-    [agent] = await keys_database(database, "agent")
+    [agent] = await keys_of(database, "agent")
     async with page_of(served) as page:
         await sign_in(page, agent)
         await at_list(page, 1)

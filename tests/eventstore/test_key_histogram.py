@@ -20,7 +20,7 @@ from eventstore.mongo.key_histogram import (
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def keys_database(chance: Random, n: int, moments: int) -> list[int]:
+def keys_of(chance: Random, n: int, moments: int) -> list[int]:
     """Some keys, many of one moment if there are few moments."""
     times = [DAY + timedelta(milliseconds=chance.randrange(10**9)) for _ in range(moments)]
     return sorted(number(chance.choice(times), chance.getrandbits(128)) for _ in range(n))
@@ -30,7 +30,7 @@ def keys_database(chance: Random, n: int, moments: int) -> list[int]:
 @pytest.mark.parametrize("moments", [1, 3, 100, 10_000])
 def test_so_many_keys_as_are_wanted_are_found_at_once_where_all_has_been_read(moments, forward):
     chance = Random(moments)  # noqa: S311
-    keys = keys_database(chance, 3000, moments)
+    keys = keys_of(chance, 3000, moments)
     if not forward:
         keys = [END - key for key in keys[::-1]]
     known = Histogram()
@@ -54,7 +54,7 @@ def test_a_key_is_made_of_a_time_and_an_id():
 
 
 def test_what_was_wrong_is_known_better_once_it_was_read():
-    keys = keys_database(Random(1), 5000, 5000)  # noqa: S311
+    keys = keys_of(Random(1), 5000, 5000)  # noqa: S311
     known = Histogram()
     known.learn(BEGIN, END, keys[::100])
     far = known.reach(BEGIN, 50)
@@ -78,7 +78,7 @@ def test_a_cut_parts_no_moment_unless_many_are_of_it():
 @pytest.mark.parametrize("moments", [1, 10_000])
 def test_what_is_too_much_is_parted_until_it_is_not(moments):
     """Whatever was believed of it, and then it is known again."""
-    keys = keys_database(Random(2), 5000, moments)  # noqa: S311
+    keys = keys_of(Random(2), 5000, moments)  # noqa: S311
     known = Histogram()
     known.learn(BEGIN, END, [])
     edge, failed = BEGIN, 0

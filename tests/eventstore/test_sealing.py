@@ -78,7 +78,7 @@ def text_in(hint):
     return hint is str or any(text_in(part) for part in get_args(hint))
 
 
-def keys_database(*names):
+def keys_of(*names):
     return {name: PersonKey(uuid4(), bytes([n]) * 32) for n, name in enumerate(names)}
 
 
@@ -115,7 +115,7 @@ def test_every_text_of_every_event_is_personal_or_said_not_to_be():
     st.dictionaries(st.sampled_from("abc"), NUMBERS | st.text(min_size=1)),
 )
 def test_what_is_sealed_comes_out_as_it_was(subject, body, fields):
-    keys = keys_database("bob")
+    keys = keys_of("bob")
     event = opening(subject=subject, body=body, fields=fields)
     document = written(event, keys)
     again = from_document(opened(document, by_id(keys)))
@@ -124,7 +124,7 @@ def test_what_is_sealed_comes_out_as_it_was(subject, body, fields):
 
 
 def test_nothing_personal_is_in_what_is_stored():
-    keys = keys_database("bob", "carla")
+    keys = keys_of("bob", "carla")
     events = [
         opening(subject="canary-1", body="canary-2", fields={"phone": "canary-3", "floor": 987654}),
         AgentReplied("canary-4"),
@@ -143,14 +143,14 @@ def test_nothing_personal_is_in_what_is_stored():
 
 
 def test_an_agents_name_and_command_are_no_secret():
-    document = written(NoteAdded("x"), keys_database("bob"))
+    document = written(NoteAdded("x"), keys_of("bob"))
     assert (document["actor"]["id"], document["command"]["id"]) == ("alice", "key-of-a-command")
     assert document["command"]["fingerprint"] is None
 
 
 def test_the_chain_holds_over_what_is_sealed():
     """L11: whether there are keys or not."""
-    keys = keys_database("bob")
+    keys = keys_of("bob")
     about = Metadata(BOB, CommandRef("k", "f"))
 
     def protect(document, each):
@@ -167,14 +167,14 @@ def test_the_chain_holds_over_what_is_sealed():
 
 @pytest.mark.parametrize("change", [{"ticket_id": UUID(int=8)}, {"version": 2}])
 def test_what_is_moved_elsewhere_cannot_be_opened(change):
-    keys = keys_database("bob")
+    keys = keys_of("bob")
     document: Any = {**written(NoteAdded("x"), keys), **change}
     with pytest.raises(HistoryError, match="cannot be opened"):
         _ = from_document(opened(document, by_id(keys))).readable
 
 
 def test_what_is_swapped_between_fields_or_persons_cannot_be_opened():
-    keys = keys_database("bob", "carla")
+    keys = keys_of("bob", "carla")
     document = written(opening(), keys)
     first, second, *rest = document["sealed"]
     swapped = [{**first, "text": second["text"]}, {**second, "text": first["text"]}, *rest]
@@ -191,12 +191,12 @@ def test_what_is_swapped_between_fields_or_persons_cannot_be_opened():
     [7, [7], [{}], [{"path": "/data/no/such", "person": UUID(int=1), "text": "AA=="}], {"a": 1}],
 )
 def test_what_is_no_sealed_field_is_left_as_it_is(fields):
-    document: Any = {**written(NoteAdded("x"), keys_database("bob")), "sealed": fields}
+    document: Any = {**written(NoteAdded("x"), keys_of("bob")), "sealed": fields}
     assert opened(document, {UUID(int=1): ErasedKey()}) == document
 
 
 def test_a_missing_key_is_an_error_and_an_erased_person_is_not():
-    keys = keys_database("bob")
+    keys = keys_of("bob")
     document = written(opening(body="x"), keys)
     with pytest.raises(HistoryError, match="the key of person"):
         _ = from_document(opened(document, {})).readable
