@@ -104,7 +104,7 @@ class Recording:
         assert process.returncode == 0, (words, out, err)
 
 
-class RequestInfo:
+class RecordingClient:
     """A client of the API that keeps which routes were asked."""
 
     def __init__(self, client: httpx.AsyncClient, keys: Mapping[str, str]):
@@ -155,7 +155,7 @@ async def record(url: str, name: str, folder: Path) -> Recorder:
         await keeping.close()
         receiver = await stack.enter_async_context(receiving())
         client = httpx.AsyncClient(base_url=address, timeout=patience(60))
-        ask = RequestInfo(await stack.enter_async_context(client), keys)
+        ask = RecordingClient(await stack.enter_async_context(client), keys)
         timekeeper = await here.start(API, "scripts.timekeeper")
         tickets, person = await _use(ask, receiver)
         await _run_all(here, tickets[0], folder)
