@@ -296,6 +296,8 @@ function show() {
     id,
     query: new URLSearchParams(query),
     keys: shown,
+    // Says in the address what is shown, unless one is about to leave.
+    address: (hash) => location.hash.split("?")[0] === path && history.replaceState(null, "", hash),
     say,
   });
   if (show.moved && !place.contains(document.activeElement)) main.focus({ preventScroll: true });

@@ -15,7 +15,7 @@ const FIRST_DAY = "2000-01-01"; // while a year is typed, it is one long ago
 const DAY_MS = 86400000;
 const iso = (time) => new Date(time).toISOString().slice(0, 10);
 
-export function desk(main, { api, session, me, query: chosen }) {
+export function desk(main, { api, session, me, query: chosen, address }) {
   let answered = null; // the day that the last answer took for today
   const today = () => answered ?? new Date().toISOString().slice(0, 10);
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
@@ -279,13 +279,12 @@ export function desk(main, { api, session, me, query: chosen }) {
 
   // What is chosen stands in the address, for who comes back or is sent it.
   function keep() {
-    if (location.hash && !/^#\/desk(\?|$)/.test(location.hash)) return; // one is about to leave
     const kept = new URLSearchParams();
     if (day.value) kept.set("day", day.value);
     if (group.selectedIndex > 0) kept.set("group", group.value);
     if (period.value !== USUAL_DAYS) kept.set("period", period.value);
     if (zone.selectedIndex > 0) kept.set("zone", zone.value);
-    history.replaceState(null, "", kept.size ? `#/desk?${kept}` : "#/desk");
+    address(kept.size ? `#/desk?${kept}` : "#/desk");
   }
 
   async function all() {

@@ -102,6 +102,7 @@ export function tickets(main, context) {
   let { after } = session; // what has happened is to be shown
   let has = false; // a page is shown, whatever was asked for since
   let asking = new AbortController(); // what is asked for now; whatever was before is not drawn
+  let again; // looks once more for what could not be shown at once
   ending.signal.addEventListener("abort", () => asking.abort());
 
   put(
@@ -194,7 +195,7 @@ export function tickets(main, context) {
     has = true;
     const said = Object.entries(asked).filter(([, text]) => text && text !== sorts[0][0]);
     session.list = said.length ? `#/tickets?${new URLSearchParams(said)}` : "#/tickets";
-    if (/^#\/tickets(\?|$)/.test(location.hash)) history.replaceState(null, "", session.list); // else one is about to leave
+    context.address(session.list);
     draw();
     if (focus) focusRow(0);
     count();
@@ -550,8 +551,10 @@ export function tickets(main, context) {
   async function refresh(events) {
     after = showing(events) ?? after;
     if (document.hidden) return;
-    const later = () => setTimeout(() => ending.signal.aborted || refresh([]), 1000);
-    if (!has || list.hasAttribute("aria-busy")) return later();
+    clearTimeout(again);
+    const later = () => (again = setTimeout(() => ending.signal.aborted || refresh([]), 1000));
+    if (!has) return; // all is asked for when it is asked again
+    if (list.hasAttribute("aria-busy")) return later();
     const { signal } = asking;
     const found = await current({}, signal).catch(() => null);
     if (signal.aborted) return;
