@@ -379,6 +379,7 @@ export function tickets(main, context) {
   ];
   const counts = new Map(); // by query, where the API keeps none: [when, how many]
   let looks = 0;
+  let recount;
 
   async function views() {
     if (!staff) return;
@@ -396,7 +397,11 @@ export function tickets(main, context) {
     for (const each of uncounted) each.count = counts.get(each.name)?.[1] ?? null;
     draw_();
     for (const each of uncounted) {
-      if (performance.now() - (counts.get(each.name)?.[0] ?? -Infinity) <= COUNTED_MS) continue;
+      if (performance.now() - (counts.get(each.name)?.[0] ?? -Infinity) <= COUNTED_MS) {
+        clearTimeout(recount);
+        recount = setTimeout(views, COUNTED_MS); // or what has just happened would count with the next change only
+        continue;
+      }
       const { q, view } = each.wanted;
       const some = { q, view, limit: 1, count: true };
       const answer = await api.get("/tickets", some, ending.signal).catch(() => ({ total: null }));
