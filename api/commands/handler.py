@@ -14,7 +14,7 @@ are what is sent first when the command comes again with its key.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,7 @@ from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
 from api.commands.ticket_cache import Done, EventRef, Stream, TicketCache
+from api.ticket_links import leads_to, walk
 from domain.actors import Actor
 from domain.codec import EventData
 from domain.desk import EMPTY_DESK, Desk
@@ -65,7 +66,6 @@ _PAUSE_SECONDS = 0.2
 COMMANDS_AT_ONCE = 10_000
 """How many commands may be under way in a process; one more is turned away, nothing written."""
 _UNSETTLED = 1000  # how many appends of unknown outcome are kept, the last ones
-_FOLLOWED = 200  # how many tickets are read to find a ring of links
 _TICKETS = UUID("6f1d6e0e-5b0c-5a55-9c3c-6b1f4f3f6a10")  # name space of ids made from keys
 
 
@@ -557,35 +557,6 @@ class Handler:
         stream = Stream(ticket_id)
         await self._cache.refresh(stream)
         return stream
-
-
-Reading = Callable[[UUID], Awaitable[Ticket | None]]
-"""Reads a ticket as it is; None if there is none."""
-
-
-async def walk(
-    ticket: Ticket, further: Callable[[Ticket], Iterable[UUID]], read: Reading
-) -> AsyncGenerator[tuple[UUID, Ticket], None]:
-    """Yield all tickets to which steps lead from a ticket, each once, the last step first."""
-    ways, seen = [*further(ticket)], set[UUID]()
-    while ways:
-        if (way := ways.pop()) in seen:
-            continue
-        seen.add(way)
-        if (found := await read(way)) is not None:
-            yield way, found
-            ways += further(found)
-
-
-async def leads_to(ticket_id: UUID, start: Ticket, relation: Relation, read: Reading) -> bool:
-    """Return whether links of a kind lead from a ticket to another, as far as `_FOLLOWED` go."""
-    async with aclosing(walk(start, lambda ticket: ticket.ahead(relation), read)) as ways:
-        followed = 0
-        async for way, _ in ways:
-            followed += 1
-            if way == ticket_id or followed == _FOLLOWED:
-                return way == ticket_id
-    return False
 
 
 def _check_visibility(job: _Job, *, sure: bool) -> Ticket | None:

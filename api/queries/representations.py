@@ -13,8 +13,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
 
-from api.commands.handler import leads_to
 from api.queries.watermark import ReadModels
+from api.ticket_links import leads_to
 from domain.errors import HistoryError, TicketNotFound
 from domain.sla import SlaTarget
 from domain.tickets.relations import IN_CHAINS, OPPOSITE

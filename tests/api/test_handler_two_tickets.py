@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch, leads_to
+from api.commands.handler import Handler, KeyReused, Submission, VersionMismatch
 from api.queries.representations import Tickets
 from api.queries.watermark import ReadModels
+from api.ticket_links import leads_to
 from domain.errors import Refusal, StateConflict, TicketNotFound, Unacceptable
 from domain.tickets import decode
 from domain.tickets.command import Command
