@@ -1,6 +1,7 @@
 """The dashboard: counters, past days, series, quantiles (L7)."""
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter
 from datetime import date, datetime, timedelta
 from math import ceil
@@ -214,8 +215,6 @@ async def test_no_dashboard_looks_at_a_ticket(database, store, monkeypatch):
 
 @given(st.lists(st.integers(1_000, 10**11), min_size=1), st.sampled_from([0.5, 0.9, 1.0]))
 def test_a_quantile_is_at_most_19_percent_above_the_exact_one(times, share):
-    from bisect import bisect_left  # noqa: PLC0415
-
     buckets = Counter(bisect_left(dashboard.BOUNDS_MS, time) for time in times)
     exact = sorted(times)[ceil(share * len(times)) - 1]
     told = dashboard.quantile_ms(buckets, sum(times), share)
@@ -225,8 +224,6 @@ def test_a_quantile_is_at_most_19_percent_above_the_exact_one(times, share):
 @given(st.lists(st.integers(0, 10**7), min_size=1), st.sampled_from([0.5, 0.9, 1.0]))
 def test_a_quantile_is_not_more_than_the_sum_allows(times, share):
     """Also of times below a second, which share one bucket: of a single one it is exact."""
-    from bisect import bisect_left  # noqa: PLC0415
-
     buckets = Counter(bisect_left(dashboard.BOUNDS_MS, time) for time in times)
     rank = ceil(share * len(times))
     told = dashboard.quantile_ms(buckets, sum(times), share)
