@@ -154,7 +154,7 @@ async def see_all(page, views):
         await links.get_by_text(view).click()
         await expect(page.get_by_role("heading", level=1)).to_contain_text(view, ignore_case=True)
         await expect(
-            page.locator(".tile.first, .rows, .requests, main .placeholder").first
+            page.locator(".tile.first, .rows, .welcome, .requests, main .placeholder").first
         ).to_be_visible()
         await expect(page.get_by_text("Loading")).to_have_count(0)
         await expect(page.locator(".trouble")).to_have_count(0)

@@ -1,5 +1,6 @@
 """A ticket's page in the console: to answer, to work on, and to see what has become of it."""
 
+import asyncio
 import re
 from uuid import UUID, uuid4
 
@@ -93,6 +94,35 @@ async def test_a_public_reply_and_an_internal_note_are_told_apart(served, page_o
         await expect(note).to_contain_text("Internal note")
         assert await colour(note) != await colour(page.locator(".message.by-agent"))
         assert (await shown(served, ticket))["agent_replies"] == 1
+
+
+async def test_own_commands_that_were_not_read_again_are_nobody_else_s(served, page_of):
+    """What is sent next builds upon what was acknowledged, seen or not."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        free = asyncio.Event()
+
+        async def hold(route):
+            await free.wait()
+            await route.continue_()
+
+        await sign_in(page)
+        await at_ticket(page, ticket)
+        await page.route("**/timeline*", hold)
+        message = page.get_by_label("Message")
+        await message.fill("Try the other tray.")
+        await message.press("Control+Enter")
+        await expect(message).not_to_be_focused()  # it was acknowledged
+        await message.fill("And the one below.")
+        await message.press("Control+Enter")
+        await expect(message).to_have_value("")
+        await property_(page, "assignee").click()
+        await page.get_by_label("assignee", exact=True).fill("alice")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.get_by_label("assignee", exact=True)).to_have_count(0)
+        assert (await shown(served, ticket))["agent_replies"] == 2
+        free.set()
+        await expect(property_(page, "assignee")).to_have_text("alice")
 
 
 async def test_what_is_typed_while_a_reply_is_sent_stays(served, page_of):

@@ -137,7 +137,7 @@ export function writing(life, { me, say }) {
   const buttons = new Map();
   let mode = kept.mode ?? "reply";
   let key = newKey();
-  let since = { version: life.version };
+  let since = { version: life.known };
   text.element.addEventListener("input", keep);
   // One line until it is wanted, and again by Escape: it stays in sight below what was said. It does
   // not fold by itself: what is clicked on would move away.
@@ -174,7 +174,7 @@ export function writing(life, { me, say }) {
     element.hidden = !can.length;
     text.element.placeholder = can.length > 1 ? "Write a reply or a note" : "Write a reply";
     // What was read before one writes.
-    if (!text.element.value || !since.version) since = { version: life.version };
+    if (!text.element.value || !since.version) since = { version: life.known };
     if (!can.length || modes.dataset.can === String(can)) return;
     modes.dataset.can = String(can);
     put(modes, modes.firstChild, can.map((verb) => buttons.get(verb)[1]));
@@ -198,7 +198,6 @@ export function writing(life, { me, say }) {
       text.write(value.startsWith(body) ? value.slice(body.length).trimStart() : value);
       keep();
       key = newKey();
-      since = { version: life.version };
       say(verb === "reply" ? "The reply was sent." : "The note was added.");
       if (answer.follow_up && element.isConnected) location.hash = `#/tickets/${answer.follow_up}`;
       if (!text.element.value) text.element.blur(); // so that single keys are keys again

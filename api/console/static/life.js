@@ -15,12 +15,18 @@ export class Life {
     Object.assign(this, { api, session, me, id, signal, changed, lost });
     this.events = [];
     this.verdicts = [];
+    this.acknowledged = 0; // the version of one's own last command
     this.times = 1; // that all of it was read
     this.chain = "whole"; // as the server says
   }
 
   get version() {
     return this.events.at(-1)?.version ?? 0;
+  }
+
+  // The version up to which one knows the ticket: it was read, or one's own command came to it.
+  get known() {
+    return Math.max(this.version, this.acknowledged);
   }
 
   // One after the other: each goes on where the one before has come to.
@@ -81,10 +87,10 @@ export class Life {
 
   // Sends a command once, on what was seen: `since.version`. If others were first, it is sent again
   // by itself, unless one of their events is one that `minds`: then the error says what happened.
-  async submit(verb, body, key, { since = { version: this.version }, minds = () => true } = {}) {
+  async submit(verb, body, key, { since = { version: this.known }, minds = () => true } = {}) {
     for (let tries = 1; ; tries++) {
       const meanwhile = this.events.filter((event) => event.version > since.version);
-      since.version = Math.max(since.version, this.version);
+      since.version = Math.max(since.version, this.known);
       if (meanwhile.some(minds)) {
         const detail = "the ticket has changed since you began";
         throw Object.assign(new Problem({ detail }, 412), { meanwhile: meanwhile.map(line) });
@@ -92,16 +98,15 @@ export class Life {
       try {
         const path = `/tickets/${this.id}/${verb}`;
         const answer = await this.api.command(path, body, { key, version: since.version, wait: 0 });
-        since.version = answer.version;
+        since.version = this.acknowledged = answer.version;
         this.session.after = `${this.id}@${answer.version}`; // for the lists that are seen next
         this.read().catch(() => {}); // it is done, whether it is shown or not
         return answer;
       } catch (error) {
         if (error.status !== 409 && error.status !== 412) throw error;
-        const before = this.version;
         await this.read().catch(() => {});
-        if (error.status === 412 && this.version > before && tries < TRIES) continue;
-        error.meanwhile = this.events.filter((event) => event.version > before).map(line);
+        if (error.status === 412 && this.version > since.version && tries < TRIES) continue;
+        error.meanwhile = this.events.filter((event) => event.version > since.version).map(line);
         throw error;
       }
     }

@@ -196,7 +196,7 @@ export function ticket(main, context) {
   // A command's form, over the page; with it what must be filled in before.
   async function act(verb, title, fixed = {}, given = {}) {
     const dialog = modal(title || words(verb), loading("the form"));
-    const since = { version: life.version };
+    const since = { version: life.known };
     const now = life.fields();
     const sent = new Map();
     try {
@@ -393,7 +393,7 @@ export function ticket(main, context) {
   }
 
   function editor(label, edit, send) {
-    const since = { version: life.version };
+    const since = { version: life.known };
     const element = form({
       name: `Change ${words(label)}`,
       action: "Save",
