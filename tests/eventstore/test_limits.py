@@ -26,9 +26,9 @@ from eventstore.mongo.limits import (
     make_index,
     size_of,
 )
-from scripts.testbed.rules import unlimited
 from scripts.testbed.wire import Fate, through
 from tests.eventstore.test_log import happened
+from tests.mongodb_rules import unlimited
 from tests.projecting import until
 
 pytestmark = pytest.mark.skipif("CASEBOOK_TEST_MONGODB_URL" in os.environ, reason="one host only")

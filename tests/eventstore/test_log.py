@@ -31,10 +31,10 @@ from eventstore.log import COLLECTION, Change, EventStore
 from eventstore.log_identity import LogReplaced
 from projections.generations import Generations
 from scripts.testbed.patience import patience
-from scripts.testbed.rules import statements
 from scripts.testbed.wire import database_at
 from tests.conftest import fresh
 from tests.memory import MemoryDatabase
+from tests.mongodb_rules import statements
 from tests.projecting import caught_up, open_some, rebuilt, running
 from tests.spec import ALICE
 

@@ -17,7 +17,7 @@ from eventstore.mongo.sorted_pages import Query
 from projections.generations import Generations
 from projections.views import indexes
 from projections.views.filter import without_spam
-from scripts.testbed.rules import bounded, gives_order
+from tests.mongodb_rules import bounded, gives_order
 
 LISTS: list[tuple[dict[str, Any], str, bool]] = [
     # what is asked for, the index by `opened_at`, whether another sort has it as well

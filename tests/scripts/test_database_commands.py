@@ -25,15 +25,15 @@ from eventstore.database import Database
 from eventstore.personal.master_keys import new_master_key
 from scripts.commands import groups
 from scripts.mongo_users import API, AUDITOR, PROJECTOR
-from scripts.testbed.excused import ANY, EXCUSED, RACES, SHARD_KEYS, SMALL
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import scratch
-from scripts.testbed.rules import Recorder
 from scripts.testbed.wire import through
 from tests.api.test_api import OPEN
 from tests.api.test_visibility import BODIES
 from tests.api.test_webhooks import receiving
 from tests.conftest import DRIVER
+from tests.excused import ANY, EXCUSED, RACES, SHARD_KEYS, SMALL
+from tests.mongodb_rules import Recorder
 from tests.processes import ROOT, Process, script
 from tests.projecting import until
 from tests.scripts.test_soak import scratch_url

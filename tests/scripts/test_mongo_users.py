@@ -11,9 +11,9 @@ import pytest
 
 from projections.generations import Generations
 from scripts.mongo_users import API, REFUSED, USERS, _change, _put, for_atlas, privileges
-from scripts.testbed.rules import grants
 from scripts.testbed.wire import passed, through
 from tests.eventstore.test_driver import server
+from tests.mongodb_rules import grants
 from tests.processes import script
 from tests.scripts.test_soak import scratch_url
 

@@ -1,9 +1,9 @@
-"""Each rule of `scripts/testbed/rules.py` refuses what MongoDB would refuse, or suffer from."""
+"""Each rule of `tests/mongodb_rules.py` refuses what MongoDB would refuse, or suffer from."""
 
 import pytest
 
-from scripts.testbed.rules import Recorder
 from scripts.testbed.wire import Fate
+from tests.mongodb_rules import Recorder
 
 LOG, READS, ID = "ticket_events", "ticket_reads_1", "1"
 FIND = {

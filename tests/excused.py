@@ -1,4 +1,4 @@
-"""What the rules of `rules.py` go by, and what stands against one and is right."""
+"""What the rules of `mongodb_rules.py` go by, and what stands against one and is right."""
 
 from collections.abc import Mapping
 

@@ -1,10 +1,10 @@
 """What MongoDB 8.0 allows, and what it would have to read, for each command that it is sent.
 
 The embedded server takes what MongoDB refuses, and its plans prove nothing about MongoDB's. So the
-commands of all processes are heard on the wire (`wire.py`), and each is held to rules from
-MongoDB's manual: what a transaction may hold, what the roles of `scripts.mongo_users` grant, which
-index serves a filter and an order, which shards it goes to, how large it is, how sure it is, and
-how long it may take. Which indexes there are is heard too: each is made by a command.
+commands of all processes are heard on the wire (`scripts/testbed/wire.py`), and each is held to
+rules from MongoDB's manual: what a transaction may hold, what the roles of `scripts.mongo_users`
+grant, which index serves a filter and an order, which shards it goes to, how large it is, how sure
+it is, and how long it may take. Which indexes there are is heard too: each is made by a command.
 
 What reads more than an index bounds, or asks all shards, stands in a table with the reason.
 """
@@ -21,8 +21,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from domain.values import JsonObject
 from scripts.mongo_users import Privilege, privileges
-from scripts.testbed.excused import ANY, EXCUSED, SHARD_KEYS, SMALL
 from scripts.testbed.wire import Fate, Heard, Refused
+from tests.excused import ANY, EXCUSED, SHARD_KEYS, SMALL
 
 Index = tuple[tuple[str, int], ...]
 
