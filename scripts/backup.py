@@ -30,7 +30,6 @@ from api.settings import Settings
 from api.webhooks import store as webhooks
 from domain.errors import CasebookError
 from domain.values import JsonObject
-from eventstore.archive import ManifestBuilder, lines, manifest_path
 from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
 from eventstore.log import EventStore
@@ -42,8 +41,9 @@ from eventstore.personal.vault import KEYRING, PERSON_EVENTS, PERSONS, NoMasterK
 from eventstore.transparency import statements as log_checkpoints
 from eventstore.transparency.statements import last_path
 from projections.views import saved_views
-from scripts.commands import fail, parse
-from scripts.console import UsageError, counting, database, run, writing
+from scripts.commands import fail
+from scripts.console import UsageError, database, start, writing
+from scripts.export import export
 
 FORMAT = 1
 MANIFEST, SEALED = "backup.json", "keys.sealed"
@@ -177,12 +177,10 @@ async def back_up(
     documents: Counter[str] = Counter()
     for name in PLAIN:
         with (folder / f"{name}.ndjson").open("wb") as file:
-            async for document in db.scan(
-                name, namespace=keys_database(db.name) if name in KEYS else None
-            ):
+            async for document in db.scan(name):
                 file.write(extended_json.to_line(document))
                 documents[name] += 1
-    documents["events"] = await _export(EventStore(db), folder / LOG)
+    documents["events"] = (await export(EventStore(db), folder / LOG)).events
     header = sealed_file.new_header(db.masters, passphrase)
     key = sealed_file.key_for(header, db.masters, passphrase)
     damaged = 0
@@ -197,7 +195,8 @@ async def back_up(
                 documents[name] += 1
                 writer.add(extended_json.to_line({"in": name, "document": content}))
         writer.end()
-    documents[PERSON_EVENTS] = await _export(EventStore(db, PERSON_EVENTS), folder / OF_PERSONS)
+    of_persons = await export(EventStore(db, PERSON_EVENTS), folder / OF_PERSONS)
+    documents[PERSON_EVENTS] = of_persons.events
     identity = await db.identity.read()
     manifest = Manifest(
         format=FORMAT,
@@ -211,18 +210,6 @@ async def back_up(
     return manifest, damaged
 
 
-async def _export(store: EventStore, path: Path) -> int:
-    summing = ManifestBuilder()
-    total = await store.count()
-    with path.open("wb") as file, counting(path.name, total, "events") as count:
-        async for line in lines(store, summing):
-            file.write(line)
-            count()
-    manifest = summing.manifest()
-    manifest.write(manifest_path(path))
-    return manifest.events
-
-
 async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, JsonObject | None]]:
     """Yield what is sealed, each document with the name of its collection; None for a key of a
     person that cannot be read. Keys are given as they are, wrapped by nothing: the file is sealed.
@@ -230,9 +217,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
     if db.masters is None:
         raise NoMasterKey
     for name in KEYS:
-        async for document in db.scan(
-            name, namespace=keys_database(db.name) if name in KEYS else None
-        ):
+        async for document in db.scan(name, namespace=keys_database(db.name)):
             if document.get("key") is None:  # of somebody who was erased
                 yield name, document
                 continue
@@ -244,9 +229,7 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
                 continue
             yield name, {k: v for k, v in document.items() if k != "master"} | {"key": plain}
     for name in SECRET:
-        async for document in db.scan(
-            name, namespace=keys_database(db.name) if name in KEYS else None
-        ):
+        async for document in db.scan(name):
             yield name, document
     path = settings.signing_key_path
     for name, each in ((SIGNING_KEY, path), (LAST, last_path(path))):
@@ -255,4 +238,4 @@ async def _secret(db: Database, settings: Settings) -> AsyncIterator[tuple[str, 
 
 
 if __name__ == "__main__":
-    run(main, parse("backup"))
+    start("backup", main)

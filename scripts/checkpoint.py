@@ -13,8 +13,7 @@ from eventstore.log import EventStore
 from eventstore.log_identity import LogReplaced
 from eventstore.transparency.checkpoints import LogCheckpoint, LogCheckpoints, write_file
 from eventstore.transparency.statements import last_path, signing_key
-from scripts.commands import parse
-from scripts.console import UsageError, at_work, database, run, writing
+from scripts.console import UsageError, at_work, database, start, writing
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -65,4 +64,4 @@ def describe(checkpoint: LogCheckpoint) -> str:
 
 
 if __name__ == "__main__":
-    run(main, parse("checkpoint"))
+    start("checkpoint", main)

@@ -103,7 +103,6 @@ def _backup(parser: Parser) -> None:
 
 def _bench(parser: Parser) -> None:
     parser.add_argument("what", help="as listed above, or all")
-    _child(parser)
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load at a time (3)")
     parser.add_argument(
@@ -174,16 +173,6 @@ def _mongo_users(parser: Parser) -> None:
     shown.add_argument("name", help="the database's")
     shown.add_argument("--atlas", action="store_true", help="as commands for Atlas")
     what.add_parser("check", help="try what each user must be refused")
-
-
-def _child(parser: Parser) -> None:
-    """Take what processes are started with that a command starts itself: `_child` and more."""
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-
-
-def _check_child(parser: Parser, options: argparse.Namespace) -> None:
-    if options.words and not options.what.startswith("_"):
-        parser.error(f"unrecognized arguments: {' '.join(options.words)}")
 
 
 def _nothing(_: Parser) -> None:
@@ -277,15 +266,8 @@ def _serve(parser: Parser) -> None:
     parser.add_argument("--listening", type=int, help=argparse.SUPPRESS)
 
 
-def _screenshots(parser: Parser) -> None:
-    parser.add_argument(
-        "--into", type=Path, default=Path("build/screenshots"), help="the folder for the pictures"
-    )
-
-
 def _soak(parser: Parser) -> None:
     parser.add_argument("what", help="as listed above")
-    _child(parser)
     parser.add_argument("--rounds", type=int, help="rounds; commands, requests, events; seconds")
     parser.add_argument(
         "--done", type=Path, metavar="FILE", help="of faults: a list of what is done, to go on with"
@@ -356,9 +338,9 @@ _GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Use it in a program": {"openapi": Command("openapi")},
     _IN_A_CHECKOUT: {
-        "soak": Command("soak.__main__", _soak, _check_child),
-        "bench": Command("bench.__main__", _bench, _check_child),
-        "screenshots": Command("testbed.screenshots", _screenshots),
+        "soak": Command("soak.__main__", _soak),
+        "bench": Command("bench.__main__", _bench),
+        "screenshots": Command("testbed.screenshots"),
         "reference": Command("reference.__main__"),
     },
 }

@@ -39,7 +39,7 @@ from eventstore.key_files import KeyUnusable, place
 from eventstore.mongo import embedded
 from eventstore.mongo.errors import describe
 from eventstore.personal.master_keys import MasterKeys, new_master_key
-from scripts.commands import fail
+from scripts.commands import fail, parse
 from scripts.log_output import log_to_stderr
 
 T = TypeVar("T")
@@ -79,6 +79,11 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error}") from error
+
+
+def start(name: str, main: Main) -> None:
+    """Run the command of a name, with the words that this process was started with."""
+    run(main, parse(name))
 
 
 def run(main: Main, options: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 from uuid import UUID
+
+import httpx
 
 from api.access.keys import KeyOrder, Keys, keep_in_file
 from api.access.links import SignInLinks
@@ -34,8 +34,7 @@ from projections.generations import Generations
 from projections.views import tickets
 from projections.views.tickets import TicketRead
 from scripts.catch_up import caught_up, projecting
-from scripts.commands import parse
-from scripts.console import address, database, is_read_here, run, with_progress, writing
+from scripts.console import address, database, is_read_here, start, with_progress, writing
 from scripts.import_log import FORMATS, read
 from scripts.logs import Act
 from scripts.logs.tally import Tally
@@ -239,18 +238,17 @@ async def _keep_key(keys: Keys, folder: Path, database: str, person: _Person) ->
 
 def _problem(where: str, key: str) -> str | None:
     """Say what keeps people from signing in there: what answers must know the demo's keys."""
-    asked = Request(f"{where}/me", headers={"Authorization": f"Bearer {key}"})  # noqa: S310 our own
     try:
-        with urlopen(asked, timeout=5):  # noqa: S310
-            return None
-    except HTTPError as error:
-        return (
-            f"What answers at {where} is not this desk's server ({error.code}): stop it, or set "
-            "CASEBOOK_PORT, and `make run`."
-        )
-    except OSError:
+        answer = httpx.get(f"{where}/me", headers={"Authorization": f"Bearer {key}"}, timeout=5)
+    except httpx.TransportError:
         return "The server is not running: start it with `make run`."
+    if answer.is_success:
+        return None
+    return (
+        f"What answers at {where} is not this desk's server ({answer.status_code}): stop it, or "
+        "set CASEBOOK_PORT, and `make run`."
+    )
 
 
 if __name__ == "__main__":
-    run(main, parse("demo"))
+    start("demo", main)

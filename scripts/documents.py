@@ -10,8 +10,7 @@ import argparse
 
 from api.operations.stored_documents import look_through
 from api.settings import Settings
-from scripts.commands import parse
-from scripts.console import database, run
+from scripts.console import database, start
 
 
 async def main(_: argparse.Namespace) -> int:
@@ -27,4 +26,4 @@ async def main(_: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("documents"))
+    start("documents", main)

@@ -8,33 +8,39 @@ import argparse
 from pathlib import Path
 
 from api.settings import Settings
-from eventstore.archive import ManifestBuilder, lines, manifest_path
+from eventstore.archive import Manifest, ManifestBuilder, lines, manifest_path
 from eventstore.log import EventStore
-from scripts.commands import parse
-from scripts.console import counting, database, run, writing
+from scripts.console import counting, database, start, writing
 
 
 async def main(options: argparse.Namespace) -> int:
-    path: Path = options.file
-    unfinished = path.with_name(f"{path.name}.part")
     async with database(Settings.from_environment()) as db:
-        store = EventStore(db)
-        summing = ManifestBuilder()
-        total = await store.count()
-        with (
-            writing(unfinished),
-            unfinished.open("wb") as file,
-            counting("exporting", total, "events") as count,
-        ):
-            async for line in lines(store, summing):
-                file.write(line)
-                count()
-    manifest = summing.manifest()
-    manifest.write(manifest_path(path))
-    unfinished.replace(path)
+        manifest = await export(EventStore(db), options.file)
     print(f"{manifest.tickets} tickets, {manifest.events} events, sha256 {manifest.sha256}")
     return 0
 
 
+async def export(store: EventStore, path: Path) -> Manifest:
+    """Write a log to a file, which is there once it is whole, and its manifest beside it.
+
+    Raises UsageError if that cannot be written.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    summing = ManifestBuilder()
+    total = await store.count()
+    with (
+        writing(unfinished),
+        unfinished.open("wb") as file,
+        counting(f"exporting {path.name}", total, "events") as count,
+    ):
+        async for line in lines(store, summing):
+            file.write(line)
+            count()
+    manifest = summing.manifest()
+    manifest.write(manifest_path(path))
+    unfinished.replace(path)
+    return manifest
+
+
 if __name__ == "__main__":
-    run(main, parse("export"))
+    start("export", main)

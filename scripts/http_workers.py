@@ -42,13 +42,7 @@ async def http_workers(
 
 
 def _environment(database: Database, settings: Settings, number: int) -> Mapping[str, str]:
-    environment = {
-        **os.environ,
-        "CASEBOOK_MONGODB_URL": database.url,
-        "CASEBOOK_PROJECTING": "no",
-        "CASEBOOK_WEBHOOKS": "no",
-        "CASEBOOK_TIMEKEEPER_SECONDS": "0",
-    }
+    environment = {**os.environ, "CASEBOOK_MONGODB_URL": database.url}
     if MasterKeys.given() is None and settings.master_key_path.exists():
         environment["CASEBOOK_MASTER_KEY_FILE"] = str(settings.master_key_path.resolve())
     if settings.metrics_port is not None:

@@ -31,8 +31,8 @@ from eventstore.log import EventStore
 from projections.generations import Generations
 from projections.views import tickets
 from scripts.catch_up import caught_up, projecting
-from scripts.commands import fail, parse
-from scripts.console import UsageError, counting, database, run, screen
+from scripts.commands import fail
+from scripts.console import UsageError, counting, database, screen, start
 from scripts.logs import Finding, Format, History, Row, Step, helpdesk, servicenow
 from scripts.logs.gathering import Gathered
 from scripts.logs.table import read_rows, require_columns
@@ -284,4 +284,4 @@ async def import_into(db: Database, format_: Format, histories: Histories, tally
 
 
 if __name__ == "__main__":
-    run(main, parse("import"))
+    start("import", main)

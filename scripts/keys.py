@@ -27,8 +27,7 @@ from api.access.links import SignInLinks
 from api.access.scopes import SCOPES
 from api.settings import Settings, is_loopback
 from eventstore.database import Database
-from scripts.commands import parse
-from scripts.console import UsageError, address, at_work, database, run, validating
+from scripts.console import UsageError, address, at_work, database, start, validating
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -103,4 +102,4 @@ async def _list(keys: Keys) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse("keys"))
+    start("keys", main)

@@ -24,8 +24,7 @@ from eventstore.log import EventStore
 from eventstore.mongo.driver import Namespace, maybe_await
 from eventstore.mongo.errors import OperationFailure
 from projections.erasure.progress import Erasures
-from scripts.commands import parse
-from scripts.console import database, progress, run
+from scripts.console import database, progress, start
 
 _LOOK_SECONDS = 1.0
 _BUILDING = {
@@ -77,4 +76,4 @@ async def _show_builds(admin: Namespace, bar: Progress, task: TaskID) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse("migrate"))
+    start("migrate", main)

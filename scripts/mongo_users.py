@@ -55,8 +55,7 @@ from projections.erasure.progress import Erasures
 from projections.generations import Generations, views_database
 from projections.projector import parked
 from projections.views import saved_views
-from scripts.commands import parse
-from scripts.console import UsageError, run
+from scripts.console import UsageError, start
 
 API, PROJECTOR, AUDITOR = USERS = ("api", "projector", "auditor")
 """What they are called behind the name of the database: `casebook_api`."""
@@ -312,4 +311,4 @@ async def _is_refused(database: Database, action: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    run(main, parse("mongo-users"))
+    start("mongo-users", main)

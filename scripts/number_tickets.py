@@ -16,8 +16,8 @@ from domain.tickets.opening import NumberTicket
 from eventstore.background import run_all
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.commands import fail, parse
-from scripts.console import at_work, counting, database, run
+from scripts.commands import fail
+from scripts.console import at_work, counting, database, start
 
 _AT_ONCE = 32
 _NUMBERING = Submission(command=NumberTicket(), actor=Actor("numbering", "system"))
@@ -60,4 +60,4 @@ async def number_all(db: Database) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("number-tickets"))
+    start("number-tickets", main)

@@ -8,8 +8,7 @@ import orjson
 from api.app import create_app
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.commands import parse
-from scripts.console import run
+from scripts.console import start
 
 
 def document() -> bytes:
@@ -27,4 +26,4 @@ async def main(_: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("openapi"))
+    start("openapi", main)

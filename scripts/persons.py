@@ -28,8 +28,7 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from eventstore.personal.master_keys import new_master_key
 from projections.erasure.progress import Erasures
-from scripts.commands import parse
-from scripts.console import at_work, counting, database, print_json, run, validating
+from scripts.console import at_work, counting, database, print_json, start, validating
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -79,4 +78,4 @@ async def _rewrap(db: Database) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse("persons"))
+    start("persons", main)

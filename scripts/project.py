@@ -11,8 +11,7 @@ from api.background import projecting
 from api.settings import Settings
 from eventstore.log import EventStore
 from projections.erasure.progress import Erasures
-from scripts.commands import parse
-from scripts.console import at_work, database, run, screen, show_metrics
+from scripts.console import at_work, database, screen, show_metrics, start
 from scripts.tracing import trace_if_asked
 
 
@@ -35,4 +34,4 @@ async def main(_: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("project"))
+    start("project", main)

@@ -39,8 +39,8 @@ from projections.views.saved_views import ViewName
 from projections.views.tickets import SHAPE
 from projections.workers import Workers, workers
 from scripts.catch_up import projecting
-from scripts.commands import fail, parse
-from scripts.console import UsageError, at_work, database, run
+from scripts.commands import fail
+from scripts.console import UsageError, at_work, database, start
 from scripts.replaying import Report, reporting
 
 _LOOK_SECONDS = 0.1
@@ -180,4 +180,4 @@ async def _repair(db: Database, ids: Sequence[UUID], report: Report) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("replay"))
+    start("replay", main)

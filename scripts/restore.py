@@ -55,8 +55,8 @@ from projections.projector.batch import fold_ticket
 from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore
-from scripts.commands import fail, parse
-from scripts.console import UsageError, counting, database, run
+from scripts.commands import fail
+from scripts.console import UsageError, counting, database, start
 from scripts.verification import Verification
 from scripts.verify import verify_file
 
@@ -528,4 +528,4 @@ async def _sign(db: Database, settings: Settings, why: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("restore"))
+    start("restore", main)

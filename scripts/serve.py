@@ -23,15 +23,14 @@ from api.settings import Settings
 from domain.actors import PrincipalRole
 from eventstore.database import Database
 from eventstore.log import EventStore
-from scripts.commands import parse
 from scripts.console import (
     UsageError,
     address,
     check_host,
     database,
     is_read_here,
-    run,
     show_metrics,
+    start,
 )
 from scripts.http_workers import end_with_parent, http_workers
 from scripts.server import serve
@@ -136,4 +135,4 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 if __name__ == "__main__":
-    run(main, parse("serve"))
+    start("serve", main)

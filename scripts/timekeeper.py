@@ -12,8 +12,7 @@ from api.desk.store import Desks
 from api.settings import Settings
 from api.timekeeper.timekeeper import LOOK_SECONDS, Timekeeper
 from eventstore.log import EventStore
-from scripts.commands import parse
-from scripts.console import at_work, database, run, screen
+from scripts.console import at_work, database, screen, start
 
 
 async def main(_: argparse.Namespace) -> int:
@@ -30,4 +29,4 @@ async def main(_: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("timekeeper"))
+    start("timekeeper", main)

@@ -29,8 +29,8 @@ from api.settings import Settings
 from domain.errors import CasebookError
 from eventstore.database import Database
 from eventstore.mongo.errors import describe
-from scripts.commands import fail, parse
-from scripts.console import counting, database, run
+from scripts.commands import fail
+from scripts.console import counting, database, start
 from scripts.verification import (
     FIELDS,
     CannotVerify,
@@ -374,4 +374,4 @@ def _age(milliseconds: int, now: datetime) -> float:
 
 
 if __name__ == "__main__":
-    run(main, parse("verify"))
+    start("verify", main)

@@ -28,13 +28,10 @@ from importlib import import_module
 
 from api.settings import Settings
 from api.suggestions import did_you_mean
-from eventstore.personal.master_keys import new_master_key
 from scripts.bench.found import Table, record
 from scripts.bench.measuring import Options
-from scripts.commands import parse
-from scripts.console import UsageError, run
+from scripts.console import UsageError, start
 from scripts.testbed.promises import scratch
-from scripts.testbed.services import serve
 
 _WHAT = (
     "commands",
@@ -54,13 +51,9 @@ _WHAT = (
 
 
 async def main(words: argparse.Namespace) -> int:
-    if words.what == "_serve":
-        kind, url, port = words.words
-        return await serve(kind, url, int(port))
     if words.what not in (*_WHAT, "all"):
         raise UsageError(f"there is no benchmark {words.what}{did_you_mean(words.what, _WHAT)}")
     options = Options(words.rounds, words.seconds, sorted(words.tickets), words.events)
-    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     driver = Settings.from_environment().mongo_driver
     machine = (
         f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}, "
@@ -69,8 +62,7 @@ async def main(words: argparse.Namespace) -> int:
     print(machine)
     for what in _WHAT if words.what == "all" else (words.what,):
         try:
-            # Imported by name: servers of the benchmark need none of them, and may not have what
-            # some of them need.
+            # Imported by name: not everywhere is what some of them need.
             measure: Callable[[str, Options], Awaitable[list[Table]]] = import_module(
                 f"scripts.bench.{what}"
             ).measure
@@ -86,4 +78,4 @@ async def main(words: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("bench"))
+    start("bench", main)

@@ -79,9 +79,9 @@ def read_rows(
         raise UnreadableLog(f"cannot read {path}: {error}") from error
 
 
-def require_columns(path: Path, columns: Collection[str], encoding: str | None = None) -> None:
+def require_columns(path: Path, columns: Collection[str]) -> None:
     """Raise UnreadableLog unless a file is a table that has some columns."""
-    next(read_rows(path, columns, encoding), None)
+    next(read_rows(path, columns), None)
 
 
 class _Lines:

@@ -8,8 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scripts.commands import parse
-from scripts.console import run
+from scripts.console import start
 from scripts.reference import (
     api,
     command_line,
@@ -43,4 +42,4 @@ async def main(_: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("reference"))
+    start("reference", main)

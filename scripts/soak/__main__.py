@@ -28,16 +28,12 @@ test suite.
 """
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pkgutil import resolve_name
 
 from api.suggestions import did_you_mean
-from eventstore.personal.master_keys import new_master_key
-from scripts.commands import parse
-from scripts.console import UsageError, run
+from scripts.console import UsageError, start
 from scripts.soak.consumers import follow
 from scripts.soak.contract import contract
 from scripts.soak.erase import kill_erasure
@@ -81,13 +77,8 @@ _SOAKS: dict[str, tuple[Callable[[str, int], Awaitable[Counter[str]]], int]] = {
 
 
 async def main(options: argparse.Namespace) -> int:
-    if options.what == "_child":
-        work, *words = options.words
-        await resolve_name(work)(*words)
-        return 0
     if options.what not in _SOAKS:
         raise UsageError(f"there is no soak {options.what}{did_you_mean(options.what, _SOAKS)}")
-    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
     soak, rounds = _SOAKS[options.what]
     if options.done is not None:
         if soak is not faults:
@@ -100,4 +91,4 @@ async def main(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run(main, parse("soak"))
+    start("soak", main)

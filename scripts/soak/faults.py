@@ -38,8 +38,8 @@ from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (
     HEADERS,
-    READY_SECONDS,
     PromiseBroken,
+    code_of,
     free_port,
     let_in,
     listening,
@@ -327,20 +327,14 @@ async def _fail_at_work(
 
 
 async def replayed(url: str, driver: DriverName) -> int | None:
-    """Build the views anew; return the exit code."""
-    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_MONGO_DRIVER": driver}
-    async with process("scripts.replay", **settings) as replay:
-        async with asyncio.timeout(patience(READY_SECONDS)):
-            return await replay.wait()
+    """Build the views anew; return the exit code, None if that does not end."""
+    return await code_of("scripts.replay", CASEBOOK_MONGODB_URL=url, CASEBOOK_MONGO_DRIVER=driver)
 
 
 async def _replay_again_and_again(url: str, driver: DriverName) -> None:
     """Build the views anew until cancelled, whether or not it succeeds; it must come to an end."""
     while True:
-        try:
-            await replayed(url, driver)
-        except TimeoutError:
-            raise PromiseBroken("a replay stands still") from None
+        require(await replayed(url, driver) is not None, "a replay stands still")
 
 
 async def _read(port: int, clients: Clients) -> None:

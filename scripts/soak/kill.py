@@ -60,10 +60,10 @@ async def kill_api(url: str, rounds: int, count: int = 8) -> Counter[str]:
     return killed
 
 
-async def serve_and_die(url: str, port: str, point: str, nth: str) -> int:
+async def serve_and_die(url: str, port: str, point: str, nth: str) -> None:
     """Serve until the nth command reaches a point, and die there as by kill -9."""
     die_at({"append": EventStore, "outcome": Visibility}, point, nth)
-    return await serve("group", url, int(port))
+    await serve("group", url, port)
 
 
 async def kill_database(
@@ -74,7 +74,7 @@ async def kill_database(
     Raises PromiseBroken.
     """
     clients, killed = Clients(), 0
-    async with embedded_server() as (port, api, folder):
+    async with embedded_server() as (port, _api, folder):
         for _round in with_progress(range(rounds), "killing", "rounds"):
             async with clients.sending(port, count, _TICKETS):
                 await clients.answered(random.randrange(60, 200))
@@ -84,8 +84,6 @@ async def kill_database(
                 await clients.check(database)
             await clients.retry(port)
         counted = await clients.judge(port, url_of(folder), check)
-        api.send_signal(signal.SIGTERM)
-        await api.wait()
     require(killed == rounds, f"{killed} of {rounds} databases could be killed")
     return Counter(killed=killed) + counted
 

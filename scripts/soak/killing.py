@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import cycle, islice
 
 from scripts.console import with_progress
-from scripts.testbed.promises import READY_SECONDS, code_of, process, require
+from scripts.testbed.promises import CHILD, READY_SECONDS, code_of, process, require
 
 Steps = Mapping[str, object]
 """Names of functions, and the class or module that each is in."""
@@ -70,4 +70,4 @@ async def killed(work: Work, *args: object, seconds: float = READY_SECONDS) -> N
 
 
 def _words(work: Work, args: tuple[object, ...]) -> list[str]:
-    return ["scripts.soak", "_child", f"{work.__module__}:{work.__qualname__}", *map(str, args)]
+    return [CHILD, f"{work.__module__}:{work.__qualname__}", *map(str, args)]

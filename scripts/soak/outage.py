@@ -12,7 +12,6 @@ What was acknowledged is in the log once; all else is sent again, and is there t
 
 import asyncio
 import resource
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -66,8 +65,6 @@ async def overload(
                     clients.counted["most_mb"] = max(clients.counted["most_mb"], held // 2**20)
         await _recover(clients, port, _RECOVERY_SECONDS)
         await clients.judge(port, url_of(folder), check)
-        api.send_signal(signal.SIGTERM)
-        await api.wait()
     return clients.counted
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 
 from scripts.soak.clients import Clients
+from scripts.testbed.load import read_message
 from scripts.testbed.promises import listening, service
 
 _CLIENTS = 8
@@ -28,8 +29,8 @@ class _Proxy:
         upstream, answering = await asyncio.open_connection("127.0.0.1", self._to_port)
         try:
             while True:
-                answering.write(await _message(reader))
-                answer = await _message(upstream)
+                answering.write(b"".join(await read_message(reader)))
+                answer = b"".join(await read_message(upstream))
                 self._answers += 1
                 if self._answers % _LOST == 0:
                     self.lost += 1
@@ -40,12 +41,6 @@ class _Proxy:
         finally:
             answering.close()
             writer.close()
-
-
-async def _message(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-    return head + await reader.readexactly(length)
 
 
 async def retry_through_proxy(url: str, commands: int) -> Counter[str]:

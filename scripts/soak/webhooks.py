@@ -24,6 +24,7 @@ from projections.views.saved_views import TicketFilter
 from scripts.console import with_progress
 from scripts.soak.consumers import Received, open_tickets, write_notes
 from scripts.soak.killing import child
+from scripts.testbed.load import header, read_message
 from scripts.testbed.promises import ACTOR, listening, log_at, require, until
 
 _TICKETS = 40
@@ -47,14 +48,12 @@ class Receiver:
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-                headers = dict(line.split(": ", 1) for line in head[1:] if line)
-                body = await reader.readexactly(int(headers["content-length"]))
+                head, body = await read_message(reader)
                 is_cut = self._one_in is not None and random.randrange(self._one_in) == 0
                 self.counted["cuts"] += is_cut
                 if is_cut and random.choice(["before", "after"]) == "before":
                     return
-                self._note(headers["casebook-delivery"], orjson.loads(body))
+                self._note(header(head, b"casebook-delivery"), orjson.loads(body))
                 if is_cut:
                     return
                 writer.write(b"HTTP/1.1 204 ok\r\n\r\n")

@@ -66,19 +66,25 @@ class Connection:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._port)
                 reader, writer = self._streams
                 writer.write(raw)
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(int(_header(head, b"content-length:") or 0))
-                retry_after = int(_header(head, b"retry-after:") or 0)
+                head, body = await read_message(reader)
+                retry_after = int(header(head, b"retry-after") or 0)
                 return Answer(
-                    int(head[9:12]), body, retry_after, _header(head, b"preference-applied:")
+                    int(head[9:12]), body, retry_after, header(head, b"preference-applied")
                 )
         except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as error:
             self.close()
             raise ConnectionError(str(error)) from error
 
 
-def _header(head: bytes, name: bytes) -> str:
-    return head.lower().partition(name)[2].split(b"\r\n", 1)[0].strip().decode()
+async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read a request or an answer, as bytes: its head, and its body, whose length the head says."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head, await reader.readexactly(int(header(head, b"content-length") or 0))
+
+
+def header(head: bytes, name: bytes) -> str:
+    """Return a header of a head, by its name in small letters; empty if it is not there."""
+    return head.lower().partition(b"\r\n%b:" % name)[2].split(b"\r\n", 1)[0].strip().decode()
 
 
 def request(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:

@@ -21,12 +21,15 @@ from eventstore.failures import VersionConflict
 from eventstore.log import EventStore
 from eventstore.mongo import embedded
 from eventstore.mongo.driver import DriverName
+from eventstore.personal.master_keys import new_master_key
 from scripts.testbed.load import Answer, Connection
 from scripts.testbed.patience import patience
 
 ACTOR = Actor("soak", "agent")
 OPEN = OpenTicket(subject="Soak", requester="soak")
 
+CHILD = "scripts.testbed.child"
+"""What runs a function in a process of its own."""
 READY_SECONDS = 60
 _ENDING_SECONDS = 15
 
@@ -73,10 +76,12 @@ def accepted(answer: Answer) -> Answer:
 async def scratch(*, durable: bool = True) -> AsyncIterator[str]:
     """Run an embedded database in a temporary folder; yield its URL.
 
-    Processes that are started meanwhile keep their files there, unless their settings differ.
+    Processes that are started meanwhile keep their files there, unless their settings differ, and
+    all have one master key.
     """
     with tempfile.TemporaryDirectory(prefix="casebook-soak-") as folder:
         os.environ["CASEBOOK_DATA_DIR"] = folder
+        os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())
         async with embedded.run(Path(folder), durable=durable) as url:
             yield url
 
@@ -190,7 +195,8 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 async def service(kind: str, url: str) -> AsyncIterator[int]:
     """Run one of the services of `scripts.testbed.services`; yield its port."""
     port = free_port()
-    async with serving("scripts.bench", "_serve", kind, url, str(port), port=port, url=url):
+    words = (CHILD, "scripts.testbed.services:serve", kind, url, str(port))
+    async with serving(*words, port=port, url=url):
         yield port
 
 

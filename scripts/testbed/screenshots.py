@@ -1,7 +1,7 @@
 """Take pictures of the console: each page by day, night and phone, as each role sees it.
 
-On a database of its own, with what `casebook demo` loads. All go into a folder; those that
-`docs/guides/console.md` shows go beside it, too. Needs Chromium.
+On a database of its own, with what `casebook demo` loads. All go into
+`build/screenshots`; those that `docs/guides/console.md` shows go beside it, too. Needs Chromium.
 """
 
 import argparse
@@ -16,14 +16,13 @@ from typing import NamedTuple
 
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
-from eventstore.personal.master_keys import new_master_key
-from scripts.commands import parse
-from scripts.console import run
+from scripts.console import start
 from scripts.demo import STORY
 from scripts.testbed.browser import chromium
 from scripts.testbed.load import Connection
 from scripts.testbed.promises import (
     HEADERS,
+    accepted,
     callers,
     code_of,
     free_port,
@@ -32,6 +31,7 @@ from scripts.testbed.promises import (
     serving,
 )
 
+_FOLDER = Path("build/screenshots")
 _GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "console.md"
 _SHOWN = frozenset(re.findall(r"console/([\w-]+\.png)", _GUIDE.read_text()))
 _LOOKS: Mapping[str, ViewportSize] = {
@@ -64,10 +64,8 @@ _SHOTS: Mapping[str, _Shot] = {
 }
 
 
-async def main(options: argparse.Namespace) -> int:
-    os.environ.setdefault("CASEBOOK_MASTER_KEY", new_master_key())  # for all it starts
+async def main(_: argparse.Namespace) -> int:
     port = free_port()
-    options.into.mkdir(parents=True, exist_ok=True)
     async with (
         chromium() as browser,
         scratch(durable=False) as url,
@@ -82,10 +80,10 @@ async def main(options: argparse.Namespace) -> int:
         keys = await _keys(url)
         async with Connection(port, HEADERS) as connection:
             hook = {"url": "http://127.0.0.1:9/casebook", "types": ["TicketOpened"]}
-            require((await connection.post("/webhooks", hook)).status == 201, "a webhook")
+            accepted(await connection.post("/webhooks", hook))
             for look in _LOOKS:
                 work = asyncio.create_task(_work(connection))
-                await _take(browser, port, look, keys, options.into)
+                await _take(browser, port, look, keys)
                 work.cancel()
                 await asyncio.wait([work])
     return 0
@@ -102,9 +100,7 @@ async def _keys(url: str) -> Mapping[str, str]:
     }
 
 
-async def _take(
-    browser: Browser, port: int, look: str, keys: Mapping[str, str], into: Path
-) -> None:
+async def _take(browser: Browser, port: int, look: str, keys: Mapping[str, str]) -> None:
     """Take the pictures of one look."""
     for role in dict.fromkeys(shot.role for shot in _SHOTS.values()):
         context = await browser.new_context(
@@ -124,7 +120,7 @@ async def _take(
                 else:
                     await page.locator(".requests a").first.click()
                 await page.locator(shot.drawn).first.wait_for()
-                await _keep(page, into / f"{name}-{look}.png")
+                await _keep(page, _FOLDER / f"{name}-{look}.png")
         await context.close()
 
 
@@ -147,4 +143,4 @@ async def _work(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse("screenshots"))
+    start("screenshots", main)

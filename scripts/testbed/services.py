@@ -110,7 +110,8 @@ def service_from_memory(database: Database) -> FastAPI:
     return app
 
 
-async def serve(kind: str, url: str, port: int) -> int:
+async def serve(kind: str, url: str, port: str) -> None:
+    """Serve a kind of service until the process is told to end."""
     settings = Settings.from_environment()
     database = Database(url, settings.mongo_driver)
     match kind:
@@ -126,10 +127,9 @@ async def serve(kind: str, url: str, port: int) -> int:
             app = create_app(database, store, work, access=access_by(database, settings))
     protocol = H11Protocol if kind in _PLAIN else HttpProtocol
     config = uvicorn.Config(
-        app, http=protocol, host="127.0.0.1", port=port, log_config=None, access_log=False
+        app, http=protocol, host="127.0.0.1", port=int(port), log_config=None, access_log=False
     )
     await uvicorn.Server(config).serve()
-    return 0
 
 
 class Service(NamedTuple):
@@ -154,10 +154,8 @@ async def services(urls: Mapping[str, str]) -> AsyncIterator[dict[str, Service]]
 
 @asynccontextmanager
 async def _two_workers(url: str) -> AsyncIterator[int]:
-    port = free_port()
-    settings = {"CASEBOOK_MONGODB_URL": url, "CASEBOOK_PORT": str(port)}
-    settings |= {"CASEBOOK_PROJECTING": "no", "CASEBOOK_LOG_REQUESTS": "no"}
-    async with serving("scripts.serve", "--workers", "2", port=port, url=url, **settings):
+    port, words = free_port(), ("scripts.serve", "--workers", "2")
+    async with serving(*words, port=port, url=url, CASEBOOK_PROJECTING="no"):
         yield port
 
 
