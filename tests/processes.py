@@ -22,6 +22,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import scripts
+from eventstore.gc_tuning import tune_gc
+from scripts.openapi import document
 
 ROOT = Path(__file__).parents[1]
 _MOST_OUTPUT_BYTES = 1 << 30
@@ -129,6 +131,8 @@ def _fork(requests: socket.socket) -> None:
     """Fork for each request; returns in those that have run one."""
     for module in iter_modules(scripts.__path__, "scripts."):
         import_module(module.name)
+    document()  # which each server that shows a console would make anew
+    tune_gc()  # here, or each copy would look for garbage in all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for a command line, below
     while True:
         request, files, _, _ = socket.recv_fds(requests, _MOST_BYTES, 3)

@@ -92,9 +92,11 @@ async def until(holds: Callable[[], Awaitable[object]], seconds: float | None = 
 
     Polled: what is waited for is in the database.
     """
+    pause = 0.01
     async with asyncio.timeout(patience(60) if seconds is None else seconds):
-        while not (found := await holds()):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        while not (found := await holds()):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.1)  # what takes long is not kept from it by who looks
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path as PathParameter
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.access.access_log import AccessLog, Outcome
@@ -17,7 +17,7 @@ from api.cursors import Cursors
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from domain.actors import PrincipalRole
 from domain.errors import Forbidden
 from domain.values import JsonObject, Name
@@ -96,7 +96,7 @@ def keys_router(keys: Keys) -> Router:
         return json_response(content, {})
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
-    async def revoke_key(key_id: KeyId, asked: Annotated[Revoking, Query()]) -> Response:
+    async def revoke_key(key_id: KeyId, asked: InQuery[Revoking]) -> Response:
         """Revoke a key. Every process refuses it within five seconds."""
         if asked.with_made:
             await keys.revoke_with_made(key_id)
@@ -178,7 +178,7 @@ def access_log_router(log: AccessLog, database: Database) -> Router:
         response_model=AccessPage,
         responses={200: {"headers": described_headers("Link")}},
     )
-    async def show_access_log(request: Request, asked: Annotated[AccessQuery, Query()]) -> Response:
+    async def show_access_log(request: Request, asked: InQuery[AccessQuery]) -> Response:
         """List recorded accesses, the last first.
 
         `granted`: uses of the routes whose uses are put on record. `denied`: the caller's role or

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from api.commands.routes import IfMatch, expected_version
@@ -12,7 +12,7 @@ from api.desk.store import Desks, SetUp
 from api.http.answers import described_headers
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from domain.actors import Actor
 from domain.desk import Desk
 
@@ -50,7 +50,7 @@ def router(desks: Desks, in_use: InUse) -> Router:
     @routes.get(
         "/desk", response_model=DeskAnswer, responses={200: _ETAG, **problem_responses(404, 409)}
     )
-    async def show_desk(asked: Annotated[DeskQuery, Query()]) -> Response:
+    async def show_desk(asked: InQuery[DeskQuery]) -> Response:
         """Show how the desk is set up, or was: groups, custom fields, SLA policies."""
         set_up = await desks.read(asked.version)
         return _answer(set_up, await in_use.left(set_up.desk) if asked.count else None)

@@ -12,7 +12,7 @@ import logging
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Header, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -23,7 +23,7 @@ from api.feed.client import Client, Limits
 from api.feed.feeds import Feeds
 from api.feed.format import ALIVE
 from api.http.caller import CurrentPrincipal
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from domain.tickets import EVENT_TYPES
 from domain.values import at_most
 
@@ -123,7 +123,7 @@ def router(feeds: Feeds, access: Access) -> Router:
         },
     )
     async def export_events(
-        request: Request, who: CurrentPrincipal, asked: Annotated[ExportAsked, Query()]
+        request: Request, who: CurrentPrincipal, asked: InQuery[ExportAsked]
     ) -> Response:
         """Export the log up to now: every event as it is stored, a line each.
 
@@ -150,7 +150,7 @@ def router(feeds: Feeds, access: Access) -> Router:
     async def stream_events(
         request: Request,
         who: CurrentPrincipal,
-        asked: Annotated[StreamAsked, Query()],
+        asked: InQuery[StreamAsked],
         last_event_id: Annotated[
             str | None,
             Header(

@@ -5,7 +5,7 @@ request may be answered and what any with a body, the headers that each request 
 does have, and links from a ticket that was opened to what can be done with it.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
@@ -13,17 +13,24 @@ from pydantic.json_schema import models_json_schema
 from api.access.rights import OPEN_PATHS, RIGHTS
 from api.http import correlation
 from api.http.problems import Fault, Problem, problem_responses
+from api.http.routing import Route
 
 
 class Application(FastAPI):
     """FastAPI with a document that is right to the last status code."""
 
+    _document: ClassVar[dict[str, Any] | None] = None
+
     def openapi(self) -> dict[str, Any]:
-        """Return the document; made once."""
-        if self.openapi_schema is None:
-            self.openapi_schema = super().openapi()
-            _complete(self.openapi_schema)
-        return self.openapi_schema
+        """Return the document; made once in a process, all of whose applications are the same."""
+        document = Application._document
+        if document is None:
+            for route in self.routes:
+                if isinstance(route, Route):
+                    route.declare()
+            Application._document = document = super().openapi()
+            _complete(document)
+        return document
 
 
 def _complete(document: dict[str, Any]) -> None:

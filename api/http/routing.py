@@ -2,9 +2,9 @@
 
 An endpoint declares what it takes as FastAPI has it: path parameters by their types, query and body
 as models, headers with `Header(alias=...)`, and with `Depends` what is known of the request by now.
-FastAPI makes the API's document of that and solves nothing per request: `Route` makes one model of
-all that an endpoint takes, and validates it at once. What does not fit is raised as FastAPI raises
-it.
+FastAPI makes the API's document of that, if that is asked for, and solves nothing per request:
+`Route` makes one model of all that an endpoint takes, and validates it at once. What does not fit
+is raised as FastAPI raises it.
 
 `get_route_handler` is the method that FastAPI documents for this; `tests/api/test_routing.py` fails
 if an upgrade calls another.
@@ -13,18 +13,18 @@ if an upgrade calls another.
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import MISSING, field, make_dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from http import HTTPStatus
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from itertools import chain
-from typing import get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from fastapi import APIRouter, Request, Response, params
+from fastapi import APIRouter, Query, Request, Response, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, request_response
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, compile_path, get_name
 from starlette.types import Scope
 
 from api.access.authentication import Access
@@ -33,6 +33,9 @@ from api.http.bodies import Bodies, Content, most_bytes
 from api.http.caller import asking_of, header
 
 Endpoint = Callable[..., Awaitable[Response]]
+_T = TypeVar("_T")
+InQuery = Annotated[_T, Query()]
+"""A model of all that may be asked in a request's query."""
 _MOST_PARAMETERS = 200  # a list takes some 120
 _DECLARATIONS = (params.Param, params.Depends)
 
@@ -42,12 +45,24 @@ class Route(APIRoute):
 
     answer: Callable[[Request], Coroutine[None, None, Response]]
 
+    def __init__(self, path: str, endpoint: Endpoint, **declared: Any) -> None:
+        """`declared`: what FastAPI's own routes take; most of it is for the API's document."""
+        self.path, self.endpoint = path, endpoint
+        self.name = declared["name"] or get_name(endpoint)
+        self.methods = set(declared["methods"])
+        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
+        self.app = request_response(self.get_route_handler())
+        self.declare = partial(super().__init__, path, endpoint, **declared)
+        """Have FastAPI find what the document says of the route: it takes longer than all else that
+        a process needs to make its routes.
+        """
+
     @cached_property
     def reader(self) -> "Reader":
         """What reads the route's requests: made for the first one, as a process serves few routes
         and the models of all take a third of the time that it needs to start.
         """
-        return Reader(self.endpoint, self.param_convertors)
+        return _reader(signature(self.endpoint), frozenset(self.param_convertors))
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         """Return what answers a request. It raises Forbidden, RequestValidationError."""
@@ -86,7 +101,7 @@ class Router(APIRouter):
 class Reader:
     """Reads from a request what an endpoint takes."""
 
-    def __init__(self, endpoint: Endpoint, path: Collection[str]) -> None:
+    def __init__(self, endpoint: Signature, path: Collection[str]) -> None:
         """`path`: the names of the path's parameters."""
         self.body_bytes = 0
         """How large a body may be; 0: none is taken."""
@@ -96,7 +111,7 @@ class Reader:
         self._lists: Collection[str] = ()
         self._places: dict[str | int, tuple[str, ...]] = {}
         found = defaultdict[str, list[tuple[str, object, object]]](list)
-        for name, parameter in signature(endpoint).parameters.items():
+        for name, parameter in endpoint.parameters.items():
             kind, key = "body", name
             match _declared(parameter.annotation):
                 case params.Depends(dependency=known):
@@ -146,6 +161,11 @@ class Reader:
                 [{**e, "loc": (*self._places[e["loc"][0]], *e["loc"][1:])} for e in found]
             ) from None
         return {**vars(read), **{name: known(request) for name, known in self._known.items()}}
+
+
+@cache
+def _reader(endpoint: Signature, path: frozenset[str]) -> Reader:
+    return Reader(endpoint, path)  # one for all routes that take the same
 
 
 def _declared(annotation: object) -> params.Param | params.Depends | None:

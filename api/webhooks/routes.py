@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 from uuid_utils.compat import uuid7
 
@@ -16,7 +16,7 @@ from api.feed.routes import EventType
 from api.http.answers import described_headers, fields_of, json_response, next_link
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.webhooks.addresses import is_refused
 from api.webhooks.deliveries import MOST_COUNTED, Deliveries, Delivery, DeliveryStatus
 from api.webhooks.store import Backfill, Webhook, WebhookEnded, Webhooks, new_secret
@@ -301,7 +301,7 @@ def router(database: Database, store: EventStore) -> Router:
         responses={200: {"headers": described_headers("Link")}, **problem_responses(404, 409)},
     )
     async def list_deliveries(
-        request: Request, webhook_id: UUID, asked: Annotated[DeliveryQuery, Query()]
+        request: Request, webhook_id: UUID, asked: InQuery[DeliveryQuery]
     ) -> Response:
         """List what was sent and what waits to be sent, the last events first.
 

@@ -11,13 +11,13 @@ import pytest_asyncio
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.async_api import expect
 
-from scripts.testbed.browser import CHROMIUM, chromium
+from scripts.testbed.browser import CHROMIUM
 from scripts.testbed.load import Connection, request
+from scripts.testbed.patience import patience
 from scripts.testbed.promises import HEADERS, callers, free_port, let_in, ready
 from tests.processes import process
 
 STATIC = Path(__file__).parents[2] / "api" / "console" / "static"
-expect.set_options(timeout=20_000)
 KEY = HEADERS["Authorization"].removeprefix("Bearer ")
 MARKUP = "<img src=x onerror=\"document.title='ta'+'ken'\"><b>bold</b>"
 browsing = pytest.mark.skipif(
@@ -36,11 +36,10 @@ async def served(database, store):
         yield port
 
 
-@pytest_asyncio.fixture(scope="module")
-async def page_of():
+@pytest.fixture
+def page_of(browser):
     """Gives pages of a server, each in a browser session of its own."""
-    async with chromium() as browser:
-        yield partial(new_page, browser)
+    return partial(new_page, browser)
 
 
 @asynccontextmanager
@@ -48,7 +47,9 @@ async def new_page(browser, port, **options):
     """A page, which fails the test if anything on it does."""
     wrong = []
     context = await browser.new_context(base_url=f"http://127.0.0.1:{port}", **options)
-    context.set_default_timeout(20_000)
+    wait_milliseconds = patience(20) * 1000
+    context.set_default_timeout(wait_milliseconds)
+    expect.set_options(wait_milliseconds)
     page = await context.new_page()
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(

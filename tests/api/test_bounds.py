@@ -2,6 +2,7 @@
 
 import json
 import re
+from inspect import signature
 from typing import Annotated
 
 import pytest
@@ -163,7 +164,7 @@ def test_what_is_wrong_is_looked_at_once():
 
     request = Request({"type": "http", "headers": [], "query_string": b"", "path_params": {}})
     with pytest.raises(RequestValidationError):
-        Reader(endpoint, ()).read(request, Content({"tags": [1, 2, 3]}))
+        Reader(signature(endpoint), ()).read(request, Content({"tags": [1, 2, 3]}))
     assert looked == [1, 2, 3]
 
 

@@ -1,6 +1,7 @@
 """A request is read at once, and what is wrong with it is told as FastAPI would tell it."""
 
 import random
+from inspect import signature
 from typing import Annotated
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -78,7 +79,7 @@ class ReadAtOnce(APIRoute):
     """As `Route`, for anybody."""
 
     def get_route_handler(self):
-        reader = Reader(self.endpoint, self.param_convertors)
+        reader = Reader(signature(self.endpoint), self.param_convertors)
 
         async def answer(request):
             read_headers(request.scope)

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from api.http.answers import json_response
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.queries.dashboard.routes import ByDays, Times, days_of_range, times
 from api.queries.watermark import Covers, DaysOfZone, ReadModels
 from domain.days import monday
@@ -96,7 +95,7 @@ def router(views: ReadModels) -> Router:
     routes = Router("agents", prefix="/agents")
 
     @routes.get("", response_model=WeekAnswer, responses=VIEW_RESPONSES)
-    async def show_agents(asked: Annotated[WeekQuery, Query()], prefer: Prefer = None) -> Response:
+    async def show_agents(asked: InQuery[WeekQuery], prefer: Prefer = None) -> Response:
         """Show what each agent has done in a week, and how many tickets each had at its end.
 
         Times count from a ticket's opening, as on the dashboard.
@@ -122,9 +121,7 @@ def router(views: ReadModels) -> Router:
         return json_response(content, snapshot.headers)
 
     @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)
-    async def show_agent_series(
-        asked: Annotated[AgentQuery, Query()], prefer: Prefer = None
-    ) -> Response:
+    async def show_agent_series(asked: InQuery[AgentQuery], prefer: Prefer = None) -> Response:
         """Show what one agent has done week by week."""
         snapshot = await views.open(asked, prefer)
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal, get_args
 
-from fastapi import Query, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.queries.visibility import VisibilityPolicy
 from api.queries.watermark import Covers, DaysOfZone, FreshnessQuery
 from domain import days
@@ -195,7 +195,7 @@ def router(policy: VisibilityPolicy) -> Router:
 
     @routes.get("/dashboard", response_model=DashboardAnswer, responses=VIEW_RESPONSES)
     async def show_dashboard(
-        who: CurrentPrincipal, asked: Annotated[DashboardQuery, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: InQuery[DashboardQuery], prefer: Prefer = None
     ) -> Response:
         """Show the desk as it is, or as it was at the end of a day.
 
@@ -243,7 +243,7 @@ def router(policy: VisibilityPolicy) -> Router:
 
     @routes.get("/dashboard/series", response_model=SeriesAnswer, responses=VIEW_RESPONSES)
     async def show_series(
-        who: CurrentPrincipal, asked: Annotated[SeriesQuery, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: InQuery[SeriesQuery], prefer: Prefer = None
     ) -> Response:
         """Show one metric for each day of a range.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from api.access.rights import Unseen
@@ -22,7 +22,7 @@ from api.http.answers import (
 )
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.queries.history import past
 from api.queries.history.past import Changes
 from api.queries.representations import UNREADABLE, TicketDetail, Tickets, present_event
@@ -205,7 +205,7 @@ def router(
     async def show_ticket(
         ticket_id: UUID,
         who: CurrentPrincipal,
-        asked: Annotated[TicketQuery, Query()],
+        asked: InQuery[TicketQuery],
         if_none_match: IfNoneMatch = None,
     ) -> Response:
         """Show a ticket as it is after its last acknowledged event, or as it once was.
@@ -256,7 +256,7 @@ def router(
         request: Request,
         ticket_id: UUID,
         who: CurrentPrincipal,
-        asked: Annotated[TimelineQuery, Query()],
+        asked: InQuery[TimelineQuery],
     ) -> Response:
         """Tell a ticket's history from the log: who did what, when, and what it changed.
 
@@ -306,7 +306,7 @@ def router(
         responses=problem_responses(404),
     )
     async def show_diff(
-        ticket_id: UUID, who: CurrentPrincipal, asked: Annotated[DiffQuery, Query()]
+        ticket_id: UUID, who: CurrentPrincipal, asked: InQuery[DiffQuery]
     ) -> Response:
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, NamedTuple, TypeVar
 
 import orjson
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from api.cursors import Cursors
@@ -18,7 +18,7 @@ from api.http.answers import NOT_MODIFIED, IfNoneMatch, as_json, if_changed, nex
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import view_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.queries.lists.listing import MOST_COUNTED, Place, Sort, begin, count, page, parts, place_of
 from api.queries.lists.search import COMPLETIONS, QUERY_CHARACTERS, search, span
 from api.queries.representations import TicketSummary
@@ -209,7 +209,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     async def list_tickets(
         request: Request,
         who: CurrentPrincipal,
-        asked: Annotated[ListQuery, Query()],
+        asked: InQuery[ListQuery],
         prefer: Prefer = None,
         if_none_match: IfNoneMatch = None,
     ) -> Response:

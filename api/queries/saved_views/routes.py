@@ -3,16 +3,15 @@
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from api.http.answers import described_headers, json_response
 from api.http.caller import CurrentPrincipal
 from api.http.preferences import Prefer
 from api.http.problems import VIEW_RESPONSES, problem_responses
-from api.http.routing import Router
+from api.http.routing import InQuery, Router
 from api.queries.visibility import Visibility, VisibilityPolicy
 from api.queries.watermark import FreshnessQuery, ReadModels
 from domain.values import JsonObject
@@ -69,7 +68,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
 
     @routes.get("", response_model=SavedViewsAnswer, responses=VIEW_RESPONSES)
     async def list_views(
-        who: CurrentPrincipal, asked: Annotated[FreshnessQuery, Query()], prefer: Prefer = None
+        who: CurrentPrincipal, asked: InQuery[FreshnessQuery], prefer: Prefer = None
     ) -> Response:
         """List the saved views by name, each with the number of tickets that match it.
 
@@ -85,7 +84,7 @@ def router(database: Database, views: ReadModels, policy: VisibilityPolicy) -> R
     async def show_view(
         name: ViewName,
         who: CurrentPrincipal,
-        asked: Annotated[FreshnessQuery, Query()],
+        asked: InQuery[FreshnessQuery],
         prefer: Prefer = None,
     ) -> Response:
         """Show one saved view; its tickets are at `/tickets?view=<name>`."""
