@@ -39,7 +39,7 @@ OTHERS = {
 """Variables that are read elsewhere, with what they mean."""
 _NOT_OURS = re.compile(
     # of the tests
-    "CASEBOOK_(TEST|REAL_LOGS$|MONTH_OF$)"
+    "CASEBOOK_(TEST|REAL_LOGS$)"
     # of Kubernetes, which sets them where a Service is called casebook
     "|CASEBOOK_(SERVICE_(HOST|PORT)|PORT_[0-9]+_)"
 )

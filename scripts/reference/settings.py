@@ -10,7 +10,6 @@ OF_TESTS: Mapping[str, str] = {
     "CASEBOOK_TEST_MONGODB_URL": "A MongoDB that the tests run on, instead of embedded databases;"
     " `make test-mongodb` sets it.",
     "CASEBOOK_REAL_LOGS": "A folder with whole ticket logs, for `tests/scripts/test_real_logs.py`.",
-    "CASEBOOK_MONTH_OF": "How many tickets the timekeeper has for a month in its test (800).",
     "CASEBOOK_TESTS_FOLDER": "Where the tests keep their files; set by the tests themselves.",
 }
 _INTRODUCTION = """

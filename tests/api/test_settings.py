@@ -8,7 +8,7 @@ import pytest
 from api.settings import Settings, SettingsError, read_rate, variables
 
 ROOT = Path(__file__).parents[2]
-OF_TESTS = {"CASEBOOK_REAL_LOGS", "CASEBOOK_MONTH_OF"}
+OF_TESTS = {"CASEBOOK_REAL_LOGS"}
 
 
 def test_the_defaults_need_nothing():
@@ -69,7 +69,7 @@ def test_names_that_others_set_are_theirs():
     """Of the tests, of command lines that read their own, of Kubernetes for a Service's sake."""
     theirs = {
         *("CASEBOOK_TEST_MONGODB_URL", "CASEBOOK_TESTS_FOLDER", "CASEBOOK_REAL_LOGS"),
-        *("CASEBOOK_MONTH_OF", "CASEBOOK_ADMIN_URL", "CASEBOOK_MASTER_KEY", "HOME"),
+        *("CASEBOOK_ADMIN_URL", "CASEBOOK_MASTER_KEY", "HOME"),
         *("CASEBOOK_SERVICE_HOST", "CASEBOOK_SERVICE_PORT", "CASEBOOK_SERVICE_PORT_HTTP"),
         *("CASEBOOK_PORT_8000_TCP", "CASEBOOK_PORT_8000_TCP_ADDR"),
     }
