@@ -14,8 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -95,13 +95,37 @@ async def process(*words: str, **environment: str) -> AsyncIterator[Process]:
 async def script(*words: str, env: dict[str, str]) -> Process:
     """Start a module with words, as `python -m` does."""
     pipes = [os.pipe() for _ in range(3)]
-    request = json.dumps({"words": words, "env": env}).encode()
+    request = json.dumps({"words": words, "env": env, "cwd": str(ROOT)}).encode()
     forking, _ = _forking()
     socket.send_fds(forking, [request], [writes for _, writes in pipes])
     for _, writes in pipes:
         os.close(writes)
     out, err, status = [await _reader(reads) for reads, _ in pipes]
     return Process(int(await status.readline()), out, err, status)
+
+
+@contextmanager
+def asked_at(address: str) -> Iterator[None]:
+    """Run what other processes ask for at a socket of that path: `forked.py`, for shells."""
+    forking, _ = _forking()
+
+    def pass_on() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            request, files, _, _ = socket.recv_fds(connection, _MOST_BYTES, 3)
+        socket.send_fds(forking, [request], files)
+        for file in files:
+            os.close(file)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(address)
+        listening.listen()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(listening, pass_on)
+        try:
+            yield
+        finally:
+            loop.remove_reader(listening)
 
 
 async def _reader(file: int) -> asyncio.StreamReader:
@@ -161,9 +185,11 @@ def _run(request: dict[str, object], outputs: list[int]) -> None:
     for number, file in enumerate(outputs, start=1):
         os.dup2(file, number)
         os.close(file)
-    words, env = request["words"], request["env"]
+    words, env, cwd = (request[name] for name in ("words", "env", "cwd"))
     assert isinstance(words, list)
     assert isinstance(env, dict)
+    assert isinstance(cwd, str)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.argv = words

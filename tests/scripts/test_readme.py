@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 import httpx
@@ -21,7 +22,7 @@ import pytest
 from api.settings import Settings
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import READY_SECONDS, free_port, until
-from tests.processes import ROOT, environment, script
+from tests.processes import ROOT, asked_at, environment, script
 
 PAGES = sorted([ROOT / "README.md", ROOT / "docs/tutorial.md", *ROOT.glob("docs/guides/*.md")])
 NOT_TYPED = re.compile(
@@ -33,7 +34,7 @@ NOT_TYPED = re.compile(
 SHELL = """
 set -eu
 make() { case "$1" in run) ;; demo) casebook demo ;; *) return 1; esac; }
-casebook() { .venv/bin/python -m scripts.casebook "$@"; }
+casebook() { .venv/bin/python -S tests/forked.py "$FORKING" scripts.casebook "$@"; }
 while read -r block; do . "$block" </dev/null; echo; echo "typed $block"; done
 """
 PROBLEM = "urn:casebook:problem:"
@@ -142,11 +143,13 @@ async def checkout(folder: Path) -> AsyncIterator[dict[str, str]]:
         if each.name not in ("data", ".venv"):
             (folder / each.name).symlink_to(each)
     (folder / ".venv").symlink_to(sys.prefix)
-    env = environment(folder, free_port()) | {"PYTHONPATH": str(ROOT)}
+    socket = Path(mkdtemp(), "forking")  # a path that is short enough
+    env = environment(folder, free_port()) | {"PYTHONPATH": str(ROOT), "FORKING": str(socket)}
     served = await script("scripts.serve", env=env)
     try:
         await until(partial(is_shown_whole, env), READY_SECONDS, "a server answers")
-        yield env
+        with asked_at(env["FORKING"]):
+            yield env
     finally:
         served.terminate()
         await served.communicate()
