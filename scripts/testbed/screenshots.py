@@ -52,7 +52,7 @@ class _Shot(NamedTuple):
 _SHOTS: Mapping[str, _Shot] = {
     "sign-in": _Shot("", "/", ".sign-in"),
     "desk": _Shot("supervisor", "/#/desk", "figure:nth-of-type(4) canvas"),
-    "tickets": _Shot("agent", "/#/tickets", ".rows a"),
+    "tickets": _Shot("supervisor", "/#/tickets", ".rows a"),
     "ticket": _Shot("agent", f"/#/tickets/{STORY}", ".write"),
     "system": _Shot("supervisor", "/#/system", ".plot canvas"),
     "webhooks": _Shot("supervisor", "/#/system/webhooks", "table"),

@@ -87,11 +87,18 @@ async def told(port, ticket, verb, content):
 
 
 async def serious_faults(page):
+    """Return what axe finds as the page is, and on a phone in the dark."""
     await page.evaluate(AXE_SCRIPT)
+    seen = page.viewport_size
     found = await page.evaluate("axe.run()")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await page.emulate_media(color_scheme="dark")
+    dark = await page.evaluate("axe.run()")
+    await page.emulate_media(color_scheme="light")
+    await page.set_viewport_size(seen)
     return [
         (fault["id"], [node["html"][:120] for node in fault["nodes"]])
-        for fault in found["violations"]
+        for fault in found["violations"] + dark["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
 

@@ -1,7 +1,5 @@
 """The console's frame: signing in, its views, who sees what, and what holds on every page."""
 
-import asyncio
-
 from playwright.async_api import expect
 
 from api.access.keys import KeyOrder, Keys
@@ -119,6 +117,12 @@ async def test_it_is_used_with_the_keyboard_alone(served, page_of):
         await expect(page.get_by_role("heading", name="Printer jam")).to_be_visible()
 
 
+def views_with(ticket):
+    """Views, and what is there once each is drawn."""
+    of_one = (f"#/tickets/{ticket}", ".write")
+    return (("#/desk", ".shares th"), ("#/tickets", ".rows"), of_one, ("#/system", ".cell"))
+
+
 @browsing
 async def test_markup_in_a_ticket_is_text_everywhere(served, page_of):
     ticket = await opened(
@@ -134,10 +138,10 @@ async def test_markup_in_a_ticket_is_text_everywhere(served, page_of):
     async with page_of(served) as page:
         await sign_in(page)
         await expect(page.locator(".share", has_text="assignee")).to_contain_text("<b>bold</b>")
-        for view in ("#/desk", "#/tickets", f"#/tickets/{ticket}", "#/system"):
+        for view, drawn in views_with(ticket):
             await page.goto(f"/{view}")
-            await expect(page.get_by_role("heading", level=1)).to_be_visible()
-            await asyncio.sleep(0.5)
+            await expect(page.locator(drawn).first).to_be_visible()
+            await expect(page.get_by_text("Loading")).to_have_count(0)
             assert await page.locator("main img, main b").count() == 0, view
             assert "taken" not in await page.title()
         await page.goto(f"/#/tickets/{ticket}")
@@ -208,10 +212,10 @@ async def test_nothing_is_wider_than_a_phone(served, page_of):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
     async with page_of(served, **phone) as page:
         await sign_in(page)
-        for view in ("#/desk", "#/tickets", f"#/tickets/{ticket}", "#/system"):
+        for view, drawn in views_with(ticket):
             await page.goto(f"/{view}")
-            await expect(page.get_by_role("heading", level=1)).to_be_visible()
-            await asyncio.sleep(0.5)
+            await expect(page.locator(drawn).first).to_be_visible()
+            await expect(page.get_by_text("Loading")).to_have_count(0)
             wide = await page.evaluate("document.documentElement.scrollWidth")
             assert wide <= 360, view
             assert await serious_faults(page) == [], view

@@ -1,6 +1,8 @@
 """What a requester sees of the console, in a real browser: their tickets, as conversations."""
 
-from playwright.async_api import expect
+import asyncio
+
+from playwright.async_api import Route, expect
 
 from tests.api.browsing import (
     browsing,
@@ -107,6 +109,49 @@ async def test_a_conversation_is_shown_even_if_it_is_not_known_what_can_be_done(
         await expect(page.locator(".message")).to_contain_text("It jams.")
         await page.unroute("**/commands")
         await expect(page.get_by_label("Message")).to_be_visible()
+
+
+async def test_a_preview_is_cut_between_words_and_a_late_list_is_not_shown(
+    served, page_of, database
+):
+    await opened(
+        served, requester="soak-requester", body="The printer on the third floor jams again"
+    )
+    await opened(
+        served, requester="soak-requester", body="It is the printer on the third floor which jams"
+    )
+    await opened(
+        served,
+        requester="soak-requester",
+        body="It is the printer on the third floor that is jamming",
+    )
+    async with page_of(served) as page:
+        held: asyncio.Future[Route] = asyncio.Future()
+
+        async def hold(route):
+            if held.done():
+                await route.continue_()
+            else:
+                held.set_result(route)
+
+        await sign_in_as_requester(page, database)
+        await expect(page.locator(".requests .note")).to_have_text(
+            [
+                "It is the printer on the third floor that is …",
+                "It is the printer on the third floor which jams",
+                "The printer on the third floor jams again",
+            ]
+        )
+        await page.route("**/tickets?*", hold)
+        late = await held  # they are asked for every five seconds
+        await page.get_by_label("Search").fill("again")
+        await page.get_by_role("button", name="Find").click()
+        await expect(page.locator(".requests a")).to_have_count(1)
+        async with page.expect_response("**/tickets?*"):
+            await late.continue_()
+        async with page.expect_response("**/tickets?*"):
+            pass
+        await expect(page.locator(".requests a")).to_have_count(1)
 
 
 async def test_a_field_that_the_desk_asks_for_is_asked_for(served, page_of, database):

@@ -66,6 +66,17 @@ async def test_each_ticket_is_one_line_and_a_page_has_fifty(served, page_of):
         await expect(page.get_by_role("link", name="The last one")).to_be_focused()
 
 
+async def test_on_a_phone_each_ticket_is_two_lines(served, page_of):
+    await opened(served, subject="A subject of which there is more than fits " * 4)
+    async with page_of(served, viewport={"width": 360, "height": 740}) as page:
+        await sign_in(page)
+        await at_list(page, 1)
+        one = page.locator(".rows tbody tr")
+        assert 30 < await one.evaluate("(row) => row.offsetHeight") <= 60
+        subject, status = one.get_by_role("link"), one.locator(".c-status")
+        assert (await subject.bounding_box())["y"] < (await status.bounding_box())["y"]
+
+
 async def test_columns_are_chosen_and_stay_so(served, page_of, database):
     await set_up(served, database, fields={"floor": {"type": "integer"}})
     await opened(served, tags=["vip"], fields={"floor": 3})
@@ -100,6 +111,7 @@ async def test_a_list_is_sorted_by_a_heading_and_says_how(served, page_of):
         await expect(links).to_have_text(["A urgent one", "A high one", "A low one"])
         heading = page.get_by_role("columnheader", name="Priority")
         await expect(heading).to_have_attribute("aria-sort", "descending")
+        await expect(page.get_by_role("button", name="Priority")).to_be_focused()
         await expect(page.get_by_label("Order")).to_have_value("-priority")
         await page.get_by_label("Order").select_option("opened_at")
         await expect(links).to_have_text(["A low one", "A urgent one", "A high one"])
@@ -113,6 +125,7 @@ async def test_several_tickets_are_changed_at_once_and_what_was_refused_is_told(
         await sign_in(page)
         await at_list(page, 3)
         await page.get_by_label("Select all on this page").check()
+        await expect(page.get_by_label("Select all on this page")).to_be_focused()
         await page.get_by_label("Select C-3").uncheck()
         selection = page.get_by_role("region", name="Selection")
         await expect(selection).to_contain_text("2 selected")
@@ -131,6 +144,9 @@ async def test_several_tickets_are_changed_at_once_and_what_was_refused_is_told(
         async with Connection(served, HEADERS) as connection:
             shown = (await connection.get(f"/tickets/{first}")).json()
         assert shown["assignee"] == "alice"
+        await told(served, first, "change_priority", {"priority": "high"})
+        await expect(row(page, "One")).to_contain_text("high")
+        await expect(page.locator(".news")).to_contain_text("C-2: the ticket is closed")
 
 
 async def test_a_change_that_ends_after_one_has_left_the_list_leaves_the_address_alone(
@@ -195,6 +211,8 @@ async def test_saved_views_stand_at_the_side_with_their_counts_which_are_live(se
         await at_list(page, 2)
         views = page.get_by_role("navigation", name="Saved views")
         await expect(views.get_by_role("link", name="burning")).to_have_text("burning1")
+        for link in await views.get_by_role("link").all():
+            assert (await link.bounding_box())["height"] < 40  # one line each
         await opened(served, subject="Another fire", priority="urgent")
         await expect(views.get_by_role("link", name="burning")).to_have_text("burning2")
         await views.get_by_role("link", name="burning").click()
@@ -221,6 +239,7 @@ async def test_a_view_is_saved_from_a_search_changed_and_deleted(served, page_of
         await expect(views.get_by_role("link", name="Unassigned")).to_have_text("Unassigned2")
         await views.get_by_role("button", name="Save a view").click()
         form = page.get_by_role("dialog").get_by_role("form")
+        await expect(form).to_contain_text("no words, no times, no custom fields, no order")
         await expect(form).to_contain_text("Not kept of this search, as no view has it: fire")
         await expect(form.get_by_label("priority")).to_have_value("urgent")
         await expect(form.get_by_label("assignee")).to_have_value("none")
@@ -427,6 +446,52 @@ async def test_what_others_do_shows_by_itself_and_moves_nothing_under_ones_hands
         await page.get_by_role("button", name="Show it as it is now").click()
         await expect(page.locator(".rows tbody tr")).to_have_count(3)
         await expect(page.get_by_text("This list has changed.")).not_to_be_visible()
+
+
+async def test_a_click_finds_what_it_was_begun_on(served, page_of):
+    """Also if the row has changed while the button was down."""
+    ticket = await opened(served)
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_list(page, 1)
+        await page.get_by_role("link", name="Printer jam").hover()
+        await page.mouse.down()
+        async with page.expect_response("**/views"):  # it is asked for when the list is there
+            await told(served, ticket, "assign", {"assignee": "alice"})
+        await page.mouse.up()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Printer jam")
+
+
+async def test_a_list_that_comes_late_is_not_shown_for_another(served, page_of):
+    """Nor does it take away where one has just gone, or the page that is turned to twice."""
+    async with Connection(served, HEADERS) as connection:
+        for n in range(100):
+            await connection.post("/tickets", {"subject": f"Jam {n}", "requester": "bob"})
+    await opened(served, subject="Jam 100")  # and they are in the views
+    async with page_of(served) as page:
+        await sign_in(page)
+        await at_list(page, 50)
+        await page.keyboard.press("]")
+        await page.keyboard.press("]")
+        await expect(page.locator(".pager")).to_contain_text("51–100 of 101")
+        await expect(page.locator(".rows a").first).to_have_text("Jam 50")
+        # The answer comes when the address has changed, and nobody has heard of that yet.
+        await page.evaluate(
+            """() => {
+              const { json } = Response.prototype;
+              Response.prototype.json = async function () {
+                const content = await json.call(this);
+                if (this.url.includes("/tickets?")) {
+                  Response.prototype.json = json;
+                  location.hash = "#/tickets?q=nothing";
+                }
+                return content;
+              };
+            }"""
+        )
+        await page.get_by_label("Order").select_option("opened_at")
+        await expect(page.get_by_text("No ticket matches.")).to_be_visible()
+        assert page.url.endswith("?q=nothing")
 
 
 async def test_a_ticket_is_opened_as_it_would_be_without_the_console(served, page_of):

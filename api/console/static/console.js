@@ -3,7 +3,7 @@
 
 import { Api } from "./api.js";
 import { desk } from "./desk.js";
-import { empty, h, loading, modal, put, say, tellTime, trouble } from "./dom.js";
+import { button, empty, h, isTyped, loading, modal, put, redraw, say, tellTime, trouble } from "./dom.js";
 import { Known } from "./known.js";
 import { request, requests } from "./requests.js";
 import { partsOf, system } from "./system.js";
@@ -143,13 +143,12 @@ function drawSession() {
   const place = document.getElementById("session");
   if (!session?.me) return put(place);
   const [told, title] = LIVE[session.live];
-  put(
-    place,
+  redraw(place, [session.me, told], () => [
     h("span", { class: `live live-${session.live}`, title }, told),
-    h("button", { type: "button", class: "quiet small", onclick: help, title: "Keyboard (?)" }, "Shortcuts"),
+    button("Shortcuts", help, "quiet small", { title: "Keyboard (?)" }),
     h("span", { class: "who" }, `${session.me.id}, ${session.me.role}`),
-    h("button", { type: "button", class: "quiet small", onclick: () => signOut() }, "Sign out"),
-  );
+    button("Sign out", () => signOut(), "quiet small"),
+  ]);
 }
 
 function drawNav() {
@@ -289,6 +288,7 @@ function show() {
   const place = h("div");
   put(main, place);
   const shown = (more) => place.isConnected && Object.assign(keys, more);
+  let at = location.hash;
   leave = (id ? (view.one ?? view.show) : view.show)(place, {
     api: session.api,
     session,
@@ -297,7 +297,11 @@ function show() {
     query: new URLSearchParams(query),
     keys: shown,
     // Says in the address what is shown, unless one is about to leave.
-    address: (hash) => location.hash.split("?")[0] === path && history.replaceState(null, "", hash),
+    address(hash) {
+      if (location.hash !== at) return;
+      history.replaceState(null, "", hash);
+      at = location.hash;
+    },
     say,
   });
   if (show.moved && !place.contains(document.activeElement)) main.focus({ preventScroll: true });
@@ -329,13 +333,12 @@ function help() {
     h("h3", {}, "Everywhere"),
     h("dl", { class: "keys" }, EVERYWHERE.map(row)),
     h("label", { class: "check" }, turned, " Use single keys"),
-    h("p", {}, h("button", { type: "button", onclick: () => dialog.close() }, "Close")),
+    h("p", {}, button("Close", () => dialog.close())),
   );
 }
 
 addEventListener("keydown", (event) => {
-  const isTyped = event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog");
-  if (!session || isTyped || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+  if (!session || isTyped(event.target) || event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
   if (localStorage.getItem(NO_SHORTCUTS)) return;
   const act = event.key === "?" ? help : keys[event.key]?.[1];
   if (!act) return;

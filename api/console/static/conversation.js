@@ -3,7 +3,7 @@
 import { changes, told } from "./events.js";
 import { isUnknown, newKey, refused } from "./forms.js";
 import { field } from "./fields.js";
-import { h, put, redraw, when } from "./dom.js";
+import { button, h, mayFocus, put, redraw, when } from "./dom.js";
 
 const SHOWN = 200; // messages at first
 const STEPS = new Set([
@@ -33,24 +33,11 @@ export function conversation(life, { name, act }) {
   function all(possible) {
     const shown = life.events.filter(isShown);
     from ??= Math.max(0, shown.length - SHOWN);
-    const more = from
-      ? h(
-          "li",
-          {},
-          h(
-            "button",
-            {
-              type: "button",
-              class: "quiet small",
-              onclick: () => {
-                from = 0;
-                draw(possible);
-              },
-            },
-            `Show ${from} earlier messages`,
-          ),
-        )
-      : null;
+    const all_ = () => {
+      from = 0;
+      draw(possible);
+    };
+    const more = from ? h("li", {}, button(`Show ${from} earlier messages`, all_, "quiet small")) : null;
     return [more, shown.slice(from).map((event) => (messageOf(event) ?? stepOf(event))(possible))];
   }
 
@@ -85,16 +72,9 @@ export function conversation(life, { name, act }) {
           h("span", { class: kind === "internal" ? "tell" : "hint" }, kind === "internal" ? "Internal note" : what),
           when(event.occurred_at, true),
           "redact" in possible && text
-            ? h(
-                "button",
-                {
-                  type: "button",
-                  class: "bare",
-                  "aria-label": `Redact what ${who} said`,
-                  onclick: () => act("redact", "Redact", { version: event.version, fields: [field_] }),
-                },
-                "Redact",
-              )
+            ? button("Redact", () => act("redact", "Redact", { version: event.version, fields: [field_] }), "bare", {
+                "aria-label": `Redact what ${who} said`,
+              })
             : null,
         ),
         text ? h("p", { class: "text" }, String(text)) : null,
@@ -190,8 +170,8 @@ export function writing(life, { me, say }) {
     const [verb, body] = [mode, text.element.value];
     try {
       // Others' words and what became of the ticket may be answered otherwise.
-      const minds = ({ type, actor }) =>
-        verb === "reply" && actor?.id !== me.id && (STEPS.has(type) || /Replied|Resolved|Note/.test(type));
+      const minds = ({ type }) =>
+        verb === "reply" && (STEPS.has(type) || /Replied|Resolved|Note/.test(type));
       const answer = await life.submit(verb, { body }, key, { since, minds });
       // What was typed meanwhile stays.
       const { value } = text.element;
@@ -204,7 +184,7 @@ export function writing(life, { me, say }) {
     } catch (error) {
       refused(error, { body: text }, general);
       if (!isUnknown(error)) key = newKey();
-      text.focus();
+      if (mayFocus(element)) text.focus();
     }
     send.disabled = false;
   }

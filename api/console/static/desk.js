@@ -2,7 +2,7 @@
 // past day.
 
 import { showing } from "./api.js";
-import { empty, h, loading, number, put, trouble, welcome, words } from "./dom.js";
+import { button, empty, h, loading, number, put, trouble, welcome, words } from "./dom.js";
 import { tile } from "./parts.js";
 import { COUNTS, TIMES, plot, span } from "./plots.js";
 
@@ -32,18 +32,11 @@ export function desk(main, { api, session, me, query: chosen, address }) {
       [MONTH, "last month"],
     ].map(([value, name]) => h("option", { value: String(value) }, name)),
   );
-  const now = h(
-    "button",
-    {
-      type: "button",
-      class: "quiet",
-      onclick: () => {
-        day.value = "";
-        dayChosen();
-      },
-    },
-    "Now",
-  );
+  const toNow = () => {
+    day.value = "";
+    dayChosen();
+  };
+  const now = button("Now", toNow, "quiet");
   const zone = h("select", { id: "zone" });
   const zones = h("span", { class: "controls", hidden: true }, h("label", { for: "zone" }, "Days of"), zone);
   const figures = h("div", { class: "figures" }, loading("the desk"));

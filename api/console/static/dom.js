@@ -12,19 +12,37 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A button that acts; `kind` is its class.
+export const button = (name, onclick, kind = null, more = {}) =>
+  h("button", { type: "button", class: kind, onclick, ...more }, name);
+
 export function put(parent, ...children) {
+  drawn.delete(parent);
+  waiting.delete(parent);
   parent.replaceChildren(
     ...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false),
   );
   return parent;
 }
 
-// Draws what is in an element anew if what it shows has changed; the focus stays where it was.
-const drawn = new WeakMap();
+// Draws what is in an element anew if what it shows has changed; the focus stays where it was. It waits
+// while a pointer is held down in there, something is typed, or is to be confirmed: a click would find
+// nothing, and what was typed would go.
+const drawn = new WeakMap(); // what each element shows
+const waiting = new Map(); // by element, what draws it
+const FOCUSED = "button, a, summary, input, [tabindex]";
+const TYPED = "textarea, select, input:not([type=checkbox], [type=radio], [type=range])";
+let pressed = null;
+
+const isHeld = (element) =>
+  element.contains(pressed) || element.querySelector(`.sure:enabled, :is(${TYPED}):focus`) !== null;
+
 export function redraw(element, value, draw) {
+  waiting.delete(element);
   const is = JSON.stringify(value);
   if (drawn.get(element) === is) return;
-  const label = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  if (isHeld(element)) return waiting.set(element, () => redraw(element, value, draw));
+  const label = (each) => each.getAttribute("href") ?? each.getAttribute("aria-label") ?? each.textContent;
   const held = element.contains(document.activeElement) ? label(document.activeElement) : null;
   const kept = [...element.querySelectorAll("details, .scroll")].map((each) => [each.open, each.scrollTop]);
   put(element, draw());
@@ -35,9 +53,31 @@ export function redraw(element, value, draw) {
     if (top) each.scrollTop = top;
   }
   if (held === null) return;
-  const all = [...element.querySelectorAll("button, a, summary")];
+  const all = [...element.querySelectorAll(FOCUSED)];
   (all.find((each) => label(each) === held) ?? all[0])?.focus();
 }
+
+const release = () =>
+  setTimeout(() => {
+    for (const [element, draw] of waiting) if (!isHeld(element)) draw();
+  });
+addEventListener("focusout", release);
+addEventListener("pointerdown", ({ target }) => {
+  pressed = target;
+  for (const each of document.querySelectorAll(".menu[open]")) if (!each.contains(target)) each.open = false;
+});
+for (const type of ["pointerup", "pointercancel"])
+  addEventListener(type, () => {
+    setTimeout(() => (pressed = null)); // once the click has found what it is for
+    release();
+  });
+
+// Whether the focus may go into an element: it is not taken from where something else is typed.
+export const mayFocus = (element) =>
+  element.contains(document.activeElement) || !document.activeElement?.matches(TYPED);
+
+// Whether a key is typed into an element: one of a dialog that has just been closed takes none.
+export const isTyped = (element) => Boolean(element.closest?.(`${TYPED}, dialog`)?.checkVisibility());
 
 export function say(text) {
   const status = document.getElementById("status");
@@ -135,7 +175,7 @@ export function trouble(error, again, ...more) {
     h("strong", {}, error.title ?? "That did not work"),
     h("p", {}, error.detail ?? error.message),
     error.code ? h("p", { class: "code" }, error.code) : null,
-    again ? h("button", { type: "button", onclick: again }, "Try again") : null,
+    again ? button("Try again", again) : null,
     more,
   );
 }
@@ -147,41 +187,51 @@ export function modal(title, ...content) {
   dialog.addEventListener("close", () => {
     dialog.remove();
     // The browser gives the focus back, unless what had it is gone.
-    if (!before.isConnected) document.getElementById("main").focus();
+    if (!before.isConnected && document.activeElement === document.body) document.getElementById("main").focus();
   });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
 }
 
+// A dialog with a form, which `make(close)` returns; what one types takes the place of what is there.
+export async function inDialog(title, make) {
+  const dialog = modal(title, loading("the form"));
+  try {
+    put(dialog, await make(() => dialog.close()));
+    focusOn(dialog.querySelector("input, select, textarea, button"));
+  } catch (error) {
+    put(dialog, trouble(error));
+  }
+}
+
+export function focusOn(edit) {
+  edit?.focus();
+  edit?.select?.();
+}
+
 // Parts of a view of which one is shown: `parts` is [name, element]; `told` hears which.
 export function tabs(label, parts, told = () => {}) {
   const buttons = parts.map(([name, element], n) =>
-    h(
-      "button",
-      {
-        type: "button",
-        role: "tab",
-        id: `tab-${n}`,
-        onclick: () => choose(n),
-        onkeydown: (event) => {
-          const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-          if (!step) return;
-          choose((n + step + parts.length) % parts.length);
-          buttons.find((each) => each.ariaSelected === "true").focus();
-        },
+    button(name, () => choose(n), null, {
+      role: "tab",
+      id: `tab-${n}`,
+      onkeydown: (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (!step) return;
+        choose((n + step + parts.length) % parts.length);
+        buttons.find((each) => each.ariaSelected === "true").focus();
       },
-      name,
-    ),
+    }),
   );
   for (const [n, [, element]] of parts.entries()) {
     element.setAttribute("role", "tabpanel");
     element.setAttribute("aria-labelledby", `tab-${n}`);
   }
   function choose(n) {
-    for (const [at, button] of buttons.entries()) {
-      button.setAttribute("aria-selected", String(at === n));
-      button.tabIndex = at === n ? 0 : -1;
+    for (const [at, each] of buttons.entries()) {
+      each.setAttribute("aria-selected", String(at === n));
+      each.tabIndex = at === n ? 0 : -1;
       parts[at][1].hidden = at !== n;
     }
     told(n);
@@ -224,14 +274,15 @@ export function menu(label, actions) {
       details.open = false;
       act();
     };
-    return h("button", { type: "button", onclick: chosen }, name);
+    return button(name, chosen);
   }
   return details;
 }
 
-addEventListener("pointerdown", ({ target }) => {
-  for (const each of document.querySelectorAll(".menu[open]")) if (!each.contains(target)) each.open = false;
-});
+// A preview has 50 characters at most: of what is longer no word is shown in part.
+const PREVIEW = 50;
+export const preview = ({ preview: text }) =>
+  [...text].length < PREVIEW ? text : `${text.replace(/(?<=\S)\s+\S*$/, "")} …`;
 
 // What to do next, where there is no ticket yet.
 export function welcome(me) {

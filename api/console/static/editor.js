@@ -3,7 +3,7 @@
 
 import { field, kindOf, resolved } from "./fields.js";
 import { document_, refused } from "./forms.js";
-import { h, loading, put, trouble, words } from "./dom.js";
+import { button, h, loading, mayFocus, put, trouble, words } from "./dom.js";
 
 const isEmpty = (value) =>
   value === undefined || (value !== null && typeof value === "object" && !Object.keys(value).length);
@@ -143,7 +143,7 @@ function optional(about) {
     put(
       place,
       inner?.element,
-      h("button", { type: "button", class: "quiet", onclick: () => draw(inner ? null : {}) }, act),
+      button(act, () => draw(inner ? null : {}), "quiet"),
     );
   };
   draw(about.start);
@@ -173,7 +173,7 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
       {},
       key ? h("label", { class: "name" }, "Name", key) : null,
       part.element,
-      h("button", { type: "button", class: "quiet small", onclick: remove }, "Remove"),
+      button("Remove", remove, "quiet small"),
       entry.where.element,
     );
     all.push(entry);
@@ -183,15 +183,8 @@ function entries({ openapi, path, start, title }, schema, isNamed) {
   };
   count();
   for (const [name, value] of Object.entries(start ?? {})) add(name, value);
-  const more = h(
-    "button",
-    {
-      type: "button",
-      class: "quiet",
-      onclick: () => add("").row.querySelector("input, select, textarea")?.focus(),
-    },
-    `Add to ${nameOf(path)}`,
-  );
+  const addOne = () => add("").row.querySelector("input, select, textarea")?.focus();
+  const more = button(`Add to ${nameOf(path)}`, addOne, "quiet");
   return {
     element: h(
       "details",
@@ -246,7 +239,7 @@ export async function editorForm(api, { name, note, schema, start, send, done, c
   const general = h("div", { role: "alert" });
   const submit = h("button", { type: "submit" }, name);
   const text = h("textarea", { rows: "24", class: "json", spellcheck: "false", "aria-label": "The same as JSON" });
-  const other = h("button", { type: "button", class: "quiet", onclick: swap });
+  const other = button("", swap, "quiet");
   let part = null; // the editor, or null while it is written as JSON
   const read = (places) => (part ? part.read("", places) : JSON.parse(text.value));
 
@@ -284,7 +277,7 @@ export async function editorForm(api, { name, note, schema, start, send, done, c
       first = told(error, places) ?? submit;
     }
     submit.disabled = false;
-    first?.focus();
+    if (mayFocus(submit.form)) first?.focus();
   }
 
   // Each fault is told at the value that it is of, or else at what that is in.
@@ -313,7 +306,7 @@ export async function editorForm(api, { name, note, schema, start, send, done, c
       { class: "buttons" },
       submit,
       other,
-      cancel ? h("button", { type: "button", class: "quiet", onclick: cancel }, "Cancel") : null,
+      cancel ? button("Cancel", cancel, "quiet") : null,
     ),
   );
 }

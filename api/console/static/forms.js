@@ -1,13 +1,13 @@
 // Forms, and forms of commands made from the API's own document: a new command has one without a
 // line here.
 
-import { h, put, shown } from "./dom.js";
+import { button, h, mayFocus, put, shown } from "./dom.js";
 import { field, kindOf, resolved } from "./fields.js";
 
 const UNKNOWN = "It is not known whether this was done; send it again, and it is done once";
 const TITLES = {
   0: UNKNOWN,
-  412: "Somebody else was first",
+  412: "It was changed meanwhile",
   503: UNKNOWN,
   idempotency_key_reused: "What this form was sent with before has been done",
 };
@@ -107,7 +107,8 @@ export function refused(error, fields, general) {
 export function form({ name, note, fields, action = name, sure, isWhole, send, done = () => {}, cancel, inline = false }) {
   let key = newKey(); // sent again, it is not done twice
   const general = h("div", { role: "alert" });
-  const button = h("button", { type: "submit", class: inline ? "small" : null, onblur: rest }, action);
+  const once = (event) => event.detail > 1 && event.preventDefault(); // a double click is no second thought
+  const primary = h("button", { type: "submit", class: inline ? "small" : null, onclick: once, onblur: rest }, action);
   return h(
     "form",
     { class: inline ? "inline" : "command", "aria-label": name, novalidate: true, onsubmit: submit },
@@ -118,39 +119,39 @@ export function form({ name, note, fields, action = name, sure, isWhole, send, d
     h(
       "div",
       { class: "buttons" },
-      button,
+      primary,
       cancel
-        ? h("button", { type: "button", class: inline ? "quiet small" : "quiet", onclick: cancel }, "Cancel")
+        ? button("Cancel", cancel, inline ? "quiet small" : "quiet")
         : null,
     ),
   );
 
   function rest() {
-    button.textContent = action;
-    button.classList.remove("sure");
+    primary.textContent = action;
+    primary.classList.remove("sure");
   }
 
   async function submit(event) {
     event.preventDefault();
-    if (sure && button.textContent !== sure) {
-      button.textContent = sure;
-      button.classList.add("sure");
-      return button.focus();
+    if (sure && primary.textContent !== sure) {
+      primary.textContent = sure;
+      primary.classList.add("sure");
+      return primary.focus();
     }
     put(general);
     for (const each of Object.values(fields)) each.fault("");
-    button.disabled = true;
+    primary.disabled = true;
     let first = null;
     try {
       const body = await said();
       if (body) await done(await send(body, key));
     } catch (error) {
-      first = refused(error, fields, general) ?? button;
+      first = refused(error, fields, general) ?? primary;
       if (!isUnknown(error)) key = newKey();
     }
-    button.disabled = false;
+    primary.disabled = false;
     rest();
-    first?.focus();
+    if (mayFocus(primary.form)) first?.focus();
   }
 
   async function said() {

@@ -2,7 +2,8 @@
 // the proof that this is what was written.
 
 import { changes, told } from "./events.js";
-import { h, put, when } from "./dom.js";
+import { button, h, put, redraw, when } from "./dom.js";
+import { table } from "./parts.js";
 
 const VERDICTS = { whole: "✓ verified", broken: "✗ not what was written", unknown: "– cannot be computed here" };
 
@@ -11,9 +12,9 @@ export function history_(life, { name, choose }) {
   const story = h("ol", { class: "story", "aria-label": "Events" });
   const slider = h("input", { id: "version", type: "range", min: "1", step: "1" });
   const position = h("output", { for: "version" });
-  const latest = h("button", { type: "button", class: "quiet small", onclick: () => choose(null) }, "As it is");
+  const latest = button("As it is", () => choose(null), "quiet small");
   const summary = h("summary", {}, "Verifying …");
-  const proofs = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Proof of each event" });
+  const proofs = h("div");
   const proof = h("details", { class: "proof card" }, summary, proofs);
   const element = h(
     "div",
@@ -65,17 +66,10 @@ export function history_(life, { name, choose }) {
       h(
         "div",
         { class: "who" },
-        h(
-          "button",
-          {
-            type: "button",
-            class: "quiet small",
-            title: "Show the ticket after this event",
-            "aria-label": `Event ${event.version}: show the ticket after it`,
-            onclick: () => pick(n + 1),
-          },
-          `#${event.version}`,
-        ),
+        button(`#${event.version}`, () => pick(n + 1), "quiet small", {
+          title: "Show the ticket after this event",
+          "aria-label": `Event ${event.version}: show the ticket after it`,
+        }),
         h("strong", {}, event.actor?.id ?? "?"),
         h("span", {}, told(event)),
         changes(event, name),
@@ -104,26 +98,9 @@ export function history_(life, { name, choose }) {
 
   function prove() {
     if (!proof.open) return;
-    put(
-      proofs,
-      h(
-        "table",
-        {},
-        h("thead", {}, h("tr", {}, ["Event", "Verdict", "Hash"].map((title) => h("th", { scope: "col" }, title)))),
-        h(
-          "tbody",
-          {},
-          life.events.map((event, n) =>
-            h(
-              "tr",
-              {},
-              h("td", {}, `#${event.version} ${event.type ?? ""}`),
-              h("td", {}, VERDICTS[verdicts[n]]),
-              h("td", {}, String(event.hash ?? "–")),
-            ),
-          ),
-        ),
-      ),
+    const row = (event, n) => [`#${event.version} ${event.type ?? ""}`, VERDICTS[verdicts[n]], String(event.hash ?? "–")];
+    redraw(proofs, [life.version, verdicts], () =>
+      table("Proof of each event", ["Event", "Verdict", "Hash"], life.events.map(row)),
     );
   }
 

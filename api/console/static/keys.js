@@ -2,7 +2,7 @@
 
 import { edit } from "./editor.js";
 import { document_ } from "./forms.js";
-import { empty, h, loading, put, redraw, say, shown, when } from "./dom.js";
+import { button, empty, h, loading, put, redraw, say, shown, when } from "./dom.js";
 import { reader, secret, table, twice } from "./parts.js";
 
 export function keys(main, { api }) {
@@ -14,7 +14,7 @@ export function keys(main, { api }) {
     main,
     h("h2", {}, "Keys"),
     h("p", { class: "note" }, "A key signs somebody in, or lets a program ask the API. Who has it may do what it is good for."),
-    h("button", { type: "button", onclick: () => make() }, "Make a key"),
+    button("Make a key", () => make()),
     news,
     making,
     list,

@@ -12,14 +12,18 @@ export class Known {
     this.tickets = new Map(); // by id: { id, number, subject }
   }
 
-  // The desk's set-up; an empty one for a key that may not see it.
+  // The desk's set-up; an empty one for a key that may not see it. It is asked for anew behind what is
+  // known: forms are there at once, and what is typed next goes into them.
   async desk() {
     if (!this.me.scopes.includes("desk") || this.me.role === "requester") return NO_DESK;
-    if (!this.asked || performance.now() > this.asked.until) {
-      const answer = this.api.get("/desk").then(({ desk }) => desk).catch(() => NO_DESK);
-      this.asked = { answer, until: performance.now() + KEPT_MS };
+    if (!this.asked || performance.now() > this.until) {
+      this.until = performance.now() + KEPT_MS;
+      const before = this.asked ?? NO_DESK;
+      const answer = this.api.get("/desk").then(({ desk }) => desk, () => before);
+      this.asked ??= answer;
+      answer.then(() => (this.asked = answer));
     }
-    return this.asked.answer;
+    return this.asked;
   }
 
   see(tickets) {

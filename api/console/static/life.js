@@ -9,6 +9,7 @@ const TRIES = 5;
 
 export class Life {
   #reading = Promise.resolve();
+  #sending = Promise.resolve();
 
   // `changed` hears of events, `lost` that the ticket is not for this caller any more.
   constructor({ api, session, me, id }, signal, changed, lost = () => {}) {
@@ -85,11 +86,19 @@ export class Life {
     return this.verdicts;
   }
 
-  // Sends a command once, on what was seen: `since.version`. If others were first, it is sent again
-  // by itself, unless one of their events is one that `minds`: then the error says what happened.
-  async submit(verb, body, key, { since = { version: this.known }, minds = () => true } = {}) {
+  // Sends a command once, on what was seen: `since.version`; one after the other, so that none is
+  // another's first. If others were, it is sent again by itself, unless one of their events is one that
+  // `minds`: then the error says what happened. One's own are known to oneself.
+  submit(verb, body, key, { since = { version: this.known }, minds = () => true } = {}) {
+    const sent = this.#sending.then(() => this.#send(verb, body, key, since, minds));
+    this.#sending = sent.catch(() => {});
+    return sent;
+  }
+
+  async #send(verb, body, key, since, minds) {
+    const others = () => this.events.filter(({ version, actor }) => version > since.version && actor?.id !== this.me.id);
     for (let tries = 1; ; tries++) {
-      const meanwhile = this.events.filter((event) => event.version > since.version);
+      const meanwhile = others();
       since.version = Math.max(since.version, this.known);
       if (meanwhile.some(minds)) {
         const detail = "the ticket has changed since you began";
@@ -106,7 +115,7 @@ export class Life {
         if (error.status !== 409 && error.status !== 412) throw error;
         await this.read().catch(() => {});
         if (error.status === 412 && this.version > since.version && tries < TRIES) continue;
-        error.meanwhile = this.events.filter((event) => event.version > since.version).map(line);
+        error.meanwhile = others().map(line);
         throw error;
       }
     }

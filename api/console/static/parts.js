@@ -1,6 +1,6 @@
 // What several pages are made of: figures, tables, facts, and buttons that ask whether one is sure.
 
-import { h, redraw, say, trouble } from "./dom.js";
+import { button, h, redraw, say, trouble } from "./dom.js";
 
 export const tile = (name, value, more = [], kind = "") =>
   h(
@@ -39,29 +39,25 @@ export const facts = (rows) =>
 // A button for what cannot be undone: it acts when it is pressed a second time.
 export function twice(name, sure, act) {
   const rest = () => {
-    button.textContent = name;
-    button.classList.remove("sure");
+    yes.textContent = name;
+    yes.classList.remove("sure");
     no.remove();
   };
-  const no = h("button", { type: "button", class: "quiet small", onblur: rest, onclick: () => button.focus() }, "No");
-  const button = h("button", {
-    type: "button",
-    class: "quiet small",
-    onblur: ({ relatedTarget }) => relatedTarget === no || rest(),
-    onclick: async () => {
-      if (button.textContent === name) {
-        button.textContent = sure;
-        button.after(no);
-        return button.classList.add("sure");
-      }
-      button.disabled = true;
-      await act();
-      button.disabled = false;
-      rest();
-    },
-  });
-  rest();
-  return button;
+  const press = async ({ detail }) => {
+    if (detail > 1) return; // a double click is no second thought
+    if (yes.textContent === name) {
+      yes.textContent = sure;
+      yes.after(no);
+      return yes.classList.add("sure");
+    }
+    yes.disabled = true;
+    await act();
+    yes.disabled = false;
+    rest();
+  };
+  const no = button("No", () => yes.focus(), "quiet small", { onblur: rest });
+  const yes = button(name, press, "quiet small", { onblur: ({ relatedTarget: to }) => to === no || rest() });
+  return yes;
 }
 
 // Shows what a server has told once, and will not tell again.
@@ -73,7 +69,7 @@ export const secret = (what, text) =>
     h("code", { tabindex: "0" }, text),
     " ",
     navigator.clipboard // which is there over HTTPS and on this machine only
-      ? h("button", { type: "button", class: "quiet small", onclick: () => copy(text) }, "Copy")
+      ? button("Copy", () => copy(text), "quiet small")
       : null,
   );
 

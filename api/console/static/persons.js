@@ -34,6 +34,7 @@ export function persons(main, { api }) {
   );
 
   let isUnfinished = false;
+  let turns = 0;
   const read = reader(list, async () => {
     const { erasures } = await api.get("/persons", {}, ending.signal);
     isUnfinished = erasures.some(({ steps }) => !steps.ErasureCompleted);
@@ -50,11 +51,13 @@ export function persons(main, { api }) {
 
   async function find(event) {
     event.preventDefault();
+    const turn = ++turns;
     put(place, loading("the person"));
     try {
-      draw(await api.ask("POST", "/persons/find", { body: { name: name.value } }));
+      const found = await api.ask("POST", "/persons/find", { body: { name: name.value } });
+      if (turn === turns) draw(found); // or whom one no longer means would be erased
     } catch (error) {
-      put(place, trouble(error));
+      if (turn === turns) put(place, trouble(error));
     }
   }
 

@@ -1,6 +1,6 @@
 // How far the views are and who keeps them so, what is built anew and how that ended, what is parked.
 
-import { empty, h, loading, number, put, redraw, say, shown, trouble, when, words } from "./dom.js";
+import { button, empty, h, loading, number, put, redraw, say, shown, trouble, when, words } from "./dom.js";
 import { facts, table, tile } from "./parts.js";
 import { MOMENTS, RATES, plot, span } from "./plots.js";
 
@@ -190,16 +190,10 @@ export function projections(main, { api, session, me }) {
 
   function drawParked(found) {
     const repair = (each) =>
-      h(
-        "button",
-        {
-          type: "button",
-          disabled: me.role !== "admin" || each.repair_asked,
-          title: me.role === "admin" ? "Fold it again from its first event" : "for admins",
-          onclick: () => askRepair(each.ticket_id),
-        },
-        each.repair_asked ? "Asked" : "Repair",
-      );
+      button(each.repair_asked ? "Asked" : "Repair", () => askRepair(each.ticket_id), null, {
+        disabled: me.role !== "admin" || each.repair_asked,
+        title: me.role === "admin" ? "Fold it again from its first event" : "for admins",
+      });
     redraw(parked, found, () => [
       h("h2", {}, "Parked tickets"),
       found.length

@@ -2,7 +2,7 @@
 // tells them nothing, not even that there is something.
 
 import { conversation, writing } from "./conversation.js";
-import { empty, h, loading, number, put, redraw, say, trouble, when } from "./dom.js";
+import { button, empty, h, loading, number, preview, put, redraw, say, trouble, when } from "./dom.js";
 import { field } from "./fields.js";
 import { form, newKey } from "./forms.js";
 import { Life } from "./life.js";
@@ -36,15 +36,14 @@ export function requests(main, { api, session, me, keys, query }) {
   const opening = h("div");
   const mayWrite = me.scopes.includes("write");
   let limit = PAGE;
-  let shown = "";
-  let after;
+  let turns = 0;
   put(
     main,
     h(
       "div",
       { class: "title" },
       h("h1", {}, "Your tickets"),
-      mayWrite ? h("button", { type: "button", onclick: open }, "New ticket") : null,
+      mayWrite ? button("New ticket", open) : null,
     ),
     opening,
     h(
@@ -97,6 +96,11 @@ export function requests(main, { api, session, me, keys, query }) {
     fields.subject.focus();
   }
 
+  async function more() {
+    limit = Math.min(MOST, limit + PAGE);
+    await begin();
+  }
+
   async function begin() {
     fault.textContent = "";
     try {
@@ -109,58 +113,31 @@ export function requests(main, { api, session, me, keys, query }) {
   }
 
   async function read() {
-    const asked = { q: search.value.trim(), sort: "-updated_at", limit, after };
-    const page = await api.get("/tickets", asked, ending.signal);
-    const now = JSON.stringify([page.tickets.map((each) => [each.id, each.version]), page.next === null]);
-    if (now === shown) return; // nothing is to move under somebody's hands
-    shown = now;
-    const focused = document.activeElement?.getAttribute("href");
-    draw(page);
-    if (focused) list.querySelector(`a[href="${focused}"]`)?.focus();
-  }
-
-  function draw({ tickets, next }) {
-    if (!tickets.length)
-      return put(list, empty(search.value ? "None of your tickets has these words." : "You have no tickets yet."));
-    put(
-      list,
-      h(
-        "ul",
-        { class: "requests" },
-        tickets.map((each) =>
-          h(
-            "li",
-            {},
-            h("a", { href: `#/tickets/${each.id}` }, each.subject),
-            h(
-              "p",
-              {},
-              state(each),
-              each.number ? h("span", { class: "number" }, each.number) : null,
-              h("span", {}, "last change ", when(each.updated_at)),
-            ),
-            h("p", { class: "note" }, each.preview),
-          ),
-        ),
-      ),
-      next && limit < MOST
-        ? h(
-            "button",
-            {
-              type: "button",
-              class: "quiet",
-              onclick: async () => {
-                limit = Math.min(MOST, limit + PAGE);
-                await begin();
-              },
-            },
-            "More",
-          )
-        : next
-          ? empty(`These are the last ${number(MOST)}. Search for others.`)
-          : null,
+    const turn = ++turns;
+    const asked = { q: search.value.trim(), sort: "-updated_at", limit };
+    const { tickets, next } = await api.get("/tickets", asked, ending.signal);
+    if (turn !== turns) return; // something else is asked for by now
+    const none = search.value ? "None of your tickets has these words." : "You have no tickets yet.";
+    const rest = next && limit < MOST ? button("More", more, "quiet") : next ? empty(`These are the last ${number(MOST)}. Search for others.`) : null;
+    redraw(list, [tickets, next === null, none], () =>
+      tickets.length ? [h("ul", { class: "requests" }, tickets.map(line)), rest] : empty(none),
     );
   }
+
+  const line = (each) =>
+    h(
+      "li",
+      {},
+      h("a", { href: `#/tickets/${each.id}` }, each.subject),
+      h(
+        "p",
+        {},
+        state(each),
+        each.number ? h("span", { class: "number" }, each.number) : null,
+        h("span", {}, "last change ", when(each.updated_at)),
+      ),
+      h("p", { class: "note" }, preview(each)),
+    );
 
   if (mayWrite && query.has("new")) open();
   begin();

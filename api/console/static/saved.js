@@ -2,12 +2,14 @@
 
 import { document_, form } from "./forms.js";
 import { field, kindOf } from "./fields.js";
-import { h, loading, modal, put, trouble } from "./dom.js";
+import { button, h, inDialog } from "./dom.js";
 import { twice } from "./parts.js";
 
 const TERM = /(?:[^\s"]|"(?:[^"\\]|\\.)*")+/g;
 const IS = { "is:unsolved": ["solved", false], "is:solved": ["solved", true], "is:spam": ["spam", true] };
 const KEPT = /^(status|priority|group|assignee|requester|tag):(.+)$/;
+const LIMITS =
+  "A view keeps what can be filled in here, all of which must hold: no words, no times, no custom fields, no order. Everybody on the desk sees it.";
 const NONE = ["group", "assignee"]; // of which `none` is an empty text to the API
 
 // What a saved view can keep of a search, and the terms that it cannot.
@@ -26,14 +28,12 @@ function filterOf(q) {
 // Buttons below the list of saved views, for those who may change them. `q` is the search that is
 // shown, `current` the view, if one is; `open(name)` shows a view, or all tickets.
 export function savedViews({ api, session, say }, { views, q, current, open }) {
-  const button = (name, act) => h("button", { type: "button", class: "quiet small", onclick: act }, name);
   const at = (name) => `/views/${encodeURIComponent(name)}`;
 
-  async function edit(view) {
+  function edit(view) {
     const { filter, others } = view ? { filter: view.filter, others: [] } : filterOf(q);
     const title = view ? `Change the view ${view.name}` : "Save a view";
-    const dialog = modal(title, loading("the form"));
-    try {
+    return inDialog(title, async (close) => {
       const openapi = await document_(api);
       const fields = view ? {} : { name: field({ type: "text" }, { name: "name", required: true, hint: "a-z, 0-9, - and _" }) };
       for (const [name, schema] of Object.entries(openapi.components.schemas.TicketFilter.properties)) {
@@ -43,9 +43,9 @@ export function savedViews({ api, session, say }, { views, q, current, open }) {
         fields[name] = field(kind, { name, value: isNone ? "none" : filter[name], hint });
       }
       const left = others.length ? ` Not kept of this search, as no view has it: ${others.join(" ")}` : "";
-      const content = form({
+      return form({
         name: title,
-        note: `All that is filled in must hold. Everybody on the desk sees the view.${left}`,
+        note: `${LIMITS}${left}`,
         action: "Save",
         fields,
         send: async ({ name = view?.name, ...body }) => {
@@ -57,17 +57,13 @@ export function savedViews({ api, session, say }, { views, q, current, open }) {
           return api.ask("PUT", at(name), { body });
         },
         done: ({ name }) => {
-          dialog.close();
+          close();
           say("The view was saved.");
           open(name);
         },
-        cancel: () => dialog.close(),
+        cancel: close,
       });
-      put(dialog, content);
-      content.querySelector("input, select").focus();
-    } catch (error) {
-      put(dialog, trouble(error));
-    }
+    });
   }
 
   async function remove() {
@@ -83,7 +79,7 @@ export function savedViews({ api, session, say }, { views, q, current, open }) {
   return h(
     "p",
     { class: "buttons" },
-    button("Save a view …", () => edit()),
-    current ? [button("Change …", () => edit(current)), twice("Delete", "Really delete it?", remove)] : null,
+    button("Save a view …", () => edit(), "quiet small"),
+    current ? [button("Change …", () => edit(current), "quiet small"), twice("Delete", "Really delete it?", remove)] : null,
   );
 }

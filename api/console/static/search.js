@@ -2,7 +2,7 @@
 // API's own (`x-completions`), the names and tags those of the desk and of what was seen.
 
 import { document_ } from "./forms.js";
-import { h, put } from "./dom.js";
+import { button, h, mayFocus, put } from "./dom.js";
 
 const WORDS = {
   status: "",
@@ -19,6 +19,17 @@ const WORDS = {
   updated: "a day or a time, also compared",
   resolved: "a day or a time, also compared",
 };
+const HELP = [
+  ["printer jam", "both words, wherever they were said: in notes and names of files, too"],
+  ["print*", "words that begin so"],
+  ["status:open", "also new, pending, on_hold, resolved, closed"],
+  ["priority>=high", "low, normal, high, urgent; with : < <= > >="],
+  ["group:network", "also assignee, requester; none for nobody"],
+  ["tag:vip", "also field.floor:3 for custom fields"],
+  ["is:unsolved", "also is:solved, is:breached, is:spam, has:note"],
+  ["opened>=2026-03-01", "also updated, resolved, due; days or times"],
+  ["-status:closed", "a minus for what must not hold"],
+];
 const MOST = 12;
 const quoted = (text) => (/[\s"]/.test(text) ? `"${text.replace(/["\\]/g, "\\$&")}"` : text);
 
@@ -66,6 +77,7 @@ export function searchBox({ api, session }, { value, label, submit }) {
   );
   let found = [];
   let active = -1;
+  let turns = 0;
 
   // The term that is being typed: behind the last space that is in no quotes.
   const typed = () => {
@@ -75,6 +87,7 @@ export function searchBox({ api, session }, { value, label, submit }) {
 
   // All words are offered only where they are asked for, by an arrow.
   async function offer(event) {
+    const turn = ++turns;
     const term = typed();
     const keys = await language(api).catch(() => ({}));
     const bare = term.replace(/^-/, "");
@@ -94,7 +107,7 @@ export function searchBox({ api, session }, { value, label, submit }) {
         .filter(([each]) => each.startsWith(bare))
         .map(([each, what]) => [each + (keys[each]?.operators.at(0) ?? ":"), what]);
     } else found = [];
-    if (typed() !== term || document.activeElement !== input) return;
+    if (turn !== turns || document.activeElement !== input) return;
     found = found.slice(0, MOST);
     active = -1;
     draw();
@@ -140,6 +153,7 @@ export function searchBox({ api, session }, { value, label, submit }) {
   }
 
   function close() {
+    turns++; // nothing is offered any more for what was typed before
     found = [];
     active = -1;
     draw();
@@ -168,10 +182,30 @@ export function searchBox({ api, session }, { value, label, submit }) {
     const at = Number(/^at (\d+):/.exec(problem?.detail ?? "")?.[1]);
     if (problem) input.setAttribute("aria-invalid", "true");
     else input.removeAttribute("aria-invalid");
-    if (!at) return;
+    if (!at || !mayFocus(element)) return;
     input.focus();
     input.setSelectionRange(at - 1, input.value.length);
   }
 
   return { element, input, fault, say };
+}
+
+// What can be searched for, by examples that go into the box.
+export function helpOf(input) {
+  const add = (example) => {
+    input.value = `${input.value} ${example}`.trim();
+    input.focus();
+  };
+  const line = ([example, what]) =>
+    h(
+      "div",
+      {},
+      h(
+        "dt",
+        {},
+        button(h("code", {}, example), () => add(example), "quiet small"),
+      ),
+      h("dd", {}, what),
+    );
+  return h("details", { class: "help" }, h("summary", {}, "How to search"), h("dl", {}, HELP.map(line)));
 }

@@ -1,6 +1,7 @@
 // The desk's set-up: groups and their agents, fields, promises, calendars, as forms or as JSON.
 
 import { editorForm } from "./editor.js";
+import { isUnknown } from "./forms.js";
 import { h, loading, number, put, shown, trouble, when } from "./dom.js";
 
 export function setUp(main, { api, me }) {
@@ -30,18 +31,31 @@ export function setUp(main, { api, me }) {
     }
   }
 
-  const form = (desk, version) =>
-    editorForm(api, {
+  const form = (desk, version) => {
+    let unsure; // what was sent, if it is not known whether it was done
+    async function send(body) {
+      const now = JSON.stringify(body);
+      try {
+        return await api.ask("PUT", "/desk", { body, headers: { "If-Match": `"${version}"` } });
+      } catch (error) {
+        const found = error.status === 412 && now === unsure && (await api.get("/desk"));
+        if (found && found.version === version + 1 && found.changed_by.id === me.id) return found; // it was
+        unsure = isUnknown(error) ? now : undefined;
+        throw error;
+      }
+    }
+    return editorForm(api, {
       name: "Save the set-up",
       schema: "Desk",
       start: desk,
-      send: (body) => api.ask("PUT", "/desk", { body, headers: { "If-Match": `"${version}"` } }),
+      send,
       done: (answer) => {
         const isAnew = ["time_zone", "other_time_zones"].some((name) => shown(answer.desk[name]) !== shown(desk[name]));
         const figures = isAnew ? " The figures are built anew for the time zones; see Projections." : "";
         return begin(`Saved as version ${answer.version}.${figures}`);
       },
     });
+  };
 
   begin();
   return () => ending.abort();

@@ -1,7 +1,7 @@
 // Webhooks: where events are sent, what waits or is parked, and what became of each delivery.
 
 import { edit } from "./editor.js";
-import { empty, h, loading, number, put, redraw, say, shown, when, words } from "./dom.js";
+import { button, empty, h, loading, number, put, redraw, say, shown, when, words } from "./dom.js";
 import { reader, secret, table, twice } from "./parts.js";
 
 const PAGE = 50;
@@ -18,7 +18,7 @@ export function webhooks(main, { api, me }) {
     main,
     h("h2", {}, "Webhooks"),
     h("p", { class: "note" }, "Events are sent to each address as they happen, signed, and again until they arrive."),
-    mayChange ? h("button", { type: "button", onclick: () => change() }, "Add a webhook") : null,
+    mayChange ? button("Add a webhook", () => change()) : null,
     news,
     editing,
     list,
@@ -55,16 +55,16 @@ export function webhooks(main, { api, me }) {
           : "sends";
 
   const acts = (each) => [
-    button("Deliveries", () => show(each)),
+    small("Deliveries", () => show(each)),
     ...(mayChange
       ? [
-          button("Try again", () => act("POST", `${each.id}/resume`, "They are tried again now.")),
-          button("Change", () => change(each)),
+          small("Try again", () => act("POST", `${each.id}/resume`, "They are tried again now.")),
+          small("Change", () => change(each)),
           twice("Delete", "Really delete it and its deliveries?", () => act("DELETE", each.id, "It is deleted.")),
         ]
       : []),
   ];
-  const button = (name, onclick) => h("button", { type: "button", class: "quiet small", onclick }, name);
+  const small = (name, act_) => button(name, act_, "quiet small");
 
   async function act(method, path, said, body) {
     try {
@@ -105,20 +105,20 @@ export function webhooks(main, { api, me }) {
     );
     heading.focus();
     let found = [];
-    const again = reader(place, async () => {
-      found = [];
-      await more();
-    });
+    let turns = 0;
+    const again = reader(place, () => more());
     look = () => found.length > PAGE || again();
     async function more(cursor) {
+      const turn = ++turns;
       const asked = { status: status.value, cursor };
       const page = await api.get(`/webhooks/${hook.id}/deliveries`, asked, ending.signal);
-      found = [...found, ...page.deliveries];
+      if (turn !== turns) return; // others are asked for by now
+      found = [...(cursor ? found : []), ...page.deliveries];
       redraw(place, [found, page.next], () => [
         found.length
           ? table("Deliveries", ["event", "ticket", "status", "made", "next", "last tries", "send again"], found.map(row))
           : empty("There are none."),
-        page.next ? button("More", () => more(page.next)) : null,
+        page.next ? small("More", () => more(page.next)) : null,
       ]);
     }
     const row = (each) => [
@@ -131,7 +131,7 @@ export function webhooks(main, { api, me }) {
         ? h("ul", {}, each.attempts.map(({ at, status: code, error }) => h("li", {}, when(at), ` ${code ?? ""} ${error ?? "arrived"}`)))
         : "not tried yet",
       mayChange
-        ? button("Send again", async () => {
+        ? small("Send again", async () => {
             await act("POST", `${hook.id}/redeliver`, "It is sent again.", { delivery: each.id });
             await again();
           })
