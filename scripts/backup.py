@@ -14,21 +14,21 @@ each ticket is whole up to its last event in the file.
 
 import argparse
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
 
 from api import cursors
 from api.access import access_log, keys
 from api.desk import store as desk
 from api.settings import Settings
 from api.webhooks import store as webhooks
-from domain.errors import CasebookError
+from domain.errors import CasebookError, faults_of
 from domain.values import JsonObject
 from eventstore.database import Database
 from eventstore.key_files import KeyUnusable
@@ -73,8 +73,7 @@ class UnreadableBackup(CasebookError):
         super().__init__("unreadable_backup", detail)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(BaseModel, frozen=True):
     """What a backup holds. `files`: SHA-256 of each; `documents`: how many of each collection."""
 
     format: int
@@ -88,14 +87,12 @@ class Manifest:
         """Raises UnreadableBackup."""
         path = folder / MANIFEST
         try:
-            found = json.loads(path.read_bytes())
-            manifest = cls(**found)
-            files, documents = dict(manifest.files), dict(manifest.documents)
-            needed = {LOG, OF_PERSONS, *(f"{name}.ndjson" for name in PLAIN)}
-            is_one = all(isinstance(n, int) for n in documents.values()) and files.keys() >= needed
-        except (OSError, TypeError, ValueError) as error:
-            raise UnreadableBackup(f"cannot read {path}: {error}") from error
-        if manifest.format != FORMAT or not is_one:
+            manifest = cls.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            why = faults_of(error) if isinstance(error, ValidationError) else error
+            raise UnreadableBackup(f"cannot read {path}: {why}") from error
+        needed = {LOG, OF_PERSONS, *(f"{name}.ndjson" for name in PLAIN)}
+        if manifest.format != FORMAT or not manifest.files.keys() >= needed:
             raise UnreadableBackup(f"{path} has format {manifest.format}; {FORMAT} is known")
         return manifest
 
@@ -205,8 +202,7 @@ async def back_up(
         files=_checksums(folder),
         documents={name: documents[name] for name in sorted(documents)},
     )
-    text = json.dumps(asdict(manifest), indent=2) + "\n"
-    (folder / MANIFEST).write_text(text)
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     return manifest, damaged
 
 

@@ -237,8 +237,9 @@ def _check_replay(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def _restore(parser: Parser) -> None:
-    parser.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
-    parser.add_argument("--by-database-tools", action="store_true", help="it is done already")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("path", type=Path, nargs="?", help="a backup's folder, or a log's file")
+    what.add_argument("--by-database-tools", action="store_true", help="it is done already")
     parser.add_argument(
         "--erasures",
         type=Path,
@@ -248,11 +249,6 @@ def _restore(parser: Parser) -> None:
     parser.add_argument("--why", help="kept with the signed statement that the log was restored")
     parser.add_argument("--incomplete", action="store_true", help="whatever is missing")
     parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help="opens the keys")
-
-
-def _check_restore(parser: Parser, options: argparse.Namespace) -> None:
-    if (options.path is None) != options.by_database_tools:
-        parser.error("name what to restore, or say --by-database-tools")
 
 
 def _serve(parser: Parser) -> None:
@@ -331,7 +327,7 @@ _GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "Back up, restore, and prove": {
         "backup": Command("backup", _backup),
-        "restore": Command("restore", _restore, _check_restore),
+        "restore": Command("restore", _restore),
         "export": Command("export", _export),
         "checkpoint": Command("checkpoint", _checkpoint),
         "verify": Command("verify", _verify),

@@ -169,11 +169,14 @@ async def _until_stopped(main: Main, options: argparse.Namespace) -> int:
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings | None = None) -> AsyncIterator[Database]:
     """Connect to the configured database, or to the embedded one, started unless it runs.
+
+    `settings`: those of the environment unless given.
 
     Raises EmbeddedError, DatabaseAddressError, DatabaseSilent, DatabaseTooOld, KeyUnusable.
     """
+    settings = settings or Settings.from_environment()
     async with AsyncExitStack() as stack:
         url = settings.mongodb_url
         if url is None:

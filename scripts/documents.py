@@ -9,12 +9,11 @@ the log, `casebook verify` reads; the keys of persons, `casebook persons`.
 import argparse
 
 from api.operations.stored_documents import look_through
-from api.settings import Settings
 from scripts.console import database, start
 
 
 async def main(_: argparse.Namespace) -> int:
-    async with database(Settings.from_environment()) as db:
+    async with database() as db:
         collections = [name async for name in look_through(db, everything=True)]
         found = db.unreadable.all()
     for collection, unreadable in sorted(found.items()):

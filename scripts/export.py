@@ -7,14 +7,13 @@ ticket is whole up to its last line.
 import argparse
 from pathlib import Path
 
-from api.settings import Settings
 from eventstore.archive import Manifest, ManifestBuilder, lines, manifest_path
 from eventstore.log import EventStore
 from scripts.console import counting, database, start, writing
 
 
 async def main(options: argparse.Namespace) -> int:
-    async with database(Settings.from_environment()) as db:
+    async with database() as db:
         manifest = await export(EventStore(db), options.file)
     print(f"{manifest.tickets} tickets, {manifest.events} events, sha256 {manifest.sha256}")
     return 0

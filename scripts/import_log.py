@@ -21,7 +21,6 @@ from api.commands.handler import (
     new_ticket_id,
 )
 from api.commands.ticket_cache import Stream
-from api.settings import Settings
 from domain.actors import Actor
 from domain.errors import HistoryError, Refusal
 from domain.tickets.command import UNBOUNDED, Context, decide
@@ -244,7 +243,7 @@ async def main(options: argparse.Namespace) -> int:
         write_report(options.report, tally)  # now, and not only after all the work
 
     try:
-        async with database(Settings.from_environment()) as db:
+        async with database() as db:
             await import_into(db, format_, histories, tally)
             screen.print(summarise(tally))
             as_expected = options.check is None or await check(format_, options.check, db, tally)

@@ -17,7 +17,6 @@ from pymongo.read_concern import ReadConcern
 from rich.progress import Progress, TaskID
 
 from api.access.access_log import AccessLog
-from api.settings import Settings
 from api.webhooks.deliveries import Deliveries
 from eventstore.background import background
 from eventstore.log import EventStore
@@ -44,7 +43,7 @@ class _Build(BaseModel):
 
 
 async def main(_: argparse.Namespace) -> int:
-    async with database(Settings.from_environment()) as db:
+    async with database() as db:
         parts: Mapping[str, Callable[[], Awaitable[None]]] = {
             "the log": EventStore(db).prepare,
             "erasures": Erasures(db).prepare,

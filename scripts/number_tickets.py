@@ -9,7 +9,6 @@ import argparse
 import asyncio
 
 from api.commands.handler import Handler, Submission
-from api.settings import Settings
 from domain.actors import Actor
 from domain.errors import HistoryError, Refusal
 from domain.tickets.opening import NumberTicket
@@ -24,7 +23,7 @@ _NUMBERING = Submission(command=NumberTicket(), actor=Actor("numbering", "system
 
 
 async def main(_: argparse.Namespace) -> int:
-    async with database(Settings.from_environment()) as db, at_work(db, "script"):
+    async with database() as db, at_work(db, "script"):
         return await number_all(db)
 
 

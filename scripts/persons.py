@@ -21,7 +21,6 @@ from pydantic import TypeAdapter
 
 from api.access.rights import Principal
 from api.people.store import Persons
-from api.settings import Settings
 from domain.people import ErasePerson
 from domain.values import Name
 from eventstore.database import Database
@@ -37,7 +36,7 @@ async def main(options: argparse.Namespace) -> int:
     if options.what == "new-master-key":
         print(new_master_key())
         return 0
-    async with database(Settings.from_environment()) as db:
+    async with database() as db:
         if options.what == "rewrap":
             async with at_work(db, "persons"):
                 await _rewrap(db)

@@ -25,7 +25,6 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from api.settings import Settings
 from domain.days import UTC_ONLY, ends
 from eventstore.database import Database
 from eventstore.log import EventStore
@@ -56,7 +55,7 @@ async def main(options: argparse.Namespace) -> int:
             refusal = f"--name {options.name!r} must be letters a-z, digits, - and _, at most 64"
             raise UsageError(refusal) from None
     with reporting(json=options.json) as report:
-        async with database(Settings.from_environment()) as db:
+        async with database() as db:
             if options.verify:
                 async with workers(db, options.workers) as processes:
                     return await _verify(db, processes, report, options.most)

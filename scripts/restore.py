@@ -56,7 +56,7 @@ from projections.views import tickets
 from scripts import backup
 from scripts.checkpoint import describe, sign_restore
 from scripts.commands import fail
-from scripts.console import UsageError, counting, database, start
+from scripts.console import UsageError, counting, database, start, writing
 from scripts.verification import Verification
 from scripts.verify import verify_file
 
@@ -455,12 +455,9 @@ def _place_signing_key(source: Source, settings: Settings) -> None:
     for name, to in ((backup.LAST, last_path(path)), (backup.SIGNING_KEY, path)):
         content = files.get(name)
         if isinstance(content, bytes):
-            try:
-                placed = place(to, content)
-            except OSError as error:
-                raise RestoreRefused(f"cannot write {to}: {error}") from error
-            if placed:
-                print(f"{to} restored")
+            with writing(to):
+                if place(to, content):
+                    print(f"{to} restored")
 
 
 # --- afterwards ----------------------------------------------------------------------------------

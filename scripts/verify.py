@@ -31,14 +31,7 @@ from eventstore.database import Database
 from eventstore.mongo.errors import describe
 from scripts.commands import fail
 from scripts.console import counting, database, start
-from scripts.verification import (
-    FIELDS,
-    CannotVerify,
-    Event,
-    Fault,
-    Verification,
-    canonical,
-)
+from scripts.verification import FIELDS, CannotVerify, Event, Fault, Verification, canonical
 from scripts.vouching import (
     Signed,
     compare_kept,

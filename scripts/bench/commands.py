@@ -23,7 +23,7 @@ SERVICES = {
     "nothing": "validates the body, no database",
 }
 CONNECTIONS = (1, 32, 128)
-OPENING_CONNECTIONS = 32
+OPENING_CONNECTIONS = NOTES_CONNECTIONS = 32
 
 
 async def measure(url: str, options: Options) -> list[Table]:
@@ -86,6 +86,18 @@ def rates_table(
     return Table(
         about, head, rows, "requests/s", {name: rates[kind] for kind, name in names.items()}
     )
+
+
+async def notes_in_turns(urls: Mapping[str, str], options: Options) -> dict[str, list[Measured]]:
+    """Load some kinds of services with notes, each on the server at its URL; return by round what
+    was measured of each.
+    """
+    async with services(urls) as running:
+        ways = {
+            kind: partial(load_notes, running[kind], NOTES_CONNECTIONS, options.seconds)
+            for kind in urls
+        }
+        return await in_turns(ways, options.rounds, "commands")
 
 
 async def load_notes(service: Service, connections: int, seconds: float) -> Measured:

@@ -24,7 +24,8 @@ from scripts.bench.found import Table
 from scripts.bench.made_up_views import DAYS, copies, made_up_lives, write_views
 from scripts.bench.measuring import Options, in_turns, percentiles, prepared, send_at_rate
 from scripts.testbed.browser import chromium
-from scripts.testbed.promises import HEADERS, service
+from scripts.testbed.promises import HEADERS, until
+from scripts.testbed.services import service
 
 _COMMANDS_PER_SECOND = 200
 _LATE_SECONDS = 60
@@ -167,9 +168,7 @@ async def _live(page: Page, port: int, seconds: float) -> tuple[float, list[floa
 
 async def _until(page: Page, condition: str) -> None:
     # Playwright's own way would evaluate text in the page, which the console's policy forbids.
-    async with asyncio.timeout(_LATE_SECONDS):
-        while not await page.evaluate(condition):  # noqa: ASYNC110 the page sends no signal
-            await asyncio.sleep(0.05)
+    await until(lambda: page.evaluate(condition), _LATE_SECONDS, condition)
 
 
 async def _settled(page: Page) -> int:

@@ -18,7 +18,8 @@ from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_views import copies, made_up_lives, write_views
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, service
+from scripts.testbed.promises import HEADERS, accepted
+from scripts.testbed.services import service
 
 _PATHS = {
     "now": "/dashboard",

@@ -198,16 +198,11 @@ class _SQLiteView(SQLiteTrackingRecorder, _View):
 
 
 def _view(env: Mapping[str, str]) -> _View:
-    factory = InfrastructureFactory[TrackingRecorder].construct(Environment("view", dict(env)))
-    view: object = factory.tracking_recorder(
-        _SQLiteView if "SQLITE_DBNAME" in env else _postgres_view()
-    )
-    if not isinstance(view, _View):
-        raise TypeError("the factory makes a recorder of the class that it is given")
-    return view
+    factory = InfrastructureFactory[_View].construct(Environment("view", dict(env)))
+    return factory.tracking_recorder(_SQLiteView if "SQLITE_DBNAME" in env else _postgres_view())
 
 
-def _postgres_view() -> type[TrackingRecorder]:
+def _postgres_view() -> type[_View]:
     # Here, because it needs PostgreSQL's client library, which not every machine has.
     from eventsourcing.postgres import PostgresTrackingRecorder  # noqa: PLC0415
     from psycopg.sql import SQL  # noqa: PLC0415

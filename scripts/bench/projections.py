@@ -32,7 +32,7 @@ from scripts.bench.measuring import (
 )
 from scripts.catch_up import projecting
 from scripts.testbed.judging import caught_up
-from scripts.testbed.promises import service
+from scripts.testbed.services import service
 from scripts.testbed.wire import database_at
 
 RATES = (50, 200)

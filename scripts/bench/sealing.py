@@ -2,26 +2,19 @@
 
 from functools import partial
 
-from scripts.bench.commands import load_notes
+from scripts.bench.commands import notes_in_turns
 from scripts.bench.found import Table, median, ratio
 from scripts.bench.made_up_log import EVENTS_PER_TICKET, make_up
 from scripts.bench.measuring import Options, in_turns, prepared
 from scripts.bench.replay import replay
-from scripts.testbed.services import services
 from scripts.testbed.wire import database_at
 
 _KINDS = {"unsealed": "as it is", "group": "sealed"}
-_CONNECTIONS = 32
 
 
 async def measure(url: str, options: Options) -> list[Table]:
     """Measure both in turn."""
-    async with services(dict.fromkeys(_KINDS, url)) as running:
-        commands = {
-            kind: partial(load_notes, running[kind], _CONNECTIONS, options.seconds)
-            for kind in _KINDS
-        }
-        answered = await in_turns(commands, options.rounds, "commands")
+    answered = await notes_in_turns(dict.fromkeys(_KINDS, url), options)
     async with (
         prepared(database_at(url, "bench_log_unsealed")) as unsealed,
         prepared(database_at(url, "bench_log_group")) as sealed,

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import orjson
 from rich.table import Table
 
-from scripts.console import UsageError
+from scripts.console import writing
 from scripts.logs import Finding, History
 from scripts.logs.gathering import temporary
 
@@ -112,10 +112,7 @@ def summarise(tally: Tally) -> Table:
 
 def write_report(path: Path, tally: Tally) -> None:
     """List every finding, one JSON object a line. Raises UsageError."""
-    try:
-        with path.open("wb") as report:
-            for what in get_args(What):
-                for entry in tally.all(what):
-                    report.write(orjson.dumps({"what": what, **entry._asdict()}) + b"\n")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error}") from error
+    with writing(path), path.open("wb") as report:
+        for what in get_args(What):
+            for entry in tally.all(what):
+                report.write(orjson.dumps({"what": what, **entry._asdict()}) + b"\n")

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from domain.actors import PrincipalRole
 from scripts.console import counting
 from scripts.testbed.judging import Check, audited, caught_up
-from scripts.testbed.promises import callers, connected, require, service
+from scripts.testbed.promises import callers, connected, require
+from scripts.testbed.services import service
 
 CHECKS = (
     "not_a_server_error",

@@ -33,10 +33,9 @@ from projections.erasure.views import Eraser
 from projections.generations import Generations
 from projections.projector.batch import BatchWriter
 from projections.views.saved_views import SavedViews, TicketFilter
-from scripts.soak.killing import NEVER, Steps, child, die_at, in_turn, killed, points_of
 from scripts.soak.projectors import under_load
+from scripts.testbed.child import NEVER, Steps, die_at, ended, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited, caught_up, documents_with
-from scripts.testbed.patience import patience
 from scripts.testbed.promises import ACTOR, connected, require
 from scripts.verification import Verification
 from scripts.verify import verify_database
@@ -80,8 +79,7 @@ async def kill_erasure(
             await killed(erase_and_die, url, person, point, nth, seconds=_COMPLETED_SECONDS)
             counted["killed"] += 1
             counted["found_begun"] += bool(await Erasures(database).steps(person))
-            async with child(erase_and_die, url, person, NEVER, 1) as next_one:
-                code = await asyncio.wait_for(next_one.wait(), patience(_COMPLETED_SECONDS))
+            code = await ended(erase_and_die, url, person, NEVER, 1, seconds=_COMPLETED_SECONDS)
             require(code == 0, f"after {point}, {nth}: the next one ended with {code}")
             left = await _places(database, word)
             require(not left, f"after {point}, {nth}: the words are left in {left}")

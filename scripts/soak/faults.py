@@ -188,7 +188,6 @@ class _Fault:
 
     def __init__(self, kind: str | None = None, fault: str = "") -> None:
         self.seen: Counter[str] = Counter()
-        self.name = f"{fault}, {kind}"
         self._kind, self._fault = kind, fault
         self.at: float | None = None
         self.is_possible = True
@@ -210,9 +209,10 @@ class _Fault:
         self.at = time.monotonic()
         return fate
 
-    async def happen(self, port: int) -> bool:
-        """Wait until it has happened; return whether it can. Raises PromiseBroken if no such
-        command is sent.
+    async def happen(self, port: int) -> float | None:
+        """Wait until it has happened; return when, or None if no command of its kind fails so.
+
+        Raises PromiseBroken if no such command is sent.
         """
 
         async def is_over() -> bool:
@@ -222,20 +222,19 @@ class _Fault:
 
         seen = self.seen.keys()
         await until(is_over, _SEEN_SECONDS, f"{self._kind} is sent, and not only {seen}")
-        return self.is_possible
+        return self.at
 
-    async def mended(self, port: int, wire: Wire) -> float:
-        """Wait until all is as before; return how many seconds after the fault that is."""
-        if self.at is None:
-            raise AssertionError("it has happened")
-        await until(lambda: not wire.waiting, _STUCK_SECONDS, f"{self.name}: given up")
-        try:
-            await until_well(port, _STUCK_SECONDS)
-        except PromiseBroken as error:
-            raise PromiseBroken(f"{self.name}: {error}") from None
-        took = time.monotonic() - self.at
-        require(took < patience(BACK_SECONDS), f"{self.name}: back only after {took:.1f} s")
-        return took
+
+async def mended(what: str, at: float, port: int, wire: Wire) -> float:
+    """Wait until all is as before a fault; return how many seconds after it that is."""
+    await until(lambda: not wire.waiting, _STUCK_SECONDS, f"{what}: given up")
+    try:
+        await until_well(port, _STUCK_SECONDS)
+    except PromiseBroken as error:
+        raise PromiseBroken(f"{what}: {error}") from None
+    took = time.monotonic() - at
+    require(took < patience(BACK_SECONDS), f"{what}: back only after {took:.1f} s")
+    return took
 
 
 # --- what it works on -----------------------------------------------------------------------------
@@ -272,14 +271,20 @@ class _Table:
         self.counted["slowest_ms"] = max(self.counted["slowest_ms"], round(1000 * seconds))
 
 
+async def _fail(
+    driver: DriverName, cell: _Cell, table: _Table, failing: _Fault, port: int, wire: Wire
+) -> None:
+    """Wait until a command has failed and all is as before, and note how long that took."""
+    if (at := await failing.happen(port)) is not None:
+        table.add(driver, *cell, await mended(f"{cell.fault}, {cell.kind}", at, port, wire))
+    table.done(driver, cell)
+
+
 async def _fail_at_start(url: str, driver: DriverName, cell: _Cell, table: _Table) -> None:
     """Start a server on an empty database, and have a command fail meanwhile."""
-    kind, fault = cell
-    failing = _Fault(kind.removeprefix(START), fault)
+    failing = _Fault(cell.kind.removeprefix(START), cell.fault)
     async with _server(url, driver, failing.heard, may_end=True) as (port, wire):
-        if await failing.happen(port):
-            table.add(driver, kind, fault, await failing.mended(port, wire))
-    table.done(driver, cell)
+        await _fail(driver, cell, table, failing, port, wire)
 
 
 async def _fail_at_work(
@@ -312,13 +317,11 @@ async def _fail_at_work(
             if cells is None:
                 learning.seen.clear()
                 await asyncio.sleep(_LEARNING_SECONDS)
-            for kind, fault in cells or ():
-                failing = _Fault(kind.removeprefix(REPLAY), fault)
-                on = replay_wire if kind.startswith(REPLAY) else wire
+            for cell in cells or ():
+                failing = _Fault(cell.kind.removeprefix(REPLAY), cell.fault)
+                on = replay_wire if cell.kind.startswith(REPLAY) else wire
                 on.heard = failing.heard
-                if await failing.happen(port):
-                    table.add(driver, kind, fault, await failing.mended(port, on))
-                table.done(driver, _Cell(kind, fault))
+                await _fail(driver, cell, table, failing, port, on)
         table.counted.update(await clients.judge(port, url, check))
         await until(lambda: receiver.received.is_all_of(store), _STUCK_SECONDS, "webhook told all")
         table.counted.update(told=receiver.received.counted["events"])
@@ -411,7 +414,7 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
         return await connection.post("/tickets", OPENING), time.monotonic() - began
 
     async def outlast(driver: DriverName) -> None:
-        own, clients, missed = _own_database(url, driver), Clients(), _Fault("", "no primary")
+        own, clients = _own_database(url, driver), Clients()
         async with _server(own, driver, passed) as (port, wire), Connection(port, HEADERS) as one:
             await until_well(port, _STUCK_SECONDS)
             async with clients.sending(port, _CLIENTS, _TICKETS, _PAUSE_SECONDS):
@@ -419,14 +422,14 @@ async def failover(url: str, seconds: int, check: Check = audited) -> Counter[st
                 wire.heard = no_primary
                 sent = asyncio.create_task(send(one))
                 await asyncio.sleep(seconds)
-                missed.at = time.monotonic()
+                at = time.monotonic()
                 wire.heard = passed
                 answer, waited = await sent
                 is_unknown = answer.status == 503 and waited >= PATIENCE_SECONDS
                 is_true = answer.status == 201 or is_unknown
                 require(is_true, f"{answer.status} after {waited:.1f} s")
                 counted[f"first_answered_{answer.status}"] += 1
-                took = await missed.mended(port, wire)
+                took = await mended("no primary", at, port, wire)
                 counted["slowest_ms"] = max(counted["slowest_ms"], round(1000 * took))
             counted.update(await clients.judge(port, own, check))
 

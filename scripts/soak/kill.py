@@ -16,7 +16,7 @@ from api.queries.visibility import Visibility
 from eventstore.log import EventStore
 from scripts.console import with_progress
 from scripts.soak.clients import Clients
-from scripts.soak.killing import NEVER, child, die_at, in_turn
+from scripts.testbed.child import NEVER, child, die_at, in_turn
 from scripts.testbed.judging import Check, audited
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import (

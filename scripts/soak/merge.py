@@ -29,7 +29,7 @@ from eventstore.mongo.driver import Session
 from projections.workers import workers
 from scripts.console import with_progress
 from scripts.soak.kill import kill_database_of
-from scripts.soak.killing import killed
+from scripts.testbed.child import killed
 from scripts.testbed.judging import streams
 from scripts.testbed.patience import patience
 from scripts.testbed.promises import ACTOR, OPEN, log_at, require

@@ -19,7 +19,8 @@ from projections.generations import Generations
 from projections.views import tickets
 from scripts.console import counting
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, connected, require, service
+from scripts.testbed.promises import HEADERS, accepted, connected, require
+from scripts.testbed.services import service
 
 _BASE = datetime(2026, 1, 1, tzinfo=UTC)
 _SAME_TIME = 10  # so many tickets are of one time, so that pages end between them

@@ -21,9 +21,10 @@ from projections.views.saved_views import SavedViews, TicketFilter
 from scripts.catch_up import projecting
 from scripts.console import with_progress
 from scripts.soak.clients import Clients
-from scripts.soak.killing import NEVER, Steps, child, die_at, in_turn, killed, points_of
+from scripts.testbed.child import NEVER, Steps, child, die_at, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited
-from scripts.testbed.promises import connected, service, until
+from scripts.testbed.promises import connected, until
+from scripts.testbed.services import service
 
 LEASE_SECONDS = 0.5
 _CAUGHT_UP_SECONDS = 120

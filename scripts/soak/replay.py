@@ -27,11 +27,12 @@ from projections.replay.rebuild import Rebuild
 from projections.workers import workers
 from scripts.console import with_progress
 from scripts.soak.clients import Clients
-from scripts.soak.killing import Steps, die_at, in_turn, killed, points_of
 from scripts.soak.projectors import under_load
+from scripts.testbed.child import Steps, die_at, in_turn, killed, points_of
 from scripts.testbed.judging import Check, audited, caught_up
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, code_of, require, service, until
+from scripts.testbed.promises import HEADERS, accepted, code_of, require, until
+from scripts.testbed.services import service
 
 _SENDERS = 4
 _READERS = 2

@@ -23,7 +23,7 @@ from eventstore.log import EventStore
 from projections.views.saved_views import TicketFilter
 from scripts.console import with_progress
 from scripts.soak.consumers import Received, open_tickets, write_notes
-from scripts.soak.killing import child
+from scripts.testbed.child import child
 from scripts.testbed.load import header, read_message
 from scripts.testbed.promises import ACTOR, listening, log_at, require, until
 

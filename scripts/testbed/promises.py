@@ -28,8 +28,6 @@ from scripts.testbed.patience import patience
 ACTOR = Actor("soak", "agent")
 OPEN = OpenTicket(subject="Soak", requester="soak")
 
-CHILD = "scripts.testbed.child"
-"""What runs a function in a process of its own."""
 READY_SECONDS = 60
 _ENDING_SECONDS = 15
 
@@ -189,15 +187,6 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError, TimeoutError):
         process.terminate()
         await asyncio.wait_for(process.wait(), patience(_ENDING_SECONDS))
-
-
-@asynccontextmanager
-async def service(kind: str, url: str) -> AsyncIterator[int]:
-    """Run one of the services of `scripts.testbed.services`; yield its port."""
-    port = free_port()
-    words = (CHILD, "scripts.testbed.services:serve", kind, url, str(port))
-    async with serving(*words, port=port, url=url):
-        yield port
 
 
 async def ready(port: int) -> None:

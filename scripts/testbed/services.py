@@ -22,8 +22,9 @@ from eventstore.database import Database
 from eventstore.log import EventStore
 from projections.daemon import project
 from scripts.http_protocol import HttpProtocol
+from scripts.testbed.child import words_of
 from scripts.testbed.load import Connection
-from scripts.testbed.promises import HEADERS, accepted, free_port, service, serving
+from scripts.testbed.promises import HEADERS, accepted, free_port, serving
 from scripts.testbed.wire import database_at
 
 TICKETS = 200
@@ -130,6 +131,14 @@ async def serve(kind: str, url: str, port: str) -> None:
         app, http=protocol, host="127.0.0.1", port=int(port), log_config=None, access_log=False
     )
     await uvicorn.Server(config).serve()
+
+
+@asynccontextmanager
+async def service(kind: str, url: str) -> AsyncIterator[int]:
+    """Run one of the services in a process of its own; yield its port."""
+    port = free_port()
+    async with serving(*words_of(serve, kind, url, port), port=port, url=url):
+        yield port
 
 
 class Service(NamedTuple):
