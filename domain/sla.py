@@ -39,6 +39,12 @@ class SlaTargets:
     next_response_minutes: int | None = None
     calendar: Calendar | None = None
 
+    @property
+    def promises(self) -> bool:
+        """Whether anything was promised."""
+        made = self.first_response_minutes, self.next_response_minutes, self.resolution_minutes
+        return made != (None, None, None)
+
     def minutes(self) -> dict[SlaTarget, int]:
         """Return how many were promised for each target, of those of which any were."""
         promised: tuple[tuple[SlaTarget, int | None], ...] = (

@@ -211,11 +211,16 @@ class EventStore:
         return chained(ticket_id, head, events, metadata, occurred_at, recorded_at, protect)
 
     async def open(
-        self, documents: Sequence[EventDocument], *, missing: Key | None = None
+        self,
+        documents: Sequence[EventDocument],
+        *,
+        missing: Key | None = None,
+        command: bool = True,
     ) -> list[EventDocument]:
         """Return stored documents with their sealed fields opened: `ERASED` where their person has
         been erased, `REDACTED` for what was redacted. What cannot be opened stays as it is:
-        `Envelope.readable` raises then. `missing` opens what a key is missing for.
+        `Envelope.readable` raises then. `missing` opens what a key is missing for. `command`:
+        whether what tells of their commands is opened, which no view shows and takes as long.
 
         Raises KeyUnusable, NoMasterKey, StoreUnavailable.
         """
@@ -230,7 +235,9 @@ class EventStore:
             if start:
                 await asyncio.sleep(0)
             some = documents[start : start + _OPENED_AT_A_TIME]
-            made += [self.vault.redactions.without(opened(each, keys)) for each in some]
+            made += [
+                self.vault.redactions.without(opened(each, keys, command=command)) for each in some
+            ]
         return made
 
     async def fetch_keys(self, documents: Sequence[EventDocument]) -> None:

@@ -64,7 +64,7 @@ class Redactions:
     def learn(self, documents: Iterable[Mapping[str, object]]) -> bool:
         """Learn what some stored events redact; return whether anything was new."""
         before = len(self.tickets)
-        for document in documents:
+        for document in filter(redacts, documents):
             match document:
                 case {
                     "hash": bytes(hash_),

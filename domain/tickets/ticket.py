@@ -4,7 +4,6 @@ Pure (law L6): the times come in with the events. Which commands and events ther
 do, is said by the features, the other modules of this folder.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -175,7 +174,7 @@ class Ticket:
         )
 
 
-class TicketEvent(Event, ABC):
+class TicketEvent(Event):
     """A fact of a ticket's life. `internal`: requesters do not see it. Of a type of which they see
     some, an event says so itself, in the field `is_internal`.
     """
@@ -186,9 +185,9 @@ class TicketEvent(Event, ABC):
         """Return the ticket in which a reply to this one stands, if the event says so."""
         return None
 
-    @abstractmethod
     def change(self, ticket: Ticket) -> None:
-        """Change the ticket, in place, to what it is after this event."""
+        """Change the ticket, in place, to what it is after this event. Each event says how."""
+        raise NotImplementedError
 
     def on_clock(self, clock: SlaClock, at: datetime) -> SlaClock:
         """Return the ticket's clock as it is after this event, if it runs on as before."""

@@ -34,6 +34,8 @@ from eventstore.key_files import KeyUnusable
 from eventstore.personal.key_tree import KeyTree
 
 FINGERPRINT = "/command/fingerprint"
+UNOPENED = "[sealed]"
+"""What stands for a field that was not opened."""
 _OWN_KEY = "field:"
 _NONCE_BYTES = 12
 
@@ -122,7 +124,7 @@ class MissingKey:
 
     def open(self, text: str, place: bytes, leaf: Leaf | None = None) -> object:  # noqa: ARG002
         """Say that it cannot be told."""
-        return "[sealed]"
+        return UNOPENED
 
 
 def sealed(
@@ -178,8 +180,11 @@ def leaves(document: EventDocument) -> Iterator[tuple[UUID, Leaf]]:
             yield field["person"], Leaf(document["ticket_id"], document["version"], field["path"])
 
 
-def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
-    """Return a stored document as it was before it was sealed, and as it is if nothing was.
+def opened(
+    document: EventDocument, keys: Mapping[UUID, Key], *, command: bool = True
+) -> EventDocument:
+    """Return a stored document as it was before it was sealed, and as it is if nothing was; unless
+    `command`, without what is sealed of its command.
 
     So it is also if a key is missing, or what is sealed was tampered with: then whoever takes it
     for an event is told (`Envelope.readable`).
@@ -187,9 +192,13 @@ def opened(document: EventDocument, keys: Mapping[UUID, Key]) -> EventDocument:
     if "sealed" not in document:
         return document
     try:
-        event, values = _event(document), []
+        event = _event(document)
+        values: list[tuple[str, object]] = []
         for field in document["sealed"]:
             path, person = field["path"], field["person"]
+            if not command and path.startswith("/command/"):
+                values.append((path, UNOPENED))
+                continue
             leaf, text = None, field["text"]
             if text.startswith(_OWN_KEY):
                 leaf = Leaf(document["ticket_id"], document["version"], path)

@@ -222,7 +222,7 @@ class BatchWriter:
         `behind`: the position behind them, if the stream has brought them. Raises Fenced,
         StoreUnavailable and what the driver raises; then nothing has been written.
         """
-        ordered = sorted(batch, key=lambda e: (e["ticket_id"], e["version"]))
+        ordered = sorted(batch, key=lambda e: (e["ticket_id"].int, e["version"]))
         arrived = {t: list(events) for t, events in groupby(ordered, key=lambda e: e["ticket_id"])}
         wanted = {t: events for t, events in arrived.items() if t not in owned.parked}
         touched = {partition_of(ticket_id) for ticket_id in arrived}
@@ -375,7 +375,9 @@ class BatchWriter:
         self, arrived: Mapping[UUID, Sequence[EventDocument]]
     ) -> dict[UUID, list[EventDocument]]:
         """Return events opened, by ticket. Each time anew: a person may be erased meanwhile."""
-        events = await self._store.open([e for stream in arrived.values() for e in stream])
+        events = await self._store.open(
+            [e for stream in arrived.values() for e in stream], command=False
+        )
         return {t: list(stream) for t, stream in groupby(events, key=lambda e: e["ticket_id"])}
 
     async def _fold(

@@ -94,7 +94,7 @@ async def _check_range(
     database: Database, about: Asked, part: TicketRange, _again: bool
 ) -> CheckedRange:
     store = EventStore(database)
-    events = await store.open(await store.of_range(part))
+    events = await store.open(await store.of_range(part), command=False)
     streams = contiguous(events)
     checked = await check(about.generation.of(database), store, about, streams)
     shown = by_partition(checked.versions)

@@ -77,7 +77,7 @@ async def _fold_range(
     reads = job.generation.of(database).collection(tickets.COLLECTION)
     documents: list[RawBSONDocument] = []
     store = EventStore(database)
-    stored = await store.open(await store.of_range(part))
+    stored = await store.open(await store.of_range(part), command=False)
     folded = Folded(read=len(stored))
     ids: list[UUID] = []
     for ticket_id, stream in groupby(stored, key=lambda e: e["ticket_id"]):

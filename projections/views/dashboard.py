@@ -151,7 +151,7 @@ def _sla(ticket: Ticket) -> str:
     clock = ticket.sla
     if clock.breached:
         return "breached"
-    if not clock.targets.minutes():
+    if not clock.targets.promises:
         return "none"
     return "running" if clock.running else "paused"
 

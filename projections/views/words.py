@@ -53,6 +53,9 @@ def words(text: str) -> list[str]:
     """Return the different words of a text as they are stored, as they come."""
     found: dict[str, None] = {}
     for word in dict.fromkeys(_split(text)):
+        if word.isascii() and word.isalnum():  # as most are
+            found[word[:_CHARACTERS]] = None
+            continue
         if not _is_run(word):
             found.update(dict.fromkeys(_together(word)))
             continue
