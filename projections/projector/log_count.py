@@ -40,7 +40,7 @@ class _Awaited(NamedTuple):
     is_exact: bool
 
 
-class Counting:
+class LogCountCheck:
     """Compares one generation of views with the log."""
 
     def __init__(

@@ -49,10 +49,10 @@ from eventstore.subscription import (
 from projections.projector import health
 from projections.projector.batch import BatchWriter, OwnedPartitions, describe_error
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.log_count import Counting
+from projections.projector.log_count import LogCountCheck
 from projections.projector.parked import Parked, ParkedTickets
 from projections.projector.partitions import Partition, plan
-from projections.projector.saved_view_backfill import Recounting
+from projections.projector.saved_view_backfill import SavedViewBackfill
 from projections.views.saved_views import SavedViews, ids_of
 
 _log = logging.getLogger(__name__)
@@ -118,8 +118,10 @@ class Projector:
         self._keeps_lost = keeps_lost
         self._repairs = repairs
         self._late = late or LateEventCheck()
-        self._recounting = Recounting(database, self._writer, self._checkpoints)
-        self._counting = Counting(database, store, self._checkpoints, self._late.overdue, self._me)
+        self._backfill = SavedViewBackfill(database, self._writer, self._checkpoints)
+        self._log_count = LogCountCheck(
+            database, store, self._checkpoints, self._late.overdue, self._me
+        )
         self._told_difference = 0
         self._unusable: Unusable | None = None
         self._watched = database.watchdog.watch("following the log for the views")
@@ -222,7 +224,7 @@ class Projector:
         if new:
             waiting = await self._parked.of(self._mine)
         await self._look_after(waiting, asked, new)
-        self._recounting.see(views, self._mine)
+        self._backfill.see(views, self._mine)
         live = all(p.phase == "live" for p in self._mine.values())
         return had.keys() != self._mine.keys() or bool(new) or not live or not self._mine
 
@@ -264,7 +266,7 @@ class Projector:
                     new = await self._writer.write(self._owned, events, batch.position)
                     self._most_events = min(BATCH_EVENTS, 2 * self._most_events)
                 self._written_until = batch.position.at
-                await self._recounting.step(self._owned, self._mine)
+                await self._backfill.step(self._owned, self._mine)
                 if self._unusable is not None:
                     raise self._unusable
                 if clock() - beaten > self._beat_seconds:
@@ -311,9 +313,9 @@ class Projector:
         """Compare what has been folded with the log; done by who has the first partition, for all,
         and beside all else: nothing waits for it.
         """
-        if 0 not in self._mine or not self._counting.is_due:
+        if 0 not in self._mine or not self._log_count.is_due:
             return
-        known, counted = await self._counting.compare()
+        known, counted = await self._log_count.compare()
         if counted != known and 0 in self._mine:  # else another counts by now
             await self._checkpoints.keep_count(counted)
         difference = counted.difference

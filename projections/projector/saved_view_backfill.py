@@ -31,7 +31,7 @@ class _Recount(NamedTuple):
     tickets: AsyncIterator[UUID]
 
 
-class Recounting:
+class SavedViewBackfill:
     """What one process has still to count."""
 
     def __init__(self, database: Database, writer: BatchWriter, checkpoints: Checkpoints) -> None:

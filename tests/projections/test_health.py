@@ -17,7 +17,7 @@ from eventstore.subscription import LateEventCheck
 from projections.projector import health
 from projections.projector.checkpoints import Checkpoints
 from projections.projector.health import condition
-from projections.projector.log_count import Counting
+from projections.projector.log_count import LogCountCheck
 from projections.projector.partitions import Member, Partition, State
 from projections.projector.projector import Projector
 from scripts.testbed.patience import patience
@@ -503,7 +503,7 @@ async def test_what_comes_while_the_log_is_counted_hides_nothing_that_vanishes(
     log.off = -7
 
     async def compared(log):
-        _, counted = await Counting(database, log, checkpoints, timedelta()).compare()
+        _, counted = await LogCountCheck(database, log, checkpoints, timedelta()).compare()
         await checkpoints.keep_count(counted)
         return counted.difference
 
@@ -591,7 +591,7 @@ async def test_a_log_whose_estimate_takes_long_is_not_estimated_again_at_once(da
             await asyncio.sleep(1.0)
             return await super().count(exact=exact)
 
-    counting = Counting(database, Slow(database), Checkpoints(database), timedelta())
+    counting = LogCountCheck(database, Slow(database), Checkpoints(database), timedelta())
     assert counting.is_due
     await counting.compare()
     assert not counting.is_due  # for 50 times as long

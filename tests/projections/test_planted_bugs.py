@@ -21,7 +21,7 @@ from eventstore.log import EventStore
 from projections.projector import batch, projector
 from projections.projector.batch import BatchWriter
 from projections.projector.checkpoints import Checkpoints, Fenced
-from projections.projector.log_count import Counting
+from projections.projector.log_count import LogCountCheck
 from projections.projector.parked import ParkedTickets
 from projections.projector.projector import Projector
 from projections.replay import audit
@@ -427,7 +427,7 @@ BUGS: dict[str, tuple[Scenario, tuple[Line, ...]]] = {
             Line(
                 Projector,
                 "_sweep",
-                "if 0 not in self._mine or not self._counting.is_due:",
+                "if 0 not in self._mine or not self._log_count.is_due:",
                 "if True:",
             ),
             BLIND,
@@ -601,7 +601,7 @@ def quick(request, monkeypatch):
     counts = "nothing" in request.node.name or "nobody" in request.node.name
     monkeypatch.setattr(projector, "SWEEP_SECONDS", 0.1)
     if not counts:
-        monkeypatch.setattr(Counting, "compare", asyncio.Event().wait)
+        monkeypatch.setattr(LogCountCheck, "compare", asyncio.Event().wait)
     monkeypatch.setattr(projector, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(audit, "_BEHIND_SECONDS", 1.0)
 

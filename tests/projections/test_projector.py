@@ -28,7 +28,7 @@ from projections.projector.checkpoints import Checkpoints, Fenced
 from projections.projector.parked import ParkedTickets
 from projections.projector.partitions import plan
 from projections.projector.projector import Projector
-from projections.projector.saved_view_backfill import Recounting
+from projections.projector.saved_view_backfill import SavedViewBackfill
 from projections.views import tickets
 from scripts.testbed.wire import Fate, Refused, kind_of, through
 from tests.oracle import assert_views_equal_the_log
@@ -355,7 +355,7 @@ async def test_what_comes_while_something_takes_long_is_not_missing(
     async def scan_all(checkpoints):
         scanned.append(checkpoints)
 
-    monkeypatch.setattr(Recounting, "step", step)
+    monkeypatch.setattr(SavedViewBackfill, "step", step)
     monkeypatch.setattr(Checkpoints, "scan_all", scan_all)
     async with running(by_utc(database, store)):
         await open_some(store, 3)

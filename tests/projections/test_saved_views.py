@@ -100,8 +100,8 @@ async def test_a_projector_that_dies_while_it_counts_is_followed_by_one_that_beg
         dying = hasty(database, store)
         await until(partial(_has_all, dying))
         for _ in range(3):
-            await dying._recounting.step(dying._owned, dying._mine)
-        assert dying._recounting._current is not None  # it has not come to its end
+            await dying._backfill.step(dying._owned, dying._mine)
+        assert dying._backfill._current is not None  # it has not come to its end
     async with running(hasty(database, store)):
         assert await counted(database, "all") == 100
     await assert_views_equal_the_log(database)
