@@ -56,12 +56,8 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-Names = Annotated[tuple[Name, ...], AfterValidator(_each_once), at_most(DESK_AGENTS)]
-Members = Annotated[
-    tuple[NameOfPerson, ...],
-    AfterValidator(_each_once),
-    at_most(DESK_AGENTS),
-]
+Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
+Members = Annotated[tuple[NameOfPerson, ...], AfterValidator(_each_once)]
 
 
 def _few_members(groups: object) -> object:
@@ -83,7 +79,7 @@ class FieldDefinition(_Part):
     """
 
     type: FieldType
-    choices: Annotated[Names, Field(max_length=FIELD_CHOICES), at_most(FIELD_CHOICES)] = ()
+    choices: Annotated[Names, *at_most(FIELD_CHOICES)] = ()
     required_on: Literal["open", "resolve"] | None = None
     public: bool = False
 
@@ -166,9 +162,8 @@ SPAN = r"^([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)$"
 Span = Annotated[str, Field(pattern=SPAN, examples=["09:00-12:30"])]
 Dates = Annotated[
     tuple[Day, ...],
-    Field(max_length=CALENDAR_HOLIDAYS),
+    *at_most(CALENDAR_HOLIDAYS),
     AfterValidator(lambda days: tuple(sorted(set(days)))),
-    at_most(CALENDAR_HOLIDAYS),
 ]
 
 
@@ -184,6 +179,9 @@ def _spans(day: tuple[str, ...]) -> tuple[str, ...]:
 def _minutes(span: str) -> tuple[int, int]:
     start, end = (int(time[:2]) * 60 + int(time[3:]) for time in span.split("-"))
     return start, end
+
+
+Spans = Annotated[tuple[Span, ...], *at_most(DAY_SPANS), AfterValidator(_spans)]
 
 
 def _some_hours(hours: dict[Weekday, tuple[str, ...]]) -> dict[Weekday, tuple[str, ...]]:
@@ -220,21 +218,10 @@ class BusinessHours(_Part):
     """
 
     zone: Zone
-    hours: Annotated[
-        dict[
-            Weekday,
-            Annotated[
-                tuple[Span, ...],
-                Field(max_length=DAY_SPANS),
-                AfterValidator(_spans),
-                at_most(DAY_SPANS),
-            ],
-        ],
-        AfterValidator(_some_hours),
-    ]
+    hours: Annotated[dict[Weekday, Spans], AfterValidator(_some_hours)]
     holidays: Dates = ()
     public_holidays: PublicHolidays | None = None
-    groups: Annotated[Names, Field(max_length=DESK_GROUPS), at_most(DESK_GROUPS)] | None = None
+    groups: Annotated[Names, *at_most(DESK_GROUPS)] | None = None
     version: Annotated[int, Field(ge=0, strict=True)] = 0
 
     def named(self, name: str) -> Calendar:
@@ -261,31 +248,23 @@ class Desk(_Part):
     searches; `other_time_zones`: by whose days its figures can be asked for as well.
     """
 
-    groups: Annotated[
-        dict[Name, Members],
-        Field(max_length=DESK_GROUPS),
-        BeforeValidator(_few_members),
-        at_most(DESK_GROUPS),
-    ] = Field(default_factory=dict)
-    fields: Annotated[
-        dict[FieldKey, FieldDefinition], Field(max_length=DESK_FIELDS), at_most(DESK_FIELDS)
-    ] = Field(default_factory=dict)
+    groups: Annotated[dict[Name, Members], *at_most(DESK_GROUPS), BeforeValidator(_few_members)] = (
+        Field(default_factory=dict)
+    )
+    fields: Annotated[dict[FieldKey, FieldDefinition], *at_most(DESK_FIELDS)] = Field(
+        default_factory=dict
+    )
     other_fields_public: bool = False
     sla: dict[Priority, SlaPolicy] = Field(default_factory=dict)
-    sla_rules: Annotated[
-        tuple[SlaRule, ...], Field(max_length=DESK_RULES), at_most(DESK_RULES)
-    ] = ()
+    sla_rules: Annotated[tuple[SlaRule, ...], *at_most(DESK_RULES)] = ()
     sla_field: FieldKey | None = None
-    calendars: Annotated[
-        dict[FieldKey, BusinessHours], Field(max_length=DESK_CALENDARS), at_most(DESK_CALENDARS)
-    ] = Field(default_factory=dict)
+    calendars: Annotated[dict[FieldKey, BusinessHours], *at_most(DESK_CALENDARS)] = Field(
+        default_factory=dict
+    )
     close_resolved_after_days: Annotated[int, Field(ge=1, le=3650, strict=True)] | None = None
     time_zone: Zone = "UTC"
     other_time_zones: Annotated[
-        tuple[Zone, ...],
-        Field(max_length=DESK_OTHER_ZONES),
-        AfterValidator(_each_once),
-        at_most(DESK_OTHER_ZONES),
+        tuple[Zone, ...], *at_most(DESK_OTHER_ZONES), AfterValidator(_each_once)
     ] = ()
     retired: Retired = Field(default_factory=Retired)
 

@@ -15,12 +15,8 @@ from domain.values import FieldKey, Name, NameOfPerson, at_most
 RETIRED_NAMES = 200
 """Of each kind; of more, the last ones are known."""
 
-Moves = Annotated[dict[Name, Name | None], Field(max_length=RETIRED_NAMES), at_most(RETIRED_NAMES)]
-AgentMoves = Annotated[
-    dict[NameOfPerson, NameOfPerson | None],
-    Field(max_length=RETIRED_NAMES),
-    at_most(RETIRED_NAMES),
-]
+Moves = Annotated[dict[Name, Name | None], *at_most(RETIRED_NAMES)]
+AgentMoves = Annotated[dict[NameOfPerson, NameOfPerson | None], *at_most(RETIRED_NAMES)]
 
 
 class Retired(BaseModel):
@@ -33,14 +29,10 @@ class Retired(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
     groups: Moves = Field(default_factory=dict)
     agents: AgentMoves = Field(default_factory=dict)
-    fields: Annotated[
-        dict[FieldKey, Literal["keep", "clear"]],
-        Field(max_length=RETIRED_NAMES),
-        at_most(RETIRED_NAMES),
-    ] = Field(default_factory=dict)
-    choices: Annotated[
-        dict[FieldKey, Moves], Field(max_length=RETIRED_NAMES), at_most(RETIRED_NAMES)
-    ] = Field(default_factory=dict)
+    fields: Annotated[dict[FieldKey, Literal["keep", "clear"]], *at_most(RETIRED_NAMES)] = Field(
+        default_factory=dict
+    )
+    choices: Annotated[dict[FieldKey, Moves], *at_most(RETIRED_NAMES)] = Field(default_factory=dict)
 
 
 def still_moved(moves: Mapping[str, str | None], there: Collection[str]) -> dict[str, str | None]:

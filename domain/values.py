@@ -47,11 +47,11 @@ def one_spelling(name: str) -> str:
     return unicodedata.normalize("NFC", f"{box}{at}{domain.lower() if at else domain}")
 
 
-def at_most(most: int) -> BeforeValidator:
-    """Bound a list, or a mapping, before any of its items is looked at.
+def at_most(most: int) -> tuple[object, ...]:
+    """Bound a list, or a mapping, before any item is looked at: `Annotated[T, *at_most(5)]`.
 
-    `max_length` counts items that are good, and looks at all that are not: a request of 200,000 bad
-    ones would be told of each. Put behind it, for that is what the schema says.
+    `max_length`, which the schema says, counts items that are good, and looks at all that are not:
+    a request of 200,000 bad ones would be told of each.
     """
 
     def check(items: object) -> object:
@@ -59,7 +59,7 @@ def at_most(most: int) -> BeforeValidator:
             raise ValueError(f"there can be at most {most} of them, not {len(items)}")
         return items
 
-    return BeforeValidator(check)
+    return Field(max_length=most), BeforeValidator(check)
 
 
 def number_text(number: int | None) -> str | None:

@@ -105,9 +105,7 @@ class KeyOrder(BaseModel, extra="forbid", str_strip_whitespace=True):
 
     principal: Name
     role: PrincipalRole
-    scopes: Annotated[
-        list[Scope], Field(min_length=1, max_length=len(SCOPES)), at_most(len(SCOPES))
-    ] = Field(
+    scopes: Annotated[list[Scope], Field(min_length=1), *at_most(len(SCOPES))] = Field(
         default=list(SCOPES),
         description="What it is good for; unless given, all that its role may do.",
     )

@@ -46,9 +46,9 @@ def _each_once(tickets: tuple[UUID, ...]) -> tuple[UUID, ...]:
 
 Tickets = Annotated[
     tuple[UUID, ...],
-    Field(min_length=1, max_length=MOST_TICKETS),
+    Field(min_length=1),
+    *at_most(MOST_TICKETS),
     AfterValidator(_each_once),
-    at_most(MOST_TICKETS),
 ]
 
 

@@ -47,7 +47,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cursor: str | None = Field(default=None, description="Continue after this cursor.")
-    type: Annotated[list[EventType], Field(max_length=100), at_most(100)] = Field(
+    type: Annotated[list[EventType], *at_most(100)] = Field(
         default=[], description="Only events of this type; repeatable."
     )
 

@@ -53,13 +53,12 @@ class FreshnessQuery(BaseModel, extra="forbid"):
 
     after: Annotated[
         list[str],
+        *at_most(_MOST_AWAITED),
         Field(
             default_factory=list,
-            max_length=_MOST_AWAITED,
             description="`<ticket_id>@<version>`, of a command's answer: show at least that "
             "version. 412 if the views do not get there in time. May be repeated.",
         ),
-        at_most(_MOST_AWAITED),
     ]
     as_of_view: Annotated[
         ViewName | None,

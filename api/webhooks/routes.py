@@ -64,8 +64,8 @@ class WebhookChange(BaseModel, extra="forbid"):
     url: Url
     types: Annotated[
         list[EventType],
-        Field(max_length=100, description="Only events of these types; empty: all."),
-        at_most(100),
+        *at_most(100),
+        Field(description="Only events of these types; empty: all."),
     ] = []
     filter: TicketFilter = Field(
         default_factory=TicketFilter,

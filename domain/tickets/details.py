@@ -36,7 +36,7 @@ from domain.values import (
     one_spelling,
 )
 
-Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=TICKET_TAGS), at_most(TICKET_TAGS)]
+Tags = Annotated[tuple[Tag, ...], Field(min_length=1), *at_most(TICKET_TAGS)]
 
 
 class SubjectChanged(TicketEvent):

@@ -82,10 +82,8 @@ class OpenTicket(Command):
     body: TextOrNothing = ""
     priority: Priority = "normal"
     group: Name | None = None
-    tags: Annotated[tuple[Tag, ...], Field(max_length=TICKET_TAGS), at_most(TICKET_TAGS)] = ()
-    fields: Annotated[
-        dict[FieldKey, Value], Field(max_length=TICKET_FIELDS), at_most(TICKET_FIELDS)
-    ] = Field(default_factory=dict)
+    tags: Annotated[tuple[Tag, ...], *at_most(TICKET_TAGS)] = ()
+    fields: Annotated[dict[FieldKey, Value], *at_most(TICKET_FIELDS)] = Field(default_factory=dict)
 
     def begin(self, context: Context) -> Decision:
         desk = context.desk

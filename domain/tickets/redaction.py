@@ -18,9 +18,7 @@ from domain.values import FieldKey, JsonObject, Line, at_most, redacted
 
 _FIELDS = 10
 EventVersion = Annotated[int, Field(ge=1, lt=2**31, strict=True, examples=[1])]
-FieldNames = Annotated[
-    tuple[FieldKey, ...], Field(max_length=_FIELDS, examples=[["body"]]), at_most(_FIELDS)
-]
+FieldNames = Annotated[tuple[FieldKey, ...], *at_most(_FIELDS), Field(examples=[["body"]])]
 
 
 class MessageRedacted(TicketEvent):

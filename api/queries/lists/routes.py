@@ -47,9 +47,7 @@ _MOST_VALUES = 20
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?![Tt])")
 
 TimeText = Annotated[str, Field(examples=["2026-03-01"], max_length=40)]
-Several = Annotated[
-    list[T], Field(default_factory=list, max_length=_MOST_VALUES), at_most(_MOST_VALUES)
-]
+Several = Annotated[list[T], *at_most(_MOST_VALUES), Field(default_factory=list)]
 FieldText = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}:", max_length=5_100, examples=["floor:3"])
 ]
