@@ -5,7 +5,8 @@ all who ask, and each principal has at most a part of it, with however many keys
 """
 
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 
 from domain.errors import CasebookError
@@ -34,24 +35,31 @@ class QuotaExceeded(CasebookError):
 class Quotas:
     """How much of something is taken: in all, and by whom."""
 
-    def __init__(self, what: str) -> None:
-        """`what`: what it is, for the error of a caller who has too much of it."""
-        self._what = what
+    def __init__(self, what: str, most: int, each: int, full: type[Exception]) -> None:
+        """`what`: what it is, for the error of a caller who would have more than `each`; `full`:
+        the error where all together would have more than `most`.
+        """
+        self.what, self._most, self._each, self._full = what, most, each, full
         self.taken = 0
         self._by: Counter[str] = Counter()
 
-    def take(self, whose: str, amount: int, *, most: int, each: int) -> bool:
-        """Take some, until `give_back`. Return False if there is not so much left of `most`.
+    @contextmanager
+    def hold(self, whose: str, amount: int = 1) -> Iterator[None]:
+        """Have some while the block lasts. Raises as `take` does."""
+        self.take(whose, amount)
+        try:
+            yield
+        finally:
+            self.give_back(whose, amount)
 
-        Raises QuotaExceeded if it would be more than `each` of theirs.
-        """
-        if self._by.get(whose, 0) + amount > each:
-            raise QuotaExceeded(self._what)
-        if self.taken + amount > most:
-            return False
+    def take(self, whose: str, amount: int) -> None:
+        """Take some, until `give_back`. Raises QuotaExceeded, and what `full` is."""
+        if self._by.get(whose, 0) + amount > self._each:
+            raise QuotaExceeded(self.what)
+        if self.taken + amount > self._most:
+            raise self._full
         self.taken += amount
         self._by[whose] += amount
-        return True
 
     def give_back(self, whose: str, amount: int) -> None:
         """Give back what was taken, or a part of it."""

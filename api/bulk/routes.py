@@ -93,7 +93,8 @@ class BulkAnswer(BaseModel, extra="forbid"):
 def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Router:
     """Make a route for each command but `open`."""
     routes = Router("commands on many tickets", prefix="/bulk")
-    under_way = Quotas("commands on many tickets that are under way")
+    what = "commands on many tickets that are under way"
+    under_way = Quotas(what, COMMANDS_AT_ONCE, _PRINCIPALS_COMMANDS, StoreBusy)
 
     async def change_many(
         request: Request,
@@ -118,13 +119,8 @@ def router(handler: Handler, views: ReadModels, policy: VisibilityPolicy) -> Rou
             except Exception as error:  # noqa: BLE001 what came of the other tickets is told
                 return error
 
-        count = len(command.tickets)
-        if not under_way.take(who.share, count, most=COMMANDS_AT_ONCE, each=_PRINCIPALS_COMMANDS):
-            raise StoreBusy
-        try:
+        with under_way.hold(who.share, len(command.tickets)):
             found = await asyncio.gather(*map(one, command.tickets))
-        finally:
-            under_way.give_back(who.share, count)
         if any(isinstance(outcome, Unseen) for outcome in found):
             access: Access = request.state.access
             access.note("unseen", asking_of(request.scope), who)

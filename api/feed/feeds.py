@@ -66,7 +66,8 @@ class Feeds:
         store.vault.on_erasure(self._hub)
         self._cuts = ticket_ranges(store)
         self._turns = asyncio.Semaphore(limits.catching_up)
-        self._open = {kind: Quotas(kind) for kind in ("exports", "streams")}
+        self._exports = Quotas("exports", limits.exports, limits.exports_each, TooManyStreams)
+        self._streams = Quotas("streams", limits.streams, limits.streams_each, TooManyStreams)
         self._filling: set[asyncio.Task[None]] = set()
         self._has_ended = False
 
@@ -77,11 +78,8 @@ class Feeds:
 
         Raises TooManyStreams, QuotaExceeded, Unacceptable, StoreUnavailable.
         """
-        limits = self.limits
         with ExitStack() as entered:
-            entered.enter_context(
-                self._counted("exports", client, limits.exports, limits.exports_each)
-            )
+            entered.enter_context(self._counted(self._exports, client))
             async with time_limit():
                 position = await self._writer.position(cursor) or await beginning(self._store)
             work = partial(self._follower(client, position).export, limit)
@@ -94,11 +92,8 @@ class Feeds:
 
         Raises as `export` does.
         """
-        limits = self.limits
         with ExitStack() as entered:
-            entered.enter_context(
-                self._counted("streams", client, limits.streams, limits.streams_each)
-            )
+            entered.enter_context(self._counted(self._streams, client))
             async with time_limit():
                 position = await self._writer.position(cursor)
                 if position is None and from_beginning:
@@ -124,16 +119,12 @@ class Feeds:
         return Follower(log, self._writer, self._hub, client, self.limits)
 
     @contextmanager
-    def _counted(self, kind: str, client: Client, most: int, each: int) -> Iterator[None]:
+    def _counted(self, quotas: Quotas, client: Client) -> Iterator[None]:
         """Count one more while the block lasts. Raises TooManyStreams, QuotaExceeded."""
-        shares = self._open[kind]
-        if self._has_ended or not shares.take(client.share, 1, most=most, each=each):
+        if self._has_ended:
             raise TooManyStreams
-        with _OPEN.labels(kind).track_inprogress():
-            try:
-                yield
-            finally:
-                shares.give_back(client.share, 1)
+        with quotas.hold(client.share), _OPEN.labels(quotas.what).track_inprogress():
+            yield
 
     def _begin(
         self,

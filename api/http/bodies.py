@@ -45,7 +45,8 @@ class Bodies:
     """Reads the bodies of an application's requests."""
 
     def __init__(self) -> None:
-        self._held = Quotas("bodies that are being read or answered")
+        what = "bodies that are being read or answered"
+        self._held = Quotas(what, _MOST_HELD_BYTES, _PRINCIPALS_BYTES, ServerBusy)
 
     @asynccontextmanager
     async def read(self, request: Request, most_bytes: int) -> AsyncIterator[Content | None]:
@@ -81,9 +82,7 @@ class Bodies:
                     received += len(part)
                     if received > most_bytes:
                         raise _too_large(most_bytes)
-                    bounds = {"most": _MOST_HELD_BYTES, "each": _PRINCIPALS_BYTES}
-                    if not self._held.take(whose, len(part), **bounds):
-                        raise ServerBusy
+                    self._held.take(whose, len(part))
                     parts.append(part)
         except TimeoutError:
             detail = f"the body was not there within {BODY_SECONDS:.0f} seconds"

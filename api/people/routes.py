@@ -1,8 +1,8 @@
 """The routes of persons: what is held on them, and their erasure."""
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
 from typing import Literal
 from uuid import UUID
 
@@ -98,7 +98,7 @@ def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
     routes = Router("persons")
     known = Persons(database, store)
-    exports = Quotas("exports")
+    exports = Quotas("exports", _EXPORTS_AT_ONCE, _EXPORTS_EACH, StoreBusy)
 
     @routes.post(
         "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)
@@ -135,14 +135,10 @@ def router(database: Database, store: EventStore) -> Router:
     )
     async def export_person(person_id: UUID, who: CurrentPrincipal) -> Response:
         """Export everything that is held on a person: their right of access."""
-        if not exports.take(who.share, 1, most=_EXPORTS_AT_ONCE, each=_EXPORTS_EACH):
-            raise StoreBusy
-        close = partial(exports.give_back, who.share, 1)
-        try:
-            return NdjsonFile(await known.data(person_id), close)
-        except BaseException:
-            close()
-            raise
+        with ExitStack() as held:
+            held.enter_context(exports.hold(who.share))
+            lines = await known.data(person_id)
+            return NdjsonFile(lines, held.pop_all().close)
 
     @routes.post(
         "/persons/{person_id}/erase",

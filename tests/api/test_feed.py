@@ -606,7 +606,7 @@ async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, 
             await loop.sock_sendall(raw, asked)
 
             async def joined():
-                return feeds._open["streams"].taken
+                return feeds._streams.taken
 
             await until(joined)
 
@@ -615,7 +615,7 @@ async def test_a_client_that_never_reads_is_given_up_and_costs_little(database, 
                     await write_more(store, ticket, events)
                 for connection in server.server_state.connections:
                     assert connection.transport.get_write_buffer_size() < 300_000
-                return not feeds._open["streams"].taken
+                return not feeds._streams.taken
 
             await until(given_up)
             assert not feeds._filling
@@ -641,7 +641,7 @@ async def test_more_who_follow_than_are_served_are_turned_away(database, store):
             is_problem(await client.get("/events/stream"), 503, "too_many_streams")
 
         async def left():
-            return not feeds._open["streams"].taken
+            return not feeds._streams.taken
 
         await until(left)
         async with following(client) as seen:

@@ -15,8 +15,9 @@ from api.bulk import routes as bulk
 from api.feed.client import Limits
 from api.http import bodies
 from api.people import routes as persons
+from eventstore.failures import StoreBusy
 from scripts import server
-from tests.api.test_api import NOBODY, OPEN, client, is_problem
+from tests.api.test_api import NOBODY, OPEN, client, is_problem, serving
 from tests.api.test_bad_input import said
 from tests.api.test_feed import following, listening, serving_with
 from tests.api.test_operations import Slow, run_by
@@ -29,19 +30,20 @@ OPENING = json.dumps(OPEN).encode()
 
 
 def test_a_share_is_taken_and_given_back():
-    shares = Quotas("things")
-    bounds = {"most": 5, "each": 3}
-    assert shares.take("sam", 3, **bounds)
+    quotas = Quotas("things", 5, 3, StoreBusy)
+    quotas.take("sam", 3)
     with pytest.raises(QuotaExceeded, match="things"):
-        shares.take("sam", 1, **bounds)
-    assert shares.take("audrey", 2, **bounds)
-    assert not shares.take("ada", 1, **bounds)
-    shares.give_back("sam", 1)
-    assert shares.take("ada", 1, **bounds)
-    for whose, amount in (("sam", 2), ("audrey", 2), ("ada", 1)):
-        shares.give_back(whose, amount)
-    assert shares.taken == 0
-    assert not shares._by  # nobody is remembered
+        quotas.take("sam", 1)
+    quotas.take("audrey", 2)
+    with pytest.raises(StoreBusy):
+        quotas.take("ada", 1)
+    quotas.give_back("sam", 1)
+    with quotas.hold("ada"):
+        assert quotas.taken == 5
+    for whose, amount in (("sam", 2), ("audrey", 2)):
+        quotas.give_back(whose, amount)
+    assert quotas.taken == 0
+    assert not quotas._by  # nobody is remembered
 
 
 # --- who shows no key -----------------------------------------------------------------------------
@@ -139,7 +141,7 @@ async def test_one_supervisors_streams_do_not_shut_the_auditor_out(database, sto
             is_problem(answer, 429, "share_taken")
             assert int(answer.headers["retry-after"]) > 0
             await open_.enter_async_context(following(client, **AUDITOR))
-        await until(lambda: asyncio.sleep(0, feeds._open["streams"].taken == 0))
+        await until(lambda: asyncio.sleep(0, feeds._streams.taken == 0))
         async with following(client, **SUPERVISOR):
             pass
 
@@ -152,27 +154,30 @@ async def test_one_principals_exports_leave_room_for_another(database, store):
             assert (await client.get("/events", headers=SUPERVISOR)).status_code == 200
 
 
-async def test_one_administrators_exports_of_persons_leave_room_for_another(client, monkeypatch):
-    await client.post("/tickets", json=OPEN)
-    found = await client.post("/persons/find", json={"name": "bob"}, headers=ADMIN)
-    path = f"/persons/{found.json()['id']}/data"
+async def test_one_administrators_exports_of_persons_leave_room_for_another(database, monkeypatch):
     monkeypatch.setattr(persons, "_EXPORTS_EACH", 0)
-    is_problem(await client.get(path, headers=ADMIN), 429, "share_taken")
+    async with serving(database) as client:
+        await client.post("/tickets", json=OPEN)
+        found = await client.post("/persons/find", json={"name": "bob"}, headers=ADMIN)
+        path = f"/persons/{found.json()['id']}/data"
+        is_problem(await client.get(path, headers=ADMIN), 429, "share_taken")
     monkeypatch.setattr(persons, "_EXPORTS_EACH", 1)
-    for _ in range(2):  # it is given back, by those that end and by those that fail
-        assert (await client.get(path, headers=ADMIN)).status_code == 200
-        assert (await client.get(f"/persons/{NOBODY}/data", headers=ADMIN)).status_code == 404
+    async with serving(database) as client:
+        for _ in range(2):  # it is given back, by those that end and by those that fail
+            assert (await client.get(path, headers=ADMIN)).status_code == 200
+            assert (await client.get(f"/persons/{NOBODY}/data", headers=ADMIN)).status_code == 404
 
 
-async def test_one_principals_bulk_commands_leave_room_for_another(client, monkeypatch):
+async def test_one_principals_bulk_commands_leave_room_for_another(database, monkeypatch):
     """A hundred tickets are a hundred commands, of a process' ten thousand."""
     monkeypatch.setattr(bulk, "_PRINCIPALS_COMMANDS", 2)
-    tickets = [(await client.post("/tickets", json=OPEN)).json()["ticket_id"] for _ in range(3)]
-    content = {"tickets": tickets, "command": {"body": "x"}}
-    is_problem(await client.post("/bulk/add_note", json=content), 429, "share_taken")
-    content["tickets"] = tickets[:2]
-    for _ in range(2):
-        assert (await client.post("/bulk/add_note", json=content)).json()["done"] == 2
+    async with serving(database) as client:
+        tickets = [(await client.post("/tickets", json=OPEN)).json()["ticket_id"] for _ in range(3)]
+        content = {"tickets": tickets, "command": {"body": "x"}}
+        is_problem(await client.post("/bulk/add_note", json=content), 429, "share_taken")
+        content["tickets"] = tickets[:2]
+        for _ in range(2):
+            assert (await client.post("/bulk/add_note", json=content)).json()["done"] == 2
 
 
 async def test_all_keys_of_a_principal_have_one_share_of_what_is_under_way(database, monkeypatch):
