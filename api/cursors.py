@@ -34,12 +34,12 @@ _KEY_BYTES = 32
 class Cursors(Generic[T]):
     """Writes and reads the cursors of one kind of list: no other kind takes them."""
 
-    def __init__(self, database: Database, kind: str, positions: TypeAdapter[T]) -> None:
-        """`positions`: what a cursor says, in JSON."""
+    def __init__(self, database: Database, kind: str, position: type[T]) -> None:
+        """`position`: the type of what a cursor says, in JSON."""
         self._secrets = database.collection(COLLECTION)
         self._reader = Reader(database.unreadable, COLLECTION, secret_of)
         self._kind = kind.encode()
-        self._positions = positions
+        self._positions: TypeAdapter[T] = TypeAdapter(position)
         self._key: bytes | None = None
 
     async def write(self, position: object) -> str:

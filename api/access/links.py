@@ -16,8 +16,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from pydantic import TypeAdapter
-
 from api.access.keys import ID_BYTES, Key, KeyOrder, Keys
 from api.access.rights import Principal, Unauthenticated
 from api.cursors import Cursors
@@ -46,7 +44,7 @@ class SignInLinks:
         self, database: Database, keys: Keys, now: Callable[[], datetime] | None = None
     ) -> None:
         """`now`: the database's clock unless given."""
-        self._codes = Cursors(database, "sign-in", TypeAdapter(_Code))
+        self._codes = Cursors(database, "sign-in", _Code)
         self._keys = keys
         self._now = now or database.clock.now
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Path as PathParameter
 from fastapi import Request, Response
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from api.access.access_log import AccessLog, Outcome
 from api.access.keys import Key, KeyOrder, Keys
@@ -89,20 +89,18 @@ def keys_router(keys: Keys) -> Router:
         return json_response(content, {"Location": f"/keys/{key.id}"}, HTTPStatus.CREATED)
 
     @routes.get("", response_model=KeysAnswer, responses=problem_responses(422))
-    async def list_keys() -> Response:
+    async def list_keys() -> JsonObject:
         """List all keys, expired and revoked ones included."""
         found, unreadable = await keys.all_apart()
-        content = {"keys": [_shown(key) for key in found], **named(unreadable)}
-        return json_response(content, {})
+        return {"keys": [_shown(key) for key in found], **named(unreadable)}
 
     @routes.delete("/{key_id}", status_code=204, responses=problem_responses(404))
-    async def revoke_key(key_id: KeyId, asked: InQuery[Revoking]) -> Response:
+    async def revoke_key(key_id: KeyId, asked: InQuery[Revoking]) -> None:
         """Revoke a key. Every process refuses it within five seconds."""
         if asked.with_made:
             await keys.revoke_with_made(key_id)
         else:
             await keys.revoke(key_id)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     return routes
 
@@ -114,14 +112,14 @@ def sign_in_router(links: SignInLinks) -> Router:
     @routes.post(
         "/sign_in", status_code=201, response_model=KeyMade, responses=problem_responses(409)
     )
-    async def sign_in(who: CurrentPrincipal) -> Response:
+    async def sign_in(who: CurrentPrincipal) -> JsonObject:
         """Exchange a sign-in link's code for a key.
 
         The code is sent as a key is. It works once, within 15 minutes of being made, and the key
         ends after twelve hours. `casebook keys link` makes a link.
         """
         key, text = await links.exchange(who)
-        return json_response({**_shown(key), "key": text}, {}, HTTPStatus.CREATED)
+        return {**_shown(key), "key": text}
 
     return routes
 
@@ -171,7 +169,7 @@ class AccessQuery(BaseModel, extra="forbid"):
 def access_log_router(log: AccessLog, database: Database) -> Router:
     """Return the route of the access log."""
     routes = Router("keys")
-    cursors = Cursors(database, "access_log", TypeAdapter(UUID))
+    cursors = Cursors(database, "access_log", UUID)
 
     @routes.get(
         "/access_log",

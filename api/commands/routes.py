@@ -38,7 +38,7 @@ from domain.errors import CasebookError, Unacceptable
 from domain.tickets import COMMANDS
 from domain.tickets.command import Command, Context
 from domain.tickets.opening import OpenTicket
-from domain.values import one_spelling
+from domain.values import JsonObject, one_spelling
 
 Endpoint = Callable[..., Awaitable[Response]]
 IdempotencyKey = Annotated[
@@ -209,7 +209,7 @@ def router(
     @routes.get(
         "/tickets/{ticket_id}/commands", response_model=Possible, responses=problem_responses(404)
     )
-    async def show_commands(ticket_id: UUID, who: CurrentPrincipal) -> Response:
+    async def show_commands(ticket_id: UUID, who: CurrentPrincipal) -> JsonObject:
         """Show which commands the ticket, as it is, can take from the caller: all others are
         refused, or change nothing. One that is possible may be refused for what it says, and on a
         ticket that holds all that a ticket may.
@@ -224,7 +224,7 @@ def router(
             for verb, command in COMMANDS.items()
             if who.role in command.allowed and command.is_possible(ticket, context)
         }
-        return json_response({"ticket_id": ticket_id, "commands": possible}, {})
+        return {"ticket_id": ticket_id, "commands": possible}
 
     for verb, command in COMMANDS.items():
         if command is not OpenTicket:

@@ -1,10 +1,10 @@
 """How events and cursors are written: as lines of JSON, and as server-sent events."""
 
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import orjson
-from pydantic import TypeAdapter
 
 from api.cursors import Cursors
 from api.queries.representations import present_event
@@ -14,11 +14,17 @@ from eventstore.log import EventStore
 from eventstore.mongo.resume_tokens import token_from, token_text
 from eventstore.subscription import Position
 
-_Written = tuple[str, datetime, tuple[UUID, int] | None, bool]
-_WRITTEN: TypeAdapter[_Written] = TypeAdapter(_Written)
-
 ALIVE = b": alive\n\n"
 """A comment: it tells a stream's client, and whatever is between, that it lives."""
+
+
+class _Written(NamedTuple):
+    """A `Position` as a cursor says it."""
+
+    token: str
+    at: datetime
+    scanned: tuple[UUID, int] | None
+    behind: bool
 
 
 class Writer:
@@ -26,7 +32,7 @@ class Writer:
 
     def __init__(self, database: Database, store: EventStore) -> None:
         self._store = store
-        self._cursors = Cursors(database, "events", _WRITTEN)
+        self._cursors = Cursors(database, "events", _Written)
 
     async def cursor(self, position: Position) -> str:
         """Return the cursor of a position. Raises StoreUnavailable."""
@@ -36,7 +42,7 @@ class Writer:
     async def position(self, cursor: str | None) -> Position | None:
         """Return the position of a cursor, if any. Raises Unacceptable, StoreUnavailable."""
         written = await self._cursors.read(cursor)
-        return None if written is None else Position(token_from(written[0]), *written[1:])
+        return None if written is None else Position(token_from(written.token), *written[1:])
 
     async def cursor_line(self, position: Position) -> bytes:
         """Write a line with a cursor."""

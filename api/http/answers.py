@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from domain.values import JsonObject
 
 
-def json_response(content: object, headers: Mapping[str, str], status: int = 200) -> Response:
+def json_response(
+    content: object, headers: Mapping[str, str] | None = None, status: int = HTTPStatus.OK
+) -> Response:
     """Answer with JSON, as `as_json` writes it."""
     return Response(as_json(content), status, headers, "application/json")
 

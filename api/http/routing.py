@@ -29,10 +29,13 @@ from starlette.types import Scope
 
 from api.access.authentication import Access
 from api.access.rights import OPEN_PATHS, RIGHTS
+from api.http.answers import json_response
 from api.http.bodies import Bodies, Content, most_bytes
 from api.http.caller import asking_of, header
+from domain.values import JsonObject
 
-Endpoint = Callable[..., Awaitable[Response]]
+Endpoint = Callable[..., Awaitable[Response | JsonObject | None]]
+"""What answers a request: with a response, with what is sent as JSON, or with nothing."""
 _T = TypeVar("_T")
 InQuery = Annotated[_T, Query()]
 """A model of all that may be asked in a request's query."""
@@ -50,6 +53,7 @@ class Route(APIRoute):
         self.path, self.endpoint = path, endpoint
         self.name = declared["name"] or get_name(endpoint)
         self.methods = set(declared["methods"])
+        self.status_code = declared["status_code"]
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
         self.app = request_response(self.get_route_handler())
         self.declare = partial(super().__init__, path, endpoint, **declared)
@@ -68,21 +72,26 @@ class Route(APIRoute):
         """Return what answers a request. It raises Forbidden, RequestValidationError."""
         endpoint: Endpoint = self.endpoint
         is_open = self.path in OPEN_PATHS
+        status = self.status_code or HTTPStatus.OK
         right = RIGHTS.get(f"{''.join(self.methods or ())} {self.path}")  # each has one method
 
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             if not is_open:
                 access: Access = request.state.access
                 await access.authorise(asking_of(request.scope), request.state.principal, right)
             reader = self.reader
-            if not reader.body_bytes:
-                return await endpoint(**reader.read(request))
-            bodies: Bodies = request.state.bodies
-            async with bodies.read(request, reader.body_bytes) as content:
-                return await endpoint(**reader.read(request, content))
+            if reader.body_bytes:
+                bodies: Bodies = request.state.bodies
+                async with bodies.read(request, reader.body_bytes) as content:
+                    answer = await endpoint(**reader.read(request, content))
+            else:
+                answer = await endpoint(**reader.read(request))
+            if isinstance(answer, Response):
+                return answer
+            return Response(None, status) if answer is None else json_response(answer, None, status)
 
-        self.answer = answer
-        return answer
+        self.answer = respond
+        return respond
 
 
 class Router(APIRouter):

@@ -210,9 +210,9 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
     routes = Router("health")
 
     @routes.get("/healthz", response_model=Alive)
-    async def healthz() -> Response:
+    async def healthz() -> JsonObject:
         """Say that the process answers."""
-        return json_response(Alive().model_dump(), {})
+        return Alive().model_dump()
 
     @routes.get(
         "/readyz",
@@ -261,7 +261,7 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
         return report, await lags(shown, store, report)
 
     @routes.get("/projections", response_model=ProjectionsAnswer)
-    async def show_projections() -> Response:
+    async def show_projections() -> JsonObject:
         """Show how far the views are: by partition, with its projector, and the parked tickets.
 
         `lag` counts events that are in the log and not in the views, without those of parked
@@ -273,7 +273,7 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
                 generations.build(), generations.ended(), last_statement(database)
             )
         state = report.state
-        shown = {
+        return {
             **_views(report),
             "missing_events": max(report.missing_events, sum(b.events for b in behind.values())),
             "log_events": report.log_events,
@@ -292,7 +292,6 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
             "checkpoint": None if statement is None else _checkpoint(statement),
             "missing_checkpoint": witness.missing and witness.missing.number,
         }
-        return json_response(shown, {})
 
     @routes.post(
         "/projections/repairs",
@@ -335,7 +334,7 @@ def _readiness(content: JsonObject, *, ready: bool) -> Response:
     """Answer with what is known; what lists nothing is left out."""
     known = {name: value for name, value in content.items() if value not in ([], {})}
     status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return json_response({"status": "ready" if ready else "not ready", **known}, {}, status)
+    return json_response({"status": "ready" if ready else "not ready", **known}, None, status)
 
 
 def _views(report: Report) -> JsonObject:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
 from api.access.quotas import Quotas
-from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
@@ -103,21 +102,21 @@ def router(database: Database, store: EventStore) -> Router:
     @routes.post(
         "/persons/find", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
-    async def find_person(asked: PersonAsked) -> Response:
+    async def find_person(asked: PersonAsked) -> JsonObject:
         """Find a person by name: the answer has the id that the other routes take."""
-        return json_response(await known.find(asked.name), {})
+        return await known.find(asked.name)
 
     @routes.get("/persons", response_model=ErasuresAnswer)
-    async def list_erasures() -> Response:
+    async def list_erasures() -> JsonObject:
         """List who has been erased, and how far each erasure has come."""
-        return json_response({"erasures": await known.erased()}, {})
+        return {"erasures": await known.erased()}
 
     @routes.get(
         "/persons/{person_id}", response_model=PersonAnswer, responses=problem_responses(404, 409)
     )
-    async def show_person(person_id: UUID) -> Response:
+    async def show_person(person_id: UUID) -> JsonObject:
         """Show a person's name, or, if they are erased, how far the erasure has come."""
-        return json_response(await known.show(person_id), {})
+        return await known.show(person_id)
 
     @routes.get(
         "/persons/{person_id}/data",
@@ -148,7 +147,7 @@ def router(database: Database, store: EventStore) -> Router:
     )
     async def erase_person(
         person_id: UUID, command: ErasePerson, who: CurrentPrincipal
-    ) -> Response:
+    ) -> JsonObject:
         """Erase a person: what they wrote and their name become unreadable, for good. All
         spellings that differ by Unicode's normalisation, or by the case of a mail address's domain,
         are one person; `alike` names others that may be the same one, who are not erased.
@@ -157,6 +156,6 @@ def router(database: Database, store: EventStore) -> Router:
         within seconds, all of them within some minutes: then `GET /persons/{id}` shows
         `ErasureCompleted`. What was done to a ticket, and when, stays.
         """
-        return json_response(await known.erase(person_id, command, who), {}, 202)
+        return await known.erase(person_id, command, who)
 
     return routes

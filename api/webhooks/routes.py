@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import Request, Response
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from uuid_utils.compat import uuid7
 
 from api.cursors import Cursors
@@ -198,7 +198,7 @@ class DeliveryQuery(BaseModel, extra="forbid"):
 def router(database: Database, store: EventStore) -> Router:
     """Make the routes over one database."""
     hooks, deliveries = Webhooks(database), Deliveries(database)
-    cursors = Cursors(database, "deliveries", TypeAdapter(str))
+    cursors = Cursors(database, "deliveries", str)
     routes = Router("webhooks", prefix="/webhooks")
 
     async def check(filter_: TicketFilter) -> None:
@@ -253,26 +253,24 @@ def router(database: Database, store: EventStore) -> Router:
         return json_response(content, {"Location": f"/webhooks/{hook.id}"}, HTTPStatus.CREATED)
 
     @routes.get("", response_model=WebhooksAnswer, responses=problem_responses(422))
-    async def list_webhooks() -> Response:
+    async def list_webhooks() -> JsonObject:
         """List all webhooks, with what waits to be sent to each."""
         async with time_limit():
             found, unreadable = await hooks.all_apart()
-            content = [await counted(hook) for hook in found]
-        return json_response({"webhooks": content, **named(unreadable)}, {})
+            return {"webhooks": [await counted(hook) for hook in found], **named(unreadable)}
 
     @routes.get(
         "/{webhook_id}", response_model=WebhookAnswer, responses=problem_responses(404, 409)
     )
-    async def show_webhook(webhook_id: UUID) -> Response:
+    async def show_webhook(webhook_id: UUID) -> JsonObject:
         """Show one webhook."""
         async with time_limit():
-            content = await counted(await hooks.find(webhook_id))
-        return json_response(content, {})
+            return await counted(await hooks.find(webhook_id))
 
     @routes.put(
         "/{webhook_id}", response_model=WebhookChanged, responses=problem_responses(404, 409)
     )
-    async def change_webhook(webhook_id: UUID, change: WebhookChange) -> Response:
+    async def change_webhook(webhook_id: UUID, change: WebhookChange) -> JsonObject:
         """Change where events are sent, which events, or the secret, from now on.
 
         Events that are waiting already are sent too. Another URL gets another secret, which is in
@@ -286,14 +284,13 @@ def router(database: Database, store: EventStore) -> Router:
                 webhook_id, wanted, await store.position(), await database.server_time()
             )
         made = {} if secret is None else {"secret": secret}
-        return json_response({**shown(hook, counts), **made}, {})
+        return {**shown(hook, counts), **made}
 
     @routes.delete("/{webhook_id}", status_code=204, responses=problem_responses(404))
-    async def delete_webhook(webhook_id: UUID) -> Response:
+    async def delete_webhook(webhook_id: UUID) -> None:
         """Delete a webhook, and its deliveries."""
         async with time_limit():
             await hooks.delete(webhook_id)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     @routes.get(
         "/{webhook_id}/deliveries",
@@ -323,12 +320,11 @@ def router(database: Database, store: EventStore) -> Router:
         response_model=Resumed,
         responses=problem_responses(404, 409),
     )
-    async def resume_webhook(webhook_id: UUID) -> Response:
+    async def resume_webhook(webhook_id: UUID) -> JsonObject:
         """Try parked deliveries again now, and those that wait after a failure."""
         async with time_limit():
             await hooks.wake(webhook_id)
-            resumed = await deliveries.resume(webhook_id)
-        return json_response({"resumed": resumed}, {}, HTTPStatus.ACCEPTED)
+            return {"resumed": await deliveries.resume(webhook_id)}
 
     @routes.post(
         "/{webhook_id}/redeliver",
@@ -336,7 +332,7 @@ def router(database: Database, store: EventStore) -> Router:
         response_model=WebhookAnswer,
         responses=problem_responses(404, 409),
     )
-    async def redeliver(webhook_id: UUID, asked: Redelivery) -> Response:
+    async def redeliver(webhook_id: UUID, asked: Redelivery) -> JsonObject:
         """Send again: one delivery, or everything that was recorded from a time on."""
         async with time_limit():
             if (await hooks.find(webhook_id)).ended_at is not None:
@@ -346,8 +342,7 @@ def router(database: Database, store: EventStore) -> Router:
                     raise NoSuchDelivery
             elif asked.since is not None:
                 await hooks.backfill(webhook_id, Backfill(asked.since, again=True))
-            content = await counted(await hooks.find(webhook_id))
-        return json_response(content, {}, HTTPStatus.ACCEPTED)
+            return await counted(await hooks.find(webhook_id))
 
     return routes
 

@@ -14,7 +14,6 @@ import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
-from pydantic import TypeAdapter
 from pymongo.errors import ConnectionFailure
 
 from api.app import create_app
@@ -299,13 +298,10 @@ async def test_what_cannot_be_asked_for_is_refused(client, path, query):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-ANYTHING: TypeAdapter[object] = TypeAdapter(object)
-
-
 @pytest.mark.parametrize("kind", ["tickets", "events"])
 async def test_cursors_of_other_lists_and_of_other_versions_are_refused(client, database, kind):
     """L12"""
-    cursor = await Cursors(database, kind, ANYTHING).write(["00", None])
+    cursor = await Cursors(database, kind, object).write(["00", None])
     is_problem(await client.get(f"/events?cursor={cursor}"), 422, "bad_cursor")
     header = {"Last-Event-ID": cursor}
     is_problem(await client.get("/events/stream", headers=header), 422, "bad_cursor")
@@ -321,7 +317,7 @@ async def cursor_at(database, *, token=None, ago=timedelta(0), behind=False):
 @pytest.mark.parametrize("kind", ["tickets", "events", "deliveries", "access_log"])
 async def test_a_cursor_that_is_altered_anywhere_is_none(database, kind):
     """L12: byte by byte, and cut off at any place."""
-    cursors = Cursors(database, kind, ANYTHING)
+    cursors = Cursors(database, kind, object)
     cursor = await cursors.write({"at": "2026-03-01", "n": 7})
     assert await cursors.read(cursor) == {"at": "2026-03-01", "n": 7}
     for n, letter in enumerate(cursor):

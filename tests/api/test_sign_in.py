@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import TypeAdapter
 
 from api.access.keys import Keys
 from api.access.links import GOOD_FOR, KEY_GOOD_FOR, PREFIX, SignInLinks
@@ -100,7 +99,7 @@ async def test_no_other_text_is_a_code(client, database):
     code = await made(database)
     until_when = int(utc_now().timestamp()) + 60
     content: list[object] = ["ab" * 12, "operator", "admin", until_when]
-    other_kind = await Cursors(database, "events", TypeAdapter(JsonObject)).write(content)
+    other_kind = await Cursors(database, "events", JsonObject).write(content)
     links = SignInLinks(database, Keys(database))
     for n in range(len(PREFIX), len(code)):
         other = code[:n] + ("A" if code[n] != "A" else "B") + code[n + 1 :]

@@ -19,7 +19,6 @@ from projections.views import dashboard
 from projections.views.agents import AgentWeeks
 from projections.views.dashboard import TIMES
 from projections.views.dashboard_counters import Counters
-from projections.views.sum_view import Figures
 
 _DONE = ("assigned", "replies", "notes", "resolved", "reopened")
 _DEFAULT_WEEKS = 12
@@ -102,45 +101,39 @@ def router(views: ReadModels) -> Router:
         """
         snapshot = await views.open(asked, prefer)
 
-        async def question(
-            shown: Database, zone: DaysOfZone
-        ) -> tuple[date, JsonObject, Figures, Mapping[str, int]]:
+        async def question(shown: Database, zone: DaysOfZone) -> JsonObject:
             week = monday(asked.week or zone.today)
             done = await AgentWeeks(shown, zone.place).in_week(week)
             stood = await Counters(shown, zone.place).until(_sunday(week))
-            return week, zone.covers(week, _sunday(week)), done, stood.get("assignee", {})
+            backlog: Mapping[str, int] = stood.get("assignee", {})
+            named = {word: dashboard.name(word) for word in done.keys() | backlog.keys()}
+            found = {
+                name: {**_done(done.get(word, {})), "backlog": backlog.get(word, 0)}
+                for word, name in named.items()
+                if name is not None
+            }
+            covers = zone.covers(week, _sunday(week))
+            return {"week": week, "covers": covers, "agents": dict(sorted(found.items()))}
 
-        week, covers, done, backlog = await snapshot.ask_by_days(asked.tz, question)
-        named = {word: dashboard.name(word) for word in done.keys() | backlog.keys()}
-        found = {
-            name: {**_done(done.get(word, {})), "backlog": backlog.get(word, 0)}
-            for word, name in named.items()
-            if name is not None
-        }
-        content = {"week": week, "covers": covers, "agents": dict(sorted(found.items()))}
-        return json_response(content, snapshot.headers)
+        return json_response(await snapshot.ask_by_days(asked.tz, question), snapshot.headers)
 
     @routes.get("/series", response_model=AgentSeriesAnswer, responses=VIEW_RESPONSES)
     async def show_agent_series(asked: InQuery[AgentQuery], prefer: Prefer = None) -> Response:
         """Show what one agent has done week by week."""
         snapshot = await views.open(asked, prefer)
 
-        async def question(
-            shown: Database, zone: DaysOfZone
-        ) -> tuple[list[date], JsonObject, Figures]:
+        async def question(shown: Database, zone: DaysOfZone) -> JsonObject:
             weeks, agent = asked.weeks(zone.today), one_spelling(asked.agent)
             done = await AgentWeeks(shown, zone.place).of(agent, weeks[0], weeks[-1])
-            return weeks, zone.covers(weeks[0], _sunday(weeks[-1])), done
+            return {
+                "agent": asked.agent,
+                "from": weeks[0],
+                "to": weeks[-1],
+                "covers": zone.covers(weeks[0], _sunday(weeks[-1])),
+                "weeks": [{"week": w, **_done(done.get(w.isoformat(), {}))} for w in weeks],
+            }
 
-        weeks, covers, done = await snapshot.ask_by_days(asked.tz, question)
-        content = {
-            "agent": asked.agent,
-            "from": weeks[0],
-            "to": weeks[-1],
-            "covers": covers,
-            "weeks": [{"week": w, **_done(done.get(w.isoformat(), {}))} for w in weeks],
-        }
-        return json_response(content, snapshot.headers)
+        return json_response(await snapshot.ask_by_days(asked.tz, question), snapshot.headers)
 
     return routes
 

@@ -212,9 +212,7 @@ def router(policy: VisibilityPolicy) -> Router:
         visible.check_group(asked.group)
         group = _group(asked.group)
 
-        async def question(
-            shown: Database, zone: DaysOfZone
-        ) -> tuple[DaysOfZone, date, Figures, Figures, JsonObject | None]:
+        async def question(shown: Database, zone: DaysOfZone) -> JsonObject:
             counters, day = Counters(shown, zone.place), asked.date_ or zone.today
             # What is dated tomorrow, by a clock that is ahead, is part of today.
             stood = await counters.until(asked.date_ or date.max, group)
@@ -225,21 +223,19 @@ def router(policy: VisibilityPolicy) -> Router:
                 first = ends[1] + timedelta(days=1)
                 covers = zone.covers(first, day)
                 period = {"from": first, "covers": covers, **_period(ended, began, before)}
-            return zone, day, stood, await counters.on(day, group), period
+            return {
+                "date": day,
+                "covers": zone.covers(day, day),
+                "group": asked.group,
+                "tickets": _named(stood, "status"),
+                "backlog": _backlog(stood, day),
+                "ratings": _ratings(stood.get("rating", Counter())),
+                "on_date": _happened(await counters.on(day, group)),
+                "until_date": _happened(stood),
+                "period": period,
+            }
 
-        zone, day, stood, happened, period = await snapshot.ask_by_days(asked.tz, question)
-        content = {
-            "date": day,
-            "covers": zone.covers(day, day),
-            "group": asked.group,
-            "tickets": _named(stood, "status"),
-            "backlog": _backlog(stood, day),
-            "ratings": _ratings(stood.get("rating", Counter())),
-            "on_date": _happened(happened),
-            "until_date": _happened(stood),
-            "period": period,
-        }
-        return json_response(content, snapshot.headers)
+        return json_response(await snapshot.ask_by_days(asked.tz, question), snapshot.headers)
 
     @routes.get("/dashboard/series", response_model=SeriesAnswer, responses=VIEW_RESPONSES)
     async def show_series(
@@ -257,45 +253,41 @@ def router(policy: VisibilityPolicy) -> Router:
         metric = _METRICS.get(asked.metric, "happened")
         stands = metric in STATES
 
-        async def question(
-            shown: Database, zone: DaysOfZone
-        ) -> tuple[DaysOfZone, list[date], Figures, Figures]:
+        async def question(shown: Database, zone: DaysOfZone) -> JsonObject:
             counters, wanted = Counters(shown, zone.place), asked.days(zone.today)
             changes = await counters.by_day(metric, wanted[0], wanted[-1], group)
-            before: Figures = {}
+            stood = Counter[str]()
             if stands and wanted[0] > date.min:
                 before = await counters.until(wanted[0] - timedelta(days=1), group)
-            return zone, wanted, changes, before
+                stood.update(before.get(metric, {}))
 
-        zone, wanted, changes, before = await snapshot.ask_by_days(asked.tz, question)
-        stood = Counter(before.get(metric, Counter()))
+            def value(day: date) -> object:
+                change = changes.get(day.isoformat(), Counter[str]())
+                if metric == "happened":
+                    return change[asked.metric]
+                if not stands:
+                    return times(change)
+                stood.update(change)
+                return stood.total() if asked.metric == "backlog" else _labels(stood)
 
-        def value(day: date) -> object:
-            change = changes.get(day.isoformat(), Counter[str]())
-            if metric == "happened":
-                return change[asked.metric]
-            if not stands:
-                return times(change)
-            stood.update(change)
-            return stood.total() if asked.metric == "backlog" else _labels(stood)
+            return {
+                "metric": asked.metric,
+                "group": asked.group,
+                "from": wanted[0],
+                "to": wanted[-1],
+                "covers": zone.covers(wanted[0], wanted[-1]),
+                "days": [
+                    {
+                        "date": day,
+                        "from": days.begins(zone.zone, day),
+                        "until": days.ends(zone.zone, day),
+                        "value": value(day),
+                    }
+                    for day in wanted
+                ],
+            }
 
-        content = {
-            "metric": asked.metric,
-            "group": asked.group,
-            "from": wanted[0],
-            "to": wanted[-1],
-            "covers": zone.covers(wanted[0], wanted[-1]),
-            "days": [
-                {
-                    "date": day,
-                    "from": days.begins(zone.zone, day),
-                    "until": days.ends(zone.zone, day),
-                    "value": value(day),
-                }
-                for day in wanted
-            ],
-        }
-        return json_response(content, snapshot.headers)
+        return json_response(await snapshot.ask_by_days(asked.tz, question), snapshot.headers)
 
     return routes
 

@@ -307,7 +307,7 @@ def router(
     )
     async def show_diff(
         ticket_id: UUID, who: CurrentPrincipal, asked: InQuery[DiffQuery]
-    ) -> Response:
+    ) -> JsonObject:
         """Tell what differs between two versions of a ticket."""
         if asked.to is not None and asked.to < asked.from_:
             raise Unacceptable("bad_range", "from must not be behind to")
@@ -315,13 +315,12 @@ def router(
         events = history(ticket_id, visible, asked.to)
         then, now = await past.at_versions(events, asked.from_, asked.to)
         found = past.differences(past.fields(then), past.fields(now))
-        diff = {
+        return {
             "ticket_id": ticket_id,
             "from": asked.from_,
             "to": now.version,
             "changes": visible.changes(found),
         }
-        return json_response(diff, {})
 
     return routes
 

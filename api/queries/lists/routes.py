@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 from api.cursors import Cursors
 from api.http.answers import NOT_MODIFIED, IfNoneMatch, as_json, if_changed, next_link
@@ -192,7 +192,7 @@ def router(database: Database, policy: VisibilityPolicy) -> Router:
     """Make the routes over one database."""
     routes = Router("queries")
     saved = SavedViews(database)
-    cursors = Cursors(database, "tickets", TypeAdapter(Place))
+    cursors = Cursors(database, "tickets", Place)
     pager = Pager(begin)
     pages: SingleFlight[object, _Page] = SingleFlight()  # when something changes, all look at once
 

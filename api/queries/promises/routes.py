@@ -5,10 +5,8 @@ from contextlib import aclosing
 from datetime import datetime
 from uuid import UUID
 
-from fastapi import Response
 from pydantic import BaseModel, Field
 
-from api.http.answers import json_response
 from api.http.caller import CurrentPrincipal
 from api.http.problems import problem_responses
 from api.http.routing import Router
@@ -16,6 +14,7 @@ from api.queries.promises.derivation import MOST_INTERVALS, Derivation, Interval
 from api.queries.visibility import VisibilityPolicy
 from domain.calendars import Calendar
 from domain.errors import TicketNotFound
+from domain.values import JsonObject
 from eventstore.event_document import from_document
 from eventstore.log import EventStore
 from eventstore.reading import read_events
@@ -43,7 +42,7 @@ def router(store: EventStore, policy: VisibilityPolicy, now: Callable[[], dateti
     @routes.get(
         "/tickets/{ticket_id}/sla", response_model=SlaAnswer, responses=problem_responses(404)
     )
-    async def show_promises(ticket_id: UUID, who: CurrentPrincipal) -> Response:
+    async def show_promises(ticket_id: UUID, who: CurrentPrincipal) -> JsonObject:
         """Show what was promised for a ticket, and every interval of its time: whether it counts
         and for which promise, by which version of which calendar, and if not, why. For each promise
         `counted_ms` of the intervals from `since` on that count for it, and `omitted_ms`, sum to
@@ -63,7 +62,7 @@ def router(store: EventStore, policy: VisibilityPolicy, now: Callable[[], dateti
             raise TicketNotFound
         moment = max(now(), read.updated_at)
         promises = derivation.promises(read.ticket, moment)
-        answer = {
+        return {
             "ticket_id": ticket_id,
             "version": read.version,
             "now": moment,
@@ -71,6 +70,5 @@ def router(store: EventStore, policy: VisibilityPolicy, now: Callable[[], dateti
             "calendars": derivation.calendars(),
             "intervals": [*derivation.intervals],
         }
-        return json_response(answer, {})
 
     return routes
