@@ -82,7 +82,7 @@ def create_app(
     """
     feeds = feeds or Feeds(database, store)
     access = access or Access(database)
-    witness = CheckpointMemory(database)
+    checkpoints = CheckpointMemory(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,7 +92,7 @@ def create_app(
             await part.prepare()
         identity = database.identity
         keep_keys = partial(database.vault.watch, database.supervisor)
-        works = (database.clock.keep, keep_keys, witness.watch)
+        works = (database.clock.keep, keep_keys, checkpoints.watch)
         async with identity.at_work("serve"):
             running = [asyncio.create_task(work()) for work in works]
             running += [asyncio.create_task(identity.until_replaced(work)) for work in background]
@@ -131,7 +131,7 @@ def create_app(
         dashboard.router(policy),
         agents.router(views),
         desk.router(desks, InUse(views)),
-        health.router(database, store, witness),
+        health.router(database, store, checkpoints),
         access_routes.keys_router(access.keys),
         access_routes.sign_in_router(access.links),
         access_routes.access_log_router(access.log, database),

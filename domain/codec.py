@@ -48,6 +48,14 @@ AgentName = Annotated[str, AfterValidator(one_spelling)]
 PersonalValue = Annotated[FieldValue, Whose.REQUESTER]
 
 
+Upcaster = Callable[[JsonObject], JsonObject]
+
+
+def with_fields(**fields: object) -> Upcaster:
+    """Return an upcaster for events that were written before these fields, which meant this."""
+    return lambda data: {**data, **fields}
+
+
 @dataclass_transform(frozen_default=True)
 class Event:
     """A fact in the past tense: its subclasses are frozen dataclasses.
@@ -58,7 +66,7 @@ class Event:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     schema: ClassVar[int] = 1
-    upcasters: ClassVar[tuple[Callable[[JsonObject], JsonObject], ...]] = ()
+    upcasters: ClassVar[tuple[Upcaster, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)

@@ -21,6 +21,7 @@ from uuid import UUID
 from pydantic import ConfigDict
 
 from domain.calendars import Calendar, counted_ms, later
+from domain.codec import with_fields
 from domain.copies import replace
 from domain.values import JsonObject
 
@@ -55,9 +56,8 @@ class SlaTargets:
         return {target: minutes for target, minutes in promised if minutes is not None}
 
 
-def without_promise(data: JsonObject) -> JsonObject:
-    """Upcast an event of a time when nothing was promised."""
-    return {**data, "sla": {"first_response_minutes": None, "resolution_minutes": None}}
+without_promise = with_fields(sla={"first_response_minutes": None, "resolution_minutes": None})
+"""Upcasts an event of a time when nothing was promised."""
 
 
 def round_the_clock(data: JsonObject) -> JsonObject:

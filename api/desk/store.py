@@ -24,7 +24,7 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Strict, ValidationError
 
 from api.commands.handler import VersionMismatch
 from api.desk.calendars import with_dates
@@ -269,6 +269,11 @@ class _Stored(BaseModel, strict=True):
     """Part of a set-up as it is stored: held to its shape, not to what clients may send by now."""
 
 
+def _made(kind: type[BaseModel]) -> AfterValidator:
+    """Return what makes a part of the desk of one that was read."""
+    return AfterValidator(lambda stored: kind.model_construct(**dict(stored)))
+
+
 class _StoredGroup(_Stored):
     name: str
     members: _Names
@@ -298,11 +303,15 @@ class _StoredHolidays(_Stored):
     dates: _Dates = ()
 
 
+def _known_days(hours: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {day: hours[day] for day in _WEEKDAYS if day in hours}
+
+
 class _StoredCalendar(_Stored):
     zone: str
-    hours: dict[str, _Names]
+    hours: Annotated[dict[str, _Names], AfterValidator(_known_days)]
     holidays: _Dates = ()
-    public_holidays: _StoredHolidays | None = None
+    public_holidays: Annotated[_StoredHolidays, _made(PublicHolidays)] | None = None
     groups: _Names | None = None
     version: int
 
@@ -330,16 +339,20 @@ def _known_calendar(calendar: object) -> object:
     return None
 
 
+_Rule = Annotated[_StoredRule, _made(SlaRule)]
+_Calendar = Annotated[
+    Annotated[_StoredCalendar, _made(BusinessHours)] | None, BeforeValidator(_known_calendar)
+]
+
+
 class _StoredDesk(_Stored):
     groups: list[_StoredGroup]
-    fields: dict[str, _StoredField]
+    fields: dict[str, Annotated[_StoredField, _made(FieldDefinition)]]
     other_fields_public: bool = True  # so it was before this was kept
-    sla: dict[str, _StoredPolicy]
-    sla_rules: Annotated[tuple[_StoredRule, ...], Strict(False)] = ()
+    sla: dict[str, Annotated[_StoredPolicy, _made(SlaPolicy)]]
+    sla_rules: Annotated[tuple[_Rule, ...], Strict(False)] = ()
     sla_field: str | None = None
-    calendars: dict[str, Annotated[_StoredCalendar | None, BeforeValidator(_known_calendar)]] = (
-        Field(default_factory=dict)
-    )
+    calendars: dict[str, _Calendar] = {}
     close_resolved_after_days: int | None = None
     time_zone: str = "UTC"
     other_time_zones: _Names = ()
@@ -373,50 +386,23 @@ def from_document(document: Mapping[str, object]) -> SetUp:
 
 def _desk(stored: _StoredDesk) -> Desk:
     fields = {key: field for key, field in stored.fields.items() if field.type in _TYPES}
-    desk = Desk.model_construct(
-        groups={
+    known = dict(stored) | {
+        "groups": {
             group.name: tuple(dict.fromkeys(map(one_spelling, group.members)))
             for group in stored.groups
         },
-        fields={
-            key: FieldDefinition.model_construct(**field.model_dump())
-            for key, field in fields.items()
-        },
-        other_fields_public=stored.other_fields_public,
-        sla={
-            priority: SlaPolicy.model_construct(**stored.sla[priority].model_dump())
-            for priority in _PRIORITIES
-            if priority in stored.sla
-        },
-        sla_rules=tuple(
-            SlaRule.model_construct(**rule.model_dump())
-            for rule in stored.sla_rules
-            if rule.priority in (None, *_PRIORITIES)
+        "fields": fields,
+        "sla": {name: stored.sla[name] for name in _PRIORITIES if name in stored.sla},
+        "sla_rules": tuple(
+            rule for rule in stored.sla_rules if rule.priority in (None, *_PRIORITIES)
         ),
-        sla_field=stored.sla_field,
-        calendars={
-            name: _calendar(each) for name, each in stored.calendars.items() if each is not None
-        },
-        close_resolved_after_days=stored.close_resolved_after_days,
-        time_zone=stored.time_zone if stored.time_zone in zones() else "UTC",
-        other_time_zones=stored.other_time_zones,
-        retired=_retired(stored.retired),
-    )
+        "calendars": {name: each for name, each in stored.calendars.items() if each is not None},
+        "time_zone": stored.time_zone if stored.time_zone in zones() else "UTC",
+        "retired": _retired(stored.retired),
+    }
     if unknown := frozenset(stored.fields.keys() - fields.keys()):
-        return PartlyKnownDesk.model_construct(**dict(desk), unknown_fields=unknown)
-    return desk
-
-
-def _calendar(stored: _StoredCalendar) -> BusinessHours:
-    public = stored.public_holidays
-    return BusinessHours.model_construct(
-        zone=stored.zone,
-        hours={day: stored.hours[day] for day in _WEEKDAYS if day in stored.hours},
-        holidays=stored.holidays,
-        public_holidays=None if public is None else PublicHolidays.model_construct(**dict(public)),
-        groups=stored.groups,
-        version=stored.version,
-    )
+        return PartlyKnownDesk.model_construct(**known, unknown_fields=unknown)
+    return Desk.model_construct(**known)
 
 
 def _retired(stored: _StoredRetired) -> Retired:

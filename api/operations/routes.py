@@ -16,7 +16,7 @@ from api.http.answers import described_headers, fields_of, json_response
 from api.http.problems import problem_responses
 from api.http.routing import Router
 from api.operations import metrics
-from api.operations.stored_documents import Looking
+from api.operations.stored_documents import readability_check
 from domain.errors import TicketNotFound
 from domain.values import JsonObject
 from eventstore.cached_value import CachedValue
@@ -27,7 +27,6 @@ from eventstore.failures import StoreUnavailable
 from eventstore.log import EventStore
 from eventstore.mongo.errors import time_limit
 from eventstore.transparency.checkpoints import CheckpointMemory, last_statement
-from eventstore.transparency.statements import Statement
 from projections.generations import Generations
 from projections.projector.health import Condition, Lag, Report, age_seconds, lags, look
 from projections.projector.parked import Parked, ParkedTickets
@@ -198,10 +197,10 @@ class RepairAsked(BaseModel, extra="forbid"):
     repair: Literal[True]
 
 
-def router(database: Database, store: EventStore, witness: CheckpointMemory) -> Router:
-    """Make the routes over one database. `witness` has seen the log's checkpoints."""
+def router(database: Database, store: EventStore, checkpoints: CheckpointMemory) -> Router:
+    """Make the routes over one database. `checkpoints`: the last of the log that was seen."""
     generations = Generations(database)
-    stored = Looking(database)
+    is_readable = readability_check(database)
 
     async def looking(shown: Database) -> Report:
         return await look(shown, store)
@@ -238,7 +237,7 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
         try:
             async with time_limit(_READY_SECONDS):
                 report: Report | None = await looked.get(_READY_KEPT_SECONDS)
-                readable = await stored.look()
+                readable = await is_readable()
         except StoreUnavailable:
             return _readiness({"database": "does not answer", **late}, ready=False)
         except EssentialUnreadable:
@@ -287,10 +286,11 @@ def router(database: Database, store: EventStore, witness: CheckpointMemory) -> 
                 _partition(state, partition, condition, behind.get(partition.number))
                 for partition, condition in zip(state.partitions, report.conditions, strict=True)
             ],
-            "replay": None if build is None else build._asdict(),
-            "last_replay": None if ended is None else ended._asdict(),
-            "checkpoint": None if statement is None else _checkpoint(statement),
-            "missing_checkpoint": witness.missing and witness.missing.number,
+            "replay": build and build._asdict(),
+            "last_replay": ended and ended._asdict(),
+            "checkpoint": statement
+            and fields_of(CheckpointAnswer, statement, taken_at=time_of(statement.taken_at)),
+            "missing_checkpoint": checkpoints.missing and checkpoints.missing.number,
         }
 
     @routes.post(
@@ -376,10 +376,6 @@ def _parked(ticket: Parked, waiting_events: int) -> JsonObject:
     return fields_of(
         ParkedAnswer, ticket, waiting_events=waiting_events, repair_asked=ticket.repair
     )
-
-
-def _checkpoint(statement: Statement) -> JsonObject:
-    return fields_of(CheckpointAnswer, statement, taken_at=time_of(statement.taken_at))
 
 
 def _age(state: State, then: object) -> float | None:

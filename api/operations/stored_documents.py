@@ -5,7 +5,7 @@ reads only what it needs: so the small collections are looked through now and th
 and all of them by `casebook documents`.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from api import cursors
@@ -74,26 +74,24 @@ async def look_through(database: Database, *, everything: bool = False) -> Async
         yield kind.collection
 
 
-class Looking:
-    """Looks through the small collections, once in a while."""
+def readability_check(database: Database) -> Callable[[], Awaitable[bool]]:
+    """Return what looks through the small collections once in a while, and says whether everything
+    essential can be read. It raises StoreUnavailable, what the driver raises.
+    """
+    desks = desk.Desks(database)
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._desks = desk.Desks(database)
-        self._looked = CachedValue(self._look_through)
+    async def look() -> None:
+        async for _ in look_through(database):
+            pass
 
-    async def look(self) -> bool:
-        """Look if it is time; say whether everything essential can be read.
+    looked = CachedValue(look)
 
-        Raises StoreUnavailable, what the driver raises.
-        """
+    async def is_readable() -> bool:
         try:
-            await self._looked.get(LOOK_SECONDS)
-            await self._desks.current()
+            await looked.get(LOOK_SECONDS)
+            await desks.current()
         except EssentialUnreadable:
             return False
         return True
 
-    async def _look_through(self) -> None:
-        async for _ in look_through(self._database):
-            pass
+    return is_readable

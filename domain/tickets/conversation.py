@@ -7,7 +7,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from domain.actors import EVERYONE, Actor
-from domain.codec import Words
+from domain.codec import Words, with_fields
 from domain.errors import StateConflict, Unacceptable
 from domain.sla import SlaClock
 from domain.tickets.assignment import FollowerAdded
@@ -24,19 +24,14 @@ from domain.tickets.lifecycle import StatusUpdated, TicketReopened
 from domain.tickets.opening import TicketOpened
 from domain.tickets.relations import TicketLinked
 from domain.tickets.ticket import TICKET_FOLLOWERS, TICKET_LINKS, Ticket, TicketEvent
-from domain.values import ERASED, JsonObject, Text
-
-
-def _by_hand(data: JsonObject) -> JsonObject:
-    """Upcast a reply of a time when none said that it was automatic."""
-    return {**data, "automatic": False}
+from domain.values import ERASED, Text
 
 
 class AgentReplied(TicketEvent):
     """Public. Takes a new ticket to open and is the first response, unless it is automatic."""
 
     schema: ClassVar[int] = 2
-    upcasters: ClassVar = (_by_hand,)
+    upcasters: ClassVar = (with_fields(automatic=False),)
     body: Words
     automatic: bool = False
 
@@ -53,7 +48,7 @@ class RequesterReplied(TicketEvent):
     """Public. A pending or resolved ticket is opened by an event of its own, right after this."""
 
     schema: ClassVar[int] = 2
-    upcasters: ClassVar = (_by_hand,)
+    upcasters: ClassVar = (with_fields(automatic=False),)
     body: Words
     automatic: bool = False
 

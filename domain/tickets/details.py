@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from domain.actors import EVERYONE
-from domain.codec import PersonalValue, PersonName, Words
+from domain.codec import PersonalValue, PersonName, Words, with_fields
 from domain.errors import Unacceptable
 from domain.tickets.assignment import FollowerRemoved
 from domain.tickets.command import NOTHING, Command, Context, Decision, require_room
@@ -24,7 +24,6 @@ from domain.tickets.ticket import (
 from domain.values import (
     FieldKey,
     FieldValue,
-    JsonObject,
     Line,
     MediaType,
     Name,
@@ -121,18 +120,13 @@ class RemoveTags(Command):
         return Decision((TagsRemoved(present),)) if present else NOTHING
 
 
-def _public(data: JsonObject) -> JsonObject:
-    """Upcast an event of a time when all such events were public."""
-    return {**data, "is_internal": False}
-
-
 class FieldSet(TicketEvent):
     """A custom field's new value; null takes the field away. Requesters see it unless it is
     `is_internal`, as the desk had it then.
     """
 
     schema: ClassVar[int] = 2
-    upcasters: ClassVar = (_public,)
+    upcasters: ClassVar = (with_fields(is_internal=False),)
     key: str
     value: PersonalValue | None
     is_internal: bool = False
@@ -190,7 +184,7 @@ class FileAttached(TicketEvent):
     """
 
     schema: ClassVar[int] = 2
-    upcasters: ClassVar = (_public,)
+    upcasters: ClassVar = (with_fields(is_internal=False),)
     name: Words
     media_type: str
     size_bytes: int

@@ -7,14 +7,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from domain.actors import EVERYONE
-from domain.codec import PersonalValue, PersonName, Words
+from domain.codec import PersonalValue, PersonName, Words, with_fields
 from domain.errors import HistoryError, StateConflict, Unacceptable
 from domain.sla import SlaClock, SlaTargets, round_the_clock, without_promise
 from domain.tickets.command import NOTHING, Command, Context, Decision
 from domain.tickets.ticket import TICKET_FIELDS, TICKET_TAGS, Ticket, TicketEvent
 from domain.values import (
     FieldKey,
-    JsonObject,
     Line,
     Name,
     Priority,
@@ -26,23 +25,18 @@ from domain.values import (
 )
 
 
-def _all_public(data: JsonObject) -> JsonObject:
-    """Upcast an event of a time when requesters saw all fields."""
-    return {**data, "internal_fields": []}
-
-
-def _without_number(data: JsonObject) -> JsonObject:
-    """Upcast an event of a time when tickets had no numbers."""
-    return {**data, "number": None}
-
-
 class TicketOpened(TicketEvent):
     """`internal_fields`: those of `fields` that requesters do not see. `number`: what people call
     the ticket by; null for those of before there were numbers.
     """
 
     schema: ClassVar[int] = 5
-    upcasters: ClassVar = (without_promise, _all_public, _without_number, round_the_clock)
+    upcasters: ClassVar = (
+        without_promise,
+        with_fields(internal_fields=[]),
+        with_fields(number=None),
+        round_the_clock,
+    )
     subject: Words
     body: Words
     requester: PersonName

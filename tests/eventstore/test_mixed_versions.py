@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from api.access.access_log import AccessLog
 from api.access.keys import KeyOrder, Keys
 from api.operations import stored_documents
-from api.operations.stored_documents import Looking
+from api.operations.stored_documents import readability_check
 from api.people.erasure import ErasureWorker
 from api.webhooks import store as webhooks
 from api.webhooks.store import WebhookLease, Webhooks
@@ -468,8 +468,8 @@ async def test_documents_are_looked_through_once_for_all_who_ask_at_a_time(datab
 
     monkeypatch.setattr(stored_documents, "look_through", counting)
     await Generations(database).prepare()
-    looking = Looking(database)
-    assert await asyncio.gather(*(looking.look() for _ in range(5))) == [True] * 5
+    is_readable = readability_check(database)
+    assert await asyncio.gather(*(is_readable() for _ in range(5))) == [True] * 5
     assert looked == 1
 
 
@@ -479,7 +479,7 @@ async def test_without_the_newest_desk_a_process_is_not_ready(client, database):
 
     await until(ready)
     await database.collection("desks").insert_one({"_id": 1, "desk": "of the future"})
-    assert not await Looking(database).look()
+    assert not await readability_check(database)()
 
     async def not_ready():
         answer = await client.get("/readyz")
